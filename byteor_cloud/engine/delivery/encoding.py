@@ -1,0 +1,176 @@
+"""Strict encodings: each value has one spelling, any other is a ``ValueError``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+
+import rfc8785
+
+type Json = dict[str, object]
+
+
+class Malformed(ValueError):
+    """Data that is not in its one form."""
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def sha256(data: bytes) -> str:
+    """Return ``sha256:<hex>`` of the data."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def base64url(data: bytes) -> str:
+    """Encode to base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_base64url(text: str) -> bytes:
+    """Decode unpadded base64url in its only canonical spelling."""
+    data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    if base64url(data) != text:
+        raise Malformed("not canonical base64url")
+    return data
+
+
+def from_base64(text: str) -> bytes:
+    """Decode standard, padded base64 in its only canonical spelling."""
+    data = base64.b64decode(text.encode("ascii"), validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise Malformed("not canonical base64")
+    return data
+
+
+def format_time(moment: datetime) -> str:
+    """Spell an aware time as RFC 3339 in UTC with ``Z``, to the microsecond where it has any."""
+    if moment.tzinfo is None:
+        raise Malformed("a time without a zone")
+    return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """Read an RFC 3339 time in UTC with ``Z``."""
+    if not _TIME.fullmatch(text):
+        raise Malformed("not an RFC 3339 time in UTC")
+    return datetime.fromisoformat(text)
+
+
+def canonical(value: object) -> bytes:
+    """Return the RFC 8785 JSON of a value; a value outside of JSON or I-JSON is a ``ValueError``."""
+    try:
+        # Its type is private and narrower than what a caller can know; it checks at run time.
+        return rfc8785.dumps(value)  # type: ignore[arg-type]
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        raise Malformed(f"no canonical JSON: {error}") from error
+
+
+def parse_object(data: bytes | str) -> Json:
+    """Read a JSON object in UTF-8 without duplicate keys."""
+    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise Malformed("JSON nested too deeply") from error
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object")
+    return value
+
+
+def parse_canonical_object(data: bytes) -> Json:
+    """Read a JSON object that is spelled as RFC 8785 says."""
+    value = parse_object(data)
+    if canonical(value) != data:
+        raise Malformed("not canonical JSON")
+    return value
+
+
+class Fields:
+    """Typed access to the members of a JSON object; what is absent or of another type is a ``ValueError``."""
+
+    def __init__(self, value: object) -> None:
+        if not isinstance(value, dict):
+            raise Malformed("not a JSON object")
+        self._value: Json = value
+
+    def only(self, *names: str) -> None:
+        """Refuse any member but these."""
+        if extra := sorted(self._value.keys() - set(names)):
+            raise Malformed(f"unknown member {extra[0]!r}")
+
+    def member(self, name: str) -> object:
+        """Return a member of any type."""
+        if name not in self._value:
+            raise Malformed(f"{name!r} is missing")
+        return self._value[name]
+
+    def text(self, name: str) -> str:
+        """Return a string that is not empty."""
+        value = self.member(name)
+        if not isinstance(value, str) or not value:
+            raise Malformed(f"{name!r} is not a string")
+        return value
+
+    def constant(self, name: str, *allowed: str) -> str:
+        """Return a string that is one of these."""
+        value = self.text(name)
+        if value not in allowed:
+            raise Malformed(f"{name!r} is not {' or '.join(allowed)}")
+        return value
+
+    def digest(self, name: str) -> str:
+        """Return a ``sha256:<hex>``."""
+        value = self.text(name)
+        if not _HASH.fullmatch(value):
+            raise Malformed(f"{name!r} is not a sha256 hash")
+        return value
+
+    def integer(self, name: str) -> int:
+        """Return an integer that is not negative."""
+        value = self.member(name)
+        # bool is an int to Python, not to JSON.
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise Malformed(f"{name!r} is not a whole number")
+        return value
+
+    def time(self, name: str) -> datetime:
+        """Return an RFC 3339 time."""
+        return parse_time(self.text(name))
+
+    def optional_time(self, name: str) -> datetime | None:
+        """Return an RFC 3339 time, or ``None`` for null."""
+        return None if self.member(name) is None else self.time(name)
+
+    def items(self, name: str) -> list[object]:
+        """Return a list."""
+        value = self.member(name)
+        if not isinstance(value, list):
+            raise Malformed(f"{name!r} is not a list")
+        return value
+
+    def sorted_texts(self, name: str) -> tuple[str, ...]:
+        """Return strings in order, each once."""
+        values = tuple(item for item in self.items(name) if isinstance(item, str) and item)
+        if list(values) != self.items(name) or list(values) != sorted(set(values)):
+            raise Malformed(f"{name!r} is not a sorted list of different strings")
+        return values
+
+    def fields(self, name: str) -> Fields:
+        """Return an object's members."""
+        return Fields(self.member(name))
+
+    def names(self) -> frozenset[str]:
+        """Return the names of all members."""
+        return frozenset(self._value)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Json:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise Malformed("duplicate key in JSON object")
+    return value

@@ -1,0 +1,51 @@
+"""Why something that was delivered is not trusted."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class DeliveryCode(StrEnum):
+    """Refusals of a signing key set, an envelope or a deploy bundle."""
+
+    KEYS_MALFORMED = "keys.malformed"
+    ENVELOPE_MALFORMED = "envelope.malformed"
+    ENVELOPE_UNKNOWN_KEY = "envelope.unknown_key"
+    ENVELOPE_BAD_SIGNATURE = "envelope.bad_signature"
+    ENVELOPE_SUBJECT = "envelope.subject"
+    ENVELOPE_PREDICATE = "envelope.predicate"
+    BUNDLE_TOO_LARGE = "bundle.too_large"
+    BUNDLE_MALFORMED = "bundle.malformed"
+    BUNDLE_MANIFEST = "bundle.manifest"
+    BUNDLE_ENTRY_MISSING = "bundle.entry_missing"
+    BUNDLE_ENTRY_EXTRA = "bundle.entry_extra"
+    BUNDLE_ENTRY_ALTERED = "bundle.entry_altered"
+    BUNDLE_SPEC_HASH = "bundle.spec_hash"
+    BUNDLE_ENVIRONMENT = "bundle.environment"
+    BUNDLE_APPROVAL_MISSING = "bundle.approval_missing"
+    BUNDLE_APPROVAL_UNEXPECTED = "bundle.approval_unexpected"
+
+
+class ApprovalCode(StrEnum):
+    """Refusals of an approval credential, in the order of contracts §5; the last three are the server's."""
+
+    MALFORMED = "approval.malformed"
+    UNKNOWN_KEY = "approval.unknown_key"
+    BAD_SIGNATURE = "approval.bad_signature"
+    VERSION = "approval.version"
+    SPEC_HASH = "approval.spec_hash"
+    ENVIRONMENT = "approval.environment"
+    EXPIRED = "approval.expired"
+    CAPABILITY = "approval.capability"
+    REVOKED = "approval.revoked"
+    BINDING = "approval.binding"
+    USED = "approval.used"
+
+
+class Refused(Exception):
+    """Something delivered is not trusted; ``code`` is stable, ``detail`` is for people."""
+
+    def __init__(self, code: DeliveryCode | ApprovalCode, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail

@@ -1,0 +1,71 @@
+"""Everything an agent checks before it runs what it downloaded (contracts §4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import credential
+from .bundle import MAX_BUNDLE_BYTES, Manifest, OpenedBundle, open_bundle
+from .dsse import verify_envelope
+from .encoding import Json, sha256
+from .keys import KeySet
+from .refusals import ApprovalCode, DeliveryCode, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """A deploy bundle that this environment's organization signed, and that was approved where it says so."""
+
+    bundle_hash: str
+    manifest: Manifest
+    spec_kv: bytes
+    runtime_config: Json
+    approval: credential.Payload | None
+
+
+def verify_delivery(archive: bytes, envelope: object, keyset: KeySet, environment_id: str) -> VerifiedBundle:
+    """Return the bundle if nothing speaks against running it in this environment, or raise ``Refused``.
+
+    A credential is there exactly when the signed manifest has an ``approved_at``: whether a posture needs an
+    approval is the server's policy, and its signature is what the agent trusts.
+    """
+    if len(archive) > MAX_BUNDLE_BYTES:
+        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
+    statement = verify_envelope(envelope, keyset)
+    if sha256(archive) != statement.bundle_hash:
+        raise Refused(DeliveryCode.ENVELOPE_SUBJECT, "the tar is not the one that was signed")
+    bundle = open_bundle(archive)
+    if bundle.manifest != statement.manifest:
+        raise Refused(DeliveryCode.ENVELOPE_PREDICATE, "the manifest is not the one that was signed")
+    if bundle.manifest.environment_id != environment_id:
+        raise Refused(DeliveryCode.BUNDLE_ENVIRONMENT, "the bundle is for another environment")
+    return VerifiedBundle(
+        bundle_hash=bundle.bundle_hash,
+        manifest=bundle.manifest,
+        spec_kv=bundle.spec_kv,
+        runtime_config=bundle.runtime_config,
+        approval=_approval(bundle, keyset),
+    )
+
+
+def _approval(bundle: OpenedBundle, keyset: KeySet) -> credential.Payload | None:
+    manifest = bundle.manifest
+    if manifest.approved_at is None:
+        if bundle.credential is not None:
+            raise Refused(DeliveryCode.BUNDLE_APPROVAL_UNEXPECTED, "a credential, but no approved_at")
+        return None
+    if bundle.credential is None:
+        raise Refused(DeliveryCode.BUNDLE_APPROVAL_MISSING, "an approved_at, but no credential")
+    approval = credential.verify(
+        bundle.credential,
+        keyset=keyset,
+        spec_hash=manifest.spec_hash,
+        environment_id=manifest.environment_id,
+        at=manifest.approved_at,
+        # Always "deploy", or an approved replay would do for a bundle that claims to need nothing.
+        capabilities={credential.DEPLOY, *manifest.capabilities},
+    )
+    approved = (approval.org_id, approval.project_id, approval.environment_posture)
+    if approved != (manifest.org_id, manifest.project_id, manifest.posture):
+        raise Refused(ApprovalCode.ENVIRONMENT, "another organization, project or posture was approved")
+    return approval
