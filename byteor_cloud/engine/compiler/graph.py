@@ -1,0 +1,96 @@
+"""A spec as a graph of nodes and edges: what the API answers and what the drawings show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .diagnostics import Json
+from .spec import LaneGraph, PipelineSpec, SingleRing
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """An endpoint, a stage, or what lowering inserted; ``op`` only on a stage."""
+
+    id: str
+    kind: str
+    op: str | None = None
+
+    def to_json(self) -> Json:
+        """Give the node as plain JSON data."""
+        return {"id": self.id, "kind": self.kind} | ({"op": self.op} if self.op else {})
+
+
+@dataclass(frozen=True, slots=True)
+class GraphEdge:
+    """A lane from its writer to its reader, or (kind ``ring``) the order between two nodes of a ring."""
+
+    source: str
+    target: str
+    lane: str
+    kind: str
+    capacity: int | None = None
+    consumers: int | None = None
+
+    def to_json(self) -> Json:
+        """Give the edge as plain JSON data."""
+        parameters = {"capacity": self.capacity, "consumers": self.consumers}
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return {"from": self.source, "to": self.target, "lane": self.lane, "kind": self.kind, **given}
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes in walk order, and edges in the order of lanes."""
+
+    nodes: tuple[GraphNode, ...]
+    edges: tuple[GraphEdge, ...]
+
+    def to_json(self) -> Json:
+        """Give the graph as plain JSON data."""
+        return {
+            "nodes": [node.to_json() for node in self.nodes],
+            "edges": [edge.to_json() for edge in self.edges],
+        }
+
+
+def graph_of(spec: PipelineSpec) -> Graph:
+    """Give the graph of a spec that obeys the rules."""
+    if isinstance(spec.model, SingleRing):
+        return _ring(spec.model)
+    return _lanes(spec.model)
+
+
+def _ring(ring: SingleRing) -> Graph:
+    stages = ring.stages
+    nodes = [GraphNode(ring.ingress, "ingress")]
+    nodes += [GraphNode(stage.id, "stage", stage.op) for stage in stages]
+    nodes.append(GraphNode(ring.egress, "egress"))
+    needed = {position for stage in stages for position in stage.depends_on}
+    pairs: list[tuple[str, str]] = []
+    for stage in stages:
+        pairs += [(stages[position].id, stage.id) for position in stage.depends_on]
+        if not stage.depends_on:
+            pairs.append((ring.ingress, stage.id))
+    pairs += [(stage.id, ring.egress) for index, stage in enumerate(stages) if index not in needed]
+    edges = (GraphEdge(source, target, f"{source}.{target}", "ring") for source, target in pairs)
+    return Graph(tuple(nodes), tuple(edges))
+
+
+def _lanes(graph: LaneGraph) -> Graph:
+    writers: dict[int, str] = {}
+    readers: dict[int, str] = {}
+    for endpoint in graph.endpoints:
+        side = writers if endpoint.kind == "ingress" else readers
+        side[endpoint.lane] = endpoint.name
+    for role in graph.roles:
+        writers |= dict.fromkeys(role.tx, role.name)
+        readers |= dict.fromkeys(role.rx, role.name)
+    ingresses = [GraphNode(end.name, end.kind) for end in graph.endpoints if end.kind == "ingress"]
+    egresses = [GraphNode(end.name, end.kind) for end in graph.endpoints if end.kind == "egress"]
+    roles = [GraphNode(role.name, role.kind, role.op) for role in graph.roles]
+    edges = [
+        GraphEdge(writers[number], readers[number], lane.name, lane.kind, lane.capacity, lane.consumers)
+        for number, lane in enumerate(graph.lanes)
+    ]
+    return Graph((*ingresses, *roles, *egresses), tuple(edges))

@@ -1,0 +1,187 @@
+"""The canonical KV text of a spec: encoder, decoder, hash. The spec's own types say which keys there are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .diagnostics import Json, one_of, shown
+from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
+
+_MODELS: dict[str, type[Any]] = {"single_ring": SingleRing, "lane_graph": LaneGraph}
+_NAMES = {record: name for name, record in _MODELS.items()}
+
+
+class KvError(ValueError):
+    """A text that is no spec, with the number of the line (from 1) where that shows."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(f"line {line}: {message}")
+        self.line = line
+        self.message = message
+
+
+def encode(spec: PipelineSpec) -> str:
+    """Write a spec as canonical KV: the same spec gives the same text everywhere."""
+    model = _NAMES[type(spec.model)]
+    head = f"spec.v=1\nspec.model={model}\nspec.name={spec.name}\n"
+    return head + "".join(f"{line}\n" for line in _lines(model, spec.model))
+
+
+def decode(kv: str | bytes) -> PipelineSpec:
+    """Read KV text; unknown keys are ignored, anything malformed raises ``KvError``.
+
+    The answer has the right shape and types; ``validate_spec`` says whether it obeys the rules.
+    """
+    reader = _Reader(kv if isinstance(kv, str) else kv.decode("latin-1"))
+    reader.scalar("spec.v", ("1",), 0)
+    model = reader.scalar("spec.model", tuple(_MODELS), 0)
+    name = reader.scalar("spec.name", str, 0)
+    return PipelineSpec(name, reader.record(_MODELS[model], model, 0))
+
+
+def spec_hash(kv: str) -> str:
+    """Hash canonical KV text: ``sha256:<hex>``."""
+    return f"sha256:{hashlib.sha256(kv.encode()).hexdigest()}"
+
+
+def spec_to_json(spec: PipelineSpec) -> Json:
+    """Give a spec as JSON data with the KV's keys; a pointer into it is a KV key with slashes."""
+    model = _NAMES[type(spec.model)]
+    return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One field of a record: what it holds (a type, or the strings of a choice), and how often."""
+
+    holds: Any
+    is_optional: bool
+    is_repeated: bool
+
+
+def _fields(record: Any) -> dict[str, _Field]:
+    """Give a record's fields in the order of the KV."""
+    hints = get_type_hints(record)
+    # A role's op and policy come before its lanes in the text.
+    order = ("name", "kind", "op", "policy", "rx", "tx") if record is Role else tuple(hints)
+    return {name: _field(hints[name]) for name in order}
+
+
+def _field(hint: Any) -> _Field:
+    options = get_args(hint)
+    is_optional = NoneType in options
+    if is_optional:
+        hint = options[0]
+    is_repeated = get_origin(hint) is tuple
+    if is_repeated:
+        hint = get_args(hint)[0]
+    return _Field(get_args(hint) if get_origin(hint) is Literal else hint, is_optional, is_repeated)
+
+
+_RECORDS: dict[Any, dict[str, _Field]] = {
+    record: _fields(record) for record in (SingleRing, RingStage, LaneGraph, Lane, Endpoint, Role)
+}
+
+
+def _lines(prefix: str, value: Any) -> Iterator[str]:
+    if isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _lines(f"{prefix}.{index}", item)
+    elif type(value) in _RECORDS:
+        for name in _RECORDS[type(value)]:
+            yield from _lines(f"{prefix}.{name}", getattr(value, name))
+    elif value is not None:
+        yield f"{prefix}={value}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if type(value) in _RECORDS:
+        members = {name: getattr(value, name) for name in _RECORDS[type(value)]}
+        return {name: _plain(member) for name, member in members.items() if member is not None}
+    return value
+
+
+def _shapes(prefix: str, record: Any) -> Iterator[str]:
+    """Give the keys of a record, each index written as #."""
+    for name, field in _RECORDS[record].items():
+        key = f"{prefix}.{name}.#" if field.is_repeated else f"{prefix}.{name}"
+        if field.holds in _RECORDS:
+            yield from _shapes(key, field.holds)
+        else:
+            yield key
+
+
+_SHAPES = {"spec.v", "spec.model", "spec.name"}.union(*(_shapes(*model) for model in _MODELS.items()))
+_LINE = re.compile(r"([A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+)=((?! )[\x20-\x7e]*+)")
+_INDEX = re.compile(r"\.(0|[1-9][0-9]{0,8})(?=\.|$)")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+class _Reader:
+    """The known keys of a text with their lines, and each list's indices with the line each begins at."""
+
+    def __init__(self, text: str) -> None:
+        self.values: dict[str, tuple[int, str]] = {}
+        self.indices: dict[str, dict[int, int]] = {}
+        seen: set[str] = set()
+        lines = text.split("\n")
+        self.last = max(1, len(lines) - 1)
+        if lines.pop():
+            raise KvError(len(lines) + 1, "the text must end with a line end")
+        for number, line in enumerate(lines, 1):
+            match = _LINE.fullmatch(line)
+            if match is None:
+                raise KvError(number, "expected key=value of printable ASCII, without spaces round the =")
+            key, value = match.groups()
+            if key in seen:
+                raise KvError(number, f"the key {shown(key)} comes a second time")
+            seen.add(key)
+            if _INDEX.sub(".#", key) in _SHAPES:
+                self.values[key] = number, value
+                for index in _INDEX.finditer(key):
+                    group = self.indices.setdefault(key[: index.start()], {})
+                    group.setdefault(int(index[1]), number)
+
+    def scalar(self, key: str, holds: Any, line: int) -> Any:
+        """Read one value; a missing one is reported at the line where its record begins, or the last one."""
+        if key not in self.values:
+            raise KvError(line or self.last, f"the key {key} is missing")
+        number, value = self.values[key]
+        if holds is str:
+            return value
+        if holds is int:
+            if not _NUMBER.fullmatch(value):
+                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {shown(value)}")
+            return int(value)
+        if value not in holds:
+            raise KvError(number, f"{key} must be {one_of(holds)}, not {shown(value)}")
+        return value
+
+    def record(self, record: Any, prefix: str, line: int) -> Any:
+        """Read the record whose keys begin with this prefix."""
+        values: dict[str, Any] = {}
+        for name, field in _RECORDS[record].items():
+            key = f"{prefix}.{name}"
+            if field.is_repeated:
+                values[name] = tuple(self._items(field.holds, key))
+            elif field.is_optional and key not in self.values:
+                values[name] = None
+            else:
+                values[name] = self.scalar(key, field.holds, line)
+        return record(**values)
+
+    def _items(self, holds: Any, prefix: str) -> Iterator[Any]:
+        for expected, (index, line) in enumerate(sorted(self.indices.get(prefix, {}).items())):
+            if index != expected:
+                raise KvError(line, f"{prefix}.{expected} is missing: the indices have a gap before {index}")
+            if holds in _RECORDS:
+                yield self.record(holds, f"{prefix}.{index}", line)
+            else:
+                yield self.scalar(f"{prefix}.{index}", holds, line)

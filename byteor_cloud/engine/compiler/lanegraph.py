@@ -1,0 +1,119 @@
+"""A lane graph as a plan gives it: its rules, before it is lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from .diagnostics import Code, Report, nearest, shown
+from .lowering import lower
+from .namespace import Namespace
+from .ops import Ops
+from .plan import MAX_CAPACITY, ConnectionPlan, Feature, GraphPlan, LanePlan
+from .spec import LaneGraph
+from .wiring import Link, Node, Wiring, check_links, check_reach
+
+_HERE = "/lane_graph"
+_FEATURES = get_args(Feature.__value__)
+
+
+def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None:
+    """Check a lane graph and lower it; None when the report holds an error."""
+    ingresses = tuple(_boundary(plan.ingress, "ingress"))
+    egresses = tuple(_boundary(plan.egress, "egress"))
+    stages = tuple(_stages(plan, ops, report))
+    names = Namespace()
+    for node in (*ingresses, *egresses):
+        names.add(node.name, node.pointer, report)
+    for node in stages:
+        names.add(node.name, f"{node.pointer}/id", report)
+
+    # Where a part of the plan could not be read, what seems unknown or unconnected may stand there.
+    parts = ((plan.ingress, ingresses), (plan.stages, stages), (plan.egress, egresses))
+    if any(part is None or len(part) != len(nodes) for part, nodes in parts):
+        return None
+    connections = tuple(enumerate(plan.connections or ()))
+    readable = [(index, link) for index, link in connections if link and link.source and link.target]
+    links = tuple(_links(plan, readable, names, report))
+    wiring = Wiring(ingresses, stages, egresses, links)
+    check_links(wiring, report)
+    if plan.connections is not None and len(readable) == len(connections):
+        check_reach(wiring, report)
+    return lower(wiring, plan.on_full, report) if report.ok and plan.on_full else None
+
+
+def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[Node]:
+    for index, name in enumerate(names or ()):
+        if name:
+            yield Node(name, f"{_HERE}/{side}/{index}")
+
+
+def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[Node]:
+    for index, stage in enumerate(plan.stages or ()):
+        pointer = f"{_HERE}/stages/{index}"
+        if stage and stage.op and not report.blames(f"{pointer}/op"):
+            ops.check(stage.op, f"{pointer}/op", report)
+        if stage and stage.id:
+            yield Node(stage.id, pointer, stage.op or "")
+
+
+def _links(
+    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: Namespace, report: Report
+) -> Iterator[Link]:
+    """Give the connections that join what they may join."""
+    for index, connection in connections:
+        pointer = f"{_HERE}/connections/{index}"
+        source, target, lane = connection.source or "", connection.target or "", connection.lane
+        if lane and lane.kind:
+            _check_lane(lane, plan, f"{pointer}/lane", report)
+        joins = _joins(source, names, f"{pointer}/from", "egress", report)
+        if _joins(target, names, f"{pointer}/to", "ingress", report) and joins:
+            kind = lane.kind if lane and lane.kind else "events"
+            yield Link(source, target, pointer, kind, lane.capacity if lane else None)
+
+
+def _joins(name: str, names: Namespace, pointer: str, barred: str, report: Report) -> bool:
+    """Whether a connection may end here; if not, it is reported."""
+    if report.blames(pointer):
+        return False
+    place = names.get(name)
+    if place and not place.startswith(f"{_HERE}/{barred}/"):
+        return True
+    if place:
+        way = "comes out of an egress" if barred == "egress" else "leads into an ingress"
+        message = f"A connection never {way}, and {shown(name)} is one."
+        hint = "Write the id of a stage, or swap from and to."
+    elif not report.full:
+        guess = nearest(name, names)
+        message = f"There is no ingress, stage or egress {shown(name)}."
+        hint = f"Write {shown(guess)}." if guess else "Write a name that this graph declares."
+    else:
+        return False
+    report.add(Code.GRAPH_UNKNOWN_ENDPOINT, pointer, message, hint)
+    return False
+
+
+def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: Report) -> None:
+    kind = lane.kind
+    if kind in _FEATURES and plan.features is not None and kind not in plan.features:
+        report.add(
+            Code.GRAPH_LANE_FEATURE,
+            f"{pointer}/kind",
+            f'The feature "{kind}" is not on, so no lane may be of this kind.',
+            f'Add "{kind}" to lane_graph.features.',
+        )
+    capacity = f"{pointer}/capacity"
+    if kind == "sequenced_slots" and lane.capacity is None and not report.blames(capacity):
+        report.add(
+            Code.GRAPH_SLOTS_CAPACITY,
+            capacity,
+            "A sequenced_slots lane needs a capacity.",
+            f'Add "capacity": a whole number from 1 to {MAX_CAPACITY}, such as 1024.',
+        )
+    if kind != "sequenced_slots" and lane.capacity is not None:
+        report.add(
+            Code.PLAN_SCHEMA,
+            capacity,
+            f"A capacity does not belong to a lane of kind {kind}.",
+            'Remove "capacity", or write "kind": "sequenced_slots".',
+        )

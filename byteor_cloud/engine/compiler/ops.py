@@ -1,0 +1,172 @@
+"""The ops a stage may name: the built-in ones, and those of installed Python packages."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Protocol, Self, runtime_checkable
+from urllib.parse import urlsplit
+
+from .diagnostics import Code, Report, nearest, one_of, shown
+
+ENTRY_POINT_GROUP = "byteor.stages"
+
+type Process = Callable[..., bytes | None]
+
+
+@runtime_checkable
+class StageOp(Protocol):
+    """What an entry point of the group ``byteor.stages`` loads: a module or an object with these two."""
+
+    def validate(self, argument: str | None) -> str | None:
+        """Say what is wrong with the text after the op's colon (None without one), or None."""
+
+    process: Process
+    """``process(payload: bytes, params: dict | None) -> bytes | None``: the new payload; None drops.
+
+    ``params`` are the stage's own from the config bundle. An op that takes an argument accepts it as the
+    keyword ``argument``, passed only when the plan gives one. The same input must give the same output.
+    """
+
+
+def split_op(op: str) -> tuple[str, str | None]:
+    """Split an op into its key and its argument, which is None without a colon."""
+    key, colon, argument = op.partition(":")
+    return key, argument if colon else None
+
+
+def _no_argument(argument: str | None) -> str | None:
+    return None if argument is None else "it takes no argument"
+
+
+_URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
+
+
+def _http_url(argument: str | None) -> str | None:
+    if not argument:
+        return "it needs a URL"
+    if not _URL_CHARACTERS.fullmatch(argument):
+        return "the URL holds a character that must be percent-encoded"
+    try:
+        url = urlsplit(argument)
+        port = url.port
+        host = url.hostname or ""
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+    except ValueError:
+        return "the URL's host or port is malformed"
+    if url.scheme not in {"http", "https"}:
+        return "the URL must start with http:// or https://"
+    if port == 0 or not (":" in host or _HOST.fullmatch(host)):
+        return "the URL needs a host, and a port above 0 if any"
+    if "@" in url.netloc:
+        return "a spec holds no credentials; the config bundle's env does"
+    return None
+
+
+def _command(argument: str | None) -> str | None:
+    program = (argument or "").split("|")[0]
+    return None if program and program == program.strip() else "it needs a program"
+
+
+_BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
+    "identity": (_no_argument, "identity"),
+    "dataguard_check": (_no_argument, "dataguard_check"),
+    "dataguard_redact": (_no_argument, "dataguard_redact"),
+    "dataguard_fused": (_no_argument, "dataguard_fused"),
+    "http_post": (_http_url, "http_post:http://127.0.0.1:9000/hook"),
+    "exec": (_command, "exec:/usr/bin/tr|a-z|A-Z"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """The known ops; ``Ops()`` are the built-in ones, ``Ops.installed()`` also those of packages."""
+
+    stages: Mapping[str, StageOp] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Op keys that a package claims but cannot serve, and why."""
+
+    @classmethod
+    def installed(cls) -> Self:
+        """Load the entry points of ``byteor.stages``; reads the disk, so keep the result."""
+        stages: dict[str, StageOp] = {}
+        broken: dict[str, str] = {}
+        claims: dict[str, list[EntryPoint]] = {}
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP):
+            claims.setdefault(entry_point.name, []).append(entry_point)
+        for key, claimants in sorted(claims.items()):
+            loaded = _load(key, claimants)
+            if isinstance(loaded, str):
+                broken[key] = loaded
+            else:
+                stages[key] = loaded
+        return cls(stages, broken)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _BUILT_IN
+        yield from self.stages
+
+    def process(self, op: str) -> Process | None:
+        """Find the callable of an installed op, its argument bound; None for any other op."""
+        key, argument = split_op(op)
+        stage = self.stages.get(key)
+        if stage is None:
+            return None
+        return stage.process if argument is None else partial(stage.process, argument=argument)
+
+    def check(self, op: str, pointer: str, report: Report) -> None:
+        """Report an op that nobody knows or whose argument is malformed."""
+        key, argument = split_op(op)
+        if key in _BUILT_IN:
+            validate, example = _BUILT_IN[key]
+            if problem := validate(argument):
+                report.add(
+                    Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", f'Write "{example}".'
+                )
+        elif key in self.stages:
+            if problem := _complaint(self.stages[key], argument):
+                hint = f'Write what the package of "{key}" documents for its argument.'
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", hint)
+        elif key in self.broken:
+            message = f"The op {shown(key)} is installed but cannot be used: {self.broken[key]}."
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package behind it.")
+        else:
+            guess = nearest(key, self)
+            hint = f"Write {shown(guess + op[len(key) :])}." if guess else f"Write one of {one_of(self)}."
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"Nobody knows the op {shown(op)}.", hint)
+
+
+def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
+    """Load the one entry point of an op key, or say why it cannot serve."""
+    if key in _BUILT_IN:
+        return "it would replace a built-in op"
+    if not re.fullmatch("[a-z][a-z0-9_]*", key):
+        return "its key is no lowercase word"
+    if len(claimants) > 1:
+        return "several packages claim it"
+    try:
+        stage: Any = claimants[0].load()
+    except Exception as error:  # whatever a foreign package raises must not stop the compiler
+        return f"loading it raised {type(error).__name__}: {_printable(error)}"
+    if not isinstance(stage, StageOp) or not (callable(stage.validate) and callable(stage.process)):
+        return "it has no validate and process"
+    return stage
+
+
+def _complaint(stage: StageOp, argument: str | None) -> str | None:
+    try:
+        problem = stage.validate(argument)
+    except Exception as error:  # see _load
+        return f"checking it raised {type(error).__name__}: {_printable(error)}"
+    return problem and _printable(problem)
+
+
+def _printable(text: object) -> str:
+    """Cut foreign text to one line that any message can hold."""
+    return shown(str(text)).strip('"').rstrip(".")

@@ -1,0 +1,243 @@
+"""The plan, field by field: the one table that reads it, and of which its JSON Schema is made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from .diagnostics import Code, Json
+from .fields import Choice, Deferred, Integer, Labels, ListOf, Object, Slot, Text, required
+
+type Target = Literal["single_ring", "lane_graph"]
+type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
+type Ordering = Literal["strict", "per_key"]
+type OnFull = Literal["block", "drop"]
+type Feature = Literal["journal", "sequenced_slots"]
+
+MAX_RING_STAGES = 4
+MAX_SHARDS = 1_024
+MAX_GRAPH_STAGES = 4_096
+MAX_CONNECTIONS = 16_384
+MAX_CAPACITY = 1_048_576
+MAX_FANOUT_CONSUMERS = 4
+
+
+def _as_name(text: str) -> str:
+    """Make the closest valid name of a text."""
+    slug = re.sub(r"[^a-z0-9_-]+", "-", text[:200].lower()).strip("-_")
+    return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
+
+
+NAME = Text(
+    expected="a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter",
+    example="quotes",
+    pattern="[a-z][a-z0-9_-]{0,62}",
+    max_length=63,
+    mend=_as_name,
+)
+REFERENCE = Text(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
+OP = Text(
+    expected="an op of printable ASCII characters",
+    example="identity",
+    pattern=r"[\x20-\x7e]+",
+    max_length=4_096,
+)
+SHARD_KEY = Text(
+    expected="a dotted path into a JSON payload",
+    example="order.customer_id",
+    pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
+    max_length=63,
+)
+# What no database and no UTF-8 encoder takes is refused: control characters, halves of surrogate pairs.
+DESCRIPTION = Text(
+    expected="a text of at most 4,096 characters, without control characters but tabs and line ends",
+    example="Normalises quotes.",
+    pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
+    max_length=4_096,
+)
+LABELS = Labels(
+    key=Text(
+        expected="a label of letters, digits, and . _ / - inside",
+        example="team",
+        pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
+        max_length=63,
+    ),
+    value=Text(
+        expected="a text of at most 255 characters on one line",
+        example="pricing",
+        pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*",
+        max_length=255,
+    ),
+    maximum=64,
+)
+
+
+EARLIER_STAGES = ListOf(
+    item=REFERENCE,
+    expected="ids of earlier stages",
+    hint='Write the ids of earlier stages, such as ["decode"], never their positions.',
+)
+SHARDS = Integer(expected="the number of shards", minimum=1, maximum=MAX_SHARDS, code=Code.RING_SHARDS)
+PRODUCER = Choice(expected="a producer", options=("single",), code=Code.RING_PRODUCER)
+SCHEDULING = Choice(expected="a scheduling", options=("dedicated",), code=Code.RING_SCHEDULING)
+PARAMS_ELSEWHERE = {"params": "Remove it; a stage's parameters go into the config bundle."}
+
+
+@dataclass(frozen=True, slots=True)
+class RingStagePlan:
+    """A stage of a ring, as far as it could be read."""
+
+    id: Annotated[str | None, required(NAME)]
+    op: Annotated[str | None, required(OP)]
+    depends_on: Annotated[tuple[str | None, ...] | None, Slot(EARLIER_STAGES, [])]
+
+
+RING_STAGES = ListOf(
+    item=Object(RingStagePlan, "a stage of a ring", elsewhere=PARAMS_ELSEWHERE),
+    expected="stages",
+    hint='Write at least one stage, such as [{"id": "decode", "op": "identity"}].',
+    minimum=1,
+    maximum=MAX_RING_STAGES,
+    too_few=Code.RING_NO_STAGES,
+    too_many=Code.RING_TOO_MANY_STAGES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RingPlan:
+    """A single ring, as far as it could be read."""
+
+    ingress: Annotated[str | None, required(NAME)]
+    egress: Annotated[str | None, required(NAME)]
+    shards: Annotated[int | None, Slot(SHARDS, 1)]
+    shard_key: Annotated[str | None, Slot(SHARD_KEY)]
+    ordering: Annotated[
+        Ordering | None, Slot(Choice(expected="an ordering", options=("strict", "per_key")), "strict")
+    ]
+    producer: Annotated[Literal["single"] | None, Slot(PRODUCER, "single")]
+    scheduling: Annotated[Literal["dedicated"] | None, Slot(SCHEDULING, "dedicated")]
+    stages: Annotated[tuple[RingStagePlan | None, ...] | None, Slot(RING_STAGES, [])]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphStagePlan:
+    """A stage of a lane graph, as far as it could be read."""
+
+    id: Annotated[str | None, required(NAME)]
+    op: Annotated[str | None, required(OP)]
+
+
+LANE_KIND = Choice(
+    expected="a kind of lane", options=("events", "journal", "sequenced_slots", "fanout_broadcast")
+)
+CAPACITY = Integer(
+    expected="the slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """The lane of a connection, as far as it could be read."""
+
+    kind: Annotated[LaneKind | None, required(LANE_KIND)]
+    capacity: Annotated[int | None, Slot(CAPACITY)]
+
+
+LANE = Object(
+    LanePlan,
+    "a lane",
+    elsewhere={"consumers": "Remove it; the number of consumers follows from the connections."},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPlan:
+    """A connection, as far as it could be read."""
+
+    source: Annotated[str | None, required(REFERENCE, name="from")]
+    target: Annotated[str | None, required(REFERENCE, name="to")]
+    lane: Annotated[LanePlan | None, Slot(LANE, {"kind": "events"})]
+
+
+FEATURES = ListOf(
+    item=Choice(expected="a feature", options=("journal", "sequenced_slots")),
+    expected="features",
+    hint='Write the kinds of lanes to permit, such as ["journal"].',
+)
+INGRESSES, EGRESSES = (
+    ListOf(
+        item=NAME,
+        expected=f"names of an {side}",
+        hint=f'Write at least one name, such as ["{example}"], and connect it.',
+        minimum=1,
+        too_few=Code.GRAPH_BOUNDARY_UNCONNECTED,
+    )
+    for side, example in (("ingress", "in"), ("egress", "out"))
+)
+GRAPH_STAGES = ListOf(
+    item=Object(
+        GraphStagePlan,
+        "a stage of a lane graph",
+        elsewhere={
+            "depends_on": 'Write a connection instead: {"from": ..., "to": ...} in connections.',
+            **PARAMS_ELSEWHERE,
+        },
+    ),
+    expected="stages",
+    hint='Write a list such as [{"id": "decode", "op": "identity"}].',
+    maximum=MAX_GRAPH_STAGES,
+    too_many=Code.GRAPH_TOO_LARGE,
+)
+CONNECTIONS = ListOf(
+    item=Object(ConnectionPlan, "a connection"),
+    expected="connections",
+    hint='Write a list such as [{"from": "in", "to": "decode"}].',
+    maximum=MAX_CONNECTIONS,
+    too_many=Code.GRAPH_TOO_LARGE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPlan:
+    """A lane graph, as far as it could be read."""
+
+    on_full: Annotated[
+        OnFull | None, Slot(Choice(expected="what a full lane does", options=("block", "drop")), "block")
+    ]
+    features: Annotated[tuple[Feature | None, ...] | None, Slot(FEATURES, [])]
+    ingress: Annotated[tuple[str | None, ...] | None, Slot(INGRESSES, [])]
+    egress: Annotated[tuple[str | None, ...] | None, Slot(EGRESSES, [])]
+    stages: Annotated[tuple[GraphStagePlan | None, ...] | None, Slot(GRAPH_STAGES, [])]
+    connections: Annotated[tuple[ConnectionPlan | None, ...] | None, Slot(CONNECTIONS, [])]
+
+
+RING = Object(RingPlan, "a single ring")
+GRAPH = Object(GraphPlan, "a lane graph")
+PLAN_V = Integer(expected="the version of the plan's format", minimum=1, maximum=1)
+TARGET = Choice(expected="what to compile to", options=("single_ring", "lane_graph"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan, as far as it could be read; of the two payloads only the target's is read further."""
+
+    plan_v: Annotated[int | None, required(PLAN_V)]
+    name: Annotated[str | None, required(NAME)]
+    target: Annotated[Target | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
+    description: Annotated[str | None, Slot(DESCRIPTION)]
+    labels: Annotated[dict[str, str] | None, Slot(LABELS)]
+    single_ring: Annotated[object, Slot(Deferred(RING))]
+    lane_graph: Annotated[object, Slot(Deferred(GRAPH))]
+
+
+PLAN = Object(Plan, "a plan")
+
+
+def plan_schema() -> Json:
+    """Give the JSON Schema (2020-12) of a plan, made from the table that the compiler reads plans with."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ByteOr pipeline plan",
+        **PLAN.schema(),
+    }

@@ -1,0 +1,145 @@
+"""A single ring: its rules, and its lowering, which only turns dependencies into indices."""
+
+from __future__ import annotations
+
+from .diagnostics import Code, Report, nearest, shown
+from .namespace import Namespace
+from .ops import Ops
+from .plan import RingPlan, RingStagePlan
+from .spec import RingStage, SingleRing
+
+_HERE = "/single_ring"
+
+
+def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
+    """Check a ring and lower it; None when the report holds an error."""
+    _check_sharding(plan, report)
+    names = Namespace()
+    for end in ("ingress", "egress"):
+        if name := plan.ingress if end == "ingress" else plan.egress:
+            names.add(name, f"{_HERE}/{end}", report)
+    stages = plan.stages or ()
+    for index, stage in enumerate(stages):
+        if stage and stage.id:
+            names.add(stage.id, f"{_HERE}/stages/{index}/id", report)
+    positions: dict[str, int] = {}
+    for index, stage in enumerate(stages):
+        if stage and stage.id:
+            positions.setdefault(stage.id, index)
+    for index, stage in enumerate(stages):
+        if report.full:
+            break
+        if stage:
+            _check_stage(index, stage, positions, ops, report)
+            _check_missing_dependency(index, stages, report)
+    if not (
+        report.ok
+        and plan.ingress
+        and plan.egress
+        and plan.shards
+        and plan.ordering
+        and plan.producer
+        and plan.scheduling
+    ):
+        return None
+    return SingleRing(
+        ingress=plan.ingress,
+        egress=plan.egress,
+        shards=plan.shards,
+        ordering=plan.ordering,
+        producer=plan.producer,
+        scheduling=plan.scheduling,
+        shard_key=plan.shard_key,
+        stages=tuple(_lower(stage, positions) for stage in stages if stage),
+    )
+
+
+def _check_sharding(plan: RingPlan, report: Report) -> None:
+    if plan.shards is None:
+        return
+    sharded = plan.shards > 1
+    if sharded and plan.ordering == "strict":
+        report.add(
+            Code.RING_STRICT_SHARDED,
+            f"{_HERE}/shards",
+            f"Strict ordering needs one shard, not {plan.shards}.",
+            'Write "shards": 1, or "ordering": "per_key" to keep the order within each shard key only.',
+        )
+    pointer = f"{_HERE}/shard_key"
+    if sharded and plan.shard_key is None and not report.blames(pointer):
+        report.add(
+            Code.RING_SHARD_KEY_MISSING,
+            pointer,
+            f"Records cannot be spread over {plan.shards} shards without a shard key.",
+            'Add "shard_key": the path of the key in the payload, such as "order.customer_id".',
+        )
+    if not sharded and plan.shard_key is not None:
+        report.add(
+            Code.PLAN_SCHEMA,
+            pointer,
+            "A shard key does not belong into a ring of one shard.",
+            'Remove "shard_key", or write "shards": 2 or more with "ordering": "per_key".',
+        )
+
+
+def _check_stage(
+    index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: Report
+) -> None:
+    here = f"{_HERE}/stages/{index}"
+    if stage.op is not None and not report.blames(f"{here}/op"):
+        ops.check(stage.op, f"{here}/op", report)
+    seen: set[str] = set()
+    for number, dependency in enumerate(stage.depends_on or ()):
+        pointer = f"{here}/depends_on/{number}"
+        if dependency is None or report.blames(pointer):
+            continue
+        position = positions.get(dependency)
+        if dependency in seen:
+            report.add(
+                Code.RING_DUPLICATE_DEPENDENCY,
+                pointer,
+                f"The dependency on {shown(dependency)} is given twice.",
+                f"Remove this second {shown(dependency)}.",
+            )
+        elif position is None:
+            guess = nearest(dependency, list(positions)[:index])
+            report.add(
+                Code.RING_UNKNOWN_DEPENDENCY,
+                pointer,
+                f"There is no stage {shown(dependency)}.",
+                f"Write {shown(guess)}." if guess else "Write the id of an earlier stage of this ring.",
+            )
+        elif dependency == stage.id:
+            report.add(
+                Code.RING_SELF_DEPENDENCY,
+                pointer,
+                f"The stage {shown(dependency)} depends on itself.",
+                f"Remove {shown(dependency)}, or write the id of an earlier stage.",
+            )
+        elif position > index:
+            report.add(
+                Code.RING_FORWARD_DEPENDENCY,
+                pointer,
+                f"The stage {shown(dependency)} comes later in the list.",
+                f"Move the stage {shown(dependency)} above this one, or write the id of an earlier stage.",
+            )
+        seen.add(dependency)
+
+
+def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ...], report: Report) -> None:
+    stage = stages[index]
+    if index == 0 or stage is None or stage.op in {None, "identity"} or stage.depends_on != ():
+        return
+    before = stages[index - 1]
+    earlier = before.id if before and before.id else "an earlier stage"
+    report.add(
+        Code.RING_MISSING_DEPENDENCY,
+        f"{_HERE}/stages/{index}/depends_on",
+        f"Only the first stage and identity stages may depend on nothing; this one is {shown(stage.op)}.",
+        f'Write "depends_on": [{shown(earlier)}].',
+    )
+
+
+def _lower(stage: RingStagePlan, positions: dict[str, int]) -> RingStage:
+    needed = sorted(positions[name] for name in stage.depends_on or () if name)
+    return RingStage(stage.id or "", stage.op or "", tuple(needed))

@@ -1,0 +1,109 @@
+"""Graph algorithms over nodes 0..n-1, all linear or n log n and without recursion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heappop, heappush
+
+type Successors = Sequence[Sequence[int]]
+
+
+def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Give each node's successors and predecessors."""
+    successors: list[list[int]] = [[] for _ in range(count)]
+    predecessors: list[list[int]] = [[] for _ in range(count)]
+    for source, target in pairs:
+        successors[source].append(target)
+        predecessors[target].append(source)
+    return successors, predecessors
+
+
+def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
+    """Order the nodes: at each step the lowest one whose predecessors are all placed."""
+    waiting = [len(sources) for sources in predecessors]
+    ready = [node for node, count in enumerate(waiting) if not count]
+    heapify(ready)
+    order: list[int] = []
+    while ready:
+        node = heappop(ready)
+        order.append(node)
+        for target in successors[node]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                heappush(ready, target)
+    return order
+
+
+def reached(starts: Iterable[int], successors: Successors) -> set[int]:
+    """Give every node that a path leads to from one of the starts, the starts included."""
+    seen = set(starts)
+    pending = list(seen)
+    while pending:
+        for target in successors[pending.pop()]:
+            if target not in seen:
+                seen.add(target)
+                pending.append(target)
+    return seen
+
+
+def cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
+    """Give one cycle of each knot (strongly connected component), starting at the knot's lowest node."""
+    found: list[list[int]] = []
+    for knot in _components(successors, predecessors):
+        start = min(knot)
+        if len(knot) > 1 or start in successors[start]:
+            found.append(_shortest_cycle(start, knot, successors))
+    return sorted(found)
+
+
+def _components(successors: Successors, predecessors: Successors) -> list[set[int]]:
+    """Split the nodes into strongly connected components (Kosaraju's algorithm)."""
+    finished: list[int] = []
+    seen: set[int] = set()
+    for root in range(len(successors)):
+        if root in seen:
+            continue
+        seen.add(root)
+        path = [(root, iter(successors[root]))]
+        while path:
+            node, targets = path[-1]
+            target = next((target for target in targets if target not in seen), None)
+            if target is None:
+                finished.append(node)
+                path.pop()
+            else:
+                seen.add(target)
+                path.append((target, iter(successors[target])))
+    components: list[set[int]] = []
+    assigned: set[int] = set()
+    for root in reversed(finished):
+        if root in assigned:
+            continue
+        component = {root}
+        pending = [root]
+        while pending:
+            for source in predecessors[pending.pop()]:
+                if source not in assigned and source not in component:
+                    component.add(source)
+                    pending.append(source)
+        assigned |= component
+        components.append(component)
+    return components
+
+
+def _shortest_cycle(start: int, knot: set[int], successors: Successors) -> list[int]:
+    """Walk breadth first inside the knot from the start until it comes round."""
+    came_from: dict[int, int] = {}
+    level = [start]
+    while start not in came_from:
+        following: list[int] = []
+        for node in level:
+            for target in successors[node]:
+                if target in knot and target not in came_from:
+                    came_from[target] = node
+                    following.append(target)
+        level = following
+    cycle = [came_from[start]]
+    while cycle[-1] != start:
+        cycle.append(came_from[cycle[-1]])
+    return cycle[::-1]

@@ -1,0 +1,150 @@
+"""What is joined to what in a lane graph, and the rules that hold for a plan's graph and a spec's alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .diagnostics import Code, Report, shown
+from .plan import MAX_FANOUT_CONSUMERS, LaneKind
+from .topology import cycles, neighbours, reached
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An ingress, an egress or a stage, and where it stands; only a stage has an op."""
+
+    name: str
+    pointer: str
+    op: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection of two nodes by name, and where it stands."""
+
+    source: str
+    target: str
+    pointer: str
+    kind: LaneKind = "events"
+    capacity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """A graph whose links all join known nodes, none leading into an ingress or out of an egress."""
+
+    ingresses: tuple[Node, ...]
+    stages: tuple[Node, ...]
+    egresses: tuple[Node, ...]
+    links: tuple[Link, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes; a node's number elsewhere is its index here."""
+        return self.ingresses + self.stages + self.egresses
+
+    def leaving(self) -> dict[str, list[Link]]:
+        """Group the links by source, each group in the order of the links."""
+        return _grouped((link.source, link) for link in self.links)
+
+    def entering(self) -> dict[str, list[Link]]:
+        """Group the links by target, each group in the order of the links."""
+        return _grouped((link.target, link) for link in self.links)
+
+
+def _grouped(pairs: Iterable[tuple[str, Link]]) -> dict[str, list[Link]]:
+    groups: dict[str, list[Link]] = {}
+    for name, link in pairs:
+        groups.setdefault(name, []).append(link)
+    return groups
+
+
+def is_fanout(links: list[Link]) -> bool:
+    """Whether the links of one source are an all-fan-out group."""
+    return len(links) > 1 and all(link.kind == "fanout_broadcast" for link in links)
+
+
+def check_links(wiring: Wiring, report: Report) -> None:
+    """Report what is wrong with links that are there: duplicates, fan-outs that are too wide, cycles."""
+    first: dict[tuple[str, str], Link] = {}
+    for link in wiring.links:
+        earlier = first.setdefault((link.source, link.target), link)
+        if earlier is not link:
+            report.add(
+                Code.GRAPH_DUPLICATE_CONNECTION,
+                link.pointer,
+                f"{shown(link.source)} is already connected to {shown(link.target)} at {earlier.pointer}.",
+                "Remove one of the two; a connection has one lane.",
+            )
+    for source, links in wiring.leaving().items():
+        if len(links) > MAX_FANOUT_CONSUMERS and is_fanout(links):
+            report.add(
+                Code.GRAPH_FANOUT_CONSUMERS,
+                links[MAX_FANOUT_CONSUMERS].pointer,
+                f"{shown(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
+                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give one of the connections an events lane.",
+            )
+    _check_cycles(wiring, first, report)
+
+
+def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], Link], report: Report) -> None:
+    names = [node.name for node in wiring.nodes]
+    numbers = {name: number for number, name in enumerate(names)}
+    pairs = [(numbers[source], numbers[target]) for source, target in links]
+    for cycle in cycles(*neighbours(len(names), pairs)):
+        if report.full:
+            return
+        path = [shown(names[number]) for number in (*cycle, cycle[0])]
+        if len(path) > 12:
+            path[8:-2] = [f"... {len(path) - 10} more ..."]
+        closing = links[names[cycle[-1]], names[cycle[0]]]
+        report.add(
+            Code.GRAPH_CYCLE,
+            closing.pointer,
+            f"The connections form a cycle of {len(cycle)}: {' -> '.join(path)}.",
+            f"Remove a connection of the cycle, such as {shown(closing.source)} -> {shown(closing.target)}.",
+        )
+
+
+def check_reach(wiring: Wiring, report: Report) -> None:
+    """Report what the links leave out: unconnected boundaries, stages between no ingress and no egress."""
+    sources = {link.source for link in wiring.links}
+    targets = {link.target for link in wiring.links}
+    for node in wiring.ingresses:
+        if node.name not in sources:
+            report.add(
+                Code.GRAPH_BOUNDARY_UNCONNECTED,
+                node.pointer,
+                f"Nothing reads the ingress {shown(node.name)}.",
+                f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove the ingress.',
+            )
+    for node in wiring.egresses:
+        if node.name not in targets:
+            report.add(
+                Code.GRAPH_BOUNDARY_UNCONNECTED,
+                node.pointer,
+                f"Nothing writes the egress {shown(node.name)}.",
+                f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove the egress.',
+            )
+    nodes = wiring.nodes
+    numbers = {node.name: number for number, node in enumerate(nodes)}
+    pairs = [(numbers[link.source], numbers[link.target]) for link in wiring.links]
+    successors, predecessors = neighbours(len(nodes), pairs)
+    fed = reached((numbers[node.name] for node in wiring.ingresses), successors)
+    useful = reached((numbers[node.name] for node in wiring.egresses), predecessors)
+    for node in wiring.stages:
+        if numbers[node.name] not in fed:
+            report.add(
+                Code.GRAPH_UNREACHABLE,
+                node.pointer,
+                f"No ingress leads to {shown(node.name)}.",
+                f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove {shown(node.name)}.',
+            )
+        if numbers[node.name] not in useful:
+            report.add(
+                Code.GRAPH_DEAD_END,
+                node.pointer,
+                f"{shown(node.name)} leads to no egress.",
+                f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove {shown(node.name)}.',
+            )
