@@ -41,7 +41,9 @@ _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
 _OUTSIDE = Path("/var/lib/byteor-cloud")
 
+_IS_STARTING = "the database system is "  # starting up, shutting down, in recovery mode
 _START_SECONDS = 120.0  # recovery after a crash replays up to 1 GB of log
+_STARTS = 3  # somebody may kill the server in its start
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -228,10 +230,8 @@ def _copy_programs(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         copy = Path(scratch) / target.name
         unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
-        for folder in (
-            source,
-            source.with_name(f"{source.name}.libs"),
-        ):  # the programs find the latter beside them
+        libraries = source.with_name(f"{source.name}.libs")  # the programs look for them beside their package
+        for folder in (source, libraries):
             if folder.exists():
                 shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)
         for path in (copy, *copy.rglob("*")):
@@ -319,19 +319,19 @@ def _ensure_running(home: Path) -> str:
     folder = _find_socket_folder(home, account)
     at = f"host={quote(str(folder), safe='')}&port={_PORT}"
     deadline = time.monotonic() + _START_SECONDS
-    has_started = False
+    starts = 0
     complaint = "no answer"
     while time.monotonic() < deadline:
         # Free: no process of the server lives, neither the main one nor, after its kill, an orphaned backend.
         lock = _take(home / "server.lock")
         if lock is not None:
             try:
-                if has_started:
+                if starts == _STARTS:
                     raise EmbeddedPostgresError(
                         f"PostgreSQL ended at its start: {_pick_words((home / 'server.log').read_bytes())}"
                     )
                 _start(home, account, folder, lock)
-                has_started = True
+                starts += 1
             finally:
                 os.close(lock)
         try:
@@ -350,7 +350,7 @@ def _will_pass(error: psycopg.OperationalError) -> bool:
     """Tell a server that is starting, recovering or stopping from one that lacks, say, disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
-    return "FATAL: " not in str(error) or "the database system is " in str(error)
+    return "FATAL: " not in str(error) or _IS_STARTING in str(error)
 
 
 def _ensure_database(maintenance_url: str) -> None:
@@ -475,6 +475,8 @@ def _pick_words(output: bytes) -> str:
     """Return the line that says what went wrong, without time and process id."""
     lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
     for line in lines:
+        if _IS_STARTING in line:  # to a client that came early: true, but no reason
+            continue
         for mark in ("ERROR: ", "FATAL: ", "PANIC: ", "initdb: error: "):
             if mark in line:
                 return line.partition(mark)[2].strip()
