@@ -41,7 +41,8 @@ _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
 _OUTSIDE = Path("/var/lib/byteor-cloud")
 
-_IS_STARTING = "the database system is "  # starting up, shutting down, in recovery mode
+# What a server says that is starting, recovering, stopping, or was killed: it means its state, not its trouble.
+_PASSING = ("the database system is ", "terminating connection due to ")
 _START_SECONDS = 120.0  # recovery after a crash replays up to 1 GB of log
 _STARTS = 3  # somebody may kill the server in its start
 _STOP_SECONDS = 30.0
@@ -350,7 +351,7 @@ def _will_pass(error: psycopg.OperationalError) -> bool:
     """Tell a server that is starting, recovering or stopping from one that lacks, say, disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
-    return "FATAL: " not in str(error) or _IS_STARTING in str(error)
+    return "FATAL: " not in str(error) or any(words in str(error) for words in _PASSING)
 
 
 def _ensure_database(maintenance_url: str) -> None:
@@ -475,7 +476,7 @@ def _pick_words(output: bytes) -> str:
     """Return the line that says what went wrong, without time and process id."""
     lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
     for line in lines:
-        if _IS_STARTING in line:  # to a client that came early: true, but no reason
+        if any(words in line for words in _PASSING):
             continue
         for mark in ("ERROR: ", "FATAL: ", "PANIC: ", "initdb: error: "):
             if mark in line:
