@@ -16,7 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
-from byteor_cloud.engine.compiler.spec import LaneGraph, Role
+from byteor_cloud.engine.compiler import LaneGraph, Role
 from byteor_cloud.engine.replay.journal import Record
 from byteor_cloud.engine.replay.stages import LimitExceeded, Runtime, Stage, Unsupported
 

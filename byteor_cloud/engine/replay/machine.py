@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from byteor_cloud.engine.compiler.spec import PipelineSpec, SingleRing
+from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
 from byteor_cloud.engine.replay import strict_json
 from byteor_cloud.engine.replay.graph import Graph
 from byteor_cloud.engine.replay.journal import Record

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay import dataguard
 
 type StageOp = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
-"""An op of a plugin: takes a payload and the stage's parameters; gives what goes on, ``None`` to drop it."""
+"""An op of a plugin: takes a payload and the stage's parameters; gives what goes on, ``None`` to drop it.
+
+A mapping of them has the whole op (``key`` or ``key:argument``) as key, the argument bound.
+"""
 
 type Apply = Callable[[bytes], bytes | None]
 
@@ -136,7 +140,7 @@ class Runtime:
                 return dataguard.build(op, params)
             except dataguard.BadParams as error:
                 raise Unsupported(f"parameters of stage {id!r}: {error}") from None
-        if op.partition(":")[0] in SIDE_EFFECTS:
+        if split_op(op)[0] in SIDE_EFFECTS:
             return lambda payload: self._act(payload, id, op, lanes)
         if op in self._ops:
             plugin = self._ops[op]
@@ -147,8 +151,8 @@ class Runtime:
         if len(self.actions) == self._max_actions:
             raise LimitExceeded(f"the run needs more than {self._max_actions} actions")
         decision = self._effects.decide(stage, op)
-        kind, _, target = op.partition(":")
-        self.actions.append(Action(kind, stage, *lanes, stage, target, decision))
+        kind, target = split_op(op)
+        self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))
         if decision is Decision.ALLOW:
             self._effects.perform(stage, op, payload)
         return payload

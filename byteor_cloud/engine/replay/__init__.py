@@ -1,0 +1,60 @@
+"""Deterministic replay of incident bundles, and the ops that it runs: no clock, randomness or environment.
+
+The only I/O is on files and folders that the caller hands in.
+"""
+
+from byteor_cloud.engine.replay.dataguard import ParamError, check_params
+from byteor_cloud.engine.replay.incident import (
+    IncidentBundle,
+    Reason,
+    RejectedBundle,
+    build,
+    extract,
+    validate,
+)
+from byteor_cloud.engine.replay.journal import (
+    BadJournal,
+    Frame,
+    JournalReader,
+    Record,
+    encode_frame,
+    encode_journal,
+    frames_digest,
+    read_frames,
+)
+from byteor_cloud.engine.replay.machine import Machine, RunResult, run
+from byteor_cloud.engine.replay.replay import Limits, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.replay.stages import Decision, DryRun, Effects, StageError, StageOp, Unsupported
+
+__all__ = [
+    "BadJournal",
+    "Decision",
+    "DryRun",
+    "Effects",
+    "Frame",
+    "IncidentBundle",
+    "JournalReader",
+    "Limits",
+    "Machine",
+    "Mode",
+    "ParamError",
+    "Reason",
+    "Record",
+    "RejectedBundle",
+    "ReplayOutcome",
+    "RunResult",
+    "StageError",
+    "StageOp",
+    "Status",
+    "Unsupported",
+    "build",
+    "check_params",
+    "encode_frame",
+    "encode_journal",
+    "extract",
+    "frames_digest",
+    "read_frames",
+    "replay",
+    "run",
+    "validate",
+]

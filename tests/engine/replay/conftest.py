@@ -1,0 +1,66 @@
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
+from byteor_cloud.engine.replay import IncidentBundle, Record, build, encode_journal, extract, validate
+
+type MakeRing = Callable[..., PipelineSpec]
+type MakeBundle = Callable[..., IncidentBundle]
+
+
+@pytest.fixture
+def ring() -> MakeRing:
+    def make(*ops: str, shards: int = 1, shard_key: str | None = None) -> PipelineSpec:
+        stages = tuple(RingStage(f"s{index}", op) for index, op in enumerate(ops))
+        ordering = "per_key" if shards > 1 else "strict"
+        return PipelineSpec(
+            "quotes", SingleRing("in", "out", shards, ordering, "single", "dedicated", shard_key, stages)
+        )
+
+    return make
+
+
+@pytest.fixture
+def documents() -> dict[str, dict[str, Any]]:
+    """The documents of a complete bundle."""
+    return {
+        "spec_validation.json": {"ok": True, "description": None},
+        "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
+        "policy_audit.json": {
+            "ok": True,
+            "policy_version": 1,
+            "mode": None,
+            "enforced": None,
+            "stage_failure_policy": "stop_pipeline",
+            "spec_path": None,
+        },
+        "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [["A", "1"]], "proc_status": None},
+    }
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
+    """Build a bundle's archive, unpack it and check it."""
+
+    def make(
+        spec: PipelineSpec,
+        records: Sequence[Record] | bytes = (),
+        *,
+        expected: Mapping[str, bytes] | None = None,
+        lane: str = "in",
+        stage_config: dict[str, Any] | None = None,
+    ) -> IncidentBundle:
+        if stage_config is not None:
+            documents["runtime_config.json"] = {"stage_config": stage_config}
+        journal = records if isinstance(records, bytes) else encode_journal(records)
+        packed = build(encode(spec), documents, journals={lane: journal}, expected=expected)
+        root = tmp_path / "bundle"
+        root.mkdir()
+        extract(BytesIO(packed), root)
+        return validate(root)
+
+    return make

@@ -1,0 +1,385 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.compiler import Endpoint, Lane, LaneGraph, PipelineSpec, encode, spec_hash
+from byteor_cloud.engine.replay import (
+    Decision,
+    Frame,
+    IncidentBundle,
+    Limits,
+    Mode,
+    Record,
+    ReplayOutcome,
+    Status,
+    encode_frame,
+    encode_journal,
+    frames_digest,
+    replay,
+)
+
+HOOK = "http_post:http://127.0.0.1:9000/hook"
+CONFIG = {"s1": {"schema": {"required": ["bid"]}, "rules": ["user:hash"]}}
+ANN = "cec78459472eed8b9f4625f155fd705ad906eae5352a769f5c9a4a075ab7e75e"  # SHA-256 of "ann", quotes included
+RECORDS = [
+    Record(1, 10, b'{"user": "ann", "bid": 1}'),
+    Record(2, 11, b'{"ask": 1}'),
+    Record(3, 12, b'{"bid": 3.0}'),
+]
+OUTPUTS = [Frame(1, f'{{"bid":1,"user":"{ANN}"}}'.encode()), Frame(3, b'{"bid":3}')]
+
+type MakeRing = Callable[..., PipelineSpec]
+type MakeBundle = Callable[..., IncidentBundle]
+
+
+@pytest.fixture
+def spec(ring: MakeRing) -> PipelineSpec:
+    return ring("identity", "dataguard_fused", HOOK)
+
+
+def run(bundle: IncidentBundle, **options: Any) -> ReplayOutcome:
+    where = {"created_unix_ms": 1_700_000_000_000, "bundle_dir": "/b", "policy_env": "dev"}
+    return replay(bundle, **(where | options))
+
+
+def frames(*items: Frame) -> bytes:
+    return b"".join(encode_frame(item) for item in items)
+
+
+def test_a_replay_says_exactly_what_happened(bundle: MakeBundle, spec: PipelineSpec) -> None:
+    held = bundle(spec, RECORDS, expected={"out": frames(*OUTPUTS)}, stage_config=CONFIG)
+
+    outcome = run(held, stage_config=held.stage_config)
+
+    assert (outcome.status, outcome.error, outcome.warnings) == (Status.SUCCEEDED, None, ())
+    assert outcome.result == {
+        "egress": {"out": {"records": 2, "sha256": frames_digest(OUTPUTS)}},
+        "stages": {
+            "s0": {"in": 3, "out": 3, "dropped": 0, "errors": 0},
+            "s1": {"in": 3, "out": 2, "dropped": 1, "errors": 0},
+            "s2": {"in": 2, "out": 2, "dropped": 0, "errors": 0},
+        },
+        "divergence": None,
+    }
+    assert outcome.egress_frames == {"out": frames(*OUTPUTS)}
+    action = {
+        "action": "http_post",
+        "role": "s2",
+        "input_lane": "in",
+        "output_lane": "out",
+        "stage": "s2",
+        "target": "http://127.0.0.1:9000/hook",
+        "decision": "DryRunOnly",
+    }
+    assert outcome.audit == {
+        "audit_v": 1,
+        "created_unix_ms": 1_700_000_000_000,
+        "bundle_dir": "/b",
+        "spec_sha256": spec_hash(encode(spec)),
+        "input": {
+            "journal_lane": "in",
+            "journal_path": "journal/in.bin",
+            "last_n": None,
+            "scanned_records": 3,
+            "selected_bytes": 47,
+            "sample_sha256": [f"sha256:{sha256(record.payload).hexdigest()}" for record in RECORDS],
+        },
+        "policy": {"env": "dev", "approval_provided": False, "mode": "dry_run"},
+        "actions": [action, action],
+    }
+    json.dumps([outcome.audit, outcome.result])  # both are plain JSON
+
+
+def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
+    numbers = [5, 1, 4, 2, 3, 3]
+    records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
+    ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]
+    held = bundle(ring("identity"), records, expected={"out": frames(*ordered)})
+
+    assert run(held).egress_frames == {"out": frames(*ordered)}
+
+    last = run(held, last_n=2)
+    assert last.status == "succeeded"  # what was expected of the records before is not missed
+    assert last.egress_frames == {"out": frames(*ordered[-2:])}
+    assert last.audit["input"]["last_n"] == 2
+    assert (last.audit["input"]["scanned_records"], last.audit["input"]["selected_bytes"]) == (6, 6)
+    assert run(held, last_n=100).result == run(held).result
+
+
+def test_an_empty_journal_gives_nothing(bundle: MakeBundle, ring: MakeRing) -> None:
+    outcome = run(bundle(ring("identity")), last_n=3)
+
+    assert outcome.status == "succeeded"
+    assert outcome.result["egress"] == {"out": {"records": 0, "sha256": frames_digest([])}}
+
+
+def sha(payload: bytes) -> str:
+    return f"sha256:{sha256(payload).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("expected", "divergence"),
+    [
+        pytest.param([Frame(1, b"aa"), Frame(2, b"bb")], None, id="same"),
+        pytest.param(
+            [Frame(1, b"aa"), Frame(2, b"bcc")],
+            ("changed", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
+            id="changed",
+        ),
+        pytest.param(
+            [Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"
+        ),
+        pytest.param(
+            [Frame(2, b"bb")], ("extra", 1, None, sha(b"aa"), 0, 0, 2, b"", b"aa"), id="extra before"
+        ),
+        pytest.param(
+            [Frame(0, b"zz"), Frame(1, b"aa"), Frame(2, b"bb")],
+            ("missing", 0, sha(b"zz"), None, 0, 2, 0, b"zz", b""),
+            id="missing before",
+        ),
+        pytest.param(
+            [Frame(1, b"aa"), Frame(2, b"bb"), Frame(3, b"cc"), Frame(4, b"dd")],
+            ("missing", 3, sha(b"cc"), None, 0, 2, 0, b"cc", b""),
+            id="missing at the end",
+        ),
+        pytest.param(
+            [Frame(1, b"aaa"), Frame(2, b"x")],
+            ("changed", 1, sha(b"aaa"), sha(b"aa"), 2, 3, 2, b"a", b""),
+            id="longer, and only the first counts",
+        ),
+    ],
+)
+def test_the_first_divergence(
+    bundle: MakeBundle, ring: MakeRing, expected: list[Frame], divergence: tuple[Any, ...] | None
+) -> None:
+    records = [Record(1, 0, b"aa"), Record(2, 0, b"bb")]
+
+    outcome = run(bundle(ring("identity"), records, expected={"out": frames(*expected)}))
+
+    found = outcome.result["divergence"]
+    if divergence is None:
+        assert (outcome.status, found) == ("succeeded", None)
+    else:
+        kind, sequence, expected_sha, actual_sha, offset, old, new, old_part, new_part = divergence
+        assert (outcome.status, outcome.error) == ("diverged", None)
+        assert found == {
+            "egress": "out",
+            "sequence": sequence,
+            "kind": kind,
+            "expected_sha256": expected_sha,
+            "actual_sha256": actual_sha,
+            "diff": {
+                "offset": offset,
+                "expected_bytes": old,
+                "actual_bytes": new,
+                "expected_hex": old_part.hex(),
+                "actual_hex": new_part.hex(),
+            },
+        }
+
+
+def test_a_diff_is_bounded(bundle: MakeBundle, ring: MakeRing) -> None:
+    expected = Frame(1, b"=" * 1000 + b"x" * 5000)
+
+    outcome = run(bundle(ring("identity"), [Record(1, 0, b"=" * 9000)], expected={"out": frames(expected)}))
+
+    assert outcome.result["divergence"]["diff"] == {
+        "offset": 1000,
+        "expected_bytes": 6000,
+        "actual_bytes": 9000,
+        "expected_hex": (b"x" * 64).hex(),
+        "actual_hex": (b"=" * 64).hex(),
+    }
+
+
+def test_an_expected_egress_that_the_spec_lacks_is_missing(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(
+        ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""}
+    )
+
+    outcome = run(held)
+
+    assert outcome.status == "diverged"
+    assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["kind"]) == (
+        "old",
+        "missing",
+    )
+
+
+def test_of_several_egresses_the_lowest_sequence_diverges_first(bundle: MakeBundle, ring: MakeRing) -> None:
+    expected = {"z": frames(Frame(3, b"")), "b": frames(Frame(2, b"")), "a": frames(Frame(2, b""))}
+
+    outcome = run(bundle(ring("identity"), expected=expected))
+
+    assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["sequence"]) == ("a", 2)
+
+
+def test_another_spec_answers_what_it_would_have_done(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
+    other = ring("dataguard_check")
+
+    outcome = run(held, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
+
+    assert outcome.audit["spec_sha256"] == spec_hash(encode(other))
+    assert outcome.result["stages"] == {"s0": {"in": 3, "out": 2, "dropped": 1, "errors": 0}}
+    assert (outcome.status, outcome.result["divergence"]["sequence"]) == ("diverged", 3)
+
+
+def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
+    config = {"s0": {"schema": {"required": ["bid"]}, "on_reject": "stop"}}
+    held = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
+
+    outcome = run(held, stage_config=config)
+
+    assert outcome.status == "failed"
+    assert outcome.error == (
+        "stage 's0' failed on record 2: payload rejected: does not conform to the schema"
+    )
+    assert outcome.result == {
+        "egress": {"out": {"records": 1, "sha256": frames_digest([Frame(1, RECORDS[0].payload)])}},
+        "stages": {"s0": {"in": 2, "out": 1, "dropped": 0, "errors": 1}},
+        "divergence": None,
+    }
+
+
+def test_a_torn_tail_is_a_warning(bundle: MakeBundle, ring: MakeRing) -> None:
+    outcome = run(bundle(ring("identity"), encode_journal(RECORDS[:2])[:-1]))
+
+    assert outcome.status == "succeeded"
+    assert outcome.warnings == ("journal/in.bin: torn tail: the record at offset 57 is cut off",)
+    assert outcome.result["egress"]["out"]["records"] == 1
+
+
+def bad_crc() -> bytes:
+    journal = bytearray(encode_journal(RECORDS))
+    journal[40] ^= 1
+    return bytes(journal)
+
+
+@pytest.mark.parametrize(
+    ("options", "journal", "expected", "error"),
+    [
+        ({}, bad_crc(), None, "journal/in.bin: bad CRC of record 1 at offset 8"),
+        ({}, b"BYT", None, "journal/in.bin: no BYTJ journal header at offset 0"),
+        (
+            {},
+            RECORDS,
+            {"out": b"\x01\0"},
+            "expected/out.bin: a frame that is cut off or too long at offset 0",
+        ),
+        ({"journal_lane": "x"}, RECORDS, None, "the bundle has no journal of lane 'x' (it has: in)"),
+        ({"journal_lane": "../in"}, RECORDS, None, "the bundle has no journal of lane '../in' (it has: in)"),
+        ({"last_n": 0}, RECORDS, None, "last_n must be at least 1"),
+        ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
+        ({"limits": Limits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
+        ({"limits": Limits(max_selected_bytes=46)}, RECORDS, None, "47 bytes of input, over 46"),
+        ({"limits": Limits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
+    ],
+)
+def test_what_fails_a_replay(
+    bundle: MakeBundle, ring: MakeRing, *, options: Any, journal: Any, expected: Any, error: str
+) -> None:
+    outcome = run(bundle(ring("identity", HOOK), journal, expected=expected), **options)
+
+    assert (outcome.status, outcome.error) == ("failed", error)
+    assert len(outcome.audit["actions"]) <= 2
+
+
+def test_limits_are_inclusive(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring(HOOK), RECORDS)
+
+    assert run(held, limits=Limits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
+
+
+def test_the_contract_s_limits() -> None:
+    assert (Limits().max_actions, Limits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
+
+
+def test_an_egress_that_gives_much_keeps_only_its_digest(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("identity"), RECORDS)
+    size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
+
+    assert run(held, limits=Limits(max_egress_bytes=size)).egress_frames["out"] is not None
+    small = run(held, limits=Limits(max_egress_bytes=size - 1))
+    assert small.egress_frames == {"out": None}
+    assert small.result == run(held).result
+
+
+class Once:
+    """Allows one stage, and performs it."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str, bytes]] = []
+
+    def decide(self, stage: str, op: str) -> Decision:
+        return Decision.ALLOW if stage == "s0" else Decision.DENY
+
+    def perform(self, stage: str, op: str, payload: bytes) -> None:
+        self.done.append((stage, op, payload))
+
+
+def test_execute_performs_what_is_allowed_and_has_the_same_result(bundle: MakeBundle, ring: MakeRing) -> None:
+    held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), Once()
+
+    outcome = run(held, mode=Mode.EXECUTE, effects=effects, approval_provided=True)
+
+    assert effects.done == [("s0", HOOK, RECORDS[0].payload)]
+    assert outcome.audit["policy"] == {"env": "dev", "approval_provided": True, "mode": "execute"}
+    actions = [(a["action"], a["target"], a["decision"]) for a in outcome.audit["actions"]]
+    assert actions == [("http_post", "http://127.0.0.1:9000/hook", "Allow"), ("exec", "cat|-", "Deny")]
+    assert outcome.result == run(held).result
+
+
+def test_a_graph_of_several_ingresses_must_be_told_the_lane(bundle: MakeBundle, ring: MakeRing) -> None:
+    ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
+    lanes = (Lane("in.out", "events"), Lane("too.x", "events"))
+    held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
+
+    assert run(held).error == "name the journal lane: the spec has the ingresses in, too"
+    assert run(held, journal_lane="in").result["egress"]["out"]["records"] == 3
+    one = replace(held, spec=PipelineSpec("fan", LaneGraph("block", lanes, (ends[0], ends[2]), ())))
+    assert run(one).result["egress"]["out"]["records"] == 3
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from byteor_cloud.engine.replay import replay, validate
+bundle = validate(Path(sys.argv[1]))
+outcome = replay(bundle, stage_config=bundle.stage_config, created_unix_ms=0, bundle_dir="", policy_env="")
+sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
+"""
+
+
+def test_two_replays_are_equal_byte_for_byte_whatever_the_hash_seed(
+    bundle: MakeBundle, spec: PipelineSpec, tmp_path: Path
+) -> None:
+    records = [
+        Record(number, 0, json.dumps({"bid": number, "b": {}, "a": [1.5], "user": "x" * number}).encode())
+        for number in range(20)
+    ]
+    bundle(spec, records, expected={"out": b"", "other": frames(Frame(9, b"9"))}, stage_config=CONFIG)
+
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(tmp_path / "bundle")],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path.cwd())},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("0", "1", "4242")
+    }
+
+    assert len(outputs) == 1
+    assert b'"divergence": {"egress": "out", "sequence": 0, "kind": "extra"' in outputs.pop()
