@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import rfc8785
@@ -116,6 +117,10 @@ class Fields:
             raise Malformed(f"{name!r} is not a string")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        """Return a string that is not empty, or ``None`` where it is null or absent."""
+        return None if self._value.get(name) is None else self.text(name)
+
     def constant(self, name: str, *allowed: str) -> str:
         """Return a string that is one of these."""
         value = self.text(name)
@@ -160,9 +165,20 @@ class Fields:
             raise Malformed(f"{name!r} is not a sorted list of different strings")
         return values
 
+    def object(self, name: str) -> Json:
+        """Return an object."""
+        value = self.member(name)
+        if not isinstance(value, dict):
+            raise Malformed(f"{name!r} is not an object")
+        return value
+
     def fields(self, name: str) -> Fields:
         """Return an object's members."""
         return Fields(self.member(name))
+
+    def optional[T](self, name: str, read: Callable[[Fields], T]) -> T | None:
+        """Read an object, or return ``None`` for null."""
+        return None if self.member(name) is None else read(self.fields(name))
 
     def names(self) -> frozenset[str]:
         """Return the names of all members."""

@@ -118,12 +118,20 @@ class KeySet:
 
     @classmethod
     def parse(cls, data: bytes | str) -> KeySet:
-        """Read the answer of ``GET …/signing-key``; ``Refused`` if it is not one key set to the letter.
+        """Read the answer of ``GET …/signing-key``, or raise ``Refused``."""
+        try:
+            return cls.of(parse_object(data))
+        except ValueError as error:
+            raise Refused(DeliveryCode.KEYS_MALFORMED, f"signing keys: {error}") from error
+
+    @classmethod
+    def of(cls, document: object) -> KeySet:
+        """Read the JSON object of a key set; ``Refused`` if it is not one to the letter.
 
         Unknown members are ignored, as RFC 7517 asks for, so that a later server may say more.
         """
         try:
-            fields = Fields(parse_object(data))
+            fields = Fields(document)
             keys = cls(tuple(_public_key(Fields(item)) for item in fields.items("keys")))
             if fields.text("active_kid") != keys.active.kid:
                 raise ValueError("'active_kid' is not the active key")

@@ -14,6 +14,7 @@ class DeliveryCode(StrEnum):
     ENVELOPE_BAD_SIGNATURE = "envelope.bad_signature"
     ENVELOPE_SUBJECT = "envelope.subject"
     ENVELOPE_PREDICATE = "envelope.predicate"
+    BUNDLE_HASH = "bundle.hash"
     BUNDLE_TOO_LARGE = "bundle.too_large"
     BUNDLE_MALFORMED = "bundle.malformed"
     BUNDLE_MANIFEST = "bundle.manifest"

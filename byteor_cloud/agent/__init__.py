@@ -1,0 +1,1 @@
+"""The reference agent: a client of the public API that verifies, runs and reports. No Django."""

@@ -1,0 +1,73 @@
+"""Captures an incident bundle v1 of what runs (contracts §7)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from byteor_cloud import __version__
+from byteor_cloud.engine.compiler import decode
+from byteor_cloud.engine.delivery.bundle import OpenedBundle, open_bundle
+from byteor_cloud.engine.delivery.encoding import Json
+from byteor_cloud.engine.replay import incident
+
+from .configuration import RuntimeConfig
+from .progress import Running
+from .state import State, StateError
+
+
+def capture(state: State, running: Running) -> bytes:
+    """Return a .tar.gz of the running spec, its configuration, what it processed and what came out."""
+    tar = state.bundle(running.offer.bundle_hash)
+    files = state.capture(running.offer.bundle_hash)
+    if tar is None or not files:
+        raise StateError("the running bundle is not in the state folder any more: restart the agent first")
+    bundle = open_bundle(tar)
+    return incident.build(
+        bundle.spec_kv.decode("ascii"),
+        _documents(bundle),
+        journals=_below("journal", files),
+        expected=_below("expected", files),
+    )
+
+
+def _documents(bundle: OpenedBundle) -> dict[str, Json]:
+    spec = decode(bundle.spec_kv)
+    return {
+        "spec_validation.json": {"ok": True, "description": f"{spec.name}: {len(spec.stages)} stages"},
+        "runtime.json": {"crate": {"name": "byteor-agent", "version": __version__}},
+        "policy_audit.json": {
+            "ok": True,
+            "policy_version": 1,
+            "mode": "dry_run",
+            "enforced": True,
+            "stage_failure_policy": "stop_pipeline",
+            "spec_path": "spec.kv",
+        },
+        "environment.json": {
+            "pid": os.getpid(),
+            "cwd": str(Path.cwd()),
+            "args": [Path(sys.argv[0]).name],
+            # Only the pipeline's own, and no secret's value: the node's environment is nobody's business.
+            "env": RuntimeConfig.parse(bundle.runtime_config).shown_env(),
+            "proc_status": _proc_status(),
+        },
+        "runtime_config.json": bundle.runtime_config,
+    }
+
+
+def _below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    prefix = f"{folder}/"
+    return {
+        name.removeprefix(prefix).removesuffix(".bin"): data
+        for name, data in files.items()
+        if name.startswith(prefix)
+    }
+
+
+def _proc_status() -> str | None:
+    try:
+        return Path("/proc/self/status").read_text()
+    except OSError:
+        return None

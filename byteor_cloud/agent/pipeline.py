@@ -1,0 +1,81 @@
+"""Runs a bundle's spec on the sample input with the engine: this agent's data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from byteor_cloud.engine.compiler import KvError, Ops, PipelineSpec, SingleRing, decode
+from byteor_cloud.engine.delivery.encoding import Json, sha256
+from byteor_cloud.engine.replay.journal import Frame, Record, encode_frame, encode_journal
+from byteor_cloud.engine.replay.machine import Machine
+from byteor_cloud.engine.replay.stages import LimitExceeded, StageError, Unsupported
+
+from .configuration import ActivationFailed, RuntimeConfig
+from .state import State
+from .tuning import isolate_cpu, tune
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A pipeline that runs: what it was tuned to, and what it has counted."""
+
+    spec_hash: str
+    tuning: Json
+    counts: Json
+
+
+class Pipeline:
+    """Starts bundles on one sample."""
+
+    def __init__(
+        self,
+        state: State,
+        sample: Sequence[Record],
+        environment: Mapping[str, str],
+        isolate: Callable[[], int] = isolate_cpu,
+    ) -> None:
+        self._state = state
+        self._sample = sample
+        self._environment = environment
+        self._isolate = isolate
+
+    def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> Active:
+        """Run the spec and keep what went in and out for an incident; ``ActivationFailed`` if it can't run."""
+        config = RuntimeConfig.parse(runtime_config)
+        # Resolved to know that all are there; the engine itself reads no environment.
+        config.resolve(lambda name: self._state.secret(name, self._environment))
+        try:
+            counts, files = _run(decode(spec_kv), config.stage_config, self._sample)
+        except (KvError, Unsupported, LimitExceeded, StageError) as error:
+            raise ActivationFailed(str(error)) from error
+        self._state.save_capture(bundle_hash, files)
+        return Active(sha256(spec_kv), tune(config, self._isolate), counts)
+
+
+def _run(spec: PipelineSpec, stage_config: Json, records: Sequence[Record]) -> tuple[Json, dict[str, bytes]]:
+    """Feed the records; return the counts, and the journal and expected output as files of an incident."""
+    installed = Ops.installed()
+    ops = {op: process for _, op in spec.stages if (process := installed.process(op))}
+    ingress = _ingress(spec)
+    machine = Machine(spec, stage_config=stage_config, ops=ops, entry=ingress)
+    frames: dict[str, list[bytes]] = {egress: [] for egress in machine.egresses}
+    for record in records:
+        for egress, payload in machine.feed(record):
+            frames[egress].append(encode_frame(Frame(record.sequence, payload)))
+    counters = machine.counters.values()
+    counts: Json = {
+        "records_in": len(records),
+        "records_out": sum(map(len, frames.values())),
+        "drops": sum(counter.dropped for counter in counters),
+        "errors": sum(counter.errors for counter in counters),
+    }
+    expected = {f"expected/{egress}.bin": b"".join(parts) for egress, parts in frames.items()}
+    return counts, {f"journal/{ingress}.bin": encode_journal(records), **expected}
+
+
+def _ingress(spec: PipelineSpec) -> str:
+    """The sample enters at the first ingress."""
+    if isinstance(spec.model, SingleRing):
+        return spec.model.ingress
+    return next((end.name for end in spec.model.endpoints if end.kind == "ingress"), "")
