@@ -2,17 +2,21 @@
 
 from .compilation import COMPILER_VERSION, Compilation, compile_plan
 from .diagnostics import MAX_DIAGNOSTICS, Code, Diagnostic, Severity
-from .drawing import to_dot
+from .diff import Change, SpecDiff, diff_specs
+from .drawing import to_dot, to_svg
 from .graph import Graph, GraphEdge, GraphNode
 from .kv import KvError, decode, encode, spec_hash, spec_to_json
 from .ops import ENTRY_POINT_GROUP, Ops, StageOp, split_op
 from .plan import plan_schema
 from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
+from .syntax import PlanSyntaxError, parse_plan
+from .validation import validate_spec
 
 __all__ = [
     "COMPILER_VERSION",
     "ENTRY_POINT_GROUP",
     "MAX_DIAGNOSTICS",
+    "Change",
     "Code",
     "Compilation",
     "Diagnostic",
@@ -25,17 +29,23 @@ __all__ = [
     "LaneGraph",
     "Ops",
     "PipelineSpec",
+    "PlanSyntaxError",
     "RingStage",
     "Role",
     "Severity",
     "SingleRing",
+    "SpecDiff",
     "StageOp",
     "compile_plan",
     "decode",
+    "diff_specs",
     "encode",
+    "parse_plan",
     "plan_schema",
     "spec_hash",
     "spec_to_json",
     "split_op",
     "to_dot",
+    "to_svg",
+    "validate_spec",
 ]

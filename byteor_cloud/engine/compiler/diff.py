@@ -1,0 +1,170 @@
+"""What changed between two specs: by meaning, and as a diff of their KV texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Literal
+
+from .diagnostics import Json
+from .kv import encode
+from .spec import LaneGraph, PipelineSpec, SingleRing
+
+type Fact = str | int | None
+type Facts = dict[str, dict[str, Fact]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that was added, removed or changed.
+
+    ``what`` is pipeline, endpoint, stage, op, order, dependency, lane, inserted or policy.
+    """
+
+    change: Literal["added", "removed", "changed"]
+    what: str
+    name: str
+    old: Fact
+    new: Fact
+
+    def to_json(self) -> Json:
+        """Give the change as plain JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecDiff:
+    """The changes by meaning, and the unified diff of the KV texts; both empty for equal specs."""
+
+    changes: tuple[Change, ...]
+    unified: str
+
+    def to_json(self) -> Json:
+        """Give the diff as plain JSON data."""
+        return {"changes": [change.to_json() for change in self.changes], "unified": self.unified}
+
+
+def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
+    """Compare two specs."""
+    before, after = _facts(old), _facts(new)
+    # A stage that came or went moves the others' places in the list, but not their order.
+    shared = before["order"].keys() & after["order"].keys()
+    for facts in (before, after):
+        names = [name for name in facts["order"] if name in shared]
+        facts["order"] = {name: place for place, name in enumerate(names)}
+    changes = tuple(change for what in before for change in _changes(what, before[what], after[what]))
+    return SpecDiff(changes, _unified(encode(old), encode(new)))
+
+
+_MODELS = {SingleRing: "single_ring", LaneGraph: "lane_graph"}
+
+
+def _facts(spec: PipelineSpec) -> Facts:
+    """Say what a spec says: for each kind of thing, each thing's name and value."""
+    model = spec.model
+    facts: Facts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
+    facts["stage"].update(spec.stages)
+    return facts | (_ring_facts(model) if isinstance(model, SingleRing) else _graph_facts(model))
+
+
+def _ring_facts(ring: SingleRing) -> Facts:
+    policies = ("shards", "shard_key", "ordering", "producer", "scheduling")
+    return {
+        "endpoint": {ring.ingress: "ingress", ring.egress: "egress"},
+        "order": {stage.id: None for stage in ring.stages},
+        "dependency": {
+            f"{ring.stages[position].id} -> {stage.id}": None
+            for stage in ring.stages
+            for position in stage.depends_on
+        },
+        "lane": {},
+        "inserted": {},
+        "policy": {
+            **{name: value for name in policies if (value := getattr(ring, name)) is not None},
+        },
+    }
+
+
+def _graph_facts(graph: LaneGraph) -> Facts:
+    inserted = [role for role in graph.roles if role.kind != "stage"]
+    return {
+        "endpoint": {endpoint.name: endpoint.kind for endpoint in graph.endpoints},
+        "order": {},
+        # A connection's lane is named <from>.<to>; what lowering inserted has a colon instead.
+        "dependency": {lane.name.replace(".", " -> "): None for lane in graph.lanes if "." in lane.name},
+        "lane": {
+            lane.name: " ".join(
+                [
+                    lane.kind,
+                    *([f"capacity={lane.capacity}"] if lane.capacity else []),
+                    *([f"consumers={lane.consumers}"] if lane.consumers else []),
+                ]
+            )
+            for lane in graph.lanes
+        },
+        "inserted": {role.name: role.kind for role in inserted},
+        "policy": {
+            "on_full": graph.on_full,
+            **{role.name: role.policy for role in inserted if role.policy},
+        },
+    }
+
+
+def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[Change]:
+    for name, value in old.items():
+        if name not in new:
+            yield Change("removed", what, name, value, None)
+        elif new[name] != value:
+            yield Change("changed", "op" if what == "stage" else what, name, value, new[name])
+    for name, value in new.items():
+        if name not in old:
+            yield Change("added", what, name, None, value)
+
+
+def _unified(old: str, new: str) -> str:
+    """Diff two canonical texts by their keys.
+
+    Keys are unique and stand in the same order in both, so this is linear; difflib would compare lines and
+    take minutes on large graphs.
+    """
+    rows = list(_rows(old.splitlines(), new.splitlines()))
+    spans: list[tuple[int, int]] = []
+    for index, (mark, _) in enumerate(rows):
+        if mark != " ":
+            start, end = max(0, index - 3), min(len(rows), index + 4)
+            if spans and start <= spans[-1][1]:
+                start = spans.pop()[0]
+            spans.append((start, end))
+    old_lines = [0, *accumulate(mark != "+" for mark, _ in rows)]
+    new_lines = [0, *accumulate(mark != "-" for mark, _ in rows)]
+    text = ["--- old\n+++ new\n"] if spans else []
+    for start, end in spans:
+        was = f"{old_lines[start] + 1},{old_lines[end] - old_lines[start]}"
+        now = f"{new_lines[start] + 1},{new_lines[end] - new_lines[start]}"
+        text.append(f"@@ -{was} +{now} @@\n")
+        text += [f"{mark}{line}\n" for mark, line in rows[start:end]]
+    return "".join(text)
+
+
+def _rows(old: list[str], new: list[str]) -> Iterator[tuple[str, str]]:
+    old_keys, new_keys = ({line.partition("=")[0] for line in lines} for lines in (old, new))
+    pending = iter([*new, ""])
+    line = next(pending)
+    for was in old:
+        key = was.partition("=")[0]
+        if key not in new_keys:
+            yield "-", was
+            continue
+        while line.partition("=")[0] not in old_keys:
+            yield "+", line
+            line = next(pending)
+        if line == was:
+            yield " ", was
+        else:
+            yield "-", was
+            yield "+", line
+        line = next(pending)
+    while line:
+        yield "+", line
+        line = next(pending)

@@ -1,0 +1,204 @@
+"""The plan's rules, applied to a spec that came from elsewhere."""
+
+from __future__ import annotations
+
+from .diagnostics import Code, Diagnostic, Report, shown
+from .fields import Text
+from .kv import spec_to_json
+from .namespace import Namespace
+from .ops import Ops
+from .plan import (
+    CAPACITY,
+    MAX_CONNECTIONS,
+    MAX_FANOUT_CONSUMERS,
+    MAX_GRAPH_STAGES,
+    NAME,
+    OP,
+    RING,
+)
+from .ring import compile_ring
+from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
+from .wiring import Link, Node, Wiring, check_links, check_reach
+
+_INSERTED = Text(
+    expected="a name that lowering gives",
+    example="decode:router",
+    pattern=f"{NAME.pattern}:[a-z]+",
+    max_length=80,
+)
+_LANE_NAME = Text(
+    expected="a name that lowering gives to a lane",
+    example="decode.check",
+    pattern=rf"{NAME.pattern}(?:\.{NAME.pattern}|:[a-z]+)",
+    max_length=127,
+)
+
+
+def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagnostic, ...]:
+    """Give what is wrong with a spec, such as a decoded one; pointers lead into ``spec_to_json(spec)``."""
+    report = Report()
+    NAME.read(spec.name, "/name", report)
+    if isinstance(spec.model, SingleRing):
+        _check_ring(spec, spec.model, ops or Ops(), report)
+    else:
+        _check_graph(spec.model, ops or Ops(), report)
+    return report.diagnostics
+
+
+def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) -> None:
+    payload = spec_to_json(spec)["single_ring"]
+    ids = [stage.id for stage in ring.stages]
+    for stage in payload["stages"]:
+        # A plan names what a spec numbers; a number beyond the stages becomes a name that no stage has.
+        stage["depends_on"] = [
+            ids[position] if position < len(ids) else f"#{position}" for position in stage["depends_on"]
+        ]
+    if plan := RING.read(payload, "/single_ring", report):
+        compile_ring(plan, ops, report)
+    for index, stage in enumerate(ring.stages):
+        if list(stage.depends_on) != sorted(stage.depends_on):
+            report.add(
+                Code.PLAN_SCHEMA,
+                f"/single_ring/stages/{index}/depends_on",
+                "The dependencies of a spec are indices in increasing order.",
+                f"Write {sorted(stage.depends_on)}.",
+            )
+
+
+def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
+    lane_names = Namespace()
+    for index, lane in enumerate(graph.lanes):
+        _check_lane(lane, f"/lane_graph/lanes/{index}", lane_names, report)
+    names = Namespace()
+    for index, endpoint in enumerate(graph.endpoints):
+        _check_name(NAME, endpoint.name, f"/lane_graph/endpoints/{index}/name", names, report)
+    for index, role in enumerate(graph.roles):
+        _check_role(role, f"/lane_graph/roles/{index}", names, ops, report)
+    _check_size("stages", sum(role.kind == "stage" for role in graph.roles), MAX_GRAPH_STAGES, report)
+    _check_size("connections", sum("." in lane.name for lane in graph.lanes), MAX_CONNECTIONS, report)
+    for kind in ("ingress", "egress"):
+        if not any(endpoint.kind == kind for endpoint in graph.endpoints):
+            report.add(
+                Code.GRAPH_BOUNDARY_UNCONNECTED,
+                "/lane_graph/endpoints",
+                f"There is no {kind}.",
+                f"Add an endpoint of kind {kind}.",
+            )
+    writers, readers = _ends(graph, report)
+    if report.ok:
+        wiring = _wiring(graph, writers, readers)
+        check_links(wiring, report)
+        check_reach(wiring, report)
+
+
+def _check_name(kind: Text, name: str, pointer: str, names: Namespace, report: Report) -> None:
+    kind.read(name, pointer, report)
+    names.add(name, pointer, report)
+
+
+def _check_lane(lane: Lane, pointer: str, names: Namespace, report: Report) -> None:
+    _check_name(_LANE_NAME, lane.name, f"{pointer}/name", names, report)
+    if lane.kind == "sequenced_slots":
+        CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
+    else:
+        _check_absent("capacity", lane.capacity, f"a lane of kind {lane.kind}", pointer, report)
+    if lane.kind != "fanout_broadcast":
+        _check_absent("consumers", lane.consumers, f"a lane of kind {lane.kind}", pointer, report)
+    elif not lane.consumers or lane.consumers > MAX_FANOUT_CONSUMERS:
+        report.add(
+            Code.GRAPH_FANOUT_CONSUMERS,
+            f"{pointer}/consumers",
+            f"A fan-out has 1 to {MAX_FANOUT_CONSUMERS} consumers, not {shown(lane.consumers)}.",
+            f"Write a number from 1 to {MAX_FANOUT_CONSUMERS}.",
+        )
+
+
+def _check_role(role: Role, pointer: str, names: Namespace, ops: Ops, report: Report) -> None:
+    is_stage = role.kind == "stage"
+    _check_name(NAME if is_stage else _INSERTED, role.name, f"{pointer}/name", names, report)
+    if not is_stage:
+        _check_absent("op", role.op, f"a {role.kind}", pointer, report)
+    elif (op := OP.read(role.op, f"{pointer}/op", report)) and not report.blames(f"{pointer}/op"):
+        ops.check(op, f"{pointer}/op", report)
+    if role.kind != "merge":
+        _check_absent("policy", role.policy, f"a {role.kind}", pointer, report)
+    elif role.policy is None:
+        report.add(
+            Code.PLAN_SCHEMA, f"{pointer}/policy", "A merge needs a policy.", 'Write "policy": "round_robin".'
+        )
+    for side, lanes, several in (("rx", role.rx, "merge"), ("tx", role.tx, "router")):
+        if (len(lanes) < 2) if role.kind == several else (len(lanes) != 1):
+            number = "two or more lanes" if role.kind == several else "one lane"
+            report.add(
+                Code.PLAN_SCHEMA,
+                f"{pointer}/{side}",
+                f"A {role.kind} has {number} as {side}, not {len(lanes)}.",
+                f"Give {number}.",
+            )
+
+
+def _check_absent(name: str, value: object, what: str, pointer: str, report: Report) -> None:
+    if value is not None:
+        report.add(
+            Code.PLAN_SCHEMA, f"{pointer}/{name}", f"{name} does not belong to {what}.", f'Remove "{name}".'
+        )
+
+
+def _check_size(what: str, count: int, limit: int, report: Report) -> None:
+    if count > limit:
+        report.add(
+            Code.GRAPH_TOO_LARGE,
+            "/lane_graph",
+            f"There are {count:,} {what}, more than {limit:,}.",
+            f"Leave at most {limit:,}; split the pipeline in two.",
+        )
+
+
+def _ends(graph: LaneGraph, report: Report) -> tuple[dict[int, str], dict[int, str]]:
+    """Give the writer and the reader of each lane; every lane must have one of each."""
+    writes: list[tuple[int, str, str]] = []
+    reads: list[tuple[int, str, str]] = []
+    for index, endpoint in enumerate(graph.endpoints):
+        side = writes if endpoint.kind == "ingress" else reads
+        side.append((endpoint.lane, endpoint.name, f"/lane_graph/endpoints/{index}/lane"))
+    for index, role in enumerate(graph.roles):
+        here = f"/lane_graph/roles/{index}"
+        writes += [(lane, role.name, f"{here}/tx/{number}") for number, lane in enumerate(role.tx)]
+        reads += [(lane, role.name, f"{here}/rx/{number}") for number, lane in enumerate(role.rx)]
+    return _sided("writer", writes, graph, report), _sided("reader", reads, graph, report)
+
+
+def _sided(side: str, ends: list[tuple[int, str, str]], graph: LaneGraph, report: Report) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for lane, name, pointer in ends:
+        if lane >= len(graph.lanes):
+            message = f"There is no lane {lane}; the lanes end at {len(graph.lanes) - 1}."
+            report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of a lane.")
+        elif lane in names:
+            message = f"The lane {lane} has a {side} already, {shown(names[lane])}."
+            report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of another lane.")
+        else:
+            names[lane] = name
+    for lane in range(len(graph.lanes)):
+        if lane not in names:
+            message = f"The lane {lane} has no {side}."
+            hint = f"Remove it, or give it a {side}."
+            report.add(Code.PLAN_SCHEMA, f"/lane_graph/lanes/{lane}", message, hint)
+    return names
+
+
+def _wiring(graph: LaneGraph, writers: dict[int, str], readers: dict[int, str]) -> Wiring:
+    """Take every role for a stage: what lowering inserted obeys the same rules."""
+    ends = [
+        (endpoint.kind, Node(endpoint.name, f"/lane_graph/endpoints/{index}"))
+        for index, endpoint in enumerate(graph.endpoints)
+    ]
+    return Wiring(
+        ingresses=tuple(node for kind, node in ends if kind == "ingress"),
+        stages=tuple(Node(role.name, f"/lane_graph/roles/{index}") for index, role in enumerate(graph.roles)),
+        egresses=tuple(node for kind, node in ends if kind == "egress"),
+        links=tuple(
+            Link(writers[index], readers[index], f"/lane_graph/lanes/{index}", lane.kind, lane.capacity)
+            for index, lane in enumerate(graph.lanes)
+        ),
+    )
