@@ -41,7 +41,7 @@ _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
 _OUTSIDE = Path("/var/lib/byteor-cloud")
 
-# What a server says that is starting, recovering, stopping, or was killed: it means its state, not its trouble.
+# What a server says while it starts, recovers, stops or dies: its state, not its trouble.
 _PASSING = ("the database system is ", "terminating connection due to ")
 _START_SECONDS = 120.0  # recovery after a crash replays up to 1 GB of log
 _STARTS = 3  # somebody may kill the server in its start
