@@ -41,7 +41,7 @@ class Pipeline:
         self._isolate = isolate
 
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> Active:
-        """Run the spec and keep what went in and out for an incident; ``ActivationFailed`` if it can't run."""
+        """Run the spec, keep what went in and out for an incident; ``ActivationFailed`` if it can't run."""
         config = RuntimeConfig.parse(runtime_config)
         # Resolved to know that all are there; the engine itself reads no environment.
         config.resolve(lambda name: self._state.secret(name, self._environment))

@@ -54,7 +54,7 @@ class Rollout:
         self.active: Active | None = None
 
     def resume(self) -> None:
-        """Start what ran before the restart; where that fails nothing runs, and the offer is taken up anew."""
+        """Start what ran before the restart; where that fails nothing runs, and the offer is open again."""
         running = self.progress.running
         if running is None:
             return
@@ -92,11 +92,11 @@ class Rollout:
                 raise Withdrawn from error
             self._save(pending=tuple(later))
 
-    def is_open(self, desired: Offer | None) -> bool:
+    def is_open(self, desired: Offer) -> bool:
         """Whether there is something to do about what is wanted."""
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
-        return desired is not None and desired not in settled
+        return desired not in settled
 
     def act(self, desired: Offer) -> None:
         """Fetch, verify and start an offer, reporting each step; on failure what ran before keeps running."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -149,12 +150,12 @@ class State:
     def prune(self, keep: Collection[str]) -> None:
         """Forget the tars and captures of all other bundles."""
         kept = {_hex(bundle_hash) for bundle_hash in keep}
-        stale = [p for p in (self.folder / "bundles").glob("*") if p.stem not in kept]
-        captures = [p for p in (self.folder / "captures").glob("*") if p.name not in kept]
-        for folder in captures:
-            stale += [path for path in folder.rglob("*") if path.is_file()]
-        for path in stale:
-            path.unlink(missing_ok=True)
+        for tar in (self.folder / "bundles").glob("*"):
+            if tar.stem not in kept:
+                tar.unlink(missing_ok=True)
+        for capture in (self.folder / "captures").glob("*"):
+            if capture.name not in kept:
+                shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
         """Resolve a ``secret_ref`` from the node's environment, else from ``secrets/NAME``.
