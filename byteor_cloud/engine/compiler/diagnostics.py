@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 
 MAX_DIAGNOSTICS = 200
@@ -139,17 +139,21 @@ def shown(value: object) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Find the known word that was probably meant."""
+    word = word[:80]
     candidates = list(known)
     if len(candidates) > 64:
         # Comparing with thousands of ids for each of hundreds of mistakes would take seconds.
-        alike = (
-            name
-            for name in candidates
-            if abs(len(name) - len(word)) <= 2 and (name[:2] == word[:2] or name[-2:] == word[-2:])
-        )
-        candidates = list(islice(alike, 64))
-    matches = get_close_matches(word[:80], candidates, n=1, cutoff=0.6)
+        candidates = list(dict.fromkeys(_neighbours_in_order(word, candidates)))
+    matches = get_close_matches(word, candidates, n=1)
     return matches[0] if matches else None
+
+
+def _neighbours_in_order(word: str, known: list[str]) -> Iterator[str]:
+    """Give the words that share the longest beginnings with this one, then the longest ends."""
+    for step in (1, -1):
+        ordered = sorted(name[::step] for name in known)
+        place = bisect_left(ordered, word[::step])
+        yield from (name[::step] for name in ordered[max(0, place - 16) : place + 16])
 
 
 def one_of(options: Iterable[object]) -> str:

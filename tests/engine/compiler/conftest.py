@@ -1,0 +1,28 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden() -> Callable[[str], Any]:
+    def read(name: str) -> Any:
+        return json.loads((GOLDEN / f"{name}.plan.json").read_text())
+
+    return read
+
+
+@pytest.fixture
+def ring(golden: Callable[[str], Any]) -> Any:
+    """The ring of the contract: quotes_in, decode, check, notify, quotes_out."""
+    return golden("contract-ring")
+
+
+@pytest.fixture
+def graph(golden: Callable[[str], Any]) -> Any:
+    """The lane graph of the contract: in, a, fan-out to b and c, out."""
+    return golden("contract-graph")
