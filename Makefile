@@ -1,0 +1,59 @@
+# Every path is relative, so that the checkout may lie anywhere, also below a folder with spaces in its name.
+.POSIX:
+.PHONY: help setup run demo test check bench lock schema migrations
+
+PYTHON = .venv/bin/python
+WORKERS = 2
+ARGS =
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Make .venv/ with all that running and testing need; the other targets do it first
+	@sh bootstrap.sh
+
+run: setup ## Walk the main job once through the public API, then serve on http://127.0.0.1:8080
+	@$(PYTHON) -m byteor_cloud.demo --serve
+
+demo: setup ## Walk the main job once on a scratch data folder; exits 0 when every step held
+	@$(PYTHON) -m byteor_cloud.demo
+
+test: setup ## Run the tests; one of them: make test ARGS='tests/test_embedded.py -k killed'
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: setup ## Lint, format, types, import contracts; drift of lock files, migrations and schema
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@for lock in runtime dev build; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
+		{ echo "requirements/$$lock.lock does not belong to this pyproject.toml: make lock"; exit 1; }; done
+	$(PYTHON) manage.py makemigrations --check --dry-run
+	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
+	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: make schema"; exit 1; }
+
+bench: setup ## Measure the speeds that the README names, as ratios within one run
+	@$(PYTHON) -m bench
+
+migrations: setup ## Write the migrations that the models call for
+	@$(PYTHON) manage.py makemigrations $(ARGS)
+
+schema: setup ## Write docs/openapi.yaml
+	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+lock: setup ## Bring the lock files in line with pyproject.toml; newer releases: make lock ARGS=--upgrade
+	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
+	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
+	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
+	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock
+
+COMPILE = "$$(command -v uv || echo .uv/bin/uv)" pip compile --quiet --universal --python-version 3.12 \
+	--generate-hashes --no-emit-index-url $(ARGS) --custom-compile-command
+
+# A digest of all that the lock files are made from. They carry it, so that `make check` needs no network and does
+# not fail because somebody published a release.
+DECLARED = $(PYTHON) -c 'import hashlib, json, tomllib; \
+	file = tomllib.load(open("pyproject.toml", "rb")); project = file["project"]; \
+	made_from = [project["requires-python"], project["dependencies"], project["optional-dependencies"], \
+	file["dependency-groups"], file["build-system"]["requires"]]; \
+	print(hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16])'

@@ -1,0 +1,65 @@
+#!/bin/sh
+# Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
+set -eu
+cd "$(dirname "$0")"
+
+fail() {
+    echo "make setup: $*" >&2
+    exit 1
+}
+
+wanted="$(cat bootstrap.sh requirements/dev.lock requirements/build.lock pyproject.toml | cksum)"
+if [ "$(cat .venv/.made-from 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+    exit 0
+fi
+
+# A user without a home folder still needs a place for uv's downloads.
+if [ ! -w "${HOME:-/nowhere}" ]; then
+    export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}"
+fi
+
+# The first Python that really runs and is new enough: a pyenv shim may be found in PATH and refuse to run.
+python=
+for version in 3.13 3.12 3.14; do
+    for candidate in "$(command -v "python$version" || true)" "/usr/bin/python$version" "/usr/local/bin/python$version" \
+        "/opt/homebrew/bin/python$version" "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$version".*/bin/python; do
+        if [ -z "$python" ] && "$candidate" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+            python="$candidate"
+        fi
+    done
+done
+
+uv="$(command -v uv || true)"
+if [ -z "$uv" ]; then
+    uv=.uv/bin/uv
+    if [ "$(cat .uv/.made-from 2>/dev/null)" != "$(cksum <requirements/build.lock)" ]; then
+        echo "Fetching uv into .uv/ (once)"
+        any_python="${python:-$(command -v python3 || command -v python || true)}"
+        [ -n "$any_python" ] || fail "no Python found: install Python 3.12 or newer, or uv"
+        # Debian splits venv and pip into packages of their own; either one will do.
+        if log="$("$any_python" -m venv --clear .uv 2>&1)"; then
+            set -- .uv/bin/python -m pip install
+        elif "$any_python" -m pip --version >/dev/null 2>&1; then
+            set -- "$any_python" -m pip install --upgrade --target .uv
+        else
+            fail "$any_python has neither venv nor pip: install python3-venv, or uv"
+        fi
+        log="$("$@" --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock 2>&1)" || {
+            echo "$log" >&2
+            fail "could not fetch uv; is there a network?"
+        }
+        cksum <requirements/build.lock >.uv/.made-from
+    fi
+fi
+
+echo "Making .venv/"
+rm -f .venv/.made-from
+if ! .venv/bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+    "$uv" venv --quiet --clear --python "${python:-3.13}" .venv ||
+        fail "could not make .venv/${python:+ with $python}${python:-: install Python 3.12 or newer}"
+fi
+"$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.lock ||
+    fail "could not install what requirements/dev.lock names; is there a network?"
+"$uv" pip install --quiet --python .venv/bin/python --no-deps --build-constraints requirements/build.lock --editable . ||
+    fail "could not install the project itself into .venv/"
+echo "$wanted" >.venv/.made-from
