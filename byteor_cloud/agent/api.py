@@ -228,8 +228,10 @@ def _check(response: requests.Response) -> None:
     detail = _problem(response)
     if status == 401:
         raise Unauthorized(status, detail)
-    if status >= 500 or status in _TRY_AGAIN:
-        raise Unavailable(f"{status}: {detail}", _retry_after(response.headers.get("Retry-After")))
+    retry_after = response.headers.get("Retry-After")
+    # A 409 that names a time is the first try of an idempotent request, still running.
+    if status >= 500 or status in _TRY_AGAIN or (status == 409 and retry_after):
+        raise Unavailable(f"{status}: {detail}", _retry_after(retry_after))
     raise Rejected(status, detail)
 
 

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from byteor_cloud.engine.compiler import KvError, Ops, PipelineSpec, SingleRing, decode
+from byteor_cloud.engine.compiler import (
+    KvError,
+    Ops,
+    PipelineSpec,
+    Severity,
+    SingleRing,
+    decode,
+    validate_spec,
+)
 from byteor_cloud.engine.delivery.encoding import Json, sha256
-from byteor_cloud.engine.replay.journal import Frame, Record, encode_frame, encode_journal
-from byteor_cloud.engine.replay.machine import Machine
-from byteor_cloud.engine.replay.stages import LimitExceeded, StageError, Unsupported
+from byteor_cloud.engine.replay import (
+    Frame,
+    Machine,
+    Record,
+    StageError,
+    Unsupported,
+    encode_frame,
+    encode_journal,
+)
+from byteor_cloud.engine.replay.stages import LimitExceeded
 
 from .configuration import ActivationFailed, RuntimeConfig
 from .state import State
@@ -46,16 +61,27 @@ class Pipeline:
         # Resolved to know that all are there; the engine itself reads no environment.
         config.resolve(lambda name: self._state.secret(name, self._environment))
         try:
-            counts, files = _run(decode(spec_kv), config.stage_config, self._sample)
+            installed = Ops.installed()
+            spec = _valid(decode(spec_kv), installed)
+            counts, files = _run(spec, config.stage_config, installed, self._sample)
         except (KvError, Unsupported, LimitExceeded, StageError) as error:
             raise ActivationFailed(str(error)) from error
         self._state.save_capture(bundle_hash, files)
         return Active(sha256(spec_kv), tune(config, self._isolate), counts)
 
 
-def _run(spec: PipelineSpec, stage_config: Json, records: Sequence[Record]) -> tuple[Json, dict[str, bytes]]:
+def _valid(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
+    """Refuse what no compiler made: names become names of files."""
+    errors = [d for d in validate_spec(spec, ops=ops) if d.severity is Severity.ERROR]
+    if errors:
+        raise ActivationFailed(f"spec.kv: {errors[0].pointer}: {errors[0].message}")
+    return spec
+
+
+def _run(
+    spec: PipelineSpec, stage_config: Json, installed: Ops, records: Sequence[Record]
+) -> tuple[Json, dict[str, bytes]]:
     """Feed the records; return the counts, and the journal and expected output as files of an incident."""
-    installed = Ops.installed()
     ops = {op: process for _, op in spec.stages if (process := installed.process(op))}
     ingress = _ingress(spec)
     machine = Machine(spec, stage_config=stage_config, ops=ops, entry=ingress)

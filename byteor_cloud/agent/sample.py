@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import time
+from operator import attrgetter
 from pathlib import Path
 
-from byteor_cloud.engine.replay.journal import BadJournal, JournalReader, Record
+from byteor_cloud.engine.replay import BadJournal, JournalReader, Record
 
 _MAX_BYTES = 64 * 1024 * 1024
 
@@ -16,14 +17,17 @@ class BadSample(Exception):
 
 
 def read_sample(path: Path) -> tuple[Record, ...]:
-    """Read a journal file, or else a text file with one payload a line (empty lines are skipped)."""
+    """Read a journal file, in the order of its sequences, or a text file with one payload a line.
+
+    Empty lines are skipped.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise BadSample(f"the sample {path} has more than {_MAX_BYTES} bytes")
         if data.startswith(b"BYTJ"):
-            return tuple(JournalReader(io.BytesIO(data)))
+            return tuple(sorted(JournalReader(io.BytesIO(data)), key=attrgetter("sequence")))
     except (OSError, BadJournal) as error:
         raise BadSample(f"the sample {path} can't be read: {error}") from error
     now = time.time_ns()

@@ -189,7 +189,8 @@ class State:
 
     def _write(self, name: str, data: bytes | Iterable[bytes]) -> None:
         path = self.folder / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in reversed(Path(name).parents):
+            (self.folder / parent).mkdir(mode=0o700, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")  # made with mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:

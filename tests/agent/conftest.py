@@ -341,7 +341,7 @@ class FakeControlPlane:
         form = request.form
         assert form.keys() <= {"kind", "captured_at", "spec_hash", "deployment_id", "metadata", "file"}
         assert form.keys() >= {"kind", "captured_at", "file"}
-        artifact = {"id": "0192-artifact", "kind": form["kind"].decode(), "status": "received"}
+        artifact: Json = {"id": "0192-artifact", "kind": form["kind"].decode(), "status": "received"}
         return Reply(201, artifact | {"content_hash": sha256(form["file"])})
 
 

@@ -440,6 +440,17 @@ def test_a_full_disk_is_a_failure_of_the_node(node: Any, plane: Any, monkeypatch
     assert node.failure == "this node can't hold the pipeline: [Errno 28] No space left on device"
 
 
+def test_a_bundle_that_the_disk_damages_fails_the_offer(
+    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byteor_cloud.agent.state.State.bundle", lambda *_: None)
+    plane.offer("d1")
+
+    node.settle()
+
+    assert node.failure == "the downloaded bundle was damaged on this node's disk"
+
+
 def test_a_running_bundle_that_was_damaged_on_disk_is_fetched_again(node: Any, plane: Any) -> None:
     built = plane.offer("d1")
     node.settle()

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.agent import cli
+from byteor_cloud.engine.delivery.encoding import sha256
+from byteor_cloud.engine.replay import Mode, Status, extract, replay, validate
+
+TOKEN = "bor_enroll_spent-once"
+IDS = "0192-org/0192-project/0192-environment"
+PATH = "/api/v1/orgs/0192-org/projects/0192-project/environments/0192-environment"
+
+
+@pytest.fixture(autouse=True)
+def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """No node variables from outside, no real waits, and pytest's signal handlers stay its own."""
+    for name in [name for name in os.environ if name.startswith("BYTEOR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(cli, "_wait", lambda _seconds: False)
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    return handlers
+
+
+class Cli:
+    """Runs commands on one folder; whatever they print or log must hold no secret."""
+
+    def __init__(self, folder: Path, plane: Any, capsys: Any, caplog: Any) -> None:
+        self.folder, self.plane, self._capsys, self._caplog = folder, plane, capsys, caplog
+        self.stdout = self.stderr = ""
+
+    def __call__(self, *arguments: str) -> int:
+        code = cli.main([*arguments, "--state", str(self.folder)])
+        self.stdout, self.stderr = self._capsys.readouterr()
+        for text in (self.stdout, self.stderr, self._caplog.text):
+            assert "nobody-may-ever-see-this" not in text
+            assert TOKEN not in text
+        return code
+
+    def enroll(self, *arguments: str) -> int:
+        return self("enroll", "--url", self.plane.url, "--environment", IDS, "--token", TOKEN, *arguments)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, plane: Any, capsys: Any, caplog: Any) -> Cli:
+    caplog.set_level("DEBUG")
+    return Cli(tmp_path / "state", plane, capsys, caplog)
+
+
+def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_path: Path) -> None:
+    """The agent's whole job; the incident it captures replays to what it expected."""
+    sample = tmp_path / "sample.jsonl"
+    sample.write_text('{"price":1}\n{}\n{"price":2}\n')
+    built = plane.offer("d1")
+
+    assert agent.enroll("--name", "node-1", "--labels", "zone=a", "tier=gold=1") == 0
+    assert agent.stdout == "enrolled node-1 as agent 0192-agent\n"
+    assert plane.requests[0].json["name"] == "node-1"
+    assert plane.requests[0].json["labels"] == {"zone": "a", "tier": "gold=1"}
+    assert agent("run", "--once", "--sample", str(sample)) == 0
+    assert plane.reports[-1] == ("d1", "active")
+    assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
+
+    form = plane.sent("POST", "/artifacts")[0].form
+    assert form["kind"] == b"incident_bundle"
+    assert form["captured_at"].endswith(b"Z")
+    assert form["spec_hash"].decode() == built.manifest.spec_hash
+    assert form["deployment_id"] == b"d1"
+    assert json.loads(agent.stdout) == {
+        "id": "0192-artifact",
+        "kind": "incident_bundle",
+        "status": "received",
+        "content_hash": sha256(form["file"]),
+    }
+    (tmp_path / "incident").mkdir()
+    extract(io.BytesIO(form["file"]), tmp_path / "incident")
+    incident = validate(tmp_path / "incident")
+    assert incident.spec_hash == built.manifest.spec_hash
+    outcome = replay(
+        incident,
+        created_unix_ms=0,
+        bundle_dir="incident",
+        policy_env="prod",
+        stage_config=incident.stage_config,
+        mode=Mode.DRY_RUN,
+    )
+    assert outcome.status is Status.SUCCEEDED
+    assert outcome.result["egress"]["quotes_out"]["records"] == 2
+    assert outcome.result["stages"]["check"] == {"in": 3, "out": 2, "dropped": 1, "errors": 0}
+    assert outcome.result["divergence"] is None
+
+
+def test_an_incident_holds_nothing_of_the_nodes_environment(
+    agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "swordfish")
+    config = plane.config | {"env": {"PASSWORD": {"secret_ref": "DB_PASSWORD"}, "REGION": "eu"}}
+    plane.offer("d1", built=plane.build("d1", config=config))
+    agent.enroll()
+    agent("run", "--once")
+
+    assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
+
+    (tmp_path / "incident").mkdir()
+    extract(io.BytesIO(plane.sent("POST", "/artifacts")[0].form["file"]), tmp_path / "incident")
+    contents = b"".join(path.read_bytes() for path in (tmp_path / "incident").rglob("*") if path.is_file())
+    assert b"swordfish" not in contents
+    assert b"nobody-may-ever-see-this" not in contents
+    environment = json.loads((tmp_path / "incident" / "environment.json").read_text())
+    assert environment["env"] == [["PASSWORD", "secret_ref:DB_PASSWORD"], ["REGION", "eu"]]
+
+
+def test_an_incident_on_a_system_without_proc(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.offer("d1")
+    agent.enroll()
+    agent("run", "--once")
+    read_text = Path.read_text
+
+    def missing(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path.parts[:2] == ("/", "proc"):
+            raise FileNotFoundError
+        return read_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+
+    assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
+
+
+def test_node_variables_do_instead_of_enrolling(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.offer("d1")
+    monkeypatch.setenv("BYTEOR_API_BASE_URL", plane.url)
+    monkeypatch.setenv("BYTEOR_AGENT_ID", "0192-agent")
+    monkeypatch.setenv("BYTEOR_AGENT_API_KEY", "bor_agent_nobody-may-ever-see-this")
+    plane.fail("GET", "/agents/0192-agent", plane.reply(503))
+
+    assert agent("run", "--once") == 0
+
+    assert plane.reports[-1] == ("d1", "active")
+    assert not (agent.folder / "api_key").exists()
+    assert agent("status") == 0
+    assert json.loads(agent.stdout)["agent"]["environment_id"] == "0192-environment"
+    monkeypatch.setenv("BYTEOR_AGENT_ID", "0192-other")
+    assert agent("run", "--once") == 2
+    assert "belongs to agent 0192-agent, not 0192-other" in agent.stderr
+
+
+def test_status(agent: Cli, plane: Any) -> None:
+    assert agent("status") == 0
+    assert json.loads(agent.stdout) == {
+        "agent": None,
+        "attempted": None,
+        "running": None,
+        "last_failed": None,
+        "pending": [],
+    }
+    plane.offer("d1", key=bytes(range(1, 33)))
+    agent.enroll()
+    agent("run", "--once")
+
+    assert agent("status") == 0
+
+    status = json.loads(agent.stdout)
+    assert status["agent"]["id"] == "0192-agent"
+    assert status["last_failed"]["detail"].startswith("envelope.unknown_key")
+    assert status["running"] is None
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [IDS, "{url}" + PATH, "{url}" + PATH + "/agents", PATH + "/", PATH.removeprefix("/api/v1/")],
+)
+def test_ways_to_name_the_environment(agent: Cli, plane: Any, environment: str) -> None:
+    url = environment.format(url=plane.url)
+
+    assert agent("enroll", "--url", plane.url, "--environment", url, "--token", TOKEN) == 0
+
+    assert plane.requests[-1].path == PATH + "/agents"
+    assert "name" not in plane.requests[-1].json
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ("http://elsewhere.example" + PATH, "not on the control plane's origin"),
+        ("0192-org/0192-project", "must be its URL, or"),
+        ("../../x/y/z", "must be its URL, or"),
+    ],
+)
+def test_what_names_no_environment(agent: Cli, plane: Any, environment: str, message: str) -> None:
+    assert agent("enroll", "--url", plane.url, "--environment", environment, "--token", TOKEN) == 2
+    assert message in agent.stderr
+    assert plane.requests == []
+
+
+def test_ways_to_give_the_token(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("enroll", "--url", plane.url, "--environment", IDS)
+
+    assert agent(*arguments) == 2
+    assert "no enrollment token" in agent.stderr
+    monkeypatch.setattr("sys.stdin", io.StringIO(TOKEN + "\n"))
+    assert agent(*arguments, "--token", "-") == 0
+    agent.folder = agent.folder / "other"
+    monkeypatch.setenv("BYTEOR_ENROLLMENT_TOKEN", TOKEN)
+    assert agent(*arguments) == 0
+
+
+def test_enrolling_over_a_bad_connection_spends_the_token_once(agent: Cli, plane: Any) -> None:
+    still_running = plane.reply(409, headers={"Retry-After": "1"})
+    plane.fail("POST", "/agents", plane.reply(503), plane.reply(200, b"cut", cut=1), still_running)
+
+    assert agent.enroll() == 0
+
+    assert len({request.headers["Idempotency-Key"] for request in plane.requests}) == 1
+    assert len(plane.requests) == 4
+
+
+def test_enrolling_gives_up(agent: Cli, plane: Any) -> None:
+    plane.fail("POST", "/agents", *[plane.reply(503, {"detail": "down"})] * 5)
+
+    assert agent.enroll() == 1
+    assert agent.stderr.endswith("byteor-agent: 503: down\n")
+
+
+def test_a_spent_token(agent: Cli, plane: Any) -> None:
+    plane.fail("POST", "/agents", plane.reply(401, {"detail": "spent"}))
+
+    assert agent.enroll() == 3
+    assert agent.stderr.endswith("byteor-agent: the control plane does not accept this credential: spent\n")
+    assert not (agent.folder / "agent.json").exists()
+
+
+def test_a_folder_has_one_agent(agent: Cli, plane: Any) -> None:
+    agent.enroll()
+
+    assert agent.enroll() == 2
+    assert "already belongs to agent 0192-agent" in agent.stderr
+    assert len(plane.requests) == 1
+
+
+def test_an_unreadable_enrollment(agent: Cli, plane: Any) -> None:
+    plane.fail("POST", "/agents", plane.reply(201, {"agent_id": "a"}))
+
+    assert agent.enroll() == 2
+    assert "the control plane's answer is unreadable" in agent.stderr
+
+
+def test_a_revoked_agent_stops_and_says_so(agent: Cli, plane: Any) -> None:
+    agent.enroll()
+    plane.fail("POST", "/heartbeat", plane.reply(401, {"detail": "This agent is decommissioned."}))
+
+    assert agent("run") == 3
+    assert "does not accept this credential: This agent is decommissioned." in agent.stderr
+
+
+def test_a_key_that_is_revoked_in_the_middle_stops_the_agent(agent: Cli, plane: Any) -> None:
+    agent.enroll()
+    plane.offer("d1")
+
+    for method, tail in (("POST", "/deployment"), ("GET", "/deployment/bundle")):
+        plane.fail(method, tail, plane.reply(401, {"detail": "revoked"}))
+        assert agent("run") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "--once"), 2, "enroll first, or set the node variables"),
+        (("run", "--sample", "/nonexistent"), 2, "can't be read"),
+        (("upload", "--kind", "incident_bundle", "--capture"), 2, "nothing runs here"),
+        (("upload", "--kind", "snapshot", "--capture"), 2, "only an incident_bundle can be captured"),
+        (("upload", "--kind", "snapshot", "--file", "/nonexistent"), 1, "No such file"),
+        (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must be like"),
+        (("enroll", "--url", "http://h", "--environment", IDS, "--labels", "x"), 2, "a label is written"),
+    ],
+)
+def test_misuse(agent: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+    assert agent(*arguments) == code
+    assert message in agent.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "x", "nan"])
+def test_intervals_are_positive(agent: Cli, seconds: str) -> None:
+    with pytest.raises(SystemExit):
+        agent("run", "--interval-override", seconds)
+
+
+def test_uploading_a_file(agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent.enroll()
+    file = tmp_path / "trace.bin"
+    file.write_bytes(b"\r\n--trace\x00")
+    plane.fail("POST", "/artifacts", plane.reply(503))
+
+    assert agent("upload", "--kind", "telemetry", "--file", str(file)) == 0
+
+    first, second = plane.sent("POST", "/artifacts")
+    assert first.form["file"] == second.form["file"] == b"\r\n--trace\x00"
+    assert second.form.keys() == {"kind", "captured_at", "file"}
+    monkeypatch.setattr(cli, "_MAX_UPLOAD", 3)
+    assert agent("upload", "--kind", "telemetry", "--file", str(file)) == 2
+    assert "at most 3 bytes" in agent.stderr
+
+
+def test_a_capture_needs_what_the_agent_kept(agent: Cli, plane: Any) -> None:
+    plane.offer("d1")
+    agent.enroll()
+    agent("run", "--once")
+    for path in (agent.folder / "bundles").iterdir():
+        path.unlink()
+
+    assert agent("upload", "--kind", "incident_bundle", "--capture") == 2
+    assert "restart the agent first" in agent.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_wait(
+    agent: Cli, plane: Any, handlers: dict[int, Any], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    agent.enroll()
+    monkeypatch.setattr(cli, "_wait", lambda _seconds: handlers[number](number, None))
+
+    assert agent("run", "--interval-override", "5") == 0
+
+    assert len(plane.beats) == 1
+
+
+def test_sigterm_stops_a_real_process_promptly(plane: Any, tmp_path: Path) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "BYTEOR_API_BASE_URL": plane.url,
+        "BYTEOR_AGENT_ID": "0192-agent",
+        "BYTEOR_AGENT_API_KEY": "bor_agent_nobody-may-ever-see-this",
+    }
+    command = [sys.executable, "-c", "from byteor_cloud.agent.cli import main; raise SystemExit(main())"]
+    command += ["run", "--state", str(tmp_path / "state")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        while not plane.beats:
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=5)
+
+    assert process.returncode == 0
+    assert "nobody-may-ever-see-this" not in stderr
+    assert "Traceback" not in stderr

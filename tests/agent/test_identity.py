@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import copy
+import traceback
+
+import pytest
+
+from byteor_cloud.agent.identity import BaseUrl, Credentials, IdentityError, Secret
+
+VARIABLES = {
+    "BYTEOR_API_BASE_URL": "https://cloud.example.com/",
+    "BYTEOR_AGENT_ID": "0192-agent",
+    "BYTEOR_AGENT_API_KEY": "bor_agent_x",
+}
+
+
+def test_a_secret_shows_itself_only_when_asked() -> None:
+    credentials = Credentials.from_environment(VARIABLES)
+    assert credentials is not None
+
+    for shown in (repr(credentials), str(credentials.api_key), f"{credentials.api_key}", repr([credentials])):
+        assert "bor_agent_x" not in shown
+    assert credentials.api_key.reveal() == "bor_agent_x"
+    assert copy.copy(credentials) == credentials
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a\n", "é", "a\x00"])
+def test_a_bad_secret_is_refused_without_quoting_it(value: str) -> None:
+    with pytest.raises(IdentityError) as refused:
+        Secret(f"leak{value}" if value else "")
+
+    assert "leak" not in "".join(traceback.format_exception_only(refused.value))
+
+
+def test_node_variables_come_together_or_not_at_all() -> None:
+    assert Credentials.from_environment({"PATH": "/bin", "BYTEOR_AGENT_ID": ""}) is None
+    with pytest.raises(IdentityError, match="BYTEOR_API_BASE_URL is set but BYTEOR_AGENT_API_KEY is not"):
+        Credentials.from_environment(VARIABLES | {"BYTEOR_AGENT_API_KEY": ""})
+    with pytest.raises(IdentityError, match="an agent's id"):
+        Credentials.from_environment(VARIABLES | {"BYTEOR_AGENT_ID": "../other"})
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "origin"),
+    [
+        ("https://Cloud.example.com/", "https://Cloud.example.com", "https://cloud.example.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://h/byteor/", "https://h/byteor", "https://h"),
+    ],
+)
+def test_a_base_url(text: str, base: str, origin: str) -> None:
+    assert BaseUrl.parse(text) == BaseUrl(base, origin)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cloud",
+        "ftp://h",
+        "https://",
+        "https://u:p@h",
+        "https://h?q",
+        "https://h#f",
+        "http://h:x",
+        "http://[h",
+    ],
+)
+def test_what_is_no_base_url(text: str) -> None:
+    with pytest.raises(IdentityError, match="must be like"):
+        BaseUrl.parse(text)

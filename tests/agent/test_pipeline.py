@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.agent import resources
+from byteor_cloud.agent.configuration import ActivationFailed, RuntimeConfig
+from byteor_cloud.agent.pipeline import Pipeline
+from byteor_cloud.agent.sample import BadSample, read_sample
+from byteor_cloud.agent.state import State
+from byteor_cloud.agent.tuning import isolate_cpu, tune
+from byteor_cloud.engine.compiler import compile_plan
+from byteor_cloud.engine.delivery.encoding import sha256
+from byteor_cloud.engine.replay import Frame, Record, encode_frame, encode_journal
+
+HASH = sha256(b"bundle")
+GRAPH = {
+    "plan_v": 1,
+    "name": "fan",
+    "target": "lane_graph",
+    "lane_graph": {
+        "ingress": ["first", "second"],
+        "egress": ["out"],
+        "stages": [{"id": "a", "op": "identity"}],
+        "connections": [
+            {"from": "first", "to": "a"},
+            {"from": "second", "to": "a"},
+            {"from": "a", "to": "out"},
+        ],
+    },
+}
+
+
+def config(plane: Any, **members: Any) -> RuntimeConfig:
+    return RuntimeConfig.parse(plane.config | members)
+
+
+def test_input_and_output_are_kept_for_an_incident(plane: Any, tmp_path: Path) -> None:
+    state = State(tmp_path)
+    records = [Record(5, 1, b'{"price":1}'), Record(6, 2, b"no json")]
+
+    active = Pipeline(state, records, {}).start(HASH, plane.spec, plane.config)
+
+    assert active.counts == {"records_in": 2, "records_out": 1, "drops": 1, "errors": 0}
+    assert state.capture(HASH) == {
+        "journal/quotes_in.bin": encode_journal(records),
+        "expected/quotes_out.bin": encode_frame(Frame(5, b'{"price":1}')),
+    }
+
+
+def test_a_graphs_sample_enters_at_its_first_ingress(plane: Any, tmp_path: Path) -> None:
+    kv = compile_plan(GRAPH).spec_kv
+    assert kv is not None
+    state = State(tmp_path)
+
+    active = Pipeline(state, [Record(1, 0, b"x")], {}).start(
+        HASH, kv.encode(), plane.config | {"stage_config": {}}
+    )
+
+    assert active.counts["records_out"] == 1
+    assert state.capture(HASH).keys() == {"journal/first.bin", "expected/out.bin"}
+
+
+def test_a_name_that_no_compiler_makes_is_no_path(plane: Any, tmp_path: Path) -> None:
+    evil = plane.spec.replace(b"quotes_out", b"../../escaped")
+
+    with pytest.raises(ActivationFailed, match=r"spec\.kv: .*egress"):
+        Pipeline(State(tmp_path / "state"), [], {}).start(HASH, evil, plane.config)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"tuning_profile": "fastest"},
+        {"wait": None},
+        {"stage_config": []},
+        {"env": None},
+        {"env": {"A": 1}},
+        {"env": {"A": {"secret_ref": 1}}},
+        {"env": {"A": {"secret_ref": "B", "more": 1}}},
+    ],
+    ids=repr,
+)
+def test_a_configuration_that_this_agent_does_not_understand(plane: Any, members: Any) -> None:
+    with pytest.raises(ActivationFailed, match=r"runtime_config\.json"):
+        config(plane, **members)
+
+
+def test_what_a_later_server_adds_is_ignored(plane: Any) -> None:
+    assert config(plane, more=1) == config(plane)
+
+
+def test_an_environment_is_shown_without_secrets(plane: Any) -> None:
+    parsed = config(plane, env={"B": {"secret_ref": "DB"}, "A": "1"})
+
+    assert parsed.shown_env() == [["A", "1"], ["B", "secret_ref:DB"]]
+    assert parsed.resolve({"DB": "swordfish"}.get) == {"A": "1", "B": "swordfish"}
+    assert parsed.resolve(lambda _: "") == {"A": "1", "B": ""}
+
+
+@pytest.mark.parametrize("profile", ["default", "low-latency"])
+def test_tuning_without_isolation(plane: Any, profile: str) -> None:
+    assert tune(config(plane, tuning_profile=profile, wait="backoff")) == {
+        "profile": profile,
+        "applied": {"wait": "backoff"},
+        "degraded": [],
+        "failed": [],
+    }
+
+
+def test_isolation_is_reported_as_it_went(plane: Any) -> None:
+    def refuse() -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    isolated = config(plane, tuning_profile="isolated-core")
+
+    assert tune(isolated, lambda: 3)["applied"] == {"wait": "spin", "cpu": 3}
+    degraded = tune(isolated, refuse)
+    assert degraded["applied"] == {"wait": "spin"}
+    assert degraded["degraded"] == [{"setting": "cpu", "reason": "[Errno 1] Operation not permitted"}]
+
+
+def test_isolating_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[Any] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: pinned.append((pid, cpus)))
+    isolated = tmp_path / "isolated"
+
+    for text, cpu in (("2-3,7\n", 2), ("5\n", 5)):
+        isolated.write_text(text)
+        assert isolate_cpu(isolated) == cpu
+    isolated.write_text("\n")
+    with pytest.raises(OSError, match="no CPU of this machine is isolated"):
+        isolate_cpu(isolated)
+    assert pinned == [(0, {2}), (0, {5})]
+
+
+def test_a_sample_of_lines(tmp_path: Path) -> None:
+    path = tmp_path / "sample"
+    path.write_bytes(b'{"a":1}\r\n\n{"b":2}')
+
+    records = read_sample(path)
+
+    assert [(record.sequence, record.payload) for record in records] == [(1, b'{"a":1}'), (2, b'{"b":2}')]
+
+
+def test_a_sample_that_is_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "sample"
+    path.write_bytes(encode_journal([Record(9, 1, b"b"), Record(4, 2, b"a")]))
+
+    assert read_sample(path) == (Record(4, 2, b"a"), Record(9, 1, b"b"))
+
+
+def test_a_sample_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sample"
+    path.write_bytes(b"BYTJ\x09\x00\x00\x00")
+
+    with pytest.raises(BadSample, match="unknown journal version"):
+        read_sample(path)
+    with pytest.raises(BadSample, match="No such file"):
+        read_sample(tmp_path / "missing")
+    monkeypatch.setattr("byteor_cloud.agent.sample._MAX_BYTES", 7)
+    with pytest.raises(BadSample, match="more than 7 bytes"):
+        read_sample(path)
+
+
+def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = resources.Usage(tmp_path)
+
+    read = usage.read()
+
+    assert usage.uptime_s == 0
+    assert read["cpu_percent"] >= 0  # type: ignore[operator]
+    assert 1_000_000 < read["memory_bytes"] < 10**11  # type: ignore[operator]
+    assert read["disk_free_bytes"] > 0  # type: ignore[operator]
+
+    def missing(_path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert usage.read()["memory_bytes"] > 1_000_000  # type: ignore[operator]
