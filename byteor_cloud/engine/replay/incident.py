@@ -131,18 +131,16 @@ class _Metered:
 
     def __init__(self, source: gzip.GzipFile) -> None:
         self.latest = b""
+        self.has_ended = False
         self._source = source
         self._granted = 0
-
-    @property
-    def has_ended(self) -> bool:
-        return not self.latest
 
     def grant(self, size: int) -> None:
         self._granted = size
 
     def read(self, size: int) -> bytes:
         self.latest = self._source.read(size)
+        self.has_ended = not self.latest
         self._granted -= len(self.latest)
         if self._granted < 0:
             raise _rejected("too_large", "headers or padding longer than any real archive has")

@@ -4,7 +4,7 @@ The ``jsonschema`` library does the checking. What differs from its defaults, an
 
 - A pattern is compiled by RE2, which runs in linear time; what RE2 refuses is an error of the schema.
 - A ``$ref`` or ``$dynamicRef`` must lead to a subschema of the same document.
-- ``$schema`` may only name 2020-12.
+- ``$schema`` may only name 2020-12; only the whole document may have an ``$id``; an anchor is there once.
 - ``unevaluatedProperties`` in one document with ``patternProperties`` is refused: the library would match
   those patterns with Python's backtracking ``re``.
 - Work on one value is metered, in keywords evaluated and in their nesting, so that a schema that refers to
@@ -28,7 +28,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012, SchemaRegistry, SchemaResource
+from referencing.jsonschema import DRAFT202012, SchemaRegistry
 
 from byteor_cloud.engine.replay import strict_json
 
@@ -190,17 +190,20 @@ def _faults(schema: Any, patterns: dict[str, Any]) -> list[SchemaError]:
     def fault(node: object, key: str, code: str, detail: str) -> None:
         faults.append(SchemaError(f"{pointers[id(node)]}{strict_json.pointer([key])}", code, detail))
 
-    root = DRAFT202012.create_resource(schema)
-    nodes = []
-    try:
-        for node, resolver in _subschemas(root, Registry().resolver_with_root(root)):
-            nodes.append((node, resolver))
-            if node.pop("$schema", None) not in {None, f"{_DRAFT}schema", f"{_DRAFT}schema#"}:
-                fault(node, "$schema", "schema.dialect", "only JSON Schema 2020-12 is understood")
-    except ValueError:
-        return [SchemaError("", "schema.ref", "an $id that is no URI reference")]
-    known = {id(node) for node, _ in nodes}
-    for node, resolver in nodes:
+    nodes = list(_subschemas(schema))
+    known = {id(node) for node in nodes}
+    anchors: set[str] = set()
+    for node in nodes:
+        if node.pop("$schema", None) not in {None, f"{_DRAFT}schema", f"{_DRAFT}schema#"}:
+            fault(node, "$schema", "schema.dialect", "only JSON Schema 2020-12 is understood")
+        if "$id" in node and node is not schema:
+            fault(node, "$id", "schema.unsupported", "only the whole document may have an $id")
+        for key in ("$anchor", "$dynamicAnchor"):
+            if key in node and node[key] in anchors:
+                fault(node, key, "schema.ref", "the anchor is there twice")
+            anchors.add(node.get(key, ""))
+    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+    for node in nodes:
         for key in ("$ref", "$dynamicRef"):
             if key in node and not _leads_to(known, resolver, node[key]):
                 fault(node, key, "schema.ref", "leads to no subschema of this document")
@@ -211,20 +214,20 @@ def _faults(schema: Any, patterns: dict[str, Any]) -> list[SchemaError]:
             except re2.error as error:
                 reason = error.args[0].decode(errors="replace")
                 fault(node, key, "schema.pattern", f"{text[:80]!r} is no RE2 pattern: {reason}")
-    with_patterns = any("patternProperties" in node for node, _ in nodes)
-    for node, _ in nodes:
+    with_patterns = any("patternProperties" in node for node in nodes)
+    for node in nodes:
         if with_patterns and "unevaluatedProperties" in node:
             detail = "not supported in one document with patternProperties"
             fault(node, "unevaluatedProperties", "schema.unsupported", detail)
-    return faults
+    # The library walks a schema in the order of a set.
+    return sorted(faults, key=lambda error: (error.pointer, error.code))
 
 
-def _subschemas(resource: SchemaResource, resolver: Any) -> Iterator[tuple[dict[str, Any], Any]]:
-    if isinstance(resource.contents, dict):
-        yield resource.contents, resolver
-        for subresource in resource.subresources():
-            child = DRAFT202012.create_resource(subresource.contents)
-            yield from _subschemas(child, resolver.in_subresource(child))
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+        for subresource in DRAFT202012.create_resource(schema).subresources():
+            yield from _subschemas(subresource.contents)
 
 
 def _leads_to(known: set[int], resolver: Any, reference: str) -> bool:

@@ -13,6 +13,7 @@ MAX_DEPTH = 64
 """Objects and arrays may nest this deep: far below what a parser's stack takes, on any Python."""
 
 _MAX_INT = 2**53 - 1
+_EXPONENT_FROM = 1e21  # RFC 8785 writes a double below this without an exponent
 
 
 class Malformed(ValueError):
@@ -21,8 +22,8 @@ class Malformed(ValueError):
 
 def parse(payload: bytes) -> Any:
     """A JSON value from UTF-8 bytes. Refused (``Malformed``): a duplicate key, NaN or Infinity, a lone
-    surrogate, an integer that a double does not hold exactly, a float beyond its range, a depth over
-    ``MAX_DEPTH``, a byte order mark.
+    surrogate, an integer beyond ±(2^53 - 1) (also as ``1e18``), a float beyond a double's range, a depth
+    over ``MAX_DEPTH``, a byte order mark.
     """
     try:
         value = json.loads(
@@ -38,7 +39,7 @@ def parse(payload: bytes) -> Any:
         raise Malformed(f"nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:
         raise Malformed(f"not JSON: {error}") from None
-    check_depth(value)
+    _check(value)
     if b"\\u" in payload:  # only an escape can bring a lone surrogate into a UTF-8 text
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -49,17 +50,21 @@ def parse(payload: bytes) -> Any:
 
 def canonical(value: object) -> bytes:
     """The RFC 8785 JSON of a value; ``Malformed`` when it has none."""
-    check_depth(value)
+    _check(value)
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # it refuses what is no JSON value itself
     except ValueError as error:
         raise Malformed(str(error)) from None
 
 
-def check_depth(value: object) -> None:
-    """Refuse (``Malformed``) a value nested deeper than ``MAX_DEPTH``."""
+def _check(value: object) -> None:
+    """Refuse what canonical JSON could write but ``parse`` would not read again, so that one stage's output
+    is another's input: a value nested too deep, a double that is written as an integer beyond 2^53 - 1.
+    """
     level = [value]
     for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(node, float) and _MAX_INT < abs(node) < _EXPONENT_FROM for node in level):
+            raise Malformed("an integer beyond ±(2^53 - 1)")
         nodes = [node for node in level if isinstance(node, dict | list)]
         if not nodes:
             return

@@ -115,6 +115,14 @@ def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(
     assert run(held, last_n=100).result == run(held).result
 
 
+def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: MakeRing) -> None:
+    records = [Record(number, 0, b"%d" % number) for number in range(20)]
+
+    outcome = run(bundle(ring("identity"), records), last_n=18)
+
+    assert outcome.audit["input"]["sample_sha256"] == [sha(b"%d" % number) for number in range(2, 18)]
+
+
 def test_an_empty_journal_gives_nothing(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity")), last_n=3)
 
@@ -311,9 +319,10 @@ def test_an_egress_that_gives_much_keeps_only_its_digest(bundle: MakeBundle, rin
     size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
 
     assert run(held, limits=Limits(max_egress_bytes=size)).egress_frames["out"] is not None
-    small = run(held, limits=Limits(max_egress_bytes=size - 1))
-    assert small.egress_frames == {"out": None}
-    assert small.result == run(held).result
+    for less in (size - 1, 0):
+        small = run(held, limits=Limits(max_egress_bytes=less))
+        assert small.egress_frames == {"out": None}
+        assert small.result == run(held).result
 
 
 class Once:

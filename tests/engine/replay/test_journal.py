@@ -1,0 +1,166 @@
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.engine.replay import journal
+from byteor_cloud.engine.replay.journal import (
+    BadJournal,
+    Frame,
+    JournalReader,
+    Record,
+    encode_frame,
+    encode_journal,
+    frames_digest,
+    read_frames,
+    read_record,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+RECORDS = [
+    Record(1, 1_700_000_000_000_000_000, b'{"bid": 1}'),
+    Record(2**64 - 1, 2**64 - 1, b""),
+    Record(0, 0, b"\0"),
+]
+FRAMES = [Frame(1, b'{"bid":1}'), Frame(2**64 - 1, b"")]
+
+u64 = st.integers(0, 2**64 - 1)
+records = st.lists(st.builds(Record, u64, u64, st.binary(max_size=40)), max_size=6)
+frames = st.lists(st.builds(Frame, u64, st.binary(max_size=40)), max_size=6)
+
+
+def read(data: bytes) -> tuple[list[Record], str | None]:
+    reader = JournalReader(BytesIO(data))
+    return list(reader), reader.warning
+
+
+@given(records)
+def test_a_journal_reads_as_written(items: list[Record]) -> None:
+    assert read(encode_journal(items)) == (items, None)
+
+
+@given(records.filter(bool), st.data())
+def test_a_journal_cut_anywhere_gives_the_records_before_and_a_warning(
+    items: list[Record], data: st.DataObject
+) -> None:
+    whole = encode_journal(items)
+    cut = data.draw(st.integers(8, len(whole) - 1))
+    ends = [len(encode_journal(items[:count])) for count in range(len(items) + 1)]
+    complete = sum(end <= cut for end in ends) - 1
+
+    found, warning = read(whole[:cut])
+
+    assert found == items[:complete]
+    torn = f"torn tail: the record at offset {ends[complete]} is cut off"
+    assert warning == (None if cut in ends else torn)
+
+
+@given(records.filter(bool), st.data())
+def test_a_flipped_payload_bit_is_named_by_offset(items: list[Record], data: st.DataObject) -> None:
+    items = [*items, Record(7, 7, b"payload")]
+    whole = bytearray(encode_journal(items))
+    index = data.draw(st.sampled_from([at for at, item in enumerate(items) if item.payload]))
+    offset = len(encode_journal(items[:index]))
+    whole[offset + 24] ^= 1 << data.draw(st.integers(0, 7))
+
+    with pytest.raises(BadJournal) as caught:
+        read(bytes(whole))
+
+    assert caught.value.offset == offset
+    assert str(caught.value) == f"bad CRC of record {items[index].sequence} at offset {offset}"
+
+
+@pytest.mark.parametrize("data", [b"", b"BYTJ", b"BYTJ\1\0\0", b"BYTK\1\0\0\0", b"\0" * 8])
+def test_what_has_no_header_is_no_journal(data: bytes) -> None:
+    with pytest.raises(BadJournal, match="no BYTJ journal header at offset 0"):
+        read(data)
+
+
+@pytest.mark.parametrize("data", [b"BYTJ\2\0\0\0", b"BYTJ\1\0\1\0", b"BYTJ\0\1\0\0"])
+def test_an_unknown_version_or_flag_is_refused(data: bytes) -> None:
+    with pytest.raises(BadJournal, match="unknown journal version"):
+        read(data)
+
+
+class Watched(BytesIO):
+    """Notes the largest read asked for."""
+
+    largest = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        assert size is not None
+        assert size >= 0
+        self.largest = max(self.largest, size)
+        return super().read(size)
+
+
+def test_a_hostile_length_never_reads_more_than_a_chunk_at_once() -> None:
+    length = (100 * 1024 * 1024).to_bytes(4, "little")
+    source = Watched(b"BYTJ\1\0\0\0" + length + b"\0" * 20 + b"short")
+    reader = JournalReader(source)
+
+    assert list(reader) == []
+    assert reader.warning == "torn tail: the record at offset 8 is cut off"
+    assert source.largest == 1024 * 1024
+
+    source = Watched(length + b"\0" * 8 + b"short")
+    with pytest.raises(BadJournal):
+        list(read_frames(source))
+    assert source.largest == 1024 * 1024
+
+
+def test_a_length_over_the_limit_is_an_error() -> None:
+    with pytest.raises(
+        BadJournal, match="a record of 4294967295 bytes, over the limit of 134217728 at offset 8"
+    ):
+        read(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)
+    with pytest.raises(BadJournal, match="a frame that is cut off or too long at offset 0"):
+        list(read_frames(BytesIO(b"\xff" * 4 + b"\0" * 8)))
+
+
+def test_a_record_over_a_chunk_reads_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_CHUNK", 3)
+    assert read(encode_journal(RECORDS)) == (RECORDS, None)
+
+
+def test_a_record_can_be_read_again_at_its_offset() -> None:
+    source = BytesIO(encode_journal(RECORDS))
+    reader = JournalReader(source)
+    offsets = [reader.offset for _ in reader]
+
+    assert [read_record(source, offset) for offset in reversed(offsets)] == RECORDS[::-1]
+
+
+@given(frames)
+def test_frames_read_as_written(items: list[Frame]) -> None:
+    data = b"".join(encode_frame(item) for item in items)
+
+    assert list(read_frames(BytesIO(data))) == items
+
+
+@given(frames.filter(bool), st.data())
+def test_frames_cut_anywhere_are_an_error(items: list[Frame], data: st.DataObject) -> None:
+    whole = b"".join(encode_frame(item) for item in items)
+    ends = {len(b"".join(encode_frame(item) for item in items[:count])) for count in range(len(items))}
+    cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda cut: cut not in ends))
+
+    with pytest.raises(BadJournal, match="cut off") as caught:
+        list(read_frames(BytesIO(whole[:cut])))
+
+    assert caught.value.offset == max(end for end in ends if end < cut)
+
+
+def test_yesterday_s_journal_still_reads_and_is_written_so_today() -> None:
+    data = (GOLDEN / "journal.bin").read_bytes()
+
+    assert read(data) == (RECORDS, None)
+    assert encode_journal(RECORDS) == data
+
+
+def test_yesterday_s_frames_still_read_and_have_the_digest_of_yesterday() -> None:
+    data = (GOLDEN / "frames.bin").read_bytes()
+
+    assert list(read_frames(BytesIO(data))) == FRAMES
+    assert frames_digest(FRAMES) == (GOLDEN / "frames.sha256").read_text().strip()

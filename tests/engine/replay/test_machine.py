@@ -1,0 +1,366 @@
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.engine.compiler import (
+    Endpoint,
+    Lane,
+    LaneGraph,
+    PipelineSpec,
+    RingStage,
+    Role,
+    SingleRing,
+)
+from byteor_cloud.engine.replay import Decision, DryRun, Machine, Record, StageError, Unsupported, graph, run
+from byteor_cloud.engine.replay.machine import Output, Ring, RunResult, fnv1a_64, key_of
+from byteor_cloud.engine.replay.stages import Action, LimitExceeded
+
+type MakeRing = Callable[..., PipelineSpec]
+type Params = Mapping[str, Any] | None
+
+
+def records(*payloads: bytes) -> list[Record]:
+    return [Record(number, 0, payload) for number, payload in enumerate(payloads, 1)]
+
+
+def counted(result: RunResult) -> dict[str, tuple[int, ...]]:
+    """In, out, dropped, errors of each stage."""
+    return {name: tuple(counters.as_json().values()) for name, counters in result.counters.items()}
+
+
+def mark(payload: bytes, params: Params) -> bytes | None:
+    """Appends its parameter; drops what begins with -, and fails on what begins with !."""
+    if payload.startswith(b"!"):
+        raise ValueError("bang")
+    return None if payload.startswith(b"-") else payload + str((params or {}).get("mark", "?")).encode()
+
+
+OPS = {"mark": mark, "mark:it": mark}
+
+
+# --- rings
+
+
+def test_stages_work_one_after_the_other_and_a_dropped_record_skips_the_rest(ring: MakeRing) -> None:
+    result = run(
+        ring("identity", "mark", "mark:it"),
+        records(b"a", b"-b", b"c"),
+        {"s1": {"mark": 1}, "s2": {"mark": 2}},
+        OPS,
+    )
+
+    assert result.outputs == (Output("out", 1, b"a12"), Output("out", 3, b"c12"))
+    assert counted(result) == {"s0": (3, 3, 0, 0), "s1": (3, 2, 1, 0), "s2": (2, 2, 0, 0)}
+    assert (result.actions, result.error) == ((), None)
+
+
+def test_a_ring_without_stages_passes_all(ring: MakeRing) -> None:
+    assert run(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
+
+
+def test_an_error_stops_the_pipeline(ring: MakeRing) -> None:
+    result = run(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
+
+    assert result.outputs == (Output("out", 1, b"a?"),)
+    assert counted(result) == {"s0": (2, 2, 0, 0), "s1": (2, 1, 0, 1)}
+    assert result.error
+    assert (result.error.stage, result.error.sequence) == ("s1", 2)
+    assert str(result.error) == "stage 's1' failed on record 2: ValueError: bang"
+
+
+def test_a_plugin_that_gives_no_bytes_is_a_stage_error(ring: MakeRing) -> None:
+    result = run(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
+
+    assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op gave str, not bytes or None"
+    assert counted(result) == {"s0": (1, 0, 0, 1)}
+
+
+def test_a_dry_run_records_side_effects_and_passes_the_record_on(ring: MakeRing) -> None:
+    result = run(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
+
+    post = Action("http_post", "s0", "in", "out", "s0", "http://h:1/x?a=b", Decision.DRY_RUN_ONLY)
+    execute = Action("exec", "s1", "in", "out", "s1", "/bin/tr|a|b", Decision.DRY_RUN_ONLY)
+    assert result.actions == (post, execute, post, execute)
+    assert [output.payload for output in result.outputs] == [b"a", b"b"]
+
+
+class AllowAll(DryRun):
+    def decide(self, stage: str, op: str) -> Decision:
+        return Decision.ALLOW
+
+
+def test_an_effect_that_fails_is_a_stage_error_after_its_action_is_recorded(ring: MakeRing) -> None:
+    machine = Machine(ring("exec:x"), effects=AllowAll())
+
+    with pytest.raises(
+        StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"
+    ):
+        machine.feed(records(b"a")[0])
+
+    assert [action.decision for action in machine.actions] == [Decision.ALLOW]
+    assert machine.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1}
+
+
+def test_one_action_too_many_is_neither_recorded_nor_an_error_of_the_stage(ring: MakeRing) -> None:
+    machine = Machine(ring("exec:x"), max_actions=1)
+    first, second = records(b"a", b"b")
+    machine.feed(first)
+
+    with pytest.raises(LimitExceeded, match="more than 1 actions"):
+        machine.feed(second)
+
+    assert len(machine.actions) == 1
+    assert machine.counters["s0"].errors == 0
+
+
+@pytest.mark.parametrize(
+    ("ops", "stage_config", "why"),
+    [
+        (["nothing"], {}, "stage 's0' has an op that is not installed: 'nothing'"),
+        (["mark"], {"s0": []}, "parameters of stage 's0': not an object"),
+        (["dataguard_check"], {"s0": {}}, "parameters of stage 's0': /schema: is required"),
+    ],
+)
+def test_what_cannot_run(ring: MakeRing, ops: list[str], stage_config: Any, why: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        run(ring(*ops), [], stage_config, OPS)
+
+    assert str(caught.value) == why
+
+
+def test_a_spec_that_the_compiler_cannot_have_made(ring: MakeRing) -> None:
+    with pytest.raises(Unsupported, match="a ring with 0 shards"):
+        run(ring(shards=0), [])
+    with pytest.raises(Unsupported, match="a ring with 2 shards and the shard key None"):
+        run(ring(shards=2), [])
+    twice = ring("identity", "identity")
+    assert not isinstance(twice.model, LaneGraph)
+    stage = twice.model.stages[0]
+    object.__setattr__(twice.model, "stages", (stage, stage))
+    with pytest.raises(Unsupported, match="two stages have the id 's0'"):
+        run(twice, [])
+
+
+# --- shards
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),  # the published test vectors
+    [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
+)
+def test_fnv1a_64(data: bytes, value: int) -> None:
+    assert fnv1a_64(data) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "key"),
+    [
+        (b'{"user": {"id": "\\u00e9"}}', "é".encode()),
+        (b'{"user": {"id": 1.0}}', b"1"),
+        (b'{"user": {"id": "1"}}', b"1"),
+        (b'{"user": {"id": null}}', b"null"),
+        (b'{"user": {"id": {"b": 1, "a": []}}}', b'{"a":[],"b":1}'),
+        (b'{"user": {"id": ""}}', b""),
+        (b'{"user": {}}', b""),
+        (b'{"user": [{"id": 1}]}', b""),
+        (b"[]", b""),
+        (b"no JSON", b""),
+    ],
+)
+def test_the_key_of_a_record(payload: bytes, key: bytes) -> None:
+    assert key_of(payload, "user.id") == key
+
+
+@given(st.lists(st.dictionaries(st.just("k"), st.sampled_from(["a", "b", "c", 1, None])), max_size=20))
+def test_shards_change_no_output_and_a_key_stays_in_its_shard(items: list[dict[str, Any]]) -> None:
+    stages = (RingStage("s0", "mark"),)
+    strict = PipelineSpec("r", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
+    per_key = PipelineSpec("r", SingleRing("in", "out", 3, "per_key", "single", "dedicated", "k", stages))
+    given = records(*(json.dumps(item).encode() for item in items))
+
+    assert run(per_key, given, ops=OPS).outputs == run(strict, given, ops=OPS).outputs
+
+    machine = Machine(per_key, ops=OPS)
+    for record in given:
+        machine.feed(record)
+    assert isinstance(machine.model, Ring)
+    expected = [0, 0, 0]
+    for record in given:
+        expected[fnv1a_64(key_of(record.payload, "k")) % 3] += 1
+    assert machine.model.shard_records == expected
+
+
+# --- graphs
+
+
+def lanes(*names: str) -> tuple[Lane, ...]:
+    return tuple(Lane(name, "events") for name in names)
+
+
+def stage(name: str, rx: int, tx: int, op: str = "mark") -> Role:
+    return Role(name, "stage", (rx,), (tx,), op)
+
+
+def spec(
+    lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple[str, ...] = ("out",)
+) -> PipelineSpec:
+    endpoints = tuple(
+        Endpoint(name, "egress" if name in egresses else "ingress", lane) for name, lane in ends.items()
+    )
+    return PipelineSpec("g", LaneGraph("drop", lanes(*lane_names.split()), endpoints, roles))
+
+
+FAN = spec(
+    # The graph of contracts §3.4: in -> a -> fan-out to b and c -> out.
+    "in.a a:bridge a:fanout a.b a.c b.out c.out out:in",
+    {"in": 0, "out": 7},
+    stage("a", 0, 1),
+    Role("a:bridge", "bridge", (1,), (2,)),
+    Role("a:router", "router", (2,), (3, 4)),
+    stage("b", 3, 5),
+    stage("c", 4, 6),
+    Role("out:merge", "merge", (5, 6), (7,), policy="round_robin"),
+)
+MARKS = {name: {"mark": name} for name in "abcdef"}
+
+
+def test_a_router_copies_and_a_merge_takes_turns() -> None:
+    result = run(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
+
+    assert result.outputs == (
+        Output("out", 1, b"1ab"),
+        Output("out", 1, b"1ac"),
+        Output("out", 3, b"3ab"),
+        Output("out", 3, b"3ac"),
+    )
+    assert counted(result) == {"a": (3, 2, 1, 0), "b": (2, 2, 0, 0), "c": (2, 2, 0, 0)}
+
+
+def test_a_merge_passes_over_lanes_that_are_empty_and_keeps_each_lane_s_order() -> None:
+    """Two copies come by lane 4, one by lane 3, none by lane 5: c1 b c2, not c1 c2 b."""
+    twice = spec(
+        "in r:1 r:2 b.m m2 d.m x y m",
+        {"in": 0, "out": 8},
+        Role("r", "router", (0,), (1, 2, 6)),
+        Role("r2", "router", (2,), (5, 7)),
+        Role("m2", "merge", (5, 7), (4,), policy="round_robin"),
+        stage("b", 1, 3),
+        Role("m", "merge", (4, 3), (8,), policy="round_robin"),
+    )
+
+    assert [output.payload for output in run(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
+
+
+def test_roles_run_in_topological_order_whatever_the_order_of_the_spec() -> None:
+    model = FAN.model
+    assert isinstance(model, LaneGraph)
+    backwards = PipelineSpec("g", LaneGraph("block", model.lanes, model.endpoints, model.roles[::-1]))
+
+    assert run(backwards, records(b"1"), MARKS, OPS).outputs == run(FAN, records(b"1"), MARKS, OPS).outputs
+
+
+def test_an_error_in_a_branch_stops_the_graph_before_its_record_leaves() -> None:
+    result = run(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
+
+    assert [output.sequence for output in result.outputs] == [1, 1]
+    assert str(result.error) == "stage 'a' failed on record 2: ValueError: bang"
+
+
+def test_egresses_come_in_the_order_of_the_spec() -> None:
+    two = spec("in a b", {"z": 2, "in": 0, "y": 1}, Role("r", "router", (0,), (1, 2)), egresses=("z", "y"))
+
+    assert run(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
+
+
+def test_actions_of_a_graph_name_its_lanes() -> None:
+    one = spec("in.a a.out", {"in": 0, "out": 1}, stage("a", 0, 1, "exec:x"))
+
+    assert run(one, records(b"1")).actions == (
+        Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),
+    )
+
+
+def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
+    def outputs(entry: str | None) -> list[bytes]:
+        machine = Machine(FAN, stage_config=MARKS, ops=OPS, entry=entry)
+        return [payload for _, payload in machine.feed(Record(1, 0, b"1"))]
+
+    assert outputs(None) == outputs("in") == outputs("in.a") == outputs("another name") == [b"1ab", b"1ac"]
+    assert outputs("a.c") == [b"1c"]
+    assert outputs("out:in") == [b"1"]
+
+
+def test_with_several_ingresses_the_entry_must_be_named() -> None:
+    two = spec("a b o", {"in": 0, "too": 1, "out": 2}, Role("m", "merge", (0, 1), (2,), policy="round_robin"))
+
+    with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):
+        run(two, [])
+    with pytest.raises(Unsupported, match="records must enter at one of no ingress, or at a lane"):
+        run(spec("a", {"out": 0}), [])
+    assert Machine(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
+
+
+def test_copies_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each router and merge in a row doubles the record."""
+    roles = []
+    for at in range(0, 90, 3):
+        roles += [
+            Role(f"r{at}", "router", (at,), (at + 1, at + 2)),
+            Role(f"m{at}", "merge", (at + 1, at + 2), (at + 3,), policy="round_robin"),
+        ]
+    doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
+
+    with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
+        run(doubling, records(b"1"))
+
+    monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
+    assert len(run(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, 2 copies, b, c, 2 merged
+    monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
+    with pytest.raises(LimitExceeded):
+        run(FAN, records(b"1"), MARKS, OPS)
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (spec("a", {"in": 0}, stage("s", 0, 9)), "there is no lane 9"),
+        (spec("a", {"in": -1}), "there is no lane -1"),
+        (
+            spec("a b c", {"in": 0}, Role("s", "stage", (0, 1), (2,), "identity")),
+            "'s': a stage with 2 to 1 lanes",
+        ),
+        (
+            spec("a b c", {"in": 0}, Role("s", "stage", (0,), (1, 2), "identity")),
+            "'s': a stage with 1 to 2 lanes",
+        ),
+        (spec("a b", {"in": 0}, Role("s", "bridge", (0,), ())), "'s': a bridge with 1 to 0 lanes"),
+        (spec("a b", {"in": 0}, Role("s", "router", (0,), ())), "'s': a router with 1 to 0 lanes"),
+        (spec("a b c", {"in": 0}, Role("s", "router", (0, 1), (2,))), "'s': a router with 2 to 1 lanes"),
+        (spec("a b c", {"in": 0}, Role("s", "merge", (0,), (1, 2))), "'s': a merge with 1 to 2 lanes"),
+        (spec("a b", {"in": 0}, Role("s", "merge", (), (1,))), "'s': a merge with 0 to 1 lanes"),
+        (spec("a b", {"in": 0, "in2": 1}, stage("s", 0, 1)), "lane 'b' is written twice"),
+        (spec("a b c", {"in": 0}, stage("s", 0, 1), stage("t", 0, 2)), "lane 'a' is read twice"),
+        (spec("a b", {"in": 0, "out": 0}, stage("s", 0, 1)), "lane 'a' is read twice"),
+        (spec("i a b", {"in": 0}, stage("s", 1, 2), stage("t", 2, 1)), "the graph has a cycle"),
+        (spec("i a", {"in": 0}, stage("s", 1, 1)), "the graph has a cycle"),
+        (spec("i a b c", {"in": 0}, stage("s", 0, 1), stage("s", 2, 3)), "two stages have the id 's'"),
+        (
+            PipelineSpec(
+                "g",
+                LaneGraph(
+                    "block", lanes("a", "b"), (Endpoint("x", "ingress", 0), Endpoint("x", "egress", 1)), ()
+                ),
+            ),
+            "two endpoints have one name",
+        ),
+    ],
+)
+def test_graphs_that_the_compiler_cannot_have_made(broken: PipelineSpec, why: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        run(broken, [], ops=OPS)
+
+    assert why in str(caught.value)
