@@ -113,7 +113,7 @@ class Rollout:
             self._report(Report(offer, Status.ACTIVATING))
             active = self._start(bundle.bundle_hash, bundle.spec_kv, bundle.runtime_config)
         except (Refused, ActivationFailed) as error:
-            self._failed(offer, str(error)[:_MAX_DETAIL])
+            self._failed(offer, _shown(error))
         else:
             self._started(offer, bundle, active)
 
@@ -191,6 +191,12 @@ class Rollout:
     def _save(self, **changes: Any) -> None:
         self.progress = replace(self.progress, **changes)
         self._state.save_progress(self.progress)
+
+
+def _shown(error: Exception) -> str:
+    """Return a text that any store takes: a stage's error may quote whatever was in a record."""
+    text = str(error)[:_MAX_DETAIL]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _checked(chunks: Iterator[bytes], wanted: str) -> Iterator[bytes]:

@@ -418,14 +418,14 @@ def test_a_spec_that_this_agent_does_not_understand_fails_the_activation(node: A
 
 def test_whatever_a_stage_raises_is_reported(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_args: Any, **_kwargs: Any) -> Any:
-        raise ZeroDivisionError("oops")
+        raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)
 
     monkeypatch.setattr("byteor_cloud.agent.pipeline.Machine", broken)
     plane.offer("d1")
 
     node.settle()
 
-    assert node.failure == "ZeroDivisionError: oops"
+    assert node.failure == "ZeroDivisionError: oops ???" + "x" * 1_973
 
 
 def test_a_full_disk_is_a_failure_of_the_node(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
