@@ -35,13 +35,14 @@ from byteor_cloud.engine.replay.stages import (
 )
 
 MAX_ACTIONS = 10_000
+MAX_SHARDS = 1_024
 
 
 class Ring:
     """A SingleRing ready to run."""
 
     def __init__(self, spec: SingleRing, runtime: Runtime) -> None:
-        if spec.shards < 1 or (spec.shards > 1 and spec.shard_key is None):
+        if spec.shards not in range(1, MAX_SHARDS + 1) or (spec.shards > 1 and spec.shard_key is None):
             raise Unsupported(f"a ring with {spec.shards} shards and the shard key {spec.shard_key!r}")
         self.egresses = (spec.egress,)
         self.shard_records = [0] * spec.shards

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,7 +16,7 @@ type MakeBundle = Callable[..., IncidentBundle]
 def ring() -> MakeRing:
     def make(*ops: str, shards: int = 1, shard_key: str | None = None) -> PipelineSpec:
         stages = tuple(RingStage(f"s{index}", op) for index, op in enumerate(ops))
-        ordering = "per_key" if shards > 1 else "strict"
+        ordering: Literal["strict", "per_key"] = "per_key" if shards > 1 else "strict"
         return PipelineSpec(
             "quotes", SingleRing("in", "out", shards, ordering, "single", "dedicated", shard_key, stages)
         )

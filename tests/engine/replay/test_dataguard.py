@@ -2,6 +2,7 @@ import json
 from hashlib import sha256
 from typing import Any
 
+import jsonschema
 import jsonschema._keywords
 import jsonschema._utils
 import pytest
@@ -366,7 +367,7 @@ def test_no_pattern_of_a_stranger_ever_meets_pythons_re(monkeypatch: pytest.Monk
     assert not compiled.accepts({"b": {text + "!": 1}}, 0)
     # And without RE2 in their place these keywords would have failed:
     with pytest.raises(AttributeError):
-        schema.Draft202012Validator({"pattern": "a"}).is_valid("a")
+        jsonschema.Draft202012Validator({"pattern": "a"}).is_valid("a")
 
 
 def test_a_schema_that_refers_to_itself_without_end_accepts_nothing() -> None:

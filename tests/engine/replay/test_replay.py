@@ -45,7 +45,7 @@ def spec(ring: MakeRing) -> PipelineSpec:
 
 
 def run(bundle: IncidentBundle, **options: Any) -> ReplayOutcome:
-    where = {"created_unix_ms": 1_700_000_000_000, "bundle_dir": "/b", "policy_env": "dev"}
+    where: dict[str, Any] = {"created_unix_ms": 1_700_000_000_000, "bundle_dir": "/b", "policy_env": "dev"}
     return replay(bundle, **(where | options))
 
 
