@@ -1,0 +1,255 @@
+"""The supervisor as `manage.py serve` uses it: a process of its own, with real children."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from byteor_cloud import supervisor
+
+# Supervises the programs given as JSON, with short back-offs, and says `ready` and its exit code.
+SUPERVISE = """
+import json, logging, os, sys
+from pathlib import Path
+from byteor_cloud import supervisor
+
+supervisor._BACK_OFF = (0.0, 0.05, 0.1)
+supervisor._STOP_SECONDS = float(sys.argv[2])
+logging.basicConfig(format="%(message)s")
+
+def probe(path):
+    return None if path is None else Path(path).exists
+
+children = [
+    supervisor.Child(f"child{number}", [sys.executable, "-c", program], dict(os.environ), probe(path))
+    for number, (program, path) in enumerate(json.loads(sys.argv[1]))
+]
+sys.exit(supervisor.run(children, lambda: os.write(1, b"ready\\n")))
+"""
+
+# Programs that say who they are in one write, so that lines never mix, and wait to be told to end.
+SPEAK = """
+import os, signal, subprocess, sys, time
+
+def say(text):
+    os.write(1, f"{text}\\n".encode())
+
+"""
+PATIENT = SPEAK + "say(f'pid {os.getpid()}'); time.sleep(60)"
+GRACEFUL = SPEAK + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(say('bye')))" + PATIENT
+STUBBORN = SPEAK + "signal.signal(signal.SIGTERM, signal.SIG_IGN)" + PATIENT
+FAILING = SPEAK + "say('pid 0'); sys.exit(3)"
+PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.sleep(60)"
+
+
+class Supervised:
+    """A supervisor and what it and its children print."""
+
+    def __init__(self, *programs: tuple[str, Path | None], stop_seconds: float) -> None:
+        given = json.dumps([(program, path and str(path)) for program, path in programs])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SUPERVISE, given, str(stop_seconds)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": str(Path(supervisor.__file__).parents[1])},
+        )
+
+        assert self.process.stdout is not None
+        self._output = self.process.stdout.fileno()
+        self._said = b""
+
+    def says(self, seconds: float = 10) -> str:
+        """Return the next line, or nothing if none comes."""
+        while b"\n" not in self._said:
+            if not select.select([self._output], [], [], seconds)[0]:
+                return ""
+            self._said += os.read(self._output, 4096)
+        line, _, self._said = self._said.partition(b"\n")
+        return line.decode()
+
+    def pid(self) -> int:
+        """Return the id of the next child that says it, skipping other lines."""
+        while not (line := self.says()).startswith("pid "):
+            assert line, "nothing is said"
+        return int(line.removeprefix("pid "))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str], list[str]]:
+        """Return the exit code, what was still said, and what was logged."""
+        self.process.send_signal(number)
+        said, logged = self.process.communicate(timeout=10)
+        return (
+            self.process.returncode,
+            (self._said + said).decode().splitlines(),
+            logged.decode().splitlines(),
+        )
+
+
+type Supervise = Callable[..., Supervised]
+
+
+@pytest.fixture
+def supervise() -> Iterator[Supervise]:
+    started: list[Supervised] = []
+
+    def start(*programs: str | tuple[str, Path], stop_seconds: float = 0.5) -> Supervised:
+        probed = [(program, None) if isinstance(program, str) else program for program in programs]
+        started.append(Supervised(*probed, stop_seconds=stop_seconds))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # a container's init may never reap
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 10
+    while is_alive(pid):
+        assert time.monotonic() < deadline, f"process {pid} lives on"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_lets_every_child_end_gracefully(supervise: Supervise, number: signal.Signals) -> None:
+    supervised = supervise(GRACEFUL, GRACEFUL)
+    pids = {supervised.pid(), supervised.pid()}
+
+    code, said, logged = supervised.end(number)
+
+    assert code == 0
+    assert [line for line in said if line != "ready"] == ["bye", "bye"]
+    assert logged == []
+    assert not any(map(is_alive, pids))
+
+
+def test_ready_is_told_once_and_only_when_every_probe_says_so(supervise: Supervise, tmp_path: Path) -> None:
+    opened = tmp_path / "open"
+    supervised = supervise((PATIENT, opened), GRACEFUL)
+    pids = [supervised.pid(), supervised.pid()]
+    assert supervised.says(0.15) == ""
+
+    opened.touch()
+    assert supervised.says() == "ready"
+
+    os.kill(pids[0], signal.SIGKILL)
+    supervised.pid()
+    _, said, _ = supervised.end()
+    assert "ready" not in said
+
+
+def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> None:
+    supervised = supervise(PATIENT)
+    pids = [supervised.pid()]
+
+    for _ in range(4):
+        os.kill(pids[-1], signal.SIGKILL)
+        pids.append(supervised.pid())
+
+    code, _, logged = supervised.end()
+    assert code == 0
+    assert logged == [
+        f"child0 ended by itself (SIGKILL); starting it again in {delay} s"
+        for delay in ("0", "0.05", "0.1", "0.1")
+    ]
+    assert len(set(pids)) == 5
+    assert not any(map(is_alive, pids))
+
+
+def test_a_child_that_lived_long_is_started_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_STEADY_SECONDS", 0.0)
+    kept = supervisor._Kept(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
+
+    for _ in range(3):
+        kept.wait()
+        kept.tend()  # which starts it again, as the first delay is none
+
+        assert kept.restart_at is None
+    kept.wait()
+
+
+def test_the_others_are_left_alone(supervise: Supervise) -> None:
+    supervised = supervise(PATIENT, PATIENT)
+    pids = [supervised.pid(), supervised.pid()]
+
+    os.kill(pids[0], signal.SIGKILL)
+    supervised.pid()
+
+    assert is_alive(pids[1])
+
+
+def test_a_child_that_ends_with_an_error_is_named_with_its_exit_code(supervise: Supervise) -> None:
+    supervised = supervise(FAILING)
+    supervised.pid()
+    supervised.pid()
+
+    code, _, logged = supervised.end()
+
+    assert code == 0
+    assert logged[0] == "child0 ended by itself (exit code 3); starting it again in 0 s"
+
+
+def test_what_a_dead_child_had_started_does_not_outlive_it(supervise: Supervise) -> None:
+    supervised = supervise(PARENT)
+    grandchild = supervised.pid()
+
+    os.kill(parent_of(grandchild), signal.SIGKILL)
+
+    wait_until_gone(grandchild)
+
+
+def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Supervise) -> None:
+    supervised = supervise(STUBBORN)
+    pid = supervised.pid()
+
+    code, _, logged = supervised.end()
+
+    assert code == 1
+    assert logged == ["child0 did not end in time: killing it"]
+    assert not is_alive(pid)
+
+
+def test_a_second_signal_does_not_wait(supervise: Supervise) -> None:
+    supervised = supervise(STUBBORN, stop_seconds=60)
+    supervised.pid()
+    supervised.process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+
+    code, _, logged = supervised.end(signal.SIGINT)
+
+    assert code == 1
+    assert logged == ["child0 did not end in time: killing it"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_the_children_of_a_killed_supervisor_end_too(supervise: Supervise) -> None:
+    supervised = supervise(PATIENT, GRACEFUL)
+    pids = [supervised.pid(), supervised.pid()]
+
+    supervised.process.kill()
+
+    for pid in pids:
+        wait_until_gone(pid)
+
+
+def test_the_back_off_grows_to_half_a_minute() -> None:
+    assert supervisor._BACK_OFF == (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
