@@ -46,7 +46,7 @@ class SpecDiff:
 
 
 def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
-    """Compare two specs."""
+    """Compare two specs that obey the rules."""
     before, after = _facts(old), _facts(new)
     # A stage that came or went moves the others' places in the list, but not their order.
     shared = before["order"].keys() & after["order"].keys()
@@ -80,9 +80,7 @@ def _ring_facts(ring: SingleRing) -> Facts:
         },
         "lane": {},
         "inserted": {},
-        "policy": {
-            **{name: value for name in policies if (value := getattr(ring, name)) is not None},
-        },
+        "policy": {name: value for name in policies if (value := getattr(ring, name)) is not None},
     }
 
 

@@ -262,6 +262,10 @@ class Object[T](Kind[T]):
                 f"Write an object with the fields {', '.join(self.slots)}.",
             )
             return None
+        return self.read_members(value, pointer, report)
+
+    def read_members(self, value: dict[str, object], pointer: str, report: Report) -> T:
+        """Read the fields of what is known to be an object."""
         read: dict[str, object] = {}
         for name, (attribute, slot) in self.slots.items():
             place = f"{pointer}/{name}"
@@ -281,7 +285,7 @@ class Object[T](Kind[T]):
         options = one_of(schema.get("enum") or schema["examples"])
         report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
 
-    def _report_unknown(self, value: dict[object, object], pointer: str, report: Report) -> None:
+    def _report_unknown(self, value: dict[str, object], pointer: str, report: Report) -> None:
         unknown = [key for key in value if key not in self.slots]
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)

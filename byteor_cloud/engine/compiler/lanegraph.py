@@ -7,7 +7,7 @@ from typing import get_args
 
 from .diagnostics import Code, Report, nearest, shown
 from .lowering import lower
-from .namespace import Namespace
+from .namespace import declare
 from .ops import Ops
 from .plan import MAX_CAPACITY, ConnectionPlan, Feature, GraphPlan, LanePlan
 from .spec import LaneGraph
@@ -22,11 +22,8 @@ def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None
     ingresses = tuple(_boundary(plan.ingress, "ingress"))
     egresses = tuple(_boundary(plan.egress, "egress"))
     stages = tuple(_stages(plan, ops, report))
-    names = Namespace()
-    for node in (*ingresses, *egresses):
-        names.add(node.name, node.pointer, report)
-    for node in stages:
-        names.add(node.name, f"{node.pointer}/id", report)
+    ends = [(node.name, node.pointer) for node in (*ingresses, *egresses)]
+    names = declare([*ends, *((node.name, f"{node.pointer}/id") for node in stages)], report)
 
     # Where a part of the plan could not be read, what seems unknown or unconnected may stand there.
     parts = ((plan.ingress, ingresses), (plan.stages, stages), (plan.egress, egresses))
@@ -58,7 +55,7 @@ def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[Node]:
 
 
 def _links(
-    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: Namespace, report: Report
+    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: Report
 ) -> Iterator[Link]:
     """Give the connections that join what they may join."""
     for index, connection in connections:
@@ -72,7 +69,7 @@ def _links(
             yield Link(source, target, pointer, kind, lane.capacity if lane else None)
 
 
-def _joins(name: str, names: Namespace, pointer: str, barred: str, report: Report) -> bool:
+def _joins(name: str, names: dict[str, str], pointer: str, barred: str, report: Report) -> bool:
     """Whether a connection may end here; if not, it is reported."""
     if report.blames(pointer):
         return False

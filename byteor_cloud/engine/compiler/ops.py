@@ -25,12 +25,13 @@ class StageOp(Protocol):
     def validate(self, argument: str | None) -> str | None:
         """Say what is wrong with the text after the op's colon (None without one), or None."""
 
-    process: Process
-    """``process(payload: bytes, params: dict | None) -> bytes | None``: the new payload; None drops.
+    @property
+    def process(self) -> Process:
+        """``process(payload: bytes, params: dict | None) -> bytes | None``: the new payload; None drops.
 
-    ``params`` are the stage's own from the config bundle. An op that takes an argument accepts it as the
-    keyword ``argument``, passed only when the plan gives one. The same input must give the same output.
-    """
+        ``params`` are the stage's own from the config bundle. An op that takes an argument accepts it as the
+        keyword ``argument``, passed only when the plan gives one. The same input must give the same output.
+        """
 
 
 def split_op(op: str) -> tuple[str, str | None]:

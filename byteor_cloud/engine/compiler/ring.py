@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .diagnostics import Code, Report, nearest, shown
-from .namespace import Namespace
+from .namespace import declare
 from .ops import Ops
 from .plan import RingPlan, RingStagePlan
 from .spec import RingStage, SingleRing
@@ -14,14 +14,10 @@ _HERE = "/single_ring"
 def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
     """Check a ring and lower it; None when the report holds an error."""
     _check_sharding(plan, report)
-    names = Namespace()
-    for end in ("ingress", "egress"):
-        if name := plan.ingress if end == "ingress" else plan.egress:
-            names.add(name, f"{_HERE}/{end}", report)
     stages = plan.stages or ()
-    for index, stage in enumerate(stages):
-        if stage and stage.id:
-            names.add(stage.id, f"{_HERE}/stages/{index}/id", report)
+    named = [(plan.ingress, f"{_HERE}/ingress"), (plan.egress, f"{_HERE}/egress")]
+    named += [(stage.id, f"{_HERE}/stages/{index}/id") for index, stage in enumerate(stages) if stage]
+    declare([(name, pointer) for name, pointer in named if name], report)
     positions: dict[str, int] = {}
     for index, stage in enumerate(stages):
         if stage and stage.id:

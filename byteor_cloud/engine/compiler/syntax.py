@@ -81,12 +81,12 @@ def _number[T](make: Callable[[str], T]) -> Callable[[str], T]:
 
 def _is_too_deep(value: object) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         lists = [container for container in level if isinstance(container, list)]
         dicts = [container for container in level if isinstance(container, dict)]
         level = [item for container in lists for item in container]
         level += [item for container in dicts for item in container.values()]
-    return bool(level)
+    return any(isinstance(item, (list, dict)) for item in level)
 
 
 _TOO_DEEP = f"Nested deeper than {MAX_DEPTH} levels."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .diagnostics import Code, Diagnostic, Report, shown
 from .fields import Text
 from .kv import spec_to_json
-from .namespace import Namespace
+from .namespace import declare
 from .ops import Ops
 from .plan import (
     CAPACITY,
@@ -53,8 +53,7 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) 
         stage["depends_on"] = [
             ids[position] if position < len(ids) else f"#{position}" for position in stage["depends_on"]
         ]
-    if plan := RING.read(payload, "/single_ring", report):
-        compile_ring(plan, ops, report)
+    compile_ring(RING.read_members(payload, "/single_ring", report), ops, report)
     for index, stage in enumerate(ring.stages):
         if list(stage.depends_on) != sorted(stage.depends_on):
             report.add(
@@ -66,14 +65,17 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) 
 
 
 def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
-    lane_names = Namespace()
     for index, lane in enumerate(graph.lanes):
-        _check_lane(lane, f"/lane_graph/lanes/{index}", lane_names, report)
-    names = Namespace()
+        _check_lane(lane, f"/lane_graph/lanes/{index}", report)
     for index, endpoint in enumerate(graph.endpoints):
-        _check_name(NAME, endpoint.name, f"/lane_graph/endpoints/{index}/name", names, report)
+        NAME.read(endpoint.name, f"/lane_graph/endpoints/{index}/name", report)
     for index, role in enumerate(graph.roles):
-        _check_role(role, f"/lane_graph/roles/{index}", names, ops, report)
+        _check_role(role, f"/lane_graph/roles/{index}", ops, report)
+    lanes = [(lane.name, f"/lane_graph/lanes/{index}/name") for index, lane in enumerate(graph.lanes)]
+    ends = [(end.name, f"/lane_graph/endpoints/{index}/name") for index, end in enumerate(graph.endpoints)]
+    roles = [(role.name, f"/lane_graph/roles/{index}/name") for index, role in enumerate(graph.roles)]
+    declare(lanes, report)
+    declare(ends + roles, report)
     _check_size("stages", sum(role.kind == "stage" for role in graph.roles), MAX_GRAPH_STAGES, report)
     _check_size("connections", sum("." in lane.name for lane in graph.lanes), MAX_CONNECTIONS, report)
     for kind in ("ingress", "egress"):
@@ -91,13 +93,8 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
         check_reach(wiring, report)
 
 
-def _check_name(kind: Text, name: str, pointer: str, names: Namespace, report: Report) -> None:
-    kind.read(name, pointer, report)
-    names.add(name, pointer, report)
-
-
-def _check_lane(lane: Lane, pointer: str, names: Namespace, report: Report) -> None:
-    _check_name(_LANE_NAME, lane.name, f"{pointer}/name", names, report)
+def _check_lane(lane: Lane, pointer: str, report: Report) -> None:
+    _LANE_NAME.read(lane.name, f"{pointer}/name", report)
     if lane.kind == "sequenced_slots":
         CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
     else:
@@ -113,9 +110,9 @@ def _check_lane(lane: Lane, pointer: str, names: Namespace, report: Report) -> N
         )
 
 
-def _check_role(role: Role, pointer: str, names: Namespace, ops: Ops, report: Report) -> None:
+def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
     is_stage = role.kind == "stage"
-    _check_name(NAME if is_stage else _INSERTED, role.name, f"{pointer}/name", names, report)
+    (NAME if is_stage else _INSERTED).read(role.name, f"{pointer}/name", report)
     if not is_stage:
         _check_absent("op", role.op, f"a {role.kind}", pointer, report)
     elif (op := OP.read(role.op, f"{pointer}/op", report)) and not report.blames(f"{pointer}/op"):

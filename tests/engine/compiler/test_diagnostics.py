@@ -164,9 +164,9 @@ ROWS: list[tuple[Code, str, Edit, str, str]] = [
     (
         Code.STAGE_DUPLICATE_ID,
         "graph",
-        graph_with(lambda graph: graph["egress"].extend(["a-2", "out", "out-2"])),
+        graph_with(lambda graph: graph["egress"].extend(["out-3", "out", "out-2"])),
         "/lane_graph/egress/2",
-        'Write another name, such as "out-2".',
+        'Write another name, such as "out-4".',
     ),
     (
         Code.STAGE_UNKNOWN_OP,
@@ -431,10 +431,11 @@ ROWS: list[tuple[Code, str, Edit, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "base", "edit", "pointer", "hint"), ROWS)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}{row[3]}")
 def test_each_fault_is_named_placed_and_told_how_to_mend(
-    code: Code, base: str, edit: Edit, pointer: str, hint: str, request: pytest.FixtureRequest
+    row: tuple[Code, str, Edit, str, str], request: pytest.FixtureRequest
 ) -> None:
+    code, base, edit, pointer, hint = row
     plan = request.getfixturevalue(base)
     edit(plan)
 

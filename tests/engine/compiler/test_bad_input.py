@@ -1,0 +1,150 @@
+"""Hostile plans and texts of 4 MiB: a diagnostic each, in at most 2 s and 200 MiB."""
+
+import json
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.compiler import compile_plan
+
+BOMBS = {
+    "numbers": '"[" + "1," * (N // 2 - 1) + "1]"',
+    "lists": '"[" + "[]," * (N // 3 - 1) + "[]]"',
+    "nested": '"[" + "[0]," * (N // 4 - 1) + "[0]]"',
+    "objects": '"[" + "{}," * (N // 3 - 1) + "{}]"',
+    "members": """"[" + '{"":0},' * (N // 7 - 1) + "{}]" """,
+    "keys": """"{" + ",".join(f'"{n}":1' for n in range(N // 10)) + "}" """,
+    "connections": """'[' + ','.join('{"from":"a","to":"b"}' for n in range(N // 22)) + ']'""",
+    "duplicate": """"[" + "{}," * (N // 3 - 9) + '{"a":1,"a":2}]'""",
+    "nan": '"[" + "1," * (N // 2 - 3) + "NaN]"',
+    "depth": '"[" * N',
+    "digits": '"1" * N',
+    "string": "'\"' + chr(92) + 'u0041' * (N // 6) + '\"'",
+}
+PROGRAM = """
+    import json, resource, sys, time
+    from byteor_cloud.engine.compiler import *
+    N = 4 * 1024 * 1024
+    text = TEXT
+    started = time.perf_counter()
+    try:
+        value = parse_plan(text)
+    except PlanSyntaxError as error:
+        answers = [{"error": str(error)}]
+    else:
+        graph = {"ingress": value, "features": value, "stages": value, "connections": value}
+        answers = [
+            compile_plan(plan).to_json()
+            for plan in (
+                value,
+                {"plan_v": 1, "name": value, "labels": value, "target": "lane_graph", "lane_graph": graph},
+                {"plan_v": 1, "name": "a", "target": "single_ring", "single_ring": {"stages": value}},
+            )
+        ]
+    elapsed = time.perf_counter() - started
+    assert all("error" in answer or not answer["ok"] for answer in answers)
+    print(elapsed, max(len(json.dumps(answer)) for answer in answers))
+"""
+
+
+@pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
+def test_four_mebibytes_of_anything(text: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    program = textwrap.dedent(PROGRAM).replace("TEXT", text)
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=True,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[3])},
+    ).stdout
+
+    seconds, size = map(float, answer.split())
+    assert seconds < 2
+    assert size < 100_000
+    # The peak of all children so far: it bounds this one's.
+    assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) < 200 * 1024
+
+
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    2.5,
+    float("nan"),
+    float("-inf"),
+    10**400,
+    1 << 20_000,
+    "",
+    "\ud800",
+    "\x00",
+    "a\n",
+    "𝄞",
+    "x" * 64,
+    [],
+    {},
+    [[]],
+    {"\ud800": {"\x00": []}},
+    {1: 2},
+    (),
+    b"x",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("base", ["ring", "graph"])
+def test_an_odd_value_anywhere_is_diagnosed(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
+    plan = request.getfixturevalue(base)
+
+    def visit(holder: Any, keys: list[Any]) -> None:
+        for key in keys:
+            kept = holder[key]
+            holder[key] = odd
+            compilation = compile_plan(plan)
+            json.dumps(compilation.to_json(), ensure_ascii=False).encode()
+            # Free text and labels, and lists that may be empty, take some of these.
+            assert not compilation.ok or odd == [] or key in {"description", "labels"}
+            holder[key] = kept
+            if isinstance(kept, dict):
+                visit(kept, list(kept))
+            elif isinstance(kept, list):
+                visit(kept, list(range(len(kept))))
+
+    visit(plan, list(plan))
+    assert compile_plan(plan).ok
+    assert not compile_plan(odd).ok
+    assert not compile_plan(plan, target=odd).ok or odd is None
+
+
+def test_a_value_that_holds_itself_is_diagnosed(ring: Any) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    ring["single_ring"]["stages"] = loop
+
+    assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0"]
+
+
+def test_odd_keys_are_pointed_at_by_their_object(ring: Any) -> None:
+    ring["x" * 65] = ring["\ud800"] = ring["a\n"] = 1
+    ring["labels"] = {"\x00": "a", "k" * 65: "a", "": "a", "ok": "a"}
+
+    assert [d.pointer for d in compile_plan(ring).diagnostics] == [
+        "/labels/",
+        "/labels",
+        "/labels",
+        "",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(("length", "ok"), [(63, True), (64, False)])
+def test_a_name_has_at_most_63_characters(length: int, ok: bool, ring: Any) -> None:
+    ring["single_ring"]["ingress"] = "a" * length
+
+    assert compile_plan(ring).ok is ok
