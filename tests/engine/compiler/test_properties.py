@@ -60,7 +60,8 @@ def ring_plans(draw: st.DrawFn) -> dict[str, Any]:
         before: list[str] = draw(st.lists(st.sampled_from(ids[:index]), unique=True)) if index else []
         if index and stage["op"] != "identity" and not before:
             before = [ids[index - 1]]
-        if before or draw(st.booleans()):
+        is_written = draw(st.booleans())
+        if before or is_written:
             stage["depends_on"] = before
         stages.append(stage)
     ring: dict[str, Any] = {"ingress": ids[-2], "egress": ids[-1], "stages": stages}
