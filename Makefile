@@ -25,7 +25,7 @@ check: setup ## Lint, format, types, import contracts; drift of lock files, migr
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 	@for lock in runtime dev build; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock does not belong to this pyproject.toml: make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
