@@ -43,8 +43,11 @@ server.release()
 is_root = os.geteuid() == 0
 as_root = pytest.mark.skipif(not is_root, reason="needs root")
 as_nobody = pytest.mark.skipif(
-    not (is_root and embedded._may_pass(CHECKOUT, embedded._nobody())),
-    reason="needs root, and a checkout that nobody can reach",
+    not is_root
+    or not all(
+        embedded._may_pass(Path(path), embedded._nobody()) for path in (CHECKOUT, sys.prefix, sys.executable)
+    ),
+    reason="needs root, and a checkout and a Python that nobody can reach",
 )
 
 
