@@ -1,0 +1,79 @@
+"""How artifacts and replays look in the API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.artifacts.models import Artifact, Replay
+from apps.pipelines.models import Version
+from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Strict
+
+
+class JSONText(JSONObject):
+    """A JSON object as the text of a form field."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The object. Raises ValidationError."""
+        if isinstance(data, str):
+            try:
+                data = json.loads(data)
+            except (ValueError, RecursionError):
+                raise serializers.ValidationError("Must be a JSON object.", code="invalid") from None
+        if "\\u0000" in json.dumps(data):
+            raise serializers.ValidationError("Holds a NUL character.", code="character")
+        return super().to_internal_value(data)
+
+
+class UploadSerializer(Strict):
+    """The form of an upload."""
+
+    kind = serializers.ChoiceField(Artifact.Kind.values)
+    captured_at = serializers.DateTimeField()
+    spec_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z", required=False)
+    deployment_id = serializers.UUIDField(required=False)
+    metadata = JSONText(required=False)
+    file = serializers.FileField(allow_empty_file=False)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class ArtifactSerializer(ModelSerializer):
+    reasons = ReasonSerializer(many=True)
+    metadata = serializers.DictField()
+
+    class Meta:
+        model = Artifact
+        fields = [
+            "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
+            "content_hash", "size_bytes", "captured_at", "metadata", "created_at",
+        ]  # fmt: skip
+
+
+class ReplayRequestSerializer(Strict):
+    """How to replay."""
+
+    mode = serializers.ChoiceField(Replay.Mode.values, required=False)
+    journal_lane = serializers.RegexField(r"^[a-z][a-z0-9_-]{0,62}\Z", required=False)
+    last_n = serializers.IntegerField(required=False, min_value=1, max_value=2_000_000_000)
+    version_id = EnvironmentRelatedField(
+        source="version", queryset=Version.objects.all(), what="version", required=False
+    )
+
+
+class ReplaySerializer(ModelSerializer):
+    result = serializers.DictField(allow_null=True)
+    audit = serializers.DictField(allow_null=True)
+    warnings = serializers.ListField(child=serializers.CharField())
+
+    class Meta:
+        model = Replay
+        fields = [
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n", "result",
+            "audit", "warnings", "error", "requested_by", "started_at", "finished_at", "created_at",
+        ]  # fmt: skip

@@ -1,0 +1,14 @@
+"""Below …/environments/{env_id}, and the agents' own route below /api/v1."""
+
+from apps.artifacts.api import views as v
+from byteor_cloud.api.routing import route
+
+environment = [
+    route("artifacts", v.ArtifactViewSet, get="list"),
+    route("artifacts/<uuid:id>", v.ArtifactViewSet, get="retrieve"),
+    route("artifacts/<uuid:id>/content", v.ArtifactViewSet, get="content"),
+    route("artifacts/<uuid:id>/replay", v.ArtifactViewSet, post="replay"),
+    route("replays", v.ReplayViewSet, get="list"),
+    route("replays/<uuid:id>", v.ReplayViewSet, get="retrieve"),
+]
+agent = [route("agents/<uuid:id>/artifacts", v.UploadViewSet, post="create")]

@@ -1,0 +1,119 @@
+"""Artifacts and their replays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.artifacts import services
+from apps.artifacts.api import serializers as s
+from apps.artifacts.models import Artifact, Replay
+from apps.fleet.api.base import AgentSelfViewSet
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.filters import RowFilter
+from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud import blobs
+from byteor_cloud.api.parsers import UploadParser
+
+
+class UploadViewSet(AgentSelfViewSet):
+    """An agent hands something in."""
+
+    queryset = Artifact.objects.none()
+    serializer_class = s.UploadSerializer
+    parser_classes = [UploadParser]
+    permissions = {"create": SIGNED_IN}
+    agent_scope = "agent:artifact_upload"
+
+    @extend_schema(
+        request={"multipart/form-data": s.UploadSerializer},
+        responses={201: s.ArtifactSerializer, 200: s.ArtifactSerializer},
+    )
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Upload runtime artifacts (incident captures, telemetry); the same content answers 200."""
+        body = s.UploadSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        file = body.validated_data.pop("file")
+        artifact, fresh = services.receive(
+            environment=self.environment,
+            agent=self.agent,
+            content_hash=file.content_hash,
+            file=file,
+            actor=self.actor,
+            **body.validated_data,
+        )
+        return Response(s.ArtifactSerializer(artifact).data, status=201 if fresh else 200)
+
+
+class ArtifactFilter(RowFilter):
+    kind = django_filters.CharFilter()
+    status = django_filters.CharFilter()
+    agent_id = django_filters.UUIDFilter()
+    deployment_id = django_filters.UUIDFilter()
+    version_id = django_filters.UUIDFilter()
+    spec_hash = django_filters.CharFilter()
+    captured_after = django_filters.IsoDateTimeFilter("captured_at", "gte")
+    captured_before = django_filters.IsoDateTimeFilter("captured_at", "lt")
+
+
+class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
+    """What the environment's agents handed in."""
+
+    queryset = Artifact.objects.select_related("deployment__config_bundle")
+    serializer_class = s.ArtifactSerializer
+    filterset_class = ArtifactFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        # What was captured may hold what operators may see and viewers may not.
+        "content": P.OPERATE_ENVIRONMENT,
+        "replay": P.OPERATE_ENVIRONMENT,
+    }
+
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def content(self, request: Request, **kwargs: Any) -> FileResponse:
+        """The bytes, as uploaded."""
+        artifact = self.get_object()
+        response = FileResponse(
+            blobs.read(artifact.content_hash),
+            as_attachment=True,
+            filename=f"{artifact.kind}-{artifact.pk}",
+            content_type="application/octet-stream",
+        )
+        response["ETag"] = f'"{artifact.content_hash}"'
+        return response
+
+    @extend_schema(request=s.ReplayRequestSerializer, responses={202: s.ReplaySerializer})
+    def replay(self, request: Request, **kwargs: Any) -> Response:
+        """Submit the artifact for deterministic replay."""
+        artifact = self.get_object()
+        body = s.ReplayRequestSerializer(data=request.data or {}, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        replay = services.request_replay(
+            artifact, environment=self.environment, actor=self.actor, **body.validated_data
+        )
+        location = request.path.rsplit("/artifacts/", 1)[0] + f"/replays/{replay.pk}"
+        return Response(s.ReplaySerializer(replay).data, status=202, headers={"Location": location})
+
+
+class ReplayFilter(RowFilter):
+    status = django_filters.CharFilter()
+    mode = django_filters.CharFilter()
+    artifact_id = django_filters.UUIDFilter()
+    version_id = django_filters.UUIDFilter()
+
+
+class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
+    """Replays and what came of them."""
+
+    queryset = Replay.objects.all()
+    serializer_class = s.ReplaySerializer
+    filterset_class = ReplayFilter
+    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}

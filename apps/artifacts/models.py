@@ -1,0 +1,80 @@
+"""What agents upload, and its replays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from apps.fleet.models import Agent
+from apps.pipelines.models import Version
+from apps.releases.models import Deployment
+from apps.tenancy.models import choices, one_of
+from apps.tenancy.state import Stateful
+from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, ReplayStatus
+
+
+class Artifact(Stateful):
+    """An immutable record that an agent produced; its bytes are stored by content hash."""
+
+    class Kind(models.TextChoices):
+        INCIDENT_BUNDLE = "incident_bundle"
+        SNAPSHOT = "snapshot"
+        TELEMETRY = "telemetry"
+        DIAGNOSTIC = "diagnostic"
+
+    machine = ARTIFACT
+    status = models.CharField(
+        max_length=10, choices=choices(ArtifactStatus), default=ArtifactStatus.RECEIVED
+    )
+    reasons: models.JSONField[Any, Any] = models.JSONField(default=list)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
+    deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="+")
+    version = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
+    spec_hash = models.CharField(max_length=71, null=True)
+    content_hash = models.CharField(max_length=71)
+    size_bytes = models.BigIntegerField()
+    captured_at = models.DateTimeField()
+    metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"
+            ),
+            one_of("status", ArtifactStatus, "artifacts_artifact_status"),
+        ]
+        indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+
+class Replay(Stateful):
+    """An artifact run again, deterministically, through a version."""
+
+    class Mode(models.TextChoices):
+        DRY_RUN = "dry_run"
+        EXECUTE = "execute"
+
+    machine = REPLAY
+    status = models.CharField(max_length=20, choices=choices(ReplayStatus), default=ReplayStatus.QUEUED)
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="replays")
+    version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="+")
+    mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
+    journal_lane = models.CharField(max_length=200, null=True)
+    last_n = models.PositiveIntegerField(null=True)
+    requested_by = models.CharField(max_length=300)
+    result: models.JSONField[Any, Any] = models.JSONField(null=True)
+    audit: models.JSONField[Any, Any] = models.JSONField(null=True)
+    warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
+    error = models.TextField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [one_of("status", ReplayStatus, "artifacts_replay_status")]
+
+    def __str__(self) -> str:
+        return f"replay {self.pk}"

@@ -1,0 +1,47 @@
+"""The credentials of machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import F, QuerySet
+
+from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.tenancy.api.authentication import CredentialAuthentication
+from apps.tenancy.models import Environment
+
+
+def _live(environment: Environment) -> bool:
+    return environment.deleted_at is None and environment.project.deleted_at is None
+
+
+class EnrollmentTokenAuthentication(CredentialAuthentication):
+    model = EnrollmentToken
+
+    def queryset(self) -> QuerySet[Any]:
+        return super().queryset().filter(uses__lt=F("max_uses")).select_related("environment__project")
+
+    def is_live(self, credential: EnrollmentToken) -> bool:
+        return _live(credential.environment)
+
+    def who(self, credential: EnrollmentToken) -> tuple[Any, str, str]:
+        return "enrollment_token", str(credential.pk), f"enrollment token {credential.prefix}…"
+
+    def belongs(self, credential: EnrollmentToken) -> dict[str, Any]:
+        return {"organization_id": credential.environment.project.organization_id}
+
+
+class AgentKeyAuthentication(CredentialAuthentication):
+    model = AgentKey
+
+    def queryset(self) -> QuerySet[Any]:
+        return super().queryset().select_related("agent__environment__project__organization")
+
+    def is_live(self, credential: AgentKey) -> bool:
+        return credential.agent.decommissioned_at is None and _live(credential.agent.environment)
+
+    def who(self, credential: AgentKey) -> tuple[Any, str, str]:
+        return "agent", str(credential.agent_id), f"agent {credential.agent.name}"
+
+    def belongs(self, credential: AgentKey) -> dict[str, Any]:
+        return {"organization_id": credential.agent.environment.project.organization_id}

@@ -1,0 +1,220 @@
+"""How agents look in the API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.fleet.heartbeats import Answer, pace
+from apps.fleet.models import Agent, EnrollmentToken
+from apps.tenancy.api.fields import ModelSerializer, Name, Strict
+from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
+
+
+class Labels(serializers.DictField):
+    """At most 64 labels; keys as in Kubernetes, values of at most 255 characters."""
+
+    child = serializers.CharField(max_length=255, allow_blank=True)
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """The labels. Raises ValidationError."""
+        labels: dict[str, str] = super().to_internal_value(data)
+        if len(labels) > 64:
+            raise serializers.ValidationError("At most 64 labels.", code="too_many")
+        for key in labels:
+            if not (1 <= len(key) <= 128 and key.isprintable() and "=" not in key and "," not in key):
+                raise serializers.ValidationError(
+                    {key[:140]: "A key has 1 to 128 printable characters without = and ,."}
+                )
+        return labels
+
+
+class BundleStateSerializer(Strict):
+    """A bundle and since when."""
+
+    deployment_id = serializers.UUIDField(allow_null=True)
+    bundle_hash = serializers.CharField()
+    since = serializers.DateTimeField(allow_null=True)
+
+
+class DesiredStateSerializer(BundleStateSerializer):
+    action = serializers.ChoiceField(["activate", "rollback"])
+
+
+class RunningStateSerializer(BundleStateSerializer):
+    spec_hash = serializers.CharField()
+
+
+class FailedStateSerializer(BundleStateSerializer):
+    detail = serializers.CharField()
+
+
+def _state(
+    deployment_id: UUID | None, bundle_hash: str | None, since: datetime | None, **more: Any
+) -> dict[str, Any] | None:
+    if bundle_hash is None:
+        return None
+    return {"deployment_id": deployment_id, "bundle_hash": bundle_hash, "since": since, **more}
+
+
+class AgentSerializer(ModelSerializer):
+    """The four deployment fields are kept apart, so that a local rollback never hides the failed attempt."""
+
+    name = Name(required=False)
+    labels = Labels(required=False)
+    status = serializers.CharField(source="heartbeat.status", read_only=True, allow_null=True)
+    agent_version = serializers.CharField(source="heartbeat.agent_version", read_only=True, allow_null=True)
+    last_seen_at = serializers.DateTimeField(
+        source="heartbeat.last_seen_at", read_only=True, allow_null=True
+    )
+    report = serializers.DictField(source="heartbeat.report", read_only=True)
+    liveness = serializers.ChoiceField(["online", "stale", "offline"], read_only=True)
+    drifted = serializers.BooleanField(read_only=True)
+    progress = serializers.CharField(source="assignment.progress", read_only=True)
+    desired = serializers.SerializerMethodField()
+    attempted = serializers.SerializerMethodField()
+    running = serializers.SerializerMethodField()
+    last_failed = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Agent
+        fields = [
+            "id", "environment_id", "name", "hostname", "labels", "status", "agent_version", "liveness", "drifted",
+            "last_seen_at", "progress", "desired", "attempted", "running", "last_failed", "report", "created_at",
+            "updated_at",
+        ]  # fmt: skip
+        read_only_fields = ["hostname"]
+
+    @extend_schema_field(DesiredStateSerializer(allow_null=True))
+    def get_desired(self, agent: Agent) -> Any:
+        """What the server wants of it."""
+        a = agent.assignment
+        return _state(a.deployment_id, a.bundle_hash, a.since, action=a.action)
+
+    @extend_schema_field(BundleStateSerializer(allow_null=True))
+    def get_attempted(self, agent: Agent) -> Any:
+        """What it tried last."""
+        a = agent.assignment
+        return _state(a.attempted_deployment_id, a.attempted_bundle_hash, a.attempted_since)
+
+    @extend_schema_field(RunningStateSerializer(allow_null=True))
+    def get_running(self, agent: Agent) -> Any:
+        """What it said it runs."""
+        h = agent.heartbeat
+        return _state(
+            h.running_deployment_id, h.running_bundle_hash, h.running_since, spec_hash=h.running_spec_hash
+        )
+
+    @extend_schema_field(FailedStateSerializer(allow_null=True))
+    def get_last_failed(self, agent: Agent) -> Any:
+        """What failed on it last, and why."""
+        a = agent.assignment
+        return _state(a.failed_deployment_id, a.failed_bundle_hash, a.failed_since, detail=a.failed_detail)
+
+
+class EnrollSerializer(Strict):
+    """The machine introduces itself."""
+
+    name = Name(required=False)
+    hostname = serializers.RegexField(r"^[A-Za-z0-9._:-]{1,253}$", required=False)
+    labels = Labels(required=False)
+    public_key = serializers.CharField(required=False, max_length=2000)
+
+
+class EnrolledSerializer(serializers.Serializer[Any]):
+    """The only answer that shows the agent's key."""
+
+    agent_id = serializers.UUIDField()
+    api_key = serializers.CharField()
+    name = serializers.CharField()
+    environment_id = serializers.UUIDField()
+    heartbeat_interval_s = serializers.IntegerField()
+    signing_keys = KeySetSerializer()
+
+
+class RotatedKeySerializer(serializers.Serializer[Any]):
+    agent_id = serializers.UUIDField()
+    token = serializers.CharField()
+
+
+class EnrollmentTokenSerializer(ModelSerializer):
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
+    max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
+    labels = Labels(required=False)
+    replace = serializers.BooleanField(required=False)
+    expires_at = serializers.DateTimeField(read_only=True)
+
+    class Meta:
+        model = EnrollmentToken
+        fields = [
+            *(f for f in CREDENTIAL_FIELDS if f != "name"),
+            "environment_id",
+            "max_uses",
+            "uses",
+            "labels",
+            "replace",
+            "expires_in_s",
+        ]
+        read_only_fields = ["prefix"]
+
+
+class ActiveSerializer(Strict):
+    deployment_id = serializers.UUIDField()
+    bundle_hash = serializers.CharField()
+    spec_hash = serializers.CharField()
+
+
+class HeartbeatSerializer(Strict):
+    """For the schema only: ``heartbeats.parse`` checks the body."""
+
+    status = serializers.ChoiceField(["starting", "healthy", "degraded", "failed", "draining"])
+    agent_version = serializers.CharField(max_length=64)
+    runtime_version = serializers.CharField(max_length=64, required=False)
+    uptime_s = serializers.FloatField(required=False, min_value=0)
+    active = ActiveSerializer(allow_null=True, required=False)
+    tuning = serializers.DictField(required=False)
+    resources = serializers.DictField(required=False)
+    pipeline = serializers.DictField(required=False)
+
+
+class OfferSerializer(serializers.Serializer[Any]):
+    deployment_id = serializers.UUIDField()
+    action = serializers.ChoiceField(["activate", "rollback"])
+    bundle_hash = serializers.CharField()
+    bundle_url = serializers.CharField()
+
+
+class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
+    server_time = serializers.DateTimeField()
+    next_heartbeat_s = serializers.FloatField()
+    desired = OfferSerializer(allow_null=True)
+    signing_key_etag = serializers.CharField()
+    commands = serializers.ListField(child=serializers.CharField())
+
+
+def bundle_url(agent_id: UUID, bundle_hash: str) -> str:
+    """Where an agent fetches its bundle: a path on the API's origin."""
+    return f"/api/v1/agents/{agent_id}/deployment/bundle?hash={bundle_hash}"
+
+
+def heartbeat_answer(agent_id: UUID, answer: Answer) -> dict[str, Any]:
+    """The answer to a beat, made by hand: this runs thousands of times a second."""
+    desired = None
+    if answer.bundle_hash is not None:
+        desired = {
+            "deployment_id": str(answer.deployment_id),
+            "action": answer.action,
+            "bundle_hash": answer.bundle_hash,
+            "bundle_url": bundle_url(agent_id, answer.bundle_hash),
+        }
+    return {
+        "server_time": answer.server_time.isoformat().replace("+00:00", "Z"),
+        "next_heartbeat_s": pace.next_beat_s(answer.interval_s),
+        "desired": desired,
+        "signing_key_etag": answer.signing_key_etag,
+        "commands": [],
+    }

@@ -1,0 +1,19 @@
+"""Below …/environments/{env_id}, and the agents' own routes below /api/v1."""
+
+from django.urls import path
+
+from apps.fleet.api import views as v
+from byteor_cloud.api.routing import route
+
+environment = [
+    route("enrollment-tokens", v.EnrollmentTokenViewSet, get="list", post="create"),
+    route("enrollment-tokens/<uuid:id>", v.EnrollmentTokenViewSet, delete="destroy"),
+    route("agents", v.AgentViewSet, get="list", post="create"),
+    route("agents/<uuid:id>", v.AgentViewSet, get="retrieve", patch="update", delete="destroy"),
+    route("agents/<uuid:id>/rotate-key", v.AgentViewSet, post="rotate_key"),
+]
+agent = [
+    route("agents/<uuid:id>", v.OwnAgentViewSet, get="retrieve"),
+    path("agents/<uuid:id>/heartbeat", v.HeartbeatView.as_view()),
+    route("agents/<uuid:id>/signing-key", v.SigningKeyViewSet, get="retrieve"),
+]

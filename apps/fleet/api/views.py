@@ -1,0 +1,225 @@
+"""Agents: enrollment, the fleet's list, the agents' own routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from uuid import UUID
+
+import django_filters
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.fleet import heartbeats, services
+from apps.fleet.api import serializers as s
+from apps.fleet.api.base import AgentSelfViewSet
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken
+from apps.tenancy.api import limits
+from apps.tenancy.api.authentication import bearer
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.filters import LabelFilter, NamedFilter, RowFilter
+from apps.tenancy.api.mixins import (
+    Created,
+    CreateMixin,
+    DestroyMixin,
+    ListModelMixin,
+    RetrieveMixin,
+    UpdateMixin,
+)
+from apps.tenancy.api.serializers import KeySetSerializer
+from apps.tenancy.credentials import Family, digest, family_of
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import signing_keys
+from byteor_cloud.api import problems
+from byteor_cloud.api.parsers import StrictJSONParser
+from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated, UnsupportedMediaType
+
+
+class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
+    """The environment's enrollment tokens."""
+
+    queryset = EnrollmentToken.objects.all()
+    serializer_class = s.EnrollmentTokenSerializer
+    filterset_class = RowFilter
+    permissions = {
+        "list": P.MANAGE_ENVIRONMENT,
+        "create": P.MANAGE_ENVIRONMENT,
+        "destroy": P.MANAGE_ENVIRONMENT,
+    }
+    secret_actions = frozenset({"create"})
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        token, secret = services.create_enrollment_token(
+            environment=self.environment, actor=self.actor, **data
+        )
+        return Created(token, {"token": secret})
+
+    def perform_destroy(self, row: EnrollmentToken) -> None:
+        services.revoke(row, action="enrollment_token.revoke", actor=self.actor, scope=self.environment)
+
+
+class AgentFilter(NamedFilter):
+    status = django_filters.CharFilter("heartbeat__status")
+    liveness = django_filters.ChoiceFilter(choices=[(v, v) for v in ("online", "stale", "offline")])
+    drifted = django_filters.BooleanFilter()
+    label = LabelFilter("labels")
+    hostname = django_filters.CharFilter(lookup_expr="icontains")
+
+
+class AgentViewSet(
+    ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet
+):
+    """The environment's fleet; POST enrolls, with an enrollment token instead of a role."""
+
+    queryset = Agent.objects.enrolled()
+    serializer_class = s.AgentSerializer
+    filterset_class = AgentFilter
+    credentials = {"create": (Family.ENROLLMENT,)}
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": SIGNED_IN,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "update": P.OPERATE_ENVIRONMENT,
+        "destroy": P.OPERATE_ENVIRONMENT,
+        "rotate_key": P.OPERATE_ENVIRONMENT,
+    }
+    secret_actions = frozenset({"create", "rotate_key"})
+
+    def resolve_scope(self) -> None:
+        token = self.principal.credential
+        if not isinstance(token, EnrollmentToken):
+            return super().resolve_scope()
+        environment = token.environment
+        path = (environment.pk, environment.project_id, environment.project.organization_id)
+        if path != (self.kwargs["env_id"], self.kwargs["project_id"], self.kwargs["org_id"]):
+            raise NotFound("There is nothing here.")
+        self.environment = environment
+        return None
+
+    def rate_key(self) -> str | None:
+        return f"enroll:{self.environment.pk}" if self.action == "create" else None
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+
+    @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
+    def create(self, request: Request, **kwargs: Any) -> Response:
+        """Enroll an agent: spends one use of the token."""
+        body = s.EnrollSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        token = self.principal.credential
+        assert isinstance(token, EnrollmentToken)  # noqa: S101  the family was checked
+        agent, key = services.enroll(
+            token=token, environment=self.environment, actor=self.actor, **body.validated_data
+        )
+        answer = {
+            "agent_id": agent.pk,
+            "api_key": key,
+            "name": agent.name,
+            "environment_id": self.environment.pk,
+            "heartbeat_interval_s": self.environment.effective_settings["heartbeat_interval_s"],
+            "signing_keys": signing_keys.key_set(self.principal.organization_id).document(),
+        }
+        return Response(answer, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
+
+    def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
+        services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
+        return self.get_object()  # type: ignore[no-any-return]  # with liveness and drift again
+
+    def perform_destroy(self, row: Agent) -> None:
+        services.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
+
+    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    def rotate_key(self, request: Request, **kwargs: Any) -> Response:
+        """A new agent key; the old one ends at once."""
+        agent = self.get_object()
+        return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
+
+
+class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
+    """The agent's own record."""
+
+    queryset = Agent.objects.enrolled()
+    serializer_class = s.AgentSerializer
+    permissions = {"retrieve": SIGNED_IN}
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+
+
+class SigningKeyViewSet(AgentSelfViewSet):
+    """The key set that deploy bundles are verified with."""
+
+    queryset = Agent.objects.none()
+    serializer_class = KeySetSerializer
+    permissions = {"retrieve": SIGNED_IN}
+    agent_scope = "agent:signing_key"
+
+    @extend_schema(responses=KeySetSerializer)
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+        """The organization's published signing keys."""
+        organization = self.environment.project.organization
+        response = Response(signing_keys.key_set(organization.pk).document())
+        response["ETag"] = f'"{organization.key_set_etag}"'
+        response["Cache-Control"] = "private, max-age=60"
+        if request.headers.get("If-None-Match") == response["ETag"]:
+            response.status_code, response.data = 304, None
+        return response
+
+
+class HeartbeatView(APIView):
+    """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
+
+    credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
+    permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
+
+    @classmethod
+    def families(cls, action: str) -> tuple[Family, ...]:
+        """For the schema and the law tests, as ``ApiViewSet.families``."""
+        return cls.credentials[action]
+
+    @extend_schema(request=s.HeartbeatSerializer, responses={200: s.HeartbeatAnswerSerializer})
+    def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        """Send a heartbeat with status and resource usage; answered 200, it is stored."""
+        text = bearer(request)
+        family = family_of(text) if text else None
+        if text is None or family is None:
+            raise Unauthenticated("This needs an agent key.")
+        if family is not Family.AGENT:
+            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
+        if request.content_type != "application/json":
+            raise UnsupportedMediaType("Send application/json.")
+        headers = limits.count(f"agent:{id}", limits.PER_MINUTE[Family.AGENT], shared=False)
+        body = StrictJSONParser().parse(request, parser_context={"request": request})  # type: ignore[arg-type]
+        beat = heartbeats.parse(body)
+        answer = heartbeats.store(digest=digest(text), agent_id=id, beat=beat)
+        if answer is None:
+            raise self._refusal(text)
+        response = HttpResponse(
+            json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json", headers=headers
+        )
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @staticmethod
+    def _refusal(text: str) -> Exception:
+        """Why no row was written: the key is not usable, or it is another agent's."""
+        if AgentKey.objects.usable().filter(digest=digest(text), agent__decommissioned_at=None).exists():
+            return NotFound("There is nothing here.")
+        return Unauthenticated("The credential is unknown, expired or revoked.")
+
+    @csrf_exempt
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """Without DRF's request, negotiation and rendering."""
+        if request.method != "POST":
+            return super().dispatch(request, *args, **kwargs)
+        try:
+            return self.post(request, **kwargs)
+        except Exception as error:  # noqa: BLE001,RUF100  the one place that turns any error into a problem
+            return problems.respond(request, problems.as_domain_error(error))

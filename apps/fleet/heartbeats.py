@@ -1,0 +1,162 @@
+"""The hot path: one beat is one statement that finds the agent by its key, stores the beat and reads the answer."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from psycopg.types.json import Jsonb
+
+from apps.fleet.models import Heartbeat
+from byteor_cloud.errors import FieldError, InvalidInput
+
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_STATUSES = frozenset(Heartbeat.Status.values)
+_OBJECTS = ("tuning", "resources", "pipeline")
+_FIELDS = frozenset({"status", "agent_version", "runtime_version", "uptime_s", "active", *_OBJECTS})
+_MAX_VERSION = 64
+
+_SQL = """
+WITH caller AS (
+    SELECT k.agent_id, e.settings->>'heartbeat_interval_s' AS interval_s, o.key_set_etag
+    FROM fleet_agentkey k
+    JOIN fleet_agent a ON a.id = k.agent_id
+    JOIN tenancy_environment e ON e.id = a.environment_id
+    JOIN tenancy_project p ON p.id = e.project_id
+    JOIN tenancy_organization o ON o.id = p.organization_id
+    WHERE k.digest = %(digest)s AND k.agent_id = %(agent_id)s AND 'agent:heartbeat' = ANY(k.scopes)
+      AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+      AND a.decommissioned_at IS NULL AND e.deleted_at IS NULL AND p.deleted_at IS NULL
+)
+UPDATE fleet_heartbeat h
+SET last_seen_at = now(), status = %(status)s, agent_version = %(agent_version)s, report = %(report)s,
+    running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM %(bundle_hash)s THEN now()
+                         ELSE h.running_since END,
+    running_deployment_id = %(deployment_id)s, running_bundle_hash = %(bundle_hash)s,
+    running_spec_hash = %(spec_hash)s
+FROM caller JOIN fleet_assignment s ON s.agent_id = caller.agent_id
+WHERE h.agent_id = caller.agent_id
+RETURNING h.last_seen_at, caller.interval_s, caller.key_set_etag, s.deployment_id, s.action, s.bundle_hash
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A checked heartbeat body."""
+
+    status: str
+    agent_version: str
+    deployment_id: UUID | None
+    bundle_hash: str | None
+    spec_hash: str | None
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the statement read while it stored the beat."""
+
+    server_time: datetime
+    interval_s: int
+    signing_key_etag: str
+    deployment_id: UUID | None
+    action: str | None
+    bundle_hash: str | None
+
+
+def parse(body: Any) -> Beat:
+    """Check a heartbeat's body by hand, since this runs thousands of times a second. Raises InvalidInput."""
+    if not isinstance(body, dict):
+        raise InvalidInput.at("", "Must be an object.")
+    errors: list[FieldError] = []
+
+    def wrong(pointer: str, detail: str, code: str = "invalid") -> None:
+        errors.append(FieldError(pointer, code, detail))
+
+    for key in body.keys() - _FIELDS:
+        wrong(f"/{key}", "Unknown field.", "unknown_field")
+    status, version = body.get("status"), body.get("agent_version")
+    if not isinstance(status, str) or status not in _STATUSES:
+        wrong("/status", f"Must be one of {', '.join(sorted(_STATUSES))}.", "invalid_choice")
+    if not isinstance(version, str) or not 1 <= len(version) <= _MAX_VERSION:
+        wrong("/agent_version", f"Must be a string of 1 to {_MAX_VERSION} characters.")
+    runtime = body.get("runtime_version")
+    if runtime is not None and not (isinstance(runtime, str) and len(runtime) <= _MAX_VERSION):
+        wrong("/runtime_version", f"Must be a string of at most {_MAX_VERSION} characters.")
+    uptime = body.get("uptime_s")
+    if uptime is not None and not (type(uptime) in {int, float} and uptime >= 0):
+        wrong("/uptime_s", "Must be a number of seconds.")
+    for name in _OBJECTS:
+        if body.get(name) is not None and not isinstance(body[name], dict):
+            wrong(f"/{name}", "Must be an object.")
+    deployment_id = bundle_hash = spec_hash = None
+    active = body.get("active")
+    if isinstance(active, dict):
+        for key in active.keys() - {"deployment_id", "bundle_hash", "spec_hash"}:
+            wrong(f"/active/{key}", "Unknown field.", "unknown_field")
+        bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
+        for name, value in (("bundle_hash", bundle_hash), ("spec_hash", spec_hash)):
+            if not isinstance(value, str) or not _HASH.fullmatch(value):
+                wrong(f"/active/{name}", "Must be sha256:<64 lowercase hex>.")
+        try:
+            deployment_id = UUID(active["deployment_id"])
+        except (KeyError, ValueError, AttributeError, TypeError):
+            wrong("/active/deployment_id", "Must be an id.")
+    elif active is not None:
+        wrong("/active", "Must be an object or null.")
+    if errors:
+        raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
+    report = {name: body[name] for name in ("runtime_version", "uptime_s", *_OBJECTS) if body.get(name) is not None}
+    return Beat(status, version, deployment_id, bundle_hash, spec_hash, report)  # type: ignore[arg-type]  # checked above
+
+
+def store(*, digest: str, agent_id: UUID, beat: Beat) -> Answer | None:
+    """Store the beat; it is durable when this returns. None when the key is not this agent's or not usable."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _SQL,
+            {
+                "digest": digest,
+                "agent_id": agent_id,
+                "status": beat.status,
+                "agent_version": beat.agent_version,
+                "report": Jsonb(beat.report),
+                "deployment_id": beat.deployment_id,
+                "bundle_hash": beat.bundle_hash,
+                "spec_hash": beat.spec_hash,
+            },
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    return Answer(row[0], int(row[1] or 30), *row[2:])
+
+
+class Pace:
+    """Spreads a fleet's beats: the interval ±10 %, stretched while this process is asked for more than it can take."""
+
+    COMFORTABLE_PER_S = 500.0
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._count = 0
+        self._rate = 0.0
+
+    def next_beat_s(self, interval_s: int) -> float:
+        """Seconds until the agent should beat again."""
+        second = int(time.monotonic())
+        if second != self._second:
+            self._rate = 0.7 * self._rate + 0.3 * self._count / max(1, second - self._second)
+            self._second, self._count = second, 0
+        self._count += 1
+        stretch = max(1.0, self._rate / self.COMFORTABLE_PER_S)
+        return round(interval_s * stretch * random.uniform(0.9, 1.1), 1)  # noqa: S311  spread, not secrecy
+
+
+pace = Pace()

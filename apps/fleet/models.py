@@ -1,0 +1,152 @@
+"""Agents, their credentials, their heartbeats, and what each of them is to run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Self
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db import models
+from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned
+
+AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
+STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a beat
+
+
+class EnrollmentToken(Credential):
+    """Turns a machine into an agent of one environment, ``max_uses`` times."""
+
+    family = Family.ENROLLMENT
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+    max_uses = models.PositiveIntegerField(default=1)
+    uses = models.PositiveIntegerField(default=0, editable=False)
+    labels = models.JSONField(default=dict)
+    replace = models.BooleanField(default=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="fleet_enrollmenttoken_uses")
+        ]
+
+
+class AgentQuerySet(models.QuerySet[Any]):
+    def enrolled(self) -> Self:
+        """Without the decommissioned."""
+        return self.filter(decommissioned_at=None)
+
+    def with_state(self, interval_s: int) -> Self:
+        """With heartbeat and assignment, and ``liveness`` and ``drifted`` derived from them.
+
+        An enrollment counts as a sign of life, as a beat does.
+        """
+        now = timezone.now()
+        seen = Coalesce("heartbeat__last_seen_at", "created_at")
+        return (
+            self.select_related("heartbeat", "assignment")
+            .alias(seen=seen)
+            .annotate(
+                liveness=Case(
+                    When(seen__gte=now - timedelta(seconds=STALE_AFTER * interval_s), then=Value("online")),
+                    When(seen__gte=now - timedelta(seconds=OFFLINE_AFTER * interval_s), then=Value("stale")),
+                    default=Value("offline"),
+                ),
+                drifted=Case(
+                    When(assignment__bundle_hash=None, then=Value(False)),
+                    When(heartbeat__running_bundle_hash=F("assignment__bundle_hash"), then=Value(False)),
+                    default=Value(True),
+                ),
+            )
+        )
+
+
+class Agent(EnvironmentOwned, Revisioned):
+    """A machine that runs pipelines."""
+
+    name = models.CharField(max_length=200)
+    hostname = models.CharField(max_length=253, blank=True)
+    labels = models.JSONField(default=dict)
+    public_key = models.TextField(blank=True)
+    decommissioned_at = models.DateTimeField(null=True, editable=False)
+
+    objects = AgentQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment", "name"],
+                condition=Q(decommissioned_at=None),
+                name="fleet_agent_unique_name",
+            )
+        ]
+        indexes = [GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="fleet_agent_labels")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AgentKey(Credential):
+    """An agent's long-lived credential."""
+
+    family = Family.AGENT
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="keys")
+    scopes = ArrayField(models.CharField(max_length=40), default=list)
+
+
+class Heartbeat(models.Model):
+    """An agent's last beat. A small table of its own: it is written day and night, the agent's row hardly ever."""
+
+    class Status(models.TextChoices):
+        STARTING = "starting"
+        HEALTHY = "healthy"
+        DEGRADED = "degraded"
+        FAILED = "failed"
+        DRAINING = "draining"
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
+    last_seen_at = models.DateTimeField(null=True)
+    status = models.CharField(max_length=10, null=True)
+    agent_version = models.CharField(max_length=64, null=True)
+    report = models.JSONField(default=dict)  # runtime_version, uptime_s, tuning, resources, pipeline as sent
+    running_deployment_id = models.UUIDField(null=True)
+    running_bundle_hash = models.CharField(max_length=71, null=True)
+    running_spec_hash = models.CharField(max_length=71, null=True)
+    running_since = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.status}"
+
+
+class Assignment(models.Model):
+    """What the control plane wants of an agent, and how that went.
+
+    Plain ids, since deployments live in the app above: ``deployment_id`` made the offer, ``bundle_deployment_id``
+    built the bundle (another one in a rollback).
+    """
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
+    deployment_id = models.UUIDField(null=True)
+    bundle_deployment_id = models.UUIDField(null=True)
+    action = models.CharField(max_length=10, null=True)
+    bundle_hash = models.CharField(max_length=71, null=True)
+    bundle_size = models.BigIntegerField(null=True)
+    since = models.DateTimeField(null=True)
+    progress = models.CharField(max_length=12, default="pending")
+    attempted_deployment_id = models.UUIDField(null=True)
+    attempted_bundle_hash = models.CharField(max_length=71, null=True)
+    attempted_since = models.DateTimeField(null=True)
+    failed_deployment_id = models.UUIDField(null=True)
+    failed_bundle_hash = models.CharField(max_length=71, null=True)
+    failed_since = models.DateTimeField(null=True)
+    failed_detail = models.TextField(blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.action} {self.bundle_hash}"

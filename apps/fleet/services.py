@@ -1,0 +1,216 @@
+"""Enrollment, agents and their keys, assignments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.credentials import Family, generate
+from apps.tenancy.models import Environment
+from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.services.tokens import record_credential, revoke
+from apps.tenancy.state import lock
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.errors import Conflict, Unauthenticated
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import enqueue
+
+TOKEN_LIFETIME_S = 3600
+
+
+@transaction.atomic
+def create_enrollment_token(
+    *,
+    environment: Environment,
+    expires_in_s: int = TOKEN_LIFETIME_S,
+    max_uses: int = 1,
+    labels: Mapping[str, str] | None = None,
+    replace: bool = False,
+    actor: Actor,
+) -> tuple[EnrollmentToken, str]:
+    """A token bound to the environment, and its secret."""
+    secret = generate(Family.ENROLLMENT)
+    token = EnrollmentToken.objects.create(
+        environment=environment,
+        digest=secret.digest,
+        prefix=secret.prefix,
+        expires_at=timezone.now() + timedelta(seconds=expires_in_s),
+        max_uses=max_uses,
+        labels=dict(labels or {}),
+        replace=replace,
+    )
+    record_credential(
+        "enrollment_token.create", token, actor=actor, scope=environment, changes={"max_uses": [None, max_uses]}
+    )
+    return token, secret.text
+
+
+def _free_name(environment: Environment, wanted: str) -> str:
+    """A name made of the host name that no agent has; unlikely races end in the constraint's 409."""
+    if not Agent.objects.enrolled().filter(environment=environment, name=wanted).exists():
+        return wanted
+    return f"{wanted[:180]}-{str(uuid7())[-8:]}"
+
+
+@transaction.atomic
+def enroll(
+    *,
+    token: EnrollmentToken,
+    environment: Environment,
+    name: str | None = None,
+    hostname: str = "",
+    labels: Mapping[str, str] | None = None,
+    public_key: str = "",
+    actor: Actor,
+) -> tuple[Agent, str]:
+    """Spend one use of the token: one agent, one key. Raises Unauthenticated when the token is spent meanwhile."""
+    locked = lock(token)
+    if locked.uses >= locked.max_uses or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
+        raise Unauthenticated("The credential is unknown, expired or revoked.")
+    chosen = name or _free_name(environment, hostname or "agent")
+    if locked.replace:
+        for old in Agent.objects.enrolled().select_for_update().filter(environment=environment, name=chosen):
+            _decommission(old, environment=environment, actor=actor, action="agent.supersede")
+    agent = Agent.objects.create(
+        environment=environment,
+        name=chosen,
+        hostname=hostname,
+        labels={**(labels or {}), **locked.labels},
+        public_key=public_key,
+    )
+    Heartbeat.objects.create(agent=agent)
+    Assignment.objects.create(agent=agent)
+    key = _create_key(agent, environment=environment, actor=actor)
+    locked.uses += 1
+    locked.last_used_at = timezone.now()
+    locked.save(update_fields=["uses", "last_used_at"])
+    audit.record(
+        "agent.enroll",
+        actor=actor,
+        scope=environment,
+        resource=("agent", agent.pk),
+        changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
+    )
+    # A late joiner is offered what runs here; who decides that lives in the app above.
+    enqueue("releases.welcome", agent_id=str(agent.pk))
+    return agent, key
+
+
+def _create_key(agent: Agent, *, environment: Environment, actor: Actor) -> str:
+    secret = generate(Family.AGENT)
+    key = AgentKey.objects.create(
+        agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=AGENT_SCOPES
+    )
+    record_credential("agent_key.create", key, actor=actor, scope=environment)
+    return secret.text
+
+
+def _revoke_keys(agent: Agent, *, environment: Environment, actor: Actor) -> None:
+    for key in agent.keys.filter(revoked_at=None):
+        revoke(key, action="agent_key.revoke", actor=actor, scope=environment)
+
+
+@transaction.atomic
+def rotate_key(agent: Agent, *, actor: Actor) -> str:
+    """A new key; the old ones end at once."""
+    locked = lock(agent)
+    _refuse_decommissioned(locked)
+    _revoke_keys(locked, environment=agent.environment, actor=actor)
+    return _create_key(locked, environment=agent.environment, actor=actor)
+
+
+def _refuse_decommissioned(agent: Agent) -> None:
+    if agent.decommissioned_at is not None:
+        raise Conflict("This agent is decommissioned.", code="decommissioned")
+
+
+@transaction.atomic
+def update_agent(
+    agent: Agent, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+) -> Agent:
+    """Rename or relabel; labels are replaced as a whole."""
+    changed = edit(
+        agent,
+        values,
+        kind="agent",
+        scope=agent.environment,
+        actor=actor,
+        expected_revision=expected_revision,
+    )
+    enqueue("releases.welcome", agent_id=str(agent.pk))
+    return changed
+
+
+@transaction.atomic
+def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
+    """The agent leaves the fleet; its key ends at once."""
+    locked = lock_revision(agent, expected_revision)
+    _refuse_decommissioned(locked)
+    _decommission(locked, environment=agent.environment, actor=actor, action="agent.decommission")
+
+
+def _decommission(agent: Agent, *, environment: Environment, actor: Actor, action: str) -> None:
+    _revoke_keys(agent, environment=environment, actor=actor)
+    agent.decommissioned_at = timezone.now()
+    agent.save(update_fields=["decommissioned_at"])
+    audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
+    # A rollout that waits for this agent need not wait any longer.
+    enqueue("releases.agent_left", agent_id=str(agent.pk))
+
+
+def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
+    """The enrolled agents that a deployment's target names, in a stable order."""
+    agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
+    if "agents" in target:
+        return agents.filter(pk__in=target["agents"])
+    if "selector" in target:
+        return agents.filter(labels__contains=target["selector"])
+    return agents
+
+
+def offer(
+    agent_ids: Iterable[UUID],
+    *,
+    deployment_id: UUID,
+    bundle_deployment_id: UUID,
+    action: str,
+    bundle_hash: str,
+    bundle_size: int,
+) -> None:
+    """Set what these agents should run; visible with the commit of the caller's transaction."""
+    Assignment.objects.filter(agent_id__in=list(agent_ids)).update(
+        deployment_id=deployment_id,
+        bundle_deployment_id=bundle_deployment_id,
+        action=action,
+        bundle_hash=bundle_hash,
+        bundle_size=bundle_size,
+        since=timezone.now(),
+        progress=AgentProgress.OFFERED,
+    )
+
+
+def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: str = "") -> None:
+    """Write an accepted report down; the caller holds the row's lock and has checked the order."""
+    now = timezone.now()
+    assignment.progress = progress
+    fields = ["progress"]
+    if assignment.attempted_bundle_hash != assignment.bundle_hash or assignment.attempted_deployment_id != assignment.deployment_id:
+        assignment.attempted_deployment_id = assignment.deployment_id
+        assignment.attempted_bundle_hash = assignment.bundle_hash
+        assignment.attempted_since = now
+        fields += ["attempted_deployment_id", "attempted_bundle_hash", "attempted_since"]
+    if progress is AgentProgress.FAILED:
+        assignment.failed_deployment_id = assignment.deployment_id
+        assignment.failed_bundle_hash = assignment.bundle_hash
+        assignment.failed_since = now
+        assignment.failed_detail = detail
+        fields += ["failed_deployment_id", "failed_bundle_hash", "failed_since", "failed_detail"]
+    assignment.save(update_fields=fields)

@@ -1,0 +1,86 @@
+"""How drafts and versions look in the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.pipelines.models import Draft, Version
+from apps.tenancy.api.fields import JSONObject, ModelSerializer, Name, Strict
+
+
+class DiagnosticSerializer(serializers.Serializer[Any]):
+    """What the compiler says of a place in the plan."""
+
+    severity = serializers.ChoiceField(["error", "warning", "info"])
+    code = serializers.CharField()
+    pointer = serializers.CharField(allow_blank=True)
+    message = serializers.CharField()
+    hint = serializers.CharField(allow_blank=True, allow_null=True)
+
+
+@extend_schema_field({"$ref": "#/components/schemas/Plan"})
+class Plan(JSONObject):
+    """A plan: any JSON object may be saved; the diagnostics say what is wrong with it."""
+
+
+class DraftSerializer(ModelSerializer):
+    name = Name()
+    plan = Plan()
+    diagnostics = DiagnosticSerializer(many=True, read_only=True)
+    spec_hash = serializers.CharField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Draft
+        fields = [
+            "id", "environment_id", "name", "plan", "revision", "diagnostics", "spec_hash", "created_at",
+            "created_by", "updated_at", "updated_by",
+        ]  # fmt: skip
+        read_only_fields = ["created_by", "updated_by"]
+
+
+class PreviewRequestSerializer(Strict):
+    """A plan to preview instead of the saved one."""
+
+    plan = Plan(required=False)
+
+
+class GraphSerializer(serializers.Serializer[Any]):
+    nodes = serializers.ListField(child=serializers.DictField())
+    edges = serializers.ListField(child=serializers.DictField())
+
+
+class PreviewSerializer(serializers.Serializer[Any]):
+    """The compiler's whole answer; nothing of it was persisted."""
+
+    ok = serializers.BooleanField()
+    target = serializers.ChoiceField(["single_ring", "lane_graph"], allow_null=True)
+    spec_kv = serializers.CharField(allow_null=True)
+    spec_hash = serializers.CharField(allow_null=True)
+    spec = serializers.DictField(allow_null=True)
+    diagnostics = DiagnosticSerializer(many=True)
+    graph = GraphSerializer(allow_null=True)
+    dot = serializers.CharField(allow_null=True)
+
+
+class PromoteSerializer(Strict):
+    expected_revision = serializers.IntegerField(required=False, min_value=1)
+
+
+class VersionSerializer(ModelSerializer):
+    plan = serializers.DictField()
+    spec = serializers.DictField()
+    origin = serializers.UUIDField(source="origin_id", allow_null=True)
+
+    class Meta:
+        model = Version
+        fields = [
+            "id", "environment_id", "name", "number", "draft_id", "draft_revision", "plan", "spec", "spec_kv",
+            "spec_hash", "compiler_version", "created_by", "created_at", "origin",
+        ]  # fmt: skip
+
+
+class CopyVersionSerializer(Strict):
+    from_version_id = serializers.UUIDField()

@@ -1,0 +1,135 @@
+"""Drafts and versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import Model, QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.pipelines import services
+from apps.pipelines.api import serializers as s
+from apps.pipelines.models import Draft, Version
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.api.filters import NamedFilter
+from apps.tenancy.api.mixins import (
+    Created,
+    CreateMixin,
+    DestroyMixin,
+    ListModelMixin,
+    RetrieveMixin,
+    UpdateMixin,
+)
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.errors import InvalidInput
+
+TARGETS = ["single_ring", "lane_graph"]
+
+
+class DraftViewSet(
+    ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet
+):
+    """The environment's drafts."""
+
+    queryset = Draft.objects.all()
+    serializer_class = s.DraftSerializer
+    filterset_class = NamedFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": P.OPERATE_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "update": P.OPERATE_ENVIRONMENT,
+        "destroy": P.OPERATE_ENVIRONMENT,
+        "preview": P.OPERATE_ENVIRONMENT,
+        "version": P.OPERATE_ENVIRONMENT,
+    }
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.select_related("environment__project__organization")
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        return services.create_draft(environment=self.environment, actor=self.actor, **data)
+
+    def perform_update(self, row: Draft, data: dict[str, Any]) -> Model:
+        return services.update_draft(row, data, actor=self.actor, expected_revision=self.expected_revision)
+
+    def perform_destroy(self, row: Draft) -> None:
+        services.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
+
+    @extend_schema(
+        request=s.PreviewRequestSerializer,
+        responses=s.PreviewSerializer,
+        parameters=[OpenApiParameter("target", str, enum=TARGETS)],
+    )
+    def preview(self, request: Request, **kwargs: Any) -> Response:
+        """Compile without persisting a version; a plan that does not compile is an answer, not an error."""
+        draft = self.get_object()
+        body = s.PreviewRequestSerializer(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        target = request.query_params.get("target")
+        if target is not None and target not in TARGETS:
+            raise InvalidInput.at("target", f"target must be one of {', '.join(TARGETS)}.")
+        compilation = services.compile_for_preview(body.validated_data.get("plan", draft.plan), target=target)
+        return Response(compilation.to_json())
+
+    @extend_schema(
+        request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer}
+    )
+    def version(self, request: Request, **kwargs: Any) -> Response:
+        """Promote the saved draft to an immutable version; unchanged, it answers with the version there is."""
+        draft = self.get_object()
+        body = s.PromoteSerializer(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        expected = body.validated_data.get("expected_revision", self.expected_revision)
+        version, fresh = services.promote(draft, expected_revision=expected, actor=self.actor)
+        response = Response(s.VersionSerializer(version).data, status=201 if fresh else 200)
+        response["Location"] = request.path.rsplit("/drafts/", 1)[0] + f"/versions/{version.pk}"
+        return response
+
+
+class VersionFilter(NamedFilter):
+    spec_hash = django_filters.CharFilter()
+    draft_id = django_filters.UUIDFilter()
+
+
+class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """The environment's versions; POST brings one from another environment of the project."""
+
+    queryset = Version.objects.all()
+    serializer_class = s.VersionSerializer
+    filterset_class = VersionFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": P.OPERATE_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "spec_kv": P.VIEW_ENVIRONMENT,
+    }
+
+    @extend_schema(
+        request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer}
+    )
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The same compiled version in this environment."""
+        return super().create(request, *args, **kwargs)
+
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
+        body = s.CopyVersionSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return dict(body.validated_data)
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        version, fresh = services.copy_version(environment=self.environment, actor=self.actor, **data)
+        return Created(version, fresh=fresh)
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    def spec_kv(self, request: Request, **kwargs: Any) -> HttpResponse:
+        """The canonical spec, as hashed."""
+        version = self.get_object()
+        response = HttpResponse(version.spec_kv, content_type="text/plain; charset=us-ascii")
+        response["ETag"] = f'"{version.spec_hash}"'
+        return response

@@ -1,0 +1,162 @@
+"""Drafts saved, promoted to versions, versions carried to other environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+
+from apps.pipelines.models import Draft, Version
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.state import lock
+from byteor_cloud.engine.compiler import (
+    COMPILER_VERSION,
+    Compilation,
+    Ops,
+    compile_plan,
+    spec_to_json,
+)
+from byteor_cloud.errors import FieldError, NotFound, Unprocessable
+
+
+@cache
+def installed_ops() -> Ops:
+    """The ops of this installation; packages are looked for once a process."""
+    return Ops.installed()
+
+
+def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
+    """Compile without persisting anything; bad plans have diagnostics, they raise nothing."""
+    return compile_plan(plan, target=target, ops=installed_ops())
+
+
+def _compiled_fields(plan: object) -> dict[str, Any]:
+    compilation = compile_for_preview(plan)
+    return {
+        "plan": plan,
+        "diagnostics": [d.to_json() for d in compilation.diagnostics],
+        "spec_hash": compilation.spec_hash,
+    }
+
+
+@transaction.atomic
+def create_draft(*, environment: Environment, name: str, plan: object, actor: Actor) -> Draft:
+    """A new draft; its diagnostics say why it does not compile, if it does not."""
+    draft = Draft.objects.create(
+        environment=environment,
+        name=name,
+        created_by=actor.display,
+        updated_by=actor.display,
+        **_compiled_fields(plan),
+    )
+    audit.record(
+        "draft.create",
+        actor=actor,
+        scope=environment,
+        resource=("draft", draft.pk),
+        changes={"name": [None, name], "spec_hash": [None, draft.spec_hash]},
+    )
+    return draft
+
+
+@transaction.atomic
+def update_draft(
+    draft: Draft, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+) -> Draft:
+    """Change name or plan; the audit event has the plan's spec hash, not the plan."""
+    locked = lock_revision(draft, expected_revision)
+    changed = {**values, **(_compiled_fields(values["plan"]) if "plan" in values else {})}
+    if any(getattr(locked, field) != value for field, value in changed.items()):
+        changed["updated_by"] = actor.display
+    return edit(
+        locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"}
+    )
+
+
+@transaction.atomic
+def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
+    """Gone; versions made of it stay."""
+    locked = lock_revision(draft, expected_revision)
+    audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
+    locked.delete()
+
+
+@transaction.atomic
+def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor) -> tuple[Version, bool]:
+    """The version of the saved plan, and whether it is new. Raises Unprocessable with the compiler's errors."""
+    lock(draft.environment)
+    locked = lock_revision(draft, expected_revision)
+    compilation = compile_for_preview(locked.plan)
+    if compilation.spec is None or compilation.spec_kv is None or compilation.spec_hash is None:
+        raise Unprocessable(
+            "The plan does not compile.",
+            code="plan_invalid",
+            errors=[
+                FieldError(f"/plan{d.pointer}", d.code, d.message)
+                for d in compilation.diagnostics
+                if d.severity == "error"
+            ],
+        )
+    last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
+    if last is not None and last.plan == locked.plan and last.compiler_version == COMPILER_VERSION:
+        return last, False
+    version = _add_version(
+        draft.environment,
+        actor=actor,
+        name=compilation.spec.name,
+        draft_id=locked.pk,
+        draft_revision=locked.revision,
+        plan=locked.plan,
+        spec=spec_to_json(compilation.spec),
+        spec_kv=compilation.spec_kv,
+        spec_hash=compilation.spec_hash,
+        compiler_version=COMPILER_VERSION,
+    )
+    return version, True
+
+
+def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
+    """Number and store a version; the caller holds the environment's lock, so numbers have no gap."""
+    taken = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
+    version = Version.objects.create(
+        environment=environment, name=name, number=(taken or 0) + 1, created_by=actor.display, **fields
+    )
+    audit.record(
+        "version.create",
+        actor=actor,
+        scope=environment,
+        resource=("version", version.pk),
+        changes={"version": [None, str(version)], "spec_hash": [None, version.spec_hash]},
+    )
+    return version
+
+
+@transaction.atomic
+def copy_version(*, environment: Environment, from_version_id: object, actor: Actor) -> tuple[Version, bool]:
+    """The same compiled version here, from another environment of the project; and whether it is new."""
+    lock(environment)
+    source = Version.objects.filter(
+        pk=from_version_id, environment__project=environment.project, environment__deleted_at=None
+    ).first()
+    if source is None:
+        raise NotFound("There is no such version in this project.")
+    last = Version.objects.filter(environment=environment, name=source.name).order_by("-number").first()
+    if last is not None and last.origin_id == source.pk:
+        return last, False
+    copied = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_id", "draft_revision")
+    version = _add_version(
+        environment,
+        actor=actor,
+        name=source.name,
+        origin_id=source.pk,
+        **{field: getattr(source, field) for field in copied},
+    )
+    return version, True
+
+

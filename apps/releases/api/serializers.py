@@ -1,0 +1,284 @@
+"""How bundles, deployments and approvals look in the API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.fleet.api.serializers import Labels, OfferSerializer
+from apps.pipelines.models import Version
+from apps.releases.models import (
+    Approval,
+    ApprovalDecision,
+    ConfigBundle,
+    Deployment,
+    DeploymentAgent,
+    TimelineEntry,
+)
+from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
+from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.permissions import Permission
+from byteor_cloud.engine.machines import AgentProgress
+
+ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_rollback": False}
+_ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+
+
+class Adapter(JSONObject):
+    """One adapter: ``kind`` and whatever that kind takes."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Checked for its kind. Raises ValidationError."""
+        value: dict[str, Any] = super().to_internal_value(data)
+        if value.get("kind") not in ADAPTER_KINDS:
+            raise serializers.ValidationError(
+                {"kind": [serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
+            )
+        return value
+
+
+class AdaptersSerializer(Strict):
+    ingress = Adapter(required=False)
+    egress = Adapter(required=False)
+
+
+class EnvVars(serializers.DictField):
+    """Environment variables: a string, or ``{"secret_ref": NAME}`` which the node resolves."""
+
+    child = serializers.JSONField()
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Names in upper case, values of the two kinds. Raises ValidationError."""
+        value: dict[str, Any] = super().to_internal_value(data)
+        errors: dict[str, str] = {}
+        for name, item in value.items():
+            if not _ENV_NAME.fullmatch(name):
+                errors[name] = "A name has upper-case letters, digits and _."
+            elif isinstance(item, dict):
+                reference = item.get("secret_ref")
+                if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
+                    errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
+            elif not isinstance(item, str):
+                errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
+        if errors:
+            raise serializers.ValidationError(errors)
+        return value
+
+
+class SnapshotSerializer(Strict):
+    enabled = serializers.BooleanField(default=False)
+    interval_s = serializers.IntegerField(required=False, min_value=1, max_value=86400)
+
+
+class ConfigBundleSerializer(ModelSerializer):
+    name = Name()
+    version_id = EnvironmentRelatedField(source="version", queryset=Version.objects.all(), what="version")
+    tuning_profile = serializers.ChoiceField(list(WAIT_BY_PROFILE), required=False)
+    wait = serializers.ChoiceField(["backoff", "spin"], required=False)
+    stage_config = JSONObject(required=False)
+    adapters = AdaptersSerializer(required=False)
+    env = EnvVars(required=False)
+    snapshot = SnapshotSerializer(required=False)
+    required_capabilities = serializers.ListField(child=serializers.CharField(), read_only=True)
+    known_bad = serializers.BooleanField(read_only=True)
+    spec_hash = serializers.CharField(source="version.spec_hash", read_only=True)
+
+    class Meta:
+        model = ConfigBundle
+        fields = [
+            "id", "environment_id", "name", "version_id", "spec_hash", "tuning_profile", "wait", "stage_config",
+            "adapters", "env", "snapshot", "required_capabilities", "config_hash", "known_bad", "created_by",
+            "created_at",
+        ]  # fmt: skip
+        read_only_fields = ["config_hash", "created_by"]
+
+
+class ReasonSerializer(Strict):
+    reason = serializers.CharField(max_length=2000)
+
+
+class OptionalReasonSerializer(Strict):
+    reason = serializers.CharField(max_length=2000, required=False, allow_blank=True, default="")
+
+
+class TargetSerializer(Strict):
+    """Exactly one of the three."""
+
+    agents = serializers.ListField(child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000)
+    selector = Labels(required=False)
+    all = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """One way of naming agents, in the form that is stored."""
+        if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
+            raise serializers.ValidationError("Name exactly one of agents, selector and all: true.")
+        if "agents" in attrs:
+            return {"agents": sorted({str(pk) for pk in attrs["agents"]})}
+        return attrs
+
+
+class StrategySerializer(Strict):
+    """How the target is reached."""
+
+    kind = serializers.ChoiceField(["all_at_once", "waves"])
+    percents = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=100), required=False, min_length=1, max_length=100
+    )
+    pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
+    failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
+    auto_rollback = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The stored form: defaults written out."""
+        waves = attrs["kind"] == "waves"
+        if not waves and (extra := {"percents", "pause_s"} & attrs.keys()):
+            raise serializers.ValidationError({name: "Only with waves." for name in extra})
+        stored = {
+            "kind": attrs["kind"],
+            "failure_threshold_percent": attrs.get("failure_threshold_percent", 0),
+            # Waves are chosen for safety; all at once is chosen for speed, and rolls back when asked to.
+            "auto_rollback": attrs.get("auto_rollback", waves),
+        }
+        if waves:
+            percents = attrs.get("percents", [5, 25, 100])
+            if percents != sorted(set(percents)) or percents[-1] != 100:
+                raise serializers.ValidationError({"percents": "Must increase and end with 100."})
+            stored |= {"percents": percents, "pause_s": attrs.get("pause_s", 0)}
+        return stored
+
+
+class ProgressSerializer(serializers.Serializer[Any]):
+    """How many of the deployment's agents are how far."""
+
+    total = serializers.IntegerField()
+    pending = serializers.IntegerField()
+    offered = serializers.IntegerField()
+    downloading = serializers.IntegerField()
+    activating = serializers.IntegerField()
+    active = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    rolled_back = serializers.IntegerField()
+
+
+class DeploymentSerializer(ModelSerializer):
+    config_bundle_id = EnvironmentRelatedField(
+        source="config_bundle", queryset=ConfigBundle.objects.select_related("version"), what="config bundle"
+    )
+    target = TargetSerializer()
+    strategy = StrategySerializer(default=ALL_AT_ONCE)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    take_over = serializers.BooleanField(required=False)
+    override_freeze = ReasonSerializer(required=False, write_only=True)
+    version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
+    spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
+    progress = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash", "config_hash",
+            "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over", "override_freeze", "wave",
+            "progress", "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id",
+            "approved_at", "activated_at", "requested_by", "reason", "detail", "note", "created_at",
+        ]  # fmt: skip
+        read_only_fields = [
+            "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
+            "superseded_by", "restores", "rollback_reason", "paused_at", "approved_at", "activated_at",
+            "requested_by", "reason", "detail",
+        ]  # fmt: skip
+
+    @extend_schema_field(ProgressSerializer)
+    def get_progress(self, deployment: Deployment) -> dict[str, int]:
+        """Counted in the query that found the deployment."""
+        counts = {p.value: getattr(deployment, f"count_{p}") for p in AgentProgress}
+        return {"total": sum(counts.values()), **counts}
+
+
+class DeploymentAgentSerializer(ModelSerializer):
+    agent_name = serializers.CharField(source="agent.name", read_only=True)
+
+    class Meta:
+        model = DeploymentAgent
+        fields = [
+            "agent_id", "agent_name", "wave", "counted", "action", "progress", "offered_at", "tuning", "detail",
+            "updated_at",
+        ]  # fmt: skip
+
+
+class TimelineEntrySerializer(ModelSerializer):
+    detail = serializers.DictField()
+
+    class Meta:
+        model = TimelineEntry
+        fields = ["id", "event", "actor", "detail", "created_at"]
+
+
+class DecisionSerializer(ModelSerializer):
+    class Meta:
+        model = ApprovalDecision
+        fields = ["id", "user_id", "decided_by", "decision", "comment", "created_at"]
+
+
+class ApprovalSerializer(ModelSerializer):
+    deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
+    replay_id = serializers.UUIDField(allow_null=True, default=None)
+    decisions = DecisionSerializer(many=True)
+    target = serializers.DictField(allow_null=True)
+    strategy = serializers.DictField(allow_null=True)
+    capabilities = serializers.ListField(child=serializers.CharField())
+    credential = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Approval
+        fields = [
+            "id", "environment_id", "status", "deployment_id", "replay_id", "spec_hash", "config_hash", "target",
+            "strategy", "capabilities", "required_approvals", "allow_self_approval", "requested_by", "decisions",
+            "expires_at", "approved_at", "used_at", "credential", "created_at",
+        ]  # fmt: skip
+
+    def get_credential(self, approval: Approval) -> str | None:
+        """Only for those who operate the environment."""
+        view = self.context.get("view")
+        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
+        return approval.credential if may else None
+
+
+class DecideSerializer(Strict):
+    """A decision on a deployment's (or replay's) approval."""
+
+    deployment_id = EnvironmentRelatedField(
+        source="deployment",
+        queryset=Deployment.objects.select_related("approval"),
+        what="deployment",
+    )
+    decision = serializers.ChoiceField(["approve", "deny"])
+    comment = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+
+
+class ReportSerializer(Strict):
+    """An agent's word on its offer."""
+
+    deployment_id = serializers.UUIDField()
+    status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
+    bundle_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z")
+    detail = serializers.CharField(required=False, allow_blank=True, max_length=4000)
+    tuning = JSONObject(required=False)
+
+
+class ReportAnswerSerializer(serializers.Serializer[Any]):
+    accepted = serializers.BooleanField()
+
+
+class DesiredSerializer(OfferSerializer):
+    bundle_size = serializers.IntegerField()
+    envelope = serializers.DictField()
+
+
+class DesiredAnswerSerializer(serializers.Serializer[Any]):
+    """What the server wants of the agent, with the signed envelope of the bundle."""
+
+    desired = DesiredSerializer(allow_null=True)

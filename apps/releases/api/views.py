@@ -1,0 +1,271 @@
+"""Config bundles, deployments, approvals, and the agents' side of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import django_filters
+from django.db.models import Count, Exists, Model, OuterRef, Q, QuerySet
+from django.http import FileResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.fleet.api.base import AgentSelfViewSet
+from apps.fleet.api.serializers import bundle_url
+from apps.fleet.models import Agent, Assignment
+from apps.releases.api import serializers as s
+from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.services import approvals, bundles, deployments, rollbacks, rollout
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.filters import NamedFilter, RowFilter
+from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.permissions import Role
+from byteor_cloud import blobs
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.errors import Conflict, InvalidInput, NotFound
+
+
+class ConfigBundleFilter(NamedFilter):
+    version_id = django_filters.UUIDFilter()
+    config_hash = django_filters.CharFilter()
+
+
+class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Versions with their runtime configuration."""
+
+    queryset = ConfigBundle.objects.select_related("version", "environment__project")
+    serializer_class = s.ConfigBundleSerializer
+    filterset_class = ConfigBundleFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": P.OPERATE_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "clear": P.OPERATE_ENVIRONMENT,
+    }
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+        return queryset.annotate(known_bad=Exists(bad))
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        bundle = bundles.create_config_bundle(environment=self.environment, actor=self.actor, **data)
+        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # with known_bad
+
+    @extend_schema(request=s.ReasonSerializer, responses=s.ConfigBundleSerializer)
+    def clear(self, request: Request, **kwargs: Any) -> Response:
+        """No longer known bad: it may be deployed and rolled back to again."""
+        bundle = self.get_object()
+        body = s.ReasonSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        bundles.clear(bundle, reason=body.validated_data["reason"], actor=self.actor)
+        return self.represent(self.get_object())
+
+
+class DeploymentFilter(RowFilter):
+    status = django_filters.CharFilter()
+    pipeline = django_filters.CharFilter()
+    is_current = django_filters.BooleanFilter()
+    config_bundle_id = django_filters.UUIDFilter()
+
+
+class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Config bundles on their way to agents."""
+
+    queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
+    serializer_class = s.DeploymentSerializer
+    filterset_class = DeploymentFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": P.OPERATE_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "rollback": P.OPERATE_ENVIRONMENT,
+        "abort": P.OPERATE_ENVIRONMENT,
+        "pause": P.OPERATE_ENVIRONMENT,
+        "resume": P.OPERATE_ENVIRONMENT,
+    }
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.annotate(
+            **{
+                f"count_{progress}": Count("agents", filter=Q(agents__progress=progress))
+                for progress in AgentProgress
+            }
+        )
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        deployment = deployments.create_deployment(
+            environment=self.environment,
+            may_override=self.roles.org is Role.ORG_ADMIN,
+            actor=self.actor,
+            **data,
+        )
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
+
+    def _reason(self, request: Request, shape: type[s.Strict]) -> str:
+        body = shape(data=request.data or {})
+        body.is_valid(raise_exception=True)
+        return str(body.validated_data["reason"])
+
+    @extend_schema(request=s.ReasonSerializer, responses=s.DeploymentSerializer)
+    def rollback(self, request: Request, **kwargs: Any) -> Response:
+        """Each touched agent goes back to what it ran before."""
+        rollbacks.start(self.get_object(), reason=self._reason(request, s.ReasonSerializer), actor=self.actor)
+        return self.represent(self.get_object())
+
+    @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
+    def abort(self, request: Request, **kwargs: Any) -> Response:
+        """Stop it where it is."""
+        reason = self._reason(request, s.OptionalReasonSerializer)
+        deployments.abort(self.get_object(), reason=reason, actor=self.actor)
+        return self.represent(self.get_object())
+
+    @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
+    def pause(self, request: Request, **kwargs: Any) -> Response:
+        """Offer to no further agent until it is resumed."""
+        return self._set_paused(request, paused=True)
+
+    @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
+    def resume(self, request: Request, **kwargs: Any) -> Response:
+        """Go on with a paused deployment."""
+        return self._set_paused(request, paused=False)
+
+    def _set_paused(self, request: Request, *, paused: bool) -> Response:
+        reason = self._reason(request, s.OptionalReasonSerializer)
+        deployments.set_paused(self.get_object(), paused=paused, reason=reason, actor=self.actor)
+        return self.represent(self.get_object())
+
+
+class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
+    """Below ``…/deployments/{id}``: the deployment is looked up inside the environment."""
+
+    permissions = {"list": P.VIEW_ENVIRONMENT}
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment).first()
+        if deployment is None:
+            raise NotFound("There is nothing here.")
+        return queryset.filter(deployment=deployment)
+
+
+class DeploymentAgentFilter(django_filters.FilterSet):
+    progress = django_filters.CharFilter()
+    wave = django_filters.NumberFilter()
+
+
+class DeploymentAgentViewSet(_OfDeploymentViewSet):
+    """Each agent's part in the deployment."""
+
+    queryset = DeploymentAgent.objects.select_related("agent")
+    serializer_class = s.DeploymentAgentSerializer
+    filterset_class = DeploymentAgentFilter
+
+
+class TimelineViewSet(_OfDeploymentViewSet):
+    """What happened to the deployment, newest first."""
+
+    queryset = TimelineEntry.objects.all()
+    serializer_class = s.TimelineEntrySerializer
+
+
+class ApprovalFilter(RowFilter):
+    status = django_filters.CharFilter()
+    deployment_id = django_filters.UUIDFilter("deployment__id")
+
+
+class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+    """Requests for people's consent; POST records a decision."""
+
+    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
+    serializer_class = s.ApprovalSerializer
+    filterset_class = ApprovalFilter
+    permissions = {
+        "list": P.VIEW_ENVIRONMENT,
+        "create": P.OPERATE_ENVIRONMENT,
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "revoke": P.OPERATE_ENVIRONMENT,
+    }
+
+    @extend_schema(request=s.DecideSerializer, responses={201: s.ApprovalSerializer})
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Approve or deny; 201 with the approval's record."""
+        return super().create(request, *args, **kwargs)
+
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
+        body = s.DecideSerializer(data=request.data, context=self.get_serializer_context())
+        body.is_valid(raise_exception=True)
+        return dict(body.validated_data)
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        approval = data.pop("deployment").approval
+        if approval is None:
+            raise Conflict("This deployment needs no approval.", code="approval.not_needed")
+        decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
+        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # with its decisions
+
+    @extend_schema(request=None, responses=s.ApprovalSerializer)
+    def revoke(self, request: Request, **kwargs: Any) -> Response:
+        """Take consent back before it is used."""
+        approvals.revoke(self.get_object(), actor=self.actor)
+        return self.represent(self.get_object())
+
+
+class AgentDeploymentViewSet(AgentSelfViewSet):
+    """What the server wants of an agent, and what the agent says of it."""
+
+    queryset = Agent.objects.none()
+    serializer_class = s.ReportSerializer
+    permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
+    agent_scope = "agent:deployment"
+
+    @extend_schema(responses=s.DesiredAnswerSerializer)
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+        """The current offer with its signed envelope."""
+        assignment = Assignment.objects.get(agent=self.agent)
+        desired = None
+        if assignment.bundle_hash is not None:
+            source = Deployment.objects.select_related("environment__project").get(
+                pk=assignment.bundle_deployment_id
+            )
+            desired = {
+                "deployment_id": str(assignment.deployment_id),
+                "action": assignment.action,
+                "bundle_hash": assignment.bundle_hash,
+                "bundle_size": assignment.bundle_size,
+                "bundle_url": bundle_url(self.agent.pk, assignment.bundle_hash),
+                "envelope": rollout.envelope(source),
+            }
+        response = Response({"desired": desired})
+        response["ETag"] = f'"{hashlib.sha256(JSONRenderer().render(response.data)).hexdigest()[:32]}"'
+        if request.headers.get("If-None-Match") == response["ETag"]:
+            response.status_code, response.data = 304, None
+        return response
+
+    @extend_schema(request=s.ReportSerializer, responses={200: s.ReportAnswerSerializer})
+    def report(self, request: Request, **kwargs: Any) -> Response:
+        """Report deployment status back to the control plane."""
+        body = s.ReportSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        data = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}
+        rollout.report(agent=self.agent, environment=self.environment, **data)
+        return Response({"accepted": True})
+
+    @extend_schema(
+        parameters=[OpenApiParameter("hash", str, required=True)],
+        responses={(200, "application/x-tar"): OpenApiTypes.BINARY},
+    )
+    def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
+        """The deploy bundle's tar."""
+        wanted = request.query_params.get("hash")
+        if not wanted:
+            raise InvalidInput.at("hash", "Say which bundle: ?hash=sha256:…", code="required")
+        assignment = Assignment.objects.get(agent=self.agent)
+        if assignment.bundle_hash != wanted:
+            raise Conflict("That bundle is not desired of this agent any more.", code="not_desired")
+        response = FileResponse(blobs.read(wanted), content_type="application/x-tar")
+        response["ETag"] = f'"{wanted}"'
+        return response

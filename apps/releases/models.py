@@ -1,0 +1,233 @@
+"""Config bundles, deployments, approvals, and what agents reported of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.fleet.models import Agent
+from apps.pipelines.models import Version
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, choices, one_of
+from apps.tenancy.state import Stateful
+from byteor_cloud.engine.machines import (
+    APPROVAL,
+    DEPLOYMENT,
+    AgentProgress,
+    ApprovalStatus,
+    DeploymentStatus,
+)
+
+
+class ConfigBundle(EnvironmentOwned):
+    """A version with its runtime configuration; immutable in the database too (a trigger refuses UPDATE)."""
+
+    name = models.CharField(max_length=200)
+    version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="+")
+    tuning_profile = models.CharField(max_length=20)
+    wait = models.CharField(max_length=10)
+    stage_config: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    adapters: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    env: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    snapshot: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    required_capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
+    config_hash = models.CharField(max_length=71)
+    created_by = models.CharField(max_length=300)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "name"], name="releases_configbundle_unique_name")
+        ]
+        indexes = [models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class KnownBad(models.Model):
+    """A config hash that failed in an environment: not offered, deployed or rolled back to until it is cleared."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+    config_hash = models.CharField(max_length=71)
+    reason = models.CharField(max_length=500)
+    since = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "config_hash"], name="releases_knownbad_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.config_hash
+
+
+class Approval(Stateful):
+    """A request for people's consent, bound to what they are shown; approved, it serves one use."""
+
+    machine = APPROVAL
+    status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
+    requester_id = models.UUIDField(null=True)  # the person, if a person asked
+    requested_by = models.CharField(max_length=300)
+    spec_hash = models.CharField(max_length=71)
+    config_hash = models.CharField(max_length=71, null=True)
+    target: models.JSONField[Any, Any] = models.JSONField(null=True)
+    strategy: models.JSONField[Any, Any] = models.JSONField(null=True)
+    capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
+    required_approvals = models.PositiveIntegerField()
+    allow_self_approval = models.BooleanField()
+    expires_at = models.DateTimeField()
+    approved_at = models.DateTimeField(null=True)
+    credential = models.TextField(null=True)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [one_of("status", ApprovalStatus, "releases_approval_status")]
+
+    def __str__(self) -> str:
+        return f"approval {self.pk}"
+
+
+class ApprovalDecision(Row):
+    """One person's word on an approval."""
+
+    approval = models.ForeignKey(Approval, on_delete=models.CASCADE, related_name="decisions")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    decided_by = models.CharField(max_length=300)
+    decision = models.CharField(max_length=10)
+    comment = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["approval", "user"], name="releases_approvaldecision_unique_user"),
+            models.CheckConstraint(
+                condition=Q(decision__in=["approve", "deny"]), name="releases_approvaldecision_decision"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.decided_by}: {self.decision}"
+
+
+class Deployment(Stateful):
+    """A config bundle on its way to agents. Its policy is a copy of the environment's when it was created."""
+
+    machine = DEPLOYMENT
+    status = models.CharField(max_length=20, choices=choices(DeploymentStatus))
+    config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, related_name="+")
+    pipeline = models.CharField(max_length=63)
+    config_hash = models.CharField(max_length=71)
+    target: models.JSONField[Any, Any] = models.JSONField()
+    target_count = models.PositiveIntegerField()
+    strategy: models.JSONField[Any, Any] = models.JSONField()
+    policy: models.JSONField[Any, Any] = models.JSONField()
+    take_over = models.BooleanField(default=False)
+    requested_by = models.CharField(max_length=300)
+    note = models.TextField(blank=True)
+    reason = models.CharField(max_length=40, blank=True)  # why it failed: aborted, build_failed, threshold, …
+    detail = models.TextField(blank=True)
+    wave = models.PositiveIntegerField(default=0)
+    wave_done_at = models.DateTimeField(null=True)
+    is_current = models.BooleanField(default=False)
+    superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
+    # What a rollback of this one goes back to.
+    restores = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
+    rollback_reason = models.TextField(blank=True)
+    paused_at = models.DateTimeField(null=True)
+    approval = models.OneToOneField(Approval, on_delete=models.SET_NULL, null=True, related_name="deployment")
+    approved_at = models.DateTimeField(null=True)
+    # Fixed when building begins, so that a second attempt builds the same bytes.
+    signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
+    manifest: models.JSONField[Any, Any] = models.JSONField(null=True)
+    bundle_hash = models.CharField(max_length=71, null=True)
+    bundle_size = models.BigIntegerField(null=True)
+    activated_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment", "pipeline"],
+                condition=Q(is_current=True),
+                name="releases_deployment_one_current",
+            ),
+            one_of("status", DeploymentStatus, "releases_deployment_status"),
+            models.CheckConstraint(
+                condition=Q(is_current=False) | Q(status__in=["active", "rolling_back"]),
+                name="releases_deployment_current_active",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["environment", "status"], name="releases_deployment_env_status"),
+            models.Index(fields=["bundle_hash"], name="releases_deployment_bundle"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline} {self.pk}"
+
+    def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
+        """Every step is on the timeline."""
+        TimelineEntry.objects.create(
+            deployment=self, event=event, actor=actor.display, detail=dict(changes)
+        )
+
+
+class DeploymentAgent(models.Model):
+    """One agent's part in a deployment."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents")
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
+    wave = models.PositiveIntegerField()
+    # Late joiners and agents that were offline at the start do not count for waves and thresholds.
+    counted = models.BooleanField(default=True)
+    action = models.CharField(max_length=10, default="activate")
+    progress = models.CharField(
+        max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING
+    )
+    offered_at = models.DateTimeField(null=True)
+    # The deployment whose bundle the agent was to run before this one.
+    before = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="+")
+    tuning: models.JSONField[Any, Any] = models.JSONField(null=True)
+    detail = models.TextField(blank=True)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "agent"], name="releases_deploymentagent_unique"),
+            one_of("progress", AgentProgress, "releases_deploymentagent_progress"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.progress}"
+
+
+class AgentReport(Row):
+    """What an agent said of an offer, accepted or late."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
+    status = models.CharField(max_length=12)
+    bundle_hash = models.CharField(max_length=71)
+    detail = models.TextField(blank=True)
+    accepted = models.BooleanField()
+
+    class Meta:
+        indexes = [models.Index(fields=["deployment", "agent"], name="releases_agentreport_offer")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.status}"
+
+
+class TimelineEntry(Row):
+    """A step of a deployment, for people."""
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="timeline")
+    event = models.CharField(max_length=40)
+    actor = models.CharField(max_length=300)
+    detail: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return self.event

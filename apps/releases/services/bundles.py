@@ -1,0 +1,155 @@
+"""Config bundles: checked against their version, hashed, barred and cleared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+
+from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle, KnownBad
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from byteor_cloud.engine.compiler import decode, split_op
+from byteor_cloud.engine.delivery.encoding import canonical, sha256
+from byteor_cloud.engine.replay import dataguard
+from byteor_cloud.errors import Conflict, FieldError, InvalidInput
+
+WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core": "spin"}
+ADAPTER_KINDS = [
+    "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
+]  # fmt: skip
+SIDE_EFFECTS = {"http_post": "side_effect:http_post", "exec": "side_effect:exec"}
+RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
+_SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
+
+
+def _secrets(value: Any, pointer: str) -> list[FieldError]:
+    """Literals anywhere in the configuration that look like a private key or a credential of ours."""
+    found, waiting = [], [(value, pointer)]
+    while waiting:
+        item, at = waiting.pop()
+        if isinstance(item, str) and _SECRET.search(item):
+            found.append(
+                FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
+            )
+        elif isinstance(item, dict):
+            waiting += [(child, f"{at}/{key}") for key, child in item.items()]
+        elif isinstance(item, list):
+            waiting += [(child, f"{at}/{index}") for index, child in enumerate(item)]
+    return found
+
+
+def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[FieldError]:
+    stages = dict(decode(version.spec_kv).stages)
+    errors = []
+    for stage_id, params in stage_config.items():
+        pointer = f"/stage_config/{stage_id.replace('~', '~0').replace('/', '~1')}"
+        if stage_id not in stages:
+            known = ", ".join(sorted(stages)[:20]) or "none"
+            errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))
+        elif not isinstance(params, dict):
+            errors.append(FieldError(pointer, "invalid", "Must be an object."))
+        elif split_op(stages[stage_id])[0].startswith("dataguard_"):
+            found = dataguard.check_params(stages[stage_id], params)
+            errors += [FieldError(pointer + e.pointer, e.code, e.detail) for e in found]
+    return errors
+
+
+@transaction.atomic
+def create_config_bundle(
+    *,
+    environment: Environment,
+    name: str,
+    version: Version,
+    tuning_profile: str = "default",
+    wait: str | None = None,
+    stage_config: Mapping[str, Any] | None = None,
+    adapters: Mapping[str, Any] | None = None,
+    env: Mapping[str, Any] | None = None,
+    snapshot: Mapping[str, Any] | None = None,
+    actor: Actor,
+) -> ConfigBundle:
+    """Package a version with its runtime configuration. Raises InvalidInput with all that is wrong."""
+    config: dict[str, Any] = {
+        "tuning_profile": tuning_profile,
+        "wait": wait or WAIT_BY_PROFILE[tuning_profile],
+        "stage_config": dict(stage_config or {}),
+        "adapters": dict(adapters or {}),
+        "env": dict(env or {}),
+        "snapshot": dict(snapshot or {"enabled": False}),
+    }
+    errors = _stage_errors(version, config["stage_config"])
+    for field in ("stage_config", "adapters", "env"):
+        errors += _secrets(config[field], f"/{field}")
+    if errors:
+        raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
+    ops = {split_op(op)[0] for _, op in decode(version.spec_kv).stages}
+    capabilities = sorted({"deploy", *(SIDE_EFFECTS[op] for op in ops if op in SIDE_EFFECTS)})
+    hashed = {"spec_hash": version.spec_hash, **config, "required_capabilities": capabilities}
+    try:
+        config_hash = sha256(canonical(hashed))
+    except ValueError as error:
+        raise InvalidInput(f"The configuration has no canonical JSON: {error}") from None
+    bundle = ConfigBundle.objects.create(
+        environment=environment,
+        name=name,
+        version=version,
+        required_capabilities=capabilities,
+        config_hash=config_hash,
+        created_by=actor.display,
+        **config,
+    )
+    audit.record(
+        "config_bundle.create",
+        actor=actor,
+        scope=environment,
+        resource=("config_bundle", bundle.pk),
+        changes={"name": [None, name], "config_hash": [None, bundle.config_hash]},
+    )
+    return bundle
+
+
+def runtime_config(bundle: ConfigBundle) -> dict[str, Any]:
+    """What goes into the deploy bundle as ``runtime_config.json``."""
+    return {field: getattr(bundle, field) for field in RUNTIME_FIELDS}
+
+
+def is_barred(environment_id: object, config_hash: str) -> bool:
+    """Whether the configuration is known bad in the environment."""
+    return KnownBad.objects.filter(environment_id=environment_id, config_hash=config_hash).exists()
+
+
+def bar(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
+    """Mark a configuration known bad; call it inside the transaction of what showed it."""
+    _, fresh = KnownBad.objects.get_or_create(
+        environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
+    )
+    if fresh:
+        audit.record(
+            "config.bar",
+            actor=actor,
+            scope=environment,
+            resource=("config", config_hash),
+            changes={"reason": [None, reason]},
+        )
+
+
+@transaction.atomic
+def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
+    """No longer known bad. Raises Conflict when it is not."""
+    deleted, _ = KnownBad.objects.filter(
+        environment=bundle.environment, config_hash=bundle.config_hash
+    ).delete()
+    if not deleted:
+        raise Conflict("This configuration is not known bad.", code="not_barred")
+    audit.record(
+        "config.clear",
+        actor=actor,
+        scope=bundle.environment,
+        resource=("config", bundle.config_hash),
+        changes={"reason": [None, reason]},
+    )

@@ -1,0 +1,103 @@
+"""Back to what ran before: each touched agent is offered its earlier bundle, never a known bad one."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.releases.models import Deployment, KnownBad
+from apps.releases.services import bundles
+from apps.releases.services.deployments import wake
+from apps.tenancy.actors import Actor
+from apps.tenancy.state import advance, lock
+from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+from byteor_cloud.errors import Conflict
+
+_RELATED = ("environment__project__organization",)
+
+
+def target_of(deployment: Deployment) -> Deployment | None:
+    """The last current deployment of the same environment and pipeline that is not known bad."""
+    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
+    return (
+        Deployment.objects.filter(
+            environment_id=deployment.environment_id,
+            pipeline=deployment.pipeline,
+            status=DeploymentStatus.ACTIVE,
+            bundle_hash__isnull=False,
+        )
+        .exclude(pk=deployment.pk)
+        .exclude(config_hash__in=barred)
+        .exclude(config_hash=deployment.config_hash)  # rolling back bars it
+        .order_by("-is_current", "-activated_at")
+        .first()
+    )
+
+
+@transaction.atomic
+def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
+    """Roll back. Raises Conflict without anything to go back to, or for a deployment that was superseded."""
+    environment = lock(found.environment, related=("project__organization",))
+    deployment = lock(found, related=_RELATED)
+    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
+        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
+    if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
+        # Says so in the same words as every other illegal step.
+        return advance(deployment, DeploymentEvent.ROLL_BACK, actor=actor)
+    target = target_of(deployment)
+    if target is None:
+        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+    deployment = advance(
+        deployment,
+        DeploymentEvent.ROLL_BACK,
+        actor=actor,
+        restores=target,
+        rollback_reason=reason,
+        paused_at=None,
+        changes={"reason": reason, "restores": str(target.pk)},
+    )
+    bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
+    _offer_earlier(deployment, target)
+    wake(deployment.pk)
+    return deployment
+
+
+def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """The automatic rollback of a failed deployment; without anything to go back to it stays failed."""
+    if target_of(deployment) is not None:
+        start(deployment, reason=reason, actor=actor)
+
+
+def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
+    touched = deployment.agents.filter(offered_at__isnull=False, agent__decommissioned_at=None)
+    barred = set(
+        KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)
+    )
+    groups: dict[Deployment, list[object]] = {}
+    for row in touched.select_related("before"):
+        before = row.before
+        if before is None or before.bundle_hash is None or before.config_hash in barred or before == deployment:
+            before = target
+        groups.setdefault(before, []).append(row.agent_id)
+    for before, agent_ids in groups.items():
+        fleet.offer(
+            agent_ids,  # type: ignore[arg-type]  # the ids of the rows above
+            deployment_id=deployment.pk,
+            bundle_deployment_id=before.pk,
+            action="rollback",
+            bundle_hash=before.bundle_hash or "",
+            bundle_size=before.bundle_size or 0,
+        )
+    now = timezone.now()
+    touched.update(action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail="")
+
+
+def finish(deployment: Deployment, *, actor: Actor) -> None:
+    """Every agent is back: the restored deployment is current again. The caller holds the deployment's lock."""
+    advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
+    target = deployment.restores
+    if target is not None:
+        restored = lock(target)
+        restored.is_current, restored.superseded_by = True, None
+        restored.save(update_fields=["is_current", "superseded_by"])

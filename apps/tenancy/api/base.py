@@ -1,0 +1,279 @@
+"""The base of every view under /api: who calls, where, whether they may; a subclass only declares.
+
+A subclass names ``permissions`` (and where it differs ``credentials``) an action; what is not named is denied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
+
+from django.db.models import QuerySet
+from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from apps.tenancy import audit
+from apps.tenancy.access import Principal, Roles, roles_in
+from apps.tenancy.actors import Actor
+from apps.tenancy.api import limits
+from apps.tenancy.api.authentication import BEARER
+from apps.tenancy.api.idempotency import once
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.permissions import Permission
+from byteor_cloud.errors import DomainError, Forbidden, NotFound, PreconditionFailed, Unauthenticated
+
+SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
+
+
+class ApiViewSet(GenericViewSet[Any]):
+    """Below no tenant: what a caller may do with itself."""
+
+    credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
+    permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
+    # Actions whose answer holds a secret: kept encrypted for ten minutes only, under an Idempotency-Key.
+    secret_actions: ClassVar[frozenset[str]] = frozenset()
+    lookup_url_kwarg = "id"
+    lookup_value_converter = "uuid"
+
+    rate_headers: Mapping[str, str] = {}
+
+    # -- who calls ----------------------------------------------------------------------------------------------
+
+    @property
+    def principal(self) -> Principal:
+        """The authenticated caller."""
+        return self.request.user  # type: ignore[return-value]  # our authenticators make it
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as services and the audit trail see it."""
+        return self.principal.actor
+
+    @classmethod
+    def families(cls, action: str) -> tuple[Family, ...]:
+        """The families of credential that ``action`` takes."""
+        return cls.credentials.get(action, BEARER)
+
+    @final
+    def check_permissions(self, request: Request) -> None:
+        """401, then 403 for the wrong family, then 404 for strangers and wrong ids, then 403 for a low role."""
+        if self.action in {None, "metadata"}:
+            raise MethodNotAllowed(request.method or "")
+        if not request.user:
+            raise Unauthenticated("This needs a bearer credential.")
+        if self.principal.family not in self.families(self.action):
+            raise self._denied(Forbidden("Another family of credential is needed here.", code="wrong_credential"))
+        self.resolve_scope()
+        needed = self.permissions.get(self.action)
+        if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
+            raise self._denied(Forbidden("Your role does not permit this."))
+
+    def _denied(self, error: DomainError) -> DomainError:
+        scope = self.scope
+        organization_id = self.principal.organization_id if scope is None else self.kwargs.get("org_id")
+        audit.count_denial(
+            f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id
+        )
+        return error
+
+    def resolve_scope(self) -> None:
+        """Load what the URL names. Raises NotFound."""
+
+    @property
+    def granted(self) -> frozenset[Permission]:
+        """What the caller may do here."""
+        return frozenset()
+
+    @property
+    def scope(self) -> audit.Scope:
+        """The tenant row that the URL names."""
+        return None
+
+    # -- limits and repeated requests ---------------------------------------------------------------------------
+
+    def rate_key(self) -> str | None:
+        """What is counted instead of the caller."""
+        return None
+
+    @final
+    def check_throttles(self, request: Request) -> None:
+        """Count the request."""
+        self.rate_headers = limits.count_request(self.principal, key=self.rate_key())
+
+    @final
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """DRF's checks; then a creating POST with an ``Idempotency-Key`` is made repeatable."""
+        super().initial(request, *args, **kwargs)
+        if request.method == "POST" and "Idempotency-Key" in request.headers and not self._is_upload(request):
+            handler = getattr(self, "post")  # noqa: B009  the ViewSet binds it by name
+            secret = self.action in self.secret_actions
+            self.post = once(handler, principal=self.principal, holds_secret=secret)
+
+    @staticmethod
+    def _is_upload(request: Request) -> bool:
+        return (request.content_type or "").startswith("multipart/")
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    @final
+    def get_queryset(self) -> QuerySet[Any]:
+        """The rows of this scope; subclasses narrow, they do not replace."""
+        return self.narrow(self.scoped(super().get_queryset()))
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Only the rows of the scope that the URL names."""
+        return queryset
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Further restrictions of a subclass: filters, joins."""
+        return queryset
+
+    def get_object(self) -> Any:
+        """The row that the URL names. Raises NotFound."""
+        row = self.get_queryset().filter(**self.object_lookup()).first()
+        if row is None:
+            raise NotFound("There is nothing here.")
+        return row
+
+    def object_lookup(self) -> dict[str, Any]:
+        """How the last id of the path finds the row."""
+        return {"pk": self.kwargs[self.lookup_url_kwarg]}
+
+    # -- ETag ---------------------------------------------------------------------------------------------------
+
+    @property
+    def expected_revision(self) -> int | None:
+        """The revision that ``If-Match`` names; None without one. Raises PreconditionFailed on a foreign tag."""
+        header = self.request.headers.get("If-Match")
+        if header is None or header.strip() == "*":
+            return None
+        revision, dot, _ = header.strip().strip('"').partition(".")
+        if not dot or not revision.isdigit():
+            raise PreconditionFailed("If-Match holds no ETag of this resource.")
+        return int(revision)
+
+    @final
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Rate headers; an ETag on single resources; 304 where the caller has it already."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        for name, value in self.rate_headers.items():
+            response[name] = value
+        response.setdefault("Cache-Control", "private, no-store")
+        if response.status_code in {200, 201} and isinstance(response.data, dict) and "id" in response.data:
+            self._tag(request, response)
+        return response
+
+    @staticmethod
+    def _tag(request: Request, response: Response) -> None:
+        """``"<revision>.<digest of the body>"``: ``If-Match`` compares the first, ``If-None-Match`` the whole."""
+        digest = hashlib.sha256(JSONRenderer().render(response.data)).hexdigest()[:32]
+        revision = getattr(response, "revision", 0)
+        response["ETag"] = f'"{revision}.{digest}"'
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        if request.method == "GET" and ({response["ETag"], "*"} & known):
+            response.status_code = 304
+            response.data = None
+
+
+class OrganizationViewSet(ApiViewSet):
+    """Below ``/orgs/{org_id}``."""
+
+    scope_field: ClassVar[str] = "organization"
+    organization: Organization
+    roles: Roles
+
+    def resolve_scope(self) -> None:
+        organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
+        if organization is None:
+            raise NotFound("There is nothing here.")
+        self._enter(organization)
+
+    def _enter(self, organization: Organization) -> None:
+        roles = roles_in(self.principal, organization)
+        if not roles.any:
+            # Not said in the chain of the organization: it is none of the caller's.
+            audit.count_denial(
+                f"{type(self).__name__}.{self.action}",
+                actor=self.actor,
+                organization_id=self.principal.organization_id,
+            )
+            raise NotFound("There is nothing here.")
+        self.organization, self.roles = organization, roles
+
+    @property
+    def granted(self) -> frozenset[Permission]:
+        return self.roles.permissions()
+
+    @property
+    def scope(self) -> audit.Scope:
+        return getattr(self, "organization", None)
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.scope_field: self.scope})
+
+
+class ProjectViewSet(OrganizationViewSet):
+    """Below ``/orgs/{org_id}/projects/{project_id}``."""
+
+    scope_field = "project"
+    project: Project
+
+    def resolve_scope(self) -> None:
+        project = (
+            Project.objects.live()
+            .select_related("organization")
+            .filter(pk=self.kwargs["project_id"], organization_id=self.kwargs["org_id"])
+            .first()
+        )
+        if project is None:
+            raise NotFound("There is nothing here.")
+        self._enter_project(project)
+
+    def _enter_project(self, project: Project) -> None:
+        self._enter(project.organization)
+        if not self.roles.permissions(project):
+            raise NotFound("There is nothing here.")
+        self.project = project
+
+    @property
+    def granted(self) -> frozenset[Permission]:
+        return self.roles.permissions(self.project)
+
+    @property
+    def scope(self) -> audit.Scope:
+        return getattr(self, "project", None)
+
+
+class EnvironmentViewSet(ProjectViewSet):
+    """Below ``…/environments/{env_id}``: the base of nearly every resource."""
+
+    scope_field = "environment"
+    environment: Environment
+
+    def resolve_scope(self) -> None:
+        environment = (
+            Environment.objects.live()
+            .select_related("project__organization")
+            .filter(
+                pk=self.kwargs["env_id"],
+                project_id=self.kwargs["project_id"],
+                project__organization_id=self.kwargs["org_id"],
+            )
+            .first()
+        )
+        if environment is None:
+            raise NotFound("There is nothing here.")
+        self._enter_environment(environment)
+
+    def _enter_environment(self, environment: Environment) -> None:
+        self._enter_project(environment.project)
+        self.environment = environment
+
+    @property
+    def scope(self) -> audit.Scope:
+        return getattr(self, "environment", None)

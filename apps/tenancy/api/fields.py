@@ -1,0 +1,89 @@
+"""Serializers that refuse what they do not know, and the fields that only see their own tenant."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from django.db.models import QuerySet
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+
+def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
+    """An error for each key of ``data`` that is not among ``known``, with the nearest that is."""
+    found = {}
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
+    return found
+
+
+class Strict(serializers.Serializer[Any]):
+    """A serializer under which a misspelt field is an error, not silence. Read-only fields may be sent back."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The checked body. Raises ValidationError with the unknown fields among the others' errors."""
+        errors = unknown_fields(data, self.fields) if isinstance(data, dict) else {}
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as invalid:
+            if isinstance(invalid.detail, dict):
+                raise serializers.ValidationError({**invalid.detail, **errors}) from None
+            raise
+        if errors:
+            raise serializers.ValidationError(errors)
+        return value
+
+
+class ModelSerializer(Strict, serializers.ModelSerializer[Any]):
+    """The base of the API's representations. Uniqueness is the database's to say (409)."""
+
+
+class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
+    """An id in a body that must be of the environment in the URL; another's is simply unknown."""
+
+    default_error_messages = {
+        "does_not_exist": "There is no such {what} in this environment.",
+        "incorrect_type": "Must be an id.",
+    }
+
+    def __init__(self, *, what: str = "object", **kwargs: Any) -> None:
+        self.what = what
+        kwargs.setdefault("pk_field", serializers.UUIDField())
+        super().__init__(**kwargs)
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Only the environment's rows."""
+        queryset = super().get_queryset()
+        assert queryset is not None  # noqa: S101  a writable related field always has one
+        return queryset.filter(environment=self.context["view"].environment)
+
+    def fail(self, key: str, **kwargs: Any) -> Any:
+        """Name what was looked for."""
+        return super().fail(key, what=self.what, **kwargs)
+
+
+class Name(serializers.CharField):
+    """A label for people: 1 to 200 characters on one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("max_length", 200)
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The name. Raises ValidationError on what is no string or has control characters."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        value: str = super().to_internal_value(data)
+        if not value.isprintable():
+            raise serializers.ValidationError("Control characters are not allowed.", code="character")
+        return value
+
+
+class JSONObject(serializers.DictField):
+    """A JSON object with any values."""
+
+    child = serializers.JSONField(allow_null=True)

@@ -1,0 +1,84 @@
+"""What views do with rows: create, retrieve, update, delete. A subclass calls a service and returns the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Model
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.tenancy.api.base import ApiViewSet
+
+__all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "RetrieveMixin", "UpdateMixin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A row that POST answers with: ``secrets`` are shown this once; not ``fresh`` means it was there already."""
+
+    row: Model
+    secrets: dict[str, Any] = field(default_factory=dict)
+    fresh: bool = True
+
+
+class _Representing(ApiViewSet):
+    def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
+        """The row as the API shows it; its revision goes into the ETag."""
+        response = Response({**self.get_serializer(row).data, **extra}, status=status)
+        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet._tag
+        return response
+
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
+        """The body, checked. Raises ValidationError."""
+        serializer = self.get_serializer(row, data=request.data, partial=partial)
+        serializer.is_valid(raise_exception=True)
+        data: dict[str, Any] = serializer.validated_data
+        return data
+
+
+class CreateMixin(_Representing):
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """201 with the new row and its ``Location``; 200 when the same one was there already."""
+        made = self.perform_create(self.validated(request))
+        if not isinstance(made, Created):
+            made = Created(made)
+        response = self.represent(made.row, status=201 if made.fresh else 200, **made.secrets)
+        if made.fresh:
+            response["Location"] = f"{request.path}/{made.row.pk}"
+        return response
+
+    def perform_create(self, data: dict[str, Any]) -> Model | Created:
+        """Call the service with the checked body."""
+        raise NotImplementedError  # pragma: no cover  every subclass says it
+
+
+class RetrieveMixin(_Representing):
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The row."""
+        return self.represent(self.get_object())
+
+
+class UpdateMixin(_Representing):
+    def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Change the fields that the body carries, leave the rest; ``If-Match`` is honoured."""
+        row = self.get_object()
+        changed = self.perform_update(row, self.validated(request, partial=True, row=row))
+        return self.represent(changed)
+
+    def perform_update(self, row: Any, data: dict[str, Any]) -> Model:
+        """Call the service with the row and the checked fields."""
+        raise NotImplementedError  # pragma: no cover  every subclass says it
+
+
+class DestroyMixin(_Representing):
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """204."""
+        self.perform_destroy(self.get_object())
+        return Response(status=204)
+
+    def perform_destroy(self, row: Any) -> None:
+        """Call the service with the row."""
+        raise NotImplementedError  # pragma: no cover  every subclass says it

@@ -1,0 +1,287 @@
+"""How tenancy's rows look in the API."""
+
+from __future__ import annotations
+
+import zoneinfo
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.tenancy import policy
+from apps.tenancy.api.fields import ModelSerializer, Name, Strict
+from apps.tenancy.models import (
+    AuditEvent,
+    AuditSeal,
+    Environment,
+    Membership,
+    Organization,
+    OrganizationKey,
+    Project,
+    SigningKey,
+    User,
+    UserToken,
+)
+from apps.tenancy.permissions import Role
+
+
+class Slug(serializers.RegexField):
+    """Lower-case letters, digits and dashes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(r"^[a-z0-9][a-z0-9-]{0,62}$", **kwargs)
+
+
+class FreezeWindowSerializer(Strict):
+    """A time in which nothing is deployed."""
+
+    start = serializers.DateTimeField()
+    end = serializers.DateTimeField()
+    time_zone = serializers.CharField(default="UTC", max_length=64)
+    recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
+    reason = Name()
+
+    def validate_time_zone(self, value: str) -> str:
+        """An IANA name."""
+        if value not in zoneinfo.available_timezones():
+            raise serializers.ValidationError("Not an IANA time zone.")
+        return value
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The end follows the start."""
+        if attrs["end"] <= attrs["start"]:
+            raise serializers.ValidationError({"end": "Must be after start."})
+        return attrs
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """As stored: JSON."""
+        value = super().to_internal_value(data)
+        return {**value, "start": value["start"].isoformat(), "end": value["end"].isoformat()}
+
+
+class EnvironmentSettingsSerializer(Strict):
+    """An environment's settings; what is left out keeps the default of its posture."""
+
+    approvals_required = serializers.BooleanField(required=False)
+    required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)
+    allow_self_approval = serializers.BooleanField(required=False)
+    approval_ttl_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+    replay_policy = serializers.ChoiceField(list(policy.ReplayPolicy), required=False)
+    heartbeat_interval_s = serializers.IntegerField(required=False, min_value=1, max_value=3600)
+    agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
+    max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
+    artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
+    freeze_windows = FreezeWindowSerializer(many=True, required=False)
+
+
+class OrganizationSettingsSerializer(Strict):
+    """An organization's settings."""
+
+    token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
+    email_domains = serializers.ListField(
+        child=serializers.RegexField(r"^[A-Za-z0-9.-]{1,253}$"), required=False, max_length=100
+    )
+    default_environment_settings = EnvironmentSettingsSerializer(required=False)
+
+
+class Settings(serializers.Field[Any, Any, Any, Any]):
+    """Settings as an object: written by key, read with every default filled in."""
+
+    def __init__(self, shape: type[Strict], **kwargs: Any) -> None:
+        self.shape = shape
+        super().__init__(**kwargs)
+
+    def get_attribute(self, instance: Any) -> Any:
+        """All of them, also those that nobody set."""
+        return instance.effective_settings
+
+    def to_representation(self, value: Any) -> Any:
+        """As they are."""
+        return value
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """The given keys, checked and as JSON."""
+        checker = self.shape(data=data)
+        checker.is_valid(raise_exception=True)
+        return {key: _plain(value) for key, value in checker.validated_data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@extend_schema_field(OrganizationSettingsSerializer)
+class OrganizationSettings(Settings):
+    """For the schema."""
+
+
+@extend_schema_field(EnvironmentSettingsSerializer)
+class EnvironmentSettings(Settings):
+    """For the schema."""
+
+
+class OrganizationSerializer(ModelSerializer):
+    name = Name()
+    slug = Slug(required=False)
+    settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
+
+    class Meta:
+        model = Organization
+        fields = ["id", "name", "slug", "settings", "created_at", "updated_at"]
+
+
+class ProjectSerializer(ModelSerializer):
+    name = Name()
+    slug = Slug(required=False)
+
+    class Meta:
+        model = Project
+        fields = ["id", "organization_id", "name", "slug", "created_at", "updated_at"]
+
+
+class EnvironmentSerializer(ModelSerializer):
+    name = Name()
+    settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+
+    class Meta:
+        model = Environment
+        fields = ["id", "project_id", "name", "posture", "settings", "created_at", "updated_at"]
+
+    def validate_posture(self, value: str) -> str:
+        """Fixed at creation."""
+        if isinstance(self.instance, Environment) and value != self.instance.posture:
+            raise serializers.ValidationError("The posture is fixed at creation.", code="immutable")
+        return value
+
+
+class MemberSerializer(ModelSerializer):
+    user_id = serializers.UUIDField(read_only=True)
+    email = serializers.EmailField(source="user.email", max_length=254)
+    role = serializers.ChoiceField(list(Role))
+
+    class Meta:
+        model = Membership
+        fields = ["id", "user_id", "email", "role", "project_id", "created_at", "updated_at"]
+
+    def validate_email(self, value: str) -> str:
+        """Who it is can't be changed, only their role."""
+        if isinstance(self.instance, Membership) and value != self.instance.user.email:
+            raise serializers.ValidationError("A member's address can't be changed here.", code="immutable")
+        return value
+
+
+CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revoked_at", "created_at"]
+
+
+class UserTokenSerializer(ModelSerializer):
+    name = Name()
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    expires_at = serializers.DateTimeField(read_only=True)
+
+    class Meta:
+        model = UserToken
+        fields = [*CREDENTIAL_FIELDS, "expires_in_s"]
+        read_only_fields = ["prefix"]
+
+
+class OrganizationKeySerializer(ModelSerializer):
+    name = Name()
+    role = serializers.ChoiceField(list(Role))
+    project_id = serializers.UUIDField(required=False, allow_null=True)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    expires_at = serializers.DateTimeField(read_only=True)
+
+    class Meta:
+        model = OrganizationKey
+        fields = [*CREDENTIAL_FIELDS, "role", "project_id", "expires_in_s"]
+        read_only_fields = ["prefix"]
+
+
+class UserSerializer(ModelSerializer):
+    class Meta:
+        model = User
+        fields = ["id", "email", "name"]
+
+
+class RoleSerializer(serializers.Serializer[Any]):
+    organization_id = serializers.UUIDField()
+    project_id = serializers.UUIDField(allow_null=True)
+    role = serializers.ChoiceField(list(Role))
+
+
+class CredentialSerializer(serializers.Serializer[Any]):
+    family = serializers.CharField()
+    id = serializers.UUIDField()
+    prefix = serializers.CharField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    """Who the caller is, by which credential, with which roles."""
+
+    user = UserSerializer(allow_null=True)
+    credential = CredentialSerializer()
+    roles = RoleSerializer(many=True)
+
+
+class SigningKeySerializer(ModelSerializer):
+    class Meta:
+        model = SigningKey
+        fields = ["id", "kid", "status", "not_before", "not_after", "created_at"]
+
+
+class JwkSerializer(serializers.Serializer[Any]):
+    kid = serializers.CharField()
+    kty = serializers.ChoiceField(["OKP"])
+    crv = serializers.ChoiceField(["Ed25519"])
+    x = serializers.CharField()
+    alg = serializers.ChoiceField(["EdDSA"])
+    use = serializers.ChoiceField(["sig"])
+    status = serializers.ChoiceField(["active", "retiring", "retired"])
+    not_before = serializers.DateTimeField()
+    not_after = serializers.DateTimeField(allow_null=True)
+
+
+class KeySetSerializer(serializers.Serializer[Any]):
+    """The organization's published signing keys."""
+
+    active_kid = serializers.CharField()
+    keys = JwkSerializer(many=True)
+
+
+class AuditActorSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField(source="actor_kind")
+    id = serializers.CharField(source="actor_id")
+    display = serializers.CharField(source="actor_display")
+
+
+class AuditScopeSerializer(serializers.Serializer[Any]):
+    organization_id = serializers.UUIDField(allow_null=True)
+    project_id = serializers.UUIDField(allow_null=True)
+    environment_id = serializers.UUIDField(allow_null=True)
+    kind = serializers.CharField(source="resource_kind")
+    id = serializers.CharField(source="resource_id")
+
+
+class AuditSealSerializer(ModelSerializer):
+    class Meta:
+        model = AuditSeal
+        fields = ["seq", "prev_hash", "hash"]
+
+
+class AuditEventSerializer(ModelSerializer):
+    actor = AuditActorSerializer(source="*")
+    resource_scope = AuditScopeSerializer(source="*")
+    outcome = serializers.ChoiceField(["success", "denied", "error"])
+    changes = serializers.DictField()
+    seal = AuditSealSerializer(allow_null=True, default=None)
+
+    class Meta:
+        model = AuditEvent
+        fields = [
+            "id", "timestamp", "actor", "action", "outcome", "resource_scope", "request_id", "ip", "changes", "seal",
+        ]  # fmt: skip

@@ -1,0 +1,53 @@
+"""Below /api/v1."""
+
+from django.urls import include, path
+
+from apps.tenancy.api import views as v
+from byteor_cloud.api.routing import route
+
+urlpatterns = [
+    route("me", v.MeViewSet, get="retrieve"),
+    route("tokens", v.TokenViewSet, get="list", post="create"),
+    route("tokens/<uuid:id>", v.TokenViewSet, delete="destroy"),
+    route("orgs", v.OrganizationCollectionViewSet, get="list", post="create"),
+    route("orgs/<uuid:org_id>", v.OrganizationDetailViewSet, get="retrieve", put="update"),
+    path(
+        "orgs/<uuid:org_id>/",
+        include(
+            [
+                route("members", v.OrganizationMemberViewSet, get="list", post="create"),
+                route("members/<uuid:user_id>", v.OrganizationMemberViewSet, put="update", delete="destroy"),
+                route("api-keys", v.OrganizationKeyViewSet, get="list", post="create"),
+                route("api-keys/<uuid:id>", v.OrganizationKeyViewSet, delete="destroy"),
+                route("signing-keys", v.SigningKeyViewSet, get="list"),
+                route("signing-keys/rotate", v.SigningKeyViewSet, post="rotate"),
+                route("audit-events", v.AuditEventViewSet, get="list"),
+                route("projects", v.ProjectCollectionViewSet, get="list", post="create"),
+                route(
+                    "projects/<uuid:project_id>",
+                    v.ProjectDetailViewSet,
+                    get="retrieve",
+                    put="update",
+                    delete="destroy",
+                ),
+            ]
+        ),
+    ),
+    path(
+        "orgs/<uuid:org_id>/projects/<uuid:project_id>/",
+        include(
+            [
+                route("members", v.ProjectMemberViewSet, get="list", post="create"),
+                route("members/<uuid:user_id>", v.ProjectMemberViewSet, put="update", delete="destroy"),
+                route("environments", v.EnvironmentCollectionViewSet, get="list", post="create"),
+                route(
+                    "environments/<uuid:env_id>",
+                    v.EnvironmentDetailViewSet,
+                    get="retrieve",
+                    put="update",
+                    delete="destroy",
+                ),
+            ]
+        ),
+    ),
+]

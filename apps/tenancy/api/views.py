@@ -1,0 +1,349 @@
+"""Organizations, projects, environments, members, bearer credentials, keys, the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import Model, QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.tenancy.access import visible_organizations
+from apps.tenancy.api import serializers as s
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, OrganizationViewSet, ProjectViewSet
+from apps.tenancy.api.filters import NamedFilter
+from apps.tenancy.api.mixins import (
+    Created,
+    CreateMixin,
+    DestroyMixin,
+    ListModelMixin,
+    RetrieveMixin,
+    UpdateMixin,
+)
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import (
+    AuditEvent,
+    Environment,
+    Membership,
+    Organization,
+    OrganizationKey,
+    Project,
+    SigningKey,
+    UserToken,
+)
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.permissions import Role
+from apps.tenancy.services import members, organizations, signing_keys, tokens
+from byteor_cloud.errors import InvalidInput
+
+USER_ONLY = (Family.USER,)
+
+
+class MeViewSet(ApiViewSet):
+    """Who am I."""
+
+    permissions = {"retrieve": SIGNED_IN}
+    serializer_class = s.MeSerializer
+    queryset = UserToken.objects.none()
+
+    def retrieve(self, request: Request) -> Response:
+        """Who the caller is, by which credential, with which roles."""
+        principal = self.principal
+        if principal.user is not None:
+            roles: list[Any] = list(Membership.objects.filter(user=principal.user).order_by("id"))
+        else:
+            roles = [principal.credential]
+        body = {
+            "user": principal.user,
+            "credential": {
+                "family": principal.family,
+                "id": principal.credential.pk,
+                "prefix": principal.credential.prefix,
+                "expires_at": principal.credential.expires_at,
+            },
+            "roles": roles,
+        }
+        return Response(s.MeSerializer(body).data)
+
+
+class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
+    """The caller's own user tokens."""
+
+    queryset = UserToken.objects.all()
+    serializer_class = s.UserTokenSerializer
+    filterset_class = NamedFilter
+    permissions = {"list": SIGNED_IN, "create": SIGNED_IN, "destroy": SIGNED_IN}
+    credentials = {"list": USER_ONLY, "create": USER_ONLY, "destroy": USER_ONLY}
+    secret_actions = frozenset({"create"})
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(user=self.principal.user)
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        assert self.principal.user is not None  # noqa: S101  only user tokens get here
+        token, secret = tokens.create_user_token(user=self.principal.user, actor=self.actor, **data)
+        return Created(token, {"token": secret})
+
+    def perform_destroy(self, row: UserToken) -> None:
+        tokens.revoke(row, action="token.revoke", actor=self.actor, scope=None)
+
+
+class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
+    """The caller's organizations; anybody with a user token may found one."""
+
+    queryset = Organization.objects.all()
+    serializer_class = s.OrganizationSerializer
+    filterset_class = NamedFilter
+    permissions = {"list": SIGNED_IN, "create": SIGNED_IN}
+    credentials = {"create": USER_ONLY}
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return visible_organizations(self.principal)
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        assert self.principal.user is not None  # noqa: S101  only user tokens get here
+        return organizations.create_organization(owner=self.principal.user, actor=self.actor, **data)
+
+
+class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet):
+    """One organization."""
+
+    queryset = Organization.objects.all()
+    serializer_class = s.OrganizationSerializer
+    lookup_url_kwarg = "org_id"
+    permissions = {"retrieve": P.VIEW_ORG, "update": P.MANAGE_ORG_MEMBERSHIPS}
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(pk=self.organization.pk)
+
+    def perform_update(self, row: Organization, data: dict[str, Any]) -> Model:
+        return organizations.update_organization(
+            row, data, actor=self.actor, expected_revision=self.expected_revision
+        )
+
+
+class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
+    """The organization's projects, as far as the caller may see them."""
+
+    queryset = Project.objects.live()
+    serializer_class = s.ProjectSerializer
+    filterset_class = NamedFilter
+    permissions = {"list": P.VIEW_ORG, "create": P.CREATE_PROJECT}
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset if self.roles.org else queryset.filter(pk__in=self.roles.projects)
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        return organizations.create_project(organization=self.organization, actor=self.actor, **data)
+
+
+class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectViewSet):
+    """One project."""
+
+    queryset = Project.objects.live()
+    serializer_class = s.ProjectSerializer
+    lookup_url_kwarg = "project_id"
+    permissions = {"retrieve": P.VIEW_PROJECT, "update": P.MANAGE_PROJECT, "destroy": P.MANAGE_PROJECT}
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(pk=self.project.pk)
+
+    def perform_update(self, row: Project, data: dict[str, Any]) -> Model:
+        return organizations.update_project(
+            row, data, actor=self.actor, expected_revision=self.expected_revision
+        )
+
+    def perform_destroy(self, row: Project) -> None:
+        organizations.delete(row, kind="project", actor=self.actor, expected_revision=self.expected_revision)
+
+
+class EnvironmentFilter(NamedFilter):
+    posture = django_filters.CharFilter()
+
+
+class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
+    """The project's environments."""
+
+    queryset = Environment.objects.live()
+    serializer_class = s.EnvironmentSerializer
+    filterset_class = EnvironmentFilter
+    permissions = {"list": P.VIEW_PROJECT, "create": P.MANAGE_PROJECT}
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        return organizations.create_environment(
+            project=self.project, may_loosen=self.roles.org is Role.ORG_ADMIN, actor=self.actor, **data
+        )
+
+
+class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
+    """One environment."""
+
+    queryset = Environment.objects.live()
+    serializer_class = s.EnvironmentSerializer
+    lookup_url_kwarg = "env_id"
+    permissions = {
+        "retrieve": P.VIEW_ENVIRONMENT,
+        "update": P.MANAGE_ENVIRONMENT,
+        "destroy": P.MANAGE_PROJECT,
+    }
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(pk=self.environment.pk)
+
+    def perform_update(self, row: Environment, data: dict[str, Any]) -> Model:
+        return organizations.update_environment(
+            row,
+            data,
+            may_loosen=self.roles.org is Role.ORG_ADMIN,
+            actor=self.actor,
+            expected_revision=self.expected_revision,
+        )
+
+    def perform_destroy(self, row: Environment) -> None:
+        organizations.delete(
+            row, kind="environment", actor=self.actor, expected_revision=self.expected_revision
+        )
+
+
+class MemberFilter(django_filters.FilterSet):
+    role = django_filters.CharFilter()
+    email = django_filters.CharFilter("user__email", lookup_expr="icontains")
+
+
+class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
+    """Members by the person's id."""
+
+    queryset = Membership.objects.select_related("user", "organization", "project")
+    serializer_class = s.MemberSerializer
+    filterset_class = MemberFilter
+    lookup_url_kwarg = "user_id"
+
+    def object_lookup(self) -> dict[str, Any]:
+        return {"user_id": self.kwargs["user_id"]}
+
+    def perform_update(self, row: Membership, data: dict[str, Any]) -> Model:
+        return members.change_role(
+            row,
+            role=Role(data.get("role", row.role)),
+            granter=self.granted,
+            actor=self.actor,
+            expected_revision=self.expected_revision,
+        )
+
+    def perform_destroy(self, row: Membership) -> None:
+        members.remove(row, granter=self.granted, actor=self.actor)
+
+
+class OrganizationMemberViewSet(_Members, OrganizationViewSet):
+    """The organization's members."""
+
+    permissions = {
+        "list": P.VIEW_ORG,
+        "create": P.MANAGE_ORG_MEMBERSHIPS,
+        "update": P.MANAGE_ORG_MEMBERSHIPS,
+        "destroy": P.MANAGE_ORG_MEMBERSHIPS,
+    }
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        # Whose only role is in a project sees that project's members, not the organization's.
+        mine = queryset.filter(project=None)
+        return mine if self.roles.org else mine.filter(user=self.principal.user)
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        return members.add(
+            organization=self.organization,
+            project=None,
+            email=data["user"]["email"],
+            role=Role(data["role"]),
+            granter=self.granted,
+            actor=self.actor,
+        )
+
+
+class ProjectMemberViewSet(_Members, ProjectViewSet):
+    """The project's own members."""
+
+    permissions = {
+        "list": P.VIEW_PROJECT,
+        "create": P.MANAGE_PROJECT,
+        "update": P.MANAGE_PROJECT,
+        "destroy": P.MANAGE_PROJECT,
+    }
+
+    def perform_create(self, data: dict[str, Any]) -> Model:
+        return members.add(
+            organization=self.organization,
+            project=self.project,
+            email=data["user"]["email"],
+            role=Role(data["role"]),
+            granter=self.granted,
+            actor=self.actor,
+        )
+
+
+class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, OrganizationViewSet):
+    """The organization's API keys."""
+
+    queryset = OrganizationKey.objects.all()
+    serializer_class = s.OrganizationKeySerializer
+    filterset_class = NamedFilter
+    permissions = {
+        "list": P.MANAGE_ORG_MEMBERSHIPS,
+        "create": P.MANAGE_ORG_MEMBERSHIPS,
+        "destroy": P.MANAGE_ORG_MEMBERSHIPS,
+    }
+    secret_actions = frozenset({"create"})
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        project_id = data.pop("project_id", None)
+        project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
+        if project_id is not None and project is None:
+            raise InvalidInput.at("/project_id", "There is no such project here.", code="does_not_exist")
+        key, secret = tokens.create_organization_key(
+            organization=self.organization,
+            project=project,
+            granter=self.granted,
+            actor=self.actor,
+            **{**data, "role": Role(data["role"])},
+        )
+        return Created(key, {"token": secret})
+
+    def perform_destroy(self, row: OrganizationKey) -> None:
+        tokens.revoke(row, action="api_key.revoke", actor=self.actor, scope=self.organization)
+
+
+class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
+    """The organization's signing keys; their private halves are never shown."""
+
+    queryset = SigningKey.objects.all()
+    serializer_class = s.SigningKeySerializer
+    permissions = {"list": P.VIEW_ORG, "rotate": P.MANAGE_ORG_MEMBERSHIPS}
+
+    @extend_schema(request=None, responses={201: s.SigningKeySerializer})
+    def rotate(self, request: Request, **kwargs: Any) -> Response:
+        """A new active key; the one before goes on verifying."""
+        key = signing_keys.rotate(organization=self.organization, actor=self.actor)
+        return Response(self.get_serializer(key).data, status=201)
+
+
+class AuditFilter(django_filters.FilterSet):
+    action = django_filters.CharFilter()
+    outcome = django_filters.CharFilter()
+    actor_id = django_filters.CharFilter()
+    resource_kind = django_filters.CharFilter()
+    resource_id = django_filters.CharFilter()
+    project_id = django_filters.UUIDFilter()
+    environment_id = django_filters.UUIDFilter()
+    after = django_filters.IsoDateTimeFilter("timestamp", "gte")
+    before = django_filters.IsoDateTimeFilter("timestamp", "lt")
+
+
+class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
+    """What happened in the organization."""
+
+    queryset = AuditEvent.objects.select_related("seal")
+    serializer_class = s.AuditEventSerializer
+    filterset_class = AuditFilter
+    permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS}

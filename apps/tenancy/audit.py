@@ -1,0 +1,149 @@
+"""The audit trail: events in the change's own transaction, sealed into a chain per organization by the worker."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import rfc8785
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+
+type Scope = Organization | Project | Environment | None
+GENESIS = "sha256:" + "0" * 64
+
+
+def _scope_ids(scope: Scope) -> dict[str, Any]:
+    match scope:
+        case Environment():
+            return {
+                "organization_id": scope.project.organization_id,
+                "project_id": scope.project_id,
+                "environment_id": scope.pk,
+            }
+        case Project():
+            return {"organization_id": scope.organization_id, "project_id": scope.pk}
+        case Organization():
+            return {"organization_id": scope.pk}
+    return {}
+
+
+def record(
+    action: str,
+    *,
+    actor: Actor,
+    scope: Scope,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None = None,
+    outcome: str = "success",
+) -> AuditEvent:
+    """Write one event; call it inside the transaction of the change. ``changes`` holds no secret."""
+    return AuditEvent.objects.create(
+        action=action,
+        outcome=outcome,
+        actor_kind=actor.kind,
+        actor_id=actor.id,
+        actor_display=actor.display,
+        request_id=actor.request_id,
+        ip=actor.ip,
+        resource_kind=resource[0],
+        resource_id=str(resource[1]),
+        changes=dict(changes or {}),
+        **_scope_ids(scope),
+    )
+
+
+def event_hash(event: AuditEvent, *, seq: int, prev_hash: str) -> str:
+    """The link of ``event``: SHA-256 of the canonical JSON of all its fields, its place and the link before."""
+    body = {
+        "seq": seq,
+        "prev_hash": prev_hash,
+        "id": str(event.id),
+        "timestamp": event.timestamp.isoformat(),
+        "organization_id": str(event.organization_id),
+        "project_id": str(event.project_id),
+        "environment_id": str(event.environment_id),
+        "resource": [event.resource_kind, event.resource_id],
+        "action": event.action,
+        "outcome": event.outcome,
+        "actor": [event.actor_kind, event.actor_id, event.actor_display],
+        "request_id": event.request_id,
+        "ip": event.ip,
+        "changes": event.changes,
+    }
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
+
+
+@transaction.atomic
+def seal_organization(organization_id: object, *, limit: int = 5000) -> int:
+    """Append the unsealed events to the organization's chain, oldest first; how many were sealed.
+
+    Done by the worker, so that one organization's writes do not queue behind the head of its chain.
+    """
+    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+    head = AuditSeal.objects.filter(organization_id=organization_id).order_by("-seq").first()
+    seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
+    seals = []
+    for event in AuditEvent.objects.filter(organization_id=organization_id, seal=None).order_by("id")[:limit]:
+        seq += 1
+        sealed = event_hash(event, seq=seq, prev_hash=prev_hash)
+        seals.append(
+            AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed)
+        )
+        prev_hash = sealed
+    AuditSeal.objects.bulk_create(seals)
+    return len(seals)
+
+
+def seal_all() -> None:
+    """Seal every organization that has unsealed events."""
+    waiting = AuditEvent.objects.filter(seal=None, organization__isnull=False)
+    for organization_id in waiting.order_by().values_list("organization_id", flat=True).distinct():
+        seal_organization(organization_id)
+
+
+def verify_chain(organization_id: object) -> Iterator[str]:
+    """What is wrong with the organization's chain, a line each; nothing when it holds."""
+    expected_seq, prev_hash = 1, GENESIS
+    seals = AuditSeal.objects.filter(organization_id=organization_id).order_by("seq").select_related("event")
+    for seal in seals.iterator(chunk_size=2000):
+        if seal.seq != expected_seq:
+            yield f"seq {expected_seq}: missing, {seal.seq} follows"
+        if seal.prev_hash != prev_hash:
+            yield f"seq {seal.seq}: does not follow the link before it"
+        if event_hash(seal.event, seq=seal.seq, prev_hash=seal.prev_hash) != seal.hash:
+            yield f"seq {seal.seq}: event {seal.event_id} was altered"
+        expected_seq, prev_hash = seal.seq + 1, seal.hash
+
+
+def count_denial(action: str, *, actor: Actor, organization_id: object) -> None:
+    """Count a denial of a valid credential; ``close_denials`` makes one event of each minute's."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"
+            " count) VALUES (%s, %s, %s, %s, %s, date_trunc('minute', now()), 1)"
+            " ON CONFLICT (actor_kind, actor_id, action, minute)"
+            " DO UPDATE SET count = tenancy_denialcount.count + 1",
+            [organization_id, actor.kind, actor.id, actor.display, action[:80]],
+        )
+
+
+@transaction.atomic
+def close_denials() -> None:
+    """One event for each actor, action and minute that is over."""
+    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(skip_locked=True)
+    for row in closed:
+        record(
+            row.action,
+            actor=Actor(row.actor_kind, row.actor_id, row.actor_display),  # type: ignore[arg-type]  # as stored
+            scope=row.organization,
+            resource=("credential", row.actor_id),
+            changes={"denials": row.count, "minute": row.minute.isoformat()},
+            outcome="denied",
+        )
+        row.delete()

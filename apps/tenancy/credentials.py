@@ -1,0 +1,76 @@
+"""The text form of every credential: ``bor_<family>_<secret><checksum>`` (contracts §2). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+import zlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_SECRET_LENGTH = 43  # 32 bytes in base62
+_CHECKSUM_LENGTH = 6
+_FORM = re.compile(rf"bor_(usr|org|enr|agt)_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}")
+
+
+class Family(StrEnum):
+    """The four families; they are never interchangeable."""
+
+    USER = "usr"
+    ORGANIZATION = "org"
+    ENROLLMENT = "enr"
+    AGENT = "agt"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A new credential: the text is shown once, the digest and the prefix are stored."""
+
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """What is stored and looked up."""
+        return digest(self.text)
+
+    @property
+    def prefix(self) -> str:
+        """Enough for a person to tell two credentials apart."""
+        return self.text[:14]
+
+    def __repr__(self) -> str:
+        return f"Secret({self.prefix}…)"
+
+
+def _base62(number: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        number, rest = divmod(number, 62)
+        digits.append(_ALPHABET[rest])
+    return "".join(reversed(digits))
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+
+
+def generate(family: Family) -> Secret:
+    """A new credential of ``family``."""
+    body = f"bor_{family}_{_base62(int.from_bytes(secrets.token_bytes(32)), _SECRET_LENGTH)}"
+    return Secret(body + _checksum(body))
+
+
+def family_of(text: str) -> Family | None:
+    """The family of a well-formed credential with a right checksum; None for a typo, without a query."""
+    match = _FORM.fullmatch(text)
+    if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
+        return None
+    return Family(match[1])
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hex. The secrets are random, so a plain digest is enough and an indexed look-up leaks nothing."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""An environment's settings: their defaults by posture, and which changes loosen them (contracts §2). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Posture(StrEnum):
+    """How careful an environment is; fixed at creation."""
+
+    DEV = "dev"
+    STAGING = "staging"
+    PROD = "prod"
+
+
+class ReplayPolicy(StrEnum):
+    """Which replays an environment permits, from strict to loose."""
+
+    DISABLED = "disabled"
+    DRY_RUN_ONLY = "dry_run_only"
+    ALLOWED = "allowed"
+
+
+def defaults(posture: Posture) -> dict[str, Any]:
+    """The value of every setting that an environment of this posture has when nobody sets it."""
+    dev = posture is Posture.DEV
+    return {
+        "approvals_required": posture is Posture.PROD,
+        "required_approvals": 1,
+        "allow_self_approval": dev,
+        "approval_ttl_s": 3600,
+        "replay_policy": ReplayPolicy.ALLOWED if dev else ReplayPolicy.DRY_RUN_ONLY,
+        "heartbeat_interval_s": 30,
+        "agent_timeout_s": 600,
+        "max_in_flight_deployments": 1,
+        "artifact_retention_days": 90,
+        "freeze_windows": [],
+    }
+
+
+def loosens(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The settings whose change loosens approval, replay or freeze rules; always empty in dev."""
+    if posture is Posture.DEV:
+        return []
+    order = list(ReplayPolicy)
+    checks = {
+        "approvals_required": old["approvals_required"] and not new["approvals_required"],
+        "required_approvals": new["required_approvals"] < old["required_approvals"],
+        "allow_self_approval": new["allow_self_approval"] and not old["allow_self_approval"],
+        "approval_ttl_s": new["approval_ttl_s"] > old["approval_ttl_s"],
+        "replay_policy": order.index(new["replay_policy"]) > order.index(old["replay_policy"]),
+        "freeze_windows": any(window not in new["freeze_windows"] for window in old["freeze_windows"]),
+    }
+    return [name for name, loosened in checks.items() if loosened]

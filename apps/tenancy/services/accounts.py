@@ -1,0 +1,58 @@
+"""Accounts: made by invitation, bootstrap or sign-in; the one-time link to the console."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.credentials import Family, digest, generate
+from apps.tenancy.models import SignInLink, User
+from byteor_cloud.errors import Unauthenticated
+
+LINK_LIFETIME = timedelta(hours=1)
+
+
+def account_for_invitation(email: str) -> User:
+    """The account that stands for ``email``; an unclaimed one is made where there is none."""
+    found = User.objects.standing_for(email)
+    if found is None:
+        try:
+            with transaction.atomic():
+                return User.objects.create(email=email, email_verified=True)
+        except IntegrityError:  # another invitation to the same address was faster
+            found = User.objects.get(email__iexact=email, email_verified=True)
+    return found
+
+
+@transaction.atomic
+def create_sign_in_link(*, user: User, actor: Actor) -> str:
+    """The secret part of a link that signs ``user`` in to the console once, within an hour."""
+    secret = generate(Family.USER)
+    SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
+    audit.record("sign_in_link.create", actor=actor, scope=None, resource=("user", user.pk))
+    return secret.text
+
+
+@transaction.atomic
+def spend_sign_in_link(text: str, *, ip: str | None) -> User:
+    """The person that the link is for. Raises Unauthenticated when it is unknown, used or expired."""
+    found = SignInLink.objects.select_for_update().filter(digest=digest(text)).first()
+    if found is None or found.used_at is not None or found.expires_at <= timezone.now():
+        raise Unauthenticated("This sign-in link was used, has expired, or never existed.")
+    found.used_at = timezone.now()
+    found.save(update_fields=["used_at"])
+    user: User = found.user
+    if not user.is_active:
+        raise Unauthenticated("This account is not active.")
+    audit.record(
+        "session.sign_in",
+        actor=Actor("user", str(user.pk), user.email, ip=ip),
+        scope=None,
+        resource=("user", user.pk),
+        changes={"by": "link"},
+    )
+    return user

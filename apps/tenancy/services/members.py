@@ -1,0 +1,105 @@
+"""Roles of people in an organization and its projects."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Membership, Organization, Project
+from apps.tenancy.permissions import Permission, Role, covers
+from apps.tenancy.services.accounts import account_for_invitation
+from apps.tenancy.services.revisions import edit
+from apps.tenancy.state import lock
+from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+
+
+def _check_grant(granter: frozenset[Permission], role: Role) -> None:
+    if not covers(granter, role):
+        raise Forbidden(f"You can't grant or take away {role}: it holds more than you do.")
+
+
+def _keep_an_admin(membership: Membership) -> None:
+    """Call it under the organization's lock."""
+    if membership.project_id is None and membership.role == Role.ORG_ADMIN:
+        others = Membership.objects.filter(
+            organization_id=membership.organization_id, project=None, role=Role.ORG_ADMIN, user__is_active=True
+        ).exclude(pk=membership.pk)
+        if not others.exists():
+            raise Conflict("The last org_admin can't be removed or demoted.", code="last_org_admin")
+
+
+@transaction.atomic
+def add(
+    *,
+    organization: Organization,
+    project: Project | None,
+    email: str,
+    role: Role,
+    granter: frozenset[Permission],
+    actor: Actor,
+) -> Membership:
+    """Give the person who stands for ``email`` a role; a stranger claims it at sign-in with a verified address."""
+    _check_grant(granter, role)
+    if project is not None and role is Role.ORG_ADMIN:
+        raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
+    domains = organization.effective_settings["email_domains"]
+    if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
+        raise InvalidInput.at("/email", "This organization does not admit that e-mail domain.")
+    user = account_for_invitation(email)
+    membership = Membership.objects.create(user=user, organization=organization, project=project, role=role)
+    audit.record(
+        "member.add",
+        actor=actor,
+        scope=project or organization,
+        resource=("member", user.pk),
+        changes={"role": [None, role], "email": [None, email]},
+    )
+    return membership
+
+
+@transaction.atomic
+def change_role(
+    membership: Membership,
+    *,
+    role: Role,
+    granter: frozenset[Permission],
+    actor: Actor,
+    expected_revision: int | None = None,
+) -> Membership:
+    """Another role. Raises Conflict for the last org_admin, Forbidden for more than the granter holds."""
+    lock(membership.organization)
+    current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
+    _check_grant(granter, Role(current.role))
+    _check_grant(granter, role)
+    if current.project_id is not None and role is Role.ORG_ADMIN:
+        raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
+    if role is not Role.ORG_ADMIN:
+        _keep_an_admin(current)
+    return edit(
+        current,
+        {"role": role},
+        kind="member",
+        scope=current.project or current.organization,
+        actor=actor,
+        expected_revision=expected_revision,
+    )
+
+
+@transaction.atomic
+def remove(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> None:
+    """Take the role away. Raises Conflict for the last org_admin."""
+    lock(membership.organization)
+    current = lock(membership)
+    _check_grant(granter, Role(current.role))
+    _keep_an_admin(current)
+    audit.record(
+        "member.remove",
+        actor=actor,
+        scope=membership.project or membership.organization,
+        resource=("member", membership.user_id),
+        changes={"role": [current.role, None]},
+    )
+    current.delete()
+
+

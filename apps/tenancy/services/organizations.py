@@ -1,0 +1,155 @@
+"""Organizations, projects, environments: created, edited, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.text import slugify
+
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.permissions import Role
+from apps.tenancy.policy import Posture, loosens
+from apps.tenancy.services import signing_keys
+from apps.tenancy.services.revisions import edit, lock_revision
+from byteor_cloud.errors import Forbidden
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import enqueue
+
+
+def _slug(name: str, given: str | None) -> str:
+    """The slug asked for, else one of the name; an id's tail where the name has no letters to make one of."""
+    return given or slugify(name)[:63] or str(uuid7())[-12:]
+
+
+@transaction.atomic
+def create_organization(
+    *, name: str, slug: str | None = None, settings: Mapping[str, Any] | None = None, owner: User, actor: Actor
+) -> Organization:
+    """A new tenant with its first signing key; ``owner`` becomes its org_admin."""
+    organization = Organization.objects.create(name=name, slug=_slug(name, slug), settings=dict(settings or {}))
+    audit.record(
+        "organization.create",
+        actor=actor,
+        scope=organization,
+        resource=("organization", organization.pk),
+        changes={"name": [None, name]},
+    )
+    Membership.objects.create(user=owner, organization=organization, role=Role.ORG_ADMIN)
+    audit.record(
+        "member.add",
+        actor=actor,
+        scope=organization,
+        resource=("member", owner.pk),
+        changes={"role": [None, Role.ORG_ADMIN]},
+    )
+    signing_keys.create(organization=organization, actor=actor)
+    return organization
+
+
+@transaction.atomic
+def update_organization(
+    organization: Organization, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+) -> Organization:
+    """Edit name, slug or settings; ``settings`` merges by key."""
+    locked = lock_revision(organization, expected_revision)
+    return edit(locked, _merged(locked, values), kind="organization", scope=locked, actor=actor)
+
+
+def _merged(row: Organization | Environment, values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    if "settings" in merged:
+        merged["settings"] = {**row.settings, **merged["settings"]}
+    return merged
+
+
+@transaction.atomic
+def create_project(*, organization: Organization, name: str, slug: str | None = None, actor: Actor) -> Project:
+    """A new project. Raises IntegrityError (409) on a name or slug that is taken."""
+    project = Project.objects.create(organization=organization, name=name, slug=_slug(name, slug))
+    audit.record(
+        "project.create",
+        actor=actor,
+        scope=project,
+        resource=("project", project.pk),
+        changes={"name": [None, name]},
+    )
+    return project
+
+
+def update_project(
+    project: Project, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+) -> Project:
+    """Edit name or slug."""
+    return edit(
+        project, values, kind="project", scope=project, actor=actor, expected_revision=expected_revision
+    )
+
+
+@transaction.atomic
+def create_environment(
+    *,
+    project: Project,
+    name: str,
+    posture: str,
+    settings: Mapping[str, Any] | None = None,
+    may_loosen: bool,
+    actor: Actor,
+) -> Environment:
+    """A new environment: the organization's default settings, then the given ones. Raises Forbidden (see ``update``)."""
+    chosen = {**project.organization.effective_settings["default_environment_settings"], **(settings or {})}
+    environment = Environment(project=project, name=name, posture=posture, settings=chosen)
+    _check_loosening(Environment(posture=posture), environment.effective_settings, may_loosen)
+    environment.save(force_insert=True)
+    audit.record(
+        "environment.create",
+        actor=actor,
+        scope=environment,
+        resource=("environment", environment.pk),
+        changes={"name": [None, name], "posture": [None, posture], "settings": [None, chosen]},
+    )
+    return environment
+
+
+def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
+    loosened = loosens(Posture(before.posture), before.effective_settings, after)
+    if loosened and not may_loosen:
+        raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment.")
+
+
+@transaction.atomic
+def update_environment(
+    environment: Environment,
+    values: Mapping[str, Any],
+    *,
+    may_loosen: bool,
+    actor: Actor,
+    expected_revision: int | None = None,
+) -> Environment:
+    """Edit name or settings (merged by key). Raises Forbidden when approval, replay or freeze rules would loosen."""
+    locked = lock_revision(environment, expected_revision)
+    merged = _merged(locked, values)
+    after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
+    _check_loosening(locked, after.effective_settings, may_loosen)
+    return edit(locked, merged, kind="environment", scope=locked, actor=actor)
+
+
+@transaction.atomic
+def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
+    """Gone at once for every caller; the worker purges what is under it. Its audit events stay."""
+    locked = lock_revision(row, expected_revision)
+    locked.deleted_at = timezone.now()
+    locked.save(update_fields=["deleted_at"])
+    audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
+    enqueue(f"tenancy.purge_{kind}", id=str(locked.pk))
+
+
+def purge(model: type[Project] | type[Environment], row_id: str) -> None:
+    """Remove a deleted row and all that is under it. Safe to run twice."""
+    row = model.objects.filter(pk=row_id, deleted_at__isnull=False).first()
+    if row is not None:
+        row.delete()

@@ -1,0 +1,33 @@
+"""The worker's jobs of this app."""
+
+from __future__ import annotations
+
+from apps.tenancy import audit
+from apps.tenancy.models import Environment, IdempotencyKey, Project
+from apps.tenancy.services import organizations
+from byteor_cloud.jobs import job, periodic
+
+
+@job("tenancy.purge_project")
+def purge_project(id: str) -> None:
+    """Remove a deleted project and all below it."""
+    organizations.purge(Project, id)
+
+
+@job("tenancy.purge_environment")
+def purge_environment(id: str) -> None:
+    """Remove a deleted environment and all below it."""
+    organizations.purge(Environment, id)
+
+
+@periodic("tenancy.seal_audit", cron="*/3 * * * * *")
+def seal_audit() -> None:
+    """Append new audit events to their chains."""
+    audit.seal_all()
+
+
+@periodic("tenancy.close_minute", cron="* * * * *")
+def close_minute() -> None:
+    """Denials of the minute that is over become events; idempotency keys end."""
+    audit.close_denials()
+    IdempotencyKey.objects.expired().delete()

@@ -1,0 +1,1 @@
+"""The DRF kernel: problems, parsing, pagination, schema. It knows no model."""

@@ -1,0 +1,174 @@
+"""RFC 9457: the one place where an error becomes a response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
+from django.db import IntegrityError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from psycopg import errors as pg
+from psycopg_pool import PoolTimeout
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from byteor_cloud import errors
+
+CONTENT_TYPE = "application/problem+json"
+URN = "urn:byteor:problem:"
+logger = structlog.get_logger(__name__)
+
+
+def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]:
+    if isinstance(detail, Mapping):
+        for key, child in detail.items():
+            if key == "non_field_errors":
+                yield from _field_errors(child, pointer)
+            else:
+                yield from _field_errors(child, f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(detail, list):
+        for index, child in enumerate(detail):
+            nested = isinstance(child, (Mapping, list))
+            yield from _field_errors(child, f"{pointer}/{index}" if nested else pointer)
+    else:
+        yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), str(detail))
+
+
+_DRF_CODES = {
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    413: errors.PayloadTooLarge,
+    429: errors.TooManyRequests,
+}
+
+
+class _MethodNotAllowed(errors.DomainError):
+    code, title, status = "method_not_allowed", "Method not allowed", 405
+
+
+class _NotAcceptable(errors.DomainError):
+    code, title, status = "not_acceptable", "Not acceptable", 406
+
+
+class _Internal(errors.DomainError):
+    code, title, status = "internal", "Internal error", 500
+
+
+def _from_drf(exc: drf.APIException) -> errors.DomainError:
+    if isinstance(exc, drf.ValidationError):
+        found = list(_field_errors(exc.detail))
+        return errors.InvalidInput("; ".join(e.detail for e in found[:3]), errors=found)
+    kind: type[errors.DomainError] = {
+        drf.MethodNotAllowed: _MethodNotAllowed,
+        drf.NotAcceptable: _NotAcceptable,
+        drf.UnsupportedMediaType: errors.UnsupportedMediaType,
+    }.get(type(exc), _DRF_CODES.get(exc.status_code, errors.InvalidInput))
+    return kind(str(exc.detail))
+
+
+def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
+    cause = exc.__cause__
+    if isinstance(cause, pg.UniqueViolation):
+        constraint = cause.diag.constraint_name or ""
+        if constraint.endswith("_unique_name"):
+            return errors.Conflict("That name is taken.", code="name_taken")
+        if constraint.endswith("_unique_slug"):
+            return errors.Conflict("That slug is taken.", code="slug_taken")
+        return errors.Conflict("It exists already.", code="exists")
+    if isinstance(cause, pg.ForeignKeyViolation):
+        return errors.Conflict("What it refers to was removed meanwhile.", code="gone")
+    return None
+
+
+def as_domain_error(exc: Exception) -> errors.DomainError:
+    """The refusal that ``exc`` means; what nobody foresaw is logged and becomes a bare 500."""
+    match exc:
+        case errors.DomainError():
+            return exc
+        case drf.APIException():
+            return _from_drf(exc)
+        case Http404():
+            return errors.NotFound("There is nothing here.")
+        case PermissionDenied():
+            return errors.Forbidden("You may not do this.")
+        case RequestDataTooBig() | TooManyFilesSent():
+            return errors.PayloadTooLarge("The body is too large.")
+        case UnreadablePostError():
+            return errors.InvalidInput("The body ended before its declared length.")
+        case SuspiciousOperation():
+            return errors.InvalidInput("The request is malformed.")
+        case IntegrityError() if (known := _from_integrity(exc)) is not None:
+            return known
+        case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
+            return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
+        case OperationalError() | InterfaceError() | PoolTimeout():
+            logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
+            return errors.Unavailable("The database is not reachable.", retry_after=5)
+    logger.error("unhandled_error", exc_info=exc)
+    return _Internal("An unexpected error; the log has it under this request id.")
+
+
+def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
+    """The body of ``application/problem+json``."""
+    body: dict[str, Any] = {
+        "type": URN + error.reason,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": request.path,
+        "request_id": request.META.get("HTTP_X_REQUEST_ID"),
+    }
+    if error.errors:
+        body["errors"] = [{"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors]
+    return body
+
+
+def _headers(error: errors.DomainError) -> dict[str, str]:
+    headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return headers
+
+
+def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
+    """DRF's hook."""
+    error = as_domain_error(exc)
+    request = context["request"]
+    response = Response(problem(request, error), status=error.status, headers=_headers(error))
+    response.content_type = CONTENT_TYPE
+    if isinstance(exc, drf.MethodNotAllowed):
+        response["Allow"] = ", ".join(context["view"].allowed_methods)
+    return response
+
+
+def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+    """The same outside DRF: plain views and Django's own handlers."""
+    return JsonResponse(
+        problem(request, error), status=error.status, headers=_headers(error), content_type=CONTENT_TYPE
+    )
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400."""
+    return respond(request, errors.InvalidInput("The request is malformed."))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler403."""
+    return respond(request, errors.Forbidden("You may not do this."))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    return respond(request, errors.NotFound("There is nothing here."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500; Django has logged the traceback."""
+    return respond(request, _Internal("An unexpected error; the log has it under this request id."))

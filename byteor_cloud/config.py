@@ -1,0 +1,187 @@
+"""The settings that an operator makes: environment variables, checked once at start (README, "Settings")."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+PREFIX = "BYTEOR_CLOUD_"
+type Mode = Literal["combined", "api", "worker"]
+type Address = tuple[str, int]
+
+
+class ConfigError(Exception):
+    """A setting is unknown, missing or invalid; the message is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Checked settings. ``database_url`` is None with the embedded database."""
+
+    deployment_mode: Mode
+    data_dir: Path
+    database_url: str | None
+    api_bind_addr: Address
+    worker_bind_addr: Address | None
+    public_base_url: str | None
+    master_key: bytes
+    secret_key: str
+    run_demo_agents: bool
+    rate_limit: bool
+    api_processes: int
+    api_threads: int
+    trusted_proxies: int
+    max_body_bytes: int
+    max_upload_bytes: int
+    log_format: Literal["console", "json"]
+    s3_bucket: str | None
+    s3_endpoint_url: str | None
+    s3_region: str | None
+    oidc_issuer: str | None
+    oidc_client_id: str | None
+    oidc_client_secret: str | None
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("must be HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _switch(text: str) -> bool:
+    table = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+    try:
+        return table[text.lower()]
+    except KeyError:
+        raise ValueError("must be on or off") from None
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _choice(*values: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"must be one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not (parts.netloc or "postgresql" in schemes):
+            raise ValueError(f"must be a URL that starts with {' or '.join(s + '://' for s in schemes)}")
+        return text.rstrip("/")
+
+    return parse
+
+
+def _key(text: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ValueError("must be 32 random bytes in base64 (openssl rand -base64 32)")
+    return key
+
+
+def _secret(text: str) -> str:
+    if len(text) < 32:
+        raise ValueError("must have at least 32 characters")
+    return text
+
+
+def _generated(folder: Path, name: str) -> str:
+    """The secret kept in ``folder/name``, made on first use. Two commands at once agree on one value."""
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = folder / f".{name}.{os.getpid()}"
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    return path.read_text()
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """Read and check every ``BYTEOR_CLOUD_*`` variable. Raises ConfigError."""
+    given = {key: value for key, value in environ.items() if key.startswith(PREFIX) and value != ""}
+
+    def take[T](name: str, parse: Callable[[str], T], default: T) -> T:
+        text = given.pop(PREFIX + name, None)
+        if text is None:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{PREFIX}{name} {error}") from None
+
+    data_dir = take("DATA_DIR", Path, Path("var")).absolute()
+    database_url = take("DATABASE_URL", _url("postgresql", "postgres"), None)
+
+    def secret[T](name: str, parse: Callable[[str], T]) -> T:
+        value = take(name, parse, None)
+        if value is not None:
+            return value
+        if database_url is not None:
+            raise ConfigError(f"{PREFIX}{name} is missing: it must be set when {PREFIX}DATABASE_URL is")
+        try:
+            return parse(_generated(data_dir / "secrets", name.lower()))
+        except OSError as error:
+            raise ConfigError(f"{PREFIX}DATA_DIR {data_dir} is not usable: {error.strerror}") from None
+        except ValueError as error:
+            raise ConfigError(f"{data_dir}/secrets/{name.lower()} {error}") from None
+
+    default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104  contracts §8
+    config = Config(
+        deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
+        data_dir=data_dir,
+        database_url=database_url,
+        api_bind_addr=take("API_BIND_ADDR", _address, default_address),
+        worker_bind_addr=take("WORKER_BIND_ADDR", _address, None),
+        public_base_url=take("PUBLIC_BASE_URL", _url("http", "https"), None),
+        master_key=secret("MASTER_KEY", _key),
+        secret_key=secret("SECRET_KEY", _secret),
+        run_demo_agents=take("RUN_DEMO_AGENTS", _switch, False),
+        rate_limit=take("RATE_LIMIT", _switch, True),
+        api_processes=take("API_PROCESSES", _number(1, 64), 2),
+        api_threads=take("API_THREADS", _number(1, 64), 8),
+        trusted_proxies=take("TRUSTED_PROXIES", _number(0, 10), 0),
+        max_body_bytes=take("MAX_BODY_BYTES", _number(1024, 1 << 30), 4 << 20),
+        max_upload_bytes=take("MAX_UPLOAD_BYTES", _number(1024, 1 << 40), 64 << 20),
+        log_format=cast("Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")),
+        s3_bucket=take("S3_BUCKET", str, None),
+        s3_endpoint_url=take("S3_ENDPOINT_URL", _url("http", "https"), None),
+        s3_region=take("S3_REGION", str, None),
+        oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
+        oidc_client_id=take("OIDC_CLIENT_ID", str, None),
+        oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
+    )
+    if given:
+        raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
+    if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
+        raise ConfigError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
+    return config

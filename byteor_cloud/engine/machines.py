@@ -1,0 +1,180 @@
+"""The state machines, as tables (contracts §5, §7). What is not in a table cannot happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``table`` maps an event to the statuses it leaves and where it goes from each."""
+
+    name: str
+    states: type[StrEnum]
+    events: type[StrEnum]
+    table: Mapping[StrEnum, Mapping[StrEnum, StrEnum]]
+
+    def target(self, status: str, event: StrEnum) -> StrEnum | None:
+        """Where ``event`` leads from ``status``; None when the machine has no such step."""
+        return self.table[event].get(self.states(status))
+
+
+class DeploymentStatus(StrEnum):
+    PENDING_APPROVAL = "pending_approval"
+    APPROVED = "approved"
+    DENIED = "denied"
+    BUILDING = "building"
+    DEPLOYING = "deploying"
+    ACTIVE = "active"
+    FAILED = "failed"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+
+
+class DeploymentEvent(StrEnum):
+    APPROVE = "approve"
+    DENY = "deny"
+    BUILD = "build"
+    OFFER = "offer"
+    ACTIVATE = "activate"
+    FAIL = "fail"
+    ABORT = "abort"
+    ROLL_BACK = "roll_back"
+    RESTORE = "restore"
+
+
+_D, _E = DeploymentStatus, DeploymentEvent
+
+DEPLOYMENT = Machine(
+    "deployment",
+    DeploymentStatus,
+    DeploymentEvent,
+    {
+        _E.APPROVE: {_D.PENDING_APPROVAL: _D.APPROVED},
+        _E.DENY: {_D.PENDING_APPROVAL: _D.DENIED},
+        _E.BUILD: {_D.APPROVED: _D.BUILDING},
+        _E.OFFER: {_D.BUILDING: _D.DEPLOYING},
+        _E.ACTIVATE: {_D.DEPLOYING: _D.ACTIVE},
+        _E.FAIL: dict.fromkeys(
+            (_D.PENDING_APPROVAL, _D.APPROVED, _D.BUILDING, _D.DEPLOYING, _D.ROLLING_BACK), _D.FAILED
+        ),
+        _E.ABORT: dict.fromkeys((_D.PENDING_APPROVAL, _D.APPROVED, _D.BUILDING, _D.DEPLOYING), _D.FAILED),
+        _E.ROLL_BACK: dict.fromkeys((_D.ACTIVE, _D.FAILED, _D.DEPLOYING), _D.ROLLING_BACK),
+        _E.RESTORE: {_D.ROLLING_BACK: _D.ROLLED_BACK},
+    },
+)
+IN_FLIGHT = (_D.APPROVED, _D.BUILDING, _D.DEPLOYING, _D.ROLLING_BACK)
+
+
+class ApprovalStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class ApprovalEvent(StrEnum):
+    APPROVE = "approve"
+    DENY = "deny"
+    EXPIRE = "expire"
+    REVOKE = "revoke"
+
+
+_A, _AE = ApprovalStatus, ApprovalEvent
+
+APPROVAL = Machine(
+    "approval",
+    ApprovalStatus,
+    ApprovalEvent,
+    {
+        _AE.APPROVE: {_A.PENDING: _A.APPROVED},
+        _AE.DENY: {_A.PENDING: _A.DENIED},
+        _AE.EXPIRE: {_A.PENDING: _A.EXPIRED},
+        _AE.REVOKE: {_A.PENDING: _A.REVOKED, _A.APPROVED: _A.REVOKED},
+    },
+)
+
+
+class ArtifactStatus(StrEnum):
+    RECEIVED = "received"
+    VERIFIED = "verified"
+    REJECTED = "rejected"
+
+
+class ArtifactEvent(StrEnum):
+    VERIFY = "verify"
+    REJECT = "reject"
+
+
+_F, _FE = ArtifactStatus, ArtifactEvent
+
+ARTIFACT = Machine(
+    "artifact",
+    ArtifactStatus,
+    ArtifactEvent,
+    {_FE.VERIFY: {_F.RECEIVED: _F.VERIFIED}, _FE.REJECT: {_F.RECEIVED: _F.REJECTED}},
+)
+
+
+class ReplayStatus(StrEnum):
+    PENDING_APPROVAL = "pending_approval"
+    QUEUED = "queued"
+    DENIED = "denied"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+class ReplayEvent(StrEnum):
+    APPROVE = "approve"
+    DENY = "deny"
+    START = "start"
+    SUCCEED = "succeed"
+    DIVERGE = "diverge"
+    FAIL = "fail"
+
+
+_R, _RE = ReplayStatus, ReplayEvent
+
+REPLAY = Machine(
+    "replay",
+    ReplayStatus,
+    ReplayEvent,
+    {
+        _RE.APPROVE: {_R.PENDING_APPROVAL: _R.QUEUED},
+        _RE.DENY: {_R.PENDING_APPROVAL: _R.DENIED},
+        _RE.START: {_R.QUEUED: _R.RUNNING},
+        _RE.SUCCEED: {_R.RUNNING: _R.SUCCEEDED},
+        _RE.DIVERGE: {_R.RUNNING: _R.DIVERGED},
+        _RE.FAIL: {_R.QUEUED: _R.FAILED, _R.RUNNING: _R.FAILED},
+    },
+)
+MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY)
+
+
+class AgentProgress(StrEnum):
+    """How far an agent is within one offer; it only moves forward."""
+
+    PENDING = "pending"
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    ACTIVATING = "activating"
+    ACTIVE = "active"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+
+
+PROGRESS_RANK: dict[AgentProgress, int] = {
+    AgentProgress.PENDING: 0,
+    AgentProgress.OFFERED: 1,
+    AgentProgress.DOWNLOADING: 2,
+    AgentProgress.ACTIVATING: 3,
+    # The three ends: none moves on to another within the same offer.
+    AgentProgress.ACTIVE: 4,
+    AgentProgress.FAILED: 4,
+    AgentProgress.ROLLED_BACK: 4,
+}

@@ -1,0 +1,137 @@
+"""What a service may refuse with. No Django, no HTTP: ``api.problems`` turns these into problem+json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One invalid field; ``pointer`` is a JSON Pointer into the request body."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class DomainError(Exception):
+    """A refusal with a stable ``code``; ``detail`` is for people and may change."""
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Refused"
+    status: ClassVar[int] = 400
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        errors: Sequence[FieldError] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.reason = code or self.code
+        self.errors = tuple(errors)
+        self.retry_after = retry_after
+
+
+class InvalidInput(DomainError):
+    """The request's content is wrong."""
+
+    code = "invalid"
+    title = "Invalid input"
+
+    @classmethod
+    def at(cls, pointer: str, detail: str, *, code: str = "invalid") -> InvalidInput:
+        """One invalid field."""
+        return cls(detail, errors=[FieldError(pointer, code, detail)])
+
+
+class Unauthenticated(DomainError):
+    """No usable credential."""
+
+    code = "unauthenticated"
+    title = "Authentication required"
+    status = 401
+
+
+class Forbidden(DomainError):
+    """The right tenant, but not allowed."""
+
+    code = "forbidden"
+    title = "Forbidden"
+    status = 403
+
+
+class NotFound(DomainError):
+    """Unknown, or another tenant's: the two are not told apart."""
+
+    code = "not_found"
+    title = "Not found"
+    status = 404
+
+
+class Conflict(DomainError):
+    """The present state does not allow it."""
+
+    code = "conflict"
+    title = "Conflict"
+    status = 409
+
+
+class IllegalTransition(Conflict):
+    """The state machine has no such step from the current status."""
+
+    code = "illegal_transition"
+    title = "Not possible in this status"
+
+
+class PreconditionFailed(DomainError):
+    """``If-Match`` names another revision than the current one."""
+
+    code = "precondition_failed"
+    title = "Precondition failed"
+    status = 412
+
+
+class PayloadTooLarge(DomainError):
+    """The body is over its cap."""
+
+    code = "payload_too_large"
+    title = "Payload too large"
+    status = 413
+
+
+class UnsupportedMediaType(DomainError):
+    """The body is in a format that is not read here."""
+
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+    status = 415
+
+
+class Unprocessable(DomainError):
+    """Well-formed, but it cannot be done with this content."""
+
+    code = "unprocessable"
+    title = "Unprocessable content"
+    status = 422
+
+
+class TooManyRequests(DomainError):
+    """Over the rate limit; ``retry_after`` says when to come back."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+    status = 429
+
+
+class Unavailable(DomainError):
+    """Something that serving needs is not there just now."""
+
+    code = "unavailable"
+    title = "Service unavailable"
+    status = 503

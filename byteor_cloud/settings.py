@@ -1,0 +1,264 @@
+"""Django's settings, all from the checked environment (``config.load``)."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import django.utils.csp
+import structlog
+
+from byteor_cloud import config
+
+CONFIG = config.load(os.environ)
+BASE_DIR = Path(__file__).resolve().parent.parent
+# Where manage.py tells its own processes the address of the embedded database that it holds.
+EMBEDDED_URL = "BYTEOR_EMBEDDED_DATABASE_URL"
+
+SECRET_KEY = CONFIG.secret_key
+DEBUG = False
+_public = urlsplit(CONFIG.public_base_url or "")
+_bind_host = CONFIG.api_bind_addr[0]
+ALLOWED_HOSTS = [
+    "localhost",
+    "127.0.0.1",
+    "[::1]",
+    *([_bind_host] if _bind_host not in {"0.0.0.0", "::"} else []),  # noqa: S104  a comparison, not a bind
+    *([_public.hostname] if _public.hostname else []),
+]
+# Cookies are marked secure only where the site is served over TLS; plain HTTP is for loopback.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
+SESSION_COOKIE_HTTPONLY = True
+CSRF_TRUSTED_ORIGINS = [CONFIG.public_base_url] if CONFIG.public_base_url else []
+if CONFIG.trusted_proxies:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+_self = django.utils.csp.CSP.SELF
+SECURE_CSP: dict[str, Any] = {
+    "default-src": [_self],
+    "img-src": [_self, "data:"],
+    "style-src": [_self, django.utils.csp.CSP.UNSAFE_INLINE],  # Swagger UI and Redoc set style attributes
+    "worker-src": [_self, "blob:"],  # Redoc's search index
+    "frame-ancestors": [django.utils.csp.CSP.NONE],
+    "base-uri": [_self],
+    "form-action": [_self],
+    "object-src": [django.utils.csp.CSP.NONE],
+}
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_prometheus",
+    "django_structlog",
+    "social_django",
+    "procrastinate.contrib.django",
+    "apps.tenancy",
+    "apps.pipelines",
+    "apps.fleet",
+    "apps.releases",
+    "apps.artifacts",
+]
+
+MIDDLEWARE = [
+    "byteor_cloud.api.middleware.request_id",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+APPEND_SLASH = False
+ROOT_URLCONF = "byteor_cloud.urls"
+WSGI_APPLICATION = "byteor_cloud.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _database(url: str) -> dict[str, Any]:
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django_prometheus.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", unquote(parts.hostname or "")),
+        "PORT": str(parts.port or ""),
+        # The default of four connections and a wait of 30 s fails under eight threads (stack.md).
+        "OPTIONS": {"pool": {"min_size": 2, "max_size": CONFIG.api_threads + 2, "timeout": 10}, **options},
+    }
+
+
+DATABASES = {"default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "tenancy.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "apps.tenancy.sign_in.OpenIdConnect",
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = CONFIG.data_dir / "static"
+
+if CONFIG.s3_bucket:
+    _artifacts: dict[str, Any] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": CONFIG.s3_bucket,
+            "endpoint_url": CONFIG.s3_endpoint_url,
+            "region_name": CONFIG.s3_region,
+            "file_overwrite": True,  # names are content hashes: the same name is the same bytes
+            "default_acl": None,
+        },
+    }
+else:
+    _artifacts = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": CONFIG.data_dir / "artifacts", "allow_overwrite": True},
+    }
+STORAGES = {
+    "default": _artifacts,
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
+SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the folder is made with the first upload
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+# The API's parsers enforce this cap themselves; the forms of the console go by Django's.
+DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
+
+REST_FRAMEWORK = {
+    # All families everywhere; a view says which it takes (apps.tenancy.api.base).
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apps.tenancy.api.authentication.UserTokenAuthentication",
+        "apps.tenancy.api.authentication.OrganizationKeyAuthentication",
+        "apps.fleet.api.authentication.EnrollmentTokenAuthentication",
+        "apps.fleet.api.authentication.AgentKeyAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["byteor_cloud.api.parsers.StrictJSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "byteor_cloud.api.pagination.NewestFirst",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "byteor_cloud.api.schema.Schema",
+    "EXCEPTION_HANDLER": "byteor_cloud.api.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "NUM_PROXIES": CONFIG.trusted_proxies,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "ByteOr Cloud",
+    "DESCRIPTION": "The control plane's API: pipelines, releases under approval, agents, artifacts, replay.",
+    "VERSION": "v1",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "byteor_cloud.api.schema.add_examples",
+    ],
+}
+
+# OpenID Connect (apps.tenancy.sign_in). The provider's tokens are not kept: no load_extra_data step.
+SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = CONFIG.oidc_issuer
+SOCIAL_AUTH_OIDC_KEY = CONFIG.oidc_client_id
+SOCIAL_AUTH_OIDC_SECRET = CONFIG.oidc_client_secret
+SOCIAL_AUTH_OIDC_USE_PKCE = True
+SOCIAL_AUTH_OIDC_SCOPE = ["openid", "email", "profile"]
+SOCIAL_AUTH_JSONFIELD_ENABLED = True
+SOCIAL_AUTH_PIPELINE = [
+    "social_core.pipeline.social_auth.social_details",
+    "social_core.pipeline.social_auth.social_uid",
+    "social_core.pipeline.social_auth.auth_allowed",
+    "social_core.pipeline.social_auth.social_user",
+    "apps.tenancy.sign_in.claim_or_create_account",
+    "social_core.pipeline.social_auth.associate_user",
+]
+
+PROMETHEUS_EXPORT_MIGRATIONS = False
+PROMETHEUS_METRIC_NAMESPACE = "byteor"
+
+_processors = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+structlog.configure(
+    processors=[*_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "structured": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "foreign_pre_chain": _processors,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer()
+                if CONFIG.log_format == "json"
+                else structlog.dev.ConsoleRenderer(colors=False),
+            ],
+        }
+    },
+    # Everything goes to stderr: a command's stdout is its answer.
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {
+        "django.server": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "procrastinate": {"level": "WARNING"},
+        # One line a request is the access log's business, and heartbeats would drown the rest.
+        "django_structlog": {"level": "WARNING"},
+    },
+}
+
+UNFOLD: dict[str, Any] = {"SITE_TITLE": "ByteOr Cloud", "SITE_HEADER": "ByteOr Cloud"}
+
+# sidecar's and whitenoise's folders may not exist before `serve` has collected them.
+warnings.filterwarnings("ignore", message="No directory at")

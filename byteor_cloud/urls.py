@@ -1,0 +1,47 @@
+"""The table of contents."""
+
+from django.urls import include, path
+from django.views.generic import TemplateView
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+
+from apps.artifacts.api import urls as artifacts
+from apps.fleet.api import urls as fleet
+from apps.pipelines.api import urls as pipelines
+from apps.releases.api import urls as releases
+from apps.tenancy.api import auth
+from apps.tenancy.api import urls as tenancy
+from apps.tenancy.console import site
+from byteor_cloud.api import system
+
+ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
+
+api = [
+    *tenancy.urlpatterns,
+    *fleet.agent,
+    *releases.agent,
+    *artifacts.agent,
+    path(
+        ENVIRONMENT,
+        include([*pipelines.environment, *fleet.environment, *releases.environment, *artifacts.environment]),
+    ),
+]
+
+urlpatterns = [
+    path("", TemplateView.as_view(template_name="index.html"), name="index"),
+    path("healthz", system.HealthView.as_view()),
+    path("readyz", system.ReadyView.as_view()),
+    path("metrics", system.MetricsView.as_view()),
+    path("auth/login", auth.LoginView.as_view(), name="login"),
+    path("auth/callback", auth.CallbackView.as_view()),
+    path("auth/link/<str:secret>", auth.link, name="sign-in-link"),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path("api/v1/", include(api)),
+    path("admin/", site.urls),
+]
+
+handler400 = "byteor_cloud.api.problems.bad_request"
+handler403 = "byteor_cloud.api.problems.forbidden"
+handler404 = "byteor_cloud.api.problems.not_found"
+handler500 = "byteor_cloud.api.problems.server_error"
