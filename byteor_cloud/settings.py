@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -122,7 +121,9 @@ def _database(url: str) -> dict[str, Any]:
     }
 
 
-DATABASES = {"default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))}
+DATABASES = {
+    "default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
@@ -259,6 +260,3 @@ LOGGING: dict[str, Any] = {
 }
 
 UNFOLD: dict[str, Any] = {"SITE_TITLE": "ByteOr Cloud", "SITE_HEADER": "ByteOr Cloud"}
-
-# sidecar's and whitenoise's folders may not exist before `serve` has collected them.
-warnings.filterwarnings("ignore", message="No directory at")

@@ -24,9 +24,7 @@ class Artifact(Stateful):
         DIAGNOSTIC = "diagnostic"
 
     machine = ARTIFACT
-    status = models.CharField(
-        max_length=10, choices=choices(ArtifactStatus), default=ArtifactStatus.RECEIVED
-    )
+    status = models.CharField(max_length=10, choices=choices(ArtifactStatus), default=ArtifactStatus.RECEIVED)
     reasons: models.JSONField[Any, Any] = models.JSONField(default=list)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")

@@ -48,7 +48,11 @@ def create_enrollment_token(
         replace=replace,
     )
     record_credential(
-        "enrollment_token.create", token, actor=actor, scope=environment, changes={"max_uses": [None, max_uses]}
+        "enrollment_token.create",
+        token,
+        actor=actor,
+        scope=environment,
+        changes={"max_uses": [None, max_uses]},
     )
     return token, secret.text
 
@@ -73,7 +77,11 @@ def enroll(
 ) -> tuple[Agent, str]:
     """Spend one use of the token: one agent, one key. Raises Unauthenticated when the token is spent meanwhile."""
     locked = lock(token)
-    if locked.uses >= locked.max_uses or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
+    if (
+        locked.uses >= locked.max_uses
+        or locked.revoked_at
+        or (locked.expires_at and locked.expires_at <= timezone.now())
+    ):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     chosen = name or _free_name(environment, hostname or "agent")
     if locked.replace:
@@ -202,7 +210,10 @@ def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: st
     now = timezone.now()
     assignment.progress = progress
     fields = ["progress"]
-    if assignment.attempted_bundle_hash != assignment.bundle_hash or assignment.attempted_deployment_id != assignment.deployment_id:
+    if (
+        assignment.attempted_bundle_hash != assignment.bundle_hash
+        or assignment.attempted_deployment_id != assignment.deployment_id
+    ):
         assignment.attempted_deployment_id = assignment.deployment_id
         assignment.attempted_bundle_hash = assignment.bundle_hash
         assignment.attempted_since = now

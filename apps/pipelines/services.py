@@ -158,5 +158,3 @@ def copy_version(*, environment: Environment, from_version_id: object, actor: Ac
         **{field: getattr(source, field) for field in copied},
     )
     return version, True
-
-

@@ -103,7 +103,9 @@ class ApprovalDecision(Row):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["approval", "user"], name="releases_approvaldecision_unique_user"),
+            models.UniqueConstraint(
+                fields=["approval", "user"], name="releases_approvaldecision_unique_user"
+            ),
             models.CheckConstraint(
                 condition=Q(decision__in=["approve", "deny"]), name="releases_approvaldecision_decision"
             ),
@@ -170,9 +172,7 @@ class Deployment(Stateful):
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
         """Every step is on the timeline."""
-        TimelineEntry.objects.create(
-            deployment=self, event=event, actor=actor.display, detail=dict(changes)
-        )
+        TimelineEntry.objects.create(deployment=self, event=event, actor=actor.display, detail=dict(changes))
 
 
 class DeploymentAgent(models.Model):
@@ -184,9 +184,7 @@ class DeploymentAgent(models.Model):
     # Late joiners and agents that were offline at the start do not count for waves and thresholds.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default="activate")
-    progress = models.CharField(
-        max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING
-    )
+    progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
     # The deployment whose bundle the agent was to run before this one.
     before = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="+")

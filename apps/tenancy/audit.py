@@ -136,7 +136,9 @@ def count_denial(action: str, *, actor: Actor, organization_id: object) -> None:
 @transaction.atomic
 def close_denials() -> None:
     """One event for each actor, action and minute that is over."""
-    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(skip_locked=True)
+    closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(
+        skip_locked=True
+    )
     for row in closed:
         record(
             row.action,

@@ -180,7 +180,9 @@ class Environment(Revisioned):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["project", "name"], condition=Q(deleted_at=None), name="tenancy_environment_unique_name"
+                fields=["project", "name"],
+                condition=Q(deleted_at=None),
+                name="tenancy_environment_unique_name",
             ),
             one_of("posture", policy.Posture, "tenancy_environment_posture"),
         ]
@@ -214,7 +216,9 @@ class Membership(Revisioned):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "user"], condition=Q(project=None), name="tenancy_membership_unique_org"
+                fields=["organization", "user"],
+                condition=Q(project=None),
+                name="tenancy_membership_unique_org",
             ),
             models.UniqueConstraint(fields=["project", "user"], name="tenancy_membership_unique_project"),
             one_of("role", Role, "tenancy_membership_role"),

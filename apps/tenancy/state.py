@@ -30,8 +30,10 @@ class Stateful(EnvironmentOwned):
 
 def lock[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     """The row as it is now, locked until the transaction ends. Raises NotFound when it was removed meanwhile."""
-    found = type(row)._base_manager.select_related(*related).select_for_update(of=("self",), no_key=True).filter(pk=row.pk)
-    if (locked := found.first()) is None:
+    rows = type(row)._base_manager.select_for_update(of=("self",), no_key=True).filter(pk=row.pk)
+    if related:
+        rows = rows.select_related(*related)
+    if (locked := rows.first()) is None:
         raise NotFound("It was removed meanwhile.")
     return locked
 
@@ -48,7 +50,9 @@ def advance[R: Stateful](
     old, target = locked.status, locked.machine.target(locked.status, event)
     name = locked.machine.name
     if target is None:
-        raise IllegalTransition(f"The {name} is {old}: it is not possible to {event.replace('_', ' ')} it now.")
+        raise IllegalTransition(
+            f"The {name} is {old}: it is not possible to {event.replace('_', ' ')} it now."
+        )
     locked.status = target
     for field, value in fields.items():
         setattr(locked, field, value)

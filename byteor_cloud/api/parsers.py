@@ -53,7 +53,7 @@ def _check(value: Any) -> None:
         if depth > MAX_DEPTH:
             raise InvalidInput.at(pointer[:200], f"Nested deeper than {MAX_DEPTH}.", code="too_deep")
         if isinstance(item, str):
-            if "\0" in item or not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item):
+            if "\0" in item or (not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item)):
                 raise InvalidInput.at(pointer, "Holds a NUL or a lone surrogate.", code="character")
         elif isinstance(item, dict):
             for key, child in item.items():
@@ -82,7 +82,10 @@ class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
     def parse(
-        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         """The parsed value. Raises InvalidInput or PayloadTooLarge."""
         declared = (parser_context or {})["request"].META.get("CONTENT_LENGTH")
@@ -149,7 +152,10 @@ class UploadParser(MultiPartParser):
     """Multipart with one file, streamed and hashed; an upload that was cut off is refused."""
 
     def parse(
-        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         """Fields and files. Raises InvalidInput or PayloadTooLarge, and then no file is left."""
         request = (parser_context or {})["request"]._request

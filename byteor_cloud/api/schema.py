@@ -78,7 +78,13 @@ class Schema(AutoSchema):
     def get_summary(self) -> str:
         """The first line of the action's docstring, or of the view's for the plain verbs."""
         method = getattr(self.view, self._action, None)
-        plain = {"list": "List", "create": "Create", "retrieve": "Retrieve", "update": "Update", "destroy": "Delete"}
+        plain = {
+            "list": "List",
+            "create": "Create",
+            "retrieve": "Retrieve",
+            "update": "Update",
+            "destroy": "Delete",
+        }
         own = self._action not in plain or self._action in vars(type(self.view))
         text = (getattr(method, "__doc__", "") if own else type(self.view).__doc__) or ""
         line = text.strip().split("\n")[0].rstrip(".")
@@ -217,4 +223,3 @@ def add_examples(result: dict[str, Any], generator: object, **kwargs: Any) -> di
                     if media_type == "application/json" and "examples" not in content and "schema" in content:
                         content["example"] = _example(content["schema"], components)
     return result
-

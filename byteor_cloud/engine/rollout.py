@@ -77,14 +77,12 @@ def plan_rollout(
     last = max((a.wave for a in agents), default=0)
     if wave >= last:
         return Plan(timed_out=timed_out, offer=waiting, wave=wave, wave_done=True, outcome="active")
-    if paused or wave_done_at is None and strategy.pause_s > 0:
+    if paused or (wave_done_at is None and strategy.pause_s > 0):
         return Plan(timed_out=timed_out, wave=wave, wave_done=True)
     if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
         return Plan(timed_out=timed_out, wave=wave, wave_done=True)
     following = min(a.wave for a in agents if a.wave > wave)
-    offer = tuple(
-        a.id for a in agents if a.wave <= following and settled[a.id] is AgentProgress.PENDING
-    )
+    offer = tuple(a.id for a in agents if a.wave <= following and settled[a.id] is AgentProgress.PENDING)
     return Plan(timed_out=timed_out, offer=offer, wave=following)
 
 

@@ -68,9 +68,7 @@ class AgentSerializer(ModelSerializer):
     labels = Labels(required=False)
     status = serializers.CharField(source="heartbeat.status", read_only=True, allow_null=True)
     agent_version = serializers.CharField(source="heartbeat.agent_version", read_only=True, allow_null=True)
-    last_seen_at = serializers.DateTimeField(
-        source="heartbeat.last_seen_at", read_only=True, allow_null=True
-    )
+    last_seen_at = serializers.DateTimeField(source="heartbeat.last_seen_at", read_only=True, allow_null=True)
     report = serializers.DictField(source="heartbeat.report", read_only=True)
     liveness = serializers.ChoiceField(["online", "stale", "offline"], read_only=True)
     drifted = serializers.BooleanField(read_only=True)
@@ -142,7 +140,9 @@ class RotatedKeySerializer(serializers.Serializer[Any]):
 
 
 class EnrollmentTokenSerializer(ModelSerializer):
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
+    expires_in_s = serializers.IntegerField(
+        write_only=True, required=False, min_value=60, max_value=30 * 86400
+    )
     max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
     labels = Labels(required=False)
     replace = serializers.BooleanField(required=False)

@@ -72,9 +72,7 @@ class AgentFilter(NamedFilter):
     hostname = django_filters.CharFilter(lookup_expr="icontains")
 
 
-class AgentViewSet(
-    ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet
-):
+class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """The environment's fleet; POST enrolls, with an enrollment token instead of a role."""
 
     queryset = Agent.objects.enrolled()
@@ -139,7 +137,9 @@ class AgentViewSet(
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
         """A new agent key; the old one ends at once."""
         agent = self.get_object()
-        return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
+        return Response(
+            {"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201
+        )
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):

@@ -31,9 +31,7 @@ from byteor_cloud.errors import InvalidInput
 TARGETS = ["single_ring", "lane_graph"]
 
 
-class DraftViewSet(
-    ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet
-):
+class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """The environment's drafts."""
 
     queryset = Draft.objects.all()
@@ -117,7 +115,9 @@ class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentView
         """The same compiled version in this environment."""
         return super().create(request, *args, **kwargs)
 
-    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
+    def validated(
+        self, request: Request, *, partial: bool = False, row: Model | None = None
+    ) -> dict[str, Any]:
         body = s.CopyVersionSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         return dict(body.validated_data)

@@ -35,7 +35,11 @@ class Adapter(JSONObject):
         value: dict[str, Any] = super().to_internal_value(data)
         if value.get("kind") not in ADAPTER_KINDS:
             raise serializers.ValidationError(
-                {"kind": [serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
+                {
+                    "kind": [
+                        serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")
+                    ]
+                }
             )
         return value
 
@@ -59,7 +63,9 @@ class EnvVars(serializers.DictField):
                 errors[name] = "A name has upper-case letters, digits and _."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
-                if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
+                if set(item) != {"secret_ref"} or not (
+                    isinstance(reference, str) and _ENV_NAME.fullmatch(reference)
+                ):
                     errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
             elif not isinstance(item, str):
                 errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
@@ -107,7 +113,9 @@ class OptionalReasonSerializer(Strict):
 class TargetSerializer(Strict):
     """Exactly one of the three."""
 
-    agents = serializers.ListField(child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000)
+    agents = serializers.ListField(
+        child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000
+    )
     selector = Labels(required=False)
     all = serializers.BooleanField(required=False)
 
@@ -125,7 +133,10 @@ class StrategySerializer(Strict):
 
     kind = serializers.ChoiceField(["all_at_once", "waves"])
     percents = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=100), required=False, min_length=1, max_length=100
+        child=serializers.IntegerField(min_value=1, max_value=100),
+        required=False,
+        min_length=1,
+        max_length=100,
     )
     pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
     failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
@@ -135,7 +146,7 @@ class StrategySerializer(Strict):
         """The stored form: defaults written out."""
         waves = attrs["kind"] == "waves"
         if not waves and (extra := {"percents", "pause_s"} & attrs.keys()):
-            raise serializers.ValidationError({name: "Only with waves." for name in extra})
+            raise serializers.ValidationError(dict.fromkeys(extra, "Only with waves."))
         stored = {
             "kind": attrs["kind"],
             "failure_threshold_percent": attrs.get("failure_threshold_percent", 0),

@@ -49,7 +49,9 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+        bad = KnownBad.objects.filter(
+            environment=OuterRef("environment"), config_hash=OuterRef("config_hash")
+        )
         return queryset.annotate(known_bad=Exists(bad))
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -180,7 +182,9 @@ class ApprovalFilter(RowFilter):
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Requests for people's consent; POST records a decision."""
 
-    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
+    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related(
+        "decisions"
+    )
     serializer_class = s.ApprovalSerializer
     filterset_class = ApprovalFilter
     permissions = {
@@ -195,7 +199,9 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         """Approve or deny; 201 with the approval's record."""
         return super().create(request, *args, **kwargs)
 
-    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
+    def validated(
+        self, request: Request, *, partial: bool = False, row: Model | None = None
+    ) -> dict[str, Any]:
         body = s.DecideSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
         return dict(body.validated_data)

@@ -34,7 +34,9 @@ def _secrets(value: Any, pointer: str) -> list[FieldError]:
         item, at = waiting.pop()
         if isinstance(item, str) and _SECRET.search(item):
             found.append(
-                FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
+                FieldError(
+                    at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.'
+                )
             )
         elif isinstance(item, dict):
             waiting += [(child, f"{at}/{key}") for key, child in item.items()]
@@ -50,7 +52,9 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
         pointer = f"/stage_config/{stage_id.replace('~', '~0').replace('/', '~1')}"
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
-            errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))
+            errors.append(
+                FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}.")
+            )
         elif not isinstance(params, dict):
             errors.append(FieldError(pointer, "invalid", "Must be an object."))
         elif split_op(stages[stage_id])[0].startswith("dataguard_"):

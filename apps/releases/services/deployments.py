@@ -107,19 +107,19 @@ def create_deployment(
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
     }
     audit.record(
-        "deployment.create", actor=actor, scope=locked, resource=("deployment", deployment.pk), changes=changes
+        "deployment.create",
+        actor=actor,
+        scope=locked,
+        resource=("deployment", deployment.pk),
+        changes=changes,
     )
-    TimelineEntry.objects.create(
-        deployment=deployment, event="create", actor=actor.display, detail=changes
-    )
+    TimelineEntry.objects.create(deployment=deployment, event="create", actor=actor.display, detail=changes)
     if approval is None:
         enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
     return deployment
 
 
-def _check_freeze(
-    environment: Environment, override: Mapping[str, str] | None, may_override: bool
-) -> None:
+def _check_freeze(environment: Environment, override: Mapping[str, str] | None, may_override: bool) -> None:
     window = freeze.active_window(environment.effective_settings["freeze_windows"], timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
@@ -170,7 +170,12 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         ):
             approvals.withdraw(approval, actor=actor)
     return advance(
-        deployment, DeploymentEvent.ABORT, actor=actor, reason="aborted", detail=reason, changes={"reason": reason}
+        deployment,
+        DeploymentEvent.ABORT,
+        actor=actor,
+        reason="aborted",
+        detail=reason,
+        changes={"reason": reason},
     )
 
 

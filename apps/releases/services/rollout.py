@@ -14,7 +14,7 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.models import AgentReport, Approval, Deployment, DeploymentAgent
 from apps.releases.services import bundles, rollbacks
 from apps.releases.services.deployments import enlist, strategy_of, wake
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import system
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
@@ -184,7 +184,9 @@ def _offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
 
 def _fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     if reason in _CONDEMNING:
-        bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
+        bundles.bar(
+            deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
+        )
     return advance(
         deployment,
         DeploymentEvent.FAIL,
@@ -323,7 +325,12 @@ def _take_report(
     assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
     desired = (assignment.deployment_id, assignment.bundle_hash) == (deployment.pk, bundle_hash)
     end = AgentProgress.ROLLED_BACK if assignment.action == "rollback" else AgentProgress.ACTIVE
-    fits = desired and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
+    fits = desired and status in {
+        AgentProgress.DOWNLOADING,
+        AgentProgress.ACTIVATING,
+        AgentProgress.FAILED,
+        end,
+    }
     of_this_offer = AgentReport.objects.filter(
         deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
         created_at__gte=assignment.since or deployment.created_at,
@@ -366,7 +373,9 @@ def welcome(agent_id: str) -> None:
     assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
     if assignment.deployment_id is not None:
         return
-    for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
+    for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by(
+        "-id"
+    ):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
             _offer_late(deployment, [agent])
             return

@@ -51,7 +51,9 @@ def wants_page(request: HttpRequest | Request) -> bool:
 
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
-        raise Unavailable("No identity provider is configured; use the one-time link of `manage.py bootstrap`.")
+        raise Unavailable(
+            "No identity provider is configured; use the one-time link of `manage.py bootstrap`."
+        )
     strategy = load_strategy(request)
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)
 
@@ -68,7 +70,9 @@ class _SignInView(APIView):
         if isinstance(exc, SocialAuthBaseException):
             # What the provider said may hold codes or tokens: only the kind of failure is told.
             logger.warning("sign_in_failed", kind=type(exc).__name__)
-            exc = Unauthenticated("The identity provider's answer was not accepted; start again at /auth/login.")
+            exc = Unauthenticated(
+                "The identity provider's answer was not accepted; start again at /auth/login."
+            )
         elif isinstance(exc, OSError):
             logger.warning("identity_provider_unreachable", kind=type(exc).__name__)
             exc = Unavailable("The identity provider is not reachable.", retry_after=10)

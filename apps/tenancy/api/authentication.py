@@ -35,7 +35,9 @@ def bearer(request: HttpRequest | Request) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """The caller's address; that of a trusted proxy's client where there are trusted proxies."""
     hops: int = settings.CONFIG.trusted_proxies
-    forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
+    forwarded = [
+        part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()
+    ]
     if hops and len(forwarded) >= hops:
         return forwarded[-hops]
     return request.META.get("REMOTE_ADDR") or None

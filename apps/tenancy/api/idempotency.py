@@ -45,7 +45,13 @@ def once(
                 return _replay(found, fingerprint)
             response = handler(request, *args, **kwargs)
             if 200 <= response.status_code < 300:
-                _keep(response, principal.caller, key, fingerprint, SECRET_LIFETIME if holds_secret else LIFETIME)
+                _keep(
+                    response,
+                    principal.caller,
+                    key,
+                    fingerprint,
+                    SECRET_LIFETIME if holds_secret else LIFETIME,
+                )
         return response
 
     return wrapped
@@ -82,4 +88,3 @@ def _replay(found: IdempotencyKey, fingerprint: str) -> Response:
     sealed = vault.unseal(bytes(found.response), context=_context(found.caller, found.key))
     headers, data = json.loads(sealed)
     return Response(data, status=found.status, headers={**headers, "Idempotent-Replayed": "true"})
-

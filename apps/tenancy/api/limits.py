@@ -54,7 +54,8 @@ def count(key: str, limit: int, *, shared: bool = True) -> dict[str, str]:
     reset = (minute + 1) * WINDOW_S
     if used > limit:
         raise TooManyRequests(
-            f"Over {limit} requests a minute; wait for the next minute.", retry_after=max(1, int(reset - now) + 1)
+            f"Over {limit} requests a minute; wait for the next minute.",
+            retry_after=max(1, int(reset - now) + 1),
         )
     return {
         "X-RateLimit-Limit": str(limit),

@@ -12,7 +12,13 @@ from rest_framework.response import Response
 
 from apps.tenancy.access import visible_organizations
 from apps.tenancy.api import serializers as s
-from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, OrganizationViewSet, ProjectViewSet
+from apps.tenancy.api.base import (
+    SIGNED_IN,
+    ApiViewSet,
+    EnvironmentViewSet,
+    OrganizationViewSet,
+    ProjectViewSet,
+)
 from apps.tenancy.api.filters import NamedFilter
 from apps.tenancy.api.mixins import (
     Created,

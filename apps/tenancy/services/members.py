@@ -23,7 +23,10 @@ def _keep_an_admin(membership: Membership) -> None:
     """Call it under the organization's lock."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
-            organization_id=membership.organization_id, project=None, role=Role.ORG_ADMIN, user__is_active=True
+            organization_id=membership.organization_id,
+            project=None,
+            role=Role.ORG_ADMIN,
+            user__is_active=True,
         ).exclude(pk=membership.pk)
         if not others.exists():
             raise Conflict("The last org_admin can't be removed or demoted.", code="last_org_admin")
@@ -101,5 +104,3 @@ def remove(membership: Membership, *, granter: frozenset[Permission], actor: Act
         changes={"role": [current.role, None]},
     )
     current.delete()
-
-

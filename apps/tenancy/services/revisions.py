@@ -37,7 +37,9 @@ def edit[R: Revisioned](
     """Set ``values``; one audit event with old and new (bar ``unaudited``). What changes nothing writes nothing."""
     locked = lock_revision(row, expected_revision)
     changes = {
-        name: [getattr(locked, name), value] for name, value in values.items() if getattr(locked, name) != value
+        name: [getattr(locked, name), value]
+        for name, value in values.items()
+        if getattr(locked, name) != value
     }
     if not changes:
         return locked

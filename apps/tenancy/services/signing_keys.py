@@ -57,9 +57,7 @@ def key_set(organization_id: object) -> keys.KeySet:
     rows = SigningKey.objects.filter(organization_id=organization_id).order_by("-id")
     return keys.KeySet(
         tuple(
-            keys.PublicKey(
-                bytes(row.public_key), keys.KeyStatus(row.status), row.not_before, row.not_after
-            )
+            keys.PublicKey(bytes(row.public_key), keys.KeyStatus(row.status), row.not_before, row.not_after)
             for row in rows
         )
     )

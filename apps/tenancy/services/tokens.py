@@ -21,7 +21,9 @@ DEFAULT_LIFETIME = timedelta(days=30)
 def _lifetime(expires_in_s: int | None, longest: timedelta) -> datetime:
     asked = min(DEFAULT_LIFETIME, longest) if expires_in_s is None else timedelta(seconds=expires_in_s)
     if asked > longest:
-        raise InvalidInput.at("/expires_in_s", f"At most {int(longest.total_seconds())} s ({longest.days} days).")
+        raise InvalidInput.at(
+            "/expires_in_s", f"At most {int(longest.total_seconds())} s ({longest.days} days)."
+        )
     return timezone.now() + asked
 
 
@@ -86,7 +88,12 @@ def create_organization_key(
 
 
 def record_credential(
-    action: str, credential: Credential, *, actor: Actor, scope: audit.Scope, changes: dict[str, object] | None = None
+    action: str,
+    credential: Credential,
+    *,
+    actor: Actor,
+    scope: audit.Scope,
+    changes: dict[str, object] | None = None,
 ) -> None:
     """The audit event of a credential: its prefix, never more of it."""
     audit.record(

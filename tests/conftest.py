@@ -1,0 +1,51 @@
+"""Worlds as fixtures, jobs run by hand; ``tests.database`` brings the PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Transactional tests empty all tables, which the audit trail refuses; its own test turns that on again."""
+    from django.db import connection
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE tenancy_auditevent DISABLE TRIGGER tenancy_auditevent_no_truncate")
+        cursor.execute("ALTER TABLE tenancy_auditseal DISABLE TRIGGER tenancy_auditseal_no_truncate")
+
+
+@pytest.fixture
+def run_jobs() -> Callable[..., int]:
+    """Run the queue's waiting jobs in this thread and transaction until none is left; how many ran."""
+    from tests.worlds import run_jobs
+
+    return run_jobs
+
+
+@pytest.fixture
+def world(db: None) -> Any:
+    """An organization with a project, an environment of each posture, and a person of each role."""
+    from tests.worlds import World
+
+    return World("acme")
+
+
+@pytest.fixture
+def other(db: None) -> Any:
+    """Another tenant, with the same."""
+    from tests.worlds import World
+
+    return World("umbrella")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits(settings: Any) -> Iterator[None]:
+    """No test runs into another's rate limits."""
+    from apps.tenancy.api import limits
+
+    limits._local.clear()
+    yield

@@ -1,0 +1,229 @@
+"""Tenants to test in, callers to test as, and the queue run by hand. Real tokens, real services."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.test import Client
+from procrastinate import JobContext, jobs
+from procrastinate.contrib.django import app
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent
+from apps.pipelines import services as pipelines
+from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.services import bundles, deployments
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment, User
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import accounts, members, organizations, tokens
+
+PLAN: dict[str, Any] = {
+    "plan_v": 1,
+    "name": "quotes",
+    "target": "single_ring",
+    "single_ring": {
+        "ingress": "quotes_in",
+        "egress": "quotes_out",
+        "stages": [
+            {"id": "decode", "op": "identity"},
+            {"id": "check", "op": "dataguard_check", "depends_on": ["decode"]},
+        ],
+    },
+}
+ALL = {"all": True}
+ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_rollback": False}
+
+
+def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
+    """A plan that compiles; ``ring`` overrides parts of it."""
+    return {**PLAN, "name": name, "single_ring": {**PLAN["single_ring"], **ring}}
+
+
+class Api:
+    """A caller: JSON in, JSON out, one bearer credential."""
+
+    def __init__(self, token: str | None) -> None:
+        self.token = token
+        self.client = Client(raise_request_exception=True)
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """The response; ``.json()`` is its body. Header names as keywords: ``Idempotency_Key="k"``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.token is not None:
+            named.setdefault("Authorization", f"Bearer {self.token}")
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        content_type = named.pop("Content-Type", "application/json")
+        return self.client.generic(method, path, data, content_type, headers=named)
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self("POST", path, body, **headers)
+
+    def put(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self("PUT", path, body, **headers)
+
+    def patch(self, path: str, body: Any = None, **headers: str) -> Any:
+        return self("PATCH", path, body, **headers)
+
+    def delete(self, path: str, **headers: str) -> Any:
+        return self("DELETE", path, **headers)
+
+
+@dataclass
+class Person:
+    """Somebody with a role, as services and as the API know them."""
+
+    user: User
+    actor: Actor
+    api: Api
+
+
+class World:
+    """A tenant: ``dev``, ``staging`` and ``prod`` environments in one project; ``admin``, ``operator``, …"""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        owner = accounts.account_for_invitation(f"admin@{name}.example")
+        self.admin = self._person(owner)
+        self.organization = organizations.create_organization(name=name, owner=owner, actor=self.admin.actor)
+        self.project = organizations.create_project(
+            organization=self.organization, name="trading", actor=self.admin.actor
+        )
+        self.dev, self.staging, self.prod = (
+            self.environment(posture) for posture in ("dev", "staging", "prod")
+        )
+        self.project_admin = self.person(Role.PROJECT_ADMIN)
+        self.operator = self.person(Role.OPERATOR)
+        self.reviewer = self.person(Role.OPERATOR, "reviewer")
+        self.viewer = self.person(Role.VIEWER)
+
+    @staticmethod
+    def _person(user: User) -> Person:
+        actor = Actor("user", str(user.pk), user.email)
+        _, token = tokens.create_user_token(user=user, name="test", actor=actor)
+        return Person(user, actor, Api(token))
+
+    def person(self, role: Role, name: str | None = None) -> Person:
+        """A new member of the organization."""
+        membership = members.add(
+            organization=self.organization,
+            project=None,
+            email=f"{name or role}@{self.name}.example",
+            role=role,
+            granter=GRANTS[Role.ORG_ADMIN],
+            actor=self.admin.actor,
+        )
+        return self._person(membership.user)
+
+    def environment(self, posture: str, name: str | None = None, **settings: Any) -> Environment:
+        """A new environment of the project."""
+        return organizations.create_environment(
+            project=self.project,
+            name=name or posture,
+            posture=posture,
+            settings=settings,
+            may_loosen=True,
+            actor=self.admin.actor,
+        )
+
+    def path(self, environment: Environment | None = None, rest: str = "") -> str:
+        """A path below an environment (``dev``)."""
+        environment = environment or self.dev
+        project = environment.project
+        return f"/api/v1/orgs/{project.organization_id}/projects/{project.pk}/environments/{environment.pk}{rest}"
+
+    def version(
+        self, environment: Environment | None = None, content: dict[str, Any] | None = None
+    ) -> Version:
+        """A promoted draft."""
+        environment = environment or self.dev
+        content = content or PLAN
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        draft = pipelines.create_draft(
+            environment=environment, name=f"draft {digest}", plan=content, actor=self.operator.actor
+        )
+        version, _ = pipelines.promote(draft, actor=self.operator.actor)
+        return version
+
+    def bundle(
+        self, environment: Environment | None = None, name: str = "bundle", **config: Any
+    ) -> ConfigBundle:
+        """A config bundle of a new version, unless ``version`` names one."""
+        environment = environment or self.dev
+        version = config.pop("version", None) or self.version(environment)
+        return bundles.create_config_bundle(
+            environment=environment, name=name, version=version, actor=self.operator.actor, **config
+        )
+
+    def enrollment_token(self, environment: Environment | None = None, **options: Any) -> str:
+        """The text of a new enrollment token."""
+        _, text = fleet.create_enrollment_token(
+            environment=environment or self.dev, actor=self.admin.actor, **options
+        )
+        return text
+
+    def agent(
+        self, environment: Environment | None = None, name: str = "agent", **labels: str
+    ) -> tuple[Agent, Api]:
+        """An enrolled agent, and itself as a caller."""
+        environment = environment or self.dev
+        token, _ = fleet.create_enrollment_token(environment=environment, actor=self.admin.actor)
+        agent, key = fleet.enroll(
+            token=token, environment=environment, name=name, labels=labels, actor=self.admin.actor
+        )
+        return agent, Api(key)
+
+    def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
+        """A requested deployment to all agents."""
+        return deployments.create_deployment(
+            environment=bundle.environment,
+            config_bundle=bundle,
+            target=options.pop("target", ALL),
+            strategy=options.pop("strategy", ALL_AT_ONCE),
+            actor=self.operator.actor,
+            **options,
+        )
+
+
+def run_jobs(*, limit: int = 200) -> int:
+    """Run waiting jobs in the order of the queue, also those that they enqueue; how many ran."""
+    for ran in range(limit):
+        row = ProcrastinateJob.objects.filter(status="todo").order_by("id").first()
+        if row is None:
+            return ran
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [row.pk])
+        task = app.tasks[row.task_name]
+        if task.pass_context:
+            job = jobs.Job(
+                id=row.pk, queue=row.queue_name, lock=row.lock, queueing_lock=row.queueing_lock,
+                task_name=row.task_name, task_kwargs=row.args, attempts=row.attempts,
+            )  # fmt: skip
+            context = JobContext(app=app, job=job, abort_reason=lambda: None, start_timestamp=0.0)
+            task.func(context, **row.args)
+        else:
+            task.func(**row.args)
+    raise AssertionError(f"more than {limit} jobs: something enqueues itself")
+
+
+def report(api: Api, agent: Agent, status: str, **extra: Any) -> Any:
+    """An agent's report on what is desired of it now."""
+    from apps.fleet.models import Assignment
+
+    assignment = Assignment.objects.get(agent=agent)
+    body = {
+        "deployment_id": str(assignment.deployment_id),
+        "bundle_hash": assignment.bundle_hash,
+        "status": status,
+        **extra,
+    }
+    return api.post(f"/api/v1/agents/{agent.pk}/deployment", body)
