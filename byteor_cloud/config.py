@@ -157,9 +157,7 @@ def load(environ: Mapping[str, str]) -> Config:
 
     default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104  contracts §8
     config = Config(
-        deployment_mode=cast(
-            "Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")
-        ),
+        deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
         data_dir=data_dir,
         database_url=database_url,
         api_bind_addr=take("API_BIND_ADDR", _address, default_address),
@@ -174,9 +172,7 @@ def load(environ: Mapping[str, str]) -> Config:
         trusted_proxies=take("TRUSTED_PROXIES", _number(0, 10), 0),
         max_body_bytes=take("MAX_BODY_BYTES", _number(1024, 1 << 30), 4 << 20),
         max_upload_bytes=take("MAX_UPLOAD_BYTES", _number(1024, 1 << 40), 64 << 20),
-        log_format=cast(
-            "Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")
-        ),
+        log_format=cast("Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")),
         s3_bucket=take("S3_BUCKET", str, None),
         s3_endpoint_url=take("S3_ENDPOINT_URL", _url("http", "https"), None),
         s3_region=take("S3_REGION", str, None),

@@ -152,9 +152,7 @@ def _find_home(data_dir: Path) -> Path:
         else:
             home.mkdir(mode=0o700, exist_ok=True)
     if not home.exists():
-        raise EmbeddedPostgresError(
-            f"{home} leads to {home.readlink()}, which is gone: remove the link to begin anew"
-        )
+        raise EmbeddedPostgresError(f"{home} leads to {home.readlink()}, which is gone: remove the link to begin anew")
     return home.resolve()
 
 
@@ -417,9 +415,7 @@ def _sweep(data: Path, folder: Path) -> None:
     with suppress(FileNotFoundError, IndexError):
         lines = pid_file.read_text().splitlines()
         if _listens(Path(lines[4]) / f".s.PGSQL.{lines[3].strip()}"):
-            raise EmbeddedPostgresError(
-                f"process {lines[0]} serves {data} and was not started from here: stop it"
-            )
+            raise EmbeddedPostgresError(f"process {lines[0]} serves {data} and was not started from here: stop it")
     for leftover in (pid_file, folder / _SOCKET, folder / f"{_SOCKET}.lock"):
         leftover.unlink(missing_ok=True)
 

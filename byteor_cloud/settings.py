@@ -121,9 +121,7 @@ def _database(url: str) -> dict[str, Any]:
     }
 
 
-DATABASES = {
-    "default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))
-}
+DATABASES = {"default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [

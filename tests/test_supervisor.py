@@ -168,8 +168,7 @@ def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> 
     code, _, logged = supervised.end()
     assert code == 0
     assert logged == [
-        f"child0 ended by itself (SIGKILL); starting it again in {delay} s"
-        for delay in ("0", "0.05", "0.1", "0.1")
+        f"child0 ended by itself (SIGKILL); starting it again in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
     ]
     assert len(set(pids)) == 5
     assert not any(map(is_alive, pids))

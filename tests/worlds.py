@@ -98,9 +98,7 @@ class World:
         self.project = organizations.create_project(
             organization=self.organization, name="trading", actor=self.admin.actor
         )
-        self.dev, self.staging, self.prod = (
-            self.environment(posture) for posture in ("dev", "staging", "prod")
-        )
+        self.dev, self.staging, self.prod = (self.environment(posture) for posture in ("dev", "staging", "prod"))
         self.project_admin = self.person(Role.PROJECT_ADMIN)
         self.operator = self.person(Role.OPERATOR)
         self.reviewer = self.person(Role.OPERATOR, "reviewer")
@@ -141,9 +139,7 @@ class World:
         project = environment.project
         return f"/api/v1/orgs/{project.organization_id}/projects/{project.pk}/environments/{environment.pk}{rest}"
 
-    def version(
-        self, environment: Environment | None = None, content: dict[str, Any] | None = None
-    ) -> Version:
+    def version(self, environment: Environment | None = None, content: dict[str, Any] | None = None) -> Version:
         """A promoted draft."""
         environment = environment or self.dev
         content = content or PLAN
@@ -154,9 +150,7 @@ class World:
         version, _ = pipelines.promote(draft, actor=self.operator.actor)
         return version
 
-    def bundle(
-        self, environment: Environment | None = None, name: str = "bundle", **config: Any
-    ) -> ConfigBundle:
+    def bundle(self, environment: Environment | None = None, name: str = "bundle", **config: Any) -> ConfigBundle:
         """A config bundle of a new version, unless ``version`` names one."""
         environment = environment or self.dev
         version = config.pop("version", None) or self.version(environment)
@@ -166,14 +160,10 @@ class World:
 
     def enrollment_token(self, environment: Environment | None = None, **options: Any) -> str:
         """The text of a new enrollment token."""
-        _, text = fleet.create_enrollment_token(
-            environment=environment or self.dev, actor=self.admin.actor, **options
-        )
+        _, text = fleet.create_enrollment_token(environment=environment or self.dev, actor=self.admin.actor, **options)
         return text
 
-    def agent(
-        self, environment: Environment | None = None, name: str = "agent", **labels: str
-    ) -> tuple[Agent, Api]:
+    def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
         """An enrolled agent, and itself as a caller."""
         environment = environment or self.dev
         token, _ = fleet.create_enrollment_token(environment=environment, actor=self.admin.actor)

@@ -38,9 +38,7 @@ class Artifact(Stateful):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"
-            ),
+            models.UniqueConstraint(fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"),
             one_of("status", ArtifactStatus, "artifacts_artifact_status"),
         ]
         indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]

@@ -66,9 +66,7 @@ def receive(
     if deployment_id is not None:
         deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
         if deployment is None:
-            raise InvalidInput.at(
-                "/deployment_id", "There is no such deployment here.", code="does_not_exist"
-            )
+            raise InvalidInput.at("/deployment_id", "There is no such deployment here.", code="does_not_exist")
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
     if (existing := known.first()) is not None:
         return existing, False
@@ -160,13 +158,9 @@ def request_replay(
 ) -> Replay:
     """Queue a replay. Raises Conflict where the artifact or the policy forbids it, Unprocessable without a version."""
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        raise Conflict(
-            f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable"
-        )
+        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
     if artifact.status != ArtifactStatus.VERIFIED:
-        raise Conflict(
-            f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified"
-        )
+        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
     policy = environment.effective_settings["replay_policy"]
     if policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")

@@ -112,9 +112,7 @@ def parse(body: Any) -> Beat:
         wrong("/active", "Must be an object or null.")
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
-    report = {
-        name: body[name] for name in ("runtime_version", "uptime_s", *_OBJECTS) if body.get(name) is not None
-    }
+    report = {name: body[name] for name in ("runtime_version", "uptime_s", *_OBJECTS) if body.get(name) is not None}
     return Beat(status, version, deployment_id, bundle_hash, spec_hash, report)  # type: ignore[arg-type]  # checked above
 
 

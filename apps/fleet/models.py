@@ -30,9 +30,7 @@ class EnrollmentToken(Credential):
     replace = models.BooleanField(default=False)
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="fleet_enrollmenttoken_uses")
-        ]
+        constraints = [models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="fleet_enrollmenttoken_uses")]
 
 
 class AgentQuerySet(models.QuerySet[Any]):

@@ -114,9 +114,7 @@ def enroll(
 
 def _create_key(agent: Agent, *, environment: Environment, actor: Actor) -> str:
     secret = generate(Family.AGENT)
-    key = AgentKey.objects.create(
-        agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=AGENT_SCOPES
-    )
+    key = AgentKey.objects.create(agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=AGENT_SCOPES)
     record_credential("agent_key.create", key, actor=actor, scope=environment)
     return secret.text
 

@@ -21,9 +21,7 @@ class Draft(EnvironmentOwned, Revisioned):
     updated_by = models.CharField(max_length=300)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["environment", "name"], name="pipelines_draft_unique_name")
-        ]
+        constraints = [models.UniqueConstraint(fields=["environment", "name"], name="pipelines_draft_unique_name")]
 
     def __str__(self) -> str:
         return self.name
@@ -48,9 +46,7 @@ class Version(EnvironmentOwned):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["environment", "name", "number"], name="pipelines_version_unique_number"
-            )
+            models.UniqueConstraint(fields=["environment", "name", "number"], name="pipelines_version_unique_number")
         ]
         indexes = [models.Index(fields=["environment", "spec_hash"], name="pipelines_version_spec")]
 

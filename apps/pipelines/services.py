@@ -74,9 +74,7 @@ def update_draft(
     changed = {**values, **(_compiled_fields(values["plan"]) if "plan" in values else {})}
     if any(getattr(locked, field) != value for field, value in changed.items()):
         changed["updated_by"] = actor.display
-    return edit(
-        locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"}
-    )
+    return edit(locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"})
 
 
 @transaction.atomic

@@ -58,9 +58,7 @@ class KnownBad(models.Model):
     since = models.DateTimeField(default=timezone.now)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["environment", "config_hash"], name="releases_knownbad_unique")
-        ]
+        constraints = [models.UniqueConstraint(fields=["environment", "config_hash"], name="releases_knownbad_unique")]
 
     def __str__(self) -> str:
         return self.config_hash
@@ -103,9 +101,7 @@ class ApprovalDecision(Row):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["approval", "user"], name="releases_approvaldecision_unique_user"
-            ),
+            models.UniqueConstraint(fields=["approval", "user"], name="releases_approvaldecision_unique_user"),
             models.CheckConstraint(
                 condition=Q(decision__in=["approve", "deny"]), name="releases_approvaldecision_decision"
             ),

@@ -85,7 +85,5 @@ def visible_organizations(principal: Principal) -> QuerySet[Organization]:
     """The organizations that the caller belongs to."""
     if principal.user is None:
         return Organization.objects.filter(pk=principal.organization_id)
-    mine = Membership.objects.filter(user=principal.user).filter(
-        Q(project=None) | Q(project__deleted_at=None)
-    )
+    mine = Membership.objects.filter(user=principal.user).filter(Q(project=None) | Q(project__deleted_at=None))
     return Organization.objects.filter(pk__in=mine.values("organization_id"))

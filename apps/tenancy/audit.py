@@ -92,9 +92,7 @@ def seal_organization(organization_id: object, *, limit: int = 5000) -> int:
     for event in AuditEvent.objects.filter(organization_id=organization_id, seal=None).order_by("id")[:limit]:
         seq += 1
         sealed = event_hash(event, seq=seq, prev_hash=prev_hash)
-        seals.append(
-            AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed)
-        )
+        seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed))
         prev_hash = sealed
     AuditSeal.objects.bulk_create(seals)
     return len(seals)

@@ -72,9 +72,7 @@ class User(AbstractBaseUser, Row):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                Lower("email"), condition=Q(email_verified=True), name="tenancy_user_unique_email"
-            )
+            models.UniqueConstraint(Lower("email"), condition=Q(email_verified=True), name="tenancy_user_unique_email")
         ]
 
     def __str__(self) -> str:
@@ -371,9 +369,7 @@ class AuditSeal(models.Model):
     hash = models.CharField(max_length=71)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["organization", "seq"], name="tenancy_auditseal_unique_seq")
-        ]
+        constraints = [models.UniqueConstraint(fields=["organization", "seq"], name="tenancy_auditseal_unique_seq")]
 
     def __str__(self) -> str:
         return f"#{self.seq}"

@@ -33,16 +33,12 @@ def claim_or_create_account(
 ) -> dict[str, Any]:
     """A pipeline step. An unclaimed account is taken over only with a verified address; else a new one is made."""
     email = (details.get("email") or "").strip()
-    verified = (
-        response.get("email_verified") is True or (backend.id_token or {}).get("email_verified") is True
-    )
+    verified = response.get("email_verified") is True or (backend.id_token or {}).get("email_verified") is True
     if user is not None:
         return {"is_new": False}
     with transaction.atomic():
         if email and verified:
-            standing = (
-                User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
-            )
+            standing = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
             if standing is not None and not standing.social_auth.exists():
                 _record("account.claim", standing)
                 return {"user": standing, "is_new": True}
@@ -56,6 +52,4 @@ def claim_or_create_account(
 
 
 def _record(action: str, user: User) -> None:
-    audit.record(
-        action, actor=Actor("user", str(user.pk), user.email), scope=None, resource=("user", user.pk)
-    )
+    audit.record(action, actor=Actor("user", str(user.pk), user.email), scope=None, resource=("user", user.pk))

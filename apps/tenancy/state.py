@@ -50,16 +50,12 @@ def advance[R: Stateful](
     old, target = locked.status, locked.machine.target(locked.status, event)
     name = locked.machine.name
     if target is None:
-        raise IllegalTransition(
-            f"The {name} is {old}: it is not possible to {event.replace('_', ' ')} it now."
-        )
+        raise IllegalTransition(f"The {name} is {old}: it is not possible to {event.replace('_', ' ')} it now.")
     locked.status = target
     for field, value in fields.items():
         setattr(locked, field, value)
     locked.save(update_fields=["status", *fields])
     said = {"status": [old, target], **(changes or {})}
-    audit.record(
-        f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=said
-    )
+    audit.record(f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=said)
     locked.on_advance(event, actor=actor, changes=said)
     return locked

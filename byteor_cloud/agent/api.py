@@ -188,9 +188,7 @@ class ControlPlane:
 
     def upload(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact; sending the same content again gives the same artifact."""
-        return self._client.send(
-            "POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}
-        ).body
+        return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
 
 def enroll(base_url: BaseUrl, token: Secret, environment_path: str, body: Json, idempotency_key: str) -> Json:
@@ -263,9 +261,7 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _until(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - datetime.now(
-        UTC
-    ).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp()
 
 
 @contextmanager

@@ -60,9 +60,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
 def _below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     prefix = f"{folder}/"
     return {
-        name.removeprefix(prefix).removesuffix(".bin"): data
-        for name, data in files.items()
-        if name.startswith(prefix)
+        name.removeprefix(prefix).removesuffix(".bin"): data for name, data in files.items() if name.startswith(prefix)
     }
 
 

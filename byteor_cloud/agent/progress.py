@@ -136,8 +136,7 @@ class Progress:
         """Return the stored and shown form."""
         attempted, running, failed = self.attempted, self.running, self.last_failed
         return {
-            "attempted": attempted
-            and {**_since(attempted), "status": attempted.status and attempted.status.value},
+            "attempted": attempted and {**_since(attempted), "status": attempted.status and attempted.status.value},
             "running": running
             and {
                 **_since(running),

@@ -36,9 +36,7 @@ class Backoff:
         return delay if asked is None else asked
 
 
-def insist[T](
-    call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
-) -> T:
+def insist[T](call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None) -> T:
     """Call until the control plane gives a usable answer; the last of ``tries`` raises ``Unavailable``."""
     failures = 0
     while True:

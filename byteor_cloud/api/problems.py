@@ -106,9 +106,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
             return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
         case OperationalError() | InterfaceError() | PoolTimeout():
-            logger.error(
-                "database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-            )
+            logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
             return errors.Unavailable("The database is not reachable.", retry_after=5)
     logger.error("unhandled_error", exc_info=exc)
     return _Internal("An unexpected error; the log has it under this request id.")

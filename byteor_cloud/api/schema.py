@@ -134,9 +134,7 @@ class Schema(AutoSchema):
         return operation  # type: ignore[no-any-return]
 
     def _register(self, name: str, schema: Mapping[str, Any]) -> None:
-        component = ResolvedComponent(
-            name=name, type=ResolvedComponent.SCHEMA, object=name, schema=dict(schema)
-        )
+        component = ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name, schema=dict(schema))
         self.registry.register_on_missing(component)
 
 

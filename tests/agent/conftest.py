@@ -68,9 +68,7 @@ _HEARTBEAT = {
     "pipeline",
 }
 _REPORT = {"deployment_id", "status", "bundle_hash", "detail", "tuning"}
-_FIELD = re.compile(
-    rb'Content-Disposition: form-data; name="(\w+)"(?:; filename="([^"]+)")?\r\n\r\n', re.DOTALL
-)
+_FIELD = re.compile(rb'Content-Disposition: form-data; name="(\w+)"(?:; filename="([^"]+)")?\r\n\r\n', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -419,9 +417,7 @@ def elsewhere() -> Iterator[FakeControlPlane]:
 
 
 @pytest.fixture
-def node(
-    tmp_path: Path, plane: FakeControlPlane, caplog: pytest.LogCaptureFixture
-) -> Iterator[NodeUnderTest]:
+def node(tmp_path: Path, plane: FakeControlPlane, caplog: pytest.LogCaptureFixture) -> Iterator[NodeUnderTest]:
     caplog.set_level(logging.DEBUG)
     node = NodeUnderTest(tmp_path / "state", plane)
     node.enroll()

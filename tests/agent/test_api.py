@@ -60,9 +60,7 @@ def test_refusals_are_told_apart(client: ControlPlane, plane: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", {"detail": ""}, b"x" * 5_000_000])
-def test_an_error_without_a_problem_has_the_reason_of_its_status(
-    client: ControlPlane, plane: Any, body: Any
-) -> None:
+def test_an_error_without_a_problem_has_the_reason_of_its_status(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(404, body))
 
     with pytest.raises(Rejected, match="404: Not Found"):

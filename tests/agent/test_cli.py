@@ -119,9 +119,7 @@ def test_an_incident_holds_nothing_of_the_nodes_environment(
     assert environment["env"] == [["PASSWORD", "secret_ref:DB_PASSWORD"], ["REGION", "eu"]]
 
 
-def test_an_incident_on_a_system_without_proc(
-    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_incident_on_a_system_without_proc(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plane.offer("d1")
     agent.enroll()
     agent("run", "--once")
@@ -137,9 +135,7 @@ def test_an_incident_on_a_system_without_proc(
     assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
 
 
-def test_node_variables_do_instead_of_enrolling(
-    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_node_variables_do_instead_of_enrolling(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plane.offer("d1")
     monkeypatch.setenv("BYTEOR_API_BASE_URL", plane.url)
     monkeypatch.setenv("BYTEOR_AGENT_ID", "0192-agent")

@@ -56,9 +56,7 @@ def test_a_graphs_sample_enters_at_its_first_ingress(plane: Any, tmp_path: Path)
     assert kv is not None
     state = State(tmp_path)
 
-    active = Pipeline(state, [Record(1, 0, b"x")], {}).start(
-        HASH, kv.encode(), plane.config | {"stage_config": {}}
-    )
+    active = Pipeline(state, [Record(1, 0, b"x")], {}).start(HASH, kv.encode(), plane.config | {"stage_config": {}})
 
     assert active.counts["records_out"] == 1
     assert state.capture(HASH).keys() == {"journal/first.bin", "expected/out.bin"}

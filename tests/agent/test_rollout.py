@@ -282,9 +282,7 @@ def test_a_download_that_is_cut_off_starts_again(node: Any, plane: Any) -> None:
     assert [path.name[0] for path in (node.folder / "bundles").iterdir()] != ["."]
 
 
-def test_a_restart_in_the_middle_of_a_download_goes_on(
-    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_in_the_middle_of_a_download_goes_on(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
@@ -334,9 +332,7 @@ def test_a_failure_is_reported_also_after_a_restart(node: Any, plane: Any) -> No
 
 
 @pytest.mark.parametrize("status", [400, 404, 409])
-def test_a_report_that_is_refused_is_dropped_and_the_agent_asks_again(
-    node: Any, plane: Any, status: int
-) -> None:
+def test_a_report_that_is_refused_is_dropped_and_the_agent_asks_again(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
     plane.fail("POST", "/deployment", plane.reply(status, {"detail": "no longer desired"}))
 
@@ -440,9 +436,7 @@ def test_a_full_disk_is_a_failure_of_the_node(node: Any, plane: Any, monkeypatch
     assert node.failure == "this node can't hold the pipeline: [Errno 28] No space left on device"
 
 
-def test_a_bundle_that_the_disk_damages_fails_the_offer(
-    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_the_disk_damages_fails_the_offer(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byteor_cloud.agent.state.State.bundle", lambda *_: None)
     plane.offer("d1")
 
@@ -506,9 +500,7 @@ def test_an_unreachable_control_plane_is_only_waited_for(node: Any, plane: Any) 
     assert node.waits == [1.0, 2.0]
 
 
-@pytest.mark.parametrize(
-    "answer", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}]
-)
+@pytest.mark.parametrize("answer", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
 def test_an_unreadable_heartbeat_answer_is_tried_again(node: Any, plane: Any, answer: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(200, answer))
 

@@ -41,12 +41,8 @@ def test_from_request_to_rollback(world: World, run_jobs: Callable[[], int]) -> 
         "second",
         version=world.version(world.prod, plan(stages=[{"id": "only", "op": "identity"}])),
     )
-    later = world.operator.api.post(
-        path, {"config_bundle_id": str(second.pk), "target": {"all": True}}
-    ).json()
-    world.reviewer.api.post(
-        world.path(world.prod, "/approvals"), {"deployment_id": later["id"], "decision": "approve"}
-    )
+    later = world.operator.api.post(path, {"config_bundle_id": str(second.pk), "target": {"all": True}}).json()
+    world.reviewer.api.post(world.path(world.prod, "/approvals"), {"deployment_id": later["id"], "decision": "approve"})
     run_jobs()
     report(agent_api, agent, "active")
     run_jobs()

@@ -103,9 +103,7 @@ class AgentSerializer(ModelSerializer):
     def get_running(self, agent: Agent) -> Any:
         """What it said it runs."""
         h = agent.heartbeat
-        return _state(
-            h.running_deployment_id, h.running_bundle_hash, h.running_since, spec_hash=h.running_spec_hash
-        )
+        return _state(h.running_deployment_id, h.running_bundle_hash, h.running_since, spec_hash=h.running_spec_hash)
 
     @extend_schema_field(FailedStateSerializer(allow_null=True))
     def get_last_failed(self, agent: Agent) -> Any:
@@ -140,9 +138,7 @@ class RotatedKeySerializer(serializers.Serializer[Any]):
 
 
 class EnrollmentTokenSerializer(ModelSerializer):
-    expires_in_s = serializers.IntegerField(
-        write_only=True, required=False, min_value=60, max_value=30 * 86400
-    )
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
     max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
     labels = Labels(required=False)
     replace = serializers.BooleanField(required=False)

@@ -55,9 +55,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        token, secret = services.create_enrollment_token(
-            environment=self.environment, actor=self.actor, **data
-        )
+        token, secret = services.create_enrollment_token(environment=self.environment, actor=self.actor, **data)
         return Created(token, {"token": secret})
 
     def perform_destroy(self, row: EnrollmentToken) -> None:
@@ -113,9 +111,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         body.is_valid(raise_exception=True)
         token = self.principal.credential
         assert isinstance(token, EnrollmentToken)  # noqa: S101  the family was checked
-        agent, key = services.enroll(
-            token=token, environment=self.environment, actor=self.actor, **body.validated_data
-        )
+        agent, key = services.enroll(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
         answer = {
             "agent_id": agent.pk,
             "api_key": key,
@@ -137,9 +133,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
         """A new agent key; the old one ends at once."""
         agent = self.get_object()
-        return Response(
-            {"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201
-        )
+        return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):

@@ -75,9 +75,7 @@ class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, Dest
         compilation = services.compile_for_preview(body.validated_data.get("plan", draft.plan), target=target)
         return Response(compilation.to_json())
 
-    @extend_schema(
-        request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer}
-    )
+    @extend_schema(request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
     def version(self, request: Request, **kwargs: Any) -> Response:
         """Promote the saved draft to an immutable version; unchanged, it answers with the version there is."""
         draft = self.get_object()
@@ -108,16 +106,12 @@ class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentView
         "spec_kv": P.VIEW_ENVIRONMENT,
     }
 
-    @extend_schema(
-        request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer}
-    )
+    @extend_schema(request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """The same compiled version in this environment."""
         return super().create(request, *args, **kwargs)
 
-    def validated(
-        self, request: Request, *, partial: bool = False, row: Model | None = None
-    ) -> dict[str, Any]:
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
         body = s.CopyVersionSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         return dict(body.validated_data)

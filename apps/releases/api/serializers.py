@@ -35,11 +35,7 @@ class Adapter(JSONObject):
         value: dict[str, Any] = super().to_internal_value(data)
         if value.get("kind") not in ADAPTER_KINDS:
             raise serializers.ValidationError(
-                {
-                    "kind": [
-                        serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")
-                    ]
-                }
+                {"kind": [serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
             )
         return value
 
@@ -63,9 +59,7 @@ class EnvVars(serializers.DictField):
                 errors[name] = "A name has upper-case letters, digits and _."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
-                if set(item) != {"secret_ref"} or not (
-                    isinstance(reference, str) and _ENV_NAME.fullmatch(reference)
-                ):
+                if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
                     errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
             elif not isinstance(item, str):
                 errors[name] = 'Must be a string or {"secret_ref": "NAME"}.'
@@ -113,9 +107,7 @@ class OptionalReasonSerializer(Strict):
 class TargetSerializer(Strict):
     """Exactly one of the three."""
 
-    agents = serializers.ListField(
-        child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000
-    )
+    agents = serializers.ListField(child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000)
     selector = Labels(required=False)
     all = serializers.BooleanField(required=False)
 

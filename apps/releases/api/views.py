@@ -49,9 +49,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        bad = KnownBad.objects.filter(
-            environment=OuterRef("environment"), config_hash=OuterRef("config_hash")
-        )
+        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
         return queryset.annotate(known_bad=Exists(bad))
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -93,10 +91,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.annotate(
-            **{
-                f"count_{progress}": Count("agents", filter=Q(agents__progress=progress))
-                for progress in AgentProgress
-            }
+            **{f"count_{progress}": Count("agents", filter=Q(agents__progress=progress)) for progress in AgentProgress}
         )
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -182,9 +177,7 @@ class ApprovalFilter(RowFilter):
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Requests for people's consent; POST records a decision."""
 
-    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related(
-        "decisions"
-    )
+    queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
     serializer_class = s.ApprovalSerializer
     filterset_class = ApprovalFilter
     permissions = {
@@ -199,9 +192,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         """Approve or deny; 201 with the approval's record."""
         return super().create(request, *args, **kwargs)
 
-    def validated(
-        self, request: Request, *, partial: bool = False, row: Model | None = None
-    ) -> dict[str, Any]:
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
         body = s.DecideSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
         return dict(body.validated_data)
@@ -234,9 +225,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         assignment = Assignment.objects.get(agent=self.agent)
         desired = None
         if assignment.bundle_hash is not None:
-            source = Deployment.objects.select_related("environment__project").get(
-                pk=assignment.bundle_deployment_id
-            )
+            source = Deployment.objects.select_related("environment__project").get(pk=assignment.bundle_deployment_id)
             desired = {
                 "deployment_id": str(assignment.deployment_id),
                 "action": assignment.action,

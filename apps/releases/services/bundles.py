@@ -34,9 +34,7 @@ def _secrets(value: Any, pointer: str) -> list[FieldError]:
         item, at = waiting.pop()
         if isinstance(item, str) and _SECRET.search(item):
             found.append(
-                FieldError(
-                    at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.'
-                )
+                FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
             )
         elif isinstance(item, dict):
             waiting += [(child, f"{at}/{key}") for key, child in item.items()]
@@ -52,9 +50,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
         pointer = f"/stage_config/{stage_id.replace('~', '~0').replace('/', '~1')}"
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
-            errors.append(
-                FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}.")
-            )
+            errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))
         elif not isinstance(params, dict):
             errors.append(FieldError(pointer, "invalid", "Must be an object."))
         elif split_op(stages[stage_id])[0].startswith("dataguard_"):
@@ -145,9 +141,7 @@ def bar(environment: Environment, config_hash: str, *, reason: str, actor: Actor
 @transaction.atomic
 def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
     """No longer known bad. Raises Conflict when it is not."""
-    deleted, _ = KnownBad.objects.filter(
-        environment=bundle.environment, config_hash=bundle.config_hash
-    ).delete()
+    deleted, _ = KnownBad.objects.filter(environment=bundle.environment, config_hash=bundle.config_hash).delete()
     if not deleted:
         raise Conflict("This configuration is not known bad.", code="not_barred")
     audit.record(

@@ -130,9 +130,7 @@ def _check_freeze(environment: Environment, override: Mapping[str, str] | None, 
 def _check_in_flight(environment: Environment, limit: int) -> None:
     running = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT).count()
     if running >= limit:
-        raise Conflict(
-            f"{running} deployment(s) are in flight here; the limit is {limit}.", code="in_flight_limit"
-        )
+        raise Conflict(f"{running} deployment(s) are in flight here; the limit is {limit}.", code="in_flight_limit")
 
 
 def _check_target(target: Mapping[str, Any], agent_ids: list[UUID]) -> None:
@@ -154,9 +152,7 @@ def refuse_take_over(agent_ids: list[UUID], pipeline: str) -> None:
     )
     other = others.first()
     if other is not None:
-        raise Conflict(
-            f"Some of the agents run the pipeline {other}; say take_over to replace it.", code="take_over"
-        )
+        raise Conflict(f"Some of the agents run the pipeline {other}; say take_over to replace it.", code="take_over")
 
 
 @transaction.atomic
@@ -197,9 +193,7 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
         resource=("deployment", locked.pk),
         changes={"reason": reason},
     )
-    TimelineEntry.objects.create(
-        deployment=locked, event=event, actor=actor.display, detail={"reason": reason}
-    )
+    TimelineEntry.objects.create(deployment=locked, event=event, actor=actor.display, detail={"reason": reason})
     wake(locked.pk)
     return locked
 

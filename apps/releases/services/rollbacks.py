@@ -72,19 +72,12 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> N
 def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
     touched = deployment.agents.filter(offered_at__isnull=False, agent__decommissioned_at=None)
     barred = set(
-        KnownBad.objects.filter(environment_id=deployment.environment_id).values_list(
-            "config_hash", flat=True
-        )
+        KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)
     )
     groups: dict[Deployment, list[object]] = {}
     for row in touched.select_related("before"):
         before = row.before
-        if (
-            before is None
-            or before.bundle_hash is None
-            or before.config_hash in barred
-            or before == deployment
-        ):
+        if before is None or before.bundle_hash is None or before.config_hash in barred or before == deployment:
             before = target
         groups.setdefault(before, []).append(row.agent_id)
     for before, agent_ids in groups.items():
@@ -97,9 +90,7 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
             bundle_size=before.bundle_size or 0,
         )
     now = timezone.now()
-    touched.update(
-        action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
-    )
+    touched.update(action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail="")
 
 
 def finish(deployment: Deployment, *, actor: Actor) -> None:

@@ -184,9 +184,7 @@ def _offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
 
 def _fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     if reason in _CONDEMNING:
-        bundles.bar(
-            deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
-        )
+        bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
     return advance(
         deployment,
         DeploymentEvent.FAIL,
@@ -265,9 +263,7 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
 
 def _activate(deployment: Deployment) -> None:
     previous = (
-        Deployment.objects.filter(
-            environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
-        )
+        Deployment.objects.filter(environment=deployment.environment, pipeline=deployment.pipeline, is_current=True)
         .exclude(pk=deployment.pk)
         .select_for_update(no_key=True)
         .first()
@@ -275,9 +271,7 @@ def _activate(deployment: Deployment) -> None:
     if previous is not None:
         previous.is_current, previous.superseded_by = False, deployment
         previous.save(update_fields=["is_current", "superseded_by"])
-    current = advance(
-        deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, activated_at=timezone.now()
-    )
+    current = advance(deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, activated_at=timezone.now())
     enlisted = current.agents.values("agent_id")
     _offer_late(current, list(fleet.matching(current.environment, current.target).exclude(pk__in=enlisted)))
 
@@ -373,9 +367,7 @@ def welcome(agent_id: str) -> None:
     assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
     if assignment.deployment_id is not None:
         return
-    for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by(
-        "-id"
-    ):
+    for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
             _offer_late(deployment, [agent])
             return
@@ -395,6 +387,4 @@ def envelope(deployment: Deployment) -> dict[str, Any]:
     """The bundle's DSSE envelope, signed now with the key that is active now; the tar stays as it was built."""
     manifest = delivery.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id
-    return dsse.sign_envelope(
-        deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id)
-    )
+    return dsse.sign_envelope(deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id))

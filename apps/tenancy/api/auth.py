@@ -51,9 +51,7 @@ def wants_page(request: HttpRequest | Request) -> bool:
 
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
-        raise Unavailable(
-            "No identity provider is configured; use the one-time link of `manage.py bootstrap`."
-        )
+        raise Unavailable("No identity provider is configured; use the one-time link of `manage.py bootstrap`.")
     strategy = load_strategy(request)
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)
 
@@ -70,9 +68,7 @@ class _SignInView(APIView):
         if isinstance(exc, SocialAuthBaseException):
             # What the provider said may hold codes or tokens: only the kind of failure is told.
             logger.warning("sign_in_failed", kind=type(exc).__name__)
-            exc = Unauthenticated(
-                "The identity provider's answer was not accepted; start again at /auth/login."
-            )
+            exc = Unauthenticated("The identity provider's answer was not accepted; start again at /auth/login.")
         elif isinstance(exc, OSError):
             logger.warning("identity_provider_unreachable", kind=type(exc).__name__)
             exc = Unavailable("The identity provider is not reachable.", retry_after=10)
@@ -115,13 +111,9 @@ class CallbackView(_SignInView):
         user = backend.complete(user=None)
         if not isinstance(user, User) or not user.is_active:
             raise Unauthenticated("This account is not active.")
-        actor = Actor(
-            "user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request)
-        )
+        actor = Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         following = request._request.session.get("next") or "/admin/"
-        audit.record(
-            "session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"}
-        )
+        audit.record("session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"})
         if wants_page(request):
             login(request._request, user, backend=DJANGO_BACKEND)
             return redirect(following)

@@ -35,9 +35,7 @@ def bearer(request: HttpRequest | Request) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """The caller's address; that of a trusted proxy's client where there are trusted proxies."""
     hops: int = settings.CONFIG.trusted_proxies
-    forwarded = [
-        part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()
-    ]
+    forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
     if hops and len(forwarded) >= hops:
         return forwarded[-hops]
     return request.META.get("REMOTE_ADDR") or None
@@ -67,9 +65,7 @@ class CredentialAuthentication(BaseAuthentication):
             stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
             self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
         actor_kind, actor_id, display = self.who(credential)
-        actor = Actor(
-            actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request)
-        )
+        actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         principal = Principal(self.model.family, actor, credential, **self.belongs(credential))
         return principal, credential
 

@@ -67,9 +67,7 @@ class ApiViewSet(GenericViewSet[Any]):
         if not request.user:
             raise Unauthenticated("This needs a bearer credential.")
         if self.principal.family not in self.families(self.action):
-            raise self._denied(
-                Forbidden("Another family of credential is needed here.", code="wrong_credential")
-            )
+            raise self._denied(Forbidden("Another family of credential is needed here.", code="wrong_credential"))
         self.resolve_scope()
         needed = self.permissions.get(self.action)
         if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
@@ -78,9 +76,7 @@ class ApiViewSet(GenericViewSet[Any]):
     def _denied(self, error: DomainError) -> DomainError:
         scope = self.scope
         organization_id = self.principal.organization_id if scope is None else self.kwargs.get("org_id")
-        audit.count_denial(
-            f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id
-        )
+        audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
         return error
 
     def resolve_scope(self) -> None:
@@ -176,9 +172,7 @@ class ApiViewSet(GenericViewSet[Any]):
         digest = hashlib.sha256(JSONRenderer().render(response.data)).hexdigest()[:32]
         revision = getattr(response, "revision", 0)
         response["ETag"] = f'"{revision}.{digest}"'
-        known = {
-            tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")
-        }
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         if request.method == "GET" and ({response["ETag"], "*"} & known):
             response.status_code = 304
             response.data = None

@@ -24,9 +24,7 @@ SECRET_LIFETIME = timedelta(minutes=10)
 KEPT_HEADERS = ("ETag", "Location")
 
 
-def once(
-    handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
-) -> Callable[..., Response]:
+def once(handler: Callable[..., Response], *, principal: Principal, holds_secret: bool) -> Callable[..., Response]:
     """``handler`` wrapped so that a repeated key replays the first answer."""
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:

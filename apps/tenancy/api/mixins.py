@@ -31,9 +31,7 @@ class _Representing(ApiViewSet):
         response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet._tag
         return response
 
-    def validated(
-        self, request: Request, *, partial: bool = False, row: Model | None = None
-    ) -> dict[str, Any]:
+    def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
         """The body, checked. Raises ValidationError."""
         serializer = self.get_serializer(row, data=request.data, partial=partial)
         serializer.is_valid(raise_exception=True)

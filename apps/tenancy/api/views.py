@@ -125,9 +125,7 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
         return queryset.filter(pk=self.organization.pk)
 
     def perform_update(self, row: Organization, data: dict[str, Any]) -> Model:
-        return organizations.update_organization(
-            row, data, actor=self.actor, expected_revision=self.expected_revision
-        )
+        return organizations.update_organization(row, data, actor=self.actor, expected_revision=self.expected_revision)
 
 
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
@@ -157,9 +155,7 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
         return queryset.filter(pk=self.project.pk)
 
     def perform_update(self, row: Project, data: dict[str, Any]) -> Model:
-        return organizations.update_project(
-            row, data, actor=self.actor, expected_revision=self.expected_revision
-        )
+        return organizations.update_project(row, data, actor=self.actor, expected_revision=self.expected_revision)
 
     def perform_destroy(self, row: Project) -> None:
         organizations.delete(row, kind="project", actor=self.actor, expected_revision=self.expected_revision)
@@ -208,9 +204,7 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
         )
 
     def perform_destroy(self, row: Environment) -> None:
-        organizations.delete(
-            row, kind="environment", actor=self.actor, expected_revision=self.expected_revision
-        )
+        organizations.delete(row, kind="environment", actor=self.actor, expected_revision=self.expected_revision)
 
 
 class MemberFilter(django_filters.FilterSet):

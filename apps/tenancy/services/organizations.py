@@ -36,9 +36,7 @@ def create_organization(
     actor: Actor,
 ) -> Organization:
     """A new tenant with its first signing key; ``owner`` becomes its org_admin."""
-    organization = Organization.objects.create(
-        name=name, slug=_slug(name, slug), settings=dict(settings or {})
-    )
+    organization = Organization.objects.create(name=name, slug=_slug(name, slug), settings=dict(settings or {}))
     audit.record(
         "organization.create",
         actor=actor,
@@ -79,9 +77,7 @@ def _merged(row: Organization | Environment, values: Mapping[str, Any]) -> dict[
 
 
 @transaction.atomic
-def create_project(
-    *, organization: Organization, name: str, slug: str | None = None, actor: Actor
-) -> Project:
+def create_project(*, organization: Organization, name: str, slug: str | None = None, actor: Actor) -> Project:
     """A new project. Raises IntegrityError (409) on a name or slug that is taken."""
     project = Project.objects.create(organization=organization, name=name, slug=_slug(name, slug))
     audit.record(
@@ -98,9 +94,7 @@ def update_project(
     project: Project, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Project:
     """Edit name or slug."""
-    return edit(
-        project, values, kind="project", scope=project, actor=actor, expected_revision=expected_revision
-    )
+    return edit(project, values, kind="project", scope=project, actor=actor, expected_revision=expected_revision)
 
 
 @transaction.atomic
@@ -131,9 +125,7 @@ def create_environment(
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
     loosened = loosens(Posture(before.posture), before.effective_settings, after)
     if loosened and not may_loosen:
-        raise Forbidden(
-            f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment."
-        )
+        raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment.")
 
 
 @transaction.atomic
@@ -154,9 +146,7 @@ def update_environment(
 
 
 @transaction.atomic
-def delete(
-    row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None
-) -> None:
+def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
     """Gone at once for every caller; the worker purges what is under it. Its audit events stay."""
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()

@@ -36,11 +36,7 @@ def edit[R: Revisioned](
 ) -> R:
     """Set ``values``; one audit event with old and new (bar ``unaudited``). What changes nothing writes nothing."""
     locked = lock_revision(row, expected_revision)
-    changes = {
-        name: [getattr(locked, name), value]
-        for name, value in values.items()
-        if getattr(locked, name) != value
-    }
+    changes = {name: [getattr(locked, name), value] for name, value in values.items() if getattr(locked, name) != value}
     if not changes:
         return locked
     for name, (_, value) in changes.items():

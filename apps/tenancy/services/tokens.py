@@ -21,9 +21,7 @@ DEFAULT_LIFETIME = timedelta(days=30)
 def _lifetime(expires_in_s: int | None, longest: timedelta) -> datetime:
     asked = min(DEFAULT_LIFETIME, longest) if expires_in_s is None else timedelta(seconds=expires_in_s)
     if asked > longest:
-        raise InvalidInput.at(
-            "/expires_in_s", f"At most {int(longest.total_seconds())} s ({longest.days} days)."
-        )
+        raise InvalidInput.at("/expires_in_s", f"At most {int(longest.total_seconds())} s ({longest.days} days).")
     return timezone.now() + asked
 
 
@@ -34,9 +32,7 @@ def _longest(organizations: list[Organization]) -> timedelta:
 
 
 @transaction.atomic
-def create_user_token(
-    *, user: User, name: str, expires_in_s: int | None = None, actor: Actor
-) -> tuple[UserToken, str]:
+def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
     """A token of the person and its secret. Raises InvalidInput beyond the organizations' ``token_max_days``."""
     organizations = list(Organization.objects.filter(memberships__user=user).distinct())
     secret = generate(Family.USER)

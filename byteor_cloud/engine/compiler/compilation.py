@@ -85,6 +85,4 @@ def _answer(target: Target | None, spec: PipelineSpec | None, report: Report) ->
     if spec is None:
         return Compilation(False, target, None, None, None, report.diagnostics, None, None)
     kv = encode(spec)
-    return Compilation(
-        True, target, spec, kv, spec_hash(kv), report.diagnostics, graph_of(spec), to_dot(spec)
-    )
+    return Compilation(True, target, spec, kv, spec_hash(kv), report.diagnostics, graph_of(spec), to_dot(spec))

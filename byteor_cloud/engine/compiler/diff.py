@@ -74,9 +74,7 @@ def _ring_facts(ring: SingleRing) -> Facts:
         "endpoint": {ring.ingress: "ingress", ring.egress: "egress"},
         "order": {stage.id: None for stage in ring.stages},
         "dependency": {
-            f"{ring.stages[position].id} -> {stage.id}": None
-            for stage in ring.stages
-            for position in stage.depends_on
+            f"{ring.stages[position].id} -> {stage.id}": None for stage in ring.stages for position in stage.depends_on
         },
         "lane": {},
         "inserted": {},

@@ -140,9 +140,7 @@ def _shape(kind: str, x: float, y: float, w: float, h: float) -> str:
         points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
         return f'<polygon points="{points}"/>'
     radius = 7.0 if kind == "stage" else h
-    return (
-        f'<rect x="{x - w:.1f}" y="{y - h:.1f}" width="{2 * w:.1f}" height="{2 * h:.1f}" rx="{radius:.1f}"/>'
-    )
+    return f'<rect x="{x - w:.1f}" y="{y - h:.1f}" width="{2 * w:.1f}" height="{2 * h:.1f}" rx="{radius:.1f}"/>'
 
 
 def _lanes(graph: Graph, layout: Layout) -> Iterator[str]:

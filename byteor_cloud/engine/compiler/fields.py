@@ -73,11 +73,7 @@ class Integer(Kind[int]):
     @override
     def read(self, value: object, pointer: str, report: Report) -> int | None:
         number = int(value) if isinstance(value, float) and value.is_integer() else value
-        if (
-            isinstance(number, int)
-            and not isinstance(number, bool)
-            and self.minimum <= number <= self.maximum
-        ):
+        if isinstance(number, int) and not isinstance(number, bool) and self.minimum <= number <= self.maximum:
             return number
         bounds = f"a whole number from {self.minimum} to {self.maximum}"
         report.add(
@@ -296,9 +292,7 @@ class Object[T](Kind[T]):
                 hint = f'Write "{guess}".'
             else:
                 hint = f"Remove it; the fields here are {', '.join(self.slots)}."
-            report.add(
-                Code.PLAN_SCHEMA, child(pointer, name), f"{shown(name)} is no field of {self.expected}.", hint
-            )
+            report.add(Code.PLAN_SCHEMA, child(pointer, name), f"{shown(name)} is no field of {self.expected}.", hint)
 
     @override
     def schema(self) -> Json:

@@ -74,9 +74,7 @@ def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[
     return chains, layers
 
 
-def _columns(
-    rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float]
-) -> list[float]:
+def _columns(rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float]) -> list[float]:
     """Order each row by where its neighbours are, then move every node towards them as far as it fits."""
     x = [0.0] * len(widths)
     for row in rows:

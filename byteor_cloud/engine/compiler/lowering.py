@@ -35,9 +35,7 @@ class _Walk:
             self._route(node, output)
         for node in self._stages_in_order():
             self._stage(node)
-        endpoints += [
-            Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses
-        ]
+        endpoints += [Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses]
         return LaneGraph(on_full, tuple(self.lanes.values()), tuple(endpoints), tuple(self.roles))
 
     def _stages_in_order(self) -> list[Node]:

@@ -127,9 +127,7 @@ class Ops:
         if key in _BUILT_IN:
             validate, example = _BUILT_IN[key]
             if problem := validate(argument):
-                report.add(
-                    Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", f'Write "{example}".'
-                )
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", f'Write "{example}".')
         elif key in self.stages:
             if problem := _complaint(self.stages[key], argument):
                 hint = f'Write what the package of "{key}" documents for its argument.'

@@ -112,9 +112,7 @@ class RingPlan:
     egress: Annotated[str | None, required(NAME)]
     shards: Annotated[int | None, Slot(SHARDS, 1)]
     shard_key: Annotated[str | None, Slot(SHARD_KEY)]
-    ordering: Annotated[
-        Ordering | None, Slot(Choice(expected="an ordering", options=("strict", "per_key")), "strict")
-    ]
+    ordering: Annotated[Ordering | None, Slot(Choice(expected="an ordering", options=("strict", "per_key")), "strict")]
     producer: Annotated[Literal["single"] | None, Slot(PRODUCER, "single")]
     scheduling: Annotated[Literal["dedicated"] | None, Slot(SCHEDULING, "dedicated")]
     stages: Annotated[tuple[RingStagePlan | None, ...] | None, Slot(RING_STAGES, [])]
@@ -128,12 +126,8 @@ class GraphStagePlan:
     op: Annotated[str | None, required(OP)]
 
 
-LANE_KIND = Choice(
-    expected="a kind of lane", options=("events", "journal", "sequenced_slots", "fanout_broadcast")
-)
-CAPACITY = Integer(
-    expected="the slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY
-)
+LANE_KIND = Choice(expected="a kind of lane", options=("events", "journal", "sequenced_slots", "fanout_broadcast"))
+CAPACITY = Integer(expected="the slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,7 @@ def _check_sharding(plan: RingPlan, report: Report) -> None:
         )
 
 
-def _check_stage(
-    index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: Report
-) -> None:
+def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: Report) -> None:
     here = f"{_HERE}/stages/{index}"
     if stage.op is not None and not report.blames(f"{here}/op"):
         ops.check(stage.op, f"{here}/op", report)

@@ -120,9 +120,7 @@ def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
     if role.kind != "merge":
         _check_absent("policy", role.policy, f"a {role.kind}", pointer, report)
     elif role.policy is None:
-        report.add(
-            Code.PLAN_SCHEMA, f"{pointer}/policy", "A merge needs a policy.", 'Write "policy": "round_robin".'
-        )
+        report.add(Code.PLAN_SCHEMA, f"{pointer}/policy", "A merge needs a policy.", 'Write "policy": "round_robin".')
     for side, lanes, several in (("rx", role.rx, "merge"), ("tx", role.tx, "router")):
         if (len(lanes) < 2) if role.kind == several else (len(lanes) != 1):
             number = "two or more lanes" if role.kind == several else "one lane"
@@ -136,9 +134,7 @@ def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
 
 def _check_absent(name: str, value: object, what: str, pointer: str, report: Report) -> None:
     if value is not None:
-        report.add(
-            Code.PLAN_SCHEMA, f"{pointer}/{name}", f"{name} does not belong to {what}.", f'Remove "{name}".'
-        )
+        report.add(Code.PLAN_SCHEMA, f"{pointer}/{name}", f"{name} does not belong to {what}.", f'Remove "{name}".')
 
 
 def _check_size(what: str, count: int, limit: int, report: Report) -> None:

@@ -132,9 +132,7 @@ def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | 
         try:
             schema = Schema(params["schema"])
         except BadSchema as error:
-            errors += [
-                ParamError(f"/schema{fault.pointer}", fault.code, fault.detail) for fault in error.errors
-            ]
+            errors += [ParamError(f"/schema{fault.pointer}", fault.code, fault.detail) for fault in error.errors]
     rules = None
     if "rules" in parts and "rules" in params:
         rules = _read_rules(params["rules"], errors)

@@ -92,9 +92,7 @@ def _check(spec: LaneGraph) -> None:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}
         if not fits[role.kind] or not role.rx or not role.tx:
-            raise Unsupported(
-                f"role {role.name!r}: a {role.kind} with {len(role.rx)} to {len(role.tx)} lanes"
-            )
+            raise Unsupported(f"role {role.name!r}: a {role.kind} with {len(role.rx)} to {len(role.tx)} lanes")
     ends = {kind: [end.lane for end in spec.endpoints if end.kind == kind] for kind in ("ingress", "egress")}
     _once(spec, "written", [*ends["ingress"], *(lane for role in spec.roles for lane in role.tx)])
     _once(spec, "read", [*ends["egress"], *(lane for role in spec.roles for lane in role.rx)])

@@ -47,9 +47,7 @@ class Ring:
         self.egresses = (spec.egress,)
         self.shard_records = [0] * spec.shards
         self._shard_key = spec.shard_key
-        self._stages = [
-            runtime.stage(stage.id, stage.op, (spec.ingress, spec.egress)) for stage in spec.stages
-        ]
+        self._stages = [runtime.stage(stage.id, stage.op, (spec.ingress, spec.egress)) for stage in spec.stages]
 
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
         """What a record becomes: nothing, or the egress and a payload."""
@@ -93,9 +91,7 @@ class Machine:
             max_actions=max_actions,
         )
         self.model: Ring | Graph = (
-            Ring(spec.model, runtime)
-            if isinstance(spec.model, SingleRing)
-            else Graph(spec.model, runtime, entry)
+            Ring(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
         )
         self.egresses = self.model.egresses
         self.counters: Mapping[str, Counters] = runtime.counters

@@ -244,9 +244,7 @@ class _Run:
         self.selected_bytes = sum(sizes[at] for at in order)
         if self.selected_bytes > self._limits.max_selected_bytes:
             raise _Failed(f"{self.selected_bytes} bytes of input, over {self._limits.max_selected_bytes}")
-        return _Index(
-            *(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets))
-        )
+        return _Index(*(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets)))
 
     def _feed(self, machine: Machine, record: Record) -> None:
         if len(self.samples) < _SAMPLES:

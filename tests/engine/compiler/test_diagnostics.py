@@ -113,9 +113,7 @@ ROWS: list[tuple[Code, str, Edit, str, str]] = [
     (
         Code.PLAN_SCHEMA,
         "graph",
-        graph_with(
-            lambda graph: graph["connections"].__setitem__(0, link("in", "a", kind="events", capacity=4))
-        ),
+        graph_with(lambda graph: graph["connections"].__setitem__(0, link("in", "a", kind="events", capacity=4))),
         "/lane_graph/connections/0/lane/capacity",
         'Remove "capacity", or write "kind": "sequenced_slots".',
     ),
@@ -187,8 +185,7 @@ ROWS: list[tuple[Code, str, Edit, str, str]] = [
         "graph",
         graph_with(lambda graph: graph["stages"][2].update(op="zzz")),
         "/lane_graph/stages/2/op",
-        'Write one of "identity", "dataguard_check", "dataguard_redact", "dataguard_fused", "http_post" '
-        'or "exec".',
+        'Write one of "identity", "dataguard_check", "dataguard_redact", "dataguard_fused", "http_post" or "exec".',
     ),
     (
         Code.STAGE_INVALID_OP,

@@ -90,9 +90,7 @@ def test_a_lane_graph_that_changed(graph: Any) -> None:
 def test_another_model_is_another_pipeline(ring: Any, graph: Any) -> None:
     diff = diff_specs(spec_of(ring), spec_of(graph))
 
-    assert ("changed", "pipeline", "model", "single_ring", "lane_graph") in changes(
-        spec_of(ring), spec_of(graph)
-    )
+    assert ("changed", "pipeline", "model", "single_ring", "lane_graph") in changes(spec_of(ring), spec_of(graph))
     assert diff.unified.startswith(
         "--- old\n+++ new\n@@ -1,17 +1,57 @@\n spec.v=1\n-spec.model=single_ring\n+spec.model=lane_graph\n"
     )
@@ -144,7 +142,4 @@ def test_added_lines_stand_where_they_belong(golden: Callable[[str], Any]) -> No
 
     unified = diff_specs(old, spec_of(plan)).unified
 
-    assert (
-        " single_ring.scheduling=dedicated\n+single_ring.shard_key=id\n single_ring.stages.0.id=a\n"
-        in unified
-    )
+    assert " single_ring.scheduling=dedicated\n+single_ring.shard_key=id\n single_ring.stages.0.id=a\n" in unified

@@ -62,9 +62,7 @@ def forty() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"]
-)
+@pytest.mark.parametrize("name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"])
 def test_nodes_lie_inside_the_picture_and_apart(name: str, golden: Callable[[str], Any]) -> None:
     plan = forty() if name == "40" else golden(name)
     compilation = compile_plan(plan)

@@ -145,8 +145,6 @@ def test_a_cut_text_is_refused(kv: str) -> None:
 
 
 def test_parameters_that_a_spec_may_not_have_still_decode(graph_kv: str) -> None:
-    spec = decode(
-        graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7")
-    )
+    spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
     assert spec.model.lanes[0] == Lane("in.a", "events", capacity=7)  # type: ignore[union-attr]

@@ -255,9 +255,7 @@ def test_a_diff_is_empty_for_equal_specs_and_turns_round(old: dict[str, Any], ne
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Give the path of every value inside."""
-    members = (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    )
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, member in members for place in places(member, (*path, key)))]
 
 

@@ -28,9 +28,7 @@ def test_schema_and_compiler_agree_on_fields(ring: Any, graph: Any) -> None:
     assert compile_plan(both).ok
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, True, 0, -1, 1.5, float("inf"), float("nan"), 10**400, "", "A", [], {}]
-)
+@pytest.mark.parametrize("wrong", [None, True, 0, -1, 1.5, float("inf"), float("nan"), 10**400, "", "A", [], {}])
 @pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
 def test_what_the_schema_refuses_does_not_compile(wrong: Any, target: str, ring: Any, graph: Any) -> None:
     validator = jsonschema.Draft202012Validator(plan_schema())

@@ -142,9 +142,7 @@ def test_a_ring_from_elsewhere(ring_kv: str, old: str, new: str, code: str, poin
         ),
     ],
 )
-def test_a_lane_graph_from_elsewhere(
-    graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]
-) -> None:
+def test_a_lane_graph_from_elsewhere(graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]) -> None:
     assert found(decode(graph_kv.replace(old, new))) == faults
 
 

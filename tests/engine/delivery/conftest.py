@@ -26,9 +26,7 @@ class World:
     stranger: bytes = bytes(range(3, 35))
     environment: str = "environment-1"
     spec_kv: bytes = b"spec.v=1\nspec.model=single_ring\nspec.name=quotes\n"
-    runtime_config: Json = field(
-        default_factory=lambda: {"wait": "spin", "env": {}, "tuning_profile": "default"}
-    )
+    runtime_config: Json = field(default_factory=lambda: {"wait": "spin", "env": {}, "tuning_profile": "default"})
 
     @property
     def keyset(self) -> KeySet:

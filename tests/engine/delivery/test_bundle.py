@@ -45,9 +45,7 @@ def test_the_same_inputs_in_another_spelling_give_the_same_bytes(world: Any) -> 
     elsewhere = world.about().approved_at.astimezone(timezone(timedelta(hours=5)))
     shuffled = dict(reversed(world.runtime_config.items()))
 
-    again = bundle.build(
-        world.about(approved_at=elsewhere), world.spec_kv, shuffled, world.credential(), world.keyset
-    )
+    again = bundle.build(world.about(approved_at=elsewhere), world.spec_kv, shuffled, world.credential(), world.keyset)
 
     assert again == world.bundle()
 
@@ -187,10 +185,7 @@ def test_a_damaged_manifest(world: Any, members: dict[str, object]) -> None:
 def test_a_manifest_in_another_spelling(world: Any) -> None:
     built = world.bundle()
 
-    assert (
-        refusal(repacked(built, manifest__json=json.dumps(built.manifest.document()).encode()))
-        == "bundle.manifest"
-    )
+    assert refusal(repacked(built, manifest__json=json.dumps(built.manifest.document()).encode())) == "bundle.manifest"
 
 
 @pytest.mark.parametrize(
@@ -202,10 +197,7 @@ def test_an_unreadable_entry(world: Any, name: str, content: bytes) -> None:
     files: Any = built.manifest.document()["files"]
     files[name] = {"sha256": sha256(content), "size": len(content)}
 
-    assert (
-        refusal(tar.pack(tar.unpack(remanifested(built, files=files)) | {name: content}))
-        == "bundle.malformed"
-    )
+    assert refusal(tar.pack(tar.unpack(remanifested(built, files=files)) | {name: content})) == "bundle.malformed"
 
 
 def _renamed(archive: bytearray) -> None:

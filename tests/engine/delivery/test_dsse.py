@@ -38,9 +38,7 @@ def test_an_envelope_verifies_by_the_specifications_alone(world: Any) -> None:
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     assert json.loads(payload) == {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [
-            {"name": "deploy-bundle.tar", "digest": {"sha256": built.bundle_hash.removeprefix("sha256:")}}
-        ],
+        "subject": [{"name": "deploy-bundle.tar", "digest": {"sha256": built.bundle_hash.removeprefix("sha256:")}}],
         "predicateType": "urn:byteor:deploy-bundle:v1",
         "predicate": built.manifest.document(),
     }
@@ -72,9 +70,7 @@ def test_bad_signature(world: Any) -> None:
     built = world.bundle()
     envelope: Any = world.envelope(built, world.stranger)
     envelope["signatures"][0]["keyid"] = keys.kid(keys.public_key(world.active))
-    other = world.envelope(world.bundle(deployment_id="other")) | {
-        "payload": world.envelope(built)["payload"]
-    }
+    other = world.envelope(world.bundle(deployment_id="other")) | {"payload": world.envelope(built)["payload"]}
 
     assert refusal(world, envelope) == "envelope.bad_signature"
     assert refusal(world, other) == "envelope.bad_signature"

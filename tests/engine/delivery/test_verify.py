@@ -27,9 +27,7 @@ def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[byte
     """What a key could sign, but ``build`` never makes: any files and a manifest that fits them."""
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of(data) for name, data in files.items()}
-    document["files"] = {
-        name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()
-    }
+    document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}
     manifest = Manifest.from_document(document)
     archive = tar.pack(files | {"manifest.json": canonical(document)})
     return archive, dsse.sign_envelope(sha256(archive), manifest, world.active)
@@ -156,9 +154,7 @@ def test_a_bundle_that_claims_no_capability_still_needs_deploy(world: Any) -> No
 def test_approved_outside_of_the_credentials_window(world: Any) -> None:
     approved = world.about().approved_at
     late = world.credential(issued_at=approved + timedelta(microseconds=1))
-    early = world.credential(
-        issued_at=approved - timedelta(hours=1), expires_at=approved - timedelta(microseconds=1)
-    )
+    early = world.credential(issued_at=approved - timedelta(hours=1), expires_at=approved - timedelta(microseconds=1))
 
     for approval in (late, early):
         assert refusal_of(world, world.bundle(approval=approval)) == "approval.expired"

@@ -37,9 +37,7 @@ def test_without_parameters_a_record_passes_unchanged() -> None:
 )
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
 def test_a_payload_is_rejected_as_on_reject_says(op: str, payload: bytes) -> None:
-    params: dict[str, Any] = {"schema": {"required": ["a"]}} | (
-        {"rules": []} if op == "dataguard_fused" else {}
-    )
+    params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
     assert build(op, params)(payload) is None
     assert build(op, params | {"on_reject": "drop"})(payload) is None
@@ -110,9 +108,7 @@ def test_rules(rule: str, value: object, result: object) -> None:
 
 
 def test_rules_apply_in_order() -> None:
-    guard = build(
-        "dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]}
-    )
+    guard = build("dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]})
 
     assert guard(b'{"a":"abc","b":1}') == b'{"a":"%s"}' % sha256(b'"ab"').hexdigest()[:8].encode()
 
@@ -196,9 +192,7 @@ def test_all_errors_of_parameters_are_told_at_once() -> None:
         ("/rules/0", "rule.invalid"),
         ("/rules/2", "rule.invalid"),
     ]
-    with pytest.raises(
-        BadParams, match="/x: dataguard_fused has no such parameter; /on_reject: must be drop"
-    ):
+    with pytest.raises(BadParams, match="/x: dataguard_fused has no such parameter; /on_reject: must be drop"):
         build("dataguard_fused", params)
 
 
@@ -285,9 +279,7 @@ def test_an_error_of_parameters_says_what_to_write() -> None:
     ],
 )
 def test_schemas_that_are_refused(document: object, expected: list[tuple[str, str]]) -> None:
-    assert errors("dataguard_check", {"schema": document}) == [
-        (f"/schema{at}", code) for at, code in expected
-    ]
+    assert errors("dataguard_check", {"schema": document}) == [(f"/schema{at}", code) for at, code in expected]
 
 
 def test_many_errors_of_a_schema_are_cut() -> None:

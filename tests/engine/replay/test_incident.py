@@ -255,9 +255,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
         assert caught.value.reasons[0].code == ("not_an_archive" if cut == 1 else "truncated")
 
 
-SAMPLE = tar(
-    folder("d"), member("d/" + "x" * 120, b"1" * 700), member("ü", b"2"), member("s", pax_headers={"a": "b"})
-)
+SAMPLE = tar(folder("d"), member("d/" + "x" * 120, b"1" * 700), member("ü", b"2"), member("s", pax_headers={"a": "b"}))
 
 
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.binary(min_size=1, max_size=4)), max_size=4))
@@ -304,9 +302,7 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     assert found.expected == {"out": root / "expected/out.bin"}
 
 
-def test_the_spec_hash_is_that_of_the_canonical_text(
-    root: Path, ring: MakeRing, documents: Documents
-) -> None:
+def test_the_spec_hash_is_that_of_the_canonical_text(root: Path, ring: MakeRing, documents: Documents) -> None:
     kv = encode(ring("identity"))
 
     write(root, kv + "unknown.key=1\n", documents)
@@ -316,9 +312,7 @@ def test_the_spec_hash_is_that_of_the_canonical_text(
 
 def test_the_smallest_bundle(root: Path, ring: MakeRing, documents: Documents) -> None:
     nulls: Documents = {
-        name: dict.fromkeys(body) | {"more": 1}
-        for name, body in documents.items()
-        if name != "spec_validation.json"
+        name: dict.fromkeys(body) | {"more": 1} for name, body in documents.items() if name != "spec_validation.json"
     }
     nulls["spec_validation.json"] = {"ok": False, "error": "why"}
 
@@ -420,9 +414,7 @@ def test_documents_are_read_up_to_a_size(
     validate(root)
 
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", 10)
-    assert reasons(root) == [
-        Reason("too_large", f"{name}: over 10 bytes") for name in ("spec.kv", *documents)
-    ]
+    assert reasons(root) == [Reason("too_large", f"{name}: over 10 bytes") for name in ("spec.kv", *documents)]
 
 
 def test_a_folder_in_a_file_s_place_is_no_file(root: Path, ring: MakeRing, documents: Documents) -> None:

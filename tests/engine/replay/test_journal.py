@@ -112,9 +112,7 @@ def test_a_hostile_length_never_reads_more_than_a_chunk_at_once() -> None:
 
 
 def test_a_length_over_the_limit_is_an_error() -> None:
-    with pytest.raises(
-        BadJournal, match="a record of 4294967295 bytes, over the limit of 134217728 at offset 8"
-    ):
+    with pytest.raises(BadJournal, match="a record of 4294967295 bytes, over the limit of 134217728 at offset 8"):
         read(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)
     with pytest.raises(BadJournal, match="a frame that is cut off or too long at offset 0"):
         list(read_frames(BytesIO(b"\xff" * 4 + b"\0" * 8)))

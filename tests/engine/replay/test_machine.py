@@ -96,9 +96,7 @@ class AllowAll(DryRun):
 def test_an_effect_that_fails_is_a_stage_error_after_its_action_is_recorded(ring: MakeRing) -> None:
     machine = Machine(ring("exec:x"), effects=AllowAll())
 
-    with pytest.raises(
-        StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"
-    ):
+    with pytest.raises(StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"):
         machine.feed(records(b"a")[0])
 
     assert [action.decision for action in machine.actions] == [Decision.ALLOW]
@@ -206,12 +204,8 @@ def stage(name: str, rx: int, tx: int, op: str = "mark") -> Role:
     return Role(name, "stage", (rx,), (tx,), op)
 
 
-def spec(
-    lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple[str, ...] = ("out",)
-) -> PipelineSpec:
-    endpoints = tuple(
-        Endpoint(name, "egress" if name in egresses else "ingress", lane) for name, lane in ends.items()
-    )
+def spec(lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple[str, ...] = ("out",)) -> PipelineSpec:
+    endpoints = tuple(Endpoint(name, "egress" if name in egresses else "ingress", lane) for name, lane in ends.items())
     return PipelineSpec("g", LaneGraph("drop", lanes(*lane_names.split()), endpoints, roles))
 
 
@@ -280,9 +274,7 @@ def test_egresses_come_in_the_order_of_the_spec() -> None:
 def test_actions_of_a_graph_name_its_lanes() -> None:
     one = spec("in.a a.out", {"in": 0, "out": 1}, stage("a", 0, 1, "exec:x"))
 
-    assert run(one, records(b"1")).actions == (
-        Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),
-    )
+    assert run(one, records(b"1")).actions == (Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),)
 
 
 def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
@@ -352,9 +344,7 @@ def test_copies_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         (
             PipelineSpec(
                 "g",
-                LaneGraph(
-                    "block", lanes("a", "b"), (Endpoint("x", "ingress", 0), Endpoint("x", "egress", 1)), ()
-                ),
+                LaneGraph("block", lanes("a", "b"), (Endpoint("x", "ingress", 0), Endpoint("x", "egress", 1)), ()),
             ),
             "two endpoints have one name",
         ),

@@ -97,9 +97,7 @@ def test_a_replay_says_exactly_what_happened(bundle: MakeBundle, spec: PipelineS
     json.dumps([outcome.audit, outcome.result])  # both are plain JSON
 
 
-def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(
-    bundle: MakeBundle, ring: MakeRing
-) -> None:
+def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
     ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]
@@ -143,12 +141,8 @@ def sha(payload: bytes) -> str:
             ("changed", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
             id="changed",
         ),
-        pytest.param(
-            [Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"
-        ),
-        pytest.param(
-            [Frame(2, b"bb")], ("extra", 1, None, sha(b"aa"), 0, 0, 2, b"", b"aa"), id="extra before"
-        ),
+        pytest.param([Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"),
+        pytest.param([Frame(2, b"bb")], ("extra", 1, None, sha(b"aa"), 0, 0, 2, b"", b"aa"), id="extra before"),
         pytest.param(
             [Frame(0, b"zz"), Frame(1, b"aa"), Frame(2, b"bb")],
             ("missing", 0, sha(b"zz"), None, 0, 2, 0, b"zz", b""),
@@ -210,9 +204,7 @@ def test_a_diff_is_bounded(bundle: MakeBundle, ring: MakeRing) -> None:
 
 
 def test_an_expected_egress_that_the_spec_lacks_is_missing(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(
-        ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""}
-    )
+    held = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
 
     outcome = run(held)
 
@@ -242,18 +234,14 @@ def test_another_spec_answers_what_it_would_have_done(bundle: MakeBundle, ring: 
     assert (outcome.status, outcome.result["divergence"]["sequence"]) == ("diverged", 3)
 
 
-def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(
-    bundle: MakeBundle, ring: MakeRing
-) -> None:
+def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
     config = {"s0": {"schema": {"required": ["bid"]}, "on_reject": "stop"}}
     held = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
 
     outcome = run(held, stage_config=config)
 
     assert outcome.status == "failed"
-    assert outcome.error == (
-        "stage 's0' failed on record 2: payload rejected: does not conform to the schema"
-    )
+    assert outcome.error == ("stage 's0' failed on record 2: payload rejected: does not conform to the schema")
     assert outcome.result == {
         "egress": {"out": {"records": 1, "sha256": frames_digest([Frame(1, RECORDS[0].payload)])}},
         "stages": {"s0": {"in": 2, "out": 1, "dropped": 0, "errors": 1}},

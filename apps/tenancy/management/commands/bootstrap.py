@@ -47,9 +47,7 @@ class Command(BaseCommand):
         try:
             with transaction.atomic():
                 user = accounts.account_for_invitation(email)
-                organization = organizations.create_organization(
-                    name=org, owner=user, actor=system("bootstrap")
-                )
+                organization = organizations.create_organization(name=org, owner=user, actor=system("bootstrap"))
                 made = {"org_id": str(organization.pk), **credentials_of(user)}
         except IntegrityError:
             raise CommandError(f"an organization named {org!r} exists already") from None

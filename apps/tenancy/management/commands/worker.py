@@ -25,9 +25,7 @@ class Command(BaseCommand):
     async def _run(self) -> None:
         app = worker_app()
         async with app.open_async():
-            rescuer = asyncio.create_task(
-                rescue_stalled(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S)
-            )
+            rescuer = asyncio.create_task(rescue_stalled(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S))
             try:
                 await app.run_worker_async(
                     concurrency=4,
