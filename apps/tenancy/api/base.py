@@ -162,7 +162,7 @@ class ApiViewSet(GenericViewSet[Any]):
         for name, value in self.rate_headers.items():
             response[name] = value
         response.setdefault("Cache-Control", "private, no-store")
-        if response.status_code in {200, 201} and isinstance(response.data, dict) and "id" in response.data:
+        if response.status_code in {200, 201} and isinstance(data := getattr(response, "data", None), dict) and "id" in data:
             self._tag(request, response)
         return response
 
