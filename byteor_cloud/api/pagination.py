@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import re
 from typing import Any
 
 from rest_framework.pagination import Cursor, CursorPagination
@@ -22,17 +22,22 @@ class NewestFirst(CursorPagination):
     def get_page_size(self, request: Request) -> int:
         """The limit asked for. Raises InvalidInput."""
         text = request.query_params.get("limit", str(self.page_size))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= self.max_limit):
+        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= self.max_limit:
             raise InvalidInput.at("limit", f"limit must be a whole number from 1 to {self.max_limit}.")
         return int(text)
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        """A page of ``queryset``. Raises InvalidInput."""
+        self._parse_id = queryset.model._meta.pk.to_python
+        return super().paginate_queryset(queryset, request, view)
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         """The cursor asked for. Raises InvalidInput on one that this API did not make."""
         try:
             cursor = super().decode_cursor(request)
             if cursor and cursor.position is not None:
-                uuid.UUID(cursor.position)
-        except Exception:  # noqa: BLE001,RUF100  DRF and UUID raise several kinds; all mean the same here
+                self._parse_id(cursor.position)
+        except Exception:  # noqa: BLE001,RUF100  DRF and the fields raise several kinds; all mean the same here
             raise InvalidInput.at("cursor", "Not a cursor of this list.") from None
         return cursor
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
+from rest_framework import serializers
 
+from byteor_cloud import errors
+from byteor_cloud.api.problems import CONTENT_TYPE, URN
 from byteor_cloud.engine.compiler import plan_schema
 
+JSON = "application/json"
 SCHEMES = {
     "bearer": "A user token (bor_usr_…) or an organization API key (bor_org_…).",
     "enrollmentToken": "An enrollment token (bor_enr_…): turns a machine into an agent.",
@@ -42,18 +47,18 @@ PROBLEM = {
         },
     },
 }
-ERRORS = {
-    "400": "Malformed JSON or invalid fields.",
-    "401": "No, bad, spent, expired or revoked credential.",
-    "403": "The role is too low, or the wrong family of credential.",
-    "404": "Unknown, or another tenant's.",
-    "409": "The present state does not allow it.",
-    "412": "`If-Match` names another revision.",
-    "413": "The body is over its cap.",
-    "415": "The body is in another format.",
-    "422": "Well-formed, but it cannot be done with this content.",
-    "429": "Over the rate limit; see `Retry-After`.",
-    "503": "Something that serving needs is not there just now; see `Retry-After`.",
+ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
+    "400": (errors.InvalidInput, "Malformed JSON or invalid fields."),
+    "401": (errors.Unauthenticated, "No, bad, spent, expired or revoked credential."),
+    "403": (errors.Forbidden, "The role is too low, or the wrong family of credential."),
+    "404": (errors.NotFound, "Unknown, or another tenant's."),
+    "409": (errors.Conflict, "The present state does not allow it."),
+    "412": (errors.PreconditionFailed, "`If-Match` names another revision."),
+    "413": (errors.PayloadTooLarge, "The body is over its cap."),
+    "415": (errors.UnsupportedMediaType, "The body is in another format."),
+    "422": (errors.Unprocessable, "Well-formed, but it cannot be done with this content."),
+    "429": (errors.TooManyRequests, "Over the rate limit; see `Retry-After`."),
+    "503": (errors.Unavailable, "Something that serving needs is not there just now; see `Retry-After`."),
 }
 
 
@@ -70,30 +75,39 @@ class Schema(AutoSchema):
     def _action(self) -> str:
         return getattr(self.view, "action", None) or self.method.lower()
 
+    @property
+    def _model(self) -> Any:
+        return self.view.queryset.model  # type: ignore[attr-defined]  # asked of views with rows only
+
     def get_tags(self) -> list[str]:
         """The app that serves it."""
         module = type(self.view).__module__
         return [module.split(".")[1] if module.startswith("apps.") else "system"]
 
     def get_summary(self) -> str:
-        """The first line of the action's docstring, or of the view's for the plain verbs."""
-        method = getattr(self.view, self._action, None)
-        plain = {
-            "list": "List",
-            "create": "Create",
-            "retrieve": "Retrieve",
-            "update": "Update",
-            "destroy": "Delete",
-        }
-        own = self._action not in plain or self._action in vars(type(self.view))
-        text = (getattr(method, "__doc__", "") if own else type(self.view).__doc__) or ""
-        line = text.strip().split("\n")[0].rstrip(".")
-        return line if own else f"{plain[self._action]}: {line[:1].lower()}{line[1:]}"
+        """The first line of the action's docstring; for the plain verbs, what they do to what."""
+        if self._action == "list":
+            line = _first_line(type(self.view)).split(";")[0]
+            return f"List {line[:1].lower()}{line[1:]}"
+        if self._action not in _PLAIN or self._action in vars(type(self.view)):
+            return _first_line(getattr(self.view, self._action))
+        model = self._model
+        verb = "Revoke" if self._action == "destroy" and _has(model, "revoked_at") else _PLAIN[self._action]
+        noun = str(model._meta.verbose_name)
+        return f"{verb} {'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
-    def get_description(self) -> str:
-        """The permission that it needs, when it needs one."""
+    def get_description(self) -> str:  # type: ignore[override]  # spectacular's own form
+        """What the view serves, and the permission that it needs, when it needs one."""
         permission = getattr(self.view, "permissions", {}).get(self._action)
-        return f"Needs the permission `{permission}`." if isinstance(permission, str) else ""
+        needs = f"Needs the permission `{permission}`." if isinstance(permission, str) else ""
+        about = _first_line(type(self.view))
+        return "\n\n".join(part for part in (about and f"{about}.", needs) if part)
+
+    def get_response_serializers(self) -> Any:
+        """As the base; where the answer shows a secret, with the ``token``."""
+        serializer: Any = super().get_response_serializers()
+        shows = self._action == "create" and self._action in getattr(self.view, "secret_actions", ())
+        return _with_secret(type(serializer)) if shows else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """The schemes of the families that the view takes; an empty list where it takes anybody."""
@@ -102,64 +116,118 @@ class Schema(AutoSchema):
             return []
         names = list(dict.fromkeys(_SCHEME_OF[family] for family in families(self._action)))
         for name in names:
-            component = ResolvedComponent(
-                name=name,
-                type=ResolvedComponent.SECURITY_SCHEMA,
-                object=name,
-                schema={"type": "http", "scheme": "bearer", "description": SCHEMES[name]},
-            )
-            self.registry.register_on_missing(component)
+            scheme = {"type": "http", "scheme": "bearer", "description": SCHEMES[name]}
+            self._register("securitySchemes", name, scheme)
         return [{name: []} for name in names]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         """The operation with its error responses and the headers that the kernel reads."""
         operation = super().get_operation(*args, **kwargs)
-        if operation is None or not getattr(self.view, "families", None):
-            return operation  # type: ignore[no-any-return]
-        self._register("Problem", PROBLEM)
-        self._register("Plan", plan_schema())
-        writes = self.method in {"POST", "PUT", "PATCH"}
-        codes = {"401", "403", "404", "429", "503"} | ({"400"} if self.method != "DELETE" else set())
-        codes |= {"409", "413", "415"} if writes else set()
-        codes |= {"409"} if self.method == "DELETE" or self._action == "bundle" else set()
-        codes |= {"412"} if self._action in {"update", "destroy"} else set()
-        codes |= {"422"} if self._action in {"version", "replay"} else set()
-        for code in sorted(codes):
-            operation["responses"].setdefault(code, _problem(ERRORS[code]))
-        operation["responses"] = dict(sorted(operation["responses"].items()))
-        for name, where in _headers(self.method, self._action):
-            operation.setdefault("parameters", []).append(
-                {"in": "header", "name": name, "schema": {"type": "string"}, "description": where}
-            )
-        return operation  # type: ignore[no-any-return]
+        if operation is None:
+            return None
+        self._register("schemas", "Problem", PROBLEM)
+        self._register("schemas", "Plan", plan_schema())
+        responses = operation["responses"]
+        for code in ERRORS.keys() & responses.keys():
+            responses[code] = {**_problem(code), **responses[code]}
+        for code in self._errors():
+            responses.setdefault(code, self._component("responses", f"Error{code}", _problem(code)))
+        for name in self._headers():
+            operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
+        if "If-None-Match" in self._headers():
+            responses["304"] = self._component("responses", "NotModified", {"description": "It is as you have it."})
+        operation["responses"] = dict(sorted(responses.items()))
+        return operation
 
-    def _register(self, name: str, schema: Mapping[str, Any]) -> None:
-        component = ResolvedComponent(name=name, type=ResolvedComponent.SCHEMA, object=name, schema=dict(schema))
+    def _errors(self) -> Iterator[str]:
+        if not hasattr(self.view, "families"):
+            return
+        writes = self.method in {"POST", "PUT", "PATCH"}
+        yield from ("401", "403", "404", "429", "503")
+        if self.method != "DELETE":
+            yield "400"
+        if writes:
+            yield from ("409", "413", "415")
+        if self.method == "DELETE" or self._action == "bundle":
+            yield "409"
+        if "If-Match" in self._headers():
+            yield "412"
+        if self._action in {"version", "replay"}:
+            yield "422"
+
+    def _headers(self) -> list[str]:
+        if not hasattr(self.view, "families"):
+            return []
+        found = []
+        if self.method == "POST" and hasattr(self.view, "secret_actions") and JSON in self.map_parsers():
+            found.append("Idempotency-Key")
+        edits = self._action == "version" or self.method in {"PUT", "PATCH", "DELETE"}
+        if edits and _has(self._model, "revision"):
+            found.append("If-Match")
+        if self.method == "GET" and self._action != "list":
+            found.append("If-None-Match")
+        return found
+
+    def _component(self, kind: str, name: str, schema: Mapping[str, Any]) -> dict[str, str]:
+        self._register(kind, name, schema)
+        return {"$ref": f"#/components/{kind}/{name}"}
+
+    def _register(self, kind: str, name: str, schema: Mapping[str, Any]) -> None:
+        component = ResolvedComponent(  # type: ignore[no-untyped-call]  # untyped library
+            name=name, type=kind, object=name, schema=dict(schema)
+        )
         self.registry.register_on_missing(component)
 
 
-def _problem(description: str) -> dict[str, Any]:
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {"description": description, "content": content}
+_PLAIN = {"create": "Create", "retrieve": "Retrieve", "update": "Update", "destroy": "Delete"}
 
 
-def _headers(method: str, action: str) -> list[tuple[str, str]]:
-    found = []
-    if method == "POST":
-        found.append(("Idempotency-Key", "Repeat the request safely: the first 2xx answer is given again."))
-    if action in {"update", "destroy"}:
-        found.append(("If-Match", "The ETag that you read; refused with 412 when it was changed since."))
-    if action == "retrieve":
-        found.append(("If-None-Match", "The ETag that you have; 304 when it is still so."))
-    return found
+def _first_line(documented: Any) -> str:
+    return (documented.__doc__ or "").strip().split("\n")[0].rstrip(".")
 
 
+def _has(model: Any, field: str) -> bool:
+    return any(found.name == field for found in model._meta.get_fields())
+
+
+@cache
+def _with_secret(shape: type[Any]) -> type[Any]:
+    """``shape`` as the one answer that shows the secret."""
+    token = serializers.CharField(help_text="The secret; shown this once.")
+    meta = type("Meta", (shape.Meta,), {"fields": [*shape.Meta.fields, "token"]})
+    name = shape.__name__.replace("Serializer", "WithSecretSerializer")
+    return type(name, (shape,), {"token": token, "Meta": meta, "__doc__": "The only answer that shows the secret."})
+
+
+def _problem(code: str) -> dict[str, Any]:
+    kind, description = ERRORS[code]
+    example = {
+        "type": URN + kind.code,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": description,
+        "instance": "/api/v1/me",
+        "request_id": _ID,
+    }
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+    return {"description": description, "content": {CONTENT_TYPE: content}}
+
+
+HEADERS = {
+    name: {"in": "header", "name": name, "schema": {"type": "string"}, "description": description}
+    for name, description in {
+        "Idempotency-Key": "Repeat the request safely: the first 2xx answer is given again.",
+        "If-Match": "The ETag that you read; refused with 412 when it was changed since.",
+        "If-None-Match": "The ETag that you have; 304 when it is still so.",
+    }.items()
+}
 _ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 _BY_NAME = {
     "name": "quotes", "email": "ada@example.com", "slug": "acme", "next": None, "previous": None, "number": 3,
     "hostname": "edge-1", "reason": "p99 latency doubled", "role": "operator", "revision": 4, "pipeline": "quotes",
     "agent_version": "0.1.0", "actor": "ada@example.com", "requested_by": "ada@example.com", "request_id": _ID,
-    "created_by": "ada@example.com", "updated_by": "ada@example.com", "decided_by": "ada@example.com", "ip": "192.0.2.7",
+    "created_by": "ada@example.com", "updated_by": "ada@example.com", "decided_by": "ada@example.com",
+    "ip": "192.0.2.7",
 }  # fmt: skip
 PLAN_EXAMPLE = {
     "plan_v": 1,
@@ -205,19 +273,32 @@ def _example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str
     if name.endswith(("_hash", "hash")) or "sha256" in schema.get("pattern", ""):
         return "sha256:" + "5f" * 32
     formats = {
-        "uuid": _ID, "date-time": "2026-11-24T12:00:00Z", "uri": "https://cloud.example.com/", "email": "ada@example.com",
-    }  # fmt: skip
+        "uuid": _ID,
+        "date-time": "2026-11-24T12:00:00Z",
+        "uri": "https://cloud.example.com/",
+        "email": "ada@example.com",
+    }
     return formats.get(schema.get("format", ""), "text")
 
 
+_TEXTS = {
+    "/metrics": '# TYPE byteor_agents gauge\nbyteor_agents{liveness="online"} 2.0\n',
+    "/spec.kv": "spec.v=1\nspec.model=single_ring\nspec.name=quotes\n",
+}
+
+
 def add_examples(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Give every JSON body an example; spectacular's hook."""
+    """Give every body an example; spectacular's hook."""
     components = result.get("components", {}).get("schemas", {})
-    for path in result["paths"].values():
-        for operation in path.values():
+    for path, operations in result["paths"].items():
+        for operation in operations.values():
             bodies = [operation.get("requestBody", {}), *operation.get("responses", {}).values()]
             for body in bodies:
                 for media_type, content in body.get("content", {}).items():
-                    if media_type == "application/json" and "examples" not in content and "schema" in content:
+                    if "example" in content or "examples" in content:
+                        continue
+                    if media_type in {JSON, "multipart/form-data"}:
                         content["example"] = _example(content["schema"], components)
+                    elif media_type == "text/plain":
+                        content["example"] = next(text for end, text in _TEXTS.items() if path.endswith(end))
     return result

@@ -38,13 +38,13 @@ class UploadSerializer(Strict):
     file = serializers.FileField(allow_empty_file=False)
 
 
-class ReasonSerializer(serializers.Serializer[Any]):
+class RejectionSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     detail = serializers.CharField()
 
 
 class ArtifactSerializer(ModelSerializer):
-    reasons = ReasonSerializer(many=True)
+    reasons = RejectionSerializer(many=True)
     metadata = serializers.DictField()
 
     class Meta:

@@ -21,7 +21,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
     hint = serializers.CharField(allow_blank=True, allow_null=True)
 
 
-@extend_schema_field({"$ref": "#/components/schemas/Plan"})
+@extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class Plan(JSONObject):
     """A plan: any JSON object may be saved; the diagnostics say what is wrong with it."""
 

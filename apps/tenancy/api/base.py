@@ -6,14 +6,16 @@ A subclass names ``permissions`` (and where it differs ``credentials``) an actio
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 from django.db.models import QuerySet
+from django.http import HttpResponse
 from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
@@ -27,12 +29,29 @@ from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from byteor_cloud.errors import DomainError, Forbidden, NotFound, PreconditionFailed, Unauthenticated
 
+_TAG = re.compile(r'"([0-9]{1,9})\.[0-9a-f]{32}"')
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
+
+
+def body_digest(data: Any) -> str:
+    """A digest of what an answer says, for its ETag."""
+    return hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]
+
+
+class AnyAccept(BaseContentNegotiation):
+    """Each route has one form of answer, whatever ``Accept`` says: a JSON resource, a spec's text, a tar."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return DefaultContentNegotiation().select_parser(request, parsers)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
+        return renderers[0], renderers[0].media_type
 
 
 class ApiViewSet(GenericViewSet[Any]):
     """Below no tenant: what a caller may do with itself."""
 
+    content_negotiation_class = AnyAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
     # Actions whose answer holds a secret: kept encrypted for ten minutes only, under an Idempotency-Key.
@@ -64,7 +83,7 @@ class ApiViewSet(GenericViewSet[Any]):
         """401, then 403 for the wrong family, then 404 for strangers and wrong ids, then 403 for a low role."""
         if self.action in {None, "metadata"}:
             raise MethodNotAllowed(request.method or "")
-        if not request.user:
+        if request.user is None:
             raise Unauthenticated("This needs a bearer credential.")
         if self.principal.family not in self.families(self.action):
             raise self._denied(Forbidden("Another family of credential is needed here.", code="wrong_credential"))
@@ -147,35 +166,39 @@ class ApiViewSet(GenericViewSet[Any]):
     @property
     def expected_revision(self) -> int | None:
         """The revision that ``If-Match`` names; None without one. Raises PreconditionFailed on a foreign tag."""
-        header = self.request.headers.get("If-Match")
-        if header is None or header.strip() == "*":
+        header = self.request.headers.get("If-Match", "*").strip()
+        if header == "*":
             return None
-        revision, dot, _ = header.strip().strip('"').partition(".")
-        if not dot or not revision.isdigit():
+        tag = _TAG.fullmatch(header)
+        if tag is None:
             raise PreconditionFailed("If-Match holds no ETag of this resource.")
-        return int(revision)
+        return int(tag[1])
 
     @final
-    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Rate headers; an ETag on single resources; 304 where the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
         for name, value in self.rate_headers.items():
             response[name] = value
         response.setdefault("Cache-Control", "private, no-store")
-        if response.status_code in {200, 201} and isinstance(data := getattr(response, "data", None), dict) and "id" in data:
-            self._tag(request, response)
+        data = getattr(response, "data", None)
+        if response.status_code in {200, 201} and isinstance(data, dict) and "id" in data:
+            # ``"<revision>.<digest of the body>"``: ``If-Match`` compares the first, ``If-None-Match`` the whole.
+            response["ETag"] = f'"{getattr(response, "revision", 0)}.{body_digest(data)}"'
+        if request.method == "GET" and response.status_code == 200 and "ETag" in response:
+            known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+            if known & {response["ETag"], "*"}:
+                return self._not_modified(response)
         return response
 
     @staticmethod
-    def _tag(request: Request, response: Response) -> None:
-        """``"<revision>.<digest of the body>"``: ``If-Match`` compares the first, ``If-None-Match`` the whole."""
-        digest = hashlib.sha256(JSONRenderer().render(response.data)).hexdigest()[:32]
-        revision = getattr(response, "revision", 0)
-        response["ETag"] = f'"{revision}.{digest}"'
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
-        if request.method == "GET" and ({response["ETag"], "*"} & known):
-            response.status_code = 304
-            response.data = None
+    def _not_modified(response: Any) -> HttpResponse:
+        unchanged = HttpResponse(status=304, headers=dict(response.items()))
+        for name in ("Content-Type", "Content-Length", "Content-Disposition"):
+            unchanged.headers.pop(name, None)
+        # The file that is not sent after all is closed with this answer.
+        unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # has no public way
+        return unchanged
 
 
 class OrganizationViewSet(ApiViewSet):

@@ -21,8 +21,9 @@ def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     return found
 
 
+# A docstring of these two would be the description of every schema without one of its own.
 class Strict(serializers.Serializer[Any]):
-    """A serializer under which a misspelt field is an error, not silence. Read-only fields may be sent back."""
+    # A misspelt field is an error, not silence. Read-only fields may be sent back.
 
     def to_internal_value(self, data: Any) -> Any:
         """The checked body. Raises ValidationError with the unknown fields among the others' errors."""
@@ -39,7 +40,8 @@ class Strict(serializers.Serializer[Any]):
 
 
 class ModelSerializer(Strict, serializers.ModelSerializer[Any]):
-    """The base of the API's representations. Uniqueness is the database's to say (409)."""
+    # The base of the API's representations. Uniqueness is the database's to say (409).
+    pass
 
 
 class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
