@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import django.utils.csp
-import structlog
 
-from byteor_cloud import config
+from byteor_cloud import config, database, logs
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -31,6 +30,7 @@ ALLOWED_HOSTS = [
 # Cookies are marked secure only where the site is served over TLS; plain HTTP is for loopback.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "byteor_cloud.api.problems.csrf_failure"
 CSRF_TRUSTED_ORIGINS = [CONFIG.public_base_url] if CONFIG.public_base_url else []
 if CONFIG.trusted_proxies:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -63,7 +63,6 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_prometheus",
-    "django_structlog",
     "social_django",
     "procrastinate.contrib.django",
     "apps.tenancy",
@@ -75,6 +74,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "byteor_cloud.api.middleware.request_id",
+    "byteor_cloud.api.system.observe",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -84,7 +84,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 APPEND_SLASH = False
@@ -106,22 +105,8 @@ TEMPLATES = [
 ]
 
 
-def _database(url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    return {
-        "ENGINE": "django_prometheus.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": options.pop("host", unquote(parts.hostname or "")),
-        "PORT": str(parts.port or ""),
-        # The default of four connections and a wait of 30 s fails under eight threads (stack.md).
-        "OPTIONS": {"pool": {"min_size": 2, "max_size": CONFIG.api_threads + 2, "timeout": 10}, **options},
-    }
-
-
-DATABASES = {"default": _database(CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud"))}
+_url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
+DATABASES = {"default": database.configuration(_url, threads=CONFIG.api_threads)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
@@ -135,6 +120,7 @@ USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"
+STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 
 if CONFIG.s3_bucket:
     _artifacts: dict[str, Any] = {
@@ -207,54 +193,19 @@ SOCIAL_AUTH_OIDC_SECRET = CONFIG.oidc_client_secret
 SOCIAL_AUTH_OIDC_USE_PKCE = True
 SOCIAL_AUTH_OIDC_SCOPE = ["openid", "email", "profile"]
 SOCIAL_AUTH_JSONFIELD_ENABLED = True
+LOGIN_REDIRECT_URL = "/admin/"  # also in place of a ``next`` that leads away from here
 SOCIAL_AUTH_PIPELINE = [
     "social_core.pipeline.social_auth.social_details",
     "social_core.pipeline.social_auth.social_uid",
     "social_core.pipeline.social_auth.auth_allowed",
     "social_core.pipeline.social_auth.social_user",
     "apps.tenancy.sign_in.claim_or_create_account",
-    "social_core.pipeline.social_auth.associate_user",
 ]
 
 PROMETHEUS_EXPORT_MIGRATIONS = False
 PROMETHEUS_METRIC_NAMESPACE = "byteor"
 
-_processors = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-structlog.configure(
-    processors=[*_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    cache_logger_on_first_use=True,
-)
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "structured": {
-            "()": structlog.stdlib.ProcessorFormatter,
-            "foreign_pre_chain": _processors,
-            "processors": [
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer()
-                if CONFIG.log_format == "json"
-                else structlog.dev.ConsoleRenderer(colors=False),
-            ],
-        }
-    },
-    # Everything goes to stderr: a command's stdout is its answer.
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
-        "django.server": {"level": "WARNING"},
-        "django.request": {"level": "ERROR"},
-        "procrastinate": {"level": "WARNING"},
-        # One line a request is the access log's business, and heartbeats would drown the rest.
-        "django_structlog": {"level": "WARNING"},
-    },
-}
+logs.configure()
+LOGGING = logs.configuration(CONFIG.log_format)
 
 UNFOLD: dict[str, Any] = {"SITE_TITLE": "ByteOr Cloud", "SITE_HEADER": "ByteOr Cloud"}

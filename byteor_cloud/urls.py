@@ -11,6 +11,7 @@ from apps.releases.api import urls as releases
 from apps.tenancy.api import auth
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
+from byteor_cloud import metrics
 from byteor_cloud.api import system
 
 ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
@@ -30,7 +31,7 @@ urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
     path("healthz", system.HealthView.as_view()),
     path("readyz", system.ReadyView.as_view()),
-    path("metrics", system.MetricsView.as_view()),
+    path("metrics", system.MetricsView.as_view(domain=metrics.REGISTRY)),
     path("auth/login", auth.LoginView.as_view(), name="login"),
     path("auth/callback", auth.CallbackView.as_view()),
     path("auth/link/<str:secret>", auth.link, name="sign-in-link"),

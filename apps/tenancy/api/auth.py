@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from django.conf import settings
 from django.contrib.auth import login
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -17,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 from social_core.actions import do_auth
-from social_core.exceptions import SocialAuthBaseException
+from social_core.exceptions import AuthConfigurationError, AuthProviderError, SocialAuthBaseException
 from social_django.utils import load_backend, load_strategy
 
 from apps.tenancy import audit
@@ -49,11 +50,34 @@ def wants_page(request: HttpRequest | Request) -> bool:
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
+def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """A page for a browser, problem+json for everybody else."""
+    response = problems.respond(request, error)
+    if not wants_page(request):
+        return response
+    page = render(request, "sign_in_failed.html", {"error": error}, status=error.status)
+    if "Retry-After" in response:
+        page["Retry-After"] = response["Retry-After"]
+    return page
+
+
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
         raise Unavailable("No identity provider is configured; use the one-time link of `manage.py bootstrap`.")
-    strategy = load_strategy(request)
-    return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)
+    strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # untyped library
+    return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
+
+
+def _refusal(error: SocialAuthBaseException) -> DomainError:
+    """What a failure of the flow is to the caller. What the provider said may hold codes or tokens: it is not told."""
+    if isinstance(error, AuthProviderError):
+        logger.warning("identity_provider_unavailable", code=error.code, stage=error.stage)
+        return Unavailable("The identity provider is not reachable.", retry_after=10)
+    if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # what a callback says, anybody can say
+        logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
+        return Unavailable("The identity provider does not know this service as it is configured.")
+    logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
+    return Unauthenticated("The identity provider's answer was not accepted; start again at /auth/login.")
 
 
 @method_decorator(never_cache, name="dispatch")
@@ -62,28 +86,35 @@ class _SignInView(APIView):
 
     authentication_classes = []
     permission_classes = []
+    step: ClassVar[str]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """A browser may accept no JSON at all; it gets pages and redirects."""
+        return super().perform_content_negotiation(request, force=True)
 
     def handle_exception(self, exc: Exception) -> Response:
-        """A page for a browser, problem+json for everybody else."""
+        """See ``_failed``."""
         if isinstance(exc, SocialAuthBaseException):
-            # What the provider said may hold codes or tokens: only the kind of failure is told.
-            logger.warning("sign_in_failed", kind=type(exc).__name__)
-            exc = Unauthenticated("The identity provider's answer was not accepted; start again at /auth/login.")
-        elif isinstance(exc, OSError):
-            logger.warning("identity_provider_unreachable", kind=type(exc).__name__)
-            exc = Unavailable("The identity provider is not reachable.", retry_after=10)
-        if wants_page(self.request) and isinstance(exc, DomainError):
-            page = render(self.request._request, "sign_in_failed.html", {"error": exc}, status=exc.status)
-            return page  # type: ignore[return-value]  # DRF passes any HttpResponse on
+            exc = _refusal(exc)
+        if wants_page(self.request):
+            # DRF passes any HttpResponse on.
+            return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
         return super().handle_exception(exc)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Count the attempt by address."""
         super().initial(request, *args, **kwargs)
-        limits.count(f"sign-in:{client_ip(request)}", limits.SIGN_INS_PER_ADDRESS)
+        _count(request, self.step)
+
+
+def _count(request: HttpRequest | Request, step: str) -> None:
+    # Each step by itself: a sign-in that takes two of them is one.
+    limits.count(f"sign-in-{step}:{client_ip(request)}", limits.SIGN_INS_PER_ADDRESS)
 
 
 class LoginView(_SignInView):
+    step = "begin"
+
     @extend_schema(
         responses={
             302: OpenApiResponse(description="To the identity provider."),
@@ -93,32 +124,40 @@ class LoginView(_SignInView):
     )
     def get(self, request: Request) -> HttpResponse:
         """Initiates the login flow; redirects to the identity provider."""
-        return do_auth(_backend(request._request))  # type: ignore[no-any-return]  # untyped library
+        backend = _backend(request._request)
+        request._request.session.pop("next", None)  # of a sign-in that nobody finished
+        return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
 
 
 class CallbackView(_SignInView):
+    step = "callback"
+
     @extend_schema(
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="A browser: signed in, on to the console."),
             401: OpenApiResponse(description="The provider's answer was not accepted."),
+            503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
         parameters=[OpenApiParameter("code", str), OpenApiParameter("state", str)],
     )
     def get(self, request: Request) -> HttpResponse:
         """Exchanges the authorization code for a session (browsers) or a user token (everybody else)."""
-        backend = _backend(request._request)
-        user = backend.complete(user=None)
+        session = request._request.session
+        request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
+        # Checks and spends the state, then the code with its PKCE verifier, then the ID token with its nonce.
+        user = _backend(request._request).complete(user=None, request_id=request_id, ip=ip)
         if not isinstance(user, User) or not user.is_active:
             raise Unauthenticated("This account is not active.")
-        actor = Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
-        following = request._request.session.get("next") or "/admin/"
-        audit.record("session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"})
-        if wants_page(request):
-            login(request._request, user, backend=DJANGO_BACKEND)
-            return redirect(following)
-        request._request.session.flush()
-        token, secret = tokens.create_user_token(user=user, name="sign-in", actor=actor)
+        actor = Actor("user", str(user.pk), user.email, request_id, ip)
+        with transaction.atomic():
+            audit.record("session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"})
+            if wants_page(request):
+                following = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
+                login(request._request, user, backend=DJANGO_BACKEND)
+                return redirect(following)
+            session.flush()
+            token, secret = tokens.create_user_token(user=user, name="sign-in", actor=actor)
         body = {"token": secret, "expires_at": token.expires_at, "user": user}
         return Response(SignedInSerializer(body).data)
 
@@ -126,14 +165,12 @@ class CallbackView(_SignInView):
 @never_cache
 def link(request: HttpRequest, secret: str) -> HttpResponse:
     """Spend a one-time link: ask first, so that a mail scanner that follows links does not use it up."""
+    if request.method != "POST":
+        return render(request, "sign_in_link.html")
     try:
-        limits.count(f"sign-in:{client_ip(request)}", limits.SIGN_INS_PER_ADDRESS)
-        if request.method != "POST":
-            return render(request, "sign_in_link.html")
+        _count(request, "link")
         user = accounts.spend_sign_in_link(secret, ip=client_ip(request))
-    except DomainError as error:
-        if not wants_page(request):
-            return problems.respond(request, error)
-        return render(request, "sign_in_failed.html", {"error": error}, status=error.status)
+    except Exception as error:  # noqa: BLE001,RUF100  as DRF's handler does for the other views
+        return _failed(request, problems.as_domain_error(error))
     login(request, user, backend=DJANGO_BACKEND)
-    return HttpResponseRedirect("/admin/")
+    return redirect(settings.LOGIN_REDIRECT_URL)

@@ -1,0 +1,156 @@
+"""The domain's own series, read from the database when somebody asks; no tenant's name is in a label."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import override
+
+import structlog
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db.models import Count
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from apps.artifacts.models import Artifact, Replay
+from apps.fleet.models import OFFLINE_AFTER, STALE_AFTER
+from apps.releases.models import Approval, Deployment
+from apps.tenancy.policy import Posture, defaults
+from apps.tenancy.state import Stateful
+
+FRESH_S = 5.0  # several scrapers, or one that is impatient, cost the database no more than this
+TIMEOUT_MS = 2000
+MOST_UNSEALED = 10_000  # of one organization: beyond that the exact number says nothing more
+logger = structlog.get_logger(__name__)
+
+
+class Liveness(StrEnum):
+    """As ``AgentQuerySet.with_state`` derives it."""
+
+    ONLINE = "online"
+    STALE = "stale"
+    OFFLINE = "offline"
+
+
+class JobStatus(StrEnum):
+    """Those that last: jobs that succeed are deleted."""
+
+    WAITING = "todo"
+    RUNNING = "doing"
+    DEAD = "failed"
+
+
+# One pass over all environments, each with its own interval.
+_AGENTS = """
+SELECT CASE WHEN silence <= %(stale)s * beat THEN 'online' WHEN silence <= %(offline)s * beat THEN 'stale'
+            ELSE 'offline' END AS liveness,
+       count(*), count(*) FILTER (WHERE drifted)
+FROM (
+    SELECT extract(epoch FROM now() - coalesce(h.last_seen_at, a.created_at)) AS silence,
+           coalesce((e.settings->>'heartbeat_interval_s')::numeric, %(interval)s) AS beat,
+           s.bundle_hash IS NOT NULL AND s.bundle_hash IS DISTINCT FROM h.running_bundle_hash AS drifted
+    FROM fleet_agent a
+    JOIN tenancy_environment e ON e.id = a.environment_id AND e.deleted_at IS NULL
+    JOIN tenancy_project p ON p.id = e.project_id AND p.deleted_at IS NULL
+    LEFT JOIN fleet_heartbeat h ON h.agent_id = a.id
+    LEFT JOIN fleet_assignment s ON s.agent_id = a.id
+    WHERE a.decommissioned_at IS NULL
+) AS seen GROUP BY liveness
+"""
+_JOBS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
+# The one that was enqueued first stands for the oldest: a job that is due waits since then, or since its own time.
+_OLDEST_JOB = """
+SELECT greatest(0, extract(epoch FROM now() - coalesce(j.scheduled_at, min(e.at))))
+FROM procrastinate_jobs j LEFT JOIN procrastinate_events e ON e.job_id = j.id AND e.type = 'deferred'
+WHERE j.id = (SELECT id FROM procrastinate_jobs
+              WHERE status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now()) ORDER BY id LIMIT 1)
+GROUP BY j.id
+"""
+# Behind the head of each chain, not every event without a seal: two look-ups in an index instead of the whole trail.
+_UNSEALED = """
+SELECT coalesce(sum(behind.count), 0) FROM tenancy_organization o
+LEFT JOIN LATERAL (
+    SELECT event_id FROM tenancy_auditseal WHERE organization_id = o.id ORDER BY seq DESC LIMIT 1
+) AS head ON true
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM (
+        SELECT 1 FROM tenancy_auditevent
+        WHERE organization_id = o.id AND (head.event_id IS NULL OR id > head.event_id) LIMIT %(most)s
+    ) AS events
+) AS behind
+"""
+
+
+class DomainCollector(Collector):
+    """Gauges over the whole installation, so the same from every process: take one of them, not their sum."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._series: list[Metric] = []
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH_S:
+                try:
+                    self._series = _read()
+                except (DatabaseError, InterfaceError) as error:
+                    # The processes' own series matter most just then.
+                    logger.warning("domain_metrics_unavailable", kind=type(error).__name__)
+                    return []
+                self._read_at = time.monotonic()
+            return self._series
+
+
+def _read() -> list[Metric]:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
+        interval = defaults(Posture.DEV)["heartbeat_interval_s"]
+        cursor.execute(_AGENTS, {"stale": STALE_AFTER, "offline": OFFLINE_AFTER, "interval": interval})
+        agents = cursor.fetchall()
+        cursor.execute(_JOBS)
+        jobs = dict(cursor.fetchall())
+        cursor.execute(_OLDEST_JOB)
+        oldest = cursor.fetchone()
+        cursor.execute(_UNSEALED, {"most": MOST_UNSEALED})
+        unsealed = cursor.fetchone()[0]
+        return [
+            _gauge("byteor_agents", "Enrolled agents.", Liveness, {row[0]: row[1] for row in agents}, label="liveness"),
+            _value("byteor_agents_drifted", "Agents that do not run what is desired.", sum(row[2] for row in agents)),
+            _by_status("byteor_deployments", "Deployments.", Deployment),
+            _by_status("byteor_approvals", "Approvals.", Approval),
+            _by_status("byteor_artifacts", "Artifacts.", Artifact),
+            _by_status("byteor_replays", "Replays.", Replay),
+            _gauge("byteor_jobs", "Jobs of the worker's queue; failed ones are dead letters.", JobStatus, jobs),
+            _value(
+                "byteor_jobs_oldest_waiting_seconds", "How long a job that is due waits.", oldest[0] if oldest else 0
+            ),
+            _value("byteor_audit_unsealed_events", "Audit events not yet in their chain.", unsealed),
+        ]
+
+
+def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
+    rows = model._base_manager.order_by().values("status").annotate(count=Count("pk"))  # type: ignore[misc]  # abstract
+    return _gauge(name, help_text, model.machine.states, {row["status"]: row["count"] for row in rows})
+
+
+def _gauge(
+    name: str, help_text: str, labels: type[StrEnum], counts: Mapping[str, int], *, label: str = "status"
+) -> Metric:
+    """A series for every label, also where the count is 0."""
+    family = GaugeMetricFamily(name, help_text, labels=[label])
+    for each in labels:
+        family.add_metric([each], counts.get(each, 0))
+    return family
+
+
+def _value(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=float(value))
+
+
+REGISTRY = CollectorRegistry()
+REGISTRY.register(DomainCollector())
