@@ -296,16 +296,19 @@ class Object[T](Kind[T]):
 
     @override
     def schema(self) -> Json:
-        properties = {}
+        properties, needed = {}, []
         for name, (_, slot) in self.slots.items():
             properties[name] = slot.kind.schema()
-            if slot.default is not None:
+            # An empty list that is too short is no default: leaving it out is refused, with the list's own code.
+            if slot.missing or (slot.default == [] and properties[name]["minItems"]):
+                needed.append(name)
+            elif slot.default is not None:
                 properties[name]["default"] = slot.default
         return {
             "type": "object",
             "description": self.expected,
             "properties": properties,
-            "required": [name for name, (_, slot) in self.slots.items() if slot.missing],
+            "required": needed,
             "additionalProperties": False,
         }
 
