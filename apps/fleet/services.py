@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
@@ -59,9 +60,10 @@ def create_enrollment_token(
 
 def _free_name(environment: Environment, wanted: str) -> str:
     """A name made of the host name that no agent has; unlikely races end in the constraint's 409."""
-    if not Agent.objects.enrolled().filter(environment=environment, name=wanted).exists():
-        return wanted
-    return f"{wanted[:180]}-{str(uuid7())[-8:]}"
+    name = wanted[:200]  # a host name may be longer than a name
+    if not Agent.objects.enrolled().filter(environment=environment, name=name).exists():
+        return name
+    return f"{name[:180]}-{str(uuid7())[-8:]}"
 
 
 @transaction.atomic
@@ -201,6 +203,50 @@ def offer(
         since=timezone.now(),
         progress=AgentProgress.OFFERED,
     )
+
+
+def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: tuple[UUID, str, int] | None) -> list[UUID]:
+    """Take the deployment's offer back where the agent has not begun with it; which agents those are.
+
+    ``instead`` is the deployment that they are to run, with its bundle's hash and size.
+    """
+    untouched = Assignment.objects.filter(
+        agent_id__in=list(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
+    )
+    # The rows' locks first: a report that is on its way counts.
+    found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
+    if instead is None:
+        Assignment.objects.filter(agent_id__in=found).update(
+            deployment_id=None, bundle_deployment_id=None, action=None, bundle_hash=None, bundle_size=None,
+            since=timezone.now(), progress=AgentProgress.PENDING,
+        )  # fmt: skip
+    else:
+        earlier, bundle_hash, bundle_size = instead
+        offer(
+            found,
+            deployment_id=earlier,
+            bundle_deployment_id=earlier,
+            action="activate",
+            bundle_hash=bundle_hash,
+            bundle_size=bundle_size,
+        )
+    return found
+
+
+def note_timeout(agent_ids: Iterable[UUID], *, deployment_id: UUID, detail: str) -> None:
+    """These agents failed the deployment's offer by not finishing it."""
+    Assignment.objects.filter(agent_id__in=list(agent_ids), deployment_id=deployment_id).update(
+        progress=AgentProgress.FAILED,
+        failed_deployment_id=F("deployment_id"),
+        failed_bundle_hash=F("bundle_hash"),
+        failed_since=timezone.now(),
+        failed_detail=detail,
+    )
+
+
+def lock_assignments(agent_ids: Iterable[UUID]) -> None:
+    """Wait for the reports of these agents that are on their way, and hold back further ones."""
+    list(Assignment.objects.select_for_update(no_key=True).filter(agent_id__in=list(agent_ids)).order_by("agent_id"))
 
 
 def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: str = "") -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
 from byteor_cloud.engine.machines import AgentProgress
 
-type Id = object
+type Id = UUID
 _DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
 
 
@@ -48,6 +49,7 @@ class Plan:
     wave: int = 0
     wave_done: bool = False
     outcome: Literal["active", "failed"] | None = None
+    reason: Literal["", "threshold", "timeout", "rollback_failed"] = ""
     detail: str = ""
 
 
@@ -67,10 +69,15 @@ def plan_rollout(
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reached = [a for a in agents if a.counted and a.wave <= wave]
     failed = sum(settled[a.id] is AgentProgress.FAILED for a in in_wave)
+    reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
     timed_out = tuple(a.id for a in agents if a.id in late)
-    if in_wave and failed * 100 > strategy.failure_threshold_percent * len(in_wave):
+    bearable = strategy.failure_threshold_percent * len(in_wave)
+    if failed * 100 > bearable:
+        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
-        return Plan(timed_out=timed_out, wave=wave, outcome="failed", detail=detail)
+        if failed > reported:
+            detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
+        return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = tuple(a.id for a in agents if a.wave <= wave and settled[a.id] is AgentProgress.PENDING)
     if not all(settled[a.id] in _DONE for a in reached):
         return Plan(timed_out=timed_out, offer=() if paused else waiting, wave=wave)
@@ -96,7 +103,8 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     failed = [a for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late)]
     if failed:
         names = ", ".join(str(a.id) for a in failed[:20])
-        return Plan(timed_out=timed_out, outcome="failed", detail=f"did not roll back: {names}")
+        detail = f"did not roll back: {names}"
+        return Plan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
     return Plan(timed_out=timed_out, outcome="active")
 
 

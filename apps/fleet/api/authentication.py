@@ -6,13 +6,18 @@ from typing import Any
 
 from django.db.models import F, QuerySet
 
-from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.api.authentication import CredentialAuthentication
 from apps.tenancy.models import Environment
 
 
 def _live(environment: Environment) -> bool:
     return environment.deleted_at is None and environment.project.deleted_at is None
+
+
+def is_live(agent: Agent) -> bool:
+    """Whether the agent, its environment and its project are all there."""
+    return agent.decommissioned_at is None and _live(agent.environment)
 
 
 class EnrollmentTokenAuthentication(CredentialAuthentication):
@@ -38,7 +43,7 @@ class AgentKeyAuthentication(CredentialAuthentication):
         return super().queryset().select_related("agent__environment__project__organization")
 
     def is_live(self, credential: AgentKey) -> bool:
-        return credential.agent.decommissioned_at is None and _live(credential.agent.environment)
+        return is_live(credential.agent)
 
     def who(self, credential: AgentKey) -> tuple[Any, str, str]:
         return "agent", str(credential.agent_id), f"agent {credential.agent.name}"

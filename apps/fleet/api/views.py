@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 
 from apps.fleet import heartbeats, services
 from apps.fleet.api import serializers as s
+from apps.fleet.api.authentication import is_live
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.api import limits
@@ -189,12 +190,13 @@ class HeartbeatView(APIView):
             raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
-        headers = limits.count(f"agent:{id}", limits.PER_MINUTE[Family.AGENT], shared=False)
+        # By the key, not by the id in the path: nobody spends another agent's allowance.
+        headers = limits.count(f"beat:{digest(text)}", limits.PER_MINUTE[Family.AGENT], shared=False)
         body = StrictJSONParser().parse(request, parser_context={"request": request})  # type: ignore[arg-type]
         beat = heartbeats.parse(body)
         answer = heartbeats.store(digest=digest(text), agent_id=id, beat=beat)
         if answer is None:
-            raise self._refusal(text)
+            raise self._refusal(text, id)
         response = HttpResponse(
             json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json", headers=headers
         )
@@ -202,11 +204,16 @@ class HeartbeatView(APIView):
         return response
 
     @staticmethod
-    def _refusal(text: str) -> Exception:
+    def _refusal(text: str, id: UUID) -> Exception:
         """Why no row was written: the key is not usable, or it is another agent's."""
-        if AgentKey.objects.usable().filter(digest=digest(text), agent__decommissioned_at=None).exists():
+        key = (
+            AgentKey.objects.usable().filter(digest=digest(text)).select_related("agent__environment__project").first()
+        )
+        if key is None or not is_live(key.agent):
+            return Unauthenticated("The credential is unknown, expired or revoked.")
+        if key.agent_id != id:
             return NotFound("There is nothing here.")
-        return Unauthenticated("The credential is unknown, expired or revoked.")
+        return Forbidden("This key does not permit agent:heartbeat.")
 
     @csrf_exempt
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]

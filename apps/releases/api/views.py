@@ -19,7 +19,7 @@ from apps.fleet.api.serializers import bundle_url
 from apps.fleet.models import Agent, Assignment
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, rollbacks, rollout
+from apps.releases.services import approvals, bundles, deployments, reports, rollbacks, rollout
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import NamedFilter, RowFilter
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
@@ -246,7 +246,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         body = s.ReportSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         data = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}
-        rollout.report(agent=self.agent, environment=self.environment, **data)
+        reports.report(agent=self.agent, environment=self.environment, **data)
         return Response({"accepted": True})
 
     @extend_schema(

@@ -93,8 +93,9 @@ def decide(
 
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
     now = timezone.now().replace(microsecond=0)  # the credential's times have whole seconds
-    environment = approval.environment
-    policy_ttl = environment.effective_settings["approval_ttl_s"]
+    environment, deployment = approval.environment, _deployment_of(approval)
+    policy = environment.effective_settings if deployment is None else deployment.policy
+    policy_ttl = policy["approval_ttl_s"]
     expires_at = now + timedelta(seconds=min(expires_in_s or policy_ttl, policy_ttl))
     text = credential.issue(
         private_key=signing_keys.active_private_key(environment.project.organization_id),
@@ -112,7 +113,6 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
     approved = advance(
         approval, ApprovalEvent.APPROVE, actor=actor, credential=text, approved_at=now, expires_at=expires_at
     )
-    deployment = _deployment_of(approved)
     if deployment is not None:
         advance(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
         enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))

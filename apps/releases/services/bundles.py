@@ -27,6 +27,11 @@ RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
 
 
+def _escaped(key: str) -> str:
+    """A key as a part of a JSON Pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def _secrets(value: Any, pointer: str) -> list[FieldError]:
     """Literals anywhere in the configuration that look like a private key or a credential of ours."""
     found, waiting = [], [(value, pointer)]
@@ -37,7 +42,7 @@ def _secrets(value: Any, pointer: str) -> list[FieldError]:
                 FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
             )
         elif isinstance(item, dict):
-            waiting += [(child, f"{at}/{key}") for key, child in item.items()]
+            waiting += [(child, f"{at}/{_escaped(key)}") for key, child in item.items()]
         elif isinstance(item, list):
             waiting += [(child, f"{at}/{index}") for index, child in enumerate(item)]
     return found
@@ -47,7 +52,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
     stages = dict(decode(version.spec_kv).stages)
     errors = []
     for stage_id, params in stage_config.items():
-        pointer = f"/stage_config/{stage_id.replace('~', '~0').replace('/', '~1')}"
+        pointer = f"/stage_config/{_escaped(stage_id)}"
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
             errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))

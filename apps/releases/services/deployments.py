@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
-from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, TimelineEntry
+from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import approvals, bundles
 from apps.tenancy import audit, freeze
 from apps.tenancy.actors import Actor
@@ -19,6 +19,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
 from byteor_cloud.engine.machines import (
     IN_FLIGHT,
+    AgentProgress,
     ApprovalStatus,
     DeploymentEvent,
     DeploymentStatus,
@@ -165,14 +166,42 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
             approval.status == ApprovalStatus.APPROVED and approval.used_at is None
         ):
             approvals.withdraw(approval, actor=actor)
-    return advance(
+    aborted = advance(
         deployment,
         DeploymentEvent.ABORT,
         actor=actor,
         reason="aborted",
         detail=reason,
+        paused_at=None,
         changes={"reason": reason},
     )
+    withdraw_offers(aborted)
+    return aborted
+
+
+def withdraw_offers(deployment: Deployment) -> None:
+    """Take back the offers that no agent has begun with: each is to run what it was to run before, if anything.
+
+    Else an agent that was offline would start a release that was given up long ago.
+    """
+    open_offers = deployment.agents.filter(
+        progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
+    )
+    barred = KnownBad.objects.filter(environment_id=deployment.environment_id)
+    bad = set(barred.values_list("config_hash", flat=True))
+    groups: dict[Deployment | None, list[UUID]] = {}
+    for row in open_offers.select_related("before"):
+        usable = row.before is not None and row.before.bundle_hash is not None and row.before.config_hash not in bad
+        groups.setdefault(row.before if usable else None, []).append(row.agent_id)
+    for before, agent_ids in groups.items():
+        withdrawn = fleet.withdraw(
+            agent_ids,
+            deployment_id=deployment.pk,
+            instead=None if before is None else (before.pk, before.bundle_hash or "", before.bundle_size or 0),
+        )
+        deployment.agents.filter(agent_id__in=withdrawn).update(
+            progress=AgentProgress.PENDING, offered_at=None, updated_at=timezone.now()
+        )
 
 
 @transaction.atomic

@@ -63,14 +63,21 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     return deployment
 
 
-def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> None:
-    """The automatic rollback of a failed deployment; without anything to go back to it stays failed."""
-    if target_of(deployment) is not None:
-        start(deployment, reason=reason, actor=actor)
+def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
+    """The automatic rollback of a failed deployment; False, and it stays failed, without anything to go back to."""
+    if target_of(deployment) is None:
+        return False
+    start(deployment, reason=reason, actor=actor)
+    return True
 
 
 def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    touched = deployment.agents.filter(offered_at__isnull=False, agent__decommissioned_at=None)
+    # Agents that another deployment has taken over meanwhile are none of this one's any more.
+    touched = deployment.agents.filter(
+        offered_at__isnull=False,
+        agent__decommissioned_at=None,
+        agent__assignment__deployment_id=deployment.pk,
+    )
     barred = set(
         KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)
     )
@@ -94,10 +101,13 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
 
 
 def finish(deployment: Deployment, *, actor: Actor) -> None:
-    """Every agent is back: the restored deployment is current again. The caller holds the deployment's lock."""
+    """Every agent is back: the restored deployment is current again. The caller holds the environment's lock."""
     advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
-    target = deployment.restores
-    if target is not None:
-        restored = lock(target)
+    others = Deployment.objects.filter(
+        environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
+    )
+    # A deployment that failed before it was current took that from nobody: there may be a current one.
+    if deployment.restores is not None and not others.exists():
+        restored = lock(deployment.restores)
         restored.is_current, restored.superseded_by = True, None
         restored.save(update_fields=["is_current", "superseded_by"])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
-from apps.fleet.models import Agent, Assignment
-from apps.releases.models import AgentReport, Approval, Deployment, DeploymentAgent
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment, DeploymentAgent
 from apps.releases.services import bundles, rollbacks
-from apps.releases.services.deployments import enlist, strategy_of, wake
+from apps.releases.services.deployments import enlist, strategy_of, wake, withdraw_offers
 from apps.tenancy.actors import system
-from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
@@ -25,19 +26,18 @@ from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import (
-    PROGRESS_RANK,
+    IN_FLIGHT,
     AgentProgress,
     ApprovalStatus,
     DeploymentEvent,
     DeploymentStatus,
 )
 from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
-from byteor_cloud.errors import Conflict, NotFound
 
 WORKER = system("rollout")
 _RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
-_CONDEMNING = {"build_failed", "threshold", "rollback_failed"}
+_CONDEMNING = {"build_failed", "threshold", "timeout", "rollback_failed"}
 _FAILED_BECAUSE = {ApprovalCode.EXPIRED: "approval_expired", ApprovalCode.REVOKED: "approval_revoked"}
 
 
@@ -140,7 +140,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
     if deployment.status != DeploymentStatus.BUILDING:
         return
     interval = deployment.environment.effective_settings["heartbeat_interval_s"]
-    agents = list(fleet.matching(deployment.environment, deployment.target).with_state(interval))
+    agents = list(_free(deployment, fleet.matching(deployment.environment, deployment.target)).with_state(interval))
     if not agents:
         _fail(deployment, "build_failed", "No agent matches the target any more.")
         return
@@ -212,53 +212,74 @@ def step(deployment_id: str) -> None:
         return
     lock(found.environment)
     deployment = lock(found, related=_RELATED)
-    agents = [
-        AgentView(row.agent_id, row.wave, row.counted, AgentProgress(row.progress), row.offered_at)
-        for row in deployment.agents.filter(agent__decommissioned_at=None).order_by("agent_id")
-    ]
-    timeout_s, now = deployment.policy["agent_timeout_s"], timezone.now()
+    now = timezone.now()
+    plan = _plan(deployment, now)
+    if plan is not None and plan.timed_out:
+        # A report may be on its way: it comes first, and then the plan is another.
+        fleet.lock_assignments(plan.timed_out)
+        plan = _plan(deployment, now)
+    if plan is None:
+        return
+    _time_out(deployment, plan)
     if deployment.status == DeploymentStatus.DEPLOYING:
-        plan = plan_rollout(
+        _carry_out(deployment, plan)
+    elif plan.outcome == "active":
+        rollbacks.finish(deployment, actor=WORKER)
+        if deployment.restores is not None:
+            _offer_late(deployment.restores)
+    elif plan.outcome == "failed":
+        _fail(deployment, plan.reason, plan.detail)
+
+
+def _plan(deployment: Deployment, now: datetime) -> Plan | None:
+    rows = deployment.agents.filter(agent__decommissioned_at=None).order_by("agent_id")
+    timeout_s = deployment.policy["agent_timeout_s"]
+    if deployment.status == DeploymentStatus.DEPLOYING:
+        return plan_rollout(
             strategy_of(deployment),
-            agents,
+            _views(rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
             timeout_s=timeout_s,
             now=now,
         )
-        _carry_out(deployment, plan)
-    elif deployment.status == DeploymentStatus.ROLLING_BACK:
-        plan = plan_rollback([a for a in agents if a.offered_at is not None], timeout_s=timeout_s, now=now)
-        _time_out(deployment, plan)
-        if plan.outcome == "active":
-            rollbacks.finish(deployment, actor=WORKER)
-        elif plan.outcome == "failed":
-            _fail(deployment, "rollback_failed", plan.detail)
+    if deployment.status == DeploymentStatus.ROLLING_BACK:
+        return plan_rollback(_views(rows.filter(action="rollback")), timeout_s=timeout_s, now=now)
+    return None
+
+
+def _views(rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
+    return [AgentView(row.agent_id, row.wave, row.counted, AgentProgress(row.progress), row.offered_at) for row in rows]
 
 
 def _time_out(deployment: Deployment, plan: Plan) -> None:
+    """Give up on agents that did not finish; a later report of theirs is a late one."""
     if plan.timed_out:
+        detail = f"did not finish within {deployment.policy['agent_timeout_s']} s"
+        fleet.note_timeout(plan.timed_out, deployment_id=deployment.pk, detail=detail)
         deployment.agents.filter(agent_id__in=plan.timed_out).update(
-            progress=AgentProgress.FAILED, detail="did not finish in time", updated_at=timezone.now()
+            progress=AgentProgress.FAILED, detail=detail, updated_at=timezone.now()
         )
 
 
 def _carry_out(deployment: Deployment, plan: Plan) -> None:
-    _time_out(deployment, plan)
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
     elif plan.wave_done and deployment.wave_done_at is None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
-    _offer(deployment, list(plan.offer))  # type: ignore[arg-type]  # the ids that it was given
+    _offer(deployment, list(plan.offer))
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
-        failed = _fail(deployment, "threshold", plan.detail)
-        if deployment.strategy["auto_rollback"]:
-            rollbacks.start_if_possible(failed, reason=plan.detail, actor=WORKER)
+        failed = _fail(deployment, plan.reason, plan.detail)
+        if not (
+            deployment.strategy["auto_rollback"]
+            and rollbacks.start_if_possible(failed, reason=plan.detail, actor=WORKER)
+        ):
+            withdraw_offers(failed)
 
 
 def _activate(deployment: Deployment) -> None:
@@ -272,104 +293,53 @@ def _activate(deployment: Deployment) -> None:
         previous.is_current, previous.superseded_by = False, deployment
         previous.save(update_fields=["is_current", "superseded_by"])
     current = advance(deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, activated_at=timezone.now())
-    enlisted = current.agents.values("agent_id")
-    _offer_late(current, list(fleet.matching(current.environment, current.target).exclude(pk__in=enlisted)))
+    _offer_late(current)
 
 
-def _offer_late(deployment: Deployment, agents: list[Agent]) -> None:
-    """Offer to agents that came to match after the start; they do not count for waves and thresholds."""
+def _free(deployment: Deployment, agents: Any) -> Any:
+    """Those of ``agents`` that the deployment may have: without take_over, none that is to run another pipeline."""
+    if deployment.take_over:
+        return agents
+    others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
+    return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
+
+
+def _offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
+    """Offer to agents that came to match after the start; they do not count for waves and thresholds.
+
+    Not to those that another deployment is about to change, and nobody is offered what is known bad.
+    """
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        return
+    busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
+    agents = (
+        _free(deployment, fleet.matching(deployment.environment, deployment.target))
+        .exclude(pk__in=deployment.agents.values("agent_id"))
+        .exclude(assignment__bundle_deployment_id=deployment.pk)
+        .exclude(assignment__deployment_id__in=busy.values("pk"))
+    )
+    if only is not None:
+        agents = agents.filter(pk=only)
     ids = [agent.pk for agent in agents]
     enlist(
         deployment,
-        agents,
+        list(agents),
         wave_of=dict.fromkeys(ids, deployment.wave),
         counted=dict.fromkeys(ids, False),
     )
     _offer(deployment, ids)
 
 
-def report(
-    *,
-    agent: Agent,
-    environment: Environment,
-    deployment_id: UUID,
-    status: AgentProgress,
-    bundle_hash: str,
-    detail: str = "",
-    tuning: Any = None,
-) -> None:
-    """An agent's word on its offer. Locks only the agent's own row; the worker does the rest.
-
-    Raises NotFound for another environment's deployment; LateReport, recorded all the same, for what is not desired
-    any more or would move backwards.
-    """
-    deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
-    if deployment is None:
-        raise NotFound("There is no such deployment here.")
-    refusal = _take_report(deployment, agent, status, bundle_hash, detail, tuning)
-    if refusal:
-        raise LateReport(f"Recorded, but {refusal}.")
-
-
-@transaction.atomic
-def _take_report(
-    deployment: Deployment, agent: Agent, status: AgentProgress, bundle_hash: str, detail: str, tuning: Any
-) -> str | None:
-    """Note the report and what follows from it; why nothing followed, if so."""
-    assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
-    desired = (assignment.deployment_id, assignment.bundle_hash) == (deployment.pk, bundle_hash)
-    end = AgentProgress.ROLLED_BACK if assignment.action == "rollback" else AgentProgress.ACTIVE
-    fits = desired and status in {
-        AgentProgress.DOWNLOADING,
-        AgentProgress.ACTIVATING,
-        AgentProgress.FAILED,
-        end,
-    }
-    of_this_offer = AgentReport.objects.filter(
-        deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
-        created_at__gte=assignment.since or deployment.created_at,
-    )  # fmt: skip
-    if fits and of_this_offer.filter(status=status).exists():
-        return None
-    current = AgentProgress(assignment.progress)
-    accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[current]
-    AgentReport.objects.create(
-        deployment=deployment,
-        agent=agent,
-        status=status,
-        bundle_hash=bundle_hash,
-        detail=detail,
-        accepted=accepted,
-    )
-    if not accepted:
-        return f"this offer is {current} already" if desired else "another offer is desired now"
-    fleet.note_progress(assignment, status, detail=detail)
-    DeploymentAgent.objects.filter(deployment=deployment, agent=agent).update(
-        progress=status, detail=detail, tuning=tuning, updated_at=timezone.now()
-    )
-    wake(deployment.pk)
-    return None
-
-
-class LateReport(Conflict):
-    """About an offer that is no longer desired, or one that is further on."""
-
-    code = "late_report"
-
-
 @transaction.atomic
 def welcome(agent_id: str) -> None:
-    """Offer a late joiner what runs in its environment, if a current deployment's target matches it."""
+    """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
     agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
     if agent is None:
         return
     lock(agent.environment)
-    assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
-    if assignment.deployment_id is not None:
-        return
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
-            _offer_late(deployment, [agent])
+            _offer_late(deployment, only=agent.pk)
             return
 
 

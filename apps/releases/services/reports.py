@@ -1,0 +1,87 @@
+"""What agents say of their offers: noted under the lock of the agent's own row; the worker draws the conclusions."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent, Assignment
+from apps.releases.models import AgentReport, Deployment, DeploymentAgent
+from apps.releases.services.deployments import wake
+from apps.tenancy.models import Environment
+from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress
+from byteor_cloud.errors import Conflict, NotFound
+
+
+class LateReport(Conflict):
+    """About an offer that is no longer desired, or one that is further on."""
+
+    code = "late_report"
+
+
+def report(
+    *,
+    agent: Agent,
+    environment: Environment,
+    deployment_id: UUID,
+    status: AgentProgress,
+    bundle_hash: str,
+    detail: str = "",
+    tuning: Any = None,
+) -> None:
+    """An agent's word on its offer. Locks only the agent's own row; the worker does the rest.
+
+    Raises NotFound for another environment's deployment; LateReport, recorded all the same, for what is not desired
+    any more or would move backwards.
+    """
+    deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
+    if deployment is None:
+        raise NotFound("There is no such deployment here.")
+    refusal = _take_report(deployment, agent, status, bundle_hash, detail, tuning)
+    if refusal:
+        raise LateReport(f"Recorded, but {refusal}.")
+
+
+@transaction.atomic
+def _take_report(
+    deployment: Deployment, agent: Agent, status: AgentProgress, bundle_hash: str, detail: str, tuning: Any
+) -> str | None:
+    """Note the report and what follows from it; why nothing followed, if so."""
+    assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
+    desired = (assignment.deployment_id, assignment.bundle_hash) == (deployment.pk, bundle_hash)
+    end = AgentProgress.ROLLED_BACK if assignment.action == "rollback" else AgentProgress.ACTIVE
+    fits = desired and status in {
+        AgentProgress.DOWNLOADING,
+        AgentProgress.ACTIVATING,
+        AgentProgress.FAILED,
+        end,
+    }
+    of_this_offer = AgentReport.objects.filter(
+        deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
+        created_at__gte=assignment.since or deployment.created_at,
+    )  # fmt: skip
+    if fits and of_this_offer.filter(status=status).exists():
+        return None
+    current = AgentProgress(assignment.progress)
+    accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[current]
+    AgentReport.objects.create(
+        deployment=deployment,
+        agent=agent,
+        status=status,
+        bundle_hash=bundle_hash,
+        detail=detail,
+        accepted=accepted,
+    )
+    if not accepted:
+        return f"this offer is {current} already" if desired else "another offer is desired now"
+    fleet.note_progress(assignment, status, detail=detail)
+    said = {} if tuning is None else {"tuning": tuning}
+    DeploymentAgent.objects.filter(deployment=deployment, agent=agent).update(
+        progress=status, detail=detail, updated_at=timezone.now(), **said
+    )
+    wake(deployment.pk)
+    return None

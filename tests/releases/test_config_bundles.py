@@ -1,0 +1,233 @@
+"""Config bundles: checked, hashed, immutable, barred and cleared."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import rfc8785
+from django.db import IntegrityError, transaction
+
+from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.services import bundles
+from apps.tenancy.models import AuditEvent
+from tests.releases import stories
+from tests.worlds import World, plan
+
+pytestmark = pytest.mark.django_db
+
+GUARD = {"schema": {"type": "object", "required": ["id"]}, "on_reject": "stop"}
+FULL: dict[str, Any] = {
+    "tuning_profile": "low-latency",
+    "wait": "backoff",
+    "stage_config": {"check": GUARD},
+    "adapters": {"ingress": {"kind": "file", "path": "/in"}, "egress": {"kind": "kafka", "topic": "t"}},
+    "env": {"REGION": "eu", "PASSWORD": {"secret_ref": "DB_PASSWORD"}},
+    "snapshot": {"enabled": True, "interval_s": 60},
+}
+
+
+def create(world: World, **body: Any) -> Any:
+    body.setdefault("name", "bundle")
+    if "version_id" not in body:
+        body["version_id"] = str(world.version().pk)
+    return world.operator.api.post(world.path(rest="/config-bundles"), body)
+
+
+def expected_hash(spec_hash: str, capabilities: list[str], **config: Any) -> str:
+    document = {"spec_hash": spec_hash, "required_capabilities": capabilities, **config}
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(document)).hexdigest()
+
+
+def test_only_name_and_version_are_required(world: World) -> None:
+    version = world.version()
+
+    created = create(world, version_id=str(version.pk))
+
+    assert created.status_code == 201, created.json()
+    body = created.json()
+    defaults = {
+        "tuning_profile": "default", "wait": "backoff", "stage_config": {}, "adapters": {}, "env": {},
+        "snapshot": {"enabled": False},
+    }  # fmt: skip
+    assert {name: body[name] for name in defaults} == defaults
+    assert body["required_capabilities"] == ["deploy"]
+    assert body["known_bad"] is False
+    assert body["spec_hash"] == version.spec_hash
+    assert body["config_hash"] == expected_hash(version.spec_hash, ["deploy"], **defaults)
+    got = world.viewer.api.get(world.path(rest=f"/config-bundles/{body['id']}"))
+    assert got.json() == body
+    assert got["ETag"] == created["ETag"]
+
+
+def test_everything_given_is_kept_and_hashed(world: World) -> None:
+    version = world.version()
+
+    body = create(world, version_id=str(version.pk), **FULL).json()
+
+    assert {name: body[name] for name in FULL} == FULL
+    assert body["config_hash"] == expected_hash(version.spec_hash, ["deploy"], **FULL)
+
+
+@pytest.mark.parametrize(
+    ("profile", "wait"), [("default", "backoff"), ("low-latency", "spin"), ("isolated-core", "spin")]
+)
+def test_the_wait_follows_from_the_profile(world: World, profile: str, wait: str) -> None:
+    assert create(world, tuning_profile=profile).json()["wait"] == wait
+
+
+def test_the_hash_covers_each_field_but_the_name(world: World) -> None:
+    version = str(world.version().pk)
+    same = [create(world, name=name, version_id=version, **FULL).json()["config_hash"] for name in ("a", "b")]
+    other_version = str(world.version(content=plan(egress="elsewhere")).pk)
+    variants = [
+        {"tuning_profile": "isolated-core"}, {"wait": "spin"}, {"stage_config": {}}, {"adapters": {}},
+        {"env": {"REGION": "us"}}, {"snapshot": {"enabled": False}}, {"version_id": other_version},
+    ]  # fmt: skip
+
+    hashes = {
+        create(world, name=f"v{number}", **{"version_id": version, **FULL, **variant}).json()["config_hash"]
+        for number, variant in enumerate(variants)
+    }
+
+    assert same[0] == same[1]
+    assert len(hashes - {same[0]}) == len(variants)
+
+
+def test_side_effects_are_required_capabilities(world: World) -> None:
+    stages = [
+        {"id": "notify", "op": "http_post:http://127.0.0.1:9000/hook"},
+        {"id": "run", "op": "exec:/bin/true|a", "depends_on": ["notify"]},
+    ]
+    version = world.version(content=plan(stages=stages))
+
+    body = create(world, version_id=str(version.pk)).json()
+
+    assert body["required_capabilities"] == ["deploy", "side_effect:exec", "side_effect:http_post"]
+
+
+SECRETS = ["-----BEGIN PRIVATE KEY-----\nabc", "x -----BEGIN RSA PRIVATE KEY----- y", "bor_agt_" + "a" * 49]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "code"),
+    [
+        ({"name": ""}, "/name", "blank"),
+        ({"name": "a\nb"}, "/name", "character"),
+        ({"version_id": "nonsense"}, "/version_id", "invalid"),
+        ({"version_id": "01890000-0000-7000-8000-000000000000"}, "/version_id", "does_not_exist"),
+        ({"tuning_profile": "warp"}, "/tuning_profile", "invalid_choice"),
+        ({"wait": "sleep"}, "/wait", "invalid_choice"),
+        ({"stage_config": []}, "/stage_config", "not_a_dict"),
+        ({"stage_config": {"nobody": {}}}, "/stage_config/nobody", "unknown_stage"),
+        ({"stage_config": {"a/b~c": {}}}, "/stage_config/a~1b~0c", "unknown_stage"),
+        ({"stage_config": {"check": 1}}, "/stage_config/check", "invalid"),
+        ({"stage_config": {"check": {}}}, "/stage_config/check/schema", "params.required"),
+        (
+            {"stage_config": {"check": {"schema": {}, "on_reject": "shrug"}}},
+            "/stage_config/check/on_reject", "params.choice",
+        ),
+        ({"stage_config": {"check": {"schema": {}, "x": 1}}}, "/stage_config/check/x", "params.unknown"),
+        ({"adapters": {"ingress": {"kind": "pigeon"}}}, "/adapters/ingress/kind", "invalid_choice"),
+        ({"adapters": {"ingress": {}}}, "/adapters/ingress/kind", "invalid_choice"),
+        ({"adapters": {"sideways": {"kind": "file"}}}, "/adapters/sideways", "unknown_field"),
+        ({"env": {"lower": "x"}}, "/env/lower", "invalid"),
+        ({"env": {"A": 1}}, "/env/A", "invalid"),
+        ({"env": {"A": {"secret_ref": "B", "more": 1}}}, "/env/A", "invalid"),
+        ({"env": {"A": {"secret_ref": "b c"}}}, "/env/A", "invalid"),
+        ({"snapshot": {"enabled": True, "interval_s": 0}}, "/snapshot/interval_s", "min_value"),
+        ({"snapshot": {"every": 1}}, "/snapshot/every", "unknown_field"),
+        ({"stage_confg": {}}, "/stage_confg", "unknown_field"),
+        *[({"env": {"A": secret}}, "/env/A", "secret") for secret in SECRETS],
+        ({"stage_config": {"decode": {"deep": [{"er": SECRETS[0]}]}}}, "/stage_config/decode/deep/0/er", "secret"),
+        ({"stage_config": {"decode": {"a/b": SECRETS[0]}}}, "/stage_config/decode/a~1b", "secret"),
+        ({"adapters": {"egress": {"kind": "s3", "key": SECRETS[2]}}}, "/adapters/egress/key", "secret"),
+    ],
+)  # fmt: skip
+def test_bad_configurations_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
+    answer = create(world, **body)
+
+    assert answer.status_code == 400, answer.json()
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [(pointer, code)]
+    assert not any(secret in answer.content.decode() for secret in SECRETS)
+    assert ConfigBundle.objects.count() == 0
+
+
+def test_all_faults_are_named_at_once(world: World) -> None:
+    answer = create(world, stage_config={"nobody": {}, "check": {}}, env={"KEY": SECRETS[0]})
+
+    assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
+        "/env/KEY", "/stage_config/check/schema", "/stage_config/nobody",
+    ]  # fmt: skip
+
+
+def test_numbers_without_canonical_json_are_refused(world: World) -> None:
+    answer = create(world, stage_config={"decode": {"n": 2**60}})
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:invalid")
+    assert ConfigBundle.objects.count() == 0
+
+
+def test_another_environments_version_is_unknown(world: World) -> None:
+    foreign = world.version(world.staging)
+
+    answer = create(world, version_id=str(foreign.pk))
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert ConfigBundle.objects.count() == 0
+
+
+def test_a_name_is_taken_once(world: World) -> None:
+    version = str(world.version().pk)
+    assert create(world, name="same", version_id=version).status_code == 201
+
+    again = create(world, name="same", version_id=version)
+
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:name_taken")
+    assert ConfigBundle.objects.count() == 1
+
+
+def test_the_database_refuses_changes(world: World) -> None:
+    bundle = world.bundle()
+
+    with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
+        ConfigBundle.objects.filter(pk=bundle.pk).update(wait="spin")
+
+    bundle.refresh_from_db()
+    assert bundle.wait == "backoff"
+
+
+def test_known_bad_is_cleared_with_a_reason(world: World) -> None:
+    bundle = world.bundle()
+    bundles.bar(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
+    path = world.path(rest=f"/config-bundles/{bundle.pk}")
+    assert world.viewer.api.get(path).json()["known_bad"] is True
+
+    without = world.operator.api.post(f"{path}/clear", {})
+    by_viewer = world.viewer.api.post(f"{path}/clear", {"reason": "mine"})
+
+    assert (without.status_code, by_viewer.status_code) == (400, 403)
+    assert KnownBad.objects.count() == 1
+
+    cleared = world.operator.api.post(f"{path}/clear", {"reason": "the node was at fault"})
+
+    assert (cleared.status_code, cleared.json()["known_bad"]) == (200, False)
+    event = AuditEvent.objects.get(action="config.clear")
+    assert (event.resource_id, event.changes) == (bundle.config_hash, {"reason": [None, "the node was at fault"]})
+    assert world.operator.api.post(f"{path}/clear", {"reason": "again"}).status_code == 409
+    assert AuditEvent.objects.filter(action="config.clear").count() == 1
+
+
+def test_lists_filter_by_name_version_and_hash(world: World) -> None:
+    first, second = stories.bundles(world, 2)
+    path = world.path(rest="/config-bundles")
+
+    def found(query: str) -> list[str]:
+        return [row["id"] for row in world.viewer.api.get(f"{path}?{query}").json()["results"]]
+
+    assert found("") == [str(second.pk), str(first.pk)]
+    assert found("name=DLE-1") == [str(second.pk)]
+    assert found(f"config_hash={first.config_hash}") == [str(first.pk)]
+    assert found(f"version_id={first.version_id}") == [str(second.pk), str(first.pk)]
