@@ -7,6 +7,7 @@ import re
 from typing import Any, override
 
 import structlog
+from django.utils.log import CallbackFilter
 
 # Our credentials (also in the path of a sign-in link), JWTs, and approval credentials, which begin as JWTs do.
 _SECRET = re.compile(r"(bor_(?:usr|org|enr|agt)_)[0-9A-Za-z]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
@@ -59,12 +60,13 @@ def configuration(log_format: str) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
             }
         },
+        "filters": {"unforeseen": {"()": CallbackFilter, "callback": lambda record: record.exc_info is not None}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
             "django.server": {"level": "WARNING"},
-            # 4xx are in the access log (byteor_cloud.api.system.observe).
-            "django.request": {"level": "ERROR"},
+            # Only tracebacks: that a request failed is in the access log (byteor_cloud.api.system.observe).
+            "django.request": {"level": "ERROR", "filters": ["unforeseen"]},
             "procrastinate": {"level": "WARNING"},
             # At INFO these tell of every connection that is lent, and of every idle agent.
             "psycopg": {"level": "WARNING"},

@@ -33,6 +33,12 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
             raise AuthResponseError(self, claim="issuer", code="invalid_claim", stage="token_validation")
         return issuer
 
+    def validate_userinfo_sub(self, userinfo: Any) -> Any:
+        """The subject must be there, not only be right where it is (OpenID Connect Core 5.3.2)."""
+        if not isinstance(userinfo, dict) or not isinstance(userinfo.get("sub"), str):
+            raise AuthResponseError(self, claim="sub", code="missing_claim", stage="user_info")
+        return super().validate_userinfo_sub(userinfo)
+
     def get_user_id(self, details: dict[str, Any], response: dict[str, Any]) -> str:
         """``<issuer>#<subject>``."""
         identity = f"{self.id_token_issuer()}#{super().get_user_id(details, response)}"  # type: ignore[no-untyped-call]  # untyped
