@@ -47,7 +47,7 @@ def _sync(path: Path) -> None:
 
 def read(content_hash: str) -> IO[bytes]:
     """Open the bytes for reading. Raises FileNotFoundError."""
-    return default_storage.open(name_of(content_hash), "rb")  # type: ignore[return-value]  # Django's File reads as one
+    return default_storage.open(name_of(content_hash), "rb")
 
 
 def delete(content_hash: str) -> None:

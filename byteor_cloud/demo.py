@@ -115,9 +115,12 @@ class Demo:
         self.sign_in: dict[str, dict[str, str]] = {}
 
     def start(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
-        """A process of its own group, its output in a file beside the data."""
+        """Start a process; what it says is in a file beside the data."""
         with (self.data_dir / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(argv, env=self.environ, stdout=log, stderr=log, cwd=ROOT)
+            # In a group of its own: a Ctrl-C is for the demo alone, which ends the others in order.
+            process = subprocess.Popen(
+                argv, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, process_group=0
+            )
         self.processes.append(process)
         return process
 
@@ -316,7 +319,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="byteor_cloud.demo", description=main.__doc__)
     parser.add_argument("--serve", action="store_true", help="keep the data folder, and serve until stopped")
     serve = parser.parse_args().serve
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     began = time.monotonic()
     with _data_dir(serve) as data_dir:
         try:

@@ -10,6 +10,7 @@ import structlog
 from django.db import transaction
 from procrastinate import App, JobContext, RetryStrategy
 from procrastinate.contrib.django import app
+from procrastinate.contrib.django.django_connector import DjangoConnector
 from procrastinate.exceptions import AlreadyEnqueued
 
 ATTEMPTS = 5  # the first run and four retries, after 3, 9, 27 and 81 s
@@ -26,7 +27,7 @@ def final_job(name: str) -> Callable[[Callable[..., None]], Any]:
     """As ``job``, for one that must know when its last attempt runs: the function gets ``last=True`` then."""
 
     def declare(function: Callable[..., None]) -> Any:
-        def run(context: JobContext, **kwargs: Any) -> None:
+        def run(context: JobContext, /, **kwargs: Any) -> None:
             function(**kwargs, last=context.job.attempts >= ATTEMPTS - 1)
 
         return app.task(name=name, retry=_RETRY, pass_context=True)(run)
@@ -72,7 +73,8 @@ def enqueue(name: str, *, once: str | None = None, serial: str | None = None, **
 
 def worker_app() -> App:
     """The app on a connection pool of its own; jobs still enqueue through Django's, within their transaction."""
-    return app.with_connector(app.connector.get_worker_connector())
+    connector: DjangoConnector = app.connector  # type: ignore[assignment]  # which is what Django's app has
+    return app.with_connector(connector.get_worker_connector())
 
 
 async def rescue_stalled(worker: App, *, every_s: float, after_s: float) -> None:

@@ -117,6 +117,7 @@ AUTHENTICATION_BACKENDS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
+DATETIME_FORMAT = "Y-m-d H:i:s"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"
@@ -208,4 +209,30 @@ PROMETHEUS_METRIC_NAMESPACE = "byteor"
 logs.configure()
 LOGGING = logs.configuration(CONFIG.log_format)
 
-UNFOLD: dict[str, Any] = {"SITE_TITLE": "ByteOr Cloud", "SITE_HEADER": "ByteOr Cloud"}
+# The console's menu and overview come from its admin classes (apps.tenancy.console).
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "ByteOr Cloud",
+    "SITE_HEADER": "ByteOr Cloud",
+    "SITE_SUBHEADER": "Console",
+    "SITE_ICON": lambda request: f"{STATIC_URL}byteor/logo.svg",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: f"{STATIC_URL}byteor/logo.svg"},
+    ],
+    "STYLES": [lambda request: f"{STATIC_URL}byteor/console.css"],
+    "SHOW_HISTORY": False,
+    "COLORS": {
+        "primary": {
+            "50": "oklch(96.2% .018 272.314)",
+            "100": "oklch(93% .034 272.788)",
+            "200": "oklch(87% .065 274.039)",
+            "300": "oklch(78.5% .115 274.713)",
+            "400": "oklch(67.3% .182 276.935)",
+            "500": "oklch(58.5% .233 277.117)",
+            "600": "oklch(51.1% .262 276.966)",
+            "700": "oklch(45.7% .24 277.023)",
+            "800": "oklch(39.8% .195 277.366)",
+            "900": "oklch(35.9% .144 278.697)",
+            "950": "oklch(25.7% .09 281.288)",
+        }
+    },
+}

@@ -1,6 +1,6 @@
 """The table of contents."""
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 
@@ -16,7 +16,7 @@ from byteor_cloud.api import system
 
 ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
 
-api = [
+api: list[URLPattern | URLResolver] = [
     *tenancy.urlpatterns,
     *fleet.agent,
     *releases.agent,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -105,7 +105,7 @@ def _unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
     scratch = settings.CONFIG.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder, blobs.read(artifact.content_hash) as source:
-        extract(source, Path(folder))
+        extract(cast("BinaryIO", source), Path(folder))  # Django's storage says only IO[bytes]
         yield validate(Path(folder))
 
 

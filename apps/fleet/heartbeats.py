@@ -126,7 +126,7 @@ def store(*, digest: str, agent_id: UUID, beat: Beat) -> Answer | None:
                 "agent_id": agent_id,
                 "status": beat.status,
                 "agent_version": beat.agent_version,
-                "report": Jsonb(beat.report),
+                "report": Jsonb(beat.report),  # type: ignore[dict-item]  # psycopg adapts it
                 "deployment_id": beat.deployment_id,
                 "bundle_hash": beat.bundle_hash,
                 "spec_hash": beat.spec_hash,

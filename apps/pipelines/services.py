@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max
@@ -136,7 +137,7 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 
 @transaction.atomic
-def copy_version(*, environment: Environment, from_version_id: object, actor: Actor) -> tuple[Version, bool]:
+def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
     """The same compiled version here, from another environment of the project; and whether it is new."""
     lock(environment)
     source = Version.objects.filter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
@@ -24,7 +25,7 @@ class Principal:
     credential: Credential
     user: User | None = None
     # The organization of a key, an enrollment token or an agent; a person may have several.
-    organization_id: object = None
+    organization_id: UUID | None = None
     is_authenticated: bool = field(default=True, init=False)  # what DRF asks of request.user
 
     @property
@@ -84,6 +85,6 @@ def user_roles(user: User | None, organization: Organization) -> Roles:
 def visible_organizations(principal: Principal) -> QuerySet[Organization]:
     """The organizations that the caller belongs to."""
     if principal.user is None:
-        return Organization.objects.filter(pk=principal.organization_id)
+        return Organization.objects.filter(pk__in=[principal.organization_id])
     mine = Membership.objects.filter(user=principal.user).filter(Q(project=None) | Q(project__deleted_at=None))
     return Organization.objects.filter(pk__in=mine.values("organization_id"))

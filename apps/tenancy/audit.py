@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import rfc8785
 from django.db import connection, transaction
@@ -80,7 +81,7 @@ def event_hash(event: AuditEvent, *, seq: int, prev_hash: str) -> str:
 
 
 @transaction.atomic
-def seal_organization(organization_id: object, *, limit: int = 5000) -> int:
+def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
     """Append the unsealed events to the organization's chain, oldest first; how many were sealed.
 
     Done by the worker, so that one organization's writes do not queue behind the head of its chain.
@@ -105,7 +106,7 @@ def seal_all() -> None:
         seal_organization(organization_id)
 
 
-def verify_chain(organization_id: object) -> Iterator[str]:
+def verify_chain(organization_id: UUID) -> Iterator[str]:
     """What is wrong with the organization's chain, a line each; nothing when it holds."""
     expected_seq, prev_hash = 1, GENESIS
     seals = AuditSeal.objects.filter(organization_id=organization_id).order_by("seq").select_related("event")
@@ -119,7 +120,7 @@ def verify_chain(organization_id: object) -> Iterator[str]:
         expected_seq, prev_hash = seal.seq + 1, seal.hash
 
 
-def count_denial(action: str, *, actor: Actor, organization_id: object) -> None:
+def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
     """Count a denial of a valid credential; ``close_denials`` makes one event of each minute's."""
     with connection.cursor() as cursor:
         cursor.execute(

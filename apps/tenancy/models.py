@@ -36,7 +36,7 @@ class Row(models.Model):
         abstract = True
 
 
-class Revisioned(Row):
+class Revisioned(models.Model):
     """A row that people edit; ``revision`` counts the edits and backs ``If-Match``."""
 
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -92,7 +92,7 @@ class User(AbstractBaseUser, Row):
         return self.is_active
 
 
-class Organization(Revisioned):
+class Organization(Row, Revisioned):
     """The top-level tenant."""
 
     name = models.CharField(max_length=200)
@@ -130,7 +130,7 @@ class LiveQuerySet(models.QuerySet[Any]):
         return self.filter(deleted_at=None)
 
 
-class Project(Revisioned):
+class Project(Row, Revisioned):
     """Groups environments of one organization."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="projects")
@@ -164,7 +164,7 @@ class EnvironmentQuerySet(LiveQuerySet):
         return self.filter(deleted_at=None, project__deleted_at=None)
 
 
-class Environment(Revisioned):
+class Environment(Row, Revisioned):
     """A deployment target; agents, drafts and deployments belong to one."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="environments")
@@ -203,7 +203,7 @@ class EnvironmentOwned(Row):
         abstract = True
 
 
-class Membership(Revisioned):
+class Membership(Row, Revisioned):
     """A person's role in an organization, or in one project of it."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")

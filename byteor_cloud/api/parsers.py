@@ -125,10 +125,10 @@ class _HashingHandler(TemporaryFileUploadHandler):
         self._digest.update(raw_data)
         super().receive_data_chunk(raw_data, start)
 
-    def file_complete(self, file_size: int) -> UploadedFile | None:
+    def file_complete(self, file_size: int) -> UploadedFile[Any] | None:
         """The file with its ``content_hash``."""
         file = super().file_complete(file_size)
-        file.content_hash = f"sha256:{self._digest.hexdigest()}"  # type: ignore[attr-defined]  # read by the upload's view
+        file.content_hash = f"sha256:{self._digest.hexdigest()}"  # type: ignore[union-attr]  # read by the upload's view
         return file
 
 
@@ -172,6 +172,6 @@ class UploadParser(MultiPartParser):
         boundary = (parse_header_parameters(media_type or "")[1].get("boundary") or "").encode()
         if watched.count != declared or not watched.tail.rstrip().endswith(b"--" + boundary + b"--"):
             for file in parsed.files.values():
-                file.close()
+                file.close()  # type: ignore[union-attr]  # one file a field
             raise InvalidInput("The upload was cut off.", code="truncated")
         return parsed

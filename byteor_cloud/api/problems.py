@@ -10,6 +10,7 @@ import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
 from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
+from django.template.loader import render_to_string
 from psycopg import errors as pg
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions as drf
@@ -154,21 +155,35 @@ def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     )
 
 
+def _answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+    """A page for a browser outside the API, problem+json for everybody else."""
+    if request.path.startswith("/api/") or "text/html" not in request.META.get("HTTP_ACCEPT", ""):
+        return respond(request, error)
+    # Without the request's context processors: the page must also render when the database is the trouble.
+    page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
+    return HttpResponse(page, status=error.status)
+
+
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400."""
-    return respond(request, errors.InvalidInput("The request is malformed."))
+    return _answer(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler403."""
-    return respond(request, errors.Forbidden("You may not do this."))
+    return _answer(request, errors.Forbidden("You may not do this."))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Django's CSRF_FAILURE_VIEW."""
+    return _answer(request, errors.Forbidden("The form has expired, or came from another site; load it again."))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    return respond(request, errors.NotFound("There is nothing here."))
+    return _answer(request, errors.NotFound("There is nothing here."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500; Django has logged the traceback."""
-    return respond(request, _Internal("An unexpected error; the log has it under this request id."))
+    return _answer(request, _Internal("An unexpected error; the log has it under this request id."))

@@ -11,4 +11,4 @@ from rest_framework.viewsets import ViewSetMixin
 def route(pattern: str, viewset: type[Any], **methods: str) -> URLPattern:
     """One path with its methods: ``route("orgs", V, get="list", post="create")``."""
     assert issubclass(viewset, ViewSetMixin)  # noqa: S101  a programming error otherwise
-    return path(pattern, viewset.as_view(methods), name=f"{viewset.__name__}-{'-'.join(methods.values())}")
+    return path(pattern, viewset.as_view(dict(methods)), name=f"{viewset.__name__}-{'-'.join(methods.values())}")

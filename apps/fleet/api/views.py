@@ -9,7 +9,7 @@ from uuid import UUID
 
 import django_filters
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -36,7 +36,7 @@ from apps.tenancy.api.mixins import (
 from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import problems
 from byteor_cloud.api.parsers import StrictJSONParser
 from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated, UnsupportedMediaType
@@ -60,7 +60,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
         return Created(token, {"token": secret})
 
     def perform_destroy(self, row: EnrollmentToken) -> None:
-        services.revoke(row, action="enrollment_token.revoke", actor=self.actor, scope=self.environment)
+        tokens.revoke(row, action="enrollment_token.revoke", actor=self.actor, scope=self.environment)
 
 
 class AgentFilter(NamedFilter):
@@ -119,7 +119,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "name": agent.name,
             "environment_id": self.environment.pk,
             "heartbeat_interval_s": self.environment.effective_settings["heartbeat_interval_s"],
-            "signing_keys": signing_keys.key_set(self.principal.organization_id).document(),
+            "signing_keys": signing_keys.key_set(self.environment.project.organization_id).document(),
         }
         return Response(answer, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
 
@@ -216,7 +216,7 @@ class HeartbeatView(APIView):
         return Forbidden("This key does not permit agent:heartbeat.")
 
     @csrf_exempt
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Without DRF's request, negotiation and rendering."""
         if request.method != "POST":
             return super().dispatch(request, *args, **kwargs)

@@ -21,6 +21,7 @@ from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import approvals, bundles, deployments, reports, rollbacks, rollout
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.fields import Strict
 from apps.tenancy.api.filters import NamedFilter, RowFilter
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
@@ -50,7 +51,8 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
-        return queryset.annotate(known_bad=Exists(bad))
+        annotated: QuerySet[Any] = queryset.annotate(known_bad=Exists(bad))
+        return annotated
 
     def perform_create(self, data: dict[str, Any]) -> Model:
         bundle = bundles.create_config_bundle(environment=self.environment, actor=self.actor, **data)
@@ -90,9 +92,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.annotate(
+        counted: QuerySet[Any] = queryset.annotate(
             **{f"count_{progress}": Count("agents", filter=Q(agents__progress=progress)) for progress in AgentProgress}
         )
+        return counted
 
     def perform_create(self, data: dict[str, Any]) -> Model:
         deployment = deployments.create_deployment(
@@ -103,7 +106,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         )
         return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
 
-    def _reason(self, request: Request, shape: type[s.Strict]) -> str:
+    def _reason(self, request: Request, shape: type[Strict]) -> str:
         body = shape(data=request.data or {})
         body.is_valid(raise_exception=True)
         return str(body.validated_data["reason"])
@@ -224,7 +227,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         """The current offer with its signed envelope."""
         assignment = Assignment.objects.get(agent=self.agent)
         desired = None
-        if assignment.bundle_hash is not None:
+        if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
             source = Deployment.objects.select_related("environment__project").get(pk=assignment.bundle_deployment_id)
             desired = {
                 "deployment_id": str(assignment.deployment_id),

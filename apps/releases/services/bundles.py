@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -123,7 +124,7 @@ def runtime_config(bundle: ConfigBundle) -> dict[str, Any]:
     return {field: getattr(bundle, field) for field in RUNTIME_FIELDS}
 
 
-def is_barred(environment_id: object, config_hash: str) -> bool:
+def is_barred(environment_id: UUID, config_hash: str) -> bool:
     """Whether the configuration is known bad in the environment."""
     return KnownBad.objects.filter(environment_id=environment_id, config_hash=config_hash).exists()
 

@@ -24,7 +24,7 @@ from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import credential, dsse
 from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet
-from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
+from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud.engine.machines import (
     IN_FLIGHT,
     AgentProgress,
@@ -38,7 +38,7 @@ WORKER = system("rollout")
 _RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
 _CONDEMNING = {"build_failed", "threshold", "timeout", "rollback_failed"}
-_FAILED_BECAUSE = {ApprovalCode.EXPIRED: "approval_expired", ApprovalCode.REVOKED: "approval_revoked"}
+_FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {ApprovalCode.EXPIRED: "approval_expired", ApprovalCode.REVOKED: "approval_revoked"}
 
 
 def build(deployment_id: str) -> None:
@@ -77,7 +77,7 @@ def _begin_build(deployment_id: str) -> Deployment | None:
         try:
             _use_approval(approval, deployment)
         except Refused as refused:
-            reason = _FAILED_BECAUSE.get(refused.code, str(refused.code))  # type: ignore[call-overload]  # by its code
+            reason = _FAILED_BECAUSE.get(refused.code, str(refused.code))
             _fail(deployment, reason, refused.detail)
             return None
     keys = signing_keys.key_set(deployment.environment.project.organization_id)

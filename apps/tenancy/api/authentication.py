@@ -29,7 +29,7 @@ def bearer(request: HttpRequest | Request) -> str | None:
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer" or not text or " " in text.strip():
         raise Unauthenticated("Send the credential as: Authorization: Bearer <token>.")
-    return text.strip()
+    return str(text.strip())
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:
@@ -37,8 +37,9 @@ def client_ip(request: HttpRequest | Request) -> str | None:
     hops: int = settings.CONFIG.trusted_proxies
     forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
     if hops and len(forwarded) >= hops:
-        return forwarded[-hops]
-    return request.META.get("REMOTE_ADDR") or None
+        return str(forwarded[-hops])
+    address: str | None = request.META.get("REMOTE_ADDR")
+    return address or None
 
 
 class CredentialAuthentication(BaseAuthentication):
@@ -75,7 +76,7 @@ class CredentialAuthentication(BaseAuthentication):
 
     def queryset(self) -> QuerySet[Any]:
         """Usable credentials, with what ``who`` and ``belongs`` read."""
-        return self.model.objects.usable()  # type: ignore[attr-defined,no-any-return]  # each concrete model has it
+        return self.model.objects.usable()
 
     def is_live(self, credential: Any) -> bool:
         """Whether what the credential belongs to still stands."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from uuid import UUID
+
 from django.db import transaction
 
 from apps.tenancy import audit, vault
@@ -12,7 +14,7 @@ from apps.tenancy.models import Organization, SigningKey
 from byteor_cloud.engine.delivery import encoding, keys
 
 
-def _context(organization_id: object, kid: str) -> str:
+def _context(organization_id: UUID, kid: str) -> str:
     return f"signing-key:{organization_id}:{kid}"
 
 
@@ -52,7 +54,7 @@ def rotate(*, organization: Organization, actor: Actor) -> SigningKey:
     return create(organization=organization, actor=actor)
 
 
-def key_set(organization_id: object) -> keys.KeySet:
+def key_set(organization_id: UUID) -> keys.KeySet:
     """All published keys, newest first."""
     rows = SigningKey.objects.filter(organization_id=organization_id).order_by("-id")
     return keys.KeySet(
@@ -63,7 +65,7 @@ def key_set(organization_id: object) -> keys.KeySet:
     )
 
 
-def active_private_key(organization_id: object) -> bytes:
+def active_private_key(organization_id: UUID) -> bytes:
     """The raw private key that signs now. Keep it no longer than the signing takes."""
     row = SigningKey.objects.get(organization_id=organization_id, status=SigningKey.Status.ACTIVE)
     return vault.unseal(bytes(row.private_key), context=_context(organization_id, row.kid))
