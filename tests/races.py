@@ -1,0 +1,42 @@
+"""Several callers at the same moment, each in a thread with a connection of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+type Race = Callable[..., list[Any]]
+
+
+def _at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What each call gave, or the exception that it raised."""
+    answers: list[Any] = [None] * len(calls)
+    barrier = threading.Barrier(len(calls))
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            answers[number] = calls[number]()
+        except Exception as error:  # noqa: BLE001,RUF100  the test looks at it
+            answers[number] = error
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+@pytest.fixture
+def at_once(transactional_db: None) -> Iterator[Race]:
+    """Run calls at once, with real commits; the queue, which Django does not empty, is emptied afterwards."""
+    yield _at_once
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE procrastinate_jobs CASCADE")

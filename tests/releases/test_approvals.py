@@ -1,0 +1,360 @@
+"""Consent: who may give it, once, for what, until when; and the credential that it issues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent, Environment
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import signing_keys, tokens
+from byteor_cloud.engine.delivery import credential
+from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
+from byteor_cloud.ids import uuid7
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, Person, World
+
+pytestmark = pytest.mark.django_db
+
+
+def pending(world: World, environment: Environment | None = None) -> Deployment:
+    """A deployment that waits for approval, of the operator."""
+    environment = environment or world.prod
+    stories.fleet(world, 1, environment)
+    return world.deployment(world.bundle(environment))
+
+
+def decide(
+    api: Api, world: World, deployment: Deployment, decision: str = "approve", environment: Any = None, **body: Any
+) -> Any:
+    path = world.path(environment or deployment.environment, "/approvals")
+    return api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
+
+
+def refused(answer: Any, status: int, code: str, deployment: Deployment) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+    before = deployment.status, deployment.approval.status  # type: ignore[union-attr]
+    deployment.refresh_from_db()
+    assert (deployment.status, Approval.objects.get().status) == before
+
+
+def test_one_reviewer_approves(world: World) -> None:
+    deployment = pending(world)
+
+    answer = decide(world.reviewer.api, world, deployment, comment="looks right")
+
+    assert answer.status_code == 201
+    body = answer.json()
+    assert (body["status"], body["id"], body["deployment_id"]) == (
+        "approved", str(deployment.approval_id), str(deployment.pk),
+    )  # fmt: skip
+    assert [(d["decided_by"], d["decision"], d["comment"]) for d in body["decisions"]] == [
+        (world.reviewer.user.email, "approve", "looks right")
+    ]
+    deployment.refresh_from_db()
+    assert deployment.status == "approved"
+    assert deployment.approved_at is not None
+    actions = ["approval.decision.approve", "approval.approve", "deployment.approve"]
+    assert list(
+        AuditEvent.objects.filter(action__in=actions).order_by("id").values_list("action", "actor_display")
+    ) == [(action, world.reviewer.user.email) for action in actions]
+    assert list(deployment.timeline.order_by("id").values_list("event", flat=True)) == ["create", "approve"]
+
+
+def test_the_credential_says_what_was_approved(world: World) -> None:
+    deployment = pending(world)
+    text = decide(world.reviewer.api, world, deployment, expires_in_s=600).json()["credential"]
+    version = deployment.config_bundle.version
+    keys = signing_keys.key_set(world.organization.pk)
+
+    payload = credential.verify(
+        text, keyset=keys, spec_hash=version.spec_hash, environment_id=str(world.prod.pk), at=timezone.now(),
+        capabilities=["deploy"],
+    )  # fmt: skip
+
+    assert (payload.org_id, payload.project_id, payload.environment_posture, payload.issued_by) == (
+        str(world.organization.pk), str(world.project.pk), "prod", world.reviewer.user.email,
+    )  # fmt: skip
+    assert (payload.approval_id, payload.capabilities) == (str(deployment.approval_id), ("deploy",))
+    assert payload.expires_at - payload.issued_at == timedelta(seconds=600)
+    approval = Approval.objects.get()
+    assert (approval.approved_at, approval.expires_at) == (payload.issued_at, payload.expires_at)
+    with pytest.raises(Refused) as other:
+        credential.verify(
+            text, keyset=keys, spec_hash=version.spec_hash, environment_id=str(world.dev.pk), at=timezone.now(),
+            capabilities=["deploy"],
+        )  # fmt: skip
+    assert other.value.code is ApprovalCode.ENVIRONMENT
+
+
+def test_nobody_lengthens_the_policys_time_to_live(world: World) -> None:
+    deployment = pending(world)
+
+    decide(world.reviewer.api, world, deployment, expires_in_s=86400)
+
+    approval = Approval.objects.get()
+    assert approval.approved_at is not None
+    assert approval.expires_at - approval.approved_at == timedelta(seconds=3600)
+
+
+def test_the_credential_is_for_operators(world: World) -> None:
+    deployment = pending(world)
+    decide(world.reviewer.api, world, deployment)
+    path = world.path(world.prod, f"/approvals/{deployment.approval_id}")
+
+    assert world.viewer.api.get(path).json()["credential"] is None
+    assert world.operator.api.get(path).json()["credential"] == Approval.objects.get().credential
+
+
+def test_the_requester_does_not_count_in_prod(world: World) -> None:
+    deployment = pending(world)
+
+    refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
+
+    assert ApprovalDecision.objects.count() == 0
+
+
+def test_the_requester_may_deny(world: World) -> None:
+    deployment = pending(world)
+
+    assert decide(world.operator.api, world, deployment, "deny", comment="a mistake").json()["status"] == "denied"
+
+
+def test_the_requester_counts_where_that_is_allowed(world: World) -> None:
+    environment = world.environment("prod", "small", allow_self_approval=True)
+    deployment = pending(world, environment)
+
+    assert decide(world.operator.api, world, deployment).json()["status"] == "approved"
+
+
+def test_a_denial_needs_a_comment_and_ends_it(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = pending(world)
+
+    refused(decide(world.reviewer.api, world, deployment, "deny", comment=" "), 400, "invalid", deployment)
+
+    answer = decide(world.reviewer.api, world, deployment, "deny", comment="not on a Friday")
+    assert answer.json()["status"] == "denied"
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.bundle_hash) == ("denied", None)
+    assert answer.json()["credential"] is None
+    other = world.person(Role.OPERATOR, "third")
+    refused(decide(other.api, world, deployment), 409, "approval.decided", deployment)
+    assert ApprovalDecision.objects.count() == 1
+
+
+def test_two_people_where_two_are_required(world: World) -> None:
+    environment = world.environment("prod", "careful", required_approvals=2)
+    deployment = pending(world, environment)
+
+    first = decide(world.reviewer.api, world, deployment)
+
+    assert (first.status_code, first.json()["status"], first.json()["credential"]) == (201, "pending", None)
+    refused(decide(world.reviewer.api, world, deployment), 409, "approval.decided_before", deployment)
+    refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
+    second = decide(world.project_admin.api, world, deployment)
+    assert second.json()["status"] == "approved"
+    assert len(second.json()["decisions"]) == 2
+    deployment.refresh_from_db()
+    refused(decide(world.admin.api, world, deployment), 409, "approval.decided", deployment)
+
+
+def test_one_denial_outweighs_an_approval(world: World) -> None:
+    environment = world.environment("prod", "careful", required_approvals=2)
+    deployment = pending(world, environment)
+    decide(world.reviewer.api, world, deployment)
+
+    denied = decide(world.project_admin.api, world, deployment, "deny", comment="no")
+
+    assert denied.json()["status"] == "denied"
+    deployment.refresh_from_db()
+    assert deployment.status == "denied"
+
+
+def test_a_machines_key_never_counts(world: World) -> None:
+    deployment = pending(world)
+    _, text = tokens.create_organization_key(
+        organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    )  # fmt: skip
+
+    refused(decide(Api(text), world, deployment), 403, "approval.person", deployment)
+
+    assert ApprovalDecision.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"decision": "maybe"}, "/decision"),
+        ({"decision": None}, "/decision"),
+        ({"deployment_id": None}, "/deployment_id"),
+        ({"deployment_id": str(uuid7())}, "/deployment_id"),
+        ({"comment": 5 * ["x"]}, "/comment"),
+        ({"expires_in_s": 1}, "/expires_in_s"),
+        ({"why": "x"}, "/why"),
+    ],
+)
+def test_bad_decisions_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    deployment = pending(world)
+
+    answer = decide(world.reviewer.api, world, deployment, **body)
+
+    refused(answer, 400, "invalid", deployment)
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_through_another_environment_the_deployment_is_unknown(world: World) -> None:
+    deployment = pending(world)
+
+    refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)
+
+
+def test_a_deployment_that_needs_none_has_none_to_decide(world: World) -> None:
+    stories.fleet(world, 1)
+    deployment = world.deployment(world.bundle())
+
+    answer = decide(world.reviewer.api, world, deployment)
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.not_needed")
+    deployment.refresh_from_db()
+    assert deployment.status == "approved"
+
+
+def lapse(deployment: Deployment) -> None:
+    Approval.objects.filter(pk=deployment.approval_id).update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_request_lapses(world: World) -> None:
+    deployment = pending(world)
+    lapse(deployment)
+
+    refused(decide(world.reviewer.api, world, deployment), 409, "approval.expired", deployment)
+    sweep.func(0)
+
+    deployment.refresh_from_db()
+    assert Approval.objects.get().status == "expired"
+    assert (deployment.status, deployment.reason) == ("failed", "approval_expired")
+    bundle = world.viewer.api.get(world.path(world.prod, f"/config-bundles/{deployment.config_bundle_id}"))
+    assert bundle.json()["known_bad"] is False
+    sweep.func(0)
+    assert AuditEvent.objects.filter(action="approval.expire").count() == 1
+
+
+def test_a_credential_that_expired_before_the_build_is_of_no_use(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = pending(world)
+    decide(world.reviewer.api, world, deployment, expires_in_s=60)
+    approval = Approval.objects.get()
+    assert approval.approved_at is not None
+    then = approval.approved_at - timedelta(seconds=7200)
+    approval.credential = credential.issue(
+        private_key=signing_keys.active_private_key(world.organization.pk), org_id=str(world.organization.pk),
+        project_id=str(world.project.pk), environment_id=str(world.prod.pk), environment_posture="prod",
+        spec_hash=approval.spec_hash, capabilities=approval.capabilities, issued_at=then,
+        expires_at=then + timedelta(seconds=60), issued_by="x", approval_id=str(approval.pk),
+    )  # fmt: skip
+    approval.save()
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_expired", None)
+    assert Approval.objects.get().used_at is None
+
+
+@pytest.mark.parametrize("is_approved", [False, True])
+def test_consent_is_taken_back_before_its_use(world: World, run_jobs: Callable[[], int], is_approved: bool) -> None:
+    deployment = pending(world)
+    if is_approved:
+        decide(world.reviewer.api, world, deployment)
+    path = world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke")
+
+    answer = world.reviewer.api.post(path)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "revoked")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_revoked", None)
+    again = world.reviewer.api.post(path)
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
+    assert AuditEvent.objects.filter(action="approval.revoke").count() == 1
+
+
+def test_consent_that_was_used_stays(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = pending(world)
+    decide(world.reviewer.api, world, deployment)
+    run_jobs()
+
+    answer = world.reviewer.api.post(world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke"))
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    deployment.refresh_from_db()
+    assert (deployment.status, Approval.objects.get().status) == ("deploying", "approved")
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"config_hash": "sha256:" + "0" * 64},
+        {"target": {"selector": {"a": "b"}}},
+        {"strategy": {"kind": "all_at_once", "failure_threshold_percent": 100, "auto_rollback": False}},
+    ],
+)
+def test_what_was_approved_is_what_is_built(world: World, run_jobs: Callable[[], int], altered: dict[str, Any]) -> None:
+    deployment = pending(world)
+    decide(world.reviewer.api, world, deployment)
+    Deployment.objects.filter(pk=deployment.pk).update(**altered)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "approval.binding")
+    assert (deployment.bundle_hash, Approval.objects.get().used_at) == (None, None)
+
+
+def test_an_approval_serves_one_use(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = pending(world)
+    decide(world.reviewer.api, world, deployment)
+    Approval.objects.update(used_at=timezone.now())
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "approval.used")
+
+
+def test_lists_filter_by_status_and_deployment(world: World) -> None:
+    deployment = pending(world)
+    path = world.path(world.prod, "/approvals")
+
+    def count(query: str) -> int:
+        return len(world.viewer.api.get(f"{path}?{query}").json()["results"])
+
+    assert [count("status=pending"), count("status=approved"), count(f"deployment_id={deployment.pk}")] == [1, 0, 1]
+
+
+@pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
+def test_two_reviewers_at_once_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
+    deployment = pending(world)
+    people: list[Person] = [world.reviewer, world.project_admin]
+
+    answers = at_once(
+        *(
+            lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")  # type: ignore[misc]
+            for person, decision in zip(people, decisions, strict=True)
+        )
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    only = ApprovalDecision.objects.get()
+    deployment.refresh_from_db()
+    assert deployment.status == {"approve": "approved", "deny": "denied"}[only.decision]
+    assert AuditEvent.objects.filter(action__startswith="approval.decision").count() == 1
+    assert AuditEvent.objects.filter(action__in=["deployment.approve", "deployment.deny"]).count() == 1
