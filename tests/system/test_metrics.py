@@ -1,0 +1,240 @@
+"""/metrics: the domain's series, in one process and in several."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.test import Client
+from django.utils import timezone
+from prometheus_client.parser import text_string_to_metric_families
+
+from apps.fleet.models import Heartbeat
+from apps.tenancy import audit
+from apps.tenancy.models import AuditSeal
+from byteor_cloud import metrics
+from byteor_cloud.jobs import enqueue
+from tests.worlds import Api, World, report, run_jobs
+
+pytestmark = pytest.mark.django_db
+type Series = dict[str, float]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every scrape reads; the series of another test are not remembered."""
+    monkeypatch.setattr(metrics, "FRESH_S", -1.0)
+    yield
+
+
+def parsed(text: str) -> Series:
+    return {
+        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scrape() -> Series:
+    response = Client().get("/metrics")
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/plain")
+    return parsed(response.content.decode())
+
+
+def domain(series: Series, name: str) -> Series:
+    """The series of one name that are not 0, by their label."""
+    return {
+        key.removeprefix(name).strip("{}"): value for key, value in series.items() if key.startswith(name) and value
+    }
+
+
+def test_an_installation_at_work(world: World, other: World) -> None:
+    agent, api = world.agent(name="first")
+    world.agent(name="second")
+    other.agent(name="elsewhere")
+    deployment = world.deployment(world.bundle())
+    world.agent(world.prod)
+    world.deployment(world.bundle(world.prod))
+    run_jobs()
+    report(api, agent, "active")
+    enqueue("releases.build", id="1")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE procrastinate_events SET at = at - interval '90 seconds'")
+
+    series = scrape()
+
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
+    assert domain(series, "byteor_agents{") == {"online": 4}
+    assert domain(series, "byteor_deployments{") == {"deploying": 1, "pending_approval": 1}
+    assert domain(series, "byteor_approvals{") == {"pending": 1}
+    assert series["byteor_agents_drifted"] == 2
+    assert series["byteor_jobs{todo}"] == 2
+    assert 90 <= series["byteor_jobs_oldest_waiting_seconds"] < 95
+    assert series["byteor_artifacts{received}"] == series["byteor_replays{queued}"] == 0
+
+
+def test_every_series_is_there_from_the_start(db: None) -> None:
+    series = scrape()
+
+    names = tuple(family.name for family in metrics.REGISTRY.collect())
+    counted = {key: value for key, value in series.items() if key.startswith(names)}
+    assert len(names) == 9
+    assert {k: v for k, v in counted.items() if v} == {}
+    assert len([key for key in counted if key.startswith("byteor_deployments{")]) == 9
+    assert {"byteor_agents{online}", "byteor_jobs{failed}", "byteor_replays{diverged}"} <= set(counted)
+    assert {f"byteor_denied_requests_total{{{status}}}" for status in (401, 403, 429)} <= set(series)
+
+
+@pytest.mark.parametrize(
+    ("silence_s", "liveness"), [(29, "online"), (31, "stale"), (99, "stale"), (101, "offline")], ids=str
+)
+def test_liveness_goes_by_the_environment_s_own_interval(world: World, silence_s: int, liveness: str) -> None:
+    brisk = world.environment("dev", "brisk", heartbeat_interval_s=10)
+    seen = timezone.now() - timedelta(seconds=silence_s)
+    for environment in (brisk, world.dev):
+        agent, _ = world.agent(environment)
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=seen)
+
+    default = "online" if silence_s < 90 else "stale"
+    expected = {liveness: 1} | {default: 2 if default == liveness else 1}
+    assert domain(scrape(), "byteor_agents{") == expected
+
+
+def test_who_is_gone_is_not_counted(world: World, run_jobs: Callable[[], int]) -> None:
+    from apps.fleet import services as fleet
+    from apps.tenancy.services import organizations
+
+    kept, _ = world.agent(name="kept")
+    gone, _ = world.agent(name="gone")
+    world.agent(world.staging)
+    fleet.decommission(gone, actor=world.admin.actor)
+    organizations.delete(world.staging, kind="environment", actor=world.admin.actor)
+
+    assert domain(scrape(), "byteor_agents{") == {"online": 1}
+    assert kept.decommissioned_at is None
+
+
+def test_unsealed_events(world: World, other: World) -> None:
+    total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
+    assert total > 20
+
+    audit.seal_organization(world.organization.pk)
+    behind = scrape()["byteor_audit_unsealed_events"]
+    audit.seal_all()
+
+    assert 0 < behind < total
+    assert scrape()["byteor_audit_unsealed_events"] == 0
+    other.environment("dev", "one more")
+    assert scrape()["byteor_audit_unsealed_events"] == 1
+
+
+def test_denials_and_heartbeats_are_counted(world: World) -> None:
+    agent, api = world.agent()
+    beat = {"status": "healthy", "agent_version": "1", "active": None}
+    before = scrape()
+
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 200
+    assert Api("bor_agt_wrong").post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 401
+    assert Api(None).get("/api/v1/me").status_code == 401
+    assert world.viewer.api.post(world.path(rest="/drafts"), {}).status_code == 403
+    after = scrape()
+
+    changed = {
+        key: after[key] - before[key]
+        for key in after
+        if key.startswith(("byteor_denied_requests_total", "byteor_heartbeats_total")) and after[key] != before[key]
+    }
+    assert changed == {
+        "byteor_heartbeats_total": 1,
+        "byteor_denied_requests_total{401}": 2,
+        "byteor_denied_requests_total{403}": 1,
+    }
+
+
+def test_no_tenant_is_in_a_label(world: World) -> None:
+    world.agent(name="agent-name")
+    world.deployment(world.bundle())
+    world.admin.api.get(world.path(rest="/agents"))
+
+    text = Client().get("/metrics").content.decode()
+
+    for word in ("acme", "trading", "agent-name", "quotes", str(world.organization.pk), str(world.dev.pk)):
+        assert word not in text
+
+
+def test_a_scrape_costs_nine_queries_and_the_next_none(
+    world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "FRESH_S", 60.0)
+    collector = metrics.DomainCollector()
+
+    with django_assert_num_queries(11):  # a savepoint around them, and the bound on their time
+        first = list(collector.collect())
+    with django_assert_num_queries(0):
+        assert list(collector.collect()) == first
+
+
+def test_a_query_that_takes_too_long_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "TIMEOUT_MS", 20)
+    monkeypatch.setattr(metrics, "_JOBS", "SELECT 'todo', 1 FROM pg_sleep(5)")
+
+    series = scrape()
+
+    assert "byteor_agents{online}" not in series
+    assert "byteor_heartbeats_total" in series
+
+
+def test_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(connection, "cursor", refuse)
+
+    series = scrape()
+
+    assert "byteor_heartbeats_total" in series
+    assert "process_cpu_seconds_total" in series
+    assert not domain(series, "byteor_agents")
+
+
+SEVERAL = """
+import os, sys
+import django
+django.setup()
+from django.test import Client
+client = Client(headers={"Authorization": "Bearer nonsense"})
+client.get("/api/v1/me")
+if sys.argv[1] == "scrape":
+    sys.stdout.write(Client().get("/metrics").content.decode())
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_several_processes(tmp_path: Path) -> None:
+    url = connection.settings_dict["HOST"]
+    environment = {
+        **os.environ,
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+        "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings",
+        "BYTEOR_EMBEDDED_DATABASE_URL": f"postgresql://byteor_cloud@/{connection.settings_dict['NAME']}?host={url}"
+        f"&port={connection.settings_dict['PORT'] or 5432}",
+    }
+
+    for step in ("count", "count", "scrape"):
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL, step],
+            env=environment, cwd=Path(metrics.__file__).parents[1], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+
+    series = parsed(done.stdout)
+    assert series["byteor_denied_requests_total{401}"] == 3
+    assert series["byteor_agents{online}"] == 0
