@@ -1,0 +1,183 @@
+"""Artifacts, replays, and the jobs of the worker in the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Model, Q, QuerySet, TextField
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from procrastinate.contrib.django import app
+from procrastinate.contrib.django.models import ProcrastinateJob
+from procrastinate.exceptions import ConnectorException
+
+from apps.artifacts.models import Artifact, Replay
+from apps.fleet.models import Agent
+from apps.releases.models import Deployment
+from apps.tenancy import audit
+from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
+from apps.tenancy.console.base import granted, within_live_tenant
+from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.engine.machines import ReplayStatus
+from byteor_cloud.errors import Conflict
+
+# The argument that says which row a job is for.
+SUBJECTS: dict[str, type[Model]] = {
+    "deployment_id": Deployment,
+    "agent_id": Agent,
+    "artifact_id": Artifact,
+    "replay_id": Replay,
+}
+
+
+@admin.register(Artifact, site=site)
+class ArtifactAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section, icon = "Incidents", "package_2"
+    related = ("environment__project__organization", "agent", "deployment", "version")
+    list_display = ("__str__", "state", "environment", "agent", "version", "size_bytes", "content", "captured")
+    list_filter = ("kind", "status", ("environment", Within))
+    search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: Artifact) -> str:
+        return pill(row.status)
+
+    @admin.display(description="Content", ordering="content_hash")
+    def content(self, row: Artifact) -> str:
+        return short(row.content_hash)
+
+    @admin.display(description="Captured", ordering="captured_at")
+    def captured(self, row: Artifact) -> str:
+        return ago(row.captured_at)
+
+
+@admin.register(Replay, site=site)
+class ReplayAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section, icon = "Incidents", "replay"
+    related = ("environment__project__organization", "artifact", "version")
+    list_display = ("__str__", "state", "mode", "environment", "artifact", "version", "requested_by", "asked")
+    list_filter = ("status", "mode", ("environment", Within))
+    search_fields = ("requested_by", "error", "version__name", "=id")
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: Replay) -> str:
+        return pill(row.status)
+
+    @admin.display(description="Requested", ordering="created_at")
+    def asked(self, row: Replay) -> str:
+        return ago(row.created_at)
+
+    def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
+        """How it came out."""
+        facts = [
+            ("Status", pill(row.status)),
+            ("Artifact", link(row.artifact)),
+            ("Version", link(row.version)),
+            ("Requested by", row.requested_by),
+            ("Finished", ago(row.finished_at)),
+            ("Error", row.error or "-"),
+        ]
+        egress = (row.result or {}).get("egress", {})
+        panel = {
+            "title": "Egress",
+            "columns": ("Name", "Records", "Digest"),
+            "rows": [(name, out["records"], short(out["sha256"])) for name, out in egress.items()],
+            "empty": "There is no result.",
+        }
+        return {"facts": facts, "panels": [panel]}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        replays = self.get_queryset(request)
+        url = reverse("admin:artifacts_replay_changelist")
+        waiting = replays.filter(status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING]).count()
+        diverged = replays.filter(status=ReplayStatus.DIVERGED).count()
+        return [
+            Tile("Replays running", waiting, f"{url}?status__in=queued,running", "busy" if waiting else "plain"),
+            Tile("Replays diverged", diverged, f"{url}?status__exact=diverged", "warn" if diverged else "plain"),
+        ]
+
+
+@transaction.atomic
+def retry(job: ProcrastinateJob, doing: Doing) -> None:
+    """Put a dead letter back into the queue. Raises Conflict for a job that has not failed, or is queued again."""
+    locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
+    if locked.status != "failed":
+        raise Conflict(f"The job is {locked.status}; only a failed one can be retried.", code="not_failed")
+    try:
+        with transaction.atomic():
+            app.job_manager.retry_job_by_id(locked.pk, timezone.now())
+    except ConnectorException:
+        raise Conflict("The same work waits in the queue already.", code="queued_again") from None
+    audit.record(
+        "job.retry", actor=doing.actor, scope=_tenant_of(locked), resource=("job", locked.pk),
+        changes={"task": locked.task_name},
+    )  # fmt: skip
+
+
+def _tenant_of(job: ProcrastinateJob) -> Tenant:
+    for argument, model in SUBJECTS.items():
+        if argument in job.args:
+            row: Any = (
+                model._default_manager.select_related("environment__project").filter(pk=job.args[argument]).first()
+            )
+            return row.environment if row is not None else None
+    return None
+
+
+@admin.register(ProcrastinateJob, site=site)
+class JobAdmin(ReadOnlyAdmin):
+    """Superusers see all jobs; others those of rows in environments that they operate."""
+
+    needs = P.OPERATE_ENVIRONMENT
+    section, icon = "Operation", "conveyor_belt"
+    menu = "Jobs"
+    omitted = frozenset({"worker", "abort_requested"})
+    list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
+    list_filter = ("status", "task_name")
+    search_fields = ("task_name", "args", "=id")
+    acts = (
+        Act(
+            "retry",
+            "Retry",
+            "The job goes back into the queue. Every job is safe to run again.",
+            retry,
+            P.OPERATE_ENVIRONMENT,
+            "refresh",
+            applies=lambda row: row.status == "failed",
+        ),
+    )
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return standing_of(request).holds(self.needs)
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        if standing.is_superuser:
+            return queryset
+        mine = Q()
+        for argument, model in SUBJECTS.items():
+            rows = model._default_manager.filter(
+                within_live_tenant(model, "environment"), granted(model, "environment", self.needs, standing)
+            )
+            queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
+            mine |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
+        return queryset.filter(mine)
+
+    def tenant_of(self, row: ProcrastinateJob) -> Tenant:
+        return _tenant_of(row)
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: ProcrastinateJob) -> str:
+        return pill("dead letter" if row.status == "failed" else row.status)
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        dead = self.get_queryset(request).filter(status="failed").count()
+        url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
+        return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]

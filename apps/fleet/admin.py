@@ -1,0 +1,266 @@
+"""Agents, their keys and what is wanted of them in the console."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, Count, DurationField, ExpressionWrapper, FloatField, Q, QuerySet, Value, When
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Coalesce
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.fleet import services
+from apps.fleet.models import (
+    OFFLINE_AFTER,
+    STALE_AFTER,
+    Agent,
+    AgentKey,
+    Assignment,
+    EnrollmentToken,
+    Heartbeat,
+)
+from apps.tenancy.admin import CredentialAdmin, revoke_act
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site
+from apps.tenancy.console.standing import Standing
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import Posture, defaults
+
+LIVENESS = {"online": "good", "stale": "warn", "offline": "bad"}
+_INTERVAL_S = defaults(Posture.PROD)["heartbeat_interval_s"]
+
+
+def with_liveness(agents: QuerySet[Agent]) -> QuerySet[Agent]:
+    """With ``liveness`` and ``drifted``, each by its own environment's interval: the table spans environments."""
+    interval = Coalesce(
+        Cast(KeyTextTransform("heartbeat_interval_s", "environment__settings"), FloatField()),
+        Value(_INTERVAL_S, FloatField()),
+    )
+    silence = ExpressionWrapper(
+        Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
+    )
+
+    def within(beats: int) -> When:
+        longest = ExpressionWrapper(
+            interval * Value(timedelta(seconds=beats), DurationField()), output_field=DurationField()
+        )
+        return When(silence__lte=longest, then=Value("online" if beats == STALE_AFTER else "stale"))
+
+    return (
+        agents.with_state(_INTERVAL_S)  # type: ignore[attr-defined,no-any-return]  # the agents' own queryset
+        .alias(silence=silence)
+        .annotate(liveness=Case(within(STALE_AFTER), within(OFFLINE_AFTER), default=Value("offline")))
+    )
+
+
+class _Liveness(admin.SimpleListFilter):
+    title = "liveness"
+    parameter_name = "liveness"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(word, word) for word in LIVENESS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(liveness=self.value()) if self.value() in LIVENESS else queryset
+
+
+class _Drift(admin.SimpleListFilter):
+    title = "drift"
+    parameter_name = "drift"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "runs something else than desired"), ("no", "runs what is desired")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(drifted=self.value() == "yes") if self.value() in {"yes", "no"} else queryset
+
+
+class _Enrolled(admin.SimpleListFilter):
+    title = "enrolled"
+    parameter_name = "enrolled"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "in the fleet"), ("no", "decommissioned")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in {"yes", "no"}:
+            return queryset.filter(decommissioned_at__isnull=self.value() == "yes")
+        return queryset
+
+
+@admin.register(Agent, site=site)
+class AgentAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section, icon = "Fleet", "memory"
+    related = ("environment__project__organization", "heartbeat", "assignment")
+    list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
+    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", Within))
+    search_fields = ("name", "hostname", "=id")
+    not_below = frozenset({"heartbeat.agent", "assignment.agent"})
+    acts = (
+        Act(
+            "revoke",
+            "Decommission",
+            "It leaves the fleet and its key ends at once. What it runs, it goes on running until it is stopped.",
+            lambda row, doing: services.decommission(row, actor=doing.actor),
+            P.OPERATE_ENVIRONMENT,
+            "block",
+            dangerous=True,
+            applies=lambda row: row.decommissioned_at is None,
+        ),
+    )
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        return with_liveness(super().narrow(queryset, standing))
+
+    @admin.display(description="Liveness")
+    def live(self, row: Any) -> str:
+        return pill("decommissioned" if row.decommissioned_at else row.liveness)
+
+    @admin.display(description="Drift")
+    def drift(self, row: Any) -> str:
+        return pill("drifted") if row.drifted else "-"
+
+    @admin.display(description="Says", ordering="heartbeat__status")
+    def status(self, row: Any) -> str:
+        return pill(row.heartbeat.status)
+
+    @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
+    def seen(self, row: Any) -> str:
+        return ago(row.heartbeat.last_seen_at)
+
+    @admin.display(description="Desired")
+    def desired(self, row: Any) -> str:
+        return short(row.assignment.bundle_hash)
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Desired, attempted, running and last failed, side by side."""
+        wanted, beat = row.assignment, row.heartbeat
+        facts = [
+            ("Liveness", self.live(row)),
+            ("Drift", self.drift(row)),
+            ("Says", pill(beat.status)),
+            ("Last seen", ago(beat.last_seen_at)),
+            ("Version", beat.agent_version or "-"),
+            ("Progress", pill(wanted.progress) if wanted.deployment_id else "-"),
+        ]
+        states = [
+            ("Desired", wanted.bundle_hash, wanted.deployment_id, wanted.since, wanted.action or ""),
+            ("Attempted", wanted.attempted_bundle_hash, wanted.attempted_deployment_id, wanted.attempted_since, ""),
+            ("Running", beat.running_bundle_hash, beat.running_deployment_id, beat.running_since, ""),
+            (
+                "Last failed",
+                wanted.failed_bundle_hash,
+                wanted.failed_deployment_id,
+                wanted.failed_since,
+                wanted.failed_detail,
+            ),
+        ]
+        rows = [
+            (name, short(bundle), short(deployment), ago(since), note or "-")
+            for name, bundle, deployment, since, note in states
+        ]
+        panel = {
+            "title": "What it runs",
+            "columns": ("", "Bundle", "Deployment", "Since", "Note"),
+            "rows": rows,
+        }
+        return {"facts": facts, "panels": [panel]}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        url = reverse("admin:fleet_agent_changelist")
+        counts = (
+            self.get_queryset(request)
+            .filter(decommissioned_at=None)
+            .select_related(None)
+            .order_by()
+            .aggregate(
+                n_drifted=Count("pk", filter=Q(drifted=True)),
+                **{f"n_{word}": Count("pk", filter=Q(liveness=word)) for word in LIVENESS},
+            )
+        )
+        shown = [
+            Tile(f"Agents {word}", count, f"{url}?enrolled=yes&liveness={word}", tone if count else "plain")
+            for word, tone in LIVENESS.items()
+            for count in (counts[f"n_{word}"],)
+        ]
+        drifted = counts["n_drifted"]
+        return [
+            *shown,
+            Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"),
+        ]
+
+
+@admin.register(EnrollmentToken, site=site)
+class EnrollmentTokenAdmin(CredentialAdmin):
+    tenant = "environment"
+    needs = P.MANAGE_ENVIRONMENT
+    section, icon = "Fleet", "confirmation_number"
+    related = ("environment__project__organization",)
+    list_display = ("prefix", "environment", "state", "used_up", "replace", "expires", "created")
+    list_filter = (("environment", Within), "replace")
+    search_fields = ("prefix", "=id")
+    acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
+
+    @admin.display(description="Uses", ordering="uses")
+    def used_up(self, row: EnrollmentToken) -> str:
+        return f"{row.uses} of {row.max_uses}"
+
+
+@admin.register(AgentKey, site=site)
+class AgentKeyAdmin(CredentialAdmin):
+    tenant = "agent__environment"
+    section, icon = "Fleet", "vpn_key"
+    related = ("agent__environment__project__organization",)
+    list_display = ("prefix", "agent", "state", "expires", "used", "created")
+    search_fields = ("prefix", "agent__name", "=id")
+    acts = (revoke_act("agent_key.revoke", lambda row: row.agent.environment, P.OPERATE_ENVIRONMENT),)
+
+
+@admin.register(Heartbeat, site=site)
+class HeartbeatAdmin(ReadOnlyAdmin):
+    tenant = "agent__environment"
+    icon = "favorite"
+    ordering = ("-agent",)
+    related = ("agent__environment__project__organization",)
+    list_display = ("agent", "state", "agent_version", "seen", "running")
+    list_filter = ("status",)
+    search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: Heartbeat) -> str:
+        return pill(row.status)
+
+    @admin.display(description="Last seen", ordering="last_seen_at")
+    def seen(self, row: Heartbeat) -> str:
+        return ago(row.last_seen_at)
+
+    @admin.display(description="Running")
+    def running(self, row: Heartbeat) -> str:
+        return short(row.running_bundle_hash)
+
+
+@admin.register(Assignment, site=site)
+class AssignmentAdmin(ReadOnlyAdmin):
+    tenant = "agent__environment"
+    icon = "assignment"
+    ordering = ("-agent",)
+    related = ("agent__environment__project__organization",)
+    list_display = ("agent", "action", "state", "bundle", "offered", "failed_detail")
+    list_filter = ("action", "progress")
+    search_fields = ("agent__name", "bundle_hash", "=deployment_id")
+
+    @admin.display(description="Progress", ordering="progress")
+    def state(self, row: Assignment) -> str:
+        return pill(row.progress)
+
+    @admin.display(description="Bundle")
+    def bundle(self, row: Assignment) -> str:
+        return short(row.bundle_hash)
+
+    @admin.display(description="Since", ordering="since")
+    def offered(self, row: Assignment) -> str:
+        return ago(row.since)

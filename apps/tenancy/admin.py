@@ -1,0 +1,318 @@
+"""Organizations, people, credentials and the audit trail in the console."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, ago, link, pill, short, site
+from apps.tenancy.console.standing import Standing
+from apps.tenancy.models import (
+    AuditEvent,
+    AuditSeal,
+    DenialCount,
+    Environment,
+    IdempotencyKey,
+    Membership,
+    Organization,
+    OrganizationKey,
+    Project,
+    RateCounter,
+    SigningKey,
+    SignInLink,
+    User,
+    UserToken,
+)
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import organizations, signing_keys, tokens
+
+
+def _delete(kind: str, needs: P) -> Act:
+    return Act(
+        "delete",
+        "Delete",
+        f"The {kind} is gone at once for every caller, its agents included; the worker then removes all that is under "
+        "it. Its audit events stay.",
+        lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
+        needs,
+        "delete",
+        dangerous=True,
+        removes=True,
+    )
+
+
+def _rotate(organization: Organization, doing: Doing) -> None:
+    signing_keys.rotate(organization=organization, actor=doing.actor)
+
+
+@admin.register(Organization, site=site)
+class OrganizationAdmin(ReadOnlyAdmin):
+    tenant = ""
+    needs = P.VIEW_ORG
+    section, icon = "Workspace", "domain"
+    list_display = ("name", "slug", "created")
+    search_fields = ("name", "slug", "=id")
+    acts = (
+        Act(
+            "rotate_signing_key",
+            "Rotate signing key",
+            "A new key signs from now on; the one before goes on verifying what it has signed.",
+            _rotate,
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "key",
+        ),
+    )
+    not_below = frozenset({"auditseal.organization"})
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, row: Organization) -> str:
+        return ago(row.created_at)
+
+
+@admin.register(Project, site=site)
+class ProjectAdmin(ReadOnlyAdmin):
+    tenant = ""
+    needs = P.VIEW_PROJECT
+    section, icon = "Workspace", "folder"
+    related = ("organization",)
+    omitted = frozenset({"deleted_at"})
+    list_display = ("name", "slug", "organization", "created")
+    list_filter = (("organization", Within),)
+    search_fields = ("name", "slug", "=id")
+    acts = (_delete("project", P.MANAGE_PROJECT),)
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, row: Project) -> str:
+        return ago(row.created_at)
+
+
+@admin.register(Environment, site=site)
+class EnvironmentAdmin(ReadOnlyAdmin):
+    tenant = ""
+    section, icon = "Workspace", "layers"
+    related = ("project__organization",)
+    omitted = frozenset({"deleted_at"})
+    list_display = ("name", "posture_pill", "project", "organization", "created")
+    list_filter = ("posture", ("project", Within))
+    search_fields = ("name", "project__name", "=id")
+    acts = (_delete("environment", P.MANAGE_PROJECT),)
+
+    @admin.display(description="Posture", ordering="posture")
+    def posture_pill(self, row: Environment) -> str:
+        return pill(row.posture)
+
+    @admin.display(description="Organization", ordering="project__organization__name")
+    def organization(self, row: Environment) -> str:
+        return link(row.project.organization)
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, row: Environment) -> str:
+        return ago(row.created_at)
+
+
+def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
+    """As the API: an organization's for those with a role in all of it, a project's for its members, and one's own."""
+    live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
+    if standing.is_superuser:
+        return live
+    wide = [pk for pk, roles in standing.roles.items() if roles.org]
+    of_projects = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
+    return live.filter(Q(project=None, organization__in=wide) | (Q(project__isnull=False) & of_projects))
+
+
+@admin.register(Membership, site=site)
+class MembershipAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.VIEW_ORG
+    section, icon = "People and keys", "group"
+    menu = "Members"
+    related = ("user", "organization", "project")
+    list_display = ("user", "role", "organization", "project", "since")
+    list_filter = ("role", ("organization", Within))
+    search_fields = ("user__email", "user__name", "=id")
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        return visible_memberships(queryset, standing)
+
+    @admin.display(description="Since", ordering="created_at")
+    def since(self, row: Membership) -> str:
+        return ago(row.created_at)
+
+
+@admin.register(User, site=site)
+class UserAdmin(ReadOnlyAdmin):
+    section, icon = "People and keys", "person"
+    menu = "People"
+    omitted = frozenset({"password", "last_login", "is_superuser"})
+    list_display = ("email", "name", "is_active", "created")
+    list_filter = ("is_active",)
+    search_fields = ("email", "name", "=id")
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        if standing.is_superuser:
+            return queryset
+        return queryset.filter(pk__in=visible_memberships(Membership.objects.all(), standing).values("user"))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    @admin.display(description="Since", ordering="created_at")
+    def created(self, row: User) -> str:
+        return ago(row.created_at)
+
+
+class CredentialAdmin(ReadOnlyAdmin):
+    """What all families of credential show."""
+
+    section, icon = "People and keys", "vpn_key"
+
+    @admin.display(description="State")
+    def state(self, row: Any) -> str:
+        if row.revoked_at is not None:
+            return pill("revoked")
+        return pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, row: Any) -> str:
+        return ago(row.created_at)
+
+    @admin.display(description="Expires", ordering="expires_at")
+    def expires(self, row: Any) -> str:
+        return ago(row.expires_at)
+
+    @admin.display(description="Last used", ordering="last_used_at")
+    def used(self, row: Any) -> str:
+        return ago(row.last_used_at)
+
+
+def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
+    """Ending a credential; ``scope`` finds the tenant that its audit event belongs to."""
+    return Act(
+        "revoke",
+        "Revoke",
+        "It ends at once and for good.",
+        lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
+        needs,
+        "block",
+        dangerous=True,
+        applies=lambda row: row.revoked_at is None,
+    )
+
+
+@admin.register(UserToken, site=site)
+class UserTokenAdmin(CredentialAdmin):
+    menu = "My tokens"
+    related = ("user",)
+    list_display = ("prefix", "name", "user", "state", "expires", "used", "created")
+    list_filter = ("revoked_at",)
+    search_fields = ("name", "prefix", "user__email", "=id")
+    acts = (revoke_act("token.revoke", lambda row: None, None),)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        return queryset if standing.is_superuser else queryset.filter(user_id=standing.user_id)
+
+
+@admin.register(OrganizationKey, site=site)
+class OrganizationKeyAdmin(CredentialAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    related = ("organization", "project")
+    list_display = ("prefix", "name", "role", "organization", "project", "state", "expires", "used")
+    list_filter = ("role", ("organization", Within))
+    search_fields = ("name", "prefix", "=id")
+    acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
+
+
+@admin.register(SigningKey, site=site)
+class SigningKeyAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.VIEW_ORG
+    section, icon = "People and keys", "signature"
+    related = ("organization",)
+    list_display = ("kid", "state", "organization", "not_before", "not_after")
+    list_filter = ("status", ("organization", Within))
+    search_fields = ("kid", "=id")
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: SigningKey) -> str:
+        return pill(row.status)
+
+
+@admin.register(AuditEvent, site=site)
+class AuditEventAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "history"
+    related = ("organization",)
+    list_display = ("when", "actor_display", "action", "result", "resource_kind", "resource", "ip")
+    list_filter = ("outcome", "actor_kind", ("organization", Within))
+    search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
+
+    @admin.display(description="When", ordering="timestamp")
+    def when(self, row: AuditEvent) -> str:
+        return ago(row.timestamp)
+
+    @admin.display(description="Outcome", ordering="outcome")
+    def result(self, row: AuditEvent) -> str:
+        return pill(row.outcome)
+
+    @admin.display(description="Resource")
+    def resource(self, row: AuditEvent) -> str:
+        return short(row.resource_id)
+
+
+@admin.register(AuditSeal, site=site)
+class AuditSealAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "link"
+    related = ("organization", "event")
+    list_display = ("seq", "organization", "event", "link_hash")
+    list_filter = (("organization", Within),)
+    search_fields = ("hash", "event__action")
+
+    @admin.display(description="Hash", ordering="hash")
+    def link_hash(self, row: AuditSeal) -> str:
+        return short(row.hash)
+
+
+@admin.register(DenialCount, site=site)
+class DenialCountAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Audit", "front_hand"
+    menu = "Open denials"
+    related = ("organization",)
+    list_display = ("minute", "actor_display", "action", "count", "organization")
+    list_filter = ("actor_kind", ("organization", Within))
+    search_fields = ("actor_display", "action")
+
+
+@admin.register(SignInLink, site=site)
+class SignInLinkAdmin(ReadOnlyAdmin):
+    section, icon = "Operation", "login"
+    related = ("user",)
+    list_display = ("user", "created_at", "expires_at", "used_at")
+    search_fields = ("user__email", "=id")
+
+
+@admin.register(IdempotencyKey, site=site)
+class IdempotencyKeyAdmin(ReadOnlyAdmin):
+    section, icon = "Operation", "repeat_one"
+    list_display = ("key", "caller", "status", "expires_at")
+    search_fields = ("key", "caller")
+
+
+@admin.register(RateCounter, site=site)
+class RateCounterAdmin(ReadOnlyAdmin):
+    section, icon = "Operation", "speed"
+    ordering: ClassVar[tuple[str, ...]] = ("-minute", "key")
+    list_display = ("key", "minute", "count")
+    search_fields = ("key",)

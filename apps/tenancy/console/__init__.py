@@ -1,0 +1,21 @@
+"""The console at /admin: every table to read, and the few acts that people do by hand."""
+
+from apps.tenancy.console.acts import Act, Doing
+from apps.tenancy.console.base import Panel, ReadOnlyAdmin, ReadOnlyInline, Tile, Within
+from apps.tenancy.console.columns import ago, link, pill, short
+from apps.tenancy.console.site import site
+
+__all__ = [
+    "Act",
+    "Doing",
+    "Panel",
+    "ReadOnlyAdmin",
+    "ReadOnlyInline",
+    "Tile",
+    "Within",
+    "ago",
+    "link",
+    "pill",
+    "short",
+    "site",
+]

@@ -1,0 +1,353 @@
+"""The base of every table in the console: read-only, narrowed to what the person's roles show, no secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, cast, final
+
+from django.contrib import admin
+from django.contrib.admin import ActionLocation
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
+from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import path, reverse
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.enums import ActionVariant
+
+from apps.tenancy.console.acts import Act, perform
+from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.models import Environment, Organization, Project
+from apps.tenancy.permissions import Permission
+
+# Never shown, searched, filtered or sorted by, whoever asks.
+SECRETS = frozenset({"digest", "private_key", "response", "fingerprint"})
+AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A number of the overview."""
+
+    label: str
+    value: int
+    url: str
+    tone: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A short table of the overview."""
+
+    title: str
+    url: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    empty: str
+
+
+def _joined(*parts: str) -> str:
+    return "__".join(part for part in parts if part)
+
+
+@cache
+def _level(model: type[Model], tenant: str) -> type[Model]:
+    """The tenant model that the path leads to from ``model``."""
+    for part in filter(None, tenant.split("__")):
+        model = cast("type[Model]", model._meta.get_field(part).related_model)
+    return model
+
+
+def within_live_tenant(model: type[Model], tenant: str) -> Q:
+    """Not below a deleted project or environment: those are gone for every caller."""
+    level = _level(model, tenant)
+    if level is Environment:
+        return Q(**{_joined(tenant, "deleted_at"): None, _joined(tenant, "project", "deleted_at"): None})
+    return Q(**{_joined(tenant, "deleted_at"): None}) if level is Project else Q()
+
+
+def granted(model: type[Model], tenant: str, permission: Permission, standing: Standing) -> Q:
+    """The rows of ``model`` whose tenant, at the path, grants the person ``permission``."""
+    level = _level(model, tenant)
+    if level is Organization:
+        return standing.organizations(permission, _joined(tenant, "pk"))
+    project = _joined(tenant, "project") if level is Environment else tenant
+    return standing.projects(permission, _joined(project, "pk"), _joined(project, "organization"))
+
+
+class Within(admin.RelatedFieldListFilter):
+    """A filter by a related row that offers only what the person may see of that table."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:
+        """The narrowed rows, by name."""
+        related = model_admin.admin_site.get_model_admin(field.related_model)
+        return sorted(((row.pk, str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1])
+
+
+class _ReadOnly:
+    """Operators act through acts only."""
+
+    def has_add_permission(self, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, *args: Any) -> bool:
+        return False
+
+    def has_delete_permission(self, *args: Any) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return True
+
+
+class ReadOnlyInline(_ReadOnly, TabularInline):  # type: ignore[misc]  # untyped library
+    """Rows below the one shown, which the person may see already."""
+
+    extra = 0
+    per_page = 25
+    tab = False
+    can_delete = False
+
+
+class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped library
+    """A table. ``tenant`` is the path to its environment, project or organization; None: for superusers only."""
+
+    tenant: ClassVar[str | None] = None
+    needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
+    section: ClassVar[str] = "Records"
+    icon: ClassVar[str] = "table_rows"
+    menu: ClassVar[str | None] = None
+    related: ClassVar[Sequence[str]] = ()
+    # Fields that take a permission in the row's tenant to be seen.
+    guarded: ClassVar[Mapping[str, Permission]] = {}
+    # Fields that a page shows in another way.
+    omitted: ClassVar[frozenset[str]] = frozenset()
+    acts: ClassVar[Sequence[Act]] = ()
+    detail: ClassVar[Sequence[str]] = ()
+    # Foreign keys of other tables that are not worth a line on this row's page.
+    not_below: ClassVar[frozenset[str]] = frozenset()
+
+    ordering = ("-id",)
+    list_per_page = 50
+    show_full_result_count = False
+    list_filter_submit = False
+    change_form_outer_before_template = "console/summary.html"
+    change_form_outer_after_template = "console/below.html"
+
+    # -- what is seen -------------------------------------------------------------------------------------------
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        """Only the rows of tenants where the person's role permits to see them."""
+        if self.tenant is None:
+            return queryset if standing.is_superuser else queryset.none()
+        return queryset.filter(
+            within_live_tenant(self.model, self.tenant), granted(self.model, self.tenant, self.needs, standing)
+        )
+
+    @final
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Every list, page, search, filter, autocomplete and action starts from here."""
+        return self.narrow(super().get_queryset(request), standing_of(request)).select_related(*self.related or (None,))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whether there is anything here that the person might see."""
+        standing = standing_of(request)
+        return standing.is_superuser or (self.tenant is not None and standing.holds(self.needs))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Whether it is in the menu."""
+        return self.has_view_permission(request)
+
+    def tenant_of(self, row: Any) -> Tenant:
+        """The environment, project or organization of the row."""
+        if self.tenant is None:
+            return None
+        for part in filter(None, self.tenant.split("__")):
+            row = getattr(row, part)
+        return cast("Tenant", row)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """No filter on what is not shown: it would tell a secret a character at a time."""
+        if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Every column but the secret ones; then what ``detail`` adds."""
+        held = standing_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
+        hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
+        columns = [
+            field.name
+            for field in self.model._meta.fields
+            if field.name not in hidden and not isinstance(field, BinaryField)
+        ]
+        return [*self.detail, *columns]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """All of them."""
+        return self.get_fields(request, obj)
+
+    def menu_title(self) -> str:
+        """What the menu calls it."""
+        plural = str(self.model._meta.verbose_name_plural)
+        return self.menu or plural[0].upper() + plural[1:]
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        """Its numbers on the overview."""
+        return []
+
+    def panels(self, request: HttpRequest) -> list[Panel]:
+        """Its tables on the overview."""
+        return []
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What ``console/summary.html`` shows above the columns."""
+        return {}
+
+    # -- pages --------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The table."""
+        if "%00" in request.META.get("QUERY_STRING", ""):
+            raise SuspiciousOperation("NUL in a query")  # PostgreSQL has no such text
+        try:
+            return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
+        except ValidationError as error:  # a key in the form that is no key
+            raise SuspiciousOperation("malformed key") from error
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
+        """A row's page: its acts, its summary, its columns, what is below it."""
+        context["actions_detail"] = self._buttons(request, obj)
+        context["below"] = self.below(request, obj)
+        context["summary"] = self.summary(request, obj)
+        context["title"], context["subtitle"] = str(obj), None
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
+        """What refers to the row, as far as the person may see it: title, how many, where."""
+        found = []
+        for model, other in self.admin_site._registry.items():
+            for field in model._meta.fields:
+                if not self._is_below(model, field) or not other.has_view_permission(request):
+                    continue
+                count = other.get_queryset(request).filter(**{field.name: row}).count()
+                url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+                found.append(
+                    (other.menu_title(), count, f"{url}?{field.name}__{field.target_field.name}__exact={row.pk}")
+                )
+        return found
+
+    def _is_below(self, model: type[Model], field: Field[Any, Any]) -> bool:
+        return (
+            isinstance(field, ForeignKey)
+            and field.related_model is self.model
+            and f"{model._meta.model_name}.{field.name}" not in self.not_below
+        )
+
+    # -- acts ---------------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        """With a page for each act on a row."""
+        act = self.admin_site.admin_view(self.act_view)
+        name = f"{self.opts.app_label}_{self.opts.model_name}_act"
+        return [path("<path:object_id>/act/<slug:act>/", act, name=name), *super().get_urls()]
+
+    def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        held = standing_of(request).permissions(self.tenant_of(row))
+        return [
+            {
+                "title": act.label,
+                "icon": act.icon,
+                "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
+                "attrs": {},
+                "path": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[row.pk, act.name]),
+            }
+            for act in self.acts
+            if (act.needs is None or act.needs in held) and act.applies(row)
+        ]
+
+    def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
+        """Do one thing to one row, after asking."""
+        found = next((each for each in self.acts if each.name == act), None)
+        if found is None:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, unquote(object_id))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return]
+        changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return self._perform(request, found, [row], changelist if found.removes else f"{changelist}{row.pk}/change/")
+
+    def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
+        shown = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "model_admin": self,
+            "title": act.label,
+            "goes": [(row, self.goes_with(request, row)) for row in rows] if act.removes else [],
+            **context,
+        }
+        return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
+
+    def goes_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
+        """What is deleted with a project or an environment."""
+        found = []
+        for model, other in self.admin_site._registry.items():
+            if other.tenant is None or model is type(row):
+                continue
+            at = self._path_to(model, other.tenant, type(row))
+            if at is not None and (count := other.get_queryset(request).filter(**{at: row}).count()):
+                found.append((other.menu_title(), count))
+        return found
+
+    @staticmethod
+    def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
+        """The path from ``model`` to the project or environment that it is below, if it is."""
+        if _level(model, tenant) is level:
+            return tenant
+        if _level(model, tenant) is Environment and level is Project:
+            return _joined(tenant, "project")
+        return None
+
+    def __init__(self, model: type[Model], admin_site: Any) -> None:
+        super().__init__(model, admin_site)
+        self.actions = [_bulk(act) for act in self.acts if not act.removes]
+
+    def get_actions(
+        self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
+    ) -> dict[str, Any]:
+        """The acts, for several rows at once, that the person's roles permit anywhere."""
+        if action_location is not ActionLocation.CHANGE_LIST:
+            return {}
+        standing = standing_of(request)
+        permitted = {act.name for act in self.acts if act.needs is None or standing.holds(act.needs)}
+        actions = super().get_actions(request, action_location=action_location)
+        return {name: action for name, action in actions.items() if name in permitted}
+
+    def get_action_choices(
+        self,
+        request: HttpRequest,
+        default_choices: Any = None,
+        action_location: ActionLocation = ActionLocation.CHANGE_LIST,
+    ) -> Any:
+        """Django's own: the theme's has not the parameter of Django 6.1."""
+        return admin.ModelAdmin.get_action_choices(self, request, [("", "Select action")], action_location)
+
+
+def _bulk(act: Act) -> Any:
+    """The act as an action of the table."""
+
+    def run(model_admin: ReadOnlyAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        # A queryset of the changelist: narrowed already, whatever keys the form sent.
+        rows = list(queryset[: AT_ONCE + 1])
+        if len(rows) > AT_ONCE:
+            model_admin.message_user(request, f"At most {AT_ONCE} at once.", "error")
+            return None
+        return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
+
+    run.__name__ = act.name
+    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads it from the function
+    return run

@@ -1,0 +1,67 @@
+"""How values look in the console's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Model
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+# A word of any state to the tone of its pill.
+TONES: Mapping[str, str] = {
+    **dict.fromkeys(("active", "approved", "approve", "verified", "succeeded", "online", "healthy", "success"), "good"),
+    **dict.fromkeys(("building", "deploying", "running", "doing", "downloading", "activating", "offered"), "busy"),
+    **dict.fromkeys(("pending_approval", "pending", "queued", "todo", "received", "starting"), "waiting"),
+    **dict.fromkeys(
+        ("rolling_back", "stale", "degraded", "draining", "diverged", "expired", "retiring", "paused", "drifted"),
+        "warn",
+    ),
+    **dict.fromkeys(("failed", "denied", "deny", "rejected", "offline", "error", "known bad", "revoked"), "bad"),
+    "staging": "waiting",
+    "prod": "busy",
+}
+
+
+def pill(word: str | None) -> str:
+    """A state as a coloured word."""
+    if not word:
+        return "-"
+    return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
+
+
+def link(row: Model | None, text: str | None = None) -> str:
+    """A row as a link to its page."""
+    if row is None:
+        return "-"
+    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+    return format_html('<a class="to" href="{}">{}</a>', url, text or str(row))
+
+
+def short(value: Any) -> str:
+    """A hash or an id, cut; the whole of it is in the tooltip."""
+    if not value:
+        return "-"
+    text = str(value)
+    head, _, rest = text.rpartition(":")
+    shown = f"{head}:{rest[:10]}…" if head else f"…{text[-8:]}"
+    return format_html('<code class="short" title="{}">{}</code>', text, shown)
+
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago, or in how long; the exact time is in the tooltip."""
+    if moment is None:
+        return "-"
+    seconds = int((timezone.now() - moment).total_seconds())
+    size, unit = next((each for each in _UNITS if abs(seconds) >= each[0]), (1, "s"))
+    count = abs(seconds) // size
+    text = "now" if count == 0 else f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S} UTC", text
+    )

@@ -1,0 +1,127 @@
+"""The console's site: every member may enter, and sees and does what their roles permit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import logout
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import path, reverse
+from django.utils.csp import CSP
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csp import csp_override
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
+from unfold.sites import UnfoldAdminSite
+
+from apps.tenancy import audit
+from apps.tenancy.console.standing import actor_of, standing_of
+from apps.tenancy.models import User
+
+# The order of the main job.
+SECTIONS = (
+    "Workspace",
+    "Pipelines",
+    "Releases",
+    "Fleet",
+    "Incidents",
+    "People and keys",
+    "Audit",
+    "Operation",
+    "Records",
+)
+# The theme's Alpine.js evaluates expressions; nothing else of the site needs that.
+_CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
+
+
+class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
+    """Signed in and a member of some organization is enough; the admin classes narrow by organization and role."""
+
+    site_title = site_header = "ByteOr Cloud"
+    index_title = "Overview"
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Whether the person may enter at all."""
+        standing = standing_of(request)
+        return standing.is_superuser or bool(standing.roles)
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
+        """Every page of the console, under its own content security policy."""
+        return csp_override(_CSP)(super().admin_view(view, cacheable))  # type: ignore[no-any-return]  # untyped
+
+    @method_decorator(never_cache)
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """There are no passwords: to the provider, or to a page that tells of the one-time link."""
+        if self.has_permission(request):
+            return HttpResponseRedirect(reverse("admin:index"))
+        context = {
+            "provider": bool(settings.CONFIG.oidc_issuer),
+            "next": request.GET.get("next") or reverse("admin:index"),
+        }
+        return render(request, "sign_in.html", context)
+
+    def get_urls(self) -> list[Any]:
+        """Whoever is signed in may sign out, also a person without any role."""
+        return [path("logout/", csrf_protect(self.logout), name="logout"), *super().get_urls()]
+
+    @method_decorator(require_POST)
+    def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """End the session."""
+        if isinstance(request.user, User):
+            audit.record("session.sign_out", actor=actor_of(request), scope=None, resource=("user", request.user.pk))
+        logout(request)
+        return HttpResponseRedirect(reverse("index"))
+
+    def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Nobody has a password."""
+        raise Http404
+
+    password_change_done = password_change
+
+    def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
+        """The models by section, in the order of the main job."""
+        index = reverse("admin:index")
+        groups: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+        for model, model_admin in self._registry.items():
+            if not model_admin.has_module_permission(request):
+                continue
+            url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+            groups[model_admin.section].append(
+                {
+                    "title": model_admin.menu_title(),
+                    "icon": model_admin.icon,
+                    "link": url,
+                    "active": request.path.startswith(url),
+                    "has_permission": True,
+                }
+            )
+        overview = {
+            "title": "Overview",
+            "icon": "dashboard",
+            "link": index,
+            "active": request.path == index,
+            "has_permission": True,
+        }
+        listed = [
+            {"title": section, "separator": True, "collapsible": section == "Records", "items": items}
+            for section, items in groups.items()
+            if items
+        ]
+        return [{"items": [overview]}, *listed]
+
+    def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The numbers that a person looks at first, of their organizations."""
+        admins = [each for each in self._registry.values() if each.has_module_permission(request)]
+        context = {
+            "tiles": [tile for each in admins for tile in each.tiles(request)],
+            "panels": [panel for each in admins for panel in each.panels(request)],
+            **(extra_context or {}),
+        }
+        return super().index(request, context)  # type: ignore[no-any-return]  # untyped library
+
+
+site = Console(name="admin")

@@ -1,0 +1,102 @@
+"""What the person who is signed in to the console may see and do, over all their organizations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import Q
+from django.http import HttpRequest
+
+from apps.tenancy.access import NOTHING, Roles
+from apps.tenancy.actors import Actor
+from apps.tenancy.api.authentication import client_ip
+from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.permissions import GRANTS, Permission, Role
+
+type Tenant = Organization | Project | Environment | None
+EVERYTHING = frozenset(Permission)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A person's roles by organization; a superuser holds everything everywhere."""
+
+    user_id: UUID | None
+    is_superuser: bool
+    roles: Mapping[UUID, Roles]
+
+    def permissions(self, tenant: Tenant) -> frozenset[Permission]:
+        """What the person may do in an organization, a project or an environment."""
+        if self.is_superuser:
+            return EVERYTHING
+        match tenant:
+            case Environment():
+                return self.permissions(tenant.project)
+            case Project():
+                roles = self.roles.get(tenant.organization_id)
+                return roles.permissions(tenant) if roles else NOTHING
+            case Organization():
+                roles = self.roles.get(tenant.pk)
+                return roles.permissions() if roles else NOTHING
+        return NOTHING
+
+    def holds(self, permission: Permission) -> bool:
+        """Whether the person has the permission anywhere."""
+        everywhere = (role for roles in self.roles.values() for role in (roles.org, *roles.projects.values()))
+        seen = bool(self.roles) and permission is Permission.VIEW_ORG
+        return self.is_superuser or seen or any(role is not None and permission in GRANTS[role] for role in everywhere)
+
+    def organizations(self, permission: Permission, path: str) -> Q:
+        """The rows whose organization, at ``path``, grants ``permission``."""
+        if self.is_superuser:
+            return Q()
+        ids = [pk for pk, roles in self.roles.items() if permission in roles.permissions()]
+        return Q(**{f"{path}__in": ids})
+
+    def projects(self, permission: Permission, path: str, organization_path: str) -> Q:
+        """The rows whose project, at ``path``, grants ``permission``: by its own role, else by the organization's."""
+        if self.is_superuser:
+            return Q()
+        wide = [pk for pk, roles in self.roles.items() if roles.org and permission in GRANTS[roles.org]]
+        more, less = [], []
+        for organization_id, roles in self.roles.items():
+            for project_id in roles.projects:
+                granted = roles.permissions(Project(pk=project_id, organization_id=organization_id))
+                (more if permission in granted else less).append(project_id)
+        by_role = Q(**{f"{organization_path}__in": wide}) & ~Q(**{f"{path}__in": less})
+        return by_role | Q(**{f"{path}__in": more})
+
+
+def standing_of(request: HttpRequest) -> Standing:
+    """The standing of the request's person: one query, once a request."""
+    known: Standing | None = getattr(request, "_console_standing", None)
+    if known is None:
+        known = _read(request.user) if isinstance(request.user, User) else Standing(None, False, {})
+        request._console_standing = known  # type: ignore[attr-defined]  # a place to keep it for the request
+    return known
+
+
+def _read(user: User) -> Standing:
+    if not user.is_active:
+        return Standing(None, False, {})
+    org_roles: dict[UUID, Role] = {}
+    project_roles: dict[UUID, dict[UUID, Role]] = {}
+    mine = Membership.objects.filter(user=user).filter(Q(project=None) | Q(project__deleted_at=None))
+    for organization_id, project_id, role in mine.values_list("organization_id", "project_id", "role"):
+        projects = project_roles.setdefault(organization_id, {})
+        if project_id is None:
+            org_roles[organization_id] = Role(role)
+        else:
+            projects[project_id] = Role(role)
+    return Standing(
+        user.pk, user.is_superuser, {pk: Roles(org_roles.get(pk), projects) for pk, projects in project_roles.items()}
+    )
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """The person as the services and the audit trail see them."""
+    user = request.user
+    assert isinstance(user, User)  # noqa: S101  the site lets nobody else in
+    return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
