@@ -33,7 +33,7 @@ check: setup ## Lint, format, types, import contracts; drift of lock files, migr
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: make schema"; exit 1; }
 
 bench: setup ## Measure the speeds that the README names, as ratios within one run
-	@$(PYTHON) -m bench
+	@$(PYTHON) -m tests.bench $(ARGS)
 
 migrations: setup ## Write the migrations that the models call for
 	@$(PYTHON) manage.py makemigrations $(ARGS)

@@ -1,0 +1,77 @@
+"""``python -m tests.bench [heartbeat|compiler|demo …]``: all of them without an argument."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from byteor_cloud.embedded import EmbeddedPostgres
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _heartbeat() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="byteor-bench-"))
+    folder.chmod(0o711)  # the database's account must be able to pass
+    os.environ |= {
+        "BYTEOR_CLOUD_DATA_DIR": str(folder),
+        "BYTEOR_CLOUD_RATE_LIMIT": "off",
+        "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+    }
+    (folder / "static").mkdir()
+    held = EmbeddedPostgres(folder)
+    os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
+    import django
+    from django.core.management import call_command
+    from django.db import connections
+
+    try:
+        django.setup()
+        call_command("migrate", interactive=False, verbosity=0)
+        from tests.bench import heartbeat
+
+        heartbeat.run(folder, _free_port())
+    finally:
+        connections.close_all()
+        held.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compiler() -> None:
+    from tests.bench import compiler
+
+    compiler.run()
+
+
+def _demo() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
+    print(f"  demo       {time.monotonic() - began:.1f} s from start to end  (wanted: under 20)")
+
+
+BENCHES = {"compiler": _compiler, "heartbeat": _heartbeat, "demo": _demo}
+
+
+def main() -> int:
+    """Run the benches that were named."""
+    chosen = sys.argv[1:] or list(BENCHES)
+    if unknown := set(chosen) - set(BENCHES):
+        print(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    for name in chosen:
+        BENCHES[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The heartbeat as one would first write it with DRF (performance.md), to compare with."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.urls import include, path
+from django.utils import timezone
+from rest_framework import serializers
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.parsers import JSONParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apps.fleet.models import AgentKey, Heartbeat
+from apps.tenancy.credentials import digest
+
+
+class StockAuthentication(BaseAuthentication):
+    def authenticate(self, request: Request) -> tuple[Any, AgentKey]:
+        text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
+        try:
+            key = AgentKey.objects.select_related("agent").get(digest=digest(text), revoked_at=None)
+        except AgentKey.DoesNotExist:
+            raise AuthenticationFailed from None
+        return key.agent, key
+
+
+class StockSerializer(serializers.ModelSerializer[Heartbeat]):
+    class Meta:
+        model = Heartbeat
+        fields = ["status", "agent_version", "report"]
+
+
+class StockHeartbeat(APIView):
+    authentication_classes = [StockAuthentication]
+    parser_classes = [JSONParser]
+
+    def post(self, request: Request, id: UUID) -> Response:
+        beat = Heartbeat.objects.get(agent=request.user)
+        serializer = StockSerializer(beat, data=request.data)
+        serializer.is_valid(raise_exception=True)
+        serializer.save(last_seen_at=timezone.now())
+        return Response(serializer.data)
+
+
+urlpatterns = [
+    path("stock/agents/<uuid:id>/heartbeat", StockHeartbeat.as_view()),
+    path("", include("byteor_cloud.urls")),
+]
