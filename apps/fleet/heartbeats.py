@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,9 @@ from uuid import UUID
 from django.db import connection
 from psycopg.types.json import Jsonb
 
+from apps.fleet.combining import Combiner
 from apps.fleet.models import Heartbeat
+from apps.tenancy.policy import Posture, defaults
 from byteor_cloud.errors import FieldError, InvalidInput
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -21,28 +24,36 @@ _STATUSES = frozenset(Heartbeat.Status.values)
 _OBJECTS = ("tuning", "resources", "pipeline")
 _FIELDS = frozenset({"status", "agent_version", "runtime_version", "uptime_s", "active", *_OBJECTS})
 _MAX_VERSION = 64
+DEFAULT_INTERVAL_S: int = defaults(Posture.PROD)["heartbeat_interval_s"]  # the same for every posture
 
+# One statement for a batch of beats of different agents, whose rows are locked in one order.
 _SQL = """
-WITH caller AS (
-    SELECT k.agent_id, e.settings->>'heartbeat_interval_s' AS interval_s, o.key_set_etag
-    FROM fleet_agentkey k
+WITH beat AS (
+    SELECT * FROM unnest(%s::int[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::text[],
+                         %s::text[])
+        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash)
+), caller AS (
+    SELECT b.*, e.settings->>'heartbeat_interval_s' AS interval_s, o.key_set_etag
+    FROM beat b
+    JOIN fleet_agentkey k ON k.digest = b.digest AND k.agent_id = b.agent_id
     JOIN fleet_agent a ON a.id = k.agent_id
     JOIN tenancy_environment e ON e.id = a.environment_id
     JOIN tenancy_project p ON p.id = e.project_id
     JOIN tenancy_organization o ON o.id = p.organization_id
-    WHERE k.digest = %(digest)s AND k.agent_id = %(agent_id)s AND 'agent:heartbeat' = ANY(k.scopes)
+    WHERE 'agent:heartbeat' = ANY(k.scopes)
       AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
       AND a.decommissioned_at IS NULL AND e.deleted_at IS NULL AND p.deleted_at IS NULL
+), held AS (
+    SELECT agent_id FROM fleet_heartbeat WHERE agent_id IN (SELECT agent_id FROM caller)
+    ORDER BY agent_id FOR NO KEY UPDATE
 )
 UPDATE fleet_heartbeat h
-SET last_seen_at = now(), status = %(status)s, agent_version = %(agent_version)s, report = %(report)s,
-    running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM %(bundle_hash)s THEN now()
-                         ELSE h.running_since END,
-    running_deployment_id = %(deployment_id)s, running_bundle_hash = %(bundle_hash)s,
-    running_spec_hash = %(spec_hash)s
-FROM caller JOIN fleet_assignment s ON s.agent_id = caller.agent_id
-WHERE h.agent_id = caller.agent_id
-RETURNING h.last_seen_at, caller.interval_s, caller.key_set_etag, s.deployment_id, s.action, s.bundle_hash
+SET last_seen_at = now(), status = c.status, agent_version = c.agent_version, report = c.report,
+    running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM c.bundle_hash THEN now() ELSE h.running_since END,
+    running_deployment_id = c.deployment_id, running_bundle_hash = c.bundle_hash, running_spec_hash = c.spec_hash
+FROM caller c JOIN held USING (agent_id) JOIN fleet_assignment s USING (agent_id)
+WHERE h.agent_id = c.agent_id
+RETURNING c.number, h.last_seen_at, c.interval_s, c.key_set_etag, s.deployment_id, s.action, s.bundle_hash
 """
 
 
@@ -118,24 +129,34 @@ def parse(body: Any) -> Beat:
 
 def store(*, digest: str, agent_id: UUID, beat: Beat) -> Answer | None:
     """Store the beat; it is durable when this returns. None when the key is not this agent's or not usable."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _SQL,
-            {
-                "digest": digest,
-                "agent_id": agent_id,
-                "status": beat.status,
-                "agent_version": beat.agent_version,
-                "report": Jsonb(beat.report),  # type: ignore[dict-item]  # psycopg adapts it
-                "deployment_id": beat.deployment_id,
-                "bundle_hash": beat.bundle_hash,
-                "spec_hash": beat.spec_hash,
-            },
+    return _combiner.submit(agent_id, (digest, agent_id, beat))
+
+
+def _store_batch(items: Sequence[_Item]) -> list[Answer | None]:
+    answers: list[Answer | None] = [None] * len(items)
+    rows = [
+        (
+            number,
+            digest,
+            agent_id,
+            b.status,
+            b.agent_version,
+            Jsonb(b.report),
+            b.deployment_id,
+            b.bundle_hash,
+            b.spec_hash,
         )
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    return Answer(row[0], int(row[1] or 30), *row[2:])
+        for number, (digest, agent_id, b) in enumerate(items)
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_SQL, [list(column) for column in zip(*rows, strict=True)])
+        for number, seen_at, interval_s, *rest in cursor:
+            answers[number] = Answer(seen_at, int(interval_s or DEFAULT_INTERVAL_S), *rest)
+    return answers
+
+
+type _Item = tuple[str, UUID, Beat]
+_combiner: Combiner[_Item, Answer] = Combiner(_store_batch)
 
 
 class Pace:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from byteor_cloud.engine.compiler import compile_plan
+
 RING = {
     "plan_v": 1,
     "name": "bench",

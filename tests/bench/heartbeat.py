@@ -33,8 +33,8 @@ def _agents() -> list[tuple[str, str]]:
 @contextlib.contextmanager
 def _server(port: int) -> Iterator[None]:
     argv = [
-        sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread",
-        "--workers", "2", "--threads", "8", "--preload", "--no-control-socket", "--log-level", "warning",
+        sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi", "--bind", f"127.0.0.1:{port}",
+        "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--preload", "--no-control-socket", "--log-level", "warning",
     ]  # fmt: skip
     process = subprocess.Popen(argv, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"})
     try:
@@ -74,7 +74,8 @@ def _load(port: int, prefix: str, body: bytes, agents: list[tuple[str, str]]) ->
     def client(mine: list[tuple[str, str]]) -> None:
         requests = [
             f"POST {prefix}/agents/{pk}/heartbeat HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
             for pk, key in mine
         ]
         with socket.create_connection(("127.0.0.1", port)) as connection:
@@ -101,7 +102,7 @@ def run(folder: Path, port: int) -> None:
     forms = {"stock DRF": ("/stock", STOCK_BODY), "ours": ("/api/v1", BODY)}
     rates: dict[str, list[float]] = {name: [] for name in forms}
     with _server(port):
-        for name, (prefix, body) in forms.items():
+        for prefix, body in forms.values():
             _load(port, prefix, body, agents)  # warm
         for round_number in range(1, ROUNDS + 1):
             for name, (prefix, body) in forms.items():
