@@ -31,7 +31,7 @@ type Series = dict[str, float]
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every scrape reads; the series of another test are not remembered."""
     monkeypatch.setattr(metrics, "FRESH_S", -1.0)
-    yield
+    return
 
 
 def parsed(text: str) -> Series:
