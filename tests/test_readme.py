@@ -1,0 +1,35 @@
+"""What the README says is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+from byteor_cloud.config import PREFIX, Config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_has_every_setting_and_no_other() -> None:
+    documented = re.findall(rf"^\| `{PREFIX}(\w+)` \|", README, re.MULTILINE)
+
+    assert sorted(documented) == sorted(field.name.upper() for field in dataclasses.fields(Config))
+
+
+def test_its_links_and_paths_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    paths = re.findall(r"`((?:apps|byteor_cloud|tests)/[\w/.]*)`", README)
+
+    assert links
+    assert paths
+    assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
+
+
+def test_the_commands_it_names_exist() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = {path.stem for path in (ROOT / "apps/tenancy/management/commands").glob("*.py")}
+
+    assert set(re.findall(r"`?make ([a-z]+)", README)) <= set(targets)
+    assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= commands
