@@ -200,8 +200,23 @@ class DeploymentSerializer(ModelSerializer):
         return {"total": sum(counts.values()), **counts}
 
 
+class UnmetSettingSerializer(serializers.Serializer[Any]):
+    setting = serializers.CharField(max_length=200)
+    reason = serializers.CharField(max_length=2000)
+
+
+class TuningSerializer(serializers.Serializer[Any]):
+    """What the config bundle asked for, and how much of it the agent could do."""
+
+    requested = serializers.DictField(child=serializers.CharField())
+    applied = serializers.DictField()
+    degraded = UnmetSettingSerializer(many=True)
+    failed = UnmetSettingSerializer(many=True)
+
+
 class DeploymentAgentSerializer(ModelSerializer):
     agent_name = serializers.CharField(source="agent.name", read_only=True)
+    tuning = serializers.SerializerMethodField()
 
     class Meta:
         model = DeploymentAgent
@@ -209,6 +224,18 @@ class DeploymentAgentSerializer(ModelSerializer):
             "agent_id", "agent_name", "wave", "counted", "action", "progress", "offered_at", "tuning", "detail",
             "updated_at",
         ]  # fmt: skip
+
+
+    @extend_schema_field(TuningSerializer)
+    def get_tuning(self, row: DeploymentAgent) -> dict[str, Any]:
+        """The agent's report beside what was requested."""
+        config, said = row.deployment.config_bundle, row.tuning or {}
+        return {
+            "requested": {"profile": config.tuning_profile, "wait": config.wait},
+            "applied": said.get("applied", {}),
+            "degraded": said.get("degraded", []),
+            "failed": said.get("failed", []),
+        }
 
 
 class TimelineEntrySerializer(ModelSerializer):
@@ -262,6 +289,15 @@ class DecideSerializer(Strict):
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
 
 
+class AgentTuningSerializer(serializers.Serializer[Any]):
+    """How much of the tuning profile the agent could do; what it says beyond that is not kept."""
+
+    profile = serializers.CharField(max_length=200, required=False)
+    applied = JSONObject(required=False)
+    degraded = UnmetSettingSerializer(many=True, required=False)
+    failed = UnmetSettingSerializer(many=True, required=False)
+
+
 class ReportSerializer(Strict):
     """An agent's word on its offer."""
 
@@ -269,7 +305,7 @@ class ReportSerializer(Strict):
     status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
     bundle_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z")
     detail = serializers.CharField(required=False, allow_blank=True, max_length=4000)
-    tuning = JSONObject(required=False)
+    tuning = AgentTuningSerializer(required=False)
 
 
 class ReportAnswerSerializer(serializers.Serializer[Any]):

@@ -160,7 +160,7 @@ class DeploymentAgentFilter(django_filters.FilterSet):
 class DeploymentAgentViewSet(_OfDeploymentViewSet):
     """Each agent's part in the deployment."""
 
-    queryset = DeploymentAgent.objects.select_related("agent")
+    queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
     serializer_class = s.DeploymentAgentSerializer
     filterset_class = DeploymentAgentFilter
 

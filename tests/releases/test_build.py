@@ -1,0 +1,308 @@
+"""The deploy bundle: built by the worker, the same bytes each time, and what an agent verifies of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment, KnownBad
+from apps.releases.services import bundles as bundle_services
+from apps.releases.services import rollout
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent
+from apps.tenancy.services import signing_keys
+from byteor_cloud import blobs
+from byteor_cloud.engine.delivery.bundle import open_bundle
+from byteor_cloud.engine.delivery.encoding import sha256
+from byteor_cloud.engine.delivery.keys import KeySet
+from byteor_cloud.engine.delivery.refusals import Refused
+from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
+from tests.releases import stories
+from tests.worlds import Api, World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+
+class Crash(BaseException):
+    """The worker's process ends here."""
+
+
+def approved(world: World) -> tuple[Deployment, Agent, Api]:
+    """An approved deployment in prod that no worker has seen, and its only agent."""
+    agent, api = world.agent(world.prod)
+    deployment = world.deployment(world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency"))
+    answer = world.reviewer.api.post(
+        world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
+    )
+    assert answer.json()["status"] == "approved"
+    return deployment, agent, api
+
+
+def delivered(api: Api, agent: Agent) -> tuple[bytes, dict[str, Any], KeySet]:
+    """What the agent fetches: the tar, its offer, and the published keys."""
+    base = f"/api/v1/agents/{agent.pk}"
+    desired = api.get(f"{base}/deployment").json()["desired"]
+    tar = api.get(desired["bundle_url"])
+    assert (tar.status_code, tar["Content-Type"]) == (200, "application/x-tar")
+    return b"".join(tar.streaming_content), desired, KeySet.parse(api.get(f"{base}/signing-key").content)
+
+
+def verified(api: Api, agent: Agent) -> VerifiedBundle:
+    tar, desired, keys = delivered(api, agent)
+    return verify_delivery(tar, desired["envelope"], keys, str(agent.environment_id))
+
+
+def test_an_agent_can_verify_all_of_it(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment, agent, api = approved(world)
+    run_jobs()
+    deployment.refresh_from_db()
+
+    tar, desired, keys = delivered(api, agent)
+    bundle = verify_delivery(tar, desired["envelope"], keys, str(world.prod.pk))
+
+    assert (desired["deployment_id"], desired["action"], desired["bundle_hash"], desired["bundle_size"]) == (
+        str(deployment.pk), "activate", deployment.bundle_hash, len(tar),
+    )  # fmt: skip
+    assert (sha256(tar), deployment.bundle_size) == (deployment.bundle_hash, len(tar))
+    manifest, config = bundle.manifest, deployment.config_bundle
+    assert (manifest.org_id, manifest.project_id, manifest.environment_id, manifest.deployment_id) == (
+        str(world.organization.pk), str(world.project.pk), str(world.prod.pk), str(deployment.pk),
+    )  # fmt: skip
+    assert (manifest.version_id, manifest.config_bundle_id, manifest.posture, manifest.capabilities) == (
+        str(config.version_id), str(config.pk), "prod", ("deploy",),
+    )  # fmt: skip
+    assert (manifest.created_at, manifest.approved_at) == (deployment.created_at, deployment.approved_at)
+    assert (manifest.spec_hash, manifest.config_hash) == (config.version.spec_hash, config.config_hash)
+    assert bundle.spec_kv.decode() == config.version.spec_kv
+    assert bundle.runtime_config == {
+        "tuning_profile": "low-latency", "wait": "spin", "stage_config": {}, "adapters": {},
+        "env": {"A": {"secret_ref": "B"}}, "snapshot": {"enabled": False},
+    }  # fmt: skip
+    assert bundle.approval is not None
+    assert bundle.approval.approval_id == str(deployment.approval_id)
+    assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
+
+
+def test_without_approval_there_is_no_credential_in_it(world: World, run_jobs: Callable[[], int]) -> None:
+    agent, api = world.agent()
+    world.deployment(world.bundle())
+    run_jobs()
+
+    bundle = verified(api, agent)
+
+    assert (bundle.approval, bundle.manifest.approved_at) == (None, None)
+    assert set(bundle.manifest.files) == {"spec.kv", "runtime_config.json", "signing_keys.json"}
+
+
+def test_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
+    _, agent, api = approved(world)
+    run_jobs()
+    tar, desired, keys = delivered(api, agent)
+
+    with pytest.raises(Refused):
+        verify_delivery(bytes([tar[0] ^ 1]) + tar[1:], desired["envelope"], keys, str(world.prod.pk))
+
+
+def test_after_a_rotation_the_old_tar_comes_with_a_new_signature(world: World, run_jobs: Callable[[], int]) -> None:
+    _, agent, api = approved(world)
+    run_jobs()
+    before_tar, before, before_keys = delivered(api, agent)
+    beat = {"status": "healthy", "agent_version": "1"}
+    etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"]
+
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    tar, desired, keys = delivered(api, agent)
+    assert tar == before_tar
+    assert desired["envelope"]["payload"] == before["envelope"]["payload"]
+    assert desired["envelope"]["signatures"][0]["keyid"] == keys.active.kid
+    assert before["envelope"]["signatures"][0]["keyid"] == before_keys.active.kid != keys.active.kid
+    assert verify_delivery(tar, desired["envelope"], keys, str(world.prod.pk)).bundle_hash == sha256(tar)
+    # What was signed before still verifies with the new set, and the approval's credential does too.
+    assert verify_delivery(tar, before["envelope"], keys, str(world.prod.pk)).approval is not None
+    with pytest.raises(Refused):
+        verify_delivery(tar, desired["envelope"], before_keys, str(world.prod.pk))
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"] != etag
+
+
+def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment, _, _ = approved(world)
+    run_jobs()
+    deployment.refresh_from_db()
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    again = rollout._bundle_of(Deployment.objects.get(pk=deployment.pk))
+
+    assert again.bundle_hash == deployment.bundle_hash
+    with blobs.read(deployment.bundle_hash or "") as stored:
+        assert stored.read() == again.tar
+    assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
+
+
+@pytest.mark.parametrize("at", ["_bundle_of", "_offer_first"])
+def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
+    world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    deployment, agent, _ = approved(world)
+
+    def crash(*_: Any) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollout, at, crash)
+        with pytest.raises(Crash):
+            rollout.build(str(deployment.pk))
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.bundle_hash) == ("building", None)
+    assert stories.desired(agent) == (None, None)
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
+    assert stories.desired(agent) == (deployment.pk, "activate")
+    # The key set in the bundle is that of the moment when building began.
+    with blobs.read(deployment.bundle_hash or "") as stored:
+        assert len(open_bundle(stored.read()).signing_keys.keys) == 1
+    events = list(deployment.timeline.order_by("id").values_list("event", flat=True))
+    assert events == ["create", "approve", "build", "offer"]
+    assert Approval.objects.get().used_at is not None
+
+
+def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment, agent, _ = approved(world)
+    run_jobs()
+    deployment.refresh_from_db()
+    before = deployment.timeline.count(), AuditEvent.objects.count(), stories.desired(agent)
+
+    rollout.build(str(deployment.pk))
+
+    assert (deployment.timeline.count(), AuditEvent.objects.count(), stories.desired(agent)) == before
+    assert Deployment.objects.get().bundle_hash == deployment.bundle_hash
+
+
+def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
+    deployment, agent, _ = approved(world)
+
+    rollout.give_up_building(str(deployment.pk), "OSError: disk full")
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.detail) == (
+        "failed", "build_failed", "OSError: disk full",
+    )  # fmt: skip
+    assert KnownBad.objects.get().config_hash == deployment.config_hash
+    assert stories.desired(agent) == (None, None)
+    rollout.build(str(deployment.pk))
+    rollout.give_up_building(str(deployment.pk), "again")
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.detail) == ("failed", "OSError: disk full")
+
+
+def test_known_bad_meanwhile(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment, agent, _ = approved(world)
+    bundle_services.bar(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "known_bad", None)
+    assert stories.desired(agent) == (None, None)
+
+
+def test_a_target_that_emptied_meanwhile(world: World, run_jobs: Callable[[], int]) -> None:
+    from apps.fleet import services as fleet
+
+    deployment, agent, _ = approved(world)
+    fleet.decommission(agent, actor=world.admin.actor)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "build_failed")
+
+
+def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+    environment = world.environment("dev", "two", max_in_flight_deployments=2)
+    (one, one_api), (two, _) = stories.fleet(world, 2, environment)
+    quotes = world.bundle(environment, "quotes")
+    trades = world.bundle(environment, "trades", version=world.version(environment, plan("trades")))
+    waiting = world.deployment(quotes)
+    other = world.deployment(trades, target={"agents": [str(one.pk)]})
+    rollout.build(str(other.pk))
+
+    rollout.build(str(waiting.pk))
+
+    waiting.refresh_from_db()
+    assert waiting.status == "deploying"
+    assert stories.desired(one) == (other.pk, "activate")
+    assert stories.desired(two) == (waiting.pk, "activate")
+    assert list(waiting.agents.values_list("agent_id", flat=True)) == [two.pk]
+
+
+def test_approved_ones_take_turns(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1, world.prod)
+    waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 2, world.prod)]
+    for deployment in waiting:
+        world.reviewer.api.post(
+            world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
+        )
+
+    run_jobs()
+    assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
+    sweep.func(0)
+    run_jobs()
+    assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
+
+    report(agents[0][1], agents[0][0], "active")
+    run_jobs()
+    sweep.func(0)
+    run_jobs()
+    assert [d.status for d in Deployment.objects.order_by("id")] == ["active", "deploying"]
+
+
+def test_a_deleted_environments_deployment_is_not_built(world: World, run_jobs: Callable[[], int]) -> None:
+    from apps.tenancy.services import organizations
+
+    deployment, _, _ = approved(world)
+    organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
+
+    rollout.build(str(deployment.pk))
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.bundle_hash) == ("approved", None)
+
+
+def test_only_what_is_desired_can_be_fetched(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    (agent, api), (other_agent, other_api) = agents
+    first, second = stories.bundles(world, 2)
+    old = stories.active(world, first, agents)
+    stories.offered(world, second, target={"agents": [str(agent.pk)]})
+    base = f"/api/v1/agents/{agent.pk}/deployment/bundle"
+
+    gone = api.get(f"{base}?hash={old.bundle_hash}")
+    unnamed = api.get(base)
+    foreign = other_api.get(f"{base}?hash={old.bundle_hash}")
+
+    assert (gone.status_code, gone.json()["type"]) == (409, "urn:byteor:problem:not_desired")
+    assert unnamed.status_code == 400
+    assert foreign.status_code == 404
+    tar, *_ = delivered(other_api, other_agent)
+    assert sha256(tar) == old.bundle_hash
+
+
+def test_nothing_offered_is_null_and_an_unchanged_offer_is_304(world: World, run_jobs: Callable[[], int]) -> None:
+    agent, api = world.agent()
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    assert api.get(path).json() == {"desired": None}
+    stories.offered(world, world.bundle())
+
+    first = api.get(path)
+    second = api.get(path, If_None_Match=first["ETag"])
+
+    assert (second.status_code, second.content) == (304, b"")
+    assert first.json()["desired"]["bundle_url"].startswith(f"{path}/bundle?hash=sha256:")

@@ -1,0 +1,199 @@
+"""What agents say of their offers: forward only, repeated at will, late ones recorded and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apps.fleet.models import Assignment
+from apps.releases.models import AgentReport, Deployment
+from byteor_cloud.ids import uuid7
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, World, report
+
+pytestmark = pytest.mark.django_db
+
+HASH = "sha256:" + "0" * 64
+
+
+def told() -> list[tuple[str, bool]]:
+    return list(AgentReport.objects.order_by("id").values_list("status", "accepted"))
+
+
+def test_each_step_is_noted_and_answered(world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle(tuning_profile="isolated-core"))
+    tuning = {"profile": "isolated-core", "applied": {"wait": "spin"}, "degraded": [], "failed": []}
+    path = world.path(rest=f"/deployments/{deployment.pk}/agents")
+
+    for status in ("downloading", "activating"):
+        answer = report(api, agent, status)
+        assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+        assert stories.progress(deployment) == [status]
+    report(api, agent, "active", detail="ok", tuning=tuning)
+
+    assert told() == [("downloading", True), ("activating", True), ("active", True)]
+    (row,) = world.viewer.api.get(path).json()["results"]
+    assert (row["agent_id"], row["agent_name"], row["progress"], row["detail"], row["counted"], row["wave"]) == (
+        str(agent.pk), "agent-0", "active", "ok", True, 0,
+    )  # fmt: skip
+    assert row["tuning"] == {
+        "requested": {"profile": "isolated-core", "wait": "spin"},
+        "applied": {"wait": "spin"}, "degraded": [], "failed": [],
+    }  # fmt: skip
+
+
+def test_steps_may_be_left_out_but_not_taken_back(world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    assert report(api, agent, "activating").status_code == 200
+
+    back = report(api, agent, "downloading")
+
+    assert (back.status_code, back.json()["type"]) == (409, "urn:byteor:problem:late_report")
+    assert stories.progress(deployment) == ["activating"]
+    assert told() == [("activating", True), ("downloading", False)]
+
+
+def test_a_repeated_report_is_answered_alike_and_noted_once(world: World, run_jobs: Callable[[], int]) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.active(world, world.bundle(), [(agent, api)])
+
+    answers = [report(api, agent, "active") for _ in range(3)]
+
+    assert [(a.status_code, a.json()) for a in answers] == [(200, {"accepted": True})] * 3
+    assert told() == [("active", True)]
+    assert (stories.progress(deployment), run_jobs()) == (["active"], 0)
+
+
+@pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
+def test_an_end_is_an_end(world: World, first: str, second: str) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    report(api, agent, first)
+
+    assert report(api, agent, second).status_code == 409
+    assert stories.progress(deployment) == [first]
+
+
+def test_an_activation_is_not_answered_with_rolled_back(world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+
+    assert report(api, agent, "rolled_back").status_code == 409
+    assert stories.progress(deployment) == ["offered"]
+
+
+def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    first, second = stories.bundles(world, 2)
+    old = stories.active(world, first, agents)
+    new = stories.offered(world, second)
+
+    late = api.post(
+        f"/api/v1/agents/{agent.pk}/deployment",
+        {"deployment_id": str(old.pk), "status": "failed", "bundle_hash": old.bundle_hash, "detail": "too late"},
+    )
+    wrong_bundle = report(api, agent, "active", bundle_hash=HASH)
+
+    assert (late.status_code, wrong_bundle.status_code) == (409, 409)
+    recorded = AgentReport.objects.filter(accepted=False).order_by("id")
+    assert [(r.deployment_id, r.status, r.bundle_hash, r.detail) for r in recorded] == [
+        (old.pk, "failed", old.bundle_hash, "too late"), (new.pk, "active", HASH, ""),
+    ]  # fmt: skip
+    assert (stories.progress(old), stories.progress(new)) == (["active"], ["offered"])
+    assert Assignment.objects.get(agent=agent).failed_deployment_id is None
+
+
+def test_another_environments_deployment_is_unknown(world: World, other: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    stories.offered(world, world.bundle())
+    elsewhere = stories.fleet(world, 1, world.staging)
+    foreign = stories.offered(world, world.bundle(world.staging))
+    stranger = other.agent()[0]
+    stranger_deployment = stories.offered(other, other.bundle())
+
+    for deployment_id in (foreign.pk, stranger_deployment.pk, uuid7()):
+        answer = report(api, agent, "active", deployment_id=str(deployment_id))
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
+    assert told() == []
+    assert stories.progress(foreign) == ["offered"]
+    assert stories.desired(stranger) == (stranger_deployment.pk, "activate")
+    assert len(elsewhere) == 1
+
+
+def test_another_agents_route_is_unknown(world: World) -> None:
+    (agent, _), (_, other_api) = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle())
+
+    assert report(other_api, agent, "active").status_code == 404
+    assert (told(), stories.progress(deployment)) == ([], ["offered", "offered"])
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"status": "offered"}, "/status"),
+        ({"status": "pending"}, "/status"),
+        ({"status": 1}, "/status"),
+        ({"bundle_hash": "sha256:abc"}, "/bundle_hash"),
+        ({"bundle_hash": HASH.upper()}, "/bundle_hash"),
+        ({"deployment_id": "x"}, "/deployment_id"),
+        ({"detail": "x" * 4001}, "/detail"),
+        ({"tuning": []}, "/tuning"),
+        ({"tuning": {"degraded": [{"setting": "cpu"}]}}, "/tuning/degraded/0/reason"),
+        ({"when": "now"}, "/when"),
+    ],
+)
+def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+
+    answer = report(api, agent, **{"status": "active", **body})
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert (told(), stories.progress(deployment)) == ([], ["offered"])
+
+
+def test_the_four_fields_of_an_agent_are_kept_apart(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    first, second = stories.bundles(world, 2)
+    old = stories.active(world, first, agents)
+    old_version = old.config_bundle.version
+    beat = {"deployment_id": str(old.pk), "bundle_hash": old.bundle_hash, "spec_hash": old_version.spec_hash}
+    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": beat})
+    new = stories.offered(world, second)
+    report(api, agent, "failed", detail="port in use")
+
+    shown = api.get(f"/api/v1/agents/{agent.pk}").json()
+
+    def of(state: str) -> tuple[str, str]:
+        return shown[state]["deployment_id"], shown[state]["bundle_hash"]
+
+    assert of("desired") == of("attempted") == of("last_failed") == (str(new.pk), new.bundle_hash)
+    assert of("running") == (str(old.pk), old.bundle_hash)
+    assert shown["last_failed"]["detail"] == "port in use"
+    assert (shown["progress"], shown["drifted"]) == ("failed", True)
+
+
+def test_many_agents_report_at_once(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 12)
+    deployment = stories.offered(world, world.bundle())
+
+    def tell(agent: Any, api: Api) -> Callable[[], int]:
+        return lambda: [report(api, agent, status).status_code for status in ("downloading", "active")].count(200)
+
+    answers = at_once(*(tell(agent, api) for agent, api in agents))
+
+    assert answers == [2] * 12
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, stories.progress(deployment)) == ("active", ["active"] * 12)
+    assert Deployment.objects.filter(is_current=True).count() == 1
+    assert deployment.timeline.filter(event="activate").count() == 1
