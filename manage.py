@@ -23,8 +23,13 @@ def main() -> int:
             held = EmbeddedPostgres(settings.data_dir)
             os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
         from django.core.management import execute_from_command_line
+        from django.db import OperationalError
 
-        execute_from_command_line(sys.argv)
+        try:
+            execute_from_command_line(sys.argv)
+        except OperationalError as error:
+            print(f"byteor-cloud: the database is not usable: {str(error).partition('\n')[0]}", file=sys.stderr)
+            return 1
     except (config.ConfigError, EmbeddedPostgresError) as error:
         print(f"byteor-cloud: {error}", file=sys.stderr)
         return 2

@@ -7,20 +7,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.core.validators import EmailValidator
 from django.db import IntegrityError, transaction
 
 from apps.tenancy.actors import system
+from apps.tenancy.management import installation
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
-
-
-def base_url() -> str:
-    """Where the site is, as far as a command can know."""
-    host, port = settings.CONFIG.api_bind_addr
-    return settings.CONFIG.public_base_url or f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104
 
 
 def credentials_of(user: User) -> dict[str, str]:
@@ -28,7 +22,11 @@ def credentials_of(user: User) -> dict[str, str]:
     actor = system("bootstrap")
     _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
     link = accounts.create_sign_in_link(user=user, actor=actor)
-    return {"user_id": str(user.pk), "token": token, "login_url": f"{base_url()}/auth/link/{link}"}
+    return {
+        "user_id": str(user.pk),
+        "token": token,
+        "login_url": f"{installation.site(settings.CONFIG)}/auth/link/{link}",
+    }
 
 
 class Command(BaseCommand):
@@ -42,15 +40,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
         """One transaction: all of it or nothing."""
-        call_command("migrate", interactive=False, verbosity=0)
         self._check(org, email)
+        installation.migrate()
         try:
             with transaction.atomic():
                 user = accounts.account_for_invitation(email)
                 organization = organizations.create_organization(name=org, owner=user, actor=system("bootstrap"))
                 made = {"org_id": str(organization.pk), **credentials_of(user)}
         except IntegrityError:
-            raise CommandError(f"an organization named {org!r} exists already") from None
+            raise CommandError(f"an organization named {org!r}, or much like it, exists already") from None
         return show(made, as_json=json)
 
     @staticmethod

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import sys
+import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
-from django.db import connection, connections
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 
-from byteor_cloud import config, supervisor
+from apps.tenancy.management import installation
+from apps.tenancy.management.revival import revived
+from byteor_cloud import supervisor
+from byteor_cloud.config import PREFIX, Address, Config
 
-MIGRATION_LOCK = 7_226_190_001  # any number, the same in every process
+LEFTOVER_S = 3600.0
 
 
 class Command(BaseCommand):
@@ -22,61 +31,95 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prepare, then supervise the processes."""
-        current: config.Config = settings.CONFIG
-        self._migrate()
-        children = []
-        if current.deployment_mode != "worker":
+        current: Config = settings.CONFIG
+        is_api = current.deployment_mode != "worker"
+        if is_api:
+            _ensure_free(current.api_bind_addr, "API_BIND_ADDR")
+        elif current.worker_bind_addr is not None:
+            _ensure_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
+        installation.migrate()
+        _sweep(current.data_dir)
+        if is_api:
             call_command("collectstatic", interactive=False, verbosity=0)
-            children.append(self._api(current))
-        if current.deployment_mode != "api":
-            children.append(self._python("worker", str(settings.BASE_DIR / "manage.py"), "worker"))
         connections.close_all()
-        host, port = current.api_bind_addr
-        what = f"on http://{host}:{port}" if current.deployment_mode != "worker" else "as a worker"
 
         def ready() -> None:
-            self.stderr.write(f"byteor-cloud: serving {what}")
+            where = f"on {installation.origin(current.api_bind_addr)}" if is_api else "as a worker"
+            self.stderr.write(f"byteor-cloud: serving {where}")
 
-        code = supervisor.run(children, ready)
+        with revived(current), installation.noted(current) if is_api else nullcontext():
+            code = supervisor.run(list(_children(current)), ready)
         if code:
             sys.exit(code)
 
-    def _migrate(self) -> None:
-        """One process migrates, the others wait for it."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
-            try:
-                call_command("migrate", interactive=False, verbosity=0)
-            finally:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
 
-    @staticmethod
-    def _python(name: str, *argv: str) -> supervisor.Child:
-        return supervisor.Child(name, [sys.executable, *argv], dict(os.environ))
+def _ensure_free(address: Address, setting: str) -> None:
+    """Refuse a taken port at once, instead of starting a server on it again and again."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As gunicorn binds: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            where = f"{installation.bracketed(host)}:{port}"
+            raise CommandError(f"cannot listen on {where}: {error.strerror} ({PREFIX}{setting})") from None
 
-    def _api(self, current: config.Config) -> supervisor.Child:
-        host, port = current.api_bind_addr
-        metrics = current.data_dir / "metrics"
-        metrics.mkdir(parents=True, exist_ok=True)
-        for old in metrics.glob("*.db"):
-            old.unlink()
-        argv = [
-            sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
-            "--bind", f"{host}:{port}", "--worker-class", "gthread",
-            "--workers", str(current.api_processes), "--threads", str(current.api_threads),
-            "--preload", "--no-control-socket", "--log-level", "warning", "--keep-alive", "75",
-            "--graceful-timeout", "20", "--timeout", "120",
-            "--chdir", str(settings.BASE_DIR),
-        ]  # fmt: skip
-        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-        probe_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  a comparison, not a bind
-        url = f"http://{f'[{probe_host}]' if ':' in probe_host else probe_host}:{port}/healthz"
 
-        def answers() -> bool:
-            try:
-                with urllib.request.urlopen(url, timeout=2) as response:
-                    return bool(response.status == 200)
-            except OSError:
-                return False
+def _sweep(data_dir: Path) -> None:
+    """Remove what uploads and jobs of killed processes have left."""
+    for folder in (data_dir / "uploads", data_dir / "scratch"):
+        for leftover in folder.iterdir() if folder.exists() else ():
+            if leftover.lstat().st_mtime > time.time() - LEFTOVER_S:
+                continue  # a server beside this one may be at it
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
-        return supervisor.Child("api", argv, environment, answers)
+
+def _children(current: Config) -> Iterator[supervisor.Child]:
+    if current.deployment_mode != "worker":
+        yield _api(current)
+    if current.deployment_mode != "api":
+        worker = [sys.executable, str(settings.BASE_DIR / "manage.py"), "worker"]
+        yield supervisor.Child("worker", worker, dict(os.environ))
+    if current.run_demo_agents:
+        yield from _demo_agents(current.data_dir / "demo-agents")
+
+
+def _api(current: Config) -> supervisor.Child:
+    host, port = current.api_bind_addr
+    metrics = current.data_dir / "metrics"
+    metrics.mkdir(parents=True, exist_ok=True)
+    for old in metrics.glob("*.db"):
+        old.unlink()
+    argv = [
+        sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
+        "--config", str(settings.BASE_DIR / "byteor_cloud" / "gunicorn.py"), "--chdir", str(settings.BASE_DIR),
+        "--bind", f"{installation.bracketed(host)}:{port}",
+        "--workers", str(current.api_processes), "--threads", str(current.api_threads),
+    ]  # fmt: skip
+    health = f"{installation.origin(current.api_bind_addr)}/healthz"
+    # Its own answer says it, whatever proxy the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def answers() -> bool:
+        try:
+            with opener.open(health, timeout=2) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    return supervisor.Child("api", argv, {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}, answers)
+
+
+def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:
+    """The demo's agents, one for each folder that it enrolled one in; they get none of the server's settings."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
+    program = str(Path(sys.executable).with_name("byteor-agent"))
+    sample = ["--sample", str(folder / "sample.jsonl")] if (folder / "sample.jsonl").exists() else []
+    for state in sorted(folder.iterdir()) if folder.exists() else ():
+        if state.is_dir():
+            yield supervisor.Child(state.name, [program, "run", "--state", str(state), *sample], environment)

@@ -1,0 +1,64 @@
+"""What the commands share: the database brought up to date, and where the site is."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.core.management import call_command
+from django.db import connection
+
+from byteor_cloud.config import Address, Config
+
+MIGRATION_LOCK = 7_226_190_001  # any number, the same in every process
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
+
+
+def migrate() -> None:
+    """Bring the database up to date: one process does, the others wait for it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+
+def bracketed(host: str) -> str:
+    """``host`` as URLs and gunicorn write it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def origin(address: Address) -> str:
+    """The URL at which a server bound to ``address`` is reached from this machine."""
+    host, port = address
+    return f"http://{bracketed(_WILDCARDS.get(host, host))}:{port}"
+
+
+def site(current: Config) -> str:
+    """Where the site is, as far as a command can know: a server that runs on this data folder says where it listens."""
+    if current.public_base_url:
+        return current.public_base_url
+    with contextlib.suppress(OSError, ValueError):
+        host, _, port = _note(current).read_text().rpartition(" ")
+        with socket.create_connection((_WILDCARDS.get(host, host), int(port)), timeout=1):
+            return origin((host, int(port)))
+    return origin(current.api_bind_addr)
+
+
+@contextmanager
+def noted(current: Config) -> Iterator[None]:
+    """Tell the other commands on this data folder where this server listens (``site``)."""
+    host, port = current.api_bind_addr
+    _note(current).write_text(f"{host} {port}")
+    try:
+        yield
+    finally:
+        _note(current).unlink(missing_ok=True)
+
+
+def _note(current: Config) -> Path:
+    return current.data_dir / "serving"
