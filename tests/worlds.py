@@ -23,6 +23,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, organizations, tokens
+from tests import openapi
 
 PLAN: dict[str, Any] = {
     "plan_v": 1,
@@ -47,7 +48,7 @@ def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
 
 
 class Api:
-    """A caller: JSON in, JSON out, one bearer credential."""
+    """A caller: JSON in, JSON out, one bearer credential; every answer is held against the OpenAPI document."""
 
     def __init__(self, token: str | None) -> None:
         self.token = token
@@ -60,7 +61,9 @@ class Api:
             named.setdefault("Authorization", f"Bearer {self.token}")
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         content_type = named.pop("Content-Type", "application/json")
-        return self.client.generic(method, path, data, content_type, headers=named)
+        response = self.client.generic(method, path, data, content_type, headers=named)
+        openapi.check(response, method)
+        return response
 
     def get(self, path: str, **headers: str) -> Any:
         return self("GET", path, **headers)

@@ -1,0 +1,272 @@
+"""Every operation under /api/v1, as found in the URLconf, and how its right caller calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.viewsets import ViewSetMixin
+
+from apps.releases.models import KnownBad
+from apps.tenancy.credentials import Family
+from apps.tenancy.permissions import GRANTS, Permission, Role
+from tests.laws.scene import INCIDENT, RING, Scene
+from tests.openapi import template
+from tests.worlds import Api, plan
+
+E = "/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}"
+P = "/api/v1/orgs/{org_id}/projects/{project_id}"
+O = "/api/v1/orgs/{org_id}"  # noqa: E741  reads as the first part of a path
+A = "/api/v1/agents/{id}"
+BOUNDARY = "law"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path, the view and the action that serve it."""
+
+    method: str
+    path: str
+    view: Any = field(compare=False)
+    action: str = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path.replace(E, '…').removeprefix('/api/v1')}"
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families of credential that it takes."""
+        found: tuple[Family, ...] = self.view.families(self.action)
+        return found
+
+    @property
+    def permission(self) -> Permission | None:
+        """What it asks of a role; None when it asks for the right family only."""
+        declared = self.view.permissions.get(self.action)
+        return declared if isinstance(declared, Permission) else None
+
+    @property
+    def is_tenant(self) -> bool:
+        """Whether it is below an organization."""
+        return "{org_id}" in self.path
+
+    @property
+    def role(self) -> Role:
+        """The lowest role that it takes."""
+        order = [Role.VIEWER, Role.OPERATOR, Role.PROJECT_ADMIN, Role.ORG_ADMIN]
+        return next(role for role in order if self.permission is None or self.permission in GRANTS[role])
+
+
+def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
+    for pattern in resolver.url_patterns:
+        route = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from _patterns(pattern, route)
+        else:
+            yield route, pattern
+
+
+@cache
+def operations() -> tuple[Operation, ...]:
+    """All operations under /api/v1, from the URLconf."""
+    found = []
+    for route, pattern in _patterns(get_resolver()):
+        if not route.startswith("api/v1/"):
+            continue
+        callback: Any = pattern.callback
+        view = getattr(callback, "cls", None) or callback.view_class
+        if issubclass(view, ViewSetMixin):
+            methods = {method: action for method, action in callback.actions.items() if method != "head"}
+        else:
+            methods = {method: method for method in view.http_method_names if hasattr(view, method)}
+            methods.pop("options", None)
+        found += [Operation(method.upper(), template(route), view, action) for method, action in methods.items()]
+    return tuple(found)
+
+
+def operation(method: str, path: str) -> Operation:
+    """The operation of that method and path."""
+    return next(o for o in operations() if (o.method, o.path) == (method, path))
+
+
+def _pending(scene: Scene) -> Any:
+    return scene.home.place.pending
+
+
+def _deploying(scene: Scene) -> dict[str, Any]:
+    scene.home.place.approve(_pending(scene))
+    return {"deployments": _pending(scene).pk}
+
+
+def _paused(scene: Scene) -> dict[str, Any]:
+    ids = _deploying(scene)
+    path = scene.fill(E + "/deployments/{id}/pause", {**scene.home.ids(), **ids})
+    assert scene.home.operator.api.post(path).status_code == 200
+    return ids
+
+
+def _known_bad(scene: Scene) -> dict[str, Any]:
+    bundle = scene.home.place.bundle
+    KnownBad.objects.create(environment=bundle.environment, config_hash=bundle.config_hash, reason="it failed")
+    return {}
+
+
+def _fresh_draft(scene: Scene) -> dict[str, Any]:
+    path = scene.fill(E + "/drafts", scene.home.ids())
+    made = scene.home.operator.api.post(path, {"name": "fresh", "plan": plan("fresh")})
+    return {"drafts": made.json()["id"]}
+
+
+def multipart(file: bytes, **fields: str) -> bytes:
+    """The form of an upload."""
+    parts = [f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nContent-Type: a/b\r\n\r\n'
+    return "".join(parts).encode() + head.encode() + file + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def _upload(scene: Scene) -> bytes:
+    return multipart(INCIDENT + b"\0", kind="telemetry", captured_at="2026-11-24T12:00:00Z")
+
+
+def _offer(scene: Scene) -> dict[str, Any]:
+    deployment = scene.home.place.deployment
+    return {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How an operation is called: its body, the status of success, and ids of rows made just for it."""
+
+    status: int
+    body: Callable[[Scene], Any] | None = None
+    ids: Callable[[Scene], dict[str, Any]] = lambda scene: {}
+    query: Callable[[Scene], str] = lambda scene: ""
+
+
+def _says(body: Any) -> Callable[[Scene], Any]:
+    return lambda scene: body
+
+
+LIST = RETRIEVE = Call(200)
+REVOKE = DELETE = Call(204)
+NOTE = _says({"reason": "because"})
+CALLS: dict[tuple[str, str], Call] = {
+    ("GET", "/api/v1/me"): RETRIEVE,
+    ("GET", "/api/v1/tokens"): LIST,
+    ("POST", "/api/v1/tokens"): Call(201, _says({"name": "laptop"})),
+    ("DELETE", "/api/v1/tokens/{id}"): REVOKE,
+    ("GET", "/api/v1/orgs"): LIST,
+    ("POST", "/api/v1/orgs"): Call(201, _says({"name": "Initech"})),
+    ("GET", O): RETRIEVE,
+    ("PUT", O): Call(200, _says({"settings": {"token_max_days": 30}})),
+    ("GET", O + "/members"): LIST,
+    ("POST", O + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", O + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("DELETE", O + "/members/{user_id}"): DELETE,
+    ("GET", O + "/api-keys"): LIST,
+    ("POST", O + "/api-keys"): Call(201, _says({"name": "deploy", "role": "operator"})),
+    ("DELETE", O + "/api-keys/{id}"): REVOKE,
+    ("GET", O + "/signing-keys"): LIST,
+    ("POST", O + "/signing-keys/rotate"): Call(201),
+    ("GET", O + "/audit-events"): LIST,
+    ("GET", O + "/projects"): LIST,
+    ("POST", O + "/projects"): Call(201, _says({"name": "billing"})),
+    ("GET", P): RETRIEVE,
+    ("PUT", P): Call(200, _says({"name": "markets"})),
+    ("DELETE", P): DELETE,
+    ("GET", P + "/members"): LIST,
+    ("POST", P + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", P + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("DELETE", P + "/members/{user_id}"): DELETE,
+    ("GET", P + "/environments"): LIST,
+    ("POST", P + "/environments"): Call(201, _says({"name": "canary", "posture": "staging"})),
+    ("GET", E): RETRIEVE,
+    ("PUT", E): Call(200, _says({"settings": {"heartbeat_interval_s": 10}})),
+    ("DELETE", E): DELETE,
+    ("GET", E + "/drafts"): LIST,
+    ("POST", E + "/drafts"): Call(201, _says({"name": "another", "plan": plan("another")})),
+    ("GET", E + "/drafts/{id}"): RETRIEVE,
+    ("PUT", E + "/drafts/{id}"): Call(200, _says({"name": "renamed"})),
+    ("DELETE", E + "/drafts/{id}"): DELETE,
+    ("POST", E + "/drafts/{id}/preview"): Call(200, _says({"plan": RING})),
+    ("POST", E + "/drafts/{id}/version"): Call(201, _says({}), _fresh_draft),
+    ("GET", E + "/versions"): LIST,
+    ("POST", E + "/versions"): Call(
+        201, lambda s: {"from_version_id": str(s.sibling.version.pk)}, lambda s: {"env_id": s.home.staging.pk}
+    ),
+    ("GET", E + "/versions/{id}"): RETRIEVE,
+    ("GET", E + "/versions/{id}/spec.kv"): RETRIEVE,
+    ("GET", E + "/config-bundles"): LIST,
+    ("POST", E + "/config-bundles"): Call(
+        201, lambda s: {"name": "another", "version_id": str(s.home.place.version.pk), "env": {"A": "1"}}
+    ),
+    ("GET", E + "/config-bundles/{id}"): RETRIEVE,
+    ("POST", E + "/config-bundles/{id}/clear"): Call(200, NOTE, _known_bad),
+    ("GET", E + "/enrollment-tokens"): LIST,
+    ("POST", E + "/enrollment-tokens"): Call(201, _says({"max_uses": 2})),
+    ("DELETE", E + "/enrollment-tokens/{id}"): REVOKE,
+    ("GET", E + "/agents"): LIST,
+    ("POST", E + "/agents"): Call(201, _says({"name": "newcomer"})),
+    ("GET", E + "/agents/{id}"): RETRIEVE,
+    ("PATCH", E + "/agents/{id}"): Call(200, _says({"labels": {"zone": "b"}})),
+    ("DELETE", E + "/agents/{id}"): DELETE,
+    ("POST", E + "/agents/{id}/rotate-key"): Call(201),
+    ("GET", E + "/deployments"): LIST,
+    ("POST", E + "/deployments"): Call(
+        201, lambda s: {"config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}}
+    ),
+    ("GET", E + "/deployments/{id}"): RETRIEVE,
+    ("POST", E + "/deployments/{id}/rollback"): Call(200, NOTE),
+    ("POST", E + "/deployments/{id}/pause"): Call(200, NOTE, _deploying),
+    ("POST", E + "/deployments/{id}/resume"): Call(200, NOTE, _paused),
+    ("POST", E + "/deployments/{id}/abort"): Call(200, NOTE, lambda s: {"deployments": _pending(s).pk}),
+    ("GET", E + "/deployments/{id}/agents"): LIST,
+    ("GET", E + "/deployments/{id}/timeline"): LIST,
+    ("GET", E + "/approvals"): LIST,
+    ("POST", E + "/approvals"): Call(201, lambda s: {"deployment_id": str(_pending(s).pk), "decision": "approve"}),
+    ("GET", E + "/approvals/{id}"): RETRIEVE,
+    ("POST", E + "/approvals/{id}/revoke"): Call(200),
+    ("GET", E + "/artifacts"): LIST,
+    ("GET", E + "/artifacts/{id}"): RETRIEVE,
+    ("GET", E + "/artifacts/{id}/content"): RETRIEVE,
+    ("POST", E + "/artifacts/{id}/replay"): Call(202, _says({"mode": "dry_run"})),
+    ("GET", E + "/replays"): LIST,
+    ("GET", E + "/replays/{id}"): RETRIEVE,
+    ("GET", A): RETRIEVE,
+    ("POST", A + "/heartbeat"): Call(200, _says({"status": "healthy", "agent_version": "0.1.0", "active": None})),
+    ("POST", A + "/artifacts"): Call(201, _upload),
+    ("GET", A + "/deployment"): RETRIEVE,
+    ("POST", A + "/deployment"): Call(200, lambda s: {**_offer(s), "status": "active"}),
+    ("GET", A + "/deployment/bundle"): Call(200, query=lambda s: f"?hash={s.home.place.deployment.bundle_hash}"),
+    ("GET", A + "/signing-key"): RETRIEVE,
+}
+
+
+def right_caller(operation: Operation, scene: Scene) -> Api:
+    """Who calls it rightly: the lowest role that may, or the one machine."""
+    if set(operation.families) & {Family.ENROLLMENT, Family.AGENT}:
+        return scene.caller(operation.families[0])
+    return scene.person(operation.role).api
+
+
+def path_of(operation: Operation, scene: Scene, ids: dict[str, Any]) -> str:
+    """The operation's path on the rows that ``ids`` names, with its query."""
+    return scene.fill(operation.path, ids) + CALLS[operation.method, operation.path].query(scene)
+
+
+def send(operation: Operation, scene: Scene, caller: Api, ids: dict[str, Any] | None = None, **headers: str) -> Any:
+    """Call ``operation`` with its right body, on home's rows unless ``ids`` names others."""
+    make_body = CALLS[operation.method, operation.path].body
+    body = make_body(scene) if make_body else None
+    if isinstance(body, bytes):
+        headers["Content_Type"] = f"multipart/form-data; boundary={BOUNDARY}"
+    return caller(operation.method, path_of(operation, scene, ids or scene.home.ids()), body, **headers)
+
+
+def send_rightly(operation: Operation, scene: Scene, **headers: str) -> Any:
+    """As its right caller does, on rows that it can succeed on."""
+    ids = {**scene.home.ids(), **CALLS[operation.method, operation.path].ids(scene)}
+    return send(operation, scene, right_caller(operation, scene), ids, **headers)

@@ -1,0 +1,234 @@
+"""Tenants with a real row behind every id of every path: what the laws over all routes are tried on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.db import connection
+from django.utils import timezone
+
+from apps.artifacts import services as artifacts
+from apps.fleet import services as fleet
+from apps.fleet.models import AgentKey, EnrollmentToken
+from apps.releases.models import Deployment
+from apps.releases.services import approvals
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Environment, OrganizationKey, UserToken
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import members, organizations, tokens
+from tests.worlds import Api, Person, World, plan, report, run_jobs
+
+INCIDENT = (Path(__file__).parent.parent / "engine/replay/golden/incident.tar.gz").read_bytes()
+# The plan that the incident's spec was compiled from.
+RING = plan(ingress="in", egress="out", stages=[{"id": "decode", "op": "identity"}])
+
+
+class Place:
+    """A prod environment with a row of every kind, and the ids of its path and theirs by path segment."""
+
+    def __init__(self, world: Tenant, environment: Environment) -> None:
+        self.world, self.environment = world, environment
+        project = environment.project
+        actor = world.operator.actor
+        self.version = world.version(environment, RING)
+        self.bundle = world.bundle(environment, version=self.version)
+        self.agent, self.agent_api = world.agent(environment)
+        self.spare_agent, self.spare_api = world.agent(environment, "spare")
+        self.enrollment, enrollment_text = fleet.create_enrollment_token(
+            environment=environment, max_uses=1000, actor=actor
+        )
+        self.enroller = Api(enrollment_text)
+        self.earlier = self.activate(self.requested())
+        self.deployment = self.activate(self.requested(name="second", env={"LEVEL": "2"}))
+        artifact, _ = artifacts.receive(
+            environment=environment,
+            agent=self.agent,
+            kind="incident_bundle",
+            captured_at=timezone.now(),
+            content_hash="sha256:" + hashlib.sha256(INCIDENT).hexdigest(),
+            file=ContentFile(INCIDENT),
+            deployment_id=self.deployment.pk,
+            actor=actor,
+        )
+        run_jobs()
+        artifact.refresh_from_db()
+        replay = artifacts.request_replay(artifact, environment=environment, actor=actor)
+        run_jobs()
+        self.pending = self.requested(name="third", env={"LEVEL": "3"})
+        approval = self.pending.approval
+        assert approval is not None
+        self.ids = {
+            "org_id": project.organization_id,
+            "project_id": project.pk,
+            "env_id": environment.pk,
+            "drafts": self.version.draft_id,
+            "versions": self.version.pk,
+            "config-bundles": self.bundle.pk,
+            "enrollment-tokens": self.enrollment.pk,
+            "agents": self.agent.pk,
+            "deployments": self.deployment.pk,
+            "approvals": approval.pk,
+            "artifacts": artifact.pk,
+            "replays": replay.pk,
+        }
+
+    def requested(self, name: str = "first", **config: Any) -> Deployment:
+        """A deployment that one of the world's operators asked for; nobody of the roles under test."""
+        bundle = self.bundle if name == "first" else self.world.bundle(
+            self.environment, name, version=self.version, **config
+        )  # fmt: skip
+        self.world.operator, operator = self.world.requester, self.world.operator
+        deployment = self.world.deployment(bundle)
+        self.world.operator = operator
+        return deployment
+
+    def approve(self, deployment: Deployment) -> None:
+        """By the reviewer, where it is needed; then as far as the queue brings it: ``deploying``."""
+        if deployment.approval is not None:
+            reviewer = self.world.reviewer
+            approvals.decide(deployment.approval, user=reviewer.user, decision="approve", actor=reviewer.actor)
+        run_jobs()
+
+    def activate(self, deployment: Deployment) -> Deployment:
+        """Approved, offered, and reported active by both agents."""
+        self.approve(deployment)
+        for api, agent in ((self.agent_api, self.agent), (self.spare_api, self.spare_agent)):
+            assert report(api, agent, "active").status_code == 200
+        run_jobs()
+        deployment.refresh_from_db()
+        assert deployment.is_current
+        return deployment
+
+
+class Tenant(World):
+    """A world whose members, keys and tokens have ids for the paths too."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.requester = self.person(Role.OPERATOR, "requester")
+        self.guest = self.person(Role.VIEWER, "guest")
+        self.guest_of(self.project)
+        self.key, text = tokens.create_organization_key(
+            organization=self.organization,
+            name="ci",
+            role=Role.ORG_ADMIN,
+            granter=GRANTS[Role.ORG_ADMIN],
+            actor=self.admin.actor,
+        )
+        self.key_api = Api(text)
+        self.token = self.own_token(self.viewer)
+        self.place = Place(self, self.prod)
+
+    @staticmethod
+    def own_token(person: Person) -> UserToken:
+        """A further token of theirs."""
+        token, _ = tokens.create_user_token(user=person.user, name="further", actor=person.actor)
+        return token
+
+    def guest_of(self, project: Any) -> None:
+        """The guest is a viewer of ``project`` by a role of its own."""
+        members.add(
+            organization=self.organization,
+            project=project,
+            email=self.guest.user.email,
+            role=Role.VIEWER,
+            granter=GRANTS[Role.ORG_ADMIN],
+            actor=self.admin.actor,
+        )
+
+    def ids(self, place: Place | None = None) -> dict[str, Any]:
+        """The id for each parameter or segment of a path."""
+        place = place or self.place
+        return {**place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk}
+
+
+class Scene:
+    """Callers belong to ``home``; ``sibling`` is its other environment, ``cousin`` another project's, ``abroad``
+    another tenant's.
+    """
+
+    def __init__(self) -> None:
+        self.home = Tenant("acme")
+        self.abroad = Tenant("umbrella")
+        self.sibling = Place(self.home, self.home.environment("prod", "prod two"))
+        project = organizations.create_project(
+            organization=self.home.organization, name="research", actor=self.home.admin.actor
+        )
+        environment = organizations.create_environment(
+            project=project, name="prod", posture="prod", may_loosen=True, actor=self.home.admin.actor
+        )
+        self.cousin = Place(self.home, environment)
+        # No test's outcome hangs on whether this minute's use of a credential is noted already.
+        for model in (UserToken, OrganizationKey, EnrollmentToken, AgentKey):
+            model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
+
+    def person(self, role: str) -> Person:
+        """The home tenant's member of that role."""
+        found: Person = getattr(self.home, {"org_admin": "admin"}.get(role, role))
+        return found
+
+    @staticmethod
+    def fill(template: str, ids: dict[str, Any]) -> str:
+        """``template`` with an id for each parameter; that of ``{id}`` goes by the segment before it."""
+        named = re.sub(r"([a-z-]+)/\{id\}", r"\1/{\1}", template)
+        return re.sub(r"\{([a-z_-]+)\}", lambda match: str(ids[match[1]]), named)
+
+    def bad_credentials(self, family: Family) -> dict[str, str]:
+        """A credential of ``family`` that was good once, for each way of being good no more."""
+        made = {name: self._fresh(family) for name in ("expired", "revoked", "mistyped")}
+        expired, revoked, mistyped = made.values()
+        type(expired[0]).objects.filter(pk=expired[0].pk).update(expires_at=timezone.now() - timedelta(days=1))
+        type(revoked[0]).objects.filter(pk=revoked[0].pk).update(revoked_at=timezone.now())
+        text = mistyped[1]
+        wrong = text[:20] + ("A" if text[20] != "A" else "B") + text[21:]
+        return {
+            "expired": expired[1],
+            "revoked": revoked[1],
+            "mistyped": wrong,
+            "malformed": text[:-1],
+            "another family's prefix": text.replace(f"bor_{family}_", "bor_xyz_"),
+        }
+
+    def _fresh(self, family: Family) -> tuple[Any, str]:
+        home, actor = self.home, self.home.admin.actor
+        match family:
+            case Family.USER:
+                return tokens.create_user_token(user=home.admin.user, name="bad", actor=actor)
+            case Family.ORGANIZATION:
+                return tokens.create_organization_key(
+                    organization=home.organization, name=f"bad {OrganizationKey.objects.count()}", role=Role.ORG_ADMIN,
+                    granter=GRANTS[Role.ORG_ADMIN], actor=actor,
+                )  # fmt: skip
+            case Family.ENROLLMENT:
+                return fleet.create_enrollment_token(environment=home.prod, actor=actor)
+            case Family.AGENT:
+                text = fleet._create_key(home.place.agent, environment=home.prod, actor=actor)
+                return AgentKey.objects.filter(agent=home.place.agent).latest("id"), text
+
+    def caller(self, family: Family) -> Api:
+        """A good credential of ``family`` of the home tenant, the most mighty there is."""
+        return {
+            Family.USER: self.home.admin.api,
+            Family.ORGANIZATION: self.home.key_api,
+            Family.ENROLLMENT: self.home.place.enroller,
+            Family.AGENT: self.home.place.agent_api,
+        }[family]
+
+
+UNCOUNTED = ("tenancy_ratecounter", "tenancy_denialcount")
+
+
+def writes() -> dict[str, int]:
+    """Rows inserted, updated and deleted by table in this transaction; limits and denials left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables"
+            " WHERE NOT relname = ANY(%s)",
+            [list(UNCOUNTED)],
+        )
+        return dict(cursor.fetchall())

@@ -1,0 +1,126 @@
+"""Every response of the test client is held against the OpenAPI document that the server publishes."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from drf_spectacular.generators import SchemaGenerator
+from jsonschema import Draft202012Validator, FormatChecker
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+ADDRESS = "urn:openapi"
+PROBLEM = "application/problem+json"
+formats = FormatChecker(formats=())
+
+
+@formats.checks("uuid", raises=ValueError)
+def _is_uuid(value: object) -> bool:
+    return not isinstance(value, str) or str(uuid.UUID(value)) == value
+
+
+@formats.checks("date-time", raises=ValueError)
+def _is_utc(value: object) -> bool:
+    return not isinstance(value, str) or (value.endswith("Z") and datetime.fromisoformat(value) is not None)
+
+
+@formats.checks("uri")
+def _is_uri(value: object) -> bool:
+    return not isinstance(value, str) or re.match(r"[a-z]+:\S+$", value) is not None
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The document as the server makes it."""
+    generator: Any = SchemaGenerator
+    made: dict[str, Any] = generator().get_schema(request=None, public=True)
+    return made
+
+
+def _closed(schema: Any) -> Any:
+    """A copy under which a property that the document does not name is an error."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "type" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+@cache
+def _registry() -> Registry[Any]:
+    registry: Registry[Any] = Registry().with_resource(ADDRESS, DRAFT202012.create_resource(_closed(document())))
+    return registry
+
+
+@cache
+def _validator(*keys: str) -> Draft202012Validator:
+    pointer = "/".join(key.replace("~", "~0").replace("/", "~1") for key in keys)
+    return Draft202012Validator({"$ref": f"{ADDRESS}#/{pointer}"}, registry=_registry(), format_checker=formats)
+
+
+def template(route: str) -> str:
+    """A URL pattern of Django's as the document writes it."""
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)
+
+
+def _place(path: str, method: str, status: str) -> tuple[str, ...] | None:
+    """Where the document keeps the response, references followed."""
+    operation = document()["paths"].get(path, {}).get(method)
+    found = operation["responses"].get(status) if operation else None
+    if found is None:
+        return None
+    if "$ref" in found:
+        return tuple(found["$ref"].removeprefix("#/").split("/"))
+    return ("paths", path, method, "responses", status)
+
+
+def _at(place: tuple[str, ...]) -> Any:
+    found: Any = document()
+    for key in place:
+        found = found[key]
+    return found
+
+
+def _problem(response: Any, status: int) -> None:
+    assert response["Content-Type"] == PROBLEM
+    body = response.json()
+    _validator("components", "schemas", "Problem").validate(body)
+    assert body["status"] == status
+    assert body["request_id"] == response["X-Request-ID"]
+    if status == 401:
+        assert response["WWW-Authenticate"] == "Bearer"
+    if status == 429 or (status == 503 and body["instance"].startswith("/api/")):
+        assert int(response["Retry-After"]) >= 1
+
+
+def check(response: Any, method: str) -> None:
+    """Raise AssertionError or ValidationError unless the document says that ``method`` may answer like this."""
+    status = response.status_code
+    assert response["X-Request-ID"]
+    match = getattr(response, "resolver_match", None)
+    path = template(match.route) if match else ""
+    method = "get" if method == "HEAD" else method.lower()
+    if method not in document()["paths"].get(path, {}):
+        if response.request["PATH_INFO"].startswith("/api/v1"):
+            assert status in {404, 405}, f"{method} {path} answered {status}: it is not in the document"
+            _problem(response, status)
+        return
+    place = _place(path, method, str(status))
+    assert place is not None, f"{method} {path} answered {status}, which is not in the document: {response.content!r}"
+    content = _at(place).get("content", {})
+    if not content:
+        assert response.content == b""
+        return
+    media_type = response["Content-Type"].partition(";")[0]
+    assert media_type in content, f"{method} {path} {status} is {media_type}, not {list(content)}"
+    if status >= 400:
+        _problem(response, status)
+    elif media_type == "application/json" and response.request["REQUEST_METHOD"] != "HEAD":
+        _validator(*place, "content", media_type, "schema").validate(response.json())
