@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -17,19 +19,18 @@ def name_of(content_hash: str) -> str:
 
 
 def put(content_hash: str, content: bytes) -> None:
-    """Store small content."""
-    _save(content_hash, ContentFile(content))
+    """Store small content; what is there already is not written again."""
+    name = name_of(content_hash)
+    if not (default_storage.exists(name) and default_storage.size(name) == len(content)):
+        _save(name, ContentFile(content))
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
-    """Store a file that may be large; it is streamed."""
-    _save(content_hash, file)
+    """Store a file that may be large; it is streamed. Again even if it is there, so that it counts as young."""
+    _save(name_of(content_hash), file)
 
 
-def _save(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # as above
-    name = name_of(content_hash)
-    if default_storage.exists(name) and default_storage.size(name) == file.size:
-        return
+def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
     default_storage.save(name, file)
     if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # the lazy object's target
         _sync(Path(default_storage.path(name)))
@@ -53,3 +54,16 @@ def read(content_hash: str) -> IO[bytes]:
 def delete(content_hash: str) -> None:
     """Remove the bytes; the caller has made sure that nothing refers to them."""
     default_storage.delete(name_of(content_hash))
+
+
+def stored_before(moment: datetime) -> Iterator[list[str]]:
+    """The hashes of all bytes stored before ``moment``, a folder at a time."""
+    try:
+        folders = default_storage.listdir("sha256")[0]
+    except FileNotFoundError:
+        return
+    for folder in sorted(folders):
+        names = default_storage.listdir(f"sha256/{folder}")[1]
+        old = [n for n in names if default_storage.get_modified_time(f"sha256/{folder}/{n}") < moment]
+        if old:
+            yield [f"sha256:{name}" for name in old]

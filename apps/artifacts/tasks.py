@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.artifacts import services
-from byteor_cloud.jobs import final_job, job
+from apps.artifacts import retention, services
+from byteor_cloud.jobs import final_job, job, periodic
 
 
 @job("artifacts.ingest")
@@ -21,3 +21,10 @@ def replay(replay_id: str, *, last: bool) -> None:
         if last:
             services.give_up_replay(replay_id, f"{type(error).__name__}: {error}")
         raise
+
+
+@periodic("artifacts.retention", cron="17 * * * *")
+def retain() -> None:
+    """Once an hour: artifacts past their time, and bytes that nothing refers to."""
+    retention.expire_artifacts()
+    retention.remove_orphans()
