@@ -60,7 +60,8 @@ def _registry() -> Registry[Any]:
 
 
 @cache
-def _validator(*keys: str) -> Draft202012Validator:
+def validator(*keys: str) -> Draft202012Validator:
+    """A validator of the schema at that place of the document."""
     pointer = "/".join(key.replace("~", "~0").replace("/", "~1") for key in keys)
     return Draft202012Validator({"$ref": f"{ADDRESS}#/{pointer}"}, registry=_registry(), format_checker=formats)
 
@@ -91,7 +92,7 @@ def _at(place: tuple[str, ...]) -> Any:
 def _problem(response: Any, status: int) -> None:
     assert response["Content-Type"] == PROBLEM
     body = response.json()
-    _validator("components", "schemas", "Problem").validate(body)
+    validator("components", "schemas", "Problem").validate(body)
     assert body["status"] == status
     assert body["request_id"] == response["X-Request-ID"]
     if status == 401:
@@ -123,4 +124,4 @@ def check(response: Any, method: str) -> None:
     if status >= 400:
         _problem(response, status)
     elif media_type == "application/json" and response.request["REQUEST_METHOD"] != "HEAD":
-        _validator(*place, "content", media_type, "schema").validate(response.json())
+        validator(*place, "content", media_type, "schema").validate(response.json())

@@ -241,29 +241,28 @@ PLAN_EXAMPLE = {
 }
 
 
-def _example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str = "", depth: int = 0) -> Any:
+def _example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str = "") -> Any:
     """A plausible value of a schema: by the field's name, its format, its type."""
     if "$ref" in schema:
         target = schema["$ref"].rsplit("/", 1)[1]
-        return PLAN_EXAMPLE if target == "Plan" else _example(components[target], components, name, depth)
+        return PLAN_EXAMPLE if target == "Plan" else _example(components[target], components, name)
     for key in ("example", "default", "const"):
         if key in schema:
             return schema[key]
-    if name in _BY_NAME:
-        return _BY_NAME[name]
     if "enum" in schema:
         return schema["enum"][0]
     for key in ("oneOf", "anyOf", "allOf"):
         if key in schema:
-            return _example(schema[key][0], components, name, depth)
+            return _example(schema[key][0], components, name)
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = next((k for k in kind if k != "null"), "null")
     if kind == "object":
-        properties = schema.get("properties", {}) if depth < 6 else {}
-        return {key: _example(child, components, key, depth + 1) for key, child in properties.items()}
+        return {key: _example(child, components, key) for key, child in schema.get("properties", {}).items()}
     if kind == "array":
-        return [_example(schema.get("items", {}), components, name, depth + 1)] if depth < 6 else []
+        return [_example(schema.get("items", {}), components, name)]
+    if name in _BY_NAME:
+        return _BY_NAME[name]
     if kind in {"integer", "number"}:
         return schema.get("minimum", 1)
     if kind == "boolean":
