@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from django.conf import settings
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 
@@ -29,7 +30,10 @@ class NewestFirst(CursorPagination):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         """A page of ``queryset``. Raises InvalidInput."""
         self._parse_id = queryset.model._meta.pk.to_python
-        return super().paginate_queryset(queryset, request, view)
+        page = super().paginate_queryset(queryset, request, view)
+        if settings.CONFIG.public_base_url:
+            self.base_url = settings.CONFIG.public_base_url + request.get_full_path()
+        return page
 
     def decode_cursor(self, request: Request) -> Cursor | None:
         """The cursor asked for. Raises InvalidInput on one that this API did not make."""
