@@ -117,7 +117,6 @@ AUTHENTICATION_BACKENDS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"

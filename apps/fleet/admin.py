@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin
 from django.db.models import Case, Count, DurationField, ExpressionWrapper, FloatField, Q, QuerySet, Value, When
@@ -12,6 +12,7 @@ from django.db.models.functions import Cast, Coalesce
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 
 from apps.fleet import services
 from apps.fleet.models import (
@@ -19,6 +20,7 @@ from apps.fleet.models import (
     STALE_AFTER,
     Agent,
     AgentKey,
+    AgentQuerySet,
     Assignment,
     EnrollmentToken,
     Heartbeat,
@@ -33,7 +35,7 @@ LIVENESS = {"online": "good", "stale": "warn", "offline": "bad"}
 _INTERVAL_S = defaults(Posture.PROD)["heartbeat_interval_s"]
 
 
-def with_liveness(agents: QuerySet[Agent]) -> QuerySet[Agent]:
+def with_liveness(agents: AgentQuerySet) -> AgentQuerySet:
     """With ``liveness`` and ``drifted``, each by its own environment's interval: the table spans environments."""
     interval = Coalesce(
         Cast(KeyTextTransform("heartbeat_interval_s", "environment__settings"), FloatField()),
@@ -49,11 +51,10 @@ def with_liveness(agents: QuerySet[Agent]) -> QuerySet[Agent]:
         )
         return When(silence__lte=longest, then=Value("online" if beats == STALE_AFTER else "stale"))
 
-    return (
-        agents.with_state(_INTERVAL_S)  # type: ignore[attr-defined,no-any-return]  # the agents' own queryset
-        .alias(silence=silence)
-        .annotate(liveness=Case(within(STALE_AFTER), within(OFFLINE_AFTER), default=Value("offline")))
-    )
+    liveness = Case(within(STALE_AFTER), within(OFFLINE_AFTER), default=Value("offline"))
+    # Over the liveness by one interval for all, which is what ``with_state`` knows.
+    derived: AgentQuerySet = agents.with_state(_INTERVAL_S).alias(silence=silence).annotate(liveness=liveness)
+    return derived
 
 
 class _Liveness(admin.SimpleListFilter):
@@ -114,7 +115,7 @@ class AgentAdmin(ReadOnlyAdmin):
     )
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return with_liveness(super().narrow(queryset, standing))
+        return with_liveness(cast("AgentQuerySet", super().narrow(queryset, standing)))
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
@@ -160,7 +161,7 @@ class AgentAdmin(ReadOnlyAdmin):
             ),
         ]
         rows = [
-            (name, short(bundle), short(deployment), ago(since), note or "-")
+            (name, short(bundle), _deployment(deployment), ago(since), note or "-")
             for name, bundle, deployment, since, note in states
         ]
         panel = {
@@ -194,13 +195,22 @@ class AgentAdmin(ReadOnlyAdmin):
         ]
 
 
+def _deployment(pk: Any) -> str:
+    """By its page's name only: deployments live in the app above."""
+    if pk is None:
+        return "-"
+    return format_html(
+        '<a class="to" href="{}">{}</a>', reverse("admin:releases_deployment_change", args=[pk]), short(pk)
+    )
+
+
 @admin.register(EnrollmentToken, site=site)
 class EnrollmentTokenAdmin(CredentialAdmin):
     tenant = "environment"
     needs = P.MANAGE_ENVIRONMENT
     section, icon = "Fleet", "confirmation_number"
     related = ("environment__project__organization",)
-    list_display = ("prefix", "environment", "state", "used_up", "replace", "expires", "created")
+    list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
     list_filter = (("environment", Within), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
@@ -215,7 +225,7 @@ class AgentKeyAdmin(CredentialAdmin):
     tenant = "agent__environment"
     section, icon = "Fleet", "vpn_key"
     related = ("agent__environment__project__organization",)
-    list_display = ("prefix", "agent", "state", "expires", "used", "created")
+    list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
     search_fields = ("prefix", "agent__name", "=id")
     acts = (revoke_act("agent_key.revoke", lambda row: row.agent.environment, P.OPERATE_ENVIRONMENT),)
 
@@ -226,21 +236,9 @@ class HeartbeatAdmin(ReadOnlyAdmin):
     icon = "favorite"
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
-    list_display = ("agent", "state", "agent_version", "seen", "running")
+    list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash", "running_spec_hash")
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, row: Heartbeat) -> str:
-        return pill(row.status)
-
-    @admin.display(description="Last seen", ordering="last_seen_at")
-    def seen(self, row: Heartbeat) -> str:
-        return ago(row.last_seen_at)
-
-    @admin.display(description="Running")
-    def running(self, row: Heartbeat) -> str:
-        return short(row.running_bundle_hash)
 
 
 @admin.register(Assignment, site=site)
@@ -249,18 +247,6 @@ class AssignmentAdmin(ReadOnlyAdmin):
     icon = "assignment"
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
-    list_display = ("agent", "action", "state", "bundle", "offered", "failed_detail")
+    list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
-
-    @admin.display(description="Progress", ordering="progress")
-    def state(self, row: Assignment) -> str:
-        return pill(row.progress)
-
-    @admin.display(description="Bundle")
-    def bundle(self, row: Assignment) -> str:
-        return short(row.bundle_hash)
-
-    @admin.display(description="Since", ordering="since")
-    def offered(self, row: Assignment) -> str:
-        return ago(row.since)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,8 @@ from apps.releases.models import (
     TimelineEntry,
 )
 from apps.releases.services import approvals, bundles, deployments, rollbacks
-from apps.tenancy.console import Act, Doing, Panel, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
-from apps.tenancy.console.columns import TONES
+from apps.tenancy.console import Act, Doing, Panel, ReadOnlyAdmin, Tile, Within, ago, link, noted, pill, short, site
+from apps.tenancy.console.columns import TONES, where
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import (
@@ -36,6 +37,7 @@ from byteor_cloud.engine.machines import (
 )
 
 _SHOWN = 20
+_HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
 def _decide(decision: str) -> Any:
@@ -85,7 +87,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Releases", "inventory_2"
     related = ("environment__project__organization", "version")
-    list_display = ("name", "version", "bad", "environment", "tuning_profile", "config", "created_by", "created")
+    list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
     list_filter = ("tuning_profile", ("environment", Within))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
@@ -103,19 +105,11 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
-        return super().narrow(queryset, standing).annotate(known_bad=Exists(bad))
+        return super().narrow(queryset, standing).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:
         return pill("known bad") if row.known_bad else "-"
-
-    @admin.display(description="Config", ordering="config_hash")
-    def config(self, row: ConfigBundle) -> str:
-        return short(row.config_hash)
-
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, row: ConfigBundle) -> str:
-        return ago(row.created_at)
 
 
 @admin.register(Approval, site=site)
@@ -125,36 +119,15 @@ class ApprovalAdmin(ReadOnlyAdmin):
     related = ("environment__project__organization", "deployment")
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
-    list_display = (
-        "__str__",
-        "state",
-        "pipeline",
-        "environment",
-        "requested_by",
-        "required_approvals",
-        "ends",
-        "asked",
-    )
+    list_display = ("__str__", "status", "pipeline", "environment", "requested_by", "expires_at", "created_at")
     list_filter = ("status", ("environment", Within))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id")
     acts = (APPROVE, DENY, REVOKE)
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, row: Approval) -> str:
-        return pill(row.status)
 
     @admin.display(description="Deployment")
     def pipeline(self, row: Approval) -> str:
         deployment = getattr(row, "deployment", None)
         return link(deployment, deployment.pipeline) if deployment else "-"
-
-    @admin.display(description="Expires", ordering="expires_at")
-    def ends(self, row: Approval) -> str:
-        return ago(row.expires_at)
-
-    @admin.display(description="Requested", ordering="created_at")
-    def asked(self, row: Approval) -> str:
-        return ago(row.created_at)
 
     def summary(self, request: HttpRequest, row: Approval) -> dict[str, Any]:
         """What is to be consented to, and who said what."""
@@ -198,16 +171,7 @@ class DeploymentAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Releases", "rocket_launch"
     related = ("environment__project__organization", "config_bundle__version", "approval", "superseded_by", "restores")
-    list_display = (
-        "pipeline",
-        "state",
-        "current",
-        "environment",
-        "config_bundle",
-        "target_count",
-        "requested_by",
-        "asked",
-    )
+    list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
     list_filter = ("status", "is_current", ("environment", Within))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
@@ -244,20 +208,16 @@ class DeploymentAdmin(ReadOnlyAdmin):
     def state(self, row: Deployment) -> str:
         return pill("paused" if row.paused_at and row.status == DeploymentStatus.DEPLOYING else row.status)
 
-    @admin.display(description="Current", ordering="is_current", boolean=True)
-    def current(self, row: Deployment) -> bool:
-        return row.is_current
-
-    @admin.display(description="Requested", ordering="created_at")
-    def asked(self, row: Deployment) -> str:
-        return ago(row.created_at)
+    @admin.display(description="Current", ordering="is_current")
+    def current(self, row: Deployment) -> str:
+        return pill("current" if row.is_current else None)
 
     def summary(self, request: HttpRequest, row: Deployment) -> dict[str, Any]:
         """Where it stands: status, agents, approval, what happened."""
         facts: list[tuple[str, Any]] = [
             ("Status", self.state(row)),
             ("Current", "yes" if row.is_current else "no"),
-            ("Environment", link(row.environment)),
+            ("Environment", where(row.environment)),
             ("Version", link(row.config_bundle.version)),
             ("Config bundle", link(row.config_bundle)),
             ("Requested by", row.requested_by),
@@ -275,9 +235,10 @@ class DeploymentAdmin(ReadOnlyAdmin):
             )
             if value
         ]
-        panels = [_agents(row), _timeline(row)]
+        panels = [_agents(row)]
         if row.approval is not None:
-            panels.append({**_decisions(row.approval), "title": "Approval", "url": _url(row.approval)})
+            panels.append({**_decisions(row.approval), "title": "Approval", "url": _url(row.approval), "link": "Open"})
+        panels.append(_timeline(row))
         return {"facts": facts, "bar": _bar(row), "panels": panels}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
@@ -287,7 +248,7 @@ class DeploymentAdmin(ReadOnlyAdmin):
 
     def panels(self, request: HttpRequest) -> list[Panel]:
         rows = [
-            (link(row, row.pipeline), self.state(row), row.environment, row.requested_by, ago(row.created_at))
+            (link(row, row.pipeline), self.state(row), where(row.environment), row.requested_by, ago(row.created_at))
             for row in self.get_queryset(request).order_by("-id")[:8]
         ]
         columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
@@ -329,9 +290,9 @@ def _agents(deployment: Deployment) -> dict[str, Any]:
     return {
         "title": "Agents",
         "url": _all_of(deployment, "deploymentagent"),
-        "columns": ("Agent", "Progress", "Wave", "Says", "Updated"),
+        "columns": ("Agent", "Progress", "Wave", "Updated"),
         "rows": [
-            (link(each.agent), pill(each.progress), each.wave, each.detail or "-", ago(each.updated_at))
+            (noted(link(each.agent), each.detail), pill(each.progress), each.wave, ago(each.updated_at))
             for each in rows
         ],
         "empty": f"Not offered yet; {deployment.target_count} agent(s) matched when it was requested.",
@@ -345,7 +306,7 @@ def _said(detail: Mapping[str, Any]) -> str:
             parts.append(f"{value[0]} → {value[1]}" if value[0] is not None else f"{name}: {value[1]}")
         elif value not in ("", None):
             parts.append(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
-    return "; ".join(part if len(part) <= 120 else f"{part[:119]}…" for part in parts) or "-"
+    return "; ".join(_HASH.sub(r"\1…", part) if len(part) <= 120 else f"{part[:119]}…" for part in parts)
 
 
 def _timeline(deployment: Deployment) -> dict[str, Any]:
@@ -353,8 +314,10 @@ def _timeline(deployment: Deployment) -> dict[str, Any]:
     return {
         "title": "Timeline",
         "url": _all_of(deployment, "timelineentry"),
-        "columns": ("When", "What", "Who", ""),
-        "rows": [(ago(each.created_at), each.event.replace("_", " "), each.actor, _said(each.detail)) for each in rows],
+        "columns": ("When", "What", "Who"),
+        "rows": [
+            (ago(each.created_at), noted(each.event.replace("_", " "), _said(each.detail)), each.actor) for each in rows
+        ],
     }
 
 
@@ -364,17 +327,9 @@ class KnownBadAdmin(ReadOnlyAdmin):
     section, icon = "Releases", "dangerous"
     menu = "Known bad"
     related = ("environment__project__organization",)
-    list_display = ("config", "environment", "reason", "marked")
+    list_display = ("config_hash", "environment", "reason", "since")
     list_filter = (("environment", Within),)
     search_fields = ("config_hash", "reason")
-
-    @admin.display(description="Config", ordering="config_hash")
-    def config(self, row: KnownBad) -> str:
-        return short(row.config_hash)
-
-    @admin.display(description="Since", ordering="since")
-    def marked(self, row: KnownBad) -> str:
-        return ago(row.since)
 
 
 @admin.register(ApprovalDecision, site=site)
@@ -382,17 +337,9 @@ class ApprovalDecisionAdmin(ReadOnlyAdmin):
     tenant = "approval__environment"
     icon = "thumbs_up_down"
     related = ("approval__environment__project__organization", "user")
-    list_display = ("decided_by", "said", "comment", "approval", "when")
+    list_display = ("decided_by", "decision", "comment", "approval", "created_at")
     list_filter = ("decision",)
     search_fields = ("decided_by", "comment", "=id")
-
-    @admin.display(description="Decision", ordering="decision")
-    def said(self, row: ApprovalDecision) -> str:
-        return pill(row.decision)
-
-    @admin.display(description="When", ordering="created_at")
-    def when(self, row: ApprovalDecision) -> str:
-        return ago(row.created_at)
 
 
 @admin.register(DeploymentAgent, site=site)
@@ -400,17 +347,9 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
     icon = "lan"
     related = ("deployment__environment__project__organization", "agent", "before")
-    list_display = ("agent", "deployment", "state", "action", "wave", "counted", "detail", "updated")
+    list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
-
-    @admin.display(description="Progress", ordering="progress")
-    def state(self, row: DeploymentAgent) -> str:
-        return pill(row.progress)
-
-    @admin.display(description="Updated", ordering="updated_at")
-    def updated(self, row: DeploymentAgent) -> str:
-        return ago(row.updated_at)
 
 
 @admin.register(AgentReport, site=site)
@@ -418,17 +357,9 @@ class AgentReportAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
     icon = "campaign"
     related = ("deployment__environment__project__organization", "agent")
-    list_display = ("agent", "deployment", "state", "accepted", "detail", "when")
+    list_display = ("agent", "deployment", "status", "accepted", "detail", "created_at")
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, row: AgentReport) -> str:
-        return pill(row.status)
-
-    @admin.display(description="When", ordering="created_at")
-    def when(self, row: AgentReport) -> str:
-        return ago(row.created_at)
 
 
 @admin.register(TimelineEntry, site=site)
@@ -437,13 +368,9 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     icon = "timeline"
     menu = "Timelines"
     related = ("deployment__environment__project__organization",)
-    list_display = ("when", "event", "actor", "deployment", "said")
+    list_display = ("created_at", "event", "actor", "deployment", "said")
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
-
-    @admin.display(description="When", ordering="created_at")
-    def when(self, row: TimelineEntry) -> str:
-        return ago(row.created_at)
 
     @admin.display(description="Detail")
     def said(self, row: TimelineEntry) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, ago, link, pill, short, site
+from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, link, pill, short, site
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.models import (
     AuditEvent,
@@ -54,7 +54,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = P.VIEW_ORG
     section, icon = "Workspace", "domain"
-    list_display = ("name", "slug", "created")
+    list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
     acts = (
         Act(
@@ -68,10 +68,6 @@ class OrganizationAdmin(ReadOnlyAdmin):
     )
     not_below = frozenset({"auditseal.organization"})
 
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, row: Organization) -> str:
-        return ago(row.created_at)
-
 
 @admin.register(Project, site=site)
 class ProjectAdmin(ReadOnlyAdmin):
@@ -80,14 +76,10 @@ class ProjectAdmin(ReadOnlyAdmin):
     section, icon = "Workspace", "folder"
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
-    list_display = ("name", "slug", "organization", "created")
+    list_display = ("name", "slug", "organization", "created_at")
     list_filter = (("organization", Within),)
     search_fields = ("name", "slug", "=id")
     acts = (_delete("project", P.MANAGE_PROJECT),)
-
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, row: Project) -> str:
-        return ago(row.created_at)
 
 
 @admin.register(Environment, site=site)
@@ -96,22 +88,19 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     section, icon = "Workspace", "layers"
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
-    list_display = ("name", "posture_pill", "project", "organization", "created")
+    list_display = ("name", "posture", "project", "organization", "created_at")
     list_filter = ("posture", ("project", Within))
     search_fields = ("name", "project__name", "=id")
     acts = (_delete("environment", P.MANAGE_PROJECT),)
 
-    @admin.display(description="Posture", ordering="posture")
-    def posture_pill(self, row: Environment) -> str:
-        return pill(row.posture)
+    def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
+        """The settings in effect."""
+        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.effective_settings.items()]
+        return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:
         return link(row.project.organization)
-
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, row: Environment) -> str:
-        return ago(row.created_at)
 
 
 def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
@@ -131,16 +120,12 @@ class MembershipAdmin(ReadOnlyAdmin):
     section, icon = "People and keys", "group"
     menu = "Members"
     related = ("user", "organization", "project")
-    list_display = ("user", "role", "organization", "project", "since")
+    list_display = ("user", "role", "organization", "project", "created_at")
     list_filter = ("role", ("organization", Within))
     search_fields = ("user__email", "user__name", "=id")
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
         return visible_memberships(queryset, standing)
-
-    @admin.display(description="Since", ordering="created_at")
-    def since(self, row: Membership) -> str:
-        return ago(row.created_at)
 
 
 @admin.register(User, site=site)
@@ -148,7 +133,7 @@ class UserAdmin(ReadOnlyAdmin):
     section, icon = "People and keys", "person"
     menu = "People"
     omitted = frozenset({"password", "last_login", "is_superuser"})
-    list_display = ("email", "name", "is_active", "created")
+    list_display = ("email", "name", "is_active", "created_at")
     list_filter = ("is_active",)
     search_fields = ("email", "name", "=id")
 
@@ -159,10 +144,6 @@ class UserAdmin(ReadOnlyAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True
-
-    @admin.display(description="Since", ordering="created_at")
-    def created(self, row: User) -> str:
-        return ago(row.created_at)
 
 
 class CredentialAdmin(ReadOnlyAdmin):
@@ -175,18 +156,6 @@ class CredentialAdmin(ReadOnlyAdmin):
         if row.revoked_at is not None:
             return pill("revoked")
         return pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
-
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, row: Any) -> str:
-        return ago(row.created_at)
-
-    @admin.display(description="Expires", ordering="expires_at")
-    def expires(self, row: Any) -> str:
-        return ago(row.expires_at)
-
-    @admin.display(description="Last used", ordering="last_used_at")
-    def used(self, row: Any) -> str:
-        return ago(row.last_used_at)
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
@@ -207,7 +176,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
 class UserTokenAdmin(CredentialAdmin):
     menu = "My tokens"
     related = ("user",)
-    list_display = ("prefix", "name", "user", "state", "expires", "used", "created")
+    list_display = ("prefix", "name", "user", "state", "expires_at", "last_used_at", "created_at")
     list_filter = ("revoked_at",)
     search_fields = ("name", "prefix", "user__email", "=id")
     acts = (revoke_act("token.revoke", lambda row: None, None),)
@@ -224,7 +193,7 @@ class OrganizationKeyAdmin(CredentialAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     related = ("organization", "project")
-    list_display = ("prefix", "name", "role", "organization", "project", "state", "expires", "used")
+    list_display = ("prefix", "name", "role", "organization", "project", "state", "expires_at", "last_used_at")
     list_filter = ("role", ("organization", Within))
     search_fields = ("name", "prefix", "=id")
     acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
@@ -236,13 +205,9 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     needs = P.VIEW_ORG
     section, icon = "People and keys", "signature"
     related = ("organization",)
-    list_display = ("kid", "state", "organization", "not_before", "not_after")
+    list_display = ("kid", "status", "organization", "not_before", "not_after")
     list_filter = ("status", ("organization", Within))
     search_fields = ("kid", "=id")
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, row: SigningKey) -> str:
-        return pill(row.status)
 
 
 @admin.register(AuditEvent, site=site)
@@ -251,17 +216,9 @@ class AuditEventAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section, icon = "Audit", "history"
     related = ("organization",)
-    list_display = ("when", "actor_display", "action", "result", "resource_kind", "resource", "ip")
+    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
     list_filter = ("outcome", "actor_kind", ("organization", Within))
     search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
-
-    @admin.display(description="When", ordering="timestamp")
-    def when(self, row: AuditEvent) -> str:
-        return ago(row.timestamp)
-
-    @admin.display(description="Outcome", ordering="outcome")
-    def result(self, row: AuditEvent) -> str:
-        return pill(row.outcome)
 
     @admin.display(description="Resource")
     def resource(self, row: AuditEvent) -> str:
@@ -274,13 +231,9 @@ class AuditSealAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section, icon = "Audit", "link"
     related = ("organization", "event")
-    list_display = ("seq", "organization", "event", "link_hash")
+    list_display = ("seq", "organization", "event", "hash")
     list_filter = (("organization", Within),)
     search_fields = ("hash", "event__action")
-
-    @admin.display(description="Hash", ordering="hash")
-    def link_hash(self, row: AuditSeal) -> str:
-        return short(row.hash)
 
 
 @admin.register(DenialCount, site=site)
@@ -313,6 +266,6 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
     section, icon = "Operation", "speed"
-    ordering: ClassVar[tuple[str, ...]] = ("-minute", "key")
+    ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     search_fields = ("key",)

@@ -2,7 +2,7 @@
 
 from apps.tenancy.console.acts import Act, Doing
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, ReadOnlyInline, Tile, Within
-from apps.tenancy.console.columns import ago, link, pill, short
+from apps.tenancy.console.columns import ago, link, noted, pill, short
 from apps.tenancy.console.site import site
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Within",
     "ago",
     "link",
+    "noted",
     "pill",
     "short",
     "site",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
 from django import forms
 from django.core.exceptions import PermissionDenied
@@ -93,7 +94,7 @@ def perform(
     )
 
 
-def _organization_id(tenant: Tenant) -> object:
+def _organization_id(tenant: Tenant) -> UUID | None:
     match tenant:
         case Environment():
             return tenant.project.organization_id

@@ -18,6 +18,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.enums import ActionVariant
 
 from apps.tenancy.console.acts import Act, perform
+from apps.tenancy.console.columns import column
 from apps.tenancy.console.standing import Standing, Tenant, standing_of
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
@@ -80,10 +81,12 @@ def granted(model: type[Model], tenant: str, permission: Permission, standing: S
 class Within(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only what the person may see of that table."""
 
-    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[Any, str]]:
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         """The narrowed rows, by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
-        return sorted(((row.pk, str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1])
+        return sorted(
+            ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
+        )
 
 
 class _ReadOnly:
@@ -125,11 +128,10 @@ class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped lib
     # Fields that a page shows in another way.
     omitted: ClassVar[frozenset[str]] = frozenset()
     acts: ClassVar[Sequence[Act]] = ()
-    detail: ClassVar[Sequence[str]] = ()
     # Foreign keys of other tables that are not worth a line on this row's page.
     not_below: ClassVar[frozenset[str]] = frozenset()
 
-    ordering = ("-id",)
+    ordering: Sequence[str] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
     list_filter_submit = False
@@ -174,20 +176,30 @@ class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped lib
             return False
         return bool(super().lookup_allowed(lookup, value, request))
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Every column but the secret ones; then what ``detail`` adds."""
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Every column but the secret ones."""
         held = standing_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
-        columns = [
-            field.name
+        return [
+            column(field, in_table=False)
             for field in self.model._meta.fields
             if field.name not in hidden and not isinstance(field, BinaryField)
         ]
-        return [*self.detail, *columns]
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """All of them."""
         return self.get_fields(request, obj)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Folded away below a summary."""
+        fields = self.get_fields(request, obj)
+        folded = type(self).summary is not ReadOnlyAdmin.summary
+        return [("Every field", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Fields by what they are: times as ages, states as pills, hashes cut."""
+        fields = {field.name: field for field in self.model._meta.fields}
+        return [column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
     def menu_title(self) -> str:
         """What the menu calls it."""

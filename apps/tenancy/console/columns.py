@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from django.db.models import Model
+from django.contrib import admin
+from django.db.models import DateTimeField, Field, Model
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
 # A word of any state to the tone of its pill.
 TONES: Mapping[str, str] = {
-    **dict.fromkeys(("active", "approved", "approve", "verified", "succeeded", "online", "healthy", "success"), "good"),
+    **dict.fromkeys(
+        ("active", "approved", "approve", "verified", "succeeded", "online", "healthy", "success", "current"), "good"
+    ),
     **dict.fromkeys(("building", "deploying", "running", "doing", "downloading", "activating", "offered"), "busy"),
     **dict.fromkeys(("pending_approval", "pending", "queued", "todo", "received", "starting"), "waiting"),
     **dict.fromkeys(
@@ -51,6 +55,11 @@ def short(value: Any) -> str:
     return format_html('<code class="short" title="{}">{}</code>', text, shown)
 
 
+def noted(first: Any, note: str) -> str:
+    """A value with a word on it below."""
+    return format_html('{}<div class="note">{}</div>', first, note) if note else str(first)
+
+
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -62,6 +71,42 @@ def ago(moment: datetime | None) -> str:
     size, unit = next((each for each in _UNITS if abs(seconds) >= each[0]), (1, "s"))
     count = abs(seconds) // size
     text = "now" if count == 0 else f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S} UTC", text
-    )
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact(moment), text)
+
+
+def exact(moment: datetime | None) -> str:
+    """A time, to the second."""
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def where(environment: Any) -> str:
+    """An environment with its project, since names repeat."""
+    return link(environment, f"{environment.project} / {environment}")
+
+
+_STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
+
+
+def _look(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | None:
+    if isinstance(field, DateTimeField):
+        return ago if in_table else exact
+    if field.name in _STATES:
+        return pill
+    if field.name == "environment":
+        return where
+    return short if in_table and field.name.endswith("hash") else None
+
+
+@cache
+def column(field: Field[Any, Any], *, in_table: bool) -> Any:
+    """What a table or a page shows of the field: its name for Django's own look, or a display of ours."""
+    look = _look(field, in_table=in_table)
+    if look is None:
+        return field.name
+
+    def shown(row: Model) -> str:
+        return look(getattr(row, field.name))
+
+    title = str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
+    shown.__name__ = field.name
+    return admin.display(description=title[0].upper() + title[1:], ordering=field.name)(shown)

@@ -60,7 +60,8 @@ class Standing:
         if self.is_superuser:
             return Q()
         wide = [pk for pk, roles in self.roles.items() if roles.org and permission in GRANTS[roles.org]]
-        more, less = [], []
+        more: list[UUID] = []
+        less: list[UUID] = []
         for organization_id, roles in self.roles.items():
             for project_id in roles.projects:
                 granted = roles.permissions(Project(pk=project_id, organization_id=organization_id))
