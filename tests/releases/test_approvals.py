@@ -229,7 +229,7 @@ def test_a_deployment_that_needs_none_has_none_to_decide(world: World) -> None:
 
 
 def lapse(deployment: Deployment) -> None:
-    Approval.objects.filter(pk=deployment.approval_id).update(expires_at=timezone.now() - timedelta(seconds=1))
+    Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
 def test_a_request_lapses(world: World) -> None:
@@ -347,7 +347,7 @@ def test_two_reviewers_at_once_make_one_decision(at_once: Race, world: World, de
 
     answers = at_once(
         *(
-            lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")  # type: ignore[misc]
+            lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")
             for person, decision in zip(people, decisions, strict=True)
         )
     )

@@ -33,7 +33,9 @@ class Crash(BaseException):
 def approved(world: World) -> tuple[Deployment, Agent, Api]:
     """An approved deployment in prod that no worker has seen, and its only agent."""
     agent, api = world.agent(world.prod)
-    deployment = world.deployment(world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency"))
+    deployment = world.deployment(
+        world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency")
+    )
     answer = world.reviewer.api.post(
         world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
     )
@@ -227,7 +229,7 @@ def test_a_target_that_emptied_meanwhile(world: World, run_jobs: Callable[[], in
 
 def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
-    (one, one_api), (two, _) = stories.fleet(world, 2, environment)
+    (one, _), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
     trades = world.bundle(environment, "trades", version=world.version(environment, plan("trades")))
     waiting = world.deployment(quotes)

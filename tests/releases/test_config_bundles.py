@@ -81,13 +81,13 @@ def test_the_hash_covers_each_field_but_the_name(world: World) -> None:
     version = str(world.version().pk)
     same = [create(world, name=name, version_id=version, **FULL).json()["config_hash"] for name in ("a", "b")]
     other_version = str(world.version(content=plan(egress="elsewhere")).pk)
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"tuning_profile": "isolated-core"}, {"wait": "spin"}, {"stage_config": {}}, {"adapters": {}},
         {"env": {"REGION": "us"}}, {"snapshot": {"enabled": False}}, {"version_id": other_version},
     ]  # fmt: skip
 
     hashes = {
-        create(world, name=f"v{number}", **{"version_id": version, **FULL, **variant}).json()["config_hash"]
+        create(world, name=f"v{number}", **({"version_id": version} | FULL | variant)).json()["config_hash"]
         for number, variant in enumerate(variants)
     }
 

@@ -154,13 +154,13 @@ def test_a_report_on_its_way_beats_the_time_out(
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.offered_before(deployment, 10_000, agent)
-    waits = rollout.fleet.lock_assignments
+    waits = fleet.lock_assignments
 
     def report_first(agent_ids: Any) -> None:
         assert report(api, agent, "active").status_code == 200
         waits(agent_ids)
 
-    monkeypatch.setattr(rollout.fleet, "lock_assignments", report_first)
+    monkeypatch.setattr(fleet, "lock_assignments", report_first)
     rollout.step(str(deployment.pk))
 
     assert state(deployment) == ("active", "")
@@ -199,7 +199,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
 
 
 def test_a_stale_agent_counts(world: World) -> None:
-    (one, _), (stale, _) = stories.fleet(world, 2)
+    _, (stale, _) = stories.fleet(world, 2)
     stories.unheard(stale, for_s=10 * 30 - 5)
 
     deployment = stories.offered(world, world.bundle())

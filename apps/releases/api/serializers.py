@@ -225,7 +225,6 @@ class DeploymentAgentSerializer(ModelSerializer):
             "updated_at",
         ]  # fmt: skip
 
-
     @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any]:
         """The agent's report beside what was requested."""

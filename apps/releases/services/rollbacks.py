@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -72,11 +73,12 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> b
 
 
 def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    # Agents that another deployment has taken over meanwhile are none of this one's any more.
+    # Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
+    # rollback brought back here is.
     touched = deployment.agents.filter(
+        Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
         offered_at__isnull=False,
         agent__decommissioned_at=None,
-        agent__assignment__deployment_id=deployment.pk,
     )
     barred = set(
         KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)

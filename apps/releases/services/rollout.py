@@ -38,7 +38,10 @@ WORKER = system("rollout")
 _RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
 _CONDEMNING = {"build_failed", "threshold", "timeout", "rollback_failed"}
-_FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {ApprovalCode.EXPIRED: "approval_expired", ApprovalCode.REVOKED: "approval_revoked"}
+_FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
+    ApprovalCode.EXPIRED: "approval_expired",
+    ApprovalCode.REVOKED: "approval_revoked",
+}
 
 
 def build(deployment_id: str) -> None:

@@ -1,0 +1,364 @@
+"""Back to what ran before: by hand and by itself, per agent, never to what is known bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apps.fleet.models import Assignment
+from apps.releases.models import Deployment, KnownBad
+from apps.releases.services import bundles as bundle_services
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.delivery.keys import KeySet
+from byteor_cloud.engine.delivery.verify import verify_delivery
+from tests.releases import stories
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+WAVES = {
+    "kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True,
+}  # fmt: skip
+
+
+def roll_back(world: World, deployment: Deployment, reason: str = "latency") -> Any:
+    path = world.path(deployment.environment, f"/deployments/{deployment.pk}/rollback")
+    return world.operator.api.post(path, {"reason": reason})
+
+
+def all_back(world: World, agents: stories.Fleet, run_jobs: Callable[[], int]) -> None:
+    for agent, api in agents:
+        assert report(api, agent, "rolled_back").status_code == 200
+    run_jobs()
+
+
+def refused(answer: Any, code: str, deployment: Deployment) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+    before = deployment.status
+    deployment.refresh_from_db()
+    assert deployment.status == before
+    assert not AuditEvent.objects.filter(action="deployment.roll_back").exists()
+
+
+def test_the_earlier_one_is_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+
+    body = roll_back(world, second).json()
+
+    assert (body["status"], body["restores"], body["rollback_reason"]) == ("rolling_back", str(first.pk), "latency")
+    for agent, _ in agents:
+        assignment = Assignment.objects.get(agent=agent)
+        assert (assignment.deployment_id, assignment.action, assignment.bundle_hash, assignment.progress) == (
+            second.pk, "rollback", first.bundle_hash, "offered",
+        )  # fmt: skip
+    all_back(world, agents[:1], run_jobs)
+    second.refresh_from_db()
+    assert second.status == "rolling_back"
+    all_back(world, agents[1:], run_jobs)
+
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.status, first.is_current, first.superseded_by) == ("active", True, None)
+    assert (second.status, second.is_current) == ("rolled_back", False)
+    assert stories.progress(second) == ["rolled_back", "rolled_back"]
+    assert list(second.timeline.order_by("id").values_list("event", flat=True)) == [
+        "create", "build", "offer", "activate", "roll_back", "restore",
+    ]  # fmt: skip
+    assert KnownBad.objects.get().config_hash == second.config_hash
+    shown = world.viewer.api.get(world.path(rest=f"/config-bundles/{two.pk}")).json()
+    assert shown["known_bad"] is True
+
+
+def test_the_agent_gets_the_earlier_manifest_newly_signed(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+    base = f"/api/v1/agents/{agent.pk}"
+
+    beat = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
+    desired = api.get(f"{base}/deployment").json()["desired"]
+
+    assert beat == {name: desired[name] for name in ("deployment_id", "action", "bundle_hash", "bundle_url")}
+    assert (desired["deployment_id"], desired["action"]) == (str(second.pk), "rollback")
+    tar = b"".join(api.get(desired["bundle_url"]).streaming_content)
+    keys = KeySet.parse(api.get(f"{base}/signing-key").content)
+    bundle = verify_delivery(tar, desired["envelope"], keys, str(world.dev.pk))
+    assert (bundle.manifest.deployment_id, bundle.bundle_hash) == (str(first.pk), first.bundle_hash)
+
+
+def test_each_agent_goes_back_to_what_it_ran_itself(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    one, two, three = stories.bundles(world, 3)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents[:1], target={"agents": [str(agents[0][0].pk)]})
+    third = stories.active(world, three, agents)
+
+    roll_back(world, third)
+
+    assert [Assignment.objects.get(agent=agent).bundle_hash for agent, _ in agents] == [
+        second.bundle_hash, first.bundle_hash,
+    ]  # fmt: skip
+    all_back(world, agents, run_jobs)
+    second.refresh_from_db()
+    assert second.is_current
+
+
+def test_twice_back(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
+
+    roll_back(world, third)
+    all_back(world, agents, run_jobs)
+    roll_back(world, second)
+    all_back(world, agents, run_jobs)
+
+    statuses = [(d.status, d.is_current) for d in Deployment.objects.order_by("id")]
+    assert statuses == [("active", True), ("rolled_back", False), ("rolled_back", False)]
+    assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
+
+
+def test_the_first_one_has_nothing_to_go_back_to(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    only = stories.active(world, world.bundle(), agents)
+
+    refused(roll_back(world, only), "nothing_to_roll_back_to", only)
+
+    assert stories.desired(agents[0][0]) == (only.pk, "activate")
+    assert KnownBad.objects.count() == 0
+
+
+def test_another_pipelines_deployment_is_no_target(world: World) -> None:
+    agents = stories.fleet(world, 2)
+    quotes = stories.active(world, world.bundle(), agents[:1], target={"agents": [str(agents[0][0].pk)]})
+    bundle = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    trades = stories.active(world, bundle, agents[1:], target={"agents": [str(agents[1][0].pk)]})
+
+    refused(roll_back(world, trades), "nothing_to_roll_back_to", trades)
+
+    quotes.refresh_from_db()
+    assert quotes.is_current
+
+
+def test_a_superseded_one_is_not_rolled_back(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    first, _second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    first.refresh_from_db()
+
+    refused(roll_back(world, first), "not_current", first)
+
+
+@pytest.mark.parametrize(
+    "status", ["pending_approval", "approved", "building", "denied", "rolling_back", "rolled_back"]
+)
+def test_only_what_runs_or_failed_is_rolled_back(world: World, status: str) -> None:
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    stories.active(world, one, agents)
+    deployment = world.deployment(two)
+    Deployment.objects.filter(pk=deployment.pk).update(status=status)
+    deployment.refresh_from_db()
+
+    answer = roll_back(world, deployment)
+
+    refused(answer, "illegal_transition", deployment)
+    assert status in answer.json()["detail"]
+
+
+def test_a_reason_is_required(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+
+    answer = world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {})
+
+    assert answer.status_code == 400
+    second.refresh_from_db()
+    assert second.status == "active"
+
+
+def test_known_bad_ones_are_passed_over(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
+    bundle_services.bar(world.dev, second.config_hash, reason="cve", actor=world.admin.actor)
+
+    body = roll_back(world, third).json()
+
+    assert body["restores"] == str(first.pk)
+    assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
+    all_back(world, agents, run_jobs)
+    first.refresh_from_db()
+    assert first.is_current
+
+
+def test_with_only_known_bad_ones_before_it_nothing_is_done(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    bundle_services.bar(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
+
+    refused(roll_back(world, second), "nothing_to_roll_back_to", second)
+
+
+def test_in_the_middle_of_a_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    second = stories.offered(world, two, strategy={**WAVES, "auto_rollback": False})
+
+    assert roll_back(world, second).json()["status"] == "rolling_back"
+
+    assert [stories.desired(agent) for agent, _ in agents] == [(second.pk, "rollback"), (first.pk, "activate")]
+    all_back(world, agents[:1], run_jobs)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.is_current, second.status) == (True, "rolled_back")
+
+
+def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 4)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    second = stories.offered(world, two, strategy=WAVES)
+
+    report(agents[0][1], agents[0][0], "active")
+    report(agents[1][1], agents[1][0], "failed")
+    run_jobs()
+
+    second.refresh_from_db()
+    assert (second.status, second.reason, second.restores) == ("rolling_back", "threshold", first)
+    assert [stories.desired(agent) for agent, _ in agents] == [
+        (second.pk, "rollback"), (second.pk, "rollback"), (first.pk, "activate"), (first.pk, "activate"),
+    ]  # fmt: skip
+    all_back(world, agents[:2], run_jobs)
+    second.refresh_from_db()
+    first.refresh_from_db()
+    assert (second.status, first.is_current) == ("rolled_back", True)
+    assert list(second.timeline.order_by("id").values_list("event", flat=True)) == [
+        "create", "build", "offer", "fail", "roll_back", "restore",
+    ]  # fmt: skip
+
+
+def test_with_nothing_to_go_back_to_it_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+
+    report(api, agent, "failed")
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.restores) == ("failed", None)
+
+
+def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+
+    report(agents[0][1], agents[0][0], "rolled_back")
+    report(agents[1][1], agents[1][0], "failed", detail="disk")
+    run_jobs()
+
+    second.refresh_from_db()
+    first.refresh_from_db()
+    assert (second.status, second.reason, second.is_current, first.is_current) == (
+        "failed", "rollback_failed", False, False,
+    )  # fmt: skip
+    assert str(agents[1][0].pk) in second.detail
+    # Once more, and all is well.
+    assert roll_back(world, second).json()["status"] == "rolling_back"
+    all_back(world, agents, run_jobs)
+    first.refresh_from_db()
+    assert first.is_current
+
+
+def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+    stories.offered_before(second, 600, agents[0][0])
+
+    sweep.func(0)
+    run_jobs()
+
+    second.refresh_from_db()
+    assert (second.status, second.reason) == ("failed", "rollback_failed")
+    assert stories.progress(second) == ["failed"]
+
+
+def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+
+    assert report(api, agent, "active").status_code == 409
+    assert stories.progress(second) == ["offered"]
+
+
+def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents)
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
+
+    roll_back(world, second)
+
+    assert [stories.desired(agent) for agent, _ in agents] == [(third.pk, "activate"), (second.pk, "rollback")]
+    all_back(world, agents[1:], run_jobs)
+    first.refresh_from_db()
+    third.refresh_from_db()
+    assert (first.is_current, third.is_current) == (True, True)
+
+
+def test_rolling_back_an_old_failure_takes_nothing_from_the_current_one(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    one, two, three = stories.bundles(world, 3)
+    stories.active(world, one, agents)
+    failed = stories.offered(world, two)
+    report(api, agent, "failed")
+    run_jobs()
+    current = stories.active(world, three, agents)
+
+    assert roll_back(world, failed).status_code == 200
+    run_jobs()
+
+    failed.refresh_from_db()
+    current.refresh_from_db()
+    assert (failed.status, current.is_current) == ("rolled_back", True)
+    assert stories.desired(agent) == (current.pk, "activate")
+
+
+def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+    late, _ = world.agent(name="late")
+    run_jobs()
+    assert stories.desired(late) == (None, None)
+
+    all_back(world, agents, run_jobs)
+
+    assert stories.desired(late) == (first.pk, "activate")
+
+
+def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    stories.active(world, one, agents)
+    roll_back(world, stories.active(world, two, agents))
+    all_back(world, agents, run_jobs)
+    body = {"config_bundle_id": str(two.pk), "target": {"all": True}}
+    path = world.path(rest="/deployments")
+
+    assert world.operator.api.post(path, body).json()["type"] == "urn:byteor:problem:known_bad"
+    world.operator.api.post(world.path(rest=f"/config-bundles/{two.pk}/clear"), {"reason": "network was down"})
+    assert world.operator.api.post(path, body).status_code == 201
