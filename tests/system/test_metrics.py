@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ type Series = dict[str, float]
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every scrape reads; the series of another test are not remembered."""
     monkeypatch.setattr(metrics, "FRESH_S", -1.0)
-    return
 
 
 def parsed(text: str) -> Series:

@@ -1,0 +1,139 @@
+"""Servers as processes of their own, each on a data folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Installation:
+    """A data folder and the commands on it."""
+
+    def __init__(self) -> None:
+        self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
+        self.data_dir.chmod(0o711)  # the server's account must be able to pass
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self.log = self.data_dir / "serve.log"
+        self.servers: list[subprocess.Popen[bytes]] = []
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        """This process's, without the settings of its own tests."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
+        ours = {"DATA_DIR": str(self.data_dir), "API_PROCESSES": "2", "API_THREADS": "2", **settings}
+        return clean | {f"BYTEOR_CLOUD_{name}": value for name, value in ours.items()}
+
+    def manage(self, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """One command, to its end."""
+        return subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *argv],
+            env=self.environment(**settings),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def bootstrap(self, org: str = "Acme", **settings: str) -> Any:
+        """What ``bootstrap --json`` printed."""
+        done = self.manage("bootstrap", "--org", org, "--email", f"ada@{org.lower()}.example", "--json", **settings)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def serve(self, **settings: str) -> subprocess.Popen[bytes]:
+        """A server that is ready."""
+        told = self.said().count("byteor-cloud: serving")
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), "serve"],
+                env=self.environment(API_BIND_ADDR=f"127.0.0.1:{self.port}", **settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.servers.append(process)
+        wait_until(lambda: self.said().count("byteor-cloud: serving") > told or process.poll() is not None)
+        assert process.poll() is None, self.said()
+        return process
+
+    def stop(self, server: subprocess.Popen[bytes]) -> int:
+        """End a server in order; its exit code."""
+        server.terminate()
+        self.servers.remove(server)
+        return server.wait(PATIENCE_S)
+
+    def said(self) -> str:
+        """Everything that the servers wrote."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def get(self, path: str, token: str | None = None) -> requests.Response:
+        """One request, without a proxy or a kept connection."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return requests.get(self.base + path, headers=headers, timeout=PATIENCE_S)
+
+    def database_pid(self) -> int:
+        """The embedded database's main process."""
+        return int((self.data_dir / "postgres" / "data" / "postmaster.pid").read_text().partition("\n")[0])
+
+    def remove(self) -> None:
+        for server in list(self.servers):
+            self.stop(server)
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+def wait_until(done: Callable[[], object], seconds: float = PATIENCE_S) -> None:
+    """Poll, since what is waited for is another process's doing."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def children(pid: int) -> dict[int, str]:
+    """The command lines of a process's children."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found[int(status.parent.name)] = (status.parent / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    """One that is not started."""
+    made = Installation()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Installation]:
+    """One that serves, for the tests of a module that leave it so."""
+    made = Installation()
+    made.serve()
+    yield made
+    made.remove()

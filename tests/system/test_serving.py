@@ -1,0 +1,254 @@
+"""``manage.py serve`` as its users start it: real processes, killed and taken over."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import requests
+
+from tests.system.conftest import Installation, children, free_port, wait_until
+from tests.system.test_metrics import parsed
+
+AGENT = Path(sys.executable).with_name("byteor-agent")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def test_it_is_ready_and_tells_where(running: Installation) -> None:
+    assert running.said().endswith(f"byteor-cloud: serving on {running.base}\n")
+    ready = running.get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+    assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
+
+
+def test_bootstrap_beside_it(running: Installation) -> None:
+    made = running.bootstrap("Beside")  # which is not told the server's address
+
+    assert set(made) == {"org_id", "user_id", "token", "login_url"}
+    me = running.get("/api/v1/me", made["token"]).json()
+    assert me["user"]["id"] == made["user_id"]
+    assert made["login_url"].startswith(f"{running.base}/auth/link/bor_usr_")
+    browser = requests.Session()
+    browser.headers["Accept"] = "text/html"
+    browser.get(made["login_url"], timeout=10)
+    form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+    signed_in = browser.post(made["login_url"], data=form, allow_redirects=False, timeout=10)
+    assert (signed_in.status_code, signed_in.headers["Location"]) == (302, "/admin/")
+    assert "sessionid" in browser.cookies
+
+
+def test_a_second_server_on_its_port(running: Installation) -> None:
+    started = time.monotonic()
+
+    done = running.manage("serve", API_BIND_ADDR=f"127.0.0.1:{running.port}")
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"CommandError: cannot listen on 127.0.0.1:{running.port}: Address already in use"
+        " (BYTEOR_CLOUD_API_BIND_ADDR)\n"
+    )
+    assert time.monotonic() - started < 20
+    assert running.get("/readyz").status_code == 200
+
+
+def test_metrics_of_all_its_processes(running: Installation) -> None:
+    def denied() -> float:
+        return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
+
+    before = denied()
+    for _ in range(20):  # each over a connection of its own, so that every process gets some
+        assert running.get("/api/v1/me", "nonsense").status_code == 401
+
+    assert {denied() for _ in range(5)} == {before + 20}
+    supervisor = running.servers[0].pid
+    (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
+    victim = min(children(master))
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(set(children(master)) - {victim}) == 2)
+    wait_until(lambda: denied() == before + 20)
+    assert running.get("/readyz").status_code == 200
+
+
+def test_the_database_killed_under_it(running: Installation) -> None:
+    token = running.bootstrap("Killed")["token"]
+    supervisor = running.servers[0].pid
+    api = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
+    codes: list[int] = []
+    answers: list[requests.Response] = []
+    over = time.monotonic() + 15
+
+    def call() -> None:
+        while time.monotonic() < over and not (codes and codes[-1] == 200 and time.monotonic() > kill_at + 4):
+            answer = running.get("/api/v1/me", token)
+            answers.append(answer)
+            codes.append(answer.status_code)
+            time.sleep(0.1)
+
+    kill_at = time.monotonic()
+    callers = [Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    time.sleep(0.5)
+    kill_at = time.monotonic()
+    killed = running.database_pid()
+    os.kill(killed, signal.SIGKILL)
+    for caller in callers:
+        caller.join()
+
+    assert set(codes) <= {200, 503}
+    assert codes[-4:] == [200] * 4
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert int(answer.headers["Retry-After"]) >= 1
+    assert running.database_pid() != killed
+    assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
+    assert "embedded_database_hung_up" in running.said()
+    # Nothing stale is left in any process's pool: every thread of both is asked.
+    assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
+
+
+def test_it_ends_in_order_and_begins_again(installation: Installation) -> None:
+    leftovers = [installation.data_dir / "uploads" / "old.upload", installation.data_dir / "scratch" / "old" / "file"]
+    fresh = installation.data_dir / "uploads" / "new.upload"
+    for file in (*leftovers, fresh):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x")
+    for file in (leftovers[0], leftovers[1].parent):
+        os.utime(file, (time.time() - 3700, time.time() - 3700))
+    made = installation.bootstrap()  # with no server there
+    assert made["login_url"].startswith("http://127.0.0.1:8080/")
+    server = installation.serve()
+
+    assert [file.exists() for file in (*leftovers, fresh)] == [False, False, True]
+    assert installation.get("/api/v1/me", made["token"]).status_code == 200
+    pid_file = installation.data_dir / "postgres" / "data" / "postmaster.pid"
+    assert pid_file.exists()
+    assert installation.stop(server) == 0
+
+    assert not pid_file.exists()  # the database ended in order, too
+    assert not (installation.data_dir / "serving").exists()
+    with contextlib.closing(socket.socket()) as probe:
+        assert probe.connect_ex(("127.0.0.1", installation.port)) != 0
+    # Killed, it leaves a note of an address where nobody is.
+    server = installation.serve()
+    server.kill()
+    server.wait()
+    installation.servers.remove(server)
+    wait_until(lambda: not _answers(installation))
+    assert (installation.data_dir / "serving").exists()
+    assert installation.bootstrap("Later")["login_url"].startswith("http://127.0.0.1:8080/")
+
+
+def _answers(installation: Installation) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", installation.port)) == 0
+
+
+def test_the_demo_s_agents(installation: Installation) -> None:
+    made = installation.bootstrap()
+    server = installation.serve()
+    token, org = made["token"], made["org_id"]
+
+    def post(path: str, body: dict[str, str]) -> dict[str, str]:
+        response = requests.post(
+            installation.base + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+        assert response.status_code == 201, response.text
+        answer: dict[str, str] = response.json()
+        return answer
+
+    project = post(f"/api/v1/orgs/{org}/projects", {"name": "trading"})["id"]
+    environment = f"/api/v1/orgs/{org}/projects/{project}/environments"
+    environment += "/" + post(environment, {"name": "dev", "posture": "dev"})["id"]
+    for name in ("edge-1", "edge-2"):
+        enrollment = post(f"{environment}/enrollment-tokens", {})["token"]
+        subprocess.run(
+            [AGENT, "enroll", "--state", installation.data_dir / "demo-agents" / name, "--name", name,
+             "--url", installation.base, "--environment", environment.removeprefix("/api/v1/")],
+            env={**installation.environment(), "BYTEOR_ENROLLMENT_TOKEN": enrollment}, check=True, capture_output=True,
+        )  # fmt: skip
+    (installation.data_dir / "demo-agents" / "sample.jsonl").write_text('{"symbol": "ACME"}\n')
+    assert installation.stop(server) == 0
+
+    server = installation.serve(RUN_DEMO_AGENTS="true", MASTER_KEY="dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")
+
+    def beating() -> list[str]:
+        agents = installation.get(f"{environment}/agents", token).json()["results"]
+        return sorted(agent["name"] for agent in agents if agent["last_seen_at"])
+
+    wait_until(lambda: beating() == ["edge-1", "edge-2"])
+    agents = {pid: line for pid, line in children(server.pid).items() if "byteor-agent" in line}
+    assert len(agents) == 2
+    for pid, line in agents.items():
+        assert line.strip().endswith(f"--sample {installation.data_dir}/demo-agents/sample.jsonl")
+        assert b"BYTEOR_" not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert installation.stop(server) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
+
+
+@pytest.mark.parametrize("mode", ["worker", "combined"])
+def test_the_worker_s_own_port(installation: Installation, mode: str) -> None:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+
+    server = installation.serve(DEPLOYMENT_MODE=mode, WORKER_BIND_ADDR=f"127.0.0.1:{port}")
+
+    lines = list(children(server.pid).values())
+    if mode == "combined":
+        assert len(lines) == 2
+        wait_until(lambda: "procrastinate" not in installation.said() and installation.get("/readyz").ok)
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{base}/healthz", timeout=5)
+        return
+    assert [line for line in lines if "gunicorn" in line] == []
+    assert installation.said().endswith("byteor-cloud: serving as a worker\n")
+    assert not _answers(installation)
+    wait_until(lambda: _listens(port))
+    health = requests.get(f"{base}/healthz", timeout=5)
+    assert (health.status_code, health.json()) == (200, {"status": "alive"})
+    metrics = requests.get(f"{base}/metrics", timeout=5)
+    assert metrics.headers["Content-Type"].startswith("text/plain")
+    assert parsed(metrics.text)["process_resident_memory_bytes"] > 1_000_000
+    assert requests.get(f"{base}/admin/", timeout=5).status_code == 404
+
+    second = installation.manage("serve", DEPLOYMENT_MODE=mode, WORKER_BIND_ADDR=f"127.0.0.1:{port}")
+
+    assert (second.returncode, second.stderr) == (
+        1,
+        f"CommandError: cannot listen on 127.0.0.1:{port}: Address already in use (BYTEOR_CLOUD_WORKER_BIND_ADDR)\n",
+    )
+
+
+def _listens(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_logs_in_json(installation: Installation) -> None:
+    installation.serve(LOG_FORMAT="json")
+    installation.get("/api/v1/me", "nonsense")
+
+    def lines() -> list[dict[str, str]]:
+        return [json.loads(line) for line in installation.said().splitlines() if not line.startswith("byteor-cloud:")]
+
+    wait_until(lambda: any(line["event"] == "request" for line in lines()))
+    (request,) = [line for line in lines() if line["event"] == "request"]
+    assert {key: request[key] for key in ("level", "logger", "method", "path", "status")} == {
+        "level": "info",
+        "logger": "byteor.access",
+        "method": "GET",
+        "path": "/api/v1/me",
+        "status": 401,
+    }
+    assert set(request) == {"event", "level", "logger", "method", "path", "status", "ms", "timestamp", "request_id"}
