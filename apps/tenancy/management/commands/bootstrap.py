@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.core.validators import EmailValidator
 from django.db import IntegrityError, transaction
+from django.forms import EmailField
 
 from apps.tenancy.actors import system
 from apps.tenancy.management import installation
@@ -54,7 +54,7 @@ class Command(BaseCommand):
     @staticmethod
     def _check(org: str, email: str) -> None:
         try:
-            EmailValidator()(email)
+            EmailField(max_length=254).clean(email)
         except ValidationError:
             raise CommandError(f"{email!r} is no e-mail address") from None
         if not (1 <= len(org) <= 200 and org.isprintable() and org.strip()):

@@ -25,4 +25,6 @@ class Command(BaseCommand):
         user = User.objects.standing_for(email)
         if user is None:
             raise CommandError(f"nobody with the address {email} was invited")
+        if not user.is_active:
+            raise CommandError(f"the account of {email} is not active")
         return show(credentials_of(user), as_json=json)

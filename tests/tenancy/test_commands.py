@@ -1,0 +1,239 @@
+"""``bootstrap``, ``sign_in_link``, and what ``manage.py`` says when it cannot run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import Client
+
+from apps.tenancy.management import installation
+from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
+from apps.tenancy.permissions import Role
+from tests.system.conftest import ROOT, Installation
+from tests.worlds import Api, World
+
+
+def run(*argv: str) -> str:
+    out = StringIO()
+    call_command(*argv, stdout=out)
+    return out.getvalue()
+
+
+def counts() -> list[int]:
+    models = (Organization, User, Membership, UserToken, SignInLink, SigningKey, AuditEvent)
+    return [model._base_manager.count() for model in models]
+
+
+@pytest.mark.django_db
+def test_bootstrap_makes_the_first_admin() -> None:
+    said = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
+
+    made = json.loads(said)
+    assert said == json.dumps(made) + "\n"
+    organization, user = Organization.objects.get(), User.objects.get()
+    assert made["org_id"] == str(organization.pk)
+    assert made["user_id"] == str(user.pk)
+    assert (organization.name, user.email) == ("Acme", "ada@acme.example")
+    assert [(m.user, m.role, m.project) for m in Membership.objects.all()] == [(user, Role.ORG_ADMIN, None)]
+    me = Api(made["token"]).get("/api/v1/me").json()
+    assert me["user"]["email"] == "ada@acme.example"
+    base, _, path = made["login_url"].partition("/auth/")
+    assert base == "http://127.0.0.1:8080"
+    client = Client()
+    assert client.get(f"/auth/{path}").status_code == 200
+    assert client.post(f"/auth/{path}").status_code == 302
+    assert client.session["_auth_user_id"] == str(user.pk)
+    # What it says, it says only there.
+    events = " ".join(str(vars(event)) for event in AuditEvent.objects.all())
+    assert made["token"] not in events
+    assert path not in events
+
+
+@pytest.mark.django_db
+def test_bootstrap_for_people() -> None:
+    lines = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example").splitlines()
+
+    assert [line.split()[0] for line in lines] == ["org_id", "user_id", "token", "login_url"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["Acme", "acme", "ACME!"])
+def test_a_second_bootstrap_of_an_organization_changes_nothing(name: str) -> None:
+    run("bootstrap", "--org", "Acme", "--email", "ada@acme.example")
+    before = counts()
+
+    with pytest.raises(CommandError, match=f"^an organization named '{name}', or much like it, exists already$"):
+        run("bootstrap", "--org", name, "--email", "eve@acme.example")
+
+    assert counts() == before
+
+
+@pytest.mark.django_db
+def test_the_same_person_in_another_organization() -> None:
+    first = json.loads(run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json"))
+    second = json.loads(run("bootstrap", "--org", "Umbrella", "--email", "ADA@acme.example", "--json"))
+
+    assert first["user_id"] == second["user_id"]
+    assert first["org_id"] != second["org_id"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("org", "email", "said"),
+    [
+        ("Acme", "no address", "'no address' is no e-mail address"),
+        ("Acme", "", "'' is no e-mail address"),
+        ("Acme", f"{'a' * 250}@acme.example", "no e-mail address"),
+        ("", "ada@acme.example", "--org must be 1 to 200 printable characters"),
+        ("  ", "ada@acme.example", "--org must be"),
+        ("A\x00cme", "ada@acme.example", "--org must be"),
+        ("x" * 201, "ada@acme.example", "--org must be"),
+    ],
+)
+def test_bootstrap_with_bad_input(org: str, email: str, said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        run("bootstrap", "--org", org, "--email", email)
+
+    assert counts() == [0] * 7
+
+
+@pytest.mark.django_db
+def test_sign_in_link(world: World) -> None:
+    before = counts()
+
+    made = json.loads(run("sign_in_link", "--email", "Viewer@acme.example", "--json"))
+
+    assert set(made) == {"user_id", "token", "login_url"}
+    assert made["user_id"] == str(world.viewer.user.pk)
+    after = counts()
+    assert [new - old for old, new in zip(before, after, strict=True)] == [0, 0, 0, 1, 1, 0, 2]
+    assert Api(made["token"]).get(world.path()).status_code == 200
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("case", ["unknown", "inactive"])
+def test_sign_in_link_for_nobody(world: World, case: str) -> None:
+    email = "viewer@acme.example" if case == "inactive" else "eve@acme.example"
+    User.objects.filter(email="viewer@acme.example").update(is_active=False)
+    before = counts()
+
+    with pytest.raises(CommandError, match=email):
+        run("sign_in_link", "--email", email)
+
+    assert counts() == before
+
+
+@pytest.mark.parametrize(
+    ("address", "public", "expected"),
+    [
+        (("127.0.0.1", 9000), None, "http://127.0.0.1:9000"),
+        (("0.0.0.0", 8080), None, "http://127.0.0.1:8080"),
+        (("::", 8080), None, "http://[::1]:8080"),
+        (("::1", 8080), None, "http://[::1]:8080"),
+        (("10.0.0.7", 80), "https://byteor.example", "https://byteor.example"),
+    ],
+)
+def test_where_the_site_is(settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str) -> None:
+    config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
+
+    assert installation.site(config) == expected
+
+
+# As processes
+
+
+@pytest.fixture(scope="module")
+def cold() -> Iterator[Installation]:
+    """A data folder without a server."""
+    made = Installation()
+    yield made
+    made.remove()
+
+
+def test_bootstrap_without_a_server(cold: Installation) -> None:
+    """As a script calls it: stdout is one line of JSON, whatever else there is to say."""
+    done = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json", LOG_FORMAT="json")
+
+    assert done.returncode == 0
+    assert done.stdout.count("\n") == 1
+    assert set(json.loads(done.stdout)) == {"org_id", "user_id", "token", "login_url"}
+    assert not (cold.data_dir / "postgres" / "data" / "postmaster.pid").exists()
+
+    again = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
+
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == "CommandError: an organization named 'Acme', or much like it, exists already\n"
+
+
+def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = Installation()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "bootstrap", "--org", name, "--email", "a@b.example", "--json"],
+            env=made.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("Acme", "Umbrella")
+    ]  # fmt: skip
+
+    results = [process.communicate(timeout=60) for process in processes]
+    made.remove()
+
+    assert [process.returncode for process in processes] == [0, 0], results
+    first, second = (json.loads(out) for out, _ in results)
+    assert first["user_id"] == second["user_id"]
+    assert first["org_id"] != second["org_id"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"NONSENSE": "1"}, "unknown setting BYTEOR_CLOUD_NONSENSE"),
+        ({"API_BIND_ADDR": "8080"}, "BYTEOR_CLOUD_API_BIND_ADDR must be HOST:PORT"),
+        ({"DATABASE_URL": "postgresql://db/x"}, "BYTEOR_CLOUD_MASTER_KEY is missing: it must be set when"),
+        ({"OIDC_ISSUER": "https://id.example"}, "BYTEOR_CLOUD_OIDC_ISSUER needs BYTEOR_CLOUD_OIDC_CLIENT_ID"),
+        ({"DATA_DIR": "/dev/null/x"}, "BYTEOR_CLOUD_DATA_DIR /dev/null/x is not usable: Not a directory"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_bad_setting(cold: Installation, settings: dict[str, str], said: str, command: str) -> None:
+    done = cold.manage(command, **settings)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"byteor-cloud: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["serve"], ["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]])
+def test_a_database_that_is_not_there(cold: Installation, command: list[str]) -> None:
+    done = cold.manage(
+        *command,
+        DATABASE_URL="postgresql://byteor:hunter2@127.0.0.1:1/byteor",
+        MASTER_KEY="dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=",
+        SECRET_KEY="test" * 10,
+        API_BIND_ADDR=f"127.0.0.1:{cold.port}",
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("byteor-cloud: the database is not usable: ")
+    assert "Connection refused" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_help_needs_no_database(cold: Installation) -> None:
+    empty = cold.data_dir / "empty"
+    done = cold.manage("help", DATA_DIR=str(empty))
+
+    assert done.returncode == 0
+    assert "bootstrap" in done.stdout
+    assert sorted(os.listdir(empty)) == ["secrets"]
