@@ -1,0 +1,191 @@
+"""The fleet's list, renaming, keys and the end of an agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.delivery.keys import KeySet
+from tests.releases import stories
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+
+BEAT = {"status": "healthy", "agent_version": "1"}
+
+
+def names(world: World, query: str) -> list[str]:
+    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+    assert answer.status_code == 200, answer.json()
+    return [row["name"] for row in answer.json()["results"]]
+
+
+def test_the_list_filters(world: World) -> None:
+    alpha, alpha_api = world.agent(name="alpha", zone="a", tier="edge")
+    world.agent(name="beta", zone="a")
+    world.agent(world.staging, "gamma", zone="a")
+    stories.offered(world, world.bundle(), target={"agents": [str(alpha.pk)]})
+    alpha_api.post(f"/api/v1/agents/{alpha.pk}/heartbeat", BEAT)
+    Agent.objects.filter(pk=alpha.pk).update(hostname="rack-7.example")
+
+    assert names(world, "") == ["beta", "alpha"]
+    assert names(world, "name=LPH") == ["alpha"]
+    assert names(world, "hostname=rack-7") == ["alpha"]
+    assert names(world, "label=zone=a") == ["beta", "alpha"]
+    assert names(world, "label=zone=a,tier=edge") == ["alpha"]
+    assert names(world, "label=zone=b") == []
+    assert names(world, "status=healthy") == ["alpha"]
+    assert names(world, "status=failed") == []
+    assert names(world, "drifted=true") == ["alpha"]
+    assert names(world, "drifted=false") == ["beta"]
+    assert names(world, "liveness=online") == ["beta", "alpha"]
+    assert names(world, "limit=1") == ["beta"]
+
+
+@pytest.mark.parametrize("query", ["liveness=dead", "label=zone", "label==a", "limit=0", "cursor=x", "created_after=x"])
+def test_bad_filters_are_refused(world: World, query: str) -> None:
+    answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
+
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+
+
+def test_the_list_takes_as_many_queries_for_many(world: World) -> None:
+    counts = []
+    for number in range(2):
+        world.agent(name=f"agent-{number}")
+        names(world, "")
+        with CaptureQueriesContext(connection) as queries:
+            names(world, "")
+        counts.append(len(queries))
+
+    assert counts[0] == counts[1]
+
+
+def test_an_agent_is_renamed_and_relabelled(world: World) -> None:
+    agent, _ = world.agent(name="old", zone="a")
+    path = world.path(rest=f"/agents/{agent.pk}")
+    before = world.operator.api.get(path)
+
+    answer = world.operator.api.patch(path, {"name": "new", "labels": {"tier": "edge"}}, If_Match=before["ETag"])
+
+    assert (answer.status_code, answer.json()["name"], answer.json()["labels"]) == (200, "new", {"tier": "edge"})
+    assert answer.json()["updated_at"] > before.json()["updated_at"]
+    event = AuditEvent.objects.get(action="agent.update")
+    assert event.changes == {"name": ["old", "new"], "labels": [{"zone": "a"}, {"tier": "edge"}]}
+    stale = world.operator.api.patch(path, {"name": "newer"}, If_Match=before["ETag"])
+    assert (stale.status_code, Agent.objects.get().name) == (412, "new")
+
+
+def test_a_heartbeat_does_not_spend_the_etags_revision(world: World) -> None:
+    agent, api = world.agent()
+    path = world.path(rest=f"/agents/{agent.pk}")
+    before = world.operator.api.get(path)["ETag"]
+    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", BEAT)
+
+    assert world.operator.api.patch(path, {"name": "new"}, If_Match=before).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"), [({"name": ""}, "/name"), ({"labels": {"a": None}}, "/labels/a"), ({"zone": "a"}, "/zone")]
+)
+def test_a_bad_change_names_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    agent, _ = world.agent(name="old", zone="a")
+
+    answer = world.operator.api.patch(world.path(rest=f"/agents/{agent.pk}"), body)
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    agent.refresh_from_db()
+    assert (agent.name, agent.labels, agent.revision) == ("old", {"zone": "a"}, 1)
+
+
+def test_a_taken_name_is_refused(world: World) -> None:
+    world.agent(name="one")
+    two, _ = world.agent(name="two")
+
+    answer = world.operator.api.patch(world.path(rest=f"/agents/{two.pk}"), {"name": "one"})
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:name_taken")
+    two.refresh_from_db()
+    assert two.name == "two"
+
+
+def test_viewers_change_nothing(world: World) -> None:
+    agent, api = world.agent(name="a")
+    path = world.path(rest=f"/agents/{agent.pk}")
+
+    answers = [
+        world.viewer.api.patch(path, {"name": "b"}), world.viewer.api.delete(path),
+        world.viewer.api.post(f"{path}/rotate-key"),
+    ]  # fmt: skip
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+    assert api.get(f"/api/v1/agents/{agent.pk}").json()["name"] == "a"
+
+
+def test_a_new_key_ends_the_old_one_at_once(world: World) -> None:
+    agent, old = world.agent()
+    path = f"/api/v1/agents/{agent.pk}"
+
+    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"))
+
+    assert (answer.status_code, answer.json()["agent_id"]) == (201, str(agent.pk))
+    new = Api(answer.json()["token"])
+    assert (old.get(path).status_code, new.get(path).status_code) == (401, 200)
+    assert old.post(f"{path}/heartbeat", BEAT).status_code == 401
+    assert new.post(f"{path}/heartbeat", BEAT).status_code == 200
+    assert AgentKey.objects.filter(revoked_at=None).count() == 1
+    actions = ["agent_key.create", "agent_key.revoke", "agent_key.create"]
+    found = AuditEvent.objects.filter(action__startswith="agent_key").order_by("id")
+    assert list(found.values_list("action", flat=True)) == actions
+
+
+def test_a_decommissioned_agent_is_gone(world: World) -> None:
+    agent, api = world.agent(name="a")
+    path = world.path(rest=f"/agents/{agent.pk}")
+
+    assert world.operator.api.delete(path).status_code == 204
+
+    assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 401
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", BEAT).status_code == 401
+    for answer in (
+        world.operator.api.get(path), world.operator.api.delete(path), world.operator.api.post(f"{path}/rotate-key"),
+        world.operator.api.patch(path, {"name": "b"}),
+    ):  # fmt: skip
+        assert answer.status_code == 404
+    assert names(world, "") == []
+    assert AuditEvent.objects.filter(action="agent.decommission", resource_id=str(agent.pk)).count() == 1
+    again, _ = world.agent(name="a")
+    assert again.pk != agent.pk
+
+
+def test_an_agent_reads_itself_and_nobody_else(world: World) -> None:
+    (one, api), (two, _) = stories.fleet(world, 2)
+
+    assert api.get(f"/api/v1/agents/{one.pk}").json()["id"] == str(one.pk)
+    for rest in ("", "/deployment", "/signing-key", "/deployment/bundle?hash=x"):
+        assert api.get(f"/api/v1/agents/{two.pk}{rest}").status_code == 404
+    assert api.get(world.path(rest=f"/agents/{one.pk}")).status_code == 403
+    assert Heartbeat.objects.count() == 2
+
+
+def test_the_signing_keys_are_published_with_an_etag(world: World) -> None:
+    agent, api = world.agent()
+    path = f"/api/v1/agents/{agent.pk}/signing-key"
+
+    answer = api.get(path)
+    again = api.get(path, If_None_Match=answer["ETag"])
+
+    keys = KeySet.parse(answer.content)
+    (only,) = answer.json()["keys"]
+    assert answer.json()["active_kid"] == keys.active.kid == only["kid"]
+    assert {name: only[name] for name in ("kty", "crv", "alg", "use", "status", "not_after")} == {
+        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "status": "active", "not_after": None,
+    }  # fmt: skip
+    assert "max-age" in answer["Cache-Control"]
+    assert (again.status_code, again.content) == (304, b"")

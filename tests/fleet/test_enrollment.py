@@ -1,0 +1,286 @@
+"""Enrollment: a token makes as many agents as it has uses, in its environment, until it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken
+from apps.tenancy.credentials import digest
+from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud.engine.delivery.keys import KeySet
+from tests.races import Race
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+
+
+def enroll(world: World, token: str, environment: Environment | None = None, **body: Any) -> Any:
+    return Api(token).post(world.path(environment, "/agents"), body)
+
+
+def refused(answer: Any, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+    assert not Agent.objects.exists()
+    assert not EnrollmentToken.objects.filter(uses__gt=0).exists()
+
+
+def test_an_agent_learns_all_that_it_needs(world: World) -> None:
+    token = world.enrollment_token()
+
+    answer = enroll(world, token, name="edge-1", hostname="host.example", labels={"zone": "a"})
+
+    assert answer.status_code == 201
+    body = answer.json()
+    agent = Agent.objects.get()
+    assert {name: body[name] for name in ("agent_id", "name", "environment_id", "heartbeat_interval_s")} == {
+        "agent_id": str(agent.pk), "name": "edge-1", "environment_id": str(world.dev.pk), "heartbeat_interval_s": 30,
+    }  # fmt: skip
+    assert len(KeySet.of(body["signing_keys"]).keys) == 1
+    assert answer["Location"] == world.path(rest=f"/agents/{agent.pk}")
+    own = Api(body["api_key"]).get(f"/api/v1/agents/{agent.pk}").json()
+    assert (own["name"], own["hostname"], own["labels"]) == ("edge-1", "host.example", {"zone": "a"})
+    assert (own["status"], own["last_seen_at"], own["liveness"], own["drifted"]) == (None, None, "online", False)
+    assert [own[state] for state in ("desired", "attempted", "running", "last_failed")] == [None] * 4
+    key = AgentKey.objects.get()
+    assert (key.digest, body["api_key"][:14]) == (digest(body["api_key"]), key.prefix)
+    assert key.scopes == ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
+    event = AuditEvent.objects.get(action="agent.enroll")
+    assert (event.actor_kind, event.resource_id, event.environment_id) == (
+        "enrollment_token", str(agent.pk), world.dev.pk,
+    )  # fmt: skip
+    assert body["api_key"] not in str(list(AuditEvent.objects.values_list("changes", flat=True)))
+
+
+def test_fifty_machines_and_one_use(at_once: Race, world: World) -> None:
+    token = world.enrollment_token()
+
+    answers = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] + [401] * 49
+    assert all(answer["WWW-Authenticate"] == "Bearer" for answer in answers if answer.status_code == 401)
+    assert (Agent.objects.count(), AgentKey.objects.count()) == (1, 1)
+    assert EnrollmentToken.objects.get().uses == 1
+    assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
+
+
+def test_a_token_makes_as_many_as_it_has_uses(at_once: Race, world: World) -> None:
+    token = world.enrollment_token(max_uses=3)
+
+    answers = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [401] * 3
+    names = list(Agent.objects.values_list("name", flat=True))
+    assert len(set(names)) == 3
+    assert "same" in names
+    assert all(name.startswith("same") for name in names)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda token: EnrollmentToken.objects.update(expires_at=timezone.now()),
+        lambda token: EnrollmentToken.objects.update(revoked_at=timezone.now()),
+        lambda token: Environment.objects.update(deleted_at=timezone.now()),
+    ],
+    ids=["expired", "revoked", "environment deleted"],
+)
+def test_a_token_that_has_ended_is_refused(world: World, end: Callable[[str], Any]) -> None:
+    token = world.enrollment_token()
+    end(token)
+
+    refused(enroll(world, token, name="late"), 401, "unauthenticated")
+
+
+def test_a_spent_token_is_refused(world: World) -> None:
+    token = world.enrollment_token()
+    assert enroll(world, token, name="first").status_code == 201
+
+    again = enroll(world, token, name="second")
+
+    assert (again.status_code, Agent.objects.count()) == (401, 1)
+
+
+def test_a_mistyped_token_is_refused(world: World) -> None:
+    token = world.enrollment_token()
+    wrong = token[:-1] + ("a" if token[-1] != "a" else "b")
+
+    refused(enroll(world, wrong, name="x"), 401, "unauthenticated")
+
+
+def test_a_token_knows_no_other_environment(world: World, other: World) -> None:
+    token = world.enrollment_token()
+
+    refused(enroll(world, token, world.staging, name="x"), 404, "not_found")
+    refused(enroll(other, token, name="x"), 404, "not_found")
+
+
+def test_a_persons_token_enrolls_nobody(world: World) -> None:
+    answer = world.admin.api.post(world.path(rest="/agents"), {"name": "x"})
+
+    refused(answer, 403, "wrong_credential")
+
+
+def test_an_enrollment_token_lists_nobody(world: World) -> None:
+    assert Api(world.enrollment_token()).get(world.path(rest="/agents")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"name": ""}, "/name"),
+        ({"name": "x" * 201}, "/name"),
+        ({"name": 5}, "/name"),
+        ({"name": "a\u0007"}, "/name"),
+        ({"hostname": "white space"}, "/hostname"),
+        ({"hostname": "x" * 254}, "/hostname"),
+        ({"labels": []}, "/labels"),
+        ({"labels": {"a": 5 * ["x"]}}, "/labels/a"),
+        ({"labels": {"a,b": "x"}}, "/labels/a,b"),
+        ({"labels": {"a": "x" * 256}}, "/labels/a"),
+        ({"labels": {str(n): "" for n in range(65)}}, "/labels"),
+        ({"public_key": "x" * 2001}, "/public_key"),
+        ({"nmae": "x"}, "/nmae"),
+    ],
+)
+def test_a_bad_introduction_spends_nothing(world: World, body: dict[str, Any], pointer: str) -> None:
+    token = world.enrollment_token()
+
+    answer = enroll(world, token, **body)
+
+    refused(answer, 400, "invalid")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"name": "x"', b'{"name": "a", "name": "b"}', b'{"name": "\\u0000"}', b"\xff", b"[]"]
+)
+def test_what_is_no_json_object_spends_nothing(world: World, body: bytes) -> None:
+    answer = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
+
+    assert answer.status_code == 400
+    assert (Agent.objects.count(), EnrollmentToken.objects.get().uses) == (0, 0)
+
+
+def test_without_a_name_the_host_gives_one(world: World) -> None:
+    token = world.enrollment_token(max_uses=3)
+
+    first, second = (enroll(world, token, hostname="h").json()["name"] for _ in range(2))
+    third = enroll(world, token).json()["name"]
+
+    assert first == "h"
+    assert second.startswith("h-")
+    assert third == "agent"
+
+
+def test_a_long_host_name_is_cut_to_a_name(world: World) -> None:
+    token = world.enrollment_token(max_uses=2)
+    host = "x" * 253
+
+    names = [enroll(world, token, hostname=host).json()["name"] for _ in range(2)]
+
+    assert names[0] == "x" * 200
+    assert names[1].startswith("x" * 180 + "-")
+    assert set(Agent.objects.values_list("hostname", flat=True)) == {host}
+
+
+def test_a_name_that_is_taken_is_refused_and_spends_nothing(world: World) -> None:
+    agent, api = world.agent(name="edge-1")
+    token = world.enrollment_token()
+
+    answer = enroll(world, token, name="edge-1")
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:name_taken")
+    assert EnrollmentToken.objects.get(digest=digest(token)).uses == 0
+    assert list(Agent.objects.values_list("pk", flat=True)) == [agent.pk]
+    assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 200
+    assert enroll(world, token, name="edge-2").status_code == 201
+
+
+def test_a_token_that_replaces_supersedes_the_old_one(world: World) -> None:
+    old, old_api = world.agent(name="edge-1")
+    bystander, bystander_api = world.agent(name="edge-2")
+    elsewhere, elsewhere_api = world.agent(world.staging, "edge-1")
+
+    answer = enroll(world, world.enrollment_token(replace=True), name="edge-1")
+
+    assert answer.status_code == 201
+    assert answer.json()["agent_id"] != str(old.pk)
+    assert old_api.get(f"/api/v1/agents/{old.pk}").status_code == 401
+    beat = {"status": "healthy", "agent_version": "1"}
+    assert old_api.post(f"/api/v1/agents/{old.pk}/heartbeat", beat).status_code == 401
+    for agent, api in ((bystander, bystander_api), (elsewhere, elsewhere_api)):
+        assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 200
+    listed = world.viewer.api.get(world.path(rest="/agents")).json()["results"]
+    assert [row["name"] for row in listed] == ["edge-1", "edge-2"]
+    assert AuditEvent.objects.get(action="agent.supersede").resource_id == str(old.pk)
+
+
+def test_the_tokens_labels_win(world: World) -> None:
+    token = world.enrollment_token(labels={"zone": "token", "tier": "edge"})
+
+    body = enroll(world, token, name="a", labels={"zone": "mine", "disk": "ssd"}).json()
+
+    assert Agent.objects.get(pk=body["agent_id"]).labels == {"zone": "token", "tier": "edge", "disk": "ssd"}
+
+
+def test_the_same_request_again_is_the_same_agent(world: World) -> None:
+    api, path = Api(world.enrollment_token(max_uses=2)), world.path(rest="/agents")
+
+    first, second = (api.post(path, {"name": "a"}, Idempotency_Key="once") for _ in range(2))
+
+    assert second.json() == first.json()
+    assert (second["Idempotent-Replayed"], Agent.objects.count(), EnrollmentToken.objects.get().uses) == ("true", 1, 1)
+
+
+def test_revoking_the_token_leaves_its_agents_alone(world: World) -> None:
+    text = world.enrollment_token(max_uses=5)
+    body = enroll(world, text, name="a").json()
+    token = EnrollmentToken.objects.get()
+    path = world.path(rest=f"/enrollment-tokens/{token.pk}")
+
+    assert world.operator.api.delete(path).status_code == 403
+    assert world.project_admin.api.delete(path).status_code == 204
+
+    assert enroll(world, text, name="b").status_code == 401
+    assert Api(body["api_key"]).get(f"/api/v1/agents/{body['agent_id']}").status_code == 200
+    assert world.project_admin.api.delete(path).status_code == 409
+
+
+def test_tokens_are_made_with_defaults_and_shown_once(world: World) -> None:
+    path = world.path(rest="/enrollment-tokens")
+    before = timezone.now()
+
+    created = world.project_admin.api.post(path, {})
+
+    assert created.status_code == 201
+    body = created.json()
+    token = EnrollmentToken.objects.get()
+    assert (token.max_uses, token.uses, token.replace, token.labels) == (1, 0, False, {})
+    assert token.expires_at is not None
+    assert abs(token.expires_at - before - timedelta(hours=1)) < timedelta(seconds=30)
+    assert token.digest == digest(body["token"])
+    (listed,) = world.project_admin.api.get(path).json()["results"]
+    assert body["token"] not in str(listed)
+    assert "token" not in listed
+    assert listed["prefix"] == body["token"][:14]
+    assert world.operator.api.post(path, {}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"max_uses": 0}, "/max_uses"), ({"expires_in_s": 1}, "/expires_in_s"), ({"labels": {"": "x"}}, "/labels/"),
+        ({"replace": "perhaps"}, "/replace"), ({"uses": -1, "maximum": 2}, "/maximum"),
+    ],
+)  # fmt: skip
+def test_bad_tokens_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    answer = world.project_admin.api.post(world.path(rest="/enrollment-tokens"), body)
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert EnrollmentToken.objects.count() == 0
