@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
 from django.db import transaction
-from procrastinate import App, JobContext, RetryStrategy
+from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.django_connector import DjangoConnector
-from procrastinate.exceptions import AlreadyEnqueued
+from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
+from procrastinate.manager import JobManager
 
 ATTEMPTS = 5  # the first run and four retries, after 3, 9, 27 and 81 s
+_ALIVE = 7_226_190_002  # the advisory lock of living workers: any number, the same in every process
 logger = structlog.get_logger(__name__)
 _RETRY = RetryStrategy(max_attempts=ATTEMPTS - 1, exponential_wait=3)
 
@@ -71,16 +75,75 @@ def enqueue(name: str, *, once: str | None = None, serial: str | None = None, **
         transaction.on_commit(again)
 
 
+class _Manager(JobManager):
+    """Jobs that go back into the queue give their ``once`` up: another of that key may wait there, and two cannot.
+
+    The database would refuse, and the job would count as running, and hold its ``serial``, for ever.
+    """
+
+    async def retry_job_by_id_async(
+        self,
+        job_id: int,
+        retry_at: datetime,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+    ) -> None:
+        """Put the job back."""
+        give_up = "UPDATE procrastinate_jobs SET queueing_lock = NULL WHERE id = %(job_id)s"
+        await self.connector.execute_query_async(give_up, job_id=job_id)
+        await super().retry_job_by_id_async(job_id, retry_at, priority, queue, lock)
+
+
 def worker_app() -> App:
     """The app on a connection pool of its own; jobs still enqueue through Django's, within their transaction."""
     connector: DjangoConnector = app.connector  # type: ignore[assignment]  # which is what Django's app has
-    return app.with_connector(connector.get_worker_connector())
+    worker = app.with_connector(connector.get_worker_connector())
+    worker.job_manager = _Manager(worker.connector)
+    return worker
 
 
-async def rescue_stalled(worker: App, *, every_s: float, after_s: float) -> None:
-    """Put jobs back whose worker gave no sign of life for ``after_s`` seconds; runs until it is cancelled."""
+@asynccontextmanager
+async def tended(worker: App, *, every_s: float, after_s: float) -> AsyncIterator[None]:
+    """While the block runs, put the jobs of workers that died back into the queue.
+
+    Each worker holds a lock of its database session, which ends with its process. One that starts and finds nobody
+    holding it knows that every job marked as running is an orphan. Beside other workers a job is one when its worker
+    gave no sign of life for ``after_s`` seconds.
+    """
+    connector: PsycopgConnector = worker.connector  # type: ignore[assignment]  # which a worker's app has
+    async with connector.pool.connection() as session:
+        await session.set_autocommit(True)
+        alone = await (await session.execute("SELECT pg_try_advisory_lock(%s)", [_ALIVE])).fetchone() == (True,)
+        if alone:
+            await _rescue(worker, after_s=0)
+        # Taken before the other is given up: nobody finds the workers missing in between.
+        await session.execute("SELECT pg_advisory_lock_shared(%s)", [_ALIVE])
+        if alone:
+            await session.execute("SELECT pg_advisory_unlock(%s)", [_ALIVE])
+        rescuer = asyncio.create_task(_keep_rescuing(worker, every_s=every_s, after_s=after_s))
+        try:
+            yield
+        finally:
+            rescuer.cancel()
+            with suppress(asyncio.CancelledError):
+                await rescuer
+            await session.close()  # and the lock with it; the pool makes itself another
+
+
+async def _keep_rescuing(worker: App, *, every_s: float, after_s: float) -> None:
     while True:
-        for stalled in await worker.job_manager.get_stalled_jobs(seconds_since_heartbeat=after_s):
-            logger.warning("job_rescued", job=stalled.task_name, id=stalled.id)
-            await worker.job_manager.retry_job(stalled)
         await asyncio.sleep(every_s)
+        try:
+            await _rescue(worker, after_s=after_s)
+        except ConnectorException as error:
+            logger.warning("rescue_failed", error=repr(error.__cause__ or error))
+
+
+async def _rescue(worker: App, *, after_s: float) -> None:
+    for stalled in await worker.job_manager.get_stalled_jobs(seconds_since_heartbeat=after_s):
+        logger.warning("job_rescued", job=stalled.task_name, id=stalled.id)
+        try:
+            await worker.job_manager.retry_job(stalled)
+        except ConnectorException as error:  # it has ended by itself meanwhile
+            logger.warning("job_not_rescued", id=stalled.id, error=repr(error.__cause__ or error))

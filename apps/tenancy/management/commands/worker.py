@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -14,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from byteor_cloud.config import Address, Config
-from byteor_cloud.jobs import rescue_stalled, worker_app
+from byteor_cloud.jobs import tended, worker_app
 
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0
@@ -34,21 +33,15 @@ class Command(BaseCommand):
 
     async def _run(self) -> None:
         app = worker_app()
-        async with app.open_async():
-            rescuer = asyncio.create_task(rescue_stalled(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S))
-            try:
-                await app.run_worker_async(
-                    concurrency=4,
-                    delete_jobs="successful",
-                    fetch_job_polling_interval=2.0,
-                    update_heartbeat_interval=HEARTBEAT_S,
-                    stalled_worker_timeout=STALLED_AFTER_S,
-                    shutdown_graceful_timeout=GRACE_S,
-                )
-            finally:
-                rescuer.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await rescuer
+        async with app.open_async(), tended(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S):
+            await app.run_worker_async(
+                concurrency=4,
+                delete_jobs="successful",
+                fetch_job_polling_interval=2.0,
+                update_heartbeat_interval=HEARTBEAT_S,
+                stalled_worker_timeout=STALLED_AFTER_S,
+                shutdown_graceful_timeout=GRACE_S,
+            )
 
 
 class _Handler(BaseHTTPRequestHandler):
