@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+def below(pointer: str, key: object) -> str:
+    """The JSON Pointer of a member of what ``pointer`` points to."""
+    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """One invalid field; ``pointer`` is a JSON Pointer into the request body."""

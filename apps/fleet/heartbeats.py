@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from apps.fleet.combining import Combiner
 from apps.fleet.models import Heartbeat
 from apps.tenancy.policy import Posture, defaults
-from byteor_cloud.errors import FieldError, InvalidInput
+from byteor_cloud.errors import FieldError, InvalidInput, below
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _STATUSES = frozenset(Heartbeat.Status.values)
@@ -91,7 +91,7 @@ def parse(body: Any) -> Beat:
         errors.append(FieldError(pointer, code, detail))
 
     for key in body.keys() - _FIELDS:
-        wrong(f"/{key}", "Unknown field.", "unknown_field")
+        wrong(below("", key), "Unknown field.", "unknown_field")
     status, version = body.get("status"), body.get("agent_version")
     if not isinstance(status, str) or status not in _STATUSES:
         wrong("/status", f"Must be one of {', '.join(sorted(_STATUSES))}.", "invalid_choice")
@@ -110,7 +110,7 @@ def parse(body: Any) -> Beat:
     active = body.get("active")
     if isinstance(active, dict):
         for key in active.keys() - {"deployment_id", "bundle_hash", "spec_hash"}:
-            wrong(f"/active/{key}", "Unknown field.", "unknown_field")
+            wrong(below("/active", key), "Unknown field.", "unknown_field")
         bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
         for name, value in (("bundle_hash", bundle_hash), ("spec_hash", spec_hash)):
             if not isinstance(value, str) or not _HASH.fullmatch(value):

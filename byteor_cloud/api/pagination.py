@@ -30,7 +30,7 @@ class NewestFirst(CursorPagination):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         """A page of ``queryset``. Raises InvalidInput."""
         self._parse_id = queryset.model._meta.pk.to_python
-        page = super().paginate_queryset(queryset, request, view)
+        page: list[Any] | None = super().paginate_queryset(queryset, request, view)
         if settings.CONFIG.public_base_url:
             self.base_url = settings.CONFIG.public_base_url + request.get_full_path()
         return page

@@ -16,7 +16,7 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
-from byteor_cloud.errors import InvalidInput, PayloadTooLarge
+from byteor_cloud.errors import InvalidInput, PayloadTooLarge, below
 
 MAX_DEPTH = 200
 
@@ -41,10 +41,6 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
 
-def _escape(key: object) -> str:
-    return str(key).replace("~", "~0").replace("/", "~1")
-
-
 def _check(value: Any) -> None:
     """Refuse NUL and lone surrogates in any string, and nesting over MAX_DEPTH; iterative, whatever the depth."""
     waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
@@ -58,7 +54,7 @@ def _check(value: Any) -> None:
         elif isinstance(item, dict):
             for key, child in item.items():
                 waiting.append((key, pointer, depth))
-                waiting.append((child, f"{pointer}/{_escape(key)}", depth + 1))
+                waiting.append((child, below(pointer, key), depth + 1))
         elif isinstance(item, list):
             waiting.extend((child, f"{pointer}/{i}", depth + 1) for i, child in enumerate(item))
 

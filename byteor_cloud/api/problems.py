@@ -29,7 +29,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]
             if key == "non_field_errors":
                 yield from _field_errors(child, pointer)
             else:
-                yield from _field_errors(child, f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}")
+                yield from _field_errors(child, errors.below(pointer, key))
     elif isinstance(detail, list):
         for index, child in enumerate(detail):
             nested = isinstance(child, (Mapping, list))

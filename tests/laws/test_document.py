@@ -125,7 +125,9 @@ def test_an_operation_says_what_it_does_and_how_it_refuses(method: str, path: st
 @every_documented
 def test_every_body_has_an_example_that_is_valid(method: str, path: str, operation: dict[str, Any]) -> None:
     place = ("paths", path, method.lower())
-    bodies = [((*place, "responses", code), body) for code, body in operation["responses"].items()]
+    bodies: list[tuple[tuple[str, ...], Any]] = [
+        ((*place, "responses", code), body) for code, body in operation["responses"].items()
+    ]
     if "requestBody" in operation:
         bodies.append(((*place, "requestBody"), operation["requestBody"]))
     seen = 0

@@ -94,7 +94,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     def replay(self, request: Request, **kwargs: Any) -> Response:
         """Submit the artifact for deterministic replay."""
         artifact = self.get_object()
-        body = s.ReplayRequestSerializer(data=request.data or {}, context=self.get_serializer_context())
+        body = s.ReplayRequestSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
         replay = services.request_replay(
             artifact, environment=self.environment, actor=self.actor, **body.validated_data

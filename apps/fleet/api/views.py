@@ -171,6 +171,7 @@ class SigningKeyViewSet(AgentSelfViewSet):
 class HeartbeatView(APIView):
     """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
 
+    http_method_names = ["post"]
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
     permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
 

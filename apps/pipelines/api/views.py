@@ -67,7 +67,7 @@ class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, Dest
     def preview(self, request: Request, **kwargs: Any) -> Response:
         """Compile without persisting a version; a plan that does not compile is an answer, not an error."""
         draft = self.get_object()
-        body = s.PreviewRequestSerializer(data=request.data or {})
+        body = s.PreviewRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         target = request.query_params.get("target")
         if target is not None and target not in TARGETS:
@@ -79,7 +79,7 @@ class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, Dest
     def version(self, request: Request, **kwargs: Any) -> Response:
         """Promote the saved draft to an immutable version; unchanged, it answers with the version there is."""
         draft = self.get_object()
-        body = s.PromoteSerializer(data=request.data or {})
+        body = s.PromoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         expected = body.validated_data.get("expected_revision", self.expected_revision)
         version, fresh = services.promote(draft, expected_revision=expected, actor=self.actor)

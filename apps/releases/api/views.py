@@ -107,7 +107,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
 
     def _reason(self, request: Request, shape: type[Strict]) -> str:
-        body = shape(data=request.data or {})
+        body = shape(data=request.data)
         body.is_valid(raise_exception=True)
         return str(body.validated_data["reason"])
 

@@ -17,7 +17,7 @@ from apps.tenancy.models import Environment
 from byteor_cloud.engine.compiler import decode, split_op
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
-from byteor_cloud.errors import Conflict, FieldError, InvalidInput
+from byteor_cloud.errors import Conflict, FieldError, InvalidInput, below
 
 WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core": "spin"}
 ADAPTER_KINDS = [
@@ -26,11 +26,6 @@ ADAPTER_KINDS = [
 SIDE_EFFECTS = {"http_post": "side_effect:http_post", "exec": "side_effect:exec"}
 RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
-
-
-def _escaped(key: str) -> str:
-    """A key as a part of a JSON Pointer."""
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _secrets(value: Any, pointer: str) -> list[FieldError]:
@@ -43,7 +38,7 @@ def _secrets(value: Any, pointer: str) -> list[FieldError]:
                 FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
             )
         elif isinstance(item, dict):
-            waiting += [(child, f"{at}/{_escaped(key)}") for key, child in item.items()]
+            waiting += [(child, below(at, key)) for key, child in item.items()]
         elif isinstance(item, list):
             waiting += [(child, f"{at}/{index}") for index, child in enumerate(item)]
     return found
@@ -53,7 +48,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
     stages = dict(decode(version.spec_kv).stages)
     errors = []
     for stage_id, params in stage_config.items():
-        pointer = f"/stage_config/{_escaped(stage_id)}"
+        pointer = below("/stage_config", stage_id)
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
             errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))

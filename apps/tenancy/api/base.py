@@ -51,6 +51,7 @@ class AnyAccept(BaseContentNegotiation):
 class ApiViewSet(GenericViewSet[Any]):
     """Below no tenant: what a caller may do with itself."""
 
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class = AnyAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
@@ -81,7 +82,7 @@ class ApiViewSet(GenericViewSet[Any]):
     @final
     def check_permissions(self, request: Request) -> None:
         """401, then 403 for the wrong family, then 404 for strangers and wrong ids, then 403 for a low role."""
-        if self.action in {None, "metadata"}:
+        if self.action not in self.action_map.values():
             raise MethodNotAllowed(request.method or "")
         if request.user is None:
             raise Unauthenticated("This needs a bearer credential.")

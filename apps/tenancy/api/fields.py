@@ -21,13 +21,40 @@ def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     return found
 
 
+_JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tuple[type, ...], str], ...] = (
+    (serializers.BooleanField, bool, "true or false"),
+    (serializers.IntegerField, int, "a whole number"),
+    (serializers.FloatField, (int, float), "a number"),
+    (serializers.CharField, str, "a string"),
+    (serializers.UUIDField, str, "a string"),
+)
+
+
+def mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
+    """What is wrong with the JSON type of ``value``: DRF takes 5 for "5", "yes" for true and 5 for an id."""
+    if value is None:
+        return None  # null is the field's own business
+    if isinstance(field, serializers.DictField) and isinstance(value, dict):
+        return {str(key): wrong for key, item in value.items() if (wrong := mistyped(field.child, item))}
+    if isinstance(field, serializers.ListField) and isinstance(value, list):
+        return {str(i): wrong for i, item in enumerate(value) if (wrong := mistyped(field.child, item))}
+    for kind, types, name in _JSON_TYPES:
+        if isinstance(field, kind) and (not isinstance(value, types) or (type(value) is bool and types is not bool)):
+            return [ErrorDetail(f"Must be {name}.", code="invalid")]
+    return None
+
+
 # A docstring of these two would be the description of every schema without one of its own.
 class Strict(serializers.Serializer[Any]):
     # A misspelt field is an error, not silence. Read-only fields may be sent back.
 
     def to_internal_value(self, data: Any) -> Any:
-        """The checked body. Raises ValidationError with the unknown fields among the others' errors."""
+        """The checked body. Raises ValidationError, also of unknown and of mistyped fields."""
         errors = unknown_fields(data, self.fields) if isinstance(data, dict) else {}
+        if type(data) is dict:  # JSON; the fields of a form are all text
+            for name, field in self.fields.items():
+                if not field.read_only and (wrong := mistyped(field, data.get(name))):
+                    errors[name] = wrong
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:
@@ -76,9 +103,7 @@ class Name(serializers.CharField):
         super().__init__(**kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """The name. Raises ValidationError on what is no string or has control characters."""
-        if not isinstance(data, str):
-            self.fail("invalid")
+        """The name. Raises ValidationError on control characters."""
         value: str = super().to_internal_value(data)
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")

@@ -1,0 +1,166 @@
+"""Bad input to every operation that reads a body: a clear problem, and nothing changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.laws.calls import CALLS, Operation, operations, path_of, right_caller, send
+from tests.laws.scene import Scene, writes
+from tests.openapi import PROBLEM, document
+from tests.worlds import Api
+
+pytestmark = pytest.mark.django_db
+
+
+def reads_json(operation: Operation) -> bool:
+    """Whether the document says that it takes a JSON body."""
+    body = document()["paths"][operation.path][operation.method.lower()].get("requestBody", {})
+    return "application/json" in body.get("content", {})
+
+
+WITH_BODY = [o for o in operations() if reads_json(o)]
+every_operation_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+# Name, body, status, the problem's code, and the pointer and code of the field's error.
+BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
+    ("truncated", b'{"name": "que', 400, "malformed_json", None),
+    ("empty text", b" ", 400, "malformed_json", None),
+    ("not UTF-8", b'{"name": "\xff"}', 400, "malformed_json", None),
+    ("NaN", b'{"name": NaN}', 400, "malformed_json", None),
+    ("infinity", b'{"name": -Infinity}', 400, "malformed_json", None),
+    ("1e999", b'{"name": 1e999}', 400, "malformed_json", None),
+    ("a number of 5,000 digits", b'{"name": ' + b"9" * 5000 + b"}", 400, "malformed_json", None),
+    ("a duplicate key", b'{"name": "a", "name": "b"}', 400, "malformed_json", None),
+    ("a duplicate key deep inside", b'{"name": [{"a": 1, "a": 1}]}', 400, "malformed_json", None),
+    ("deep nesting", DEEP, 400, "malformed_json", None),
+    ("nesting just too deep", b'{"a":' * 201 + b"1" + b"}" * 201, 400, "invalid", ("/a" * 100, "too_deep")),
+    ("a NUL", b'{"name": "a\\u0000b"}', 400, "invalid", ("/name", "character")),
+    ("a NUL in a key", b'{"na\\u0000me": 1}', 400, "invalid", ("", "character")),
+    ("a lone surrogate", b'{"name": "\\ud800"}', 400, "invalid", ("/name", "character")),
+    ("a list", b"[]", 400, "invalid", ("", "invalid")),
+    ("a text", b'"text"', 400, "invalid", ("", "invalid")),
+    ("null", b"null", 400, "invalid", None),
+    ("5 MiB", b'{"name": "' + b"a" * (5 << 20) + b'"}', 413, "payload_too_large", None),
+]
+
+
+def refused(response: Any, status: int, code: str, before: dict[str, int]) -> None:
+    """A problem of that code; nothing was written."""
+    assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
+    assert response["Content-Type"] == PROBLEM
+    assert writes() == before
+
+
+def test_the_operations_with_a_body_are_those_that_write() -> None:
+    silent = {"rotate", "rotate_key"}
+
+    assert {o for o in operations() if o.method in {"POST", "PUT", "PATCH"}} - set(WITH_BODY) == {
+        o for o in operations() if o.action in silent or str(o).endswith(("/approvals/{id}/revoke", "{id}/artifacts"))
+    }
+
+
+@every_operation_with_body
+@pytest.mark.parametrize(("body", "status", "code", "error"), [pytest.param(*b[1:], id=b[0]) for b in BAD])
+def test_a_bad_body_is_refused(
+    operation: Operation, body: bytes, status: int, code: str, error: tuple[str, str] | None, scene: Scene
+) -> None:
+    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    before = writes()
+
+    response = caller(operation.method, path, body)
+
+    refused(response, status, code, before)
+    if error is not None:
+        found = [(e["pointer"], e["code"]) for e in response.json()["errors"]]
+        assert found in ([error], [(error[0], "not_a_dict")])
+
+
+@every_operation_with_body
+def test_an_unknown_field_is_named(operation: Operation, scene: Scene) -> None:
+    make_body = CALLS[operation.method, operation.path].body
+    assert make_body is not None
+    body = {**make_body(scene), "surprise/~": 1}
+    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    before = writes()
+
+    response = caller(operation.method, path, body)
+
+    refused(response, 400, "invalid", before)
+    errors = response.json()["errors"]
+    assert [(e["pointer"], e["code"]) for e in errors] == [("/surprise~1~0", "unknown_field")]
+
+
+@every_operation_with_body
+@pytest.mark.parametrize("value", [[], {}, 5, True, None, "", "\t", 1e308, -1], ids=repr)
+def test_a_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: Any, scene: Scene) -> None:
+    make_body = CALLS[operation.method, operation.path].body
+    assert make_body is not None
+    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    for name, was in make_body(scene).items():
+        if isinstance(value, type(was)) or (value is None and name == "active"):
+            continue
+        before = writes()
+
+        response = caller(operation.method, path, {**make_body(scene), name: value})
+
+        refused(response, 400, "invalid", before)
+        pointers = [e["pointer"] for e in response.json()["errors"]]
+        assert pointers
+        assert all(pointer == f"/{name}" or pointer.startswith(f"/{name}/") for pointer in pointers)
+
+
+@every_operation_with_body
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
+def test_another_format_is_refused(operation: Operation, content_type: str, scene: Scene) -> None:
+    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    before = writes()
+
+    response = caller(operation.method, path, b"name=quotes", Content_Type=content_type)
+
+    refused(response, 415, "unsupported_media_type", before)
+
+
+@pytest.mark.parametrize("path", sorted({o.path for o in operations()}))
+def test_another_method_is_refused(path: str, scene: Scene) -> None:
+    served = {o.method for o in operations() if o.path == path}
+    url = scene.fill(path, scene.home.ids())
+    for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - served:
+        before = writes()
+
+        response = scene.home.admin.api(method, url)
+
+        refused(response, 405, "method_not_allowed", before)
+        assert {m.strip() for m in response["Allow"].split(",")} - {"HEAD"} == served
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/orgs/5", "/api/v1/orgs/", "/api/v1/agents/x/heartbeat"])
+def test_an_unknown_path_is_a_problem(path: str, scene: Scene) -> None:
+    response = scene.home.admin.api.get(path, Accept="text/html")
+
+    refused(response, 404, "not_found", writes())
+
+
+def test_a_body_of_its_cap_is_read(scene: Scene, settings: Any) -> None:
+    operation = next(o for o in WITH_BODY if (o.method, o.path) == ("POST", "/api/v1/orgs"))
+    cap = settings.CONFIG.max_body_bytes
+    head = b'{"name": "quotes", "pad": "'
+    body = head + b"a" * (cap - len(head) - 2) + b'"}'
+
+    # Of exactly the cap: read, and refused for what it says; one byte more is not read.
+    assert len(body) == cap == 4 << 20
+    assert scene.home.admin.api("POST", operation.path, body).status_code == 400
+    assert scene.home.admin.api("POST", operation.path, body + b" ").status_code == 413
+
+
+def test_any_accept_header_is_answered(scene: Scene) -> None:
+    for operation in operations():
+        if operation.method == "GET":
+            response = send(operation, scene, right_caller(operation, scene), Accept="image/png")
+            assert (response.status_code, bool(response.getvalue())) == (200, True)
+
+
+def test_no_answer_is_a_page(scene: Scene) -> None:
+    for operation in operations():
+        assert send(operation, scene, Api(None), Accept="text/html")["Content-Type"] == PROBLEM
