@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast, final
 
 from django.contrib import admin
 from django.contrib.admin import ActionLocation
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -274,7 +274,9 @@ class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped lib
                 "icon": act.icon,
                 "variant": ActionVariant.DANGER if act.dangerous else ActionVariant.DEFAULT,
                 "attrs": {},
-                "path": reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[row.pk, act.name]),
+                "path": reverse(
+                    f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[quote(row.pk), act.name]
+                ),
             }
             for act in self.acts
             if (act.needs is None or act.needs in held) and act.applies(row)
@@ -291,7 +293,9 @@ class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped lib
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return]
         changelist = reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return self._perform(request, found, [row], changelist if found.removes else f"{changelist}{row.pk}/change/")
+        return self._perform(
+            request, found, [row], changelist if found.removes else f"{changelist}{quote(row.pk)}/change/"
+        )
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
         shown = {

@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import DateTimeField, Field, Model
+from django.contrib.admin.utils import quote
+from django.db.models import CharField, DateTimeField, Field, Model
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -41,7 +42,7 @@ def link(row: Model | None, text: str | None = None) -> str:
     """A row as a link to its page."""
     if row is None:
         return "-"
-    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+    url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
     return format_html('<a class="to" href="{}">{}</a>', url, text or str(row))
 
 
@@ -90,7 +91,7 @@ _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
 def _look(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | None:
     if isinstance(field, DateTimeField):
         return ago if in_table else exact
-    if field.name in _STATES:
+    if isinstance(field, CharField) and field.name in _STATES:
         return pill
     if field.name == "environment":
         return where

@@ -1,0 +1,78 @@
+"""Debian's chromium against a live server; any error in its console fails the test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for the session; without one on PATH the browser tests are skipped, loudly."""
+    if CHROMIUM is None:
+        pytest.skip("NO CHROMIUM ON PATH: the browser tests did not run (apt-get install chromium)")
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright's loop runs in this thread, and Django would refuse to touch the database beside it.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+def _listen(page: Page, errors: list[str]) -> None:
+    def console(message: ConsoleMessage) -> None:
+        if message.type == "error":  # the browser reports what the policy blocked here, too
+            errors.append(message.text)
+
+    def answered(response: Response) -> None:
+        if response.status >= 500:
+            errors.append(f"{response.url}: {response.status}")
+
+    page.on("console", console)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
+    page.on("response", answered)
+
+
+@pytest.fixture
+def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Page]]:
+    """Open pages of the live server; in the end none of them may have had an error or a blocked request."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def new(**options: Any) -> Page:
+        context = chromium.new_context(base_url=live_server.url, viewport={"width": 1440, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        _listen(page, errors)
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page]) -> Page:
+    """One page, nobody signed in."""
+    return open_page()
+
+
+def sign_in(page: Page, user: Any) -> Page:
+    """Spend a fresh one-time link of the person in the browser."""
+    from apps.tenancy.actors import system
+    from apps.tenancy.services import accounts
+
+    page.goto(f"/auth/link/{accounts.create_sign_in_link(user=user, actor=system('test'))}")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/admin/")
+    return page

@@ -1,0 +1,110 @@
+"""A tenant with a row in every table of the console, and people signed in to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.admin.utils import quote
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact, Replay
+from apps.fleet.models import Agent
+from apps.releases.models import Deployment
+from apps.releases.services import bundles
+from apps.tenancy import audit
+from apps.tenancy.console import site
+from apps.tenancy.models import User
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import tokens
+from tests.worlds import Api, World, report, run_jobs
+
+DJANGO_BACKEND = "django.contrib.auth.backends.ModelBackend"
+MODELS = {model._meta.label_lower: model for model in site._registry}
+
+
+def signed_in(user: User) -> Client:
+    """A browser of the person's, as far as Django's client is one."""
+    client = Client(headers={"accept": "text/html"}, REMOTE_ADDR="192.0.2.7")
+    client.force_login(user, backend=DJANGO_BACKEND)
+    return client
+
+
+def superuser() -> User:
+    """Who runs the server."""
+    return User.objects.create(email="root@host.example", email_verified=True, is_superuser=True)
+
+
+def table(model: Any) -> str:
+    """The address of the model's table."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def row_page(row: Any) -> str:
+    """The address of the row's page."""
+    return f"{table(type(row))}{quote(row.pk)}/change/"
+
+
+def act(row: Any, name: str) -> str:
+    """The address of one of the row's acts."""
+    return f"{table(type(row))}{quote(row.pk)}/act/{name}/"
+
+
+@dataclass
+class Filled:
+    """What ``fill`` made and the tests name."""
+
+    agent: Agent
+    agent_api: Api
+    deployment: Deployment
+    artifact: Artifact
+    replay: Replay
+    job: ProcrastinateJob
+
+
+def dead_letter(task: str, **args: str) -> ProcrastinateJob:
+    """A job that has failed for good."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, attempts)"
+            " VALUES ('default', %s, NULL, %s::jsonb, 'failed', 5) RETURNING id",
+            [task, "{" + ", ".join(f'"{k}": "{v}"' for k, v in args.items()) + "}"],
+        )
+        (pk,) = cursor.fetchone()
+    job: ProcrastinateJob = ProcrastinateJob.objects.get(pk=pk)
+    return job
+
+
+def fill(world: World, suffix: str = "1") -> Filled:
+    """One more row in every table of the tenant: a deployment approved, built, offered and running, an incident, …"""
+    environment = world.environment("prod", f"{world.name}-{suffix}")
+    agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}")
+    bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")
+    deployment = world.deployment(bundle)
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": f"{world.name} agrees"}
+    assert world.reviewer.api.post(world.path(environment, "/approvals"), decision).status_code == 201
+    run_jobs()
+    assert report(agent_api, agent, "active").status_code == 200
+    run_jobs()
+    deployment.refresh_from_db()
+    tokens.create_organization_key(
+        organization=world.organization, name=f"{world.name}-key-{suffix}", role=Role.OPERATOR,
+        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    )  # fmt: skip
+    bundles.bar(environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor)
+    audit.count_denial(f"test.{suffix}", actor=world.viewer.actor, organization_id=world.organization.pk)
+    audit.seal_organization(world.organization.pk)
+    artifact = Artifact.objects.create(
+        environment=environment, agent=agent, deployment=deployment, version=bundle.version, kind="incident_bundle",
+        status="verified", spec_hash=bundle.version.spec_hash, content_hash="sha256:" + "a" * 64, size_bytes=10,
+        captured_at=timezone.now(),
+    )  # fmt: skip
+    replay = Replay.objects.create(
+        environment=environment, artifact=artifact, version=bundle.version, requested_by=world.operator.actor.display
+    )
+    job = dead_letter("releases.step", deployment_id=str(deployment.pk))
+    return Filled(agent, agent_api, deployment, artifact, replay, job)

@@ -1,0 +1,344 @@
+"""What people do in the console: through the services, as themselves, after a page that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken
+from apps.pipelines.models import Version
+from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, KnownBad
+from apps.tenancy.models import AuditEvent, Environment, OrganizationKey, Project, SigningKey, UserToken
+from tests.browser.filled import Filled, act, dead_letter, fill, row_page, signed_in, superuser, table
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.django_db
+YES = {"_confirm": "yes"}
+
+
+def said(response: Any) -> list[tuple[str, str]]:
+    """The messages that the page shows."""
+    return [(message.level_tag, message.message) for message in response.context["messages"]]
+
+
+def waiting(world: World, name: str = "first") -> Deployment:
+    """A deployment that waits for approval in prod."""
+    if not Agent.objects.filter(environment=world.prod).exists():
+        world.agent(world.prod)
+    return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
+
+
+def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
+    """A later deployment of the same pipeline with another configuration, active."""
+    environment = made.deployment.environment
+    version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
+    deployment = world.deployment(world.bundle(environment, "second", version=version))
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    world.reviewer.api.post(world.path(environment, "/approvals"), decision)
+    run_jobs()
+    report(made.agent_api, made.agent, "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == "active"
+    return deployment
+
+
+def test_an_act_asks_before_it_does_anything(world: World) -> None:
+    approval = Approval.objects.get(deployment=waiting(world))
+
+    page = signed_in(world.reviewer.user).get(act(approval, "approve"))
+
+    assert page.status_code == 200
+    assert [str(row) for row in page.context["rows"]] == [str(approval)]
+    assert not ApprovalDecision.objects.exists()
+
+
+@pytest.mark.parametrize("at", ["approval", "deployment"])
+def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
+    deployment = waiting(world)
+    row = deployment if at == "deployment" else deployment.approval
+    client = signed_in(world.reviewer.user)
+
+    done = client.post(
+        act(row, "approve"), {**YES, "words": "looks right"}, follow=True, headers={"x-request-id": "req-12345678"}
+    )
+
+    assert done.redirect_chain == [(row_page(row), 302)]
+    assert said(done) == [("success", f"Approve: {row}.")]
+    decision = ApprovalDecision.objects.get()
+    assert (decision.user, decision.decision, decision.comment) == (world.reviewer.user, "approve", "looks right")
+    event = AuditEvent.objects.get(action="approval.approve")
+    assert (event.actor_kind, event.actor_id, event.actor_display) == (
+        "user", str(world.reviewer.user.pk), "reviewer@acme.example",
+    )  # fmt: skip
+    assert (event.request_id, event.ip) == ("req-12345678", "192.0.2.7")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
+
+
+@pytest.mark.parametrize("words", ["", "   "])
+def test_deny_needs_a_comment(world: World, words: str) -> None:
+    deployment = waiting(world)
+
+    refused = signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "words": words})
+
+    assert refused.context["form"].errors == {"words": ["This field is required."]}
+    assert not ApprovalDecision.objects.exists()
+    deployment.refresh_from_db()
+    assert deployment.status == "pending_approval"
+
+
+def test_deny(world: World) -> None:
+    deployment = waiting(world)
+
+    signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "words": "not on a Friday"})
+
+    deployment.refresh_from_db()
+    assert deployment.status == "denied"
+    assert ApprovalDecision.objects.get().comment == "not on a Friday"
+
+
+def test_a_refusal_of_the_service_is_shown_and_changes_nothing(world: World) -> None:
+    deployment = waiting(world)
+    events = AuditEvent.objects.count()
+
+    refused = signed_in(world.operator.user).post(act(deployment, "approve"), YES, follow=True)
+
+    assert said(refused) == [("error", f"{deployment}: The requester can't approve their own request here.")]
+    assert not ApprovalDecision.objects.exists()
+    assert AuditEvent.objects.count() == events
+
+
+def test_several_at_once(world: World) -> None:
+    first = waiting(world)
+    approvals = [first.approval, *(waiting(world, name).approval for name in ("second", "third"))]
+    client = signed_in(world.reviewer.user)
+    chosen = {"action": "deny", "_selected_action": [str(row.pk) for row in approvals[:2] if row]}
+
+    asked = client.post(table(Approval), chosen)
+    assert [row.pk for row in asked.context["rows"]] == [row.pk for row in reversed(approvals[:2]) if row]
+    assert not ApprovalDecision.objects.exists()
+    done = client.post(table(Approval), {**chosen, **YES, "words": "all of them"}, follow=True)
+
+    assert [tag for tag, _ in said(done)] == ["success", "success"]
+    assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
+
+
+def test_revoke_consent_before_it_is_used(world: World) -> None:
+    deployment = waiting(world)
+    approval = deployment.approval
+    client = signed_in(world.reviewer.user)
+    client.post(act(approval, "approve"), YES)
+
+    client.post(act(approval, "revoke"), YES)
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "approval_revoked")
+
+
+def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> None:
+    made = fill(world)
+    later = second(world, made, run_jobs)
+    client = signed_in(world.operator.user)
+
+    refused = client.post(act(later, "roll_back"), {**YES, "words": ""})
+    assert refused.context["form"].errors == {"words": ["This field is required."]}
+    later.refresh_from_db()
+    assert later.status == "active"
+    client.post(act(later, "roll_back"), {**YES, "words": "latency"})
+
+    later.refresh_from_db()
+    assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
+    report(made.agent_api, made.agent, "rolled_back")
+    run_jobs()
+    made.deployment.refresh_from_db()
+    assert made.deployment.is_current
+
+
+def test_roll_back_with_nothing_to_go_back_to(world: World) -> None:
+    made = fill(world)
+
+    refused = signed_in(world.operator.user).post(
+        act(made.deployment, "roll_back"), {**YES, "words": "latency"}, follow=True
+    )
+
+    assert said(refused) == [("error", f"{made.deployment}: There is no earlier deployment to roll back to.")]
+    assert Deployment.objects.get().status == "active"
+
+
+def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = waiting(world)
+    signed_in(world.reviewer.user).post(act(deployment, "approve"), YES)
+    run_jobs()
+    client = signed_in(world.operator.user)
+
+    def buttons() -> list[str]:
+        return [button["title"] for button in client.get(row_page(deployment)).context["actions_detail"]]
+
+    assert buttons() == ["Roll back", "Pause", "Abort"]
+    client.post(act(deployment, "pause"), {**YES, "words": "lunch"})
+    deployment.refresh_from_db()
+    assert deployment.paused_at is not None
+    assert buttons() == ["Roll back", "Resume", "Abort"]
+    again = client.post(act(deployment, "pause"), YES, follow=True)
+    assert said(again) == [("error", f"{deployment}: The deployment is paused already.")]
+    client.post(act(deployment, "resume"), YES)
+    deployment.refresh_from_db()
+    assert deployment.paused_at is None
+    client.post(act(deployment, "abort"), {**YES, "words": "wrong one"})
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.detail) == ("failed", "aborted", "wrong one")
+    assert [entry.event for entry in deployment.timeline.order_by("id")][-3:] == ["pause", "resume", "abort"]
+
+
+def test_clear_known_bad(world: World) -> None:
+    bundle = world.bundle(world.prod)
+    KnownBad.objects.create(environment=world.prod, config_hash=bundle.config_hash, reason="it failed")
+    client = signed_in(world.operator.user)
+
+    assert client.post(act(bundle, "clear"), {**YES, "words": ""}).context["form"].errors
+    assert KnownBad.objects.count() == 1
+    client.post(act(bundle, "clear"), {**YES, "words": "it was the disk"}, follow=True)
+
+    assert KnownBad.objects.count() == 0
+    assert AuditEvent.objects.get(action="config.clear").changes == {"reason": [None, "it was the disk"]}
+    again = client.post(act(ConfigBundle.objects.get(), "clear"), {**YES, "words": "once more"}, follow=True)
+    assert said(again) == [("error", f"{bundle}: This configuration is not known bad.")]
+
+
+@pytest.mark.parametrize(
+    ("model", "who", "action", "scope"),
+    [
+        (UserToken, "viewer", "token.revoke", None),
+        (OrganizationKey, "admin", "api_key.revoke", "organization"),
+        (EnrollmentToken, "project_admin", "enrollment_token.revoke", "environment"),
+        (AgentKey, "operator", "agent_key.revoke", "environment"),
+    ],
+)
+def test_revoke_a_credential(world: World, model: Any, who: str, action: str, scope: str | None) -> None:
+    made = fill(world)
+    person = getattr(world, who)
+    row = model.objects.filter(user=person.user).get() if model is UserToken else model.objects.get()
+
+    signed_in(person.user).post(act(row, "revoke"), YES)
+    again = signed_in(person.user).post(act(row, "revoke"), YES, follow=True)
+
+    row.refresh_from_db()
+    assert row.revoked_at is not None
+    assert said(again) == [("error", f"{row}: It is revoked already.")]
+    event = AuditEvent.objects.get(action=action)
+    assert event.actor_display == person.actor.display
+    assert event.organization_id == (world.organization.pk if scope else None)
+    assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
+
+
+def test_a_revoked_agent_key_is_refused_at_once(world: World) -> None:
+    made = fill(world)
+    url = f"/api/v1/agents/{made.agent.pk}/deployment"
+    assert made.agent_api.get(url).status_code == 200
+
+    signed_in(world.operator.user).post(act(AgentKey.objects.get(), "revoke"), YES)
+
+    assert made.agent_api.get(url).status_code == 401
+
+
+def test_decommission_an_agent(world: World) -> None:
+    made = fill(world)
+
+    signed_in(world.operator.user).post(act(made.agent, "revoke"), YES)
+
+    made.agent.refresh_from_db()
+    assert made.agent.decommissioned_at is not None
+    assert AgentKey.objects.get().revoked_at is not None
+
+
+def test_rotate_the_signing_key(world: World) -> None:
+    signed_in(world.admin.user).post(act(world.organization, "rotate_signing_key"), YES)
+
+    assert list(SigningKey.objects.order_by("id").values_list("status", flat=True)) == ["retiring", "active"]
+
+
+def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
+    made = fill(world)
+    run_jobs()
+    client = signed_in(world.operator.user)
+
+    client.post(act(made.job, "retry"), YES, follow=True)
+
+    assert ProcrastinateJob.objects.get(pk=made.job.pk).status == "todo"
+    event = AuditEvent.objects.get(action="job.retry")
+    assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
+    assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})
+    again = client.post(act(made.job, "retry"), YES, follow=True)
+    assert said(again)[0][1].endswith("The job is todo; only a failed one can be retried.")
+    run_jobs()
+    assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
+
+
+def test_a_superuser_retries_a_job_of_no_tenant(world: World) -> None:
+    job = dead_letter("tenancy.seal_audit")
+
+    signed_in(superuser()).post(act(job, "retry"), YES)
+
+    assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
+    assert AuditEvent.objects.get(action="job.retry").organization_id is None
+
+
+@pytest.mark.parametrize("kind", ["project", "environment"])
+def test_deletion_asks_with_a_count_of_what_goes(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+    made = fill(world)
+    row: Any = world.project if kind == "project" else made.deployment.environment
+    client = signed_in(world.project_admin.user)
+
+    asked = client.get(act(row, "delete"))
+
+    ((_, counts),) = asked.context["goes"]
+    below = {
+        "Drafts": 1, "Versions": 1, "Agents": 1, "Enrollment tokens": 1, "Agent keys": 1, "Heartbeats": 1,
+        "Assignments": 1, "Config bundles": 1, "Approvals": 1, "Deployments": 1, "Known bad": 1,
+        "Approval decisions": 1, "Deployment agents": 1, "Agent reports": 1, "Timelines": 5, "Artifacts": 1,
+        "Replays": 1,
+    }  # fmt: skip
+    assert dict(counts) == ({"Environments": 4, **below} if kind == "project" else below)
+    assert Deployment.objects.count() == 1
+    done = client.post(act(row, "delete"), YES, follow=True)
+    assert done.redirect_chain == [(table(type(row)), 302)]
+    row.refresh_from_db()
+    assert row.deleted_at is not None
+    run_jobs()
+    assert not type(row).objects.filter(pk=row.pk).exists()
+    assert (Deployment.objects.count(), Project.objects.count()) == (0, 0 if kind == "project" else 1)
+    assert AuditEvent.objects.get(action=f"{kind}.delete").actor_display == world.project_admin.actor.display
+
+
+def test_an_operator_deletes_nothing(world: World) -> None:
+    client = signed_in(world.operator.user)
+
+    assert client.post(act(world.dev, "delete"), YES).status_code == 403
+    assert Environment.objects.live().count() == 3
+
+
+def test_an_act_that_does_not_exist(world: World) -> None:
+    assert signed_in(world.admin.user).get(act(world.dev, "explode")).status_code == 404
+
+
+def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
+    made = Approval.objects.bulk_create(
+        Approval(
+            environment=world.prod, requested_by="x", spec_hash="sha256:x", required_approvals=1,
+            allow_self_approval=False, expires_at=world.organization.created_at,
+        )
+        for _ in range(101)
+    )  # fmt: skip
+    rows = [str(row.pk) for row in made]
+
+    refused = signed_in(world.reviewer.user).post(
+        table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
+    )
+
+    assert said(refused) == [("error", "At most 100 at once.")]
+    assert not ApprovalDecision.objects.exists()

@@ -1,0 +1,169 @@
+"""The console and the pages in a real browser: nothing blocked by the policy, no error, and the work gets done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from apps.releases.models import Deployment
+from apps.tenancy.models import UserToken
+from tests.browser.conftest import sign_in
+from tests.browser.filled import act, row_page, table
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where screenshots go: BYTEOR_TEST_SHOTS to look at them, else a folder that ends with the test."""
+    folder = Path(os.environ.get("BYTEOR_TEST_SHOTS", tmp_path))
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def requested(world: World, name: str, **ring: Any) -> Deployment:
+    """A deployment of a new configuration to prod, which waits for approval."""
+    return world.deployment(world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring))), note=name)
+
+
+def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) -> None:
+    """Approved by the reviewer through the API, built and offered."""
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": "read and tested"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+    run_jobs()
+
+
+def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+    world.agent(world.prod)
+    deployment = requested(world, "first")
+    sign_in(page, world.reviewer.user)
+
+    page.get_by_role("link", name="Approvals waiting 1").click()
+    page.get_by_role("link", name=f"approval {deployment.approval_id}").click()
+    page.get_by_role("link", name="Approve").click()
+    page.get_by_label("Comment").fill("looks right")
+    page.get_by_role("button", name="Approve").click()
+
+    expect(page.get_by_text(f"Approve: approval {deployment.approval_id}.")).to_be_visible()
+    expect(page.locator(".facts .pill").first).to_have_text("approved")
+    run_jobs()
+    page.goto(row_page(deployment))
+    expect(page.locator(".facts .pill").first).to_have_text("deploying")
+    page.get_by_text("Every field").click()
+    expect(page.get_by_text("Bundle hash", exact=True).or_(page.get_by_text("Bundle", exact=True)).last).to_be_visible()
+
+
+def test_a_denial_without_a_comment_is_refused(world: World, page: Page) -> None:
+    world.agent(world.prod)
+    deployment = requested(world, "first")
+    sign_in(page, world.reviewer.user)
+    page.goto(act(deployment, "deny"))
+    page.get_by_label("Comment").fill("   ")  # what the browser itself lets through
+
+    page.get_by_role("button", name="Deny").click()
+
+    expect(page.get_by_role("alert")).to_have_text("This field is required.")
+    deployment.refresh_from_db()
+    assert deployment.status == "pending_approval"
+
+
+def test_roll_back_with_a_reason(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+    agent, api = world.agent(world.prod)
+    for name, ring in (("first", {}), ("second", {"stages": [{"id": "only", "op": "identity"}]})):
+        later = requested(world, name, **ring)
+        approved(world, later, run_jobs)
+        report(api, agent, "active")
+        run_jobs()
+    sign_in(page, world.operator.user)
+
+    page.get_by_role("table").get_by_role("link", name="quotes").first.click()
+    page.get_by_role("link", name="Roll back").click()
+    page.get_by_label("Reason").fill("latency")
+    page.get_by_role("button", name="Roll back").click()
+
+    expect(page.locator(".facts .pill").first).to_have_text("rolling back")
+    expect(page.get_by_text("Rolled back because")).to_be_visible()
+    later.refresh_from_db()
+    assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
+
+
+def test_revoke_a_token_of_a_list(world: World, page: Page) -> None:
+    sign_in(page, world.viewer.user)
+    page.goto(table(UserToken))
+
+    page.locator("input.action-select").first.check()
+    page.locator("select[name=action]").select_option("revoke")
+    page.get_by_role("button", name="Run", exact=False).first.click()
+    page.get_by_role("button", name="Revoke").click()
+
+    expect(page.locator(".pill")).to_have_text("revoked")
+    assert world.viewer.api.get("/api/v1/me").status_code == 401
+
+
+def test_search_filter_and_sign_out(world: World, page: Page) -> None:
+    world.agent(world.prod, "edge-1")
+    world.agent(world.dev, "edge-2")
+    sign_in(page, world.viewer.user)
+    page.goto("/admin/fleet/agent/")
+    page.locator("#searchbar").fill("edge-2")
+    page.keyboard.press("Enter")
+    expect(page.locator("#result_list tbody")).to_have_count(1)
+
+    page.get_by_role("button", name="Account").click()
+    page.get_by_role("button", name="Sign out").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("The control plane for real-time data pipelines")
+    page.goto("/admin/")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+
+
+def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
+    page.goto("/api/docs")
+    expect(page.locator(".opblock-summary-path").first).to_be_visible()
+    assert page.locator(".opblock").count() >= 45
+    page.get_by_text("/api/v1/me", exact=False).first.click()
+    expect(page.locator(".opblock.is-open")).to_have_count(1)
+    page.screenshot(path=shots / "docs.png")
+
+    page.goto("/api/redoc")
+    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
+    page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
+    expect(page.locator("[data-role='search:results']")).to_be_visible()
+    page.screenshot(path=shots / "redoc.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_to_look_at(
+    world: World, open_page: Callable[..., Page], run_jobs: Callable[[], int], shots: Path, scheme: str
+) -> None:
+    agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]
+    for name, ring in (("quotes 1", {}), ("quotes 2", {"stages": [{"id": "decode", "op": "identity"}]})):
+        deployment = requested(world, name, **ring)
+        approved(world, deployment, run_jobs)
+        for agent, api in agents if name == "quotes 1" else agents[:1]:
+            report(api, agent, "active")
+        run_jobs()
+    report(agents[1][1], agents[1][0], "downloading")
+    report(agents[2][1], agents[2][0], "failed", detail="spec refused: unknown op")
+    page = open_page(color_scheme=scheme)
+    dark = scheme == "dark"
+
+    page.goto("/")
+    page.screenshot(path=shots / f"index-{scheme}.png", full_page=True)
+    sign_in(page, world.admin.user)
+    assert page.evaluate("document.documentElement.classList.contains('dark')") is dark
+    page.screenshot(path=shots / f"console-{scheme}.png")
+    page.goto(row_page(deployment))
+    expect(page.locator(".panel h2", has_text="4 agents")).to_be_visible()
+    page.screenshot(path=shots / f"deployment-{scheme}-1440.png", full_page=True)
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.reload()
+    expect(page.locator(".panel h2", has_text="Timeline")).to_be_visible()
+    page.screenshot(path=shots / f"deployment-{scheme}-1000.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -1,0 +1,241 @@
+"""Every table of the console: listed, searchable, read-only, without secrets, at a constant number of queries."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet.models import AgentKey, Heartbeat
+from apps.releases.models import Approval, Deployment
+from apps.tenancy.console import site
+from apps.tenancy.models import IdempotencyKey, OrganizationKey, RateCounter, SigningKey, SignInLink
+from apps.tenancy.services import accounts
+from tests.browser.filled import MODELS, fill, row_page, signed_in, superuser, table
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
+
+
+def fill_operation(world: World, suffix: str = "1") -> None:
+    """The tables that only superusers see."""
+    accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
+    expires = timezone.now() + timedelta(hours=1)
+    IdempotencyKey.objects.create(
+        caller="user:x", key=suffix, fingerprint="f", status=201, response=b"sealed", expires_at=expires
+    )
+    RateCounter.objects.create(key=f"sign-in:{suffix}", minute=1, count=1)
+
+
+def test_every_model_has_a_table() -> None:
+    ours = {model._meta.label_lower for name in OURS for model in apps.get_app_config(name).get_models()}
+
+    assert set(MODELS) == ours | {"procrastinate.procrastinatejob"}
+
+
+def newest(model: Any) -> Any:
+    """The row that the table shows first."""
+    return model._default_manager.order_by(*site._registry[model].ordering).first()
+
+
+def test_listed_newest_first_searched_and_shown(world: World) -> None:
+    fill(world)
+    fill(world, "2")
+    fill_operation(world)
+    client, answers = signed_in(superuser()), {}
+
+    for label, model in MODELS.items():
+        row, admin = newest(model), site._registry[model]
+        listed = client.get(table(model)).context["cl"].result_list
+        by_id = client.get(table(model), {"q": str(row.pk)}).context["cl"].result_list
+        nothing = client.get(table(model), {"q": "no row has this"})
+        answers[label] = (
+            listed[0] == row,
+            row in by_id or "=id" not in admin.search_fields,
+            nothing.context["cl"].result_count,
+            client.get(row_page(row)).status_code,
+        )
+
+    assert answers == dict.fromkeys(MODELS, (True, True, 0, 200))
+
+
+def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
+    fill(world)
+    fill_operation(world)
+    client = signed_in(superuser())
+
+    def costs() -> dict[str, tuple[int, int]]:
+        counts = {}
+        for label, model in MODELS.items():
+            with CaptureQueriesContext(connection) as queries:
+                listed = client.get(table(model))
+            counts[label] = (len(queries), listed.context["cl"].result_count)
+        return counts
+
+    client.get("/admin/")  # what the process remembers, it knows now
+    few = costs()
+    for name in ("initech", "hooli"):
+        fill(World(name))
+        fill_operation(world, name)
+    many = costs()
+
+    assert {label: many[label][0] for label in MODELS} == {label: few[label][0] for label in MODELS}
+    assert all(many[label][1] >= few[label][1] + 2 for label in MODELS)
+    assert max(queries for queries, _ in many.values()) <= 10
+
+
+def test_nothing_is_written_by_a_form(world: World) -> None:
+    fill(world)
+    fill_operation(world)
+    client, answers, changed = signed_in(superuser()), {}, []
+
+    for label, model in MODELS.items():
+        before = list(model._default_manager.order_by("pk").values())
+        row, data = newest(model), {field.name: "x" for field in model._meta.fields}
+        answers[label] = (
+            client.post(f"{table(model)}add/", data).status_code,
+            client.post(row_page(row), data).status_code,
+            client.post(row_page(row).replace("change", "delete"), {"post": "yes"}).status_code,
+        )
+        client.post(table(model), {"action": "delete_selected", "_selected_action": str(row.pk), "post": "yes"})
+        if list(model._default_manager.order_by("pk").values()) != before:
+            changed.append(label)
+
+    assert answers == dict.fromkeys(MODELS, (403, 403, 403))
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    ("model", "secret"),
+    [
+        (OrganizationKey, lambda row: row.digest),
+        (AgentKey, lambda row: row.digest),
+        (SignInLink, lambda row: row.digest),
+        (SigningKey, lambda row: bytes(row.private_key).hex()),
+        (IdempotencyKey, lambda row: row.fingerprint + bytes(row.response).hex()),
+    ],
+)
+def test_secrets_are_not_shown_to_anybody(world: World, model: Any, secret: Any) -> None:
+    fill(world)
+    fill_operation(world)
+    row = model.objects.first()
+
+    page = signed_in(superuser()).get(row_page(row)).text
+
+    assert secret(row) not in page
+    for name in ("digest", "private_key", "response", "fingerprint"):
+        assert f"field-{name}" not in page
+
+
+@pytest.mark.parametrize(("who", "seen"), [("viewer", False), ("operator", True), ("admin", True)])
+def test_a_credential_is_shown_to_those_who_operate(world: World, who: str, seen: bool) -> None:
+    approval = Approval.objects.get(deployment=fill(world).deployment)
+    assert approval.credential
+
+    page = signed_in(getattr(world, who).user).get(row_page(approval)).text
+
+    assert (approval.credential in page) is seen
+
+
+@pytest.mark.parametrize(
+    ("model", "query"),
+    [
+        (OrganizationKey, "digest__startswith=a"),
+        (Approval, "credential__startswith=a"),
+        (SigningKey, "private_key__isnull=False"),
+        (Deployment, "approval__credential__startswith=a"),
+        (AgentKey, "agent__environment__project__organization__name=acme"),
+        (Deployment, "pipeline=%00"),
+        (Deployment, "q=%00"),
+    ],
+)
+def test_a_filter_tells_no_secret_and_breaks_nothing(world: World, model: Any, query: str) -> None:
+    fill(world)
+
+    assert signed_in(world.admin.user).get(f"{table(model)}?{query}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query", ["environment__id__exact=junk", "status__exact=nothing", "p=999", "o=99.-99", "liveness=x"]
+)
+def test_a_strange_query_is_answered(world: World, query: str) -> None:
+    fill(world)
+
+    assert signed_in(world.admin.user).get(f"{table(Deployment)}?{query}").status_code in {200, 302}
+
+
+def test_an_action_with_a_malformed_key_is_refused(world: World) -> None:
+    data = {"action": "approve", "_selected_action": "junk"}
+
+    assert signed_in(world.operator.user).post(table(Approval), data).status_code == 400
+
+
+def test_a_row_lists_what_is_below_it(world: World) -> None:
+    made = fill(world)
+
+    page = signed_in(world.admin.user).get(row_page(made.deployment.environment))
+
+    below = {title: count for title, count, _ in page.context["below"]}
+    assert below == {
+        "Drafts": 1, "Versions": 1, "Agents": 1, "Enrollment tokens": 1, "Config bundles": 1, "Approvals": 1,
+        "Deployments": 1, "Known bad": 1, "Artifacts": 1, "Replays": 1,
+    }  # fmt: skip
+    url = next(url for title, _, url in page.context["below"] if title == "Deployments")
+    assert [row.pk for row in signed_in(world.admin.user).get(url).context["cl"].result_list] == [made.deployment.pk]
+
+
+def test_the_overview_counts_what_is_the_persons(world: World, other: World) -> None:
+    made = fill(world)
+    fill(other)
+    waiting = world.deployment(world.bundle(made.deployment.environment, "next", version=made.artifact.version))
+
+    page = signed_in(world.admin.user).get("/admin/")
+
+    numbers = {tile.label: tile.value for tile in page.context["tiles"]}
+    assert numbers == {
+        "Agents online": 1, "Agents stale": 0, "Agents offline": 0, "Agents drifted": 1, "Approvals waiting": 1,
+        "Deployments in flight": 0, "Replays diverged": 0, "Dead-letter jobs": 1,
+    }  # fmt: skip
+    assert re.findall(r"deployment/([0-9a-f-]{36})/change", page.text) == [str(waiting.pk), str(made.deployment.pk)]
+    for tile in page.context["tiles"]:
+        listed = signed_in(world.admin.user).get(tile.url)
+        assert (tile.label, listed.context["cl"].result_count) == (tile.label, tile.value)
+
+
+@pytest.mark.parametrize(("beats", "liveness"), [(2, "online"), (4, "stale"), (11, "offline")])
+def test_liveness_goes_by_each_environments_interval(world: World, beats: int, liveness: str) -> None:
+    slow = world.environment("dev", "slow", heartbeat_interval_s=100)
+    agent, _ = world.agent(slow, "tortoise")
+    Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now() - timedelta(seconds=100 * beats))
+    hare, _ = world.agent(world.dev, "hare")
+    Heartbeat.objects.filter(agent=hare).update(last_seen_at=timezone.now() - timedelta(seconds=30 * beats))
+
+    listed = signed_in(world.viewer.user).get(table(type(agent)), {"liveness": liveness})
+
+    assert {row.name for row in listed.context["cl"].result_list} == {"tortoise", "hare"}
+
+
+def test_an_agents_page_keeps_the_four_fields_apart(world: World) -> None:
+    made = fill(world)
+
+    page = signed_in(world.viewer.user).get(row_page(made.agent))
+
+    (panel,) = page.context["summary"]["panels"]
+    assert [row[0] for row in panel["rows"]] == ["Desired", "Attempted", "Running", "Last failed"]
+    bundle = made.deployment.bundle_hash or ""
+    assert [bundle in row[1] for row in panel["rows"]] == [True, True, False, False]
+
+
+def test_the_menu_follows_the_main_job(world: World) -> None:
+    menu = signed_in(world.viewer.user).get("/admin/").context["sidebar_navigation"]
+
+    assert [group.get("title") for group in menu] == [
+        None, "Workspace", "Pipelines", "Releases", "Fleet", "Incidents", "People and keys", "Records",
+    ]  # fmt: skip
