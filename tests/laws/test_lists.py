@@ -1,0 +1,184 @@
+"""Every list: a bounded number of queries however long it is, and pages without loss or doubles."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+
+from apps.artifacts.models import Artifact
+from apps.fleet.models import Agent, Assignment, Heartbeat
+from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, DeploymentAgent
+from apps.tenancy.models import (
+    AuditEvent,
+    AuditSeal,
+    Credential,
+    Environment,
+    Membership,
+    Organization,
+    OrganizationKey,
+    Project,
+    SigningKey,
+    User,
+)
+from tests.laws.calls import Operation, operations, path_of, right_caller
+from tests.laws.scene import Scene
+from tests.worlds import Api
+
+pytestmark = pytest.mark.django_db
+LISTS = [o for o in operations() if o.action == "list"]
+every_list = pytest.mark.parametrize("operation", LISTS, ids=str)
+MANY = 100
+# The caller, the roles, the scope, the limit's counter, the page, and what is fetched along with it.
+MOST_QUERIES = 8
+
+
+def _fresh(row: models.Model, i: int) -> dict[str, Any]:
+    """The columns in which a copy of ``row`` must differ."""
+    name = f"copy {i}"
+    match row:
+        case User():
+            return {"email": f"{i}@copies.example"}
+        case Organization() | Project():
+            return {"name": name, "slug": f"copy-{i}"}
+        case Environment() | Agent() | ConfigBundle():
+            return {"name": name}
+        case OrganizationKey():
+            return {"name": name, "digest": secrets.token_hex(32)}
+        case Credential():
+            return {"digest": secrets.token_hex(32)}
+        case SigningKey():
+            return {"kid": secrets.token_hex(20), "status": "retired"}
+        case Artifact():
+            return {"content_hash": f"sha256:{secrets.token_hex(32)}"}
+        case Deployment():
+            return {"is_current": False, "approval_id": row.approval and copies(row.approval, 1, start=i)[0].pk}
+        case DeploymentAgent():
+            return {"agent_id": copies(row.agent, 1, start=i)[0].pk}
+        case Membership():
+            return {"user_id": copies(row.user, 1, start=1000 + i)[0].pk}
+        case _ if any(f.name == "name" for f in row._meta.get_fields()):
+            return {"name": name}
+    return {}
+
+
+def copies[R: models.Model](row: R, count: int, *, start: int = 0) -> list[R]:
+    """``count`` new rows like ``row``, with what belongs to each."""
+    model = type(row)
+    made = []
+    for i in range(start, start + count):
+        columns = {f.attname: getattr(row, f.attname) for f in model._meta.concrete_fields if not f.primary_key}
+        made.append(model(**{**columns, **_fresh(row, i)}))
+    model._base_manager.bulk_create(made)
+    for new in made:
+        _with_its_own(row, new)
+    return made
+
+
+def _with_its_own(row: models.Model, new: Any) -> None:
+    match row:
+        case Agent():
+            Heartbeat.objects.create(agent=new)
+            Assignment.objects.create(agent=new)
+        case Organization():
+            for membership in Membership.objects.filter(organization=row, project=None):
+                Membership.objects.create(user=membership.user, organization=new, role=membership.role)
+        case AuditEvent():
+            assert row.organization_id is not None
+            seq = AuditSeal.objects.count() + 1
+            AuditSeal.objects.create(organization_id=row.organization_id, seq=seq, event=new)
+        case Deployment():
+            agents = DeploymentAgent.objects.filter(deployment=row).values_list("agent_id", flat=True)
+            DeploymentAgent.objects.bulk_create(DeploymentAgent(deployment=new, agent_id=a, wave=0) for a in agents)
+        case Approval():
+            user = Membership.objects.filter(organization=row.environment.project.organization)[0].user
+            ApprovalDecision.objects.create(approval=new, user=user, decided_by="x", decision="approve")
+
+
+def one_of(operation: Operation, scene: Scene, listed: list[dict[str, Any]]) -> models.Model:
+    """A row of the list, the newest."""
+    model = operation.view.queryset.model
+    if model is DeploymentAgent:
+        return DeploymentAgent.objects.filter(deployment_id=scene.home.place.deployment.pk).latest("pk")
+    found: models.Model = model._base_manager.get(pk=listed[0]["id"])
+    return found
+
+
+@pytest.fixture
+def filled(operation: Operation, scene: Scene) -> tuple[Api, str]:
+    """The caller and the path of a list with more than MANY rows."""
+    api, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    copies(one_of(operation, scene, api.get(path).json()["results"]), MANY)
+    return api, path
+
+
+def queries(call: Callable[[], Any]) -> tuple[int, Any]:
+    """How many statements ``call`` sent, and what it answered."""
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        answer = call()
+    return len(captured), answer
+
+
+@every_list
+def test_one_row_and_a_hundred_take_the_same_queries(operation: Operation, filled: tuple[Api, str]) -> None:
+    api, path = filled
+
+    for_one, one = queries(lambda: api.get(path + "?limit=1"))
+    for_many, many = queries(lambda: api.get(path + f"?limit={MANY}"))
+
+    assert (len(one.json()["results"]), len(many.json()["results"])) == (1, MANY)
+    assert for_one == for_many <= MOST_QUERIES
+
+
+def pages(api: Api, url: str | None, direction: str) -> Iterator[list[Any]]:
+    """Page after page by the links."""
+    while url is not None:
+        parts = urlsplit(url)
+        page = api.get(f"{parts.path}?{parts.query}").json()
+        yield page["results"]
+        url = page[direction]
+
+
+@every_list
+def test_a_walk_both_ways_sees_every_row_once(operation: Operation, filled: tuple[Api, str]) -> None:
+    api, path = filled
+    whole = [row for page in pages(api, path + "?limit=200", "next") for row in page]
+
+    forth = list(pages(api, path + "?limit=7", "next"))
+    last = api.get(path + "?limit=7")
+    while last.json()["next"] is not None:
+        parts = urlsplit(last.json()["next"])
+        last = api.get(f"{parts.path}?{parts.query}")
+    back = list(pages(api, last.json()["previous"], "previous"))
+
+    assert len(whole) > MANY
+    assert [row for page in forth for row in page] == whole
+    assert {len(page) for page in forth[:-1]} == {7}
+    assert [row for page in reversed(back) for row in page] + last.json()["results"] == whole
+
+
+@every_list
+def test_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
+    api, path = filled
+    times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]
+
+    assert times == sorted(times, key=lambda t: t or "", reverse=True)
+
+
+@every_list
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=000001", "cursor=x",
+    "cursor=cD14", "cursor=bz0tMQ%3D%3D", "limit=" + "9" * 5000], ids=lambda q: q[:20])  # fmt: skip
+def test_a_bad_limit_or_cursor_is_refused(operation: Operation, query: str, scene: Scene) -> None:
+    path = path_of(operation, scene, scene.home.ids())
+
+    response = right_caller(operation, scene).get(f"{path}?{query}")
+
+    assert response.status_code == 400
+    assert [e["pointer"] for e in response.json()["errors"]] == [query.partition("=")[0]]
