@@ -8,9 +8,11 @@ from .graph import Graph, GraphEdge, GraphNode
 from .kv import KvError, decode, encode, spec_hash, spec_to_json
 from .ops import ENTRY_POINT_GROUP, Ops, StageOp, split_op
 from .plan import plan_schema
+from .positions import Position, locate
 from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
 from .syntax import PlanSyntaxError, parse_plan
 from .validation import validate_spec
+from .writing import write_plan
 
 __all__ = [
     "COMPILER_VERSION",
@@ -30,6 +32,7 @@ __all__ = [
     "Ops",
     "PipelineSpec",
     "PlanSyntaxError",
+    "Position",
     "RingStage",
     "Role",
     "Severity",
@@ -40,6 +43,7 @@ __all__ = [
     "decode",
     "diff_specs",
     "encode",
+    "locate",
     "parse_plan",
     "plan_schema",
     "spec_hash",
@@ -48,4 +52,5 @@ __all__ = [
     "to_dot",
     "to_svg",
     "validate_spec",
+    "write_plan",
 ]

@@ -92,7 +92,7 @@ def _is_too_deep(value: object) -> bool:
 _TOO_DEEP = f"Nested deeper than {MAX_DEPTH} levels."
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*+:)?|(?P<open>[{\[])|(?P<close>[}\]])|[^\s"{}\[\],:]++',
     re.DOTALL,
 )
@@ -101,7 +101,7 @@ _TOKEN = re.compile(
 def _first_fault(text: str) -> PlanSyntaxError | None:
     """Find the first thing in otherwise well-formed JSON that a plan may not hold."""
     open_objects: list[set[str]] = []
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         word = token[0]
         if token["open"]:
             open_objects.append(set())

@@ -1,0 +1,46 @@
+"""Writing a plan as text for people: members in the order of the plan's own table, short ones on one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .diagnostics import Json
+from .plan import PLAN
+
+_WIDTH = 96
+
+
+def write_plan(plan: object) -> str:
+    """Write a plan, or whatever stands for one, as JSON text that parses to the same; ends with a line end."""
+    return "\n".join([*_lines(plan, PLAN.schema(), inline=False), ""])
+
+
+def _lines(value: object, schema: Json, *, inline: bool = True) -> list[str]:
+    """Give the lines of a value, not indented; ``schema`` tells the order of members that it knows."""
+    if not isinstance(value, (dict, list)) or not value:
+        return [json.dumps(value, ensure_ascii=False)]
+    if isinstance(value, dict):
+        begin, end = "{}"
+        parts = [_named(name, _lines(value[name], below)) for name, below in _ordered(value, schema)]
+    else:
+        begin, end = "[]"
+        parts = [_lines(item, schema.get("items", {})) for item in value]
+        # Stages and connections are read one below the other.
+        inline = inline and not any(isinstance(item, (dict, list)) for item in value)
+    if inline and all(len(part) == 1 for part in parts) and sum(len(part[0]) + 2 for part in parts) <= _WIDTH:
+        return [begin + ", ".join(part[0] for part in parts) + end]
+    for part in parts[:-1]:
+        part[-1] += ","
+    return [begin, *(f"  {line}" for part in parts for line in part), end]
+
+
+def _named(name: str, lines: list[str]) -> list[str]:
+    return [f"{json.dumps(name, ensure_ascii=False)}: {lines[0]}", *lines[1:]]
+
+
+def _ordered(members: Mapping[str, Any], schema: Json) -> Iterator[tuple[str, Json]]:
+    known: Mapping[str, Json] = schema.get("properties", {})
+    yield from ((name, below) for name, below in known.items() if name in members)
+    yield from ((name, {}) for name in members if name not in known)
