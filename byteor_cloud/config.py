@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +53,7 @@ class Config:
 
 def _address(text: str) -> Address:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("must be HOST:PORT")
     return host.strip("[]"), int(port)
 
@@ -91,6 +94,13 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _origin(text: str) -> str:
+    url = _url("http", "https")(text)
+    if urlsplit(url)[2:] != ("", "", ""):
+        raise ValueError("must be a URL without a path")
+    return url
+
+
 def _key(text: str) -> bytes:
     try:
         key = base64.b64decode(text, validate=True)
@@ -112,17 +122,13 @@ def _generated(folder: Path, name: str) -> str:
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = folder / f".{name}.{os.getpid()}"
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        # A name of its own: in a container every start has the same process id, also after one that was killed here.
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{name}.") as file:
             file.write(base64.b64encode(secrets.token_bytes(32)).decode())
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(fresh, path)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
     return path.read_text()
 
 
@@ -162,7 +168,7 @@ def load(environ: Mapping[str, str]) -> Config:
         database_url=database_url,
         api_bind_addr=take("API_BIND_ADDR", _address, default_address),
         worker_bind_addr=take("WORKER_BIND_ADDR", _address, None),
-        public_base_url=take("PUBLIC_BASE_URL", _url("http", "https"), None),
+        public_base_url=take("PUBLIC_BASE_URL", _origin, None),
         master_key=secret("MASTER_KEY", _key),
         secret_key=secret("SECRET_KEY", _secret),
         run_demo_agents=take("RUN_DEMO_AGENTS", _switch, False),

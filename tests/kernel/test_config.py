@@ -1,0 +1,189 @@
+"""Settings from the environment: each one valid, invalid, missing or unknown, in one clear line."""
+
+from __future__ import annotations
+
+import base64
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.config import ConfigError, load
+
+KEY = base64.b64encode(b"k" * 32).decode()
+SECRET = "s" * 32
+URL = "postgresql://app@db/byteor"
+PRODUCTION = {"DATABASE_URL": URL, "MASTER_KEY": KEY, "SECRET_KEY": SECRET}
+
+
+def loaded(tmp_path: Path, **given: str) -> Any:
+    """What the settings of these values are, in an empty data folder."""
+    return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **given}.items()}})
+
+
+def test_the_defaults_of_the_embedded_database(tmp_path: Path) -> None:
+    config = loaded(tmp_path)
+
+    assert (config.database_url, config.api_bind_addr, config.worker_bind_addr) == (None, ("127.0.0.1", 8080), None)
+    assert (config.deployment_mode, config.log_format) == ("combined", "console")
+    assert (config.rate_limit, config.run_demo_agents, config.trusted_proxies) == (True, False, 0)
+    assert (config.max_body_bytes, config.max_upload_bytes) == (4 << 20, 64 << 20)
+    assert (config.public_base_url, config.s3_bucket, config.oidc_issuer) == (None, None, None)
+
+
+def test_the_defaults_of_production(tmp_path: Path) -> None:
+    config = loaded(tmp_path, **PRODUCTION)
+
+    assert (config.database_url, config.api_bind_addr) == (URL, ("0.0.0.0", 8080))
+    assert (config.master_key, config.secret_key) == (b"k" * 32, SECRET)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("DEPLOYMENT_MODE", "worker", "worker"),
+        ("API_BIND_ADDR", "0.0.0.0:80", ("0.0.0.0", 80)),
+        ("API_BIND_ADDR", "[::1]:8080", ("::1", 8080)),
+        ("WORKER_BIND_ADDR", "127.0.0.1:9000", ("127.0.0.1", 9000)),
+        ("PUBLIC_BASE_URL", "https://cloud.example.com/", "https://cloud.example.com"),
+        ("RUN_DEMO_AGENTS", "true", True),
+        ("RATE_LIMIT", "OFF", False),
+        ("API_PROCESSES", "4", 4),
+        ("API_THREADS", "64", 64),
+        ("TRUSTED_PROXIES", "1", 1),
+        ("MAX_BODY_BYTES", "1024", 1024),
+        ("MAX_UPLOAD_BYTES", "2048", 2048),
+        ("LOG_FORMAT", "json", "json"),
+        ("S3_BUCKET", "artifacts", "artifacts"),
+        ("S3_ENDPOINT_URL", "http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("S3_REGION", "eu-central-1", "eu-central-1"),
+        ("MASTER_KEY", KEY, b"k" * 32),
+        ("SECRET_KEY", SECRET, SECRET),
+    ],
+)
+def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> None:
+    assert getattr(loaded(tmp_path, **{name: text}), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("DEPLOYMENT_MODE", "both", "must be one of combined, api, worker"),
+        ("DATABASE_URL", "sqlite:///db", "must be a URL that starts with postgresql:// or postgres://"),
+        ("API_BIND_ADDR", "8080", "must be HOST:PORT"),
+        ("API_BIND_ADDR", ":8080", "must be HOST:PORT"),
+        ("API_BIND_ADDR", "localhost:²", "must be HOST:PORT"),
+        ("API_BIND_ADDR", "localhost:65536", "must be HOST:PORT"),
+        ("WORKER_BIND_ADDR", "localhost:", "must be HOST:PORT"),
+        ("PUBLIC_BASE_URL", "cloud.example.com", "must be a URL that starts with http:// or https://"),
+        ("PUBLIC_BASE_URL", "https://", "must be a URL that starts with http:// or https://"),
+        ("PUBLIC_BASE_URL", "https://cloud.example.com/base", "must be a URL without a path"),
+        ("MASTER_KEY", "short", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
+        ("MASTER_KEY", KEY + "!", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
+        ("SECRET_KEY", "s" * 31, "must have at least 32 characters"),
+        ("RUN_DEMO_AGENTS", "maybe", "must be on or off"),
+        ("RATE_LIMIT", "2", "must be on or off"),
+        ("API_PROCESSES", "0", "must be a whole number from 1 to 64"),
+        ("API_THREADS", "65", "must be a whole number from 1 to 64"),
+        ("TRUSTED_PROXIES", "-1", "must be a whole number from 0 to 10"),
+        ("MAX_BODY_BYTES", "4 MiB", "must be a whole number from 1024 to 1073741824"),
+        ("MAX_UPLOAD_BYTES", "1e6", "must be a whole number from 1024 to 1099511627776"),
+        ("LOG_FORMAT", "xml", "must be one of console, json"),
+        ("S3_ENDPOINT_URL", "s3://bucket", "must be a URL that starts with http:// or https://"),
+        ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
+    ],
+)
+def test_an_invalid_value_is_one_clear_line(tmp_path: Path, name: str, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, **{name: text})
+
+    assert str(caught.value) == f"BYTEOR_CLOUD_{name} {says}"
+
+
+def test_unknown_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^unknown setting BYTEOR_CLOUD_A, BYTEOR_CLOUD_RATE_LIMITS$"):
+        loaded(tmp_path, RATE_LIMITS="on", A="1")
+
+
+def test_an_empty_value_counts_as_unset(tmp_path: Path) -> None:
+    assert loaded(tmp_path, API_THREADS="", DATABASE_URL="").api_threads == 8
+
+
+@pytest.mark.parametrize("missing", ["MASTER_KEY", "SECRET_KEY"])
+def test_production_needs_its_secrets(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
+
+    assert str(caught.value) == (f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is")
+
+
+@pytest.mark.parametrize("missing", ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"])
+def test_a_provider_needs_its_client(tmp_path: Path, missing: str) -> None:
+    oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
+    assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
+
+    with pytest.raises(ConfigError, match="^BYTEOR_CLOUD_OIDC_ISSUER needs"):
+        loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
+
+
+def test_missing_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
+    first = loaded(tmp_path)
+    second = loaded(tmp_path)
+
+    assert (first.master_key, first.secret_key) == (second.master_key, second.secret_key)
+    assert first.master_key != base64.b64decode(first.secret_key)
+    files = sorted((tmp_path / "secrets").iterdir())
+    assert [f.name for f in files] == ["master_key", "secret_key"]
+    assert {stat.S_IMODE(f.stat().st_mode) for f in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+
+
+def test_a_damaged_secret_is_named(tmp_path: Path) -> None:
+    loaded(tmp_path)
+    (tmp_path / "secrets/master_key").write_text("x")
+
+    with pytest.raises(ConfigError, match=r"/secrets/master_key must be 32 random bytes in base64"):
+        loaded(tmp_path)
+
+
+def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+
+    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_DATA_DIR {file} is not usable: Not a directory$"):
+        loaded(file)
+
+
+def test_processes_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
+    code = "import os, byteor_cloud.config as c; print(c.load(os.environ).master_key.hex())"
+    environ = {"BYTEOR_CLOUD_DATA_DIR": str(tmp_path)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) for _ in range(6)
+    ]
+
+    said = [process.communicate(timeout=30)[0] for process in started]
+
+    assert [process.returncode for process in started] == [0] * 6
+    assert len(set(said)) == 1
+    assert len(said[0]) == 65
+    assert sorted(f.name for f in (tmp_path / "secrets").iterdir()) == ["master_key", "secret_key"]
+
+
+def test_a_refused_setting_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"],
+        cwd=root,
+        env={"BYTEOR_CLOUD_DATA_DIR": str(tmp_path), "BYTEOR_CLOUD_API_THREADS": "many"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip().count("\n") == 0
+    assert "BYTEOR_CLOUD_API_THREADS must be a whole number from 1 to 64" in done.stderr
