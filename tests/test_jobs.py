@@ -69,7 +69,7 @@ def work(*, orphans: bool = False) -> None:
 
     async def run() -> None:
         app = jobs.worker_app()
-        app.periodic_registry = PeriodicRegistry()  # type: ignore[no-untyped-call]  # the clock's own jobs would come in between
+        app.periodic_registry = PeriodicRegistry()  # type: ignore[no-untyped-call]  # no clock here
         async with app.open_async():
             options: dict[str, Any] = {
                 "wait": False, "install_signal_handlers": False, "listen_notify": False, "delete_jobs": "successful",
