@@ -1,0 +1,103 @@
+"""A log line's shape, and what is cut out of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+import structlog
+from django.conf import settings
+
+from apps.tenancy.credentials import Family, generate
+from byteor_cloud import logs
+
+SECRETS = [generate(family).text for family in Family]
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+@pytest.fixture
+def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
+    """What goes to stderr in the format that the test names."""
+    stream = StringIO()
+    configuration = logs.configuration(request.param)
+    configuration["handlers"]["stderr"]["stream"] = stream
+    logging.config.dictConfig(configuration)
+    yield stream
+    logging.config.dictConfig(settings.LOGGING)
+
+
+in_json = pytest.mark.parametrize("written", ["json"], indirect=True)
+in_both = pytest.mark.parametrize("written", ["json", "console"], indirect=True)
+
+
+@in_json
+def test_ours_and_a_library_s_look_alike(written: StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        structlog.get_logger("ours").warning("it_happened", count=3)
+        logging.getLogger("theirs").warning("it happened %d times", 3)
+
+    first, second = (json.loads(line) for line in written.getvalue().splitlines())
+    assert first.pop("timestamp") <= second.pop("timestamp")
+    common: dict[str, Any] = {"level": "warning", "request_id": "r-1"}
+    assert first == {"event": "it_happened", "count": 3, "logger": "ours"} | common
+    assert second == {"event": "it happened 3 times", "logger": "theirs"} | common
+
+
+@in_both
+@pytest.mark.parametrize("secret", [*SECRETS, TOKEN], ids=lambda secret: secret[:7])
+def test_secrets_are_cut(written: StringIO, secret: str) -> None:
+    logger, theirs = structlog.get_logger("ours"), logging.getLogger("theirs")
+    logger.warning("event", path=f"/auth/link/{secret}", headers={"Authorization": f"Bearer {secret}"})
+    logger.warning(f"event {secret}")
+    theirs.warning("Forbidden: %s", f"/auth/link/{secret}")
+    theirs.warning({"token": secret})
+    try:
+        raise ValueError(f"no good: {secret}")
+    except ValueError:
+        theirs.exception("trouble")
+        logger.exception("trouble", given=[secret])
+
+    text = written.getvalue()
+    assert secret not in text
+    assert secret[12:] not in text
+    assert text.count("…") == 8
+    assert text.count("ValueError: no good: ") == 2
+
+
+@in_both
+def test_what_is_no_secret_stays(written: StringIO) -> None:
+    kept = [generate(Family.USER).prefix, "sha256:" + "0" * 64, "01a20e66-0000-7000-8000-000000000000", "eyJ"]
+
+    structlog.get_logger("ours").warning("event", kept=" ".join(kept))
+
+    assert " ".join(kept) in written.getvalue()
+
+
+@in_both
+def test_a_line_is_a_line(written: StringIO) -> None:
+    """Nobody forges a second one, say by a path with a line break."""
+    structlog.get_logger("ours").warning("request", path="/x\n2026-01-01 [info] forged")
+
+    assert written.getvalue().count("\n") == 1
+
+
+@in_json
+def test_levels(written: StringIO) -> None:
+    for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
+        logger = logging.getLogger(name)
+        logger.info("info of %s", name)
+        logger.error("error of %s", name)
+
+    assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == [
+        "info of byteor.access",
+        "error of byteor.access",
+        # django.request: only tracebacks; the access log has the rest.
+        "error of procrastinate.worker",
+        "error of psycopg.pool",
+        "error of gunicorn.error",
+    ]
