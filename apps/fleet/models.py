@@ -32,6 +32,11 @@ class EnrollmentToken(Credential):
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(uses__lte=F("max_uses")), name="fleet_enrollmenttoken_uses")]
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether every use of it was made."""
+        return self.uses >= self.max_uses
+
 
 class AgentQuerySet(models.QuerySet[Any]):
     def enrolled(self) -> Self:

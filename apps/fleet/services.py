@@ -79,11 +79,7 @@ def enroll(
 ) -> tuple[Agent, str]:
     """Spend one use of the token: one agent, one key. Raises Unauthenticated when the token is spent meanwhile."""
     locked = lock(token)
-    if (
-        locked.uses >= locked.max_uses
-        or locked.revoked_at
-        or (locked.expires_at and locked.expires_at <= timezone.now())
-    ):
+    if locked.is_spent or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     chosen = name or _free_name(environment, hostname or "agent")
     if locked.replace:

@@ -126,7 +126,7 @@ def test_a_provider_needs_its_client(tmp_path: Path, missing: str) -> None:
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
-    with pytest.raises(ConfigError, match="^BYTEOR_CLOUD_OIDC_ISSUER needs"):
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER needs"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 

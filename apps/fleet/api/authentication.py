@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
+from rest_framework.request import Request
 
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
-from apps.tenancy.api.authentication import CredentialAuthentication
-from apps.tenancy.models import Environment
+from apps.tenancy.access import Principal
+from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication
+from apps.tenancy.models import Credential, Environment
+from byteor_cloud.errors import Unauthenticated
 
 
 def _live(environment: Environment) -> bool:
@@ -23,8 +26,16 @@ def is_live(agent: Agent) -> bool:
 class EnrollmentTokenAuthentication(CredentialAuthentication):
     model = EnrollmentToken
 
+    def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
+        found = super().authenticate(request)
+        # An enrollment whose answer was lost finds its token spent by itself: under its Idempotency-Key it is answered
+        # again, and any other use of a spent token is refused by the service.
+        if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # of this model
+            raise Unauthenticated(UNUSABLE)
+        return found
+
     def queryset(self) -> QuerySet[Any]:
-        return super().queryset().filter(uses__lt=F("max_uses")).select_related("environment__project")
+        return super().queryset().select_related("environment__project")
 
     def is_live(self, credential: EnrollmentToken) -> bool:
         return _live(credential.environment)

@@ -19,6 +19,8 @@ from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud.errors import Unauthenticated
 
 USE_NOTED_EVERY = timedelta(minutes=1)
+# One answer for unknown, spent, expired and revoked: no oracle.
+UNUSABLE = "The credential is unknown, expired or revoked."
 
 
 def bearer(request: HttpRequest | Request) -> str | None:
@@ -59,8 +61,7 @@ class CredentialAuthentication(BaseAuthentication):
             return None
         credential = self.queryset().filter(digest=digest(text)).first()
         if credential is None or not self.is_live(credential):
-            # One answer for unknown, expired and revoked: no oracle.
-            raise Unauthenticated("The credential is unknown, expired or revoked.")
+            raise Unauthenticated(UNUSABLE)
         now = timezone.now()
         if credential.last_used_at is None or credential.last_used_at < now - USE_NOTED_EVERY:
             stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)

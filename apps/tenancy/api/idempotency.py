@@ -21,7 +21,6 @@ from byteor_cloud.errors import Conflict, InvalidInput
 
 LIFETIME = timedelta(hours=24)
 SECRET_LIFETIME = timedelta(minutes=10)
-KEPT_HEADERS = ("ETag", "Location")
 
 
 def once(handler: Callable[..., Response], *, principal: Principal, holds_secret: bool) -> Callable[..., Response]:
@@ -32,7 +31,7 @@ def once(handler: Callable[..., Response], *, principal: Principal, holds_secret
         if not 1 <= len(key) <= 255 or not key.isprintable() or not key.isascii():
             raise InvalidInput("Idempotency-Key must be 1 to 255 printable ASCII characters.")
         body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
-        fingerprint = hashlib.sha256(f"{request.method} {request.path}\n{body}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{request.method} {request.get_full_path()}\n{body}".encode()).hexdigest()
         with transaction.atomic():
             _hold(f"{principal.caller}\n{key}")
             found = IdempotencyKey.objects.filter(caller=principal.caller, key=key).first()
@@ -69,13 +68,13 @@ def _context(caller: str, key: str) -> str:
 
 
 def _keep(response: Response, caller: str, key: str, fingerprint: str, lifetime: timedelta) -> None:
-    headers = {name: response[name] for name in KEPT_HEADERS if name in response}
+    kept = [response.get("Location"), getattr(response, "revision", None), response.data]
     IdempotencyKey.objects.create(
         caller=caller,
         key=key,
         fingerprint=fingerprint,
         status=response.status_code,
-        response=vault.seal(JSONRenderer().render([headers, response.data]), context=_context(caller, key)),
+        response=vault.seal(JSONRenderer().render(kept), context=_context(caller, key)),
         expires_at=timezone.now() + lifetime,
     )
 
@@ -84,5 +83,10 @@ def _replay(found: IdempotencyKey, fingerprint: str) -> Response:
     if found.fingerprint != fingerprint:
         raise Conflict("This Idempotency-Key was used with another request.", code="idempotency_key_reused")
     sealed = vault.unseal(bytes(found.response), context=_context(found.caller, found.key))
-    headers, data = json.loads(sealed)
-    return Response(data, status=found.status, headers={**headers, "Idempotent-Replayed": "true"})
+    location, revision, data = json.loads(sealed)
+    response = Response(data, status=found.status, headers={"Idempotent-Replayed": "true"})
+    if location is not None:
+        response["Location"] = location
+    if revision is not None:
+        response.revision = revision  # type: ignore[attr-defined]  # of the ETag, which is made of the answer again
+    return response
