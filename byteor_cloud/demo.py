@@ -278,9 +278,7 @@ class Demo:
         results = []
         for _ in range(2):
             replay = admin("POST", f"{one}/replay", {"mode": "dry_run"})
-            ended = admin.wait(
-                f"{path}/replays/{replay['id']}", "the replay", lambda r: r["finished_at"] is not None
-            )
+            ended = admin.wait(f"{path}/replays/{replay['id']}", "the replay", lambda r: r["finished_at"] is not None)
             if ended["status"] != "succeeded":
                 raise DemoError(f"the replay {ended['status']}: {ended['error'] or ended['result']}")
             results.append(ended["result"])

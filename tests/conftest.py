@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,9 +43,8 @@ def other(db: None) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_limits(settings: Any) -> Iterator[None]:
+def _fresh_limits() -> None:
     """No test runs into another's rate limits."""
     from apps.tenancy.api import limits
 
     limits._local.clear()
-    yield

@@ -47,7 +47,8 @@ def remove_orphans(now: datetime | None = None) -> int:
     now = now or timezone.now()
     removed = 0
     for hashes in blobs.stored_before(now - ORPHAN_AGE):
-        needed = set(Artifact.objects.filter(content_hash__in=hashes).values_list("content_hash", flat=True))
+        needed: set[str | None] = set()
+        needed |= set(Artifact.objects.filter(content_hash__in=hashes).values_list("content_hash", flat=True))
         needed |= set(Deployment.objects.filter(bundle_hash__in=hashes).values_list("bundle_hash", flat=True))
         for content_hash in hashes:
             if content_hash not in needed:

@@ -1,11 +1,66 @@
-"""Drafts and versions in the console."""
+"""Drafts and versions in the console: tables, the plan editor, drawings, comparisons."""
 
 from __future__ import annotations
 
-from django.contrib import admin
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
 
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
+from django.db import IntegrityError
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_GET, require_POST
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.console import ReadOnlyAdmin, Within, pill, site
+from apps.tenancy import audit
+from apps.tenancy.console import ReadOnlyAdmin, Within, pill, short, site
+from apps.tenancy.console.base import granted
+from apps.tenancy.console.standing import actor_of, standing_of
+from apps.tenancy.models import Environment
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api import problems
+from byteor_cloud.engine.compiler import decode, to_svg, write_plan
+from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
+
+# Of the versions to compare with, the newest.
+OFFERED = 100
+
+
+def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVariant.DEFAULT) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "variant": variant, "attrs": {}, "path": url}
+
+
+class _NewDraft(forms.Form):
+    """Where a draft is made, what it is called, what it begins as."""
+
+    environment = forms.ModelChoiceField(
+        Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…"
+    )
+    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
+    target = forms.ChoiceField(choices=editor.TARGETS, widget=UnfoldAdminSelectWidget, label="Begin with")
+
+    def __init__(self, environments: QuerySet[Environment], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["environment"]
+        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101  as declared above
+        field.queryset = environments
+        field.label_from_instance = lambda row: f"{row.project.organization} / {row.project} / {row}"  # type: ignore[method-assign]
+
+    def clean_name(self) -> str:
+        """As the API takes it."""
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise ValidationError("Control characters are not allowed.")
+        return name
 
 
 @admin.register(Draft, site=site)
@@ -21,6 +76,197 @@ class DraftAdmin(ReadOnlyAdmin):
     def compiles(self, row: Draft) -> str:
         return pill("verified" if row.spec_hash else "failed")
 
+    def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
+        """Whether it compiles, and what the compiler says of the saved plan."""
+        found = [
+            (pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"]) for each in row.diagnostics
+        ]
+        return {
+            "facts": [
+                ("Compiles", self.compiles(row)),
+                ("Spec hash", short(row.spec_hash)),
+                ("Revision", row.revision),
+                ("Saved by", row.updated_by),
+            ],
+            "panels": [
+                {
+                    "title": "Diagnostics of the saved plan",
+                    "url": _editor_url(row),
+                    "link": "Open the editor",
+                    "columns": ["", "Code", "Where", "What"],
+                    "rows": found,
+                    "empty": "The compiler has nothing to say.",
+                }
+            ],
+        }
+
+    # -- the editor ---------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        """With the pages of the editor, and what they ask."""
+        pages: dict[str, Callable[..., HttpResponse]] = {
+            "new": self.new_view,
+            "<uuid:pk>/edit": self.edit_view,
+            "<uuid:pk>/preview": self.preview_view,
+            "<uuid:pk>/save": self.save_view,
+            "<uuid:pk>/promote": self.promote_view,
+        }
+        own = [
+            path(f"{route}/", self.admin_site.admin_view(view), name=f"pipelines_draft_{route.rpartition('/')[2]}")
+            for route, view in pages.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        title = "Edit" if _may_operate(request, row.environment) else "Open in the editor"
+        return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """The table, with the way to a new draft."""
+        response = super().changelist_view(request, extra_context)
+        if isinstance(response, TemplateResponse) and standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+            chosen = request.GET.get("environment__id__exact")
+            query = f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
+            button = _button("New draft", "add", reverse("admin:pipelines_draft_new") + query, ActionVariant.PRIMARY)
+            response.context_data = {**(response.context_data or {}), "actions_list": [button]}
+        return response
+
+    def new_view(self, request: HttpRequest) -> HttpResponse:
+        """Make a draft from a plan that compiles, and go on in the editor."""
+        if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+            raise PermissionDenied
+        environments = _operable(request)
+        if request.method == "POST":
+            form = _NewDraft(environments, request.POST)
+            if form.is_valid() and (draft := _create(request, form)):
+                return HttpResponseRedirect(_editor_url(draft))
+        else:
+            chosen = request.GET.get("environment", "")
+            form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
+        return TemplateResponse(request, "console/new_draft.html", self._context(request, "New draft", form=form))
+
+    def _context(self, request: HttpRequest, title: str, **context: Any) -> dict[str, Any]:
+        return {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
+
+    @method_decorator(require_GET)
+    def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """The editor; who may only look finds it read-only."""
+        draft = self.get_object(request, str(pk))
+        if draft is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+        name = draft.plan.get("name")
+        same = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
+        versions = Version.objects.filter(same, environment=draft.environment).order_by("-id")[:OFFERED]
+        context = self._context(
+            request,
+            draft.name,
+            draft=draft,
+            text=write_plan(draft.plan),
+            may_edit=_may_operate(request, draft.environment),
+            targets=editor.TARGETS,
+            versions=versions,
+        )
+        return TemplateResponse(request, "console/editor.html", context)
+
+    @method_decorator(require_POST)
+    def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """What the compiler says of the body's text."""
+        return self._answer(request, pk, _preview, None)
+
+    @method_decorator(require_POST)
+    def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Save the body's text."""
+        return self._answer(request, pk, _save, "save")
+
+    @method_decorator(require_POST)
+    def promote_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Promote the saved plan, which the body's text must equal."""
+        return self._answer(request, pk, _promote, "promote")
+
+    def _answer(
+        self, request: HttpRequest, pk: UUID, act: Callable[[HttpRequest, Draft], dict[str, Any]], writes: str | None
+    ) -> HttpResponse:
+        """JSON for the editor; a refusal is a problem, as the API's, but for what an author has to mend."""
+        draft = self.get_object(request, str(pk))
+        if draft is None:
+            raise Http404
+        if writes and not _may_operate(request, draft.environment):
+            organization_id = draft.environment.project.organization_id
+            audit.count_denial(f"console.{writes}", actor=actor_of(request), organization_id=organization_id)
+            raise PermissionDenied
+        try:
+            return JsonResponse(act(request, draft))
+        except RequestDataTooBig:
+            return problems.respond(request, PayloadTooLarge("The text is too long to be a plan."))
+        except DomainError as refused:
+            return problems.respond(request, refused)
+
+
+def _editor_url(draft: Draft) -> str:
+    return reverse("admin:pipelines_draft_edit", args=[draft.pk])
+
+
+def _may_operate(request: HttpRequest, environment: Environment) -> bool:
+    return P.OPERATE_ENVIRONMENT in standing_of(request).permissions(environment)
+
+
+def _operable(request: HttpRequest) -> QuerySet[Environment]:
+    """The environments in which the person may make drafts, of those that the console shows."""
+    shown: QuerySet[Environment] = site.get_model_admin(Environment).get_queryset(request)
+    may = granted(Environment, "", P.OPERATE_ENVIRONMENT, standing_of(request))
+    return shown.filter(may).order_by("project__organization__name", "project__name", "name")
+
+
+def _ids(environments: QuerySet[Environment]) -> set[str]:
+    return {str(pk) for pk in environments.values_list("pk", flat=True)}
+
+
+def _create(request: HttpRequest, form: _NewDraft) -> Draft | None:
+    """The new draft; None, with the form saying why, when it is refused."""
+    said = form.cleaned_data
+    plan = editor.first_plan(said["target"])
+    try:
+        return services.create_draft(
+            environment=said["environment"], name=said["name"], plan=plan, actor=actor_of(request)
+        )
+    except IntegrityError as refused:
+        form.add_error("name", problems.as_domain_error(refused).detail)
+        return None
+
+
+def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    target, against = request.GET.get("target") or None, request.GET.get("against")
+    if target is not None and target not in editor.TARGETS:
+        raise InvalidInput(f"target must be one of {', '.join(editor.TARGETS)}.")
+    version = _other(draft.environment, against) if against else None
+    return editor.preview(request.body, target=target, against=version)
+
+
+def _other(environment: Environment, pk: str) -> Version:
+    """A version of the environment. Raises Http404."""
+    try:
+        return Version.objects.get(environment=environment, pk=UUID(pk))
+    except (ValueError, Version.DoesNotExist):
+        raise Http404 from None
+
+
+def _revision(request: HttpRequest) -> int:
+    given = request.GET.get("revision", "")
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise InvalidInput("revision must be a whole number.")
+    return int(given)
+
+
+def _save(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    return editor.save(draft, request.body, revision=_revision(request), actor=actor_of(request))
+
+
+def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
+    answer = editor.promote(draft, request.body, revision=_revision(request), actor=actor_of(request))
+    if "id" in answer:
+        answer["url"] = reverse("admin:pipelines_version_change", args=[answer["id"]])
+    return answer
+
 
 @admin.register(Version, site=site)
 class VersionAdmin(ReadOnlyAdmin):
@@ -30,3 +276,63 @@ class VersionAdmin(ReadOnlyAdmin):
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", Within),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
+    change_form_outer_before_template = "console/version.html"
+
+    def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
+        """Its drawing, and its siblings to compare it with."""
+        return {
+            "facts": [
+                ("Pipeline", row.name),
+                ("Number", row.number),
+                ("Spec hash", short(row.spec_hash)),
+                ("Promoted by", row.created_by),
+            ],
+            "siblings": _siblings(row),
+        }
+
+    def get_urls(self) -> list[Any]:
+        """With the drawing and the comparison."""
+        drawing = self.admin_site.admin_view(self.drawing_view, cacheable=True)
+        compare = self.admin_site.admin_view(self.compare_view)
+        return [
+            path("<uuid:pk>/graph.svg", drawing, name="pipelines_version_graph"),
+            path("<uuid:pk>/compare/", compare, name="pipelines_version_compare"),
+            *super().get_urls(),
+        ]
+
+    @method_decorator(require_GET)
+    def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """The graph, as an image."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            raise Http404
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return HttpResponse(to_svg(decode(row.spec_kv)), content_type="image/svg+xml", headers=headers)
+
+    @method_decorator(require_GET)
+    def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """What changed from another version of the pipeline to this one."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
+        siblings = _siblings(row)
+        asked = request.GET.get("with")
+        old = _other(row.environment, asked) if asked else next(iter(siblings), None)
+        if old is not None and old.name != row.name:
+            raise Http404
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"{row} compared",
+            "old": old,
+            "new": row,
+            "siblings": siblings,
+            "diff": editor.difference(old, decode(row.spec_kv)) if old else None,
+        }
+        return TemplateResponse(request, "console/compare.html", context)
+
+
+def _siblings(version: Version) -> QuerySet[Version]:
+    """The pipeline's other versions in the environment, newest first."""
+    others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
+    return others.order_by("-number")[:OFFERED]

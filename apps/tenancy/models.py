@@ -291,6 +291,9 @@ class SignInLink(Row):
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
 
+    def __str__(self) -> str:
+        return f"link for {self.user}"
+
 
 class SigningKey(Row):
     """An organization's Ed25519 key. The private half is encrypted under the master key."""

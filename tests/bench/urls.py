@@ -40,7 +40,7 @@ class StockHeartbeat(APIView):
     parser_classes = [JSONParser]
 
     def post(self, request: Request, id: UUID) -> Response:
-        beat = Heartbeat.objects.get(agent=request.user)
+        beat = Heartbeat.objects.get(agent=request.auth.agent)
         serializer = StockSerializer(beat, data=request.data)
         serializer.is_valid(raise_exception=True)
         serializer.save(last_seen_at=timezone.now())

@@ -161,7 +161,7 @@ def test_pages_to_look_at(
     page.screenshot(path=shots / f"console-{scheme}.png")
     page.goto(row_page(deployment))
     expect(page.locator(".panel h2", has_text="4 agents")).to_be_visible()
-    page.screenshot(path=shots / f"deployment-{scheme}-1440.png", full_page=True)
+    page.screenshot(path=shots / f"deployment-{scheme}-1440.png")
     page.set_viewport_size({"width": 1000, "height": 900})
     page.reload()
     expect(page.locator(".panel h2", has_text="Timeline")).to_be_visible()

@@ -1,11 +1,11 @@
 """Below /api/v1."""
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
 from apps.tenancy.api import views as v
 from byteor_cloud.api.routing import route
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     route("me", v.MeViewSet, get="retrieve"),
     route("tokens", v.TokenViewSet, get="list", post="create"),
     route("tokens/<uuid:id>", v.TokenViewSet, delete="destroy"),

@@ -233,7 +233,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         )
 
     def perform_destroy(self, row: Membership) -> None:
-        members.remove(row, granter=self.granted, actor=self.actor)
+        members.remove(row, granter=self.granted, actor=self.actor, expected_revision=self.expected_revision)
 
 
 class OrganizationMemberViewSet(_Members, OrganizationViewSet):

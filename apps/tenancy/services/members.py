@@ -9,7 +9,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission, Role, covers
 from apps.tenancy.services.accounts import account_for_invitation
-from apps.tenancy.services.revisions import edit
+from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
@@ -90,10 +90,16 @@ def change_role(
 
 
 @transaction.atomic
-def remove(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> None:
+def remove(
+    membership: Membership,
+    *,
+    granter: frozenset[Permission],
+    actor: Actor,
+    expected_revision: int | None = None,
+) -> None:
     """Take the role away. Raises Conflict for the last org_admin."""
     lock(membership.organization)
-    current = lock(membership)
+    current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))
     _keep_an_admin(current)
     audit.record(

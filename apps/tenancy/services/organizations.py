@@ -107,7 +107,7 @@ def create_environment(
     may_loosen: bool,
     actor: Actor,
 ) -> Environment:
-    """A new environment: the organization's default settings, then the given ones. Raises Forbidden (see ``update``)."""
+    """A new environment: the organization's default settings, then the given. Raises Forbidden (see ``update``)."""
     chosen = {**project.organization.effective_settings["default_environment_settings"], **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
     _check_loosening(Environment(posture=posture), environment.effective_settings, may_loosen)

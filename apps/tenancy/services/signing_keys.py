@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-
 from uuid import UUID
 
 from django.db import transaction
