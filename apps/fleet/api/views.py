@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 from apps.fleet import heartbeats, services
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live
-from apps.fleet.api.base import AgentSelfViewSet
+from apps.fleet.api.base import AgentSelfViewSet, rate_key
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import bearer
@@ -192,7 +192,7 @@ class HeartbeatView(APIView):
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
         # By the key, not by the id in the path: nobody spends another agent's allowance.
-        headers = limits.count(f"beat:{digest(text)}", limits.PER_MINUTE[Family.AGENT], shared=False)
+        headers = limits.count(rate_key(digest(text)), limits.PER_MINUTE[Family.AGENT], shared=False)
         body = StrictJSONParser().parse(request, parser_context={"request": request})  # type: ignore[arg-type]
         beat = heartbeats.parse(body)
         answer = heartbeats.store(digest=digest(text), agent_id=id, beat=beat)

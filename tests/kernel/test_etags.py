@@ -1,0 +1,174 @@
+"""``ETag``, ``If-None-Match`` and ``If-Match``; the revision is compared under the row's lock."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.tenancy.models import AuditEvent, Environment, Project
+from apps.tenancy.services import revisions
+from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+
+
+def project(world: World) -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
+
+
+def test_a_resource_has_a_strong_etag_that_changes_with_it(world: World) -> None:
+    first = world.admin.api.get(project(world))
+    same = world.viewer.api.get(project(world))
+    edited = world.admin.api.put(project(world), {"name": "markets"})
+
+    assert re.fullmatch(r'"1\.[0-9a-f]{32}"', first["ETag"])
+    assert same["ETag"] == first["ETag"]
+    assert edited["ETag"].startswith('"2.')
+    assert world.admin.api.get(project(world))["ETag"] == edited["ETag"]
+
+
+def test_what_changes_nothing_is_no_new_revision(world: World) -> None:
+    first = world.admin.api.get(project(world))
+    events = AuditEvent.objects.count()
+
+    same = world.admin.api.put(project(world), {"name": "trading"})
+
+    assert (same.status_code, same["ETag"]) == (200, first["ETag"])
+    assert AuditEvent.objects.count() == events
+
+
+@pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', "*"])
+def test_what_the_caller_has_is_not_sent_again(world: World, form: str) -> None:
+    tag = world.viewer.api.get(project(world))["ETag"]
+
+    response = world.viewer.api.get(project(world), If_None_Match=form.format(tag))
+
+    assert (response.status_code, response.content, response["ETag"]) == (304, b"", tag)
+    assert "Content-Type" not in response
+
+
+def test_what_changed_is_sent(world: World) -> None:
+    tag = world.viewer.api.get(project(world))["ETag"]
+    world.admin.api.put(project(world), {"name": "markets"})
+
+    response = world.viewer.api.get(project(world), If_None_Match=tag)
+
+    assert (response.status_code, response.json()["name"]) == (200, "markets")
+
+
+@pytest.mark.parametrize("rest", ["/versions/{}/spec.kv", "/versions/{}"])
+def test_immutable_texts_have_etags_too(world: World, rest: str) -> None:
+    path = world.path(rest=rest.format(world.version().pk))
+    tag = world.viewer.api.get(path)["ETag"]
+
+    assert world.viewer.api.get(path, If_None_Match=tag).status_code == 304
+
+
+def test_a_matching_edit_goes_through_and_a_late_one_does_not(world: World) -> None:
+    tag = world.admin.api.get(project(world))["ETag"]
+    first = world.admin.api.put(project(world), {"name": "markets"}, If_Match=tag)
+
+    late = world.admin.api.put(project(world), {"name": "prices"}, If_Match=tag)
+
+    assert (first.status_code, late.status_code) == (200, 412)
+    assert late.json()["type"] == "urn:byteor:problem:precondition_failed"
+    world.project.refresh_from_db()
+    assert (world.project.name, world.project.revision) == ("markets", 2)
+
+
+@pytest.mark.parametrize(
+    "tag", ['"1"', "1.x", '"x.y"', 'W/"1.{}"', '"²."', '"' + "9" * 5000 + '."', "''", '"1.{}", "2.{}"']
+)
+def test_a_foreign_tag_matches_nothing(world: World, tag: str) -> None:
+    response = world.admin.api.put(project(world), {"name": "x"}, If_Match=tag.format("0" * 32, "0" * 32))
+
+    assert response.status_code == 412
+    world.project.refresh_from_db()
+    assert (world.project.name, world.project.revision) == ("trading", 1)
+
+
+def test_any_tag_will_do_for_a_star(world: World) -> None:
+    assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
+
+
+def edits(world: World) -> dict[str, tuple[str, dict[str, Any]]]:
+    agent, _ = world.agent()
+    org = f"/api/v1/orgs/{world.organization.pk}"
+    draft = world.operator.api.post(world.path(rest="/drafts"), {"name": "d", "plan": {}}).json()["id"]
+    return {
+        "organization": (org, {"name": "x"}),
+        "project": (project(world), {"name": "x"}),
+        "environment": (world.path(), {"name": "x"}),
+        "draft": (world.path(rest=f"/drafts/{draft}"), {"name": "x"}),
+        "member": (f"{org}/members/{world.viewer.user.pk}", {"role": "operator"}),
+        "agent": (world.path(rest=f"/agents/{agent.pk}"), {"name": "x"}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
+def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, kind: str) -> None:
+    path, body = edits(world)[kind]
+    method = "PATCH" if kind == "agent" else "PUT"
+    stale = world.admin.api(method, path, body, If_Match=f'"7.{"0" * 32}"')
+    assert stale.status_code == 412
+
+    with CaptureQueriesContext(connection) as captured:
+        assert world.admin.api(method, path, body, If_Match=f'"1.{"0" * 32}"').status_code == 200
+
+    written = next(i for i, q in enumerate(captured) if q["sql"].startswith("UPDATE") and "revision" in q["sql"])
+    table = re.match(r'UPDATE "(\w+)"', captured[written]["sql"])
+    assert table is not None
+    locks = [q["sql"] for q in captured.captured_queries[:written] if "FOR NO KEY UPDATE" in q["sql"]]
+    assert any(f'FROM "{table[1]}"' in sql for sql in locks)
+
+
+@pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
+def test_a_delete_honours_it_too(world: World, kind: str) -> None:
+    path, _ = edits(world)[kind]
+
+    response = world.admin.api.delete(path, If_Match=f'"7.{"0" * 32}"')
+
+    assert response.status_code == (405 if kind == "organization" else 412)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    world = World("acme")
+    tag = world.admin.api.get(project(world))["ETag"]
+    events = AuditEvent.objects.count()
+    both_have_read = threading.Barrier(2)
+    real: Callable[..., Any] = revisions.lock_revision
+
+    def together(*args: Any) -> Any:
+        both_have_read.wait(timeout=10)
+        return real(*args)
+
+    monkeypatch.setattr(revisions, "lock_revision", together)
+    answers = at_once(
+        *[lambda n=n: Api(world.admin.api.token).put(project(world), {"name": n}, If_Match=tag) for n in ("a", "b")]
+    )
+
+    assert sorted(a.status_code for a in answers) == [200, 412]
+    winner = next(a for a in answers if a.status_code == 200).json()["name"]
+    saved = Project.objects.get(pk=world.project.pk)
+    assert (saved.name, saved.revision) == (winner, 2)
+    assert AuditEvent.objects.count() == events + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_settings_of_racing_edits_are_both_kept(at_once: Race) -> None:  # noqa: F811
+    world = World("acme")
+    changes = [{"heartbeat_interval_s": 7}, {"agent_timeout_s": 77}, {"artifact_retention_days": 777}]
+
+    answers = at_once(*[lambda c=c: Api(world.admin.api.token).put(world.path(), {"settings": c}) for c in changes])
+
+    assert [a.status_code for a in answers] == [200] * 3
+    saved = Environment.objects.get(pk=world.dev.pk)
+    assert (saved.settings, saved.revision) == ({**changes[0], **changes[1], **changes[2]}, 4)

@@ -1,0 +1,159 @@
+"""Rate limits: exact under threads, said in headers, counted for the caller and not for the token."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from apps.tenancy.api import limits
+from apps.tenancy.credentials import Family
+from apps.tenancy.models import Project, RateCounter
+from byteor_cloud.config import Config
+from byteor_cloud.errors import TooManyRequests
+from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.worlds import Api, World
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
+NOON = 1_800_000_000.0  # the start of a minute
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The limits' clock; set its one value."""
+    now = [NOON + 10.5]
+    monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
+    return now
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
+    monkeypatch.setitem(limits.PER_MINUTE, family, count)
+
+
+def test_the_headers_count_down_to_the_minutes_end(
+    world: World, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, Family.USER, 3)
+
+    answers = [world.viewer.api.get("/api/v1/me") for _ in range(4)]
+
+    assert [a.status_code for a in answers] == [200, 200, 200, 429]
+    assert [a["X-RateLimit-Remaining"] for a in answers[:3]] == ["2", "1", "0"]
+    assert {a["X-RateLimit-Limit"] for a in answers[:3]} == {"3"}
+    assert {a["X-RateLimit-Reset"] for a in answers[:3]} == {str(int(NOON) + 60)}
+    refused = answers[3]
+    assert (refused.json()["type"], refused["Retry-After"]) == ("urn:byteor:problem:too_many_requests", "50")
+    clock[0] += 50
+    assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
+
+
+def test_a_refused_request_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, Family.USER, 1)
+    path = f"/api/v1/orgs/{world.organization.pk}/projects"
+    assert world.admin.api.post(path, {"name": "one"}).status_code == 201
+
+    assert world.admin.api.post(path, {"name": "two"}).status_code == 429
+
+    assert not Project.objects.filter(name="two").exists()
+
+
+def test_all_tokens_of_a_person_share_a_limit_and_people_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    further = Api(world.viewer.api.post("/api/v1/tokens", {"name": "further"}).json()["token"])
+    RateCounter.objects.all().delete()
+    limit(monkeypatch, Family.USER, 2)
+
+    mine = [api.get("/api/v1/me").status_code for api in (world.viewer.api, further, world.viewer.api)]
+
+    assert mine == [200, 200, 429]
+    assert world.operator.api.get("/api/v1/me").status_code == 200
+
+
+def test_enrollments_count_for_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, Family.ENROLLMENT, 2)
+    enrollers = [Api(world.enrollment_token()) for _ in range(3)]
+
+    answers = [e.post(world.path(rest="/agents"), {"name": f"a{i}"}) for i, e in enumerate(enrollers)]
+    elsewhere = Api(world.enrollment_token(world.prod)).post(world.path(world.prod, "/agents"), {"name": "a"})
+
+    assert [a.status_code for a in answers] == [201, 201, 429]
+    assert elsewhere.status_code == 201
+
+
+def test_agents_are_counted_in_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, Family.AGENT, 2)
+    agent, api = world.agent()
+    beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
+    RateCounter.objects.all().delete()
+
+    answers = [
+        api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat),
+        api.get(f"/api/v1/agents/{agent.pk}"),
+        api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat),
+    ]
+
+    assert [a.status_code for a in answers] == [200, 200, 429]
+    assert [a["X-RateLimit-Remaining"] for a in answers[:2]] == ["1", "0"]
+    assert not RateCounter.objects.exists()
+
+
+@pytest.mark.parametrize("family", Family)
+def test_the_published_limits(family: Family) -> None:
+    assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
+
+
+def test_they_can_be_switched_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, Family.USER, 1)
+    config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
+    settings.CONFIG = Config(**{**config, "rate_limit": False})
+
+    answers = [world.viewer.api.get("/api/v1/me") for _ in range(3)]
+
+    assert [a.status_code for a in answers] == [200] * 3
+    assert "X-RateLimit-Limit" not in answers[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock: list[float]) -> None:  # noqa: F811
+    def fifty() -> int:
+        admitted = 0
+        for _ in range(50):
+            try:
+                limits.count("racing", 100)
+            except TooManyRequests:
+                continue
+            admitted += 1
+        return admitted
+
+    assert sum(at_once(*[fifty] * 8)) == 100
+    assert RateCounter.objects.get(key="racing").count == 400
+
+
+def test_the_count_in_the_process_is_exact_too(clock: list[float]) -> None:
+    admitted: list[str] = []
+
+    def fifty() -> None:
+        for _ in range(50):
+            try:
+                admitted.append(limits.count("racing", 100, shared=False)["X-RateLimit-Remaining"])
+            except TooManyRequests:
+                continue
+
+    threads = [threading.Thread(target=fifty) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(map(int, admitted)) == list(range(100))
+
+
+def test_a_new_minute_forgets_the_old(clock: list[float]) -> None:
+    for _ in range(3):
+        limits.count("a", 3, shared=False)
+    clock[0] = NOON + 60
+
+    assert limits.count("b", 3, shared=False)["X-RateLimit-Remaining"] == "2"
+    assert limits.count("a", 3, shared=False)["X-RateLimit-Remaining"] == "2"
+    assert limits._local == {"a": 1, "b": 1}
