@@ -1,0 +1,294 @@
+// The plan editor: what the compiler says appears beside the text while one types. No library, no build.
+const LINE = 20; // the height of a line, as in editor.css
+const PAUSE = 250; // ms without a key before the compiler is asked
+const TONES = { error: "bad", warning: "warn", info: "busy" };
+const UNREACHABLE = "The server does not answer. The text here is kept.";
+
+const root = document.querySelector(".editor");
+const part = Object.fromEntries([...root.querySelectorAll("[data-is]")].map((each) => [each.dataset.is, each]));
+const text = part.text;
+const mayEdit = !text.readOnly;
+let saved = text.value; // the text as it was last loaded or saved
+let revision = root.dataset.revision;
+let busy = false;
+
+// -- asking ---------------------------------------------------------------------------------------------------
+
+function token() {
+  // The cookie, not the form's field: it changes when one signs in again in another tab.
+  const cookie = document.cookie.split("; ").find((each) => each.startsWith("csrftoken="));
+  return cookie ? cookie.slice("csrftoken=".length) : "";
+}
+
+async function ask(url, query, body) {
+  const headers = { "Content-Type": "application/json", "X-CSRFToken": token(), Accept: "application/json" };
+  const response = await fetch(`${url}?${new URLSearchParams(query)}`, { method: "POST", headers, body }).catch(() => {
+    throw new Error(UNREACHABLE);
+  });
+  if (response.redirected) throw new Error("You are signed out. Sign in in another tab; the text here is kept.");
+  const answer = await response.json().catch(() => {
+    throw new Error(UNREACHABLE);
+  });
+  if (!response.ok) throw new Error(answer.detail);
+  return answer;
+}
+
+// -- the text -------------------------------------------------------------------------------------------------
+
+function lineStart(line) {
+  let start = 0;
+  for (; line > 1; line -= 1) start = text.value.indexOf("\n", start) + 1;
+  return start;
+}
+
+function goTo({ line, column }) {
+  const start = lineStart(line);
+  const end = text.value.indexOf("\n", start);
+  const content = text.value.slice(start, end < 0 ? undefined : end);
+  // The compiler counts characters, the browser halves of surrogate pairs.
+  const before = [...content].slice(0, column - 1).join("").length;
+  text.focus();
+  text.setSelectionRange(start + before, start + content.length);
+  text.scrollTop = Math.max(0, (line - 6) * LINE);
+  text.scrollLeft = 0;
+}
+
+function follow() {
+  part.gutter.style.transform = part.stripes.style.transform = `translateY(${-text.scrollTop}px)`;
+}
+
+let numbered = 0;
+function number() {
+  const count = text.value.split("\n").length;
+  if (count === numbered) return;
+  numbered = count;
+  part.numbers.textContent = Array.from({ length: count }, (_, index) => index + 1).join("\n");
+}
+
+function whereabouts() {
+  const lines = text.value.slice(0, text.selectionStart).split("\n");
+  part.at.textContent = `Line ${lines.length}, column ${[...lines.at(-1)].length + 1}`;
+}
+
+function stand(said) {
+  if (!mayEdit) return;
+  const changed = text.value !== saved;
+  part.standing.textContent = said ?? (changed ? `Not saved, on revision ${revision}` : `Saved, revision ${revision}`);
+  part.standing.classList.toggle("changed", changed);
+  part.save.disabled = busy || !changed;
+  part.promote.disabled = busy;
+}
+
+// -- what the compiler says -----------------------------------------------------------------------------------
+
+function mark(findings) {
+  for (const layer of [part.gutter, part.stripes]) layer.querySelectorAll(".mark").forEach((each) => each.remove());
+  const worst = new Map();
+  for (const finding of findings) {
+    const known = worst.get(finding.line);
+    if (!known || finding.severity === "error") worst.set(finding.line, finding);
+  }
+  for (const [line, { severity, message }] of worst) {
+    for (const layer of [part.gutter, part.stripes]) {
+      const spot = document.createElement("span");
+      spot.className = `mark ${TONES[severity]}`;
+      spot.dataset.line = line;
+      spot.title = message;
+      spot.style.top = `${(line - 1) * LINE}px`;
+      layer.append(spot);
+    }
+  }
+}
+
+function element(name, className, content) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = content;
+  return made;
+}
+
+function list(findings) {
+  const rows = findings.map((finding) => {
+    const button = element("button", `finding ${TONES[finding.severity]}`, "");
+    button.type = "button";
+    const head = element("span", "head", "");
+    head.append(
+      element("span", `pill ${TONES[finding.severity]}`, finding.severity),
+      element("code", "code", finding.code),
+      element("span", "line", `line ${finding.line}`),
+    );
+    button.append(head, element("span", "message", finding.message));
+    if (finding.hint) button.append(element("span", "hint", finding.hint));
+    button.addEventListener("click", () => goTo(finding));
+    const row = document.createElement("li");
+    row.append(button);
+    return row;
+  });
+  part.findings.replaceChildren(...rows);
+  part.count.textContent = findings.length || "";
+  part.nothing.hidden = findings.length > 0;
+}
+
+function show(answer) {
+  mark(answer.diagnostics);
+  list(answer.diagnostics);
+  const errors = answer.diagnostics.filter((each) => each.severity === "error").length;
+  part.verdict.className = `verdict pill ${answer.ok ? "good" : "bad"}`;
+  part.verdict.textContent = answer.ok ? "compiles" : `${errors} ${errors === 1 ? "error" : "errors"}`;
+  // Of a text that does not compile the last good answer stays, dimmed.
+  part.results.classList.toggle("stale", !answer.ok);
+  if (!answer.ok) return;
+  part.hash.textContent = part.hash.title = answer.spec_hash;
+  part.kv.textContent = answer.spec_kv;
+  part.image.hidden = answer.svg === null;
+  part.undrawn.hidden = answer.svg !== null;
+  if (answer.svg !== null) part.image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(answer.svg)}`;
+  part.diff.innerHTML = answer.diff ?? ""; // made, and escaped, by the server's template
+}
+
+let asked = 0;
+async function preview() {
+  asked += 1;
+  const mine = asked;
+  try {
+    const answer = await ask(root.dataset.preview, { target: part.target.value, against: part.against.value }, text.value);
+    if (mine === asked) show(answer);
+  } catch (error) {
+    if (mine !== asked) return;
+    part.verdict.className = "verdict pill warn";
+    part.verdict.textContent = error.message;
+  }
+}
+
+let timer;
+function changed() {
+  number();
+  whereabouts();
+  stand();
+  clearTimeout(timer);
+  timer = setTimeout(preview, PAUSE);
+}
+
+// -- saving and promoting -------------------------------------------------------------------------------------
+
+function notify(tone, ...content) {
+  part.notice.className = `notice ${tone}`;
+  part.notice.replaceChildren(...content);
+  part.notice.hidden = content.length === 0;
+}
+
+function choice(label, act) {
+  const button = element("button", "choice", label);
+  button.type = "button";
+  button.addEventListener("click", act);
+  return button;
+}
+
+function conflict(theirs) {
+  const said = `${theirs.by} saved revision ${theirs.revision} while you edited revision ${revision}. Your text is still here, and not saved.`;
+  const details = document.createElement("details");
+  details.append(element("summary", "", "Their plan"), element("pre", "", theirs.text));
+  const take = choice("Drop mine, take theirs", () => {
+    text.value = saved = theirs.text;
+    revision = theirs.revision;
+    notify("");
+    changed();
+  });
+  const overwrite = choice("Save mine over theirs", () => {
+    revision = theirs.revision;
+    save();
+  });
+  notify("warn", element("p", "", said), details, overwrite, take);
+}
+
+async function doing(said, url, act) {
+  if (busy) return;
+  const body = text.value;
+  busy = true;
+  notify("");
+  stand(said);
+  try {
+    const answer = await ask(url, { revision }, body);
+    if (answer.outcome === "conflict") conflict(answer);
+    else act(answer, body);
+  } catch (error) {
+    notify("bad", element("p", "", error.message));
+  }
+  busy = false;
+  stand();
+}
+
+function save() {
+  return doing("Saving…", root.dataset.save, (answer, body) => {
+    saved = body;
+    revision = answer.revision;
+  });
+}
+
+function promote() {
+  if (text.value !== saved) {
+    notify("bad", element("p", "", "Save first: only the saved plan is promoted, and the text differs from it."));
+    return undefined;
+  }
+  return doing("Promoting…", root.dataset.promote, (answer) => {
+    const said = document.createElement("p");
+    const link = element("a", "to", answer.version);
+    link.href = answer.url;
+    said.append(answer.fresh ? "Promoted: " : "Nothing has changed since ", link, ".");
+    notify("good", said);
+    if (![...part.against.options].some((each) => each.value === answer.id)) {
+      part.against.options[0].after(new Option(answer.version, answer.id));
+    }
+  });
+}
+
+// -- the page -------------------------------------------------------------------------------------------------
+
+const tabs = [...root.querySelectorAll("[role=tab]")];
+function open(tab) {
+  for (const each of tabs) {
+    const chosen = each === tab;
+    each.setAttribute("aria-selected", chosen);
+    each.tabIndex = chosen ? 0 : -1;
+    document.getElementById(each.getAttribute("aria-controls")).hidden = !chosen;
+  }
+}
+tabs.forEach((tab, index) => {
+  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = tabs[(index + step + tabs.length) % tabs.length];
+    next.focus();
+    open(next);
+  });
+});
+
+text.addEventListener("input", changed);
+text.addEventListener("scroll", follow);
+document.addEventListener("selectionchange", () => document.activeElement === text && whereabouts());
+text.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing || !mayEdit) return;
+  // The next line begins where this one does; insertText keeps the browser's undo.
+  const start = text.value.lastIndexOf("\n", text.selectionStart - 1) + 1;
+  const indent = /^ */.exec(text.value.slice(start, text.selectionStart))[0];
+  event.preventDefault();
+  document.execCommand("insertText", false, `\n${indent}`);
+});
+part.target.addEventListener("change", preview);
+part.against.addEventListener("change", preview);
+if (mayEdit) {
+  part.save.addEventListener("click", save);
+  part.promote.addEventListener("click", promote);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    if (text.value !== saved) save();
+  });
+  window.addEventListener("beforeunload", (event) => text.value !== saved && event.preventDefault());
+}
+open(tabs[0]);
+number();
+whereabouts();
+stand();
+preview();
