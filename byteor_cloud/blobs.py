@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+import structlog
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage
+
+from byteor_cloud.errors import Unavailable
+
+logger = structlog.get_logger(__name__)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """A store that does not answer, or refuses us, is ours to mend: the caller may try again later."""
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        logger.exception("storage_failed", kind=type(error).__name__)
+        raise Unavailable("The artifact store is not reachable.", retry_after=10) from None
 
 
 def name_of(content_hash: str) -> str:
@@ -21,8 +39,10 @@ def name_of(content_hash: str) -> str:
 def put(content_hash: str, content: bytes) -> None:
     """Store small content; what is there already is not written again."""
     name = name_of(content_hash)
-    if not (default_storage.exists(name) and default_storage.size(name) == len(content)):
-        _save(name, ContentFile(content))
+    with _reachable():
+        if default_storage.exists(name) and default_storage.size(name) == len(content):
+            return
+    _save(name, ContentFile(content))
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
@@ -31,14 +51,15 @@ def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  
 
 
 def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
-    default_storage.save(name, file)
+    with _reachable():
+        default_storage.save(name, file)
     if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # the lazy object's target
         _sync(Path(default_storage.path(name)))
 
 
 def _sync(path: Path) -> None:
-    """What is acknowledged survives a power cut: the file and its folder's entry reach the disk."""
-    for target in (path, path.parent):
+    """What is acknowledged survives a power cut: the file and the entries that lead to it reach the disk."""
+    for target in (path, path.parent, path.parent.parent):
         handle = os.open(target, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -47,8 +68,9 @@ def _sync(path: Path) -> None:
 
 
 def read(content_hash: str) -> IO[bytes]:
-    """Open the bytes for reading. Raises FileNotFoundError."""
-    return default_storage.open(name_of(content_hash), "rb")
+    """Open the bytes for reading. Raises FileNotFoundError, or Unavailable when the store does not answer."""
+    with _reachable():
+        return default_storage.open(name_of(content_hash), "rb")
 
 
 def delete(content_hash: str) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
+from django.core.management import call_command
+from social_django.models import Association, Nonce
+
 from apps.tenancy import audit
 from apps.tenancy.models import Environment, IdempotencyKey, Project
 from apps.tenancy.services import organizations
@@ -31,3 +36,11 @@ def close_minute() -> None:
     """Denials of the minute that is over become events; idempotency keys end."""
     audit.close_denials()
     IdempotencyKey.objects.expired().delete()
+
+
+@periodic("tenancy.forget_sign_ins", cron="7 * * * *")
+def forget_sign_ins() -> None:
+    """Sessions that are over, and what abandoned sign-ins left behind."""
+    call_command("clearsessions")
+    Association.cleanup_expired()
+    Nonce.objects.filter(timestamp__lt=time.time() - 3600).delete()

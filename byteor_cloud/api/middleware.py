@@ -17,7 +17,7 @@ def request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
 
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        # Written back, so that the log lines (django-structlog), audit events and problems name the same id.
+        # Written back, so that the log lines, audit events and problems name the same id.
         chosen = request.META["HTTP_X_REQUEST_ID"] = given if _SANE.fullmatch(given) else str(uuid7())
         response = get_response(request)
         response["X-Request-ID"] = chosen
