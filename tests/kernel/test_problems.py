@@ -1,0 +1,212 @@
+"""Errors become problem+json, whatever they are; ids of requests and of rows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test import RequestFactory
+from psycopg_pool import PoolTimeout
+from rest_framework import exceptions as drf
+
+from apps.tenancy.models import AuditEvent, Project
+from apps.tenancy.services import organizations
+from byteor_cloud import errors
+from byteor_cloud.api import problems
+from byteor_cloud.ids import uuid7
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def projects(world: World) -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/projects"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """The database answers the next write with this SQLSTATE, after the row is there."""
+    real = organizations.create_project
+
+    def create(**columns: Any) -> Project:
+        with transaction.atomic():
+            real(**columns)
+            with connection.cursor() as cursor:
+                cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'secret detail' USING ERRCODE = '{code}'; END $$")
+        raise AssertionError("unreachable")
+
+    monkeypatch.setattr(organizations, "create_project", create)
+
+
+@pytest.mark.parametrize(
+    ("code", "retry_after"),
+    [("40P01", "1"), ("55P03", "1"), ("57P01", "5"), ("57P03", "5"), ("53300", "5"), ("08006", "5")],
+    ids=["deadlock", "lock not available", "shutdown", "starting up", "too many connections", "connection lost"],
+)
+def test_a_database_in_trouble_is_503(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: str, retry_after: str
+) -> None:
+    failing(monkeypatch, code)
+    events = AuditEvent.objects.count()
+
+    response = world.admin.api.post(projects(world), {"name": "billing"})
+
+    assert (response.status_code, response["Retry-After"]) == (503, retry_after)
+    assert response.json()["type"] == "urn:byteor:problem:unavailable"
+    assert b"secret detail" not in response.content
+    assert not Project.objects.filter(name="billing").exists()
+    assert AuditEvent.objects.count() == events
+
+
+def test_an_exhausted_pool_is_503() -> None:
+    error = problems.as_domain_error(PoolTimeout("no connection in 5 s"))
+
+    assert (type(error), error.retry_after) == (errors.Unavailable, 5)
+
+
+def test_what_nobody_foresaw_is_a_bare_500_with_its_id_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(**columns: Any) -> None:
+        raise KeyError("a secret key")
+
+    monkeypatch.setattr(organizations, "create_project", broken)
+    world.admin.api.client.raise_request_exception = False
+    with caplog.at_level(logging.ERROR):
+        token = f"Bearer {world.admin.api.token}"
+        response = world.admin.api.client.post(
+            projects(world), {"name": "x"}, "application/json", headers={"Authorization": token}
+        )
+
+    body = response.json()
+    assert (response.status_code, response["Content-Type"]) == (500, problems.CONTENT_TYPE)
+    assert body["type"] == "urn:byteor:problem:internal"
+    assert b"secret key" not in response.content
+    assert b"Traceback" not in response.content
+    assert body["request_id"] in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("trading", "name_taken"), ("TRADING!", "slug_taken")], ids=["name", "slug"]
+)
+def test_a_taken_name_is_a_conflict(world: World, name: str, code: str) -> None:
+    events = AuditEvent.objects.count()
+
+    response = world.admin.api.post(projects(world), {"name": name})
+
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{code}")
+    assert (Project.objects.count(), AuditEvent.objects.count()) == (1, events)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (drf.NotAuthenticated(), 401, "unauthenticated"),
+        (drf.PermissionDenied(), 403, "forbidden"),
+        (drf.NotFound(), 404, "not_found"),
+        (drf.MethodNotAllowed("PUT"), 405, "method_not_allowed"),
+        (drf.NotAcceptable(), 406, "not_acceptable"),
+        (drf.UnsupportedMediaType("a/b"), 415, "unsupported_media_type"),
+        (drf.Throttled(), 429, "too_many_requests"),
+        (drf.ParseError(), 400, "invalid"),
+    ],
+)
+def test_the_frameworks_own_errors_have_codes(error: Exception, status: int, code: str) -> None:
+    found = problems.as_domain_error(error)
+
+    assert (found.status, found.reason) == (status, code)
+
+
+def test_nested_errors_point_into_the_body() -> None:
+    error = drf.ValidationError(
+        {"plan": {"a/b": [{}, {"c~d": ["wrong"]}]}, "non_field_errors": ["all of it"], "tags": ["too many"]}
+    )
+
+    found = problems.as_domain_error(error)
+
+    assert [(e.pointer, e.detail) for e in found.errors] == [
+        ("/plan/a~1b/1/c~0d", "wrong"),
+        ("", "all of it"),
+        ("/tags", "too many"),
+    ]
+
+
+def test_a_problem_says_where_and_which_request(rf: RequestFactory) -> None:
+    request = rf.get("/api/v1/me", headers={"X-Request-ID": "req-12345678"})
+
+    assert problems.problem(request, errors.Conflict("No.", code="barred")) == {
+        "type": "urn:byteor:problem:barred",
+        "title": "Conflict",
+        "status": 409,
+        "detail": "No.",
+        "instance": "/api/v1/me",
+        "request_id": "req-12345678",
+    }
+
+
+def test_codes_of_errors_are_unique() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DomainError)]
+    codes = [kind.code for kind in kinds]
+
+    assert len(kinds) == 13
+    assert len(set(codes)) == len(codes)
+
+
+@pytest.mark.parametrize("given", ["req-12345678", "A.b_c-" + "d" * 58])
+def test_a_sane_request_id_is_kept(world: World, given: str) -> None:
+    response = world.admin.api.post(projects(world), {"name": "billing"}, X_Request_ID=given)
+
+    assert response["X-Request-ID"] == given
+    assert AuditEvent.objects.filter(action="project.create").latest("id").request_id == given
+
+
+@pytest.mark.parametrize("given", ["", "short", "d" * 65, "with space", "new\nline", "ümlaut-und-mehr"])
+def test_another_is_replaced(world: World, given: str) -> None:
+    response = world.admin.api.get("/api/v1/me", X_Request_ID=given)
+
+    assert uuid.UUID(response["X-Request-ID"]).version == 7
+
+
+def test_ids_are_version_7_and_carry_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byteor_cloud.ids._last", 0)
+    monkeypatch.setattr("byteor_cloud.ids.time.time_ns", lambda: 1_800_000_000_123_456_789)
+
+    made = [uuid7() for _ in range(3)]
+
+    assert {(u.version, u.variant) for u in made} == {(7, uuid.RFC_4122)}
+    assert {u.int >> 80 for u in made} == {1_800_000_000_123}
+    assert made == sorted(made)
+    assert len(set(made)) == 3
+
+
+def test_ids_grow_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = uuid7()
+    monkeypatch.setattr("byteor_cloud.ids.time.time_ns", lambda: 1_000_000_000)
+
+    assert uuid7() > before
+
+
+def test_ids_grow_under_threads() -> None:
+    made: list[list[uuid.UUID]] = [[] for _ in range(8)]
+    latest: list[uuid.UUID] = []
+    barrier = threading.Barrier(8)
+
+    def make(own: list[uuid.UUID]) -> None:
+        barrier.wait()
+        for _ in range(2000):
+            floor = latest[-1] if latest else uuid.UUID(int=0)
+            own.append(uuid7())
+            assert own[-1] > floor
+            latest.append(own[-1])
+
+    threads = [threading.Thread(target=make, args=(own,)) for own in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({u for own in made for u in own}) == 16_000
+    assert all(own == sorted(own) for own in made)
