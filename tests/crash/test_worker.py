@@ -1,0 +1,101 @@
+"""``kill -9`` of the worker: no job is lost, and each step of a deployment is taken once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.conftest import Workspace
+from tests.system.conftest import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+AGENT = Path(sys.executable).with_name("byteor-agent")
+# So many numbers that building the bundle takes a moment, in which the worker can be killed.
+BULK = {"decode": {"bulk": list(range(400_000))}}
+
+
+@pytest.fixture
+def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
+    """The reference agent, running; its id."""
+    environment = workspace.installation.environment()
+    enrolled = subprocess.run(
+        [AGENT, "enroll", "--state", tmp_path, "--url", workspace.installation.base, "--environment",
+         workspace.environment, "--token", "-"],
+        input=workspace.enrollment_token(), env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    with (tmp_path / "agent.log").open("wb") as log:
+        process = subprocess.Popen(
+            [AGENT, "run", "--state", tmp_path, "--interval-override", "0.3"], env=environment, stdout=log, stderr=log
+        )
+    yield enrolled.stdout.split()[-1]
+    process.terminate()
+    assert process.wait(30) == 0, (tmp_path / "agent.log").read_text()
+
+
+def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
+    bundle = workspace.config_bundle(stage_config=BULK)
+    deployment = workspace.post(
+        f"{workspace.environment}/deployments", {"config_bundle_id": bundle["id"], "target": {"agents": [agent]}}
+    )
+    path = f"{workspace.environment}/deployments/{deployment['id']}"
+
+    def status() -> str:
+        found: str = workspace.get(path)["status"]
+        return found
+
+    wait_until(lambda: status() == "building")
+    for _ in range(2):
+        victim = workspace.worker()
+        os.kill(victim, signal.SIGKILL)
+        assert status() == "building"
+        wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
+        assert status() == "building"
+    killed = time.monotonic()
+    wait_until(lambda: status() == "deploying")
+    took = time.monotonic() - killed
+    wait_until(lambda: status() != "deploying")
+
+    final = workspace.get(path)
+    assert (final["status"], final["is_current"], final["progress"]["active"]) == ("active", True, 1)
+    timeline = workspace.get(f"{path}/timeline")["results"]
+    assert [entry["event"] for entry in reversed(timeline)] == ["create", "build", "offer", "activate"]
+    shown = workspace.get(f"{workspace.environment}/agents/{agent}")
+    assert shown["running"]["bundle_hash"] == final["bundle_hash"] == shown["desired"]["bundle_hash"]
+    assert took < 10  # it need not wait for the dead worker to be missed
+
+
+def _restarted(workspace: Workspace, victim: int) -> bool:
+    try:
+        return workspace.worker() != victim
+    except StopIteration:
+        return False
+
+
+def test_between_any_two_steps(workspace: Workspace, agent: str) -> None:
+    """Killed again and again, wherever it happens to be."""
+    bundle = workspace.post(
+        f"{workspace.environment}/config-bundles",
+        {"name": "again", "version_id": workspace.get(f"{workspace.environment}/versions")["results"][0]["id"]},
+    )
+    deployment = workspace.post(
+        f"{workspace.environment}/deployments",
+        {"config_bundle_id": bundle["id"], "target": {"agents": [agent]}},
+    )
+    path = f"{workspace.environment}/deployments/{deployment['id']}"
+
+    for pause in (0.0, 0.05):
+        time.sleep(pause)
+        os.kill(workspace.worker(), signal.SIGKILL)
+        wait_until(lambda: _restarted(workspace, 0))
+    wait_until(lambda: workspace.get(path)["status"] == "active")
+
+    timeline = workspace.get(f"{path}/timeline")["results"]
+    assert [entry["event"] for entry in reversed(timeline)] == ["create", "build", "offer", "activate"]
