@@ -8,6 +8,7 @@ import pytest
 from django.contrib.contenttypes.models import ContentType
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.fleet.models import EnrollmentToken
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.console import site
 from apps.tenancy.models import AuditEvent, DenialCount, Membership, OrganizationKey, User, UserToken
@@ -148,6 +149,23 @@ def test_a_role_in_a_project_is_what_counts_there(world: World) -> None:
     assert page.context["actions_detail"] == []
     assert refused.status_code == 403
     assert Deployment.objects.get().status == "active"
+
+
+def test_a_lower_role_in_a_project_hides_there_what_the_role_in_the_organization_shows(world: World) -> None:
+    fill(world)
+    side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
+    elsewhere = organizations.create_environment(
+        project=side, name="elsewhere", posture="dev", may_loosen=True, actor=world.admin.actor
+    )
+    world.enrollment_token(elsewhere)
+    members.add(
+        organization=world.organization, project=world.project, email=world.project_admin.user.email, role=Role.VIEWER,
+        granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
+    )  # fmt: skip
+
+    listed = signed_in(world.project_admin.user).get(table(EnrollmentToken)).context["cl"].result_list
+
+    assert [token.environment for token in listed] == [elsewhere]
 
 
 def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:

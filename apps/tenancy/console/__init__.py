@@ -1,7 +1,7 @@
 """The console at /admin: every table to read, and the few acts that people do by hand."""
 
 from apps.tenancy.console.acts import Act, Doing
-from apps.tenancy.console.base import Panel, ReadOnlyAdmin, ReadOnlyInline, Tile, Within
+from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
 from apps.tenancy.console.columns import ago, link, noted, pill, short
 from apps.tenancy.console.site import site
 
@@ -10,7 +10,6 @@ __all__ = [
     "Doing",
     "Panel",
     "ReadOnlyAdmin",
-    "ReadOnlyInline",
     "Tile",
     "Within",
     "ago",

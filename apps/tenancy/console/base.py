@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied, SuspiciousOperation, Valida
 from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, reverse
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 from apps.tenancy.console.acts import Act, perform
@@ -89,32 +89,7 @@ class Within(admin.RelatedFieldListFilter):
         )
 
 
-class _ReadOnly:
-    """Operators act through acts only."""
-
-    def has_add_permission(self, *args: Any) -> bool:
-        return False
-
-    def has_change_permission(self, *args: Any) -> bool:
-        return False
-
-    def has_delete_permission(self, *args: Any) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return True
-
-
-class ReadOnlyInline(_ReadOnly, TabularInline):  # type: ignore[misc]  # untyped library
-    """Rows below the one shown, which the person may see already."""
-
-    extra = 0
-    per_page = 25
-    tab = False
-    can_delete = False
-
-
-class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped library
+class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table. ``tenant`` is the path to its environment, project or organization; None: for superusers only."""
 
     tenant: ClassVar[str | None] = None
@@ -152,6 +127,12 @@ class ReadOnlyAdmin(_ReadOnly, ModelAdmin):  # type: ignore[misc]  # untyped lib
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Every list, page, search, filter, autocomplete and action starts from here."""
         return self.narrow(super().get_queryset(request), standing_of(request)).select_related(*self.related or (None,))
+
+    def has_add_permission(self, *args: Any) -> bool:
+        """Operators act through acts only."""
+        return False
+
+    has_change_permission = has_delete_permission = has_add_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whether there is anything here that the person might see."""
