@@ -14,13 +14,12 @@ def active_window(windows: Iterable[Mapping[str, Any]], now: datetime) -> Mappin
     """The first window that ``now`` falls into; a recurring one repeats at the same wall-clock time in its zone."""
     for window in windows:
         zone = ZoneInfo(window.get("time_zone") or "UTC")
-        start = datetime.fromisoformat(window["start"]).astimezone(zone)
-        length = datetime.fromisoformat(window["end"]) - datetime.fromisoformat(window["start"])
+        start, end = (datetime.fromisoformat(window[edge]).astimezone(zone) for edge in ("start", "end"))
         step = _STEP.get(window.get("recurrence") or "")
         if step is not None and now > start:
-            # Wall-clock arithmetic: the same hour of the day before and after a change to summer time.
-            wall_now, wall_start = now.astimezone(zone).replace(tzinfo=None), start.replace(tzinfo=None)
-            start = (wall_start + step * ((wall_now - wall_start) // step)).replace(tzinfo=zone)
-        if start <= now < start + length:
+            # Within one zone this is arithmetic of the wall clock: the same hour before and after a change of it.
+            shift = step * ((now.astimezone(zone) - start) // step)
+            start, end = start + shift, end + shift
+        if start <= now < end:
             return window
     return None

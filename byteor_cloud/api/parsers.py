@@ -159,12 +159,17 @@ class UploadParser(MultiPartParser):
         declared = int(request.META.get("CONTENT_LENGTH") or 0)
         if declared > cap + settings.CONFIG.max_body_bytes:
             raise PayloadTooLarge(f"The upload is over {cap} bytes.")
-        request.upload_handlers = [_HashingHandler(cap)]
+        handler = _HashingHandler(cap)
+        request.upload_handlers = [handler]
         watched = _Watched(stream)
         try:
             parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
         except (UnreadablePostError, OSError):
+            handler.upload_interrupted()
             raise InvalidInput("The upload was cut off.", code="truncated") from None
+        except Exception:
+            handler.upload_interrupted()
+            raise
         boundary = (parse_header_parameters(media_type or "")[1].get("boundary") or "").encode()
         if watched.count != declared or not watched.tail.rstrip().endswith(b"--" + boundary + b"--"):
             for file in parsed.files.values():

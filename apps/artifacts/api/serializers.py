@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
@@ -14,6 +15,10 @@ from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSe
 
 class JSONText(JSONObject):
     """A JSON object as the text of a form field."""
+
+    def get_value(self, dictionary: Any) -> Any:
+        """The field's text; a DictField would look for ``metadata[key]`` fields."""
+        return dictionary.get(self.field_name, empty)
 
     def to_internal_value(self, data: Any) -> Any:
         """The object. Raises ValidationError."""

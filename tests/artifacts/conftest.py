@@ -1,0 +1,3 @@
+from tests.races import at_once
+
+__all__ = ["at_once"]

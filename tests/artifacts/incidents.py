@@ -1,0 +1,98 @@
+"""Incident bundles of a world's pipeline, and the forms that upload them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from apps.artifacts.models import Artifact
+from apps.fleet.models import Agent
+from byteor_cloud.engine.replay import Frame, Record, build, encode_frame, encode_journal
+from tests.worlds import Api, World, run_jobs
+
+BOUNDARY = "byteor-boundary"
+MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
+FORM = {"kind": "telemetry", "captured_at": "2026-11-01T10:00:00Z"}
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "spec_validation.json": {"ok": True, "description": None},
+    "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
+    "policy_audit.json": {
+        "ok": True, "policy_version": 1, "mode": None, "enforced": None, "stage_failure_policy": "stop_pipeline",
+        "spec_path": None,
+    },
+    "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [], "proc_status": None},
+}  # fmt: skip
+PAYLOADS = [b'{"id":1,"card":"1234567890"}', b'{"no":"id"}', b'{"id":3,"card":"0987654321"}']
+
+
+def form(fields: Mapping[str, str], content: bytes | None, *, name: str = "file") -> bytes:
+    """A multipart body with the fields and one file."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+        for key, value in fields.items()
+    ]
+    if content is not None:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="f.bin"\r\n'
+        parts.append(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + content + b"\r\n")
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def upload(api: Api, agent: Agent, content: bytes | None = b"bytes", **fields: str) -> Any:
+    """The answer to an upload of ``content``."""
+    path = f"/api/v1/agents/{agent.pk}/artifacts"
+    return api.post(path, form({**FORM, **fields}, content), Content_Type=MULTIPART)
+
+
+def journal(payloads: Sequence[bytes] = PAYLOADS) -> bytes:
+    """A journal with sequences from 1."""
+    return encode_journal(Record(number, 1_000 * number, payload) for number, payload in enumerate(payloads, 1))
+
+
+def frames(*outputs: tuple[int, bytes]) -> bytes:
+    """Frames, as in ``expected/`` and under a result's digest."""
+    return b"".join(encode_frame(Frame(sequence, payload)) for sequence, payload in outputs)
+
+
+def digest_of(*outputs: tuple[int, bytes]) -> str:
+    return "sha256:" + hashlib.sha256(frames(*outputs)).hexdigest()
+
+
+def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None = None, **journals: bytes) -> bytes:
+    """An incident bundle: journals by lane (default: three records on ``quotes_in``)."""
+    documents = dict(DOCUMENTS)
+    if stage_config is not None:
+        documents["runtime_config.json"] = {"stage_config": stage_config}
+    egress = None if expected is None else {"quotes_out": expected}
+    return build(spec_kv, documents, journals=journals or {"quotes_in": journal()}, expected=egress)
+
+
+def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
+    """Any .tar.gz at all."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in extra:
+            tar.addfile(member)
+    return packed.getvalue()
+
+
+def files_of(spec_kv: str, **documents: Any) -> dict[str, bytes]:
+    """A complete bundle's files, for a test to spoil."""
+    made = {name: json.dumps(body).encode() for name, body in DOCUMENTS.items()}
+    return {"spec.kv": spec_kv.encode(), **made, **documents}
+
+
+def ingested(world: World, content: bytes, **fields: str) -> Artifact:
+    """The artifact of an uploaded incident bundle, after the worker has seen it."""
+    agent, api = world.agent(name=hashlib.sha256(content).hexdigest()[:12])
+    answer = upload(api, agent, content, kind="incident_bundle", **fields)
+    assert answer.status_code == 201, answer.json()
+    run_jobs()
+    return Artifact.objects.get(pk=answer.json()["id"])

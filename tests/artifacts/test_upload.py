@@ -1,0 +1,253 @@
+"""Uploads: streamed, hashed, stored once; a bad one leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact
+from apps.tenancy.models import AuditEvent
+from byteor_cloud import blobs
+from byteor_cloud.ids import uuid7
+from tests.artifacts import incidents
+from tests.artifacts.incidents import FORM, MULTIPART, form, upload
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+
+
+def hash_of(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def left_over() -> set[Path]:
+    """Temporary files of uploads."""
+    return set(Path(django_settings.FILE_UPLOAD_TEMP_DIR).glob("*"))
+
+
+def is_stored(content: bytes) -> bool:
+    return Path(django_settings.STORAGES["default"]["OPTIONS"]["location"], blobs.name_of(hash_of(content))).exists()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_over(db: None) -> Iterator[None]:
+    before = left_over()
+    yield
+    assert left_over() == before
+
+
+def refused(answer: Any, status: int, code: str, content: bytes) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+    assert answer["Content-Type"] == "application/problem+json"
+    assert (Artifact.objects.count(), ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count()) == (0, 0)
+    assert not is_stored(content)
+
+
+def test_an_upload_is_stored_and_shown(world: World) -> None:
+    agent, api = world.agent()
+    deployment = stories.offered(world, world.bundle())
+    content = b"first bytes"
+    spec_hash = "sha256:" + "a" * 64
+
+    answer = upload(
+        api, agent, content, kind="snapshot", spec_hash=spec_hash, deployment_id=str(deployment.pk),
+        metadata='{"why": "test"}',
+    )  # fmt: skip
+
+    assert answer.status_code == 201
+    body = answer.json()
+    expected = {
+        "environment_id": str(world.dev.pk), "kind": "snapshot", "status": "received", "reasons": [],
+        "agent_id": str(agent.pk), "deployment_id": str(deployment.pk), "version_id": None, "spec_hash": spec_hash,
+        "content_hash": hash_of(content), "size_bytes": len(content), "captured_at": "2026-11-01T10:00:00Z",
+        "metadata": {"why": "test"},
+    }  # fmt: skip
+    assert {name: body[name] for name in expected} == expected
+    path = world.path(rest=f"/artifacts/{body['id']}")
+    assert world.viewer.api.get(path).json() == body
+    fetched = world.operator.api.get(f"{path}/content")
+    assert b"".join(fetched.streaming_content) == content
+    assert (fetched["Content-Type"], fetched["ETag"]) == ("application/octet-stream", f'"{hash_of(content)}"')
+    assert "attachment" in fetched["Content-Disposition"]
+    assert world.viewer.api.get(f"{path}/content").status_code == 403
+    event = AuditEvent.objects.get(action="artifact.receive")
+    assert (event.actor_id, event.resource_id) == (str(agent.pk), body["id"])
+
+
+@pytest.mark.parametrize("kind", ["snapshot", "telemetry", "diagnostic"])
+def test_what_is_no_incident_is_verified_as_it_is(world: World, run_jobs: Any, kind: str) -> None:
+    agent, api = world.agent()
+    artifact_id = upload(api, agent, kind=kind).json()["id"]
+
+    run_jobs()
+
+    artifact = Artifact.objects.get(pk=artifact_id)
+    assert (artifact.status, artifact.reasons) == ("verified", [])
+
+
+def test_the_same_content_is_the_same_artifact(world: World) -> None:
+    (one, one_api), (two, two_api) = stories.fleet(world, 2)
+    first = upload(one_api, one, b"same")
+
+    again = upload(one_api, one, b"same", kind="snapshot")
+    by_another = upload(two_api, two, b"same")
+
+    assert [a.status_code for a in (first, again, by_another)] == [201, 200, 200]
+    assert again.json() == by_another.json() == first.json()
+    assert Artifact.objects.count() == 1
+    assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
+
+
+def test_the_same_content_in_another_environment_is_another(world: World) -> None:
+    one, one_api = world.agent()
+    two, two_api = world.agent(world.staging)
+
+    answers = [upload(one_api, one, b"same"), upload(two_api, two, b"same")]
+
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json()["id"] != answers[1].json()["id"]
+
+
+def test_the_same_content_at_the_same_moment(at_once: Race, world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+
+    answers = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert Artifact.objects.count() == 1
+    assert AuditEvent.objects.filter(action="artifact.receive").count() == 1
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_an_upload_that_is_cut_off(world: World, kept: float) -> None:
+    agent, api = world.agent()
+    content = b"x" * 300_000
+    whole = form(FORM, content)
+    part = whole[: int(len(whole) * kept)]
+
+    answer = api.client.generic(
+        "POST", f"/api/v1/agents/{agent.pk}/artifacts", b"?", MULTIPART,
+        headers={"Authorization": f"Bearer {api.token}"},
+        **{"CONTENT_LENGTH": str(len(whole)), "wsgi.input": io.BytesIO(part)},
+    )  # fmt: skip
+
+    refused(answer, 400, "truncated", content)
+
+
+def test_a_form_that_does_not_end(world: World) -> None:
+    agent, api = world.agent()
+    whole = form(FORM, b"content")
+
+    answer = api.post(f"/api/v1/agents/{agent.pk}/artifacts", whole[:-10], Content_Type=MULTIPART)
+
+    refused(answer, 400, "truncated", b"content")
+
+
+@pytest.mark.parametrize("over", ["the file", "all of it"])
+def test_over_the_cap(world: World, settings: Any, over: str) -> None:
+    agent, api = world.agent()
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, max_upload_bytes=100_000, max_body_bytes=10_000)
+    content = b"y" * (100_001 if over == "the file" else 200_000)
+
+    refused(upload(api, agent, content), 413, "payload_too_large", content)
+
+    assert upload(api, agent, content[:100_000]).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"kind": "virus"}, "/kind"),
+        ({"captured_at": "yesterday"}, "/captured_at"),
+        ({"spec_hash": "abc"}, "/spec_hash"),
+        ({"deployment_id": "x"}, "/deployment_id"),
+        ({"deployment_id": str(uuid7())}, "/deployment_id"),
+        ({"metadata": "{"}, "/metadata"),
+        ({"metadata": "[]"}, "/metadata"),
+        ({"metadata": '{"a": "\\u0000"}'}, "/metadata"),
+        ({"capturd_at": "x"}, "/capturd_at"),
+    ],
+)
+def test_bad_fields_are_named(world: World, fields: dict[str, str], pointer: str) -> None:
+    agent, api = world.agent()
+
+    answer = upload(api, agent, b"bad", **fields)
+
+    refused(answer, 400, "invalid", b"bad")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (form(FORM, None), "/file"),
+        (form(FORM, b""), "/file"),
+        (form({**FORM, "file": "text"}, None), "/file"),
+        (form({"kind": "telemetry"}, b"bad"), "/captured_at"),
+        (form({"captured_at": FORM["captured_at"]}, b"bad"), "/kind"),
+    ],
+    ids=["no file", "empty file", "text for a file", "no time", "no kind"],
+)
+def test_what_is_missing_is_named(world: World, body: bytes, pointer: str) -> None:
+    agent, api = world.agent()
+
+    answer = api.post(f"/api/v1/agents/{agent.pk}/artifacts", body, Content_Type=MULTIPART)
+
+    refused(answer, 400, "invalid", b"bad")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_another_environments_deployment_is_unknown(world: World) -> None:
+    agent, api = world.agent()
+    world.agent(world.staging)
+    foreign = stories.offered(world, world.bundle(world.staging))
+
+    answer = upload(api, agent, b"bad", deployment_id=str(foreign.pk))
+
+    refused(answer, 400, "invalid", b"bad")
+
+
+def test_json_is_no_upload(world: World) -> None:
+    agent, api = world.agent()
+
+    refused(api.post(f"/api/v1/agents/{agent.pk}/artifacts", {**FORM}), 415, "unsupported_media_type", b"")
+
+
+def test_only_the_agent_itself_uploads(world: World) -> None:
+    (agent, _), (_, other_api) = stories.fleet(world, 2)
+    token = world.enrollment_token()
+
+    for api, status in ((other_api, 404), (world.admin.api, 403), (Api(token), 403), (Api(None), 401)):
+        answer = upload(api, agent, b"bad")
+        assert answer.status_code == status
+    assert (Artifact.objects.count(), is_stored(b"bad")) == (0, False)
+
+
+def test_lists_filter(world: World) -> None:
+    agent, api = world.agent()
+    first = upload(api, agent, b"1", kind="snapshot", captured_at="2026-01-01T00:00:00Z").json()
+    second = upload(api, agent, b"2", spec_hash="sha256:" + "b" * 64).json()
+    path = world.path(rest="/artifacts")
+
+    def found(query: str) -> list[str]:
+        return [row["id"] for row in world.viewer.api.get(f"{path}?{query}").json()["results"]]
+
+    assert found("") == [second["id"], first["id"]]
+    assert found("kind=snapshot") == [first["id"]]
+    assert found("status=verified") == []
+    assert found(f"agent_id={agent.pk}&limit=1") == [second["id"]]
+    assert found("spec_hash=sha256:" + "b" * 64) == [second["id"]]
+    assert found("captured_after=2026-06-01T00:00:00Z") == [second["id"]]
+    assert found("captured_before=2026-06-01T00:00:00Z") == [first["id"]]
+    assert incidents.FORM["kind"] == "telemetry"

@@ -1,0 +1,99 @@
+"""Freeze windows: half-open, in their own zone, repeated at the same time of the day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from apps.tenancy.freeze import active_window
+
+
+def window(start: str, end: str, **more: Any) -> dict[str, Any]:
+    return {"start": start, "end": end, "reason": "r", **more}
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+ONCE = window("2026-12-24T18:00:00+01:00", "2026-12-27T06:00:00+01:00")
+
+
+@pytest.mark.parametrize(
+    ("now", "is_frozen"),
+    [
+        ("2026-12-24T16:59:59Z", False), ("2026-12-24T17:00:00Z", True), ("2026-12-27T04:59:59Z", True),
+        ("2026-12-27T05:00:00Z", False), ("2027-12-25T00:00:00Z", False),
+    ],
+)  # fmt: skip
+def test_once(now: str, is_frozen: bool) -> None:
+    assert (active_window([ONCE], at(now)) is ONCE) is is_frozen
+
+
+NIGHTLY = window(
+    "2026-03-01T22:00:00+01:00", "2026-03-02T06:00:00+01:00", recurrence="daily", time_zone="Europe/Berlin"
+)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_frozen"),
+    [
+        ("2026-02-28T23:00:00+01:00", False),  # before it begins to repeat
+        ("2026-03-01T22:00:00+01:00", True), ("2026-03-10T05:59:00+01:00", True),
+        ("2026-03-10T06:00:00+01:00", False), ("2026-03-10T21:59:00+01:00", False),
+        # Summer time: still at 22 h of the wall clock.
+        ("2026-07-10T21:59:00+02:00", False), ("2026-07-10T22:00:00+02:00", True),
+        ("2026-07-11T05:59:00+02:00", True), ("2026-07-11T06:00:00+02:00", False),
+        ("2026-11-10T22:00:00+01:00", True), ("2026-11-10T21:00:00+01:00", False),
+    ],
+)  # fmt: skip
+def test_daily_over_midnight_and_summer_time(now: str, is_frozen: bool) -> None:
+    assert (active_window([NIGHTLY], at(now)) is NIGHTLY) is is_frozen
+
+
+@pytest.mark.parametrize("night", ["2026-03-28", "2026-10-24"])
+def test_daily_over_the_change_of_the_clocks_it_ends_by_the_wall_clock(night: str) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    evening = datetime.fromisoformat(f"{night}T22:00:00").replace(tzinfo=berlin)
+    morning = (evening + timedelta(days=1)).replace(hour=6)
+
+    assert active_window([NIGHTLY], evening.astimezone(UTC)) is NIGHTLY
+    assert active_window([NIGHTLY], morning.astimezone(UTC) - timedelta(seconds=1)) is NIGHTLY
+    assert active_window([NIGHTLY], morning.astimezone(UTC)) is None
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2026-03-28T22:00:00+01:00", "2026-03-29T06:00:00+02:00"),
+        ("2026-10-24T22:00:00+02:00", "2026-10-25T06:00:00+01:00"),
+    ],
+)
+def test_once_over_the_change_of_the_clocks_it_ends_when_it_says(start: str, end: str) -> None:
+    only = window(start, end, time_zone="Europe/Berlin")
+
+    assert active_window([only], at(end).astimezone(UTC) - timedelta(seconds=1)) is only
+    assert active_window([only], at(end).astimezone(UTC)) is None
+    assert active_window([only], at(start).astimezone(UTC)) is only
+
+
+WEEKENDS = window("2026-01-02T18:00:00Z", "2026-01-05T06:00:00Z", recurrence="weekly")
+
+
+@pytest.mark.parametrize(
+    ("now", "is_frozen"),
+    [
+        ("2026-01-03T12:00:00Z", True), ("2026-01-05T06:00:00Z", False), ("2026-01-09T17:59:59Z", False),
+        ("2026-01-09T18:00:00Z", True), ("2026-06-14T12:00:00Z", True), ("2026-06-17T12:00:00Z", False),
+    ],
+)  # fmt: skip
+def test_weekly(now: str, is_frozen: bool) -> None:
+    assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
+
+
+def test_of_several_the_first_that_fits() -> None:
+    assert active_window([ONCE, WEEKENDS, NIGHTLY], at("2026-06-13T23:00:00Z")) is WEEKENDS
+    assert active_window([], at("2026-06-13T23:00:00Z")) is None

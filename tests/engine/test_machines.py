@@ -1,0 +1,68 @@
+"""The tables of the state machines: exactly the published arrows, and nothing hangs in the air."""
+
+from __future__ import annotations
+
+import pytest
+
+from byteor_cloud.engine.machines import (
+    APPROVAL,
+    ARTIFACT,
+    DEPLOYMENT,
+    IN_FLIGHT,
+    MACHINES,
+    PROGRESS_RANK,
+    REPLAY,
+    AgentProgress,
+    DeploymentStatus,
+    Machine,
+)
+
+
+def arrows(machine: Machine) -> set[tuple[str, str]]:
+    return {(source, target) for steps in machine.table.values() for source, target in steps.items()}
+
+
+def test_deployments_go_as_published() -> None:
+    assert arrows(DEPLOYMENT) == {
+        ("pending_approval", "approved"), ("pending_approval", "denied"), ("approved", "building"),
+        ("building", "deploying"), ("deploying", "active"),
+        *((status, "failed") for status in ("pending_approval", "approved", "building", "deploying", "rolling_back")),
+        *((status, "rolling_back") for status in ("active", "failed", "deploying")),
+        ("rolling_back", "rolled_back"),
+    }  # fmt: skip
+    assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}
+
+
+def test_approvals_go_as_published() -> None:
+    assert arrows(APPROVAL) == {
+        *(("pending", end) for end in ("approved", "denied", "expired", "revoked")), ("approved", "revoked"),
+    }  # fmt: skip
+
+
+def test_artifacts_and_replays_go_as_published() -> None:
+    assert arrows(ARTIFACT) == {("received", "verified"), ("received", "rejected")}
+    assert arrows(REPLAY) == {
+        ("pending_approval", "queued"), ("pending_approval", "denied"), ("queued", "running"), ("queued", "failed"),
+        ("running", "succeeded"), ("running", "diverged"), ("running", "failed"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_every_event_and_status_is_used(machine: Machine) -> None:
+    assert set(machine.table) == set(machine.events)
+    assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
+
+
+def test_no_step_is_none_and_no_status_is_an_error() -> None:
+    event = next(iter(DEPLOYMENT.events))
+
+    assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None
+    with pytest.raises(ValueError, match="sideways"):
+        DEPLOYMENT.target("sideways", event)
+
+
+def test_progress_ends_thrice() -> None:
+    ends = {progress for progress, rank in PROGRESS_RANK.items() if rank == max(PROGRESS_RANK.values())}
+
+    assert set(PROGRESS_RANK) == set(AgentProgress)
+    assert ends == {"active", "failed", "rolled_back"}

@@ -1,0 +1,164 @@
+"""The rollout planner: waves, thresholds, pauses, time-outs; and the same for the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.rollout import AgentView, Plan, Strategy, plan_rollback, plan_rollout
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TIMEOUT_S = 600
+P = AgentProgress
+ONE, TWO, THREE, FOUR = (UUID(int=number) for number in range(1, 5))
+
+
+def view(number: UUID, progress: AgentProgress, wave: int = 0, *, counted: bool = True, age_s: int = 0) -> AgentView:
+    offered = None if progress is P.PENDING else NOW - timedelta(seconds=age_s)
+    return AgentView(number, wave, counted, progress, offered)
+
+
+def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state: Any) -> Plan:
+    given_state: dict[str, Any] = {"wave": 0, "wave_done_at": None, "paused": False, **state}
+    return plan_rollout(strategy or Strategy(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
+
+
+def test_nothing_is_done_while_agents_are_at_it() -> None:
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVATING)]) == Plan()
+
+
+def test_all_active_is_the_end() -> None:
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVE)]) == Plan(wave_done=True, outcome="active")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "failed", "outcome"),
+    [(0, 0, "active"), (0, 1, "failed"), (25, 1, "active"), (24, 1, "failed"), (49, 2, "failed"), (50, 2, "active"),
+     (100, 4, "active"), (99, 4, "failed")],
+)  # fmt: skip
+def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
+    agents = [
+        view(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
+    ]
+
+    made = plan(agents, Strategy(failure_threshold_percent=threshold))
+
+    assert made.outcome == outcome
+    assert made.reason == ("threshold" if outcome == "failed" else "")
+
+
+def test_too_many_failures_end_it_before_the_others_are_done() -> None:
+    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy((50, 100)))
+
+    assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
+
+
+def test_who_is_late_has_failed() -> None:
+    made = plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S)])
+
+    assert (made.outcome, made.reason, made.timed_out) == ("failed", "timeout", (TWO,))
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == Plan()
+
+
+def test_failures_that_are_too_many_by_themselves_are_the_reason() -> None:
+    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S)])
+
+    assert (made.reason, made.timed_out) == ("threshold", (TWO,))
+
+
+def test_a_bearable_delay_ends_the_wave() -> None:
+    made = plan([view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy(failure_threshold_percent=50))
+
+    assert (made.outcome, made.timed_out) == ("active", (TWO,))
+
+
+def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
+    away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
+
+    assert plan([view(ONE, P.ACTIVE), away]) == Plan(wave_done=True, outcome="active")
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
+
+
+def test_the_next_wave_is_offered_at_once() -> None:
+    made = plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy((34, 67, 100)))
+
+    assert made == Plan(offer=(TWO,), wave=1)
+
+
+def test_empty_waves_are_passed_over() -> None:
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy((50, 60, 70, 100))).wave == 3
+
+
+def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
+    agents = [view(ONE, P.FAILED), view(TWO, P.ACTIVE), view(THREE, P.ACTIVE, 1), view(FOUR, P.OFFERED, 1)]
+
+    assert plan(agents, Strategy((50, 100), failure_threshold_percent=50), wave=1) == Plan(wave=1)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ({}, Plan(wave_done=True)),
+        ({"wave_done_at": NOW - timedelta(seconds=299)}, Plan(wave_done=True)),
+        ({"wave_done_at": NOW - timedelta(seconds=300)}, Plan(offer=(TWO,), wave=1)),
+        ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, Plan(wave_done=True)),
+    ],
+)
+def test_between_waves_it_waits(state: dict[str, Any], expected: Plan) -> None:
+    agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
+
+    assert plan(agents, Strategy((50, 100), pause_s=300), **state) == expected
+
+
+def test_paused_it_offers_nothing_but_still_ends() -> None:
+    agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
+
+    assert plan(agents, Strategy((50, 100)), paused=True) == Plan(wave_done=True)
+    assert plan(agents[:1], paused=True).outcome == "active"
+    assert plan([view(ONE, P.FAILED)], paused=True).outcome == "failed"
+
+
+@given(
+    percents=st.lists(st.integers(1, 99), unique=True, max_size=6).map(lambda p: (*sorted(p), 100)),
+    count=st.integers(1, 300),
+)
+def test_waves_take_their_cumulative_share(percents: tuple[int, ...], count: int) -> None:
+    strategy = Strategy(percents)
+
+    waves = [strategy.wave_of(position, count) for position in range(count)]
+
+    assert waves == sorted(waves)
+    for wave, percent in enumerate(percents):
+        reached = sum(each <= wave for each in waves)
+        assert percent * count <= reached * 100 < percent * count + 100
+
+
+def back(*agents: AgentView) -> Plan:
+    return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
+
+
+def test_the_way_back_waits_for_all() -> None:
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.OFFERED)) == Plan()
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.ROLLED_BACK)) == Plan(outcome="active")
+    assert back() == Plan(outcome="active")
+
+
+def test_the_way_back_fails_with_names() -> None:
+    made = back(view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S), view(THREE, P.ROLLED_BACK))
+
+    assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
+    assert made.detail == f"did not roll back: {ONE}, {TWO}"
+
+
+def test_on_the_way_back_too_some_do_not_count() -> None:
+    away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
+
+    assert back(view(ONE, P.ROLLED_BACK), away) == Plan(outcome="active")
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.FAILED, counted=False)) == Plan(outcome="active")
