@@ -1,7 +1,7 @@
 """The table of contents."""
 
 from django.urls import URLPattern, URLResolver, include, path
-from django.views.generic import TemplateView
+from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 
 from apps.artifacts.api import urls as artifacts
@@ -39,6 +39,7 @@ urlpatterns = [
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
     path("api/v1/", include(api)),
+    path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", site.urls),
 ]
 
