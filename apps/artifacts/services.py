@@ -121,7 +121,7 @@ def ingest(artifact_id: str) -> None:
         with _unpacked(artifact) as bundle:
             spec_hash = bundle.spec_hash
     except RejectedBundle as rejected:
-        _reject(artifact, [{"code": r.code, "detail": r.detail} for r in rejected.reasons])
+        _reject(artifact, [{"code": r.code, "detail": _storable(r.detail)} for r in rejected.reasons])
         return
     if artifact.spec_hash not in {None, spec_hash}:
         detail = f"the upload said {artifact.spec_hash}, the bundle's spec.kv is {spec_hash}"
@@ -129,6 +129,11 @@ def ingest(artifact_id: str) -> None:
         return
     version = version_for(artifact, spec_hash)
     advance(artifact, ArtifactEvent.VERIFY, actor=WORKER, spec_hash=spec_hash, version=version)
+
+
+def _storable(text: str) -> str:
+    """A text that any store takes: an error may quote whatever strangers put into a bundle."""
+    return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
 def _reject(artifact: Artifact, reasons: list[dict[str, str]]) -> None:
@@ -234,7 +239,7 @@ def run_replay(replay_id: str) -> None:
         result=outcome.result,
         audit=outcome.audit,
         warnings=list(outcome.warnings),
-        error=outcome.error,
+        error=None if outcome.error is None else _storable(outcome.error),
         finished_at=timezone.now(),
     )
 
@@ -244,4 +249,4 @@ def give_up_replay(replay_id: str, error: str) -> None:
     """The job's last attempt failed."""
     row = Replay.objects.filter(pk=replay_id).first()
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        advance(row, ReplayEvent.FAIL, actor=WORKER, error=error[:2000], finished_at=timezone.now())
+        advance(row, ReplayEvent.FAIL, actor=WORKER, error=_storable(error), finished_at=timezone.now())

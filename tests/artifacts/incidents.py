@@ -71,7 +71,7 @@ def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None =
 
 
 def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-    """Any .tar.gz at all."""
+    """Any .tar.gz at all; of the ``extra`` entries only the headers."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in files.items():
@@ -79,7 +79,8 @@ def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
         for member in extra:
-            tar.addfile(member)
+            assert tar.fileobj is not None
+            tar.fileobj.write(member.tobuf(tar.format or tarfile.PAX_FORMAT))
     return packed.getvalue()
 
 

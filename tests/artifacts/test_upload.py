@@ -30,20 +30,15 @@ def hash_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def left_over() -> set[Path]:
-    """Temporary files of uploads."""
-    return set(Path(django_settings.FILE_UPLOAD_TEMP_DIR).glob("*"))
-
-
 def is_stored(content: bytes) -> bool:
     return Path(django_settings.STORAGES["default"]["OPTIONS"]["location"], blobs.name_of(hash_of(content))).exists()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_over(db: None) -> Iterator[None]:
-    before = left_over()
+def _no_temporary_file_is_left(settings: Any, tmp_path: Path) -> Iterator[None]:
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "uploads")
     yield
-    assert left_over() == before
+    assert list(tmp_path.glob("uploads/*")) == []
 
 
 def refused(answer: Any, status: int, code: str, content: bytes) -> None:
@@ -66,7 +61,7 @@ def test_an_upload_is_stored_and_shown(world: World) -> None:
 
     assert answer.status_code == 201
     body = answer.json()
-    expected = {
+    expected: dict[str, Any] = {
         "environment_id": str(world.dev.pk), "kind": "snapshot", "status": "received", "reasons": [],
         "agent_id": str(agent.pk), "deployment_id": str(deployment.pk), "version_id": None, "spec_hash": spec_hash,
         "content_hash": hash_of(content), "size_bytes": len(content), "captured_at": "2026-11-01T10:00:00Z",
@@ -135,11 +130,12 @@ def test_an_upload_that_is_cut_off(world: World, kept: float) -> None:
     content = b"x" * 300_000
     whole = form(FORM, content)
     part = whole[: int(len(whole) * kept)]
+    environ: Any = {"CONTENT_LENGTH": str(len(whole)), "wsgi.input": io.BytesIO(part)}
 
     answer = api.client.generic(
         "POST", f"/api/v1/agents/{agent.pk}/artifacts", b"?", MULTIPART,
         headers={"Authorization": f"Bearer {api.token}"},
-        **{"CONTENT_LENGTH": str(len(whole)), "wsgi.input": io.BytesIO(part)},
+        **environ,
     )  # fmt: skip
 
     refused(answer, 400, "truncated", content)

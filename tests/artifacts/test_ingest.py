@@ -1,0 +1,187 @@
+"""Ingest: an incident bundle is verified, or rejected with all that is wrong with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.artifacts import services
+from apps.artifacts.models import Artifact
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.compiler import compile_plan
+from tests.artifacts import incidents
+from tests.artifacts.incidents import archive, files_of, incident, ingested
+from tests.releases import stories
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.django_db
+
+SPEC_KV = str(compile_plan(PLAN).spec_kv)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_unpacked(settings: Any, tmp_path: Path) -> Iterator[None]:
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, data_dir=tmp_path)
+    yield
+    assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["scratch"])
+
+
+def test_a_good_bundle_is_verified_and_finds_its_version(world: World) -> None:
+    version = world.version()
+
+    artifact = ingested(world, incident(version.spec_kv))
+
+    assert (artifact.status, artifact.reasons) == ("verified", [])
+    assert (artifact.spec_hash, artifact.version) == (version.spec_hash, version)
+    event = AuditEvent.objects.get(action="artifact.verify")
+    assert (event.resource_id, event.actor_kind) == (str(artifact.pk), "system")
+
+
+def test_of_several_versions_the_newest(world: World) -> None:
+    world.version()
+    newest = world.version(content={**PLAN, "description": "the same spec"})
+
+    assert ingested(world, incident(SPEC_KV)).version == newest
+
+
+def test_of_several_versions_that_of_its_deployment(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    deployed = world.version()
+    deployment = stories.active(world, world.bundle(version=deployed), agents)
+    world.version(content={**PLAN, "description": "the same spec"})
+
+    artifact = ingested(world, incident(SPEC_KV), deployment_id=str(deployment.pk))
+
+    assert (artifact.version, artifact.deployment) == (deployed, deployment)
+
+
+def test_a_deployment_of_another_spec_says_nothing(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    other = world.bundle(version=world.version(content=plan(egress="elsewhere")))
+    deployment = stories.active(world, other, agents)
+    fitting = world.version()
+
+    assert ingested(world, incident(SPEC_KV), deployment_id=str(deployment.pk)).version == fitting
+
+
+def test_a_spec_that_no_version_has_is_verified_all_the_same(world: World) -> None:
+    world.version(world.staging)
+
+    artifact = ingested(world, incident(SPEC_KV))
+
+    assert (artifact.status, artifact.version) == ("verified", None)
+    assert artifact.spec_hash == compile_plan(PLAN).spec_hash
+
+
+def test_unknown_keys_and_files_pass(world: World) -> None:
+    files = files_of(SPEC_KV, **{"more/notes.txt": b"x"})
+    files["runtime.json"] = b'{"crate": {"name": "n", "version": "1", "more": 1}, "more": null}'
+
+    assert ingested(world, archive(files)).status == "verified"
+
+
+def without(name: str) -> bytes:
+    return archive({key: content for key, content in files_of(SPEC_KV).items() if key != name})
+
+
+def member(name: str, **attributes: Any) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    for attribute, value in attributes.items():
+        setattr(made, attribute, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"no archive at all", "not_an_archive"),
+        (incident(SPEC_KV)[:-20], "truncated"),
+        (archive(files_of(SPEC_KV), member("bomb", size=513 << 20)), "too_large"),
+        (archive({f"f{number}": b"" for number in range(10_001)}), "too_many_entries"),
+        (archive({**files_of(SPEC_KV), "../outside": b"x"}), "bad_path"),
+        (archive({**files_of(SPEC_KV), "/etc/passwd": b"x"}), "bad_path"),
+        (archive({**files_of(SPEC_KV), "a/../../b": b"x"}), "bad_path"),
+        (archive(files_of(SPEC_KV), member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd")), "bad_entry"),
+        (archive(files_of(SPEC_KV), member("hard", type=tarfile.LNKTYPE, linkname="spec.kv")), "bad_entry"),
+        (archive(files_of(SPEC_KV), member("pipe", type=tarfile.FIFOTYPE)), "bad_entry"),
+        (archive(files_of(SPEC_KV), member("spec.kv")), "duplicate_entry"),
+        (without("spec.kv"), "missing_file"),
+        (without("environment.json"), "missing_file"),
+        (archive(files_of(SPEC_KV, **{"runtime.json": b'{"crate": {"name": "n"}}'})), "missing_key"),
+        (archive(files_of(SPEC_KV, **{"runtime.json": b"{"})), "bad_json"),
+        (archive(files_of(SPEC_KV, **{"runtime.json": b'{"crate": "\\ud800"'})), "bad_json"),
+        (archive(files_of(SPEC_KV, **{"spec.kv": b"spec.v=\0"})), "bad_spec"),
+        (archive(files_of(SPEC_KV, **{"spec.kv": SPEC_KV.encode()[:-1]})), "bad_spec"),
+    ],
+    ids=[
+        "no archive", "cut off", "bomb", "many entries", "path upwards", "absolute path", "path within",
+        "symbolic link", "hard link", "fifo", "twice", "no spec", "no document", "no key", "bad JSON", "bad text",
+        "NUL in the spec", "no last line end",
+    ],
+)  # fmt: skip
+def test_a_bad_bundle_is_rejected_with_its_reason(world: World, content: bytes, code: str) -> None:
+    world.version()
+
+    artifact = ingested(world, content)
+
+    assert (artifact.status, artifact.version, artifact.spec_hash) == ("rejected", None, None)
+    assert [reason["code"] for reason in artifact.reasons] == [code]
+    event = AuditEvent.objects.get(action="artifact.reject")
+    assert event.changes["reasons"] == artifact.reasons
+    shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()
+    assert (shown["status"], shown["reasons"]) == ("rejected", artifact.reasons)
+
+
+def test_all_that_is_missing_is_said_at_once(world: World) -> None:
+    files = files_of(SPEC_KV)
+    files["policy_audit.json"] = b'{"ok": true, "policy_version": 2, "stage_failure_policy": "go_on"}'
+    del files["environment.json"]
+
+    artifact = ingested(world, archive(files))
+
+    found = sorted((reason["code"], reason["detail"]) for reason in artifact.reasons)
+    assert found == [
+        ("bad_value", "policy_audit.json: policy_version must be 1"),
+        ("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
+        ("missing_file", "environment.json"),
+        ("missing_key", "policy_audit.json: enforced"),
+        ("missing_key", "policy_audit.json: mode"),
+        ("missing_key", "policy_audit.json: spec_path"),
+    ]
+
+
+def test_a_wrong_spec_hash_of_the_upload(world: World) -> None:
+    wrong = "sha256:" + "0" * 64
+
+    artifact = ingested(world, incident(SPEC_KV), spec_hash=wrong)
+
+    assert (artifact.status, artifact.version) == ("rejected", None)
+    (reason,) = artifact.reasons
+    assert reason["code"] == "spec_hash"
+    assert wrong in reason["detail"]
+
+
+def test_a_second_ingest_changes_nothing(world: World) -> None:
+    world.version()
+    artifact = ingested(world, incident(SPEC_KV))
+    events = AuditEvent.objects.count()
+
+    services.ingest(str(artifact.pk))
+
+    assert AuditEvent.objects.count() == events
+    assert Artifact.objects.get().status == "verified"
+
+
+def test_an_artifact_that_is_gone_is_no_error(world: World, run_jobs: Callable[[], int]) -> None:
+    agent, api = world.agent()
+    incidents.upload(api, agent, incident(SPEC_KV), kind="incident_bundle")
+    Artifact.objects.all().delete()
+
+    run_jobs()
+
+    assert AuditEvent.objects.filter(action__in=["artifact.verify", "artifact.reject"]).count() == 0

@@ -1,0 +1,377 @@
+"""Dry-run replays: exact digests, divergence, which version, and every refusal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts import services
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.tasks import replay as replay_job
+from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud.engine import replay as engine
+from byteor_cloud.engine.replay import Status
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import ATTEMPTS
+from tests.artifacts import incidents
+from tests.artifacts.incidents import PAYLOADS, digest_of, frames, incident, ingested, journal
+from tests.releases import stories
+from tests.worlds import Api, World, plan, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+IDENTITY = plan(stages=[{"id": "copy", "op": "identity"}])
+CHECK = {"check": {"schema": {"type": "object", "required": ["id"]}}}
+EVERYTHING = list(enumerate(PAYLOADS, 1))
+KEPT = [EVERYTHING[0], EVERYTHING[2]]
+
+
+def ask(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
+    path = world.path(artifact.environment, f"/artifacts/{artifact.pk}/replay")
+    return (api or world.operator.api).post(path, body)
+
+
+def replayed(world: World, artifact: Artifact, **body: Any) -> Replay:
+    answer = ask(world, artifact, **body)
+    assert answer.status_code == 202, answer.json()
+    run_jobs()
+    return Replay.objects.get(pk=answer.json()["id"])
+
+
+def egress(*outputs: tuple[int, bytes]) -> dict[str, Any]:
+    return {"quotes_out": {"records": len(outputs), "sha256": digest_of(*outputs)}}
+
+
+def counts(records: int, out: int | None = None, dropped: int = 0, errors: int = 0) -> dict[str, int]:
+    return {"in": records, "out": records if out is None else out, "dropped": dropped, "errors": errors}
+
+
+def test_identity_gives_back_what_went_in(world: World) -> None:
+    version = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
+
+    asked = ask(world, artifact)
+
+    assert (asked.status_code, asked.json()["status"], asked.json()["mode"]) == (202, "queued", "dry_run")
+    assert asked["Location"] == world.path(rest=f"/replays/{asked.json()['id']}")
+    run_jobs()
+    body = world.viewer.api.get(asked["Location"]).json()
+    assert (body["status"], body["error"], body["warnings"]) == ("succeeded", None, [])
+    assert (body["artifact_id"], body["version_id"]) == (str(artifact.pk), str(version.pk))
+    assert body["result"] == {"egress": egress(*EVERYTHING), "stages": {"copy": counts(3)}, "divergence": None}
+    assert body["audit"] == {
+        "audit_v": 1, "created_unix_ms": body["audit"]["created_unix_ms"],
+        "bundle_dir": f"artifacts/{artifact.pk}", "spec_sha256": version.spec_hash,
+        "input": {
+            "journal_lane": "quotes_in", "journal_path": "journal/quotes_in.bin", "last_n": None,
+            "scanned_records": 3, "selected_bytes": sum(map(len, PAYLOADS)),
+            "sample_sha256": ["sha256:" + hashlib.sha256(payload).hexdigest() for payload in PAYLOADS],
+        },
+        "policy": {"env": "dev", "approval_provided": False, "mode": "dry_run"},
+        "actions": [],
+    }  # fmt: skip
+    assert body["started_at"] <= body["finished_at"]
+    actions = AuditEvent.objects.filter(resource_id=body["id"]).order_by("id").values_list("action", flat=True)
+    assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
+
+
+def test_checks_drop_what_does_not_conform(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
+
+    result = replayed(world, artifact).result
+
+    assert result == {
+        "egress": egress(*KEPT), "stages": {"decode": counts(3), "check": counts(3, 2, 1)}, "divergence": None,
+    }  # fmt: skip
+
+
+def test_redaction_gives_canonical_json(world: World) -> None:
+    stages = [{"id": "redact", "op": "dataguard_redact"}]
+    version = world.version(content=plan(stages=stages))
+    config = {"redact": {"rules": ["card:mask=4:2:*", "no:drop"]}}
+    artifact = ingested(world, incident(version.spec_kv, stage_config=config))
+
+    result = replayed(world, artifact).result
+
+    outputs = [(1, b'{"card":"1234****90","id":1}'), (2, b"{}"), (3, b'{"card":"0987****21","id":3}')]
+    assert (result["egress"], result["divergence"]) == (egress(*outputs), None)
+
+
+def test_fused_checks_first(world: World) -> None:
+    stages = [{"id": "both", "op": "dataguard_fused"}]
+    version = world.version(content=plan(stages=stages))
+    config = {"both": {"schema": {"type": "object", "required": ["card"]}, "rules": ["card:drop"]}}
+    artifact = ingested(world, incident(version.spec_kv, stage_config=config))
+
+    result = replayed(world, artifact).result
+
+    assert result["egress"] == egress((1, b'{"id":1}'), (3, b'{"id":3}'))
+    assert result["stages"] == {"both": counts(3, 2, 1)}
+
+
+def test_a_check_that_stops_fails_and_names_stage_and_record(world: World) -> None:
+    version = world.version()
+    config = {"check": {**CHECK["check"], "on_reject": "stop"}}
+    artifact = ingested(world, incident(version.spec_kv, stage_config=config))
+
+    row = replayed(world, artifact)
+
+    assert row.status == "failed"
+    assert row.error is not None
+    assert "check" in row.error
+    assert "2" in row.error
+    assert row.result["egress"] == egress(EVERYTHING[0])
+    assert row.result["stages"]["check"] == counts(2, 1, 0, 1)
+
+
+def test_what_came_out_then_is_compared(world: World) -> None:
+    version = world.version(content=IDENTITY)
+    expected = frames(EVERYTHING[0], (2, b'{"no":"ID"}'), EVERYTHING[2])
+    artifact = ingested(world, incident(version.spec_kv, expected=expected))
+
+    row = replayed(world, artifact)
+
+    assert (row.status, row.error) == ("diverged", None)
+    assert row.result["egress"] == egress(*EVERYTHING)
+    divergence = row.result["divergence"]
+    assert (divergence["egress"], divergence["sequence"]) == ("quotes_out", 2)
+    assert AuditEvent.objects.filter(action="replay.diverge").count() == 1
+
+
+def test_only_the_last_records(world: World) -> None:
+    version = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
+
+    row = replayed(world, artifact, last_n=2)
+
+    assert (row.status, row.last_n) == ("succeeded", 2)
+    assert row.result["egress"] == egress(*EVERYTHING[1:])
+    assert (row.audit["input"]["last_n"], row.audit["input"]["scanned_records"]) == (2, 3)
+
+
+def test_another_journal_lane(world: World) -> None:
+    version = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv, quotes_in=journal(), other=journal([b"x"])))
+
+    missing = replayed(world, artifact, journal_lane="third")
+
+    assert missing.status == "failed"
+    assert missing.error == "the bundle has no journal of lane 'third' (it has: other, quotes_in)"
+
+
+def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv))
+
+    def quoting(*arguments: Any, **options: Any) -> Any:
+        return replace(engine.replay(*arguments, **options), status=Status.FAILED, error="stage said \0 and \ud800")
+
+    monkeypatch.setattr(services, "replay", quoting)
+
+    row = replayed(world, artifact)
+
+    assert (row.status, row.error) == ("failed", "stage said ? and ?")
+
+
+def test_what_would_that_version_have_done(world: World) -> None:
+    version = world.version()
+    other = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
+
+    row = replayed(world, artifact, version_id=str(other.pk))
+
+    assert (row.version, row.result["egress"]) == (other, egress(*EVERYTHING))
+    assert row.audit["spec_sha256"] == other.spec_hash
+
+
+def test_parameters_come_from_the_bundle_else_from_the_deployment(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    version = world.version()
+    deployment = stories.active(world, world.bundle(version=version, stage_config=CHECK), agents)
+    of_deployment = ingested(world, incident(version.spec_kv), deployment_id=str(deployment.pk))
+    own = ingested(world, incident(version.spec_kv, stage_config={}), deployment_id=str(deployment.pk))
+    none = ingested(world, incident(version.spec_kv, quotes_in=journal(PAYLOADS[:2])))
+
+    assert replayed(world, of_deployment).result["egress"] == egress(*KEPT)
+    assert replayed(world, own).result["egress"] == egress(*EVERYTHING)
+    assert replayed(world, none).result["egress"] == egress(*EVERYTHING[:2])
+
+
+def test_two_replays_have_the_same_result(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
+
+    one, two = (replayed(world, artifact) for _ in range(2))
+
+    assert one.pk != two.pk
+    assert one.result == two.result
+    listed = world.viewer.api.get(world.path(rest=f"/replays?artifact_id={artifact.pk}")).json()["results"]
+    assert [row["id"] for row in listed] == [str(two.pk), str(one.pk)]
+    assert listed[0]["result"] == listed[1]["result"]
+
+
+def test_a_torn_journal_is_a_warning_and_a_bad_one_an_error(world: World) -> None:
+    version = world.version(content=IDENTITY)
+    whole = journal()
+    torn = ingested(world, incident(version.spec_kv, quotes_in=whole[:-3]))
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    bad = ingested(world, incident(version.spec_kv, quotes_in=bytes(flipped)))
+
+    row = replayed(world, torn)
+    assert (row.status, len(row.warnings)) == ("succeeded", 1)
+    assert row.result["egress"] == egress(*EVERYTHING[:2])
+    failed = replayed(world, bad)
+    assert (failed.status, str(failed.error).startswith("journal/quotes_in.bin")) == ("failed", True)
+
+
+def refused(answer: Any, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+    assert Replay.objects.count() == 0
+    assert not ProcrastinateJob.objects.filter(task_name="artifacts.replay").exists()
+    assert not AuditEvent.objects.filter(action="replay.request").exists()
+
+
+def test_without_a_version_there_is_nothing_to_replay_through(world: World) -> None:
+    world.version()
+    spec_kv = world.version(world.staging, IDENTITY).spec_kv
+    artifact = ingested(world, incident(spec_kv))
+
+    refused(ask(world, artifact), 422, "replay.no_version")
+
+
+def test_where_replays_are_disabled(world: World) -> None:
+    environment = world.environment("dev", "closed", replay_policy="disabled")
+    version = world.version(environment)
+    agent, api = world.agent(environment)
+    incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
+    run_jobs()
+
+    refused(ask(world, Artifact.objects.get()), 409, "replay.disabled")
+
+
+def test_only_verified_incident_bundles(world: World) -> None:
+    version = world.version()
+    agent, api = world.agent()
+    incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
+    received = Artifact.objects.get()
+    refused(ask(world, received), 409, "not_verified")
+
+    rejected = ingested(world, b"rubbish")
+    refused(ask(world, rejected), 409, "not_verified")
+
+    incidents.upload(api, agent, b"telemetry")
+    run_jobs()
+    refused(ask(world, Artifact.objects.get(kind="telemetry")), 409, "not_replayable")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"mode": "wet_run"}, "/mode"),
+        ({"last_n": 0}, "/last_n"),
+        ({"last_n": "all"}, "/last_n"),
+        ({"journal_lane": "../x"}, "/journal_lane"),
+        ({"version_id": str(uuid7())}, "/version_id"),
+        ({"lastn": 1}, "/lastn"),
+    ],
+)
+def test_bad_requests_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+
+    answer = ask(world, artifact, **body)
+
+    refused(answer, 400, "invalid")
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_another_environments_version_is_unknown(world: World) -> None:
+    version = world.version()
+    foreign = world.version(world.staging)
+    artifact = ingested(world, incident(version.spec_kv))
+
+    refused(ask(world, artifact, version_id=str(foreign.pk)), 400, "invalid")
+
+
+def test_viewers_may_not(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+
+    refused(ask(world, artifact, world.viewer.api), 403, "forbidden")
+
+
+def test_through_another_environment_it_is_unknown(world: World) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+
+    answer = world.operator.api.post(world.path(world.staging, f"/artifacts/{artifact.pk}/replay"), {})
+
+    refused(answer, 404, "not_found")
+
+
+def test_a_replay_whose_worker_was_killed_runs_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = world.version(content=IDENTITY)
+    artifact = ingested(world, incident(version.spec_kv))
+    ask(world, artifact)
+    row = Replay.objects.get()
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "replay", killed)
+        with pytest.raises(Killed):
+            services.run_replay(str(row.pk))
+    row.refresh_from_db()
+    assert row.status == "running"
+
+    run_jobs()
+    row.refresh_from_db()
+    assert (row.status, row.result["egress"]) == ("succeeded", egress(*EVERYTHING))
+    services.run_replay(str(row.pk))
+    assert AuditEvent.objects.filter(action="replay.start").count() == 1
+
+
+def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = world.version()
+    artifact = ingested(world, incident(version.spec_kv))
+    ask(world, artifact)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise OSError("disk\0full")
+
+    monkeypatch.setattr(services, "extract", broken)
+    job: Callable[..., None] = replay_job.func
+    context, row = SimpleNamespace(job=SimpleNamespace(attempts=0)), Replay.objects.get()
+    for attempts in range(ATTEMPTS):
+        row.refresh_from_db()
+        assert row.status == ("running" if attempts else "queued")
+        context.job.attempts = attempts
+        with pytest.raises(OSError, match="disk"):
+            job(context, replay_id=str(row.pk))
+
+    row.refresh_from_db()
+    assert (row.status, row.error) == ("failed", "OSError: disk?full")
+
+
+def test_the_posture_is_on_the_audit(world: World) -> None:
+    version = world.version(world.prod)
+    agent, api = world.agent(world.prod)
+    incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
+    run_jobs()
+
+    row = replayed(world, Artifact.objects.get())
+
+    assert row.audit["policy"] == {"env": "prod", "approval_provided": False, "mode": "dry_run"}
+    assert Environment.objects.get(pk=row.environment_id).posture == "prod"
