@@ -39,10 +39,17 @@ def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVari
     return {"title": title, "icon": icon, "variant": variant, "attrs": {}, "path": url}
 
 
+class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
+    """Environments by their whole path, since names repeat."""
+
+    def label_from_instance(self, obj: Environment) -> str:
+        return f"{obj.project.organization} / {obj.project} / {obj}"
+
+
 class _NewDraft(forms.Form):
     """Where a draft is made, what it is called, what it begins as."""
 
-    environment = forms.ModelChoiceField(
+    environment = _EnvironmentChoice(
         Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…"
     )
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
@@ -50,10 +57,7 @@ class _NewDraft(forms.Form):
 
     def __init__(self, environments: QuerySet[Environment], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        field = self.fields["environment"]
-        assert isinstance(field, forms.ModelChoiceField)  # noqa: S101  as declared above
-        field.queryset = environments
-        field.label_from_instance = lambda row: f"{row.project.organization} / {row.project} / {row}"  # type: ignore[method-assign]
+        self.fields["environment"].queryset = environments  # type: ignore[attr-defined]  # the choice declared above
 
     def clean_name(self) -> str:
         """As the API takes it."""

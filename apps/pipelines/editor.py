@@ -104,25 +104,34 @@ def _plan(text: bytes) -> dict[str, Any]:
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """Save the text as the draft's plan, unless somebody saved another since ``revision``. Raises InvalidInput."""
+    """Save the text as the draft's plan, unless somebody saved another since ``revision``; what became of it."""
     try:
         saved = services.update_draft(draft, {"plan": _plan(text)}, actor=actor, expected_revision=revision)
     except PreconditionFailed:
         return _conflict(draft)
+    except InvalidInput as refused:
+        return _refused(refused.detail)
     return {"outcome": "saved", "revision": saved.revision}
 
 
 def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """The version of the saved plan, where that is what the text says. Raises InvalidInput or Unprocessable."""
-    if draft.revision == revision and _plan(text) != draft.plan:
-        raise InvalidInput("The text differs from the saved plan: save first.")
+    """Promote the saved plan, where that is what the text says; what became of it."""
     try:
+        if draft.revision == revision and _plan(text) != draft.plan:
+            return _refused("The text differs from the saved plan: save first.")
         version, fresh = services.promote(draft, expected_revision=revision, actor=actor)
     except PreconditionFailed:
         return _conflict(draft)
+    except InvalidInput as refused:
+        return _refused(refused.detail)
     except Unprocessable as refused:
-        raise Unprocessable(f"{refused.detail} Mend its errors, and save, first.") from None
+        return _refused(f"{refused.detail} Mend its errors, then save.")
     return {"outcome": "promoted", "id": str(version.pk), "version": str(version), "fresh": fresh}
+
+
+def _refused(detail: str) -> dict[str, Any]:
+    """What the author has to mend first; nothing was written."""
+    return {"outcome": "refused", "detail": detail}
 
 
 def _conflict(draft: Draft) -> dict[str, Any]:

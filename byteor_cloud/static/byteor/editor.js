@@ -210,6 +210,7 @@ async function doing(said, url, act) {
   try {
     const answer = await ask(url, { revision }, body);
     if (answer.outcome === "conflict") conflict(answer);
+    else if (answer.outcome === "refused") notify("bad", element("p", "", answer.detail));
     else act(answer, body);
   } catch (error) {
     notify("bad", element("p", "", error.message));

@@ -1,0 +1,265 @@
+"""The plan editor in a real browser: an author types, is told what is wrong and where, mends it, promotes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from apps.pipelines import services
+from apps.pipelines.models import Draft, Version
+from byteor_cloud.engine.compiler import compile_plan, write_plan
+from tests.browser.conftest import sign_in
+from tests.browser.filled import row_page, table
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.browser
+
+GRAPH: dict[str, Any] = {
+    "plan_v": 1,
+    "name": "fan",
+    "target": "lane_graph",
+    "lane_graph": {
+        "on_full": "block",
+        "features": ["journal"],
+        "ingress": ["quotes_in"],
+        "egress": ["quotes_out", "audit"],
+        "stages": [
+            {"id": "decode", "op": "identity"},
+            {"id": "redact", "op": "dataguard_redact"},
+            {"id": "check", "op": "dataguard_check"},
+        ],
+        "connections": [
+            {"from": "quotes_in", "to": "decode"},
+            {"from": "decode", "to": "redact", "lane": {"kind": "fanout_broadcast"}},
+            {"from": "decode", "to": "check", "lane": {"kind": "fanout_broadcast"}},
+            {"from": "redact", "to": "quotes_out"},
+            {"from": "check", "to": "quotes_out"},
+            {"from": "check", "to": "audit", "lane": {"kind": "journal"}},
+        ],
+    },
+}
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> Callable[[Page, str], object]:
+    """Take a picture in light and in dark; BYTEOR_TEST_SHOTS names a folder to look at them in."""
+    asked = os.environ.get("BYTEOR_TEST_SHOTS")
+
+    def take(page: Page, name: str) -> None:
+        if asked:
+            for theme in ("light", "dark"):
+                page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", theme == "dark")
+                page.wait_for_timeout(100)
+                page.screenshot(path=Path(asked, f"{name}-{theme}.png"))
+            page.evaluate("document.documentElement.classList.remove('dark')")
+
+    return take
+
+
+def new_draft(world: World, content: dict[str, Any]) -> Draft:
+    """A draft of the operator's in dev."""
+    return services.create_draft(environment=world.dev, name="night", plan=content, actor=world.operator.actor)
+
+
+def edit(page: Page, draft: Draft) -> Locator:
+    """The editor's text."""
+    page.goto(f"{table(Draft)}{draft.pk}/edit/")
+    return page.get_by_label("Plan", exact=True)
+
+
+def marks(page: Page) -> dict[int, str]:
+    """The marks of the gutter: tone by line, as placed on the screen."""
+    found = page.locator(".gutter .mark").evaluate_all(
+        """marks => marks.map(mark => {
+            const first = document.querySelector('.gutter pre').getBoundingClientRect().top;
+            const line = (mark.getBoundingClientRect().top - first) / 20 + 1;
+            return [Math.round(line), mark.className.replace('mark ', '')];
+        })"""
+    )
+    return dict(found)
+
+
+def test_from_a_broken_plan_to_a_version(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+    draft = new_draft(world, PLAN)
+    first, _ = services.promote(draft, actor=world.operator.actor)
+    sign_in(page, world.operator.user)
+    page.goto(row_page(draft))
+    shot(page, "draft")
+    page.get_by_role("link", name="edit Edit").click()
+    text = page.get_by_label("Plan", exact=True)
+    expect(page.locator(".verdict")).to_have_text("compiles")
+    expect(page.locator(".hash")).to_have_text(first.spec_hash)
+    expect(text).to_have_value(write_plan(PLAN))
+
+    broken = write_plan(GRAPH).replace('"check", "op": "dataguard_check"', '"check", "op": "dataguard_chek"')
+    broken = broken.replace('"to": "audit"', '"to": "audti"')
+    text.fill(broken)
+
+    expect(page.locator(".verdict")).to_have_text("3 errors")
+    expect(page.get_by_text("Not saved, on revision 1")).to_be_visible()
+    findings = page.locator(".finding")
+    told = {each.split("\n")[2].strip(): each for each in findings.all_inner_texts()}
+    lines = broken.split("\n")
+    op = next(number for number, line in enumerate(lines, 1) if "chek" in line)
+    to = next(number for number, line in enumerate(lines, 1) if "audti" in line)
+    egress = next(number for number, line in enumerate(lines, 1) if '"egress"' in line)
+    assert {line: told[line].split("\n")[1].strip() for line in told} == {
+        f"line {op}": "stage.unknown_op",
+        f"line {to}": "graph.unknown_endpoint",
+        f"line {egress}": "graph.boundary_unconnected",
+    }
+    assert marks(page) == {op: "bad", to: "bad", egress: "bad"}
+    shot(page, "broken")
+    findings.filter(has_text="stage.unknown_op").click()
+    selected = "text => text.value.slice(text.selectionStart, text.selectionEnd)"
+    assert text.evaluate(selected) == '"op": "dataguard_chek"}'
+    expect(page.get_by_text(f"Line {op}, column")).to_be_visible()
+
+    page.keyboard.insert_text('"op": "dataguard_check"}')
+    text.fill(text.input_value().replace("audti", "audit"))
+
+    mended = compile_plan(GRAPH)
+    expect(page.locator(".verdict")).to_have_text("compiles")
+    expect(page.locator(".hash")).to_have_text(mended.spec_hash or "")
+    assert set(marks(page).values()) == {"busy"}
+    image = page.get_by_role("img", name="The graph of the plan")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 600
+    shot(page, "mended")
+    page.get_by_role("tab", name="Spec").click()
+    expect(page.locator(".kv")).to_have_text(mended.spec_kv or "")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("With").select_option(str(first))
+    expect(page.locator(".changes tr.added", has_text="decode -> redact")).to_be_visible()
+    shot(page, "compared")
+
+    page.get_by_role("button", name="Promote").click()
+    expect(page.get_by_role("alert").filter(has_text="Save first")).to_be_visible()
+    assert Version.objects.count() == 1
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_text("Saved, revision 2")).to_be_visible()
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("alert").get_by_role("link", name="fan v1").click()
+
+    version = Version.objects.get(name="fan")
+    assert (version.plan, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
+    drawing = page.get_by_role("img", name="The graph of fan v1")
+    assert drawing.evaluate("image => image.decode().then(() => image.naturalWidth)") > 600
+    shot(page, "version")
+
+
+def test_a_malformed_text_is_told_at_its_line(world: World, page: Page) -> None:
+    draft = new_draft(world, PLAN)
+    sign_in(page, world.operator.user)
+    text = edit(page, draft)
+    expect(page.locator(".verdict")).to_have_text("compiles")
+
+    text.fill('{\n  "plan_v": 1,\n  "name": "é𝄞" 2\n}')
+
+    expect(page.locator(".finding .code")).to_have_text("plan.syntax")
+    assert marks(page) == {3: "bad"}
+    # The last drawing stays, dimmed.
+    expect(page.locator(".results.stale img")).to_be_visible()
+    page.locator(".finding").click()
+    assert text.evaluate("text => text.value.slice(text.selectionStart, text.selectionEnd)") == "2"
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text("Line 3, column 16: Expecting ',' delimiter.")
+    draft.refresh_from_db()
+    assert (draft.plan, draft.revision) == (PLAN, 1)
+
+
+def test_two_editors_at_once_lose_nothing(
+    world: World, open_page: Callable[..., Page], shot: Callable[[Page, str], object]
+) -> None:
+    draft = new_draft(world, PLAN)
+    ada, bob = open_page(), open_page()
+    sign_in(ada, world.operator.user)
+    sign_in(bob, world.reviewer.user)
+    mine, theirs = edit(ada, draft), edit(bob, draft)
+    expect(ada.locator(".verdict")).to_have_text("compiles")
+
+    theirs.fill(write_plan(plan(ingress="bobs")))
+    bob.keyboard.press("Control+s")
+    expect(bob.get_by_text("Saved, revision 2")).to_be_visible()
+    mine.fill(write_plan(plan(ingress="adas")))
+    ada.get_by_role("button", name="Save", exact=True).click()
+
+    alert = ada.get_by_role("alert")
+    expect(alert).to_contain_text("reviewer@acme.example saved revision 2 while you edited revision 1.")
+    expect(mine).to_have_value(write_plan(plan(ingress="adas")))
+    draft.refresh_from_db()
+    assert (draft.plan["single_ring"]["ingress"], draft.revision) == ("bobs", 2)
+    alert.get_by_text("Their plan").click()
+    expect(alert.locator("pre")).to_contain_text('"ingress": "bobs"')
+    shot(ada, "conflict")
+    alert.get_by_role("button", name="Save mine over theirs").click()
+    expect(ada.get_by_text("Saved, revision 3")).to_be_visible()
+    draft.refresh_from_db()
+    assert draft.plan["single_ring"]["ingress"] == "adas"
+
+    bob.get_by_role("button", name="Promote").click()
+    bob.get_by_role("alert").get_by_role("button", name="Drop mine, take theirs").click()
+    expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
+    assert Version.objects.count() == 0
+
+
+def test_who_may_only_look_finds_it_read_only(world: World, page: Page) -> None:
+    draft = new_draft(world, GRAPH)
+    sign_in(page, world.viewer.user)
+
+    text = edit(page, draft)
+
+    expect(page.locator(".verdict")).to_have_text("compiles")
+    assert text.evaluate("text => text.readOnly")
+    expect(page.get_by_role("button", name="Save")).to_have_count(0)
+    expect(page.get_by_role("button", name="Promote")).to_have_count(0)
+    page.get_by_label("Compile as").select_option("single_ring")
+    expect(page.locator(".verdict")).to_have_text("1 error")
+    expect(page.locator(".finding .code")).to_have_text("plan.target_missing")
+
+
+def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+    sign_in(page, world.operator.user)
+    new_draft(world, PLAN)
+    page.goto(row_page(world.dev))
+    page.locator(".below").get_by_role("link", name="Drafts").click()
+
+    page.get_by_role("link", name="New draft").click()
+    expect(page.get_by_label("Environment").locator("option:checked")).to_have_text("acme / trading / dev")
+    shot(page, "new")
+    page.get_by_label("Name").fill("night")
+    page.get_by_label("Begin with").select_option("Lane graph")
+    page.get_by_role("button", name="Make the draft").click()
+    expect(page.get_by_text("That name is taken.")).to_be_visible()
+    page.get_by_label("Name").fill("day")
+    page.get_by_role("button", name="Make the draft").click()
+
+    expect(page.locator(".verdict")).to_have_text("compiles")
+    draft = Draft.objects.get(name="day")
+    assert (draft.environment, draft.plan["target"], draft.created_by) == (
+        world.dev, "lane_graph", world.operator.actor.display,
+    )  # fmt: skip
+    assert draft.spec_hash is not None
+
+
+def test_comparing_two_versions(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+    world.version(content=PLAN)
+    second = world.version(content=plan(stages=PLAN["single_ring"]["stages"][:1]))
+    sign_in(page, world.viewer.user)
+    page.goto(row_page(second))
+
+    page.get_by_role("button", name="Compare").click()
+
+    expect(page.get_by_role("heading", name="From quotes v1 to quotes v2")).to_be_visible()
+    rows = page.locator(".changes tbody tr")
+    assert [row.split("\t")[:3] for row in rows.all_inner_texts()] == [
+        ["removed", "stage", "check"],
+        ["removed", "dependency", "decode -> check"],
+    ]
+    expect(page.locator(".unified .removed").first).to_have_text("-single_ring.stages.1.id=check")
+    shot(page, "compare")
