@@ -20,8 +20,12 @@ from byteor_cloud.engine.compiler import (
     COMPILER_VERSION,
     Compilation,
     Ops,
+    SpecDiff,
     compile_plan,
+    decode,
+    diff_specs,
     spec_to_json,
+    to_svg,
 )
 from byteor_cloud.errors import FieldError, NotFound, Unprocessable
 
@@ -35,6 +39,22 @@ def installed_ops() -> Ops:
 def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
     """Compile without persisting anything; bad plans have diagnostics, they raise nothing."""
     return compile_plan(plan, target=target, ops=installed_ops())
+
+
+def _compiled(plan: object) -> Compilation:
+    """Raises Unprocessable with the compiler's errors."""
+    compilation = compile_for_preview(plan)
+    if not compilation.ok:
+        raise Unprocessable(
+            "The plan does not compile.",
+            code="plan_invalid",
+            errors=[
+                FieldError(f"/plan{d.pointer}", d.code, d.message)
+                for d in compilation.diagnostics
+                if d.severity == "error"
+            ],
+        )
+    return compilation
 
 
 def _compiled_fields(plan: object) -> dict[str, Any]:
@@ -91,17 +111,8 @@ def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor)
     """The version of the saved plan, and whether it is new. Raises Unprocessable with the compiler's errors."""
     lock(draft.environment)
     locked = lock_revision(draft, expected_revision)
-    compilation = compile_for_preview(locked.plan)
-    if compilation.spec is None or compilation.spec_kv is None or compilation.spec_hash is None:
-        raise Unprocessable(
-            "The plan does not compile.",
-            code="plan_invalid",
-            errors=[
-                FieldError(f"/plan{d.pointer}", d.code, d.message)
-                for d in compilation.diagnostics
-                if d.severity == "error"
-            ],
-        )
+    compilation = _compiled(locked.plan)
+    assert compilation.spec is not None  # noqa: S101  it is ok
     last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
     if last is not None and last.plan == locked.plan and last.compiler_version == COMPILER_VERSION:
         return last, False
@@ -145,6 +156,8 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
     ).first()
     if source is None:
         raise NotFound("There is no such version in this project.")
+    if source.environment_id == environment.pk:
+        return source, False  # it is here already
     last = Version.objects.filter(environment=environment, name=source.name).order_by("-number").first()
     if last is not None and last.origin_id == source.pk:
         return last, False
@@ -157,3 +170,20 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
         **{field: getattr(source, field) for field in copied},
     )
     return version, True
+
+
+def diff_draft(draft: Draft, *, against: Version) -> SpecDiff:
+    """What the saved plan changes of a version. Raises Unprocessable when it does not compile."""
+    spec = _compiled(draft.plan).spec
+    assert spec is not None  # noqa: S101  it is ok
+    return diff_specs(decode(against.spec_kv), spec)
+
+
+def diff_versions(version: Version, *, against: Version) -> SpecDiff:
+    """What ``version`` changes of another one."""
+    return diff_specs(decode(against.spec_kv), decode(version.spec_kv))
+
+
+def draw(version: Version) -> str:
+    """The version's graph as SVG."""
+    return to_svg(decode(version.spec_kv))

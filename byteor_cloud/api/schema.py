@@ -282,6 +282,7 @@ def _example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str
 
 _TEXTS = {
     "/metrics": '# TYPE byteor_agents gauge\nbyteor_agents{liveness="online"} 2.0\n',
+    "/graph.svg": '<svg xmlns="http://www.w3.org/2000/svg" class="byteor" role="img"/>\n',
     "/spec.kv": "spec.v=1\nspec.model=single_ring\nspec.name=quotes\n",
 }
 
@@ -298,6 +299,6 @@ def add_examples(result: dict[str, Any], generator: object, **kwargs: Any) -> di
                         continue
                     if media_type in {JSON, "multipart/form-data"}:
                         content["example"] = _example(content["schema"], components)
-                    elif media_type == "text/plain":
+                    elif media_type in {"text/plain", "image/svg+xml"}:
                         content["example"] = next(text for end, text in _TEXTS.items() if path.endswith(end))
     return result

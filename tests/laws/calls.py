@@ -193,12 +193,15 @@ CALLS: dict[tuple[str, str], Call] = {
     ("DELETE", E + "/drafts/{id}"): DELETE,
     ("POST", E + "/drafts/{id}/preview"): Call(200, _says({"plan": RING})),
     ("POST", E + "/drafts/{id}/version"): Call(201, _says({}), _fresh_draft),
+    ("GET", E + "/drafts/{id}/diff"): Call(200, query=lambda s: f"?against={s.home.place.version.pk}"),
     ("GET", E + "/versions"): LIST,
     ("POST", E + "/versions"): Call(
         201, lambda s: {"from_version_id": str(s.sibling.version.pk)}, lambda s: {"env_id": s.home.staging.pk}
     ),
     ("GET", E + "/versions/{id}"): RETRIEVE,
     ("GET", E + "/versions/{id}/spec.kv"): RETRIEVE,
+    ("GET", E + "/versions/{id}/diff"): Call(200, query=lambda s: f"?against={s.home.place.version.pk}"),
+    ("GET", E + "/versions/{id}/graph.svg"): RETRIEVE,
     ("GET", E + "/config-bundles"): LIST,
     ("POST", E + "/config-bundles"): Call(
         201, lambda s: {"name": "another", "version_id": str(s.home.place.version.pk), "env": {"A": "1"}}

@@ -82,5 +82,28 @@ class VersionSerializer(ModelSerializer):
         ]  # fmt: skip
 
 
+@extend_schema_field({"type": ["string", "integer", "null"]})
+class Fact(serializers.JSONField):
+    pass
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    change = serializers.ChoiceField(["added", "removed", "changed"])
+    what = serializers.ChoiceField(
+        ["pipeline", "endpoint", "stage", "op", "order", "dependency", "lane", "inserted", "policy"]
+    )
+    name = serializers.CharField()
+    old = Fact()
+    new = Fact()
+
+
+class DiffSerializer(serializers.Serializer[Any]):
+    """What changed, by meaning and as a unified diff of the KV texts."""
+
+    against = serializers.UUIDField()
+    changes = ChangeSerializer(many=True)
+    unified = serializers.CharField(allow_blank=True)
+
+
 class CopyVersionSerializer(Strict):
     from_version_id = serializers.UUIDField()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import django_filters
 from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -26,12 +27,29 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.errors import InvalidInput
+from byteor_cloud.engine.delivery.encoding import sha256
+from byteor_cloud.errors import InvalidInput, NotFound
 
 TARGETS = ["single_ring", "lane_graph"]
+AGAINST = OpenApiParameter("against", OpenApiTypes.UUID, required=True, description="The version to compare with.")
 
 
-class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
+class _DiffMixin(EnvironmentViewSet):
+    """``?against=`` names the version to compare with."""
+
+    def against(self, request: Request) -> Version:
+        """That version. Raises InvalidInput and NotFound."""
+        try:
+            version_id = UUID(request.query_params.get("against", ""))
+        except ValueError:
+            raise InvalidInput.at("against", "Say which version: ?against=<its id>.") from None
+        version = Version.objects.filter(environment=self.environment, pk=version_id).first()
+        if version is None:
+            raise NotFound("There is no such version in this environment.")
+        return version
+
+
+class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin):
     """The environment's drafts."""
 
     queryset = Draft.objects.all()
@@ -43,6 +61,7 @@ class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, Dest
         "retrieve": P.VIEW_ENVIRONMENT,
         "update": P.OPERATE_ENVIRONMENT,
         "destroy": P.OPERATE_ENVIRONMENT,
+        "diff": P.VIEW_ENVIRONMENT,
         "preview": P.OPERATE_ENVIRONMENT,
         "version": P.OPERATE_ENVIRONMENT,
     }
@@ -87,13 +106,22 @@ class DraftViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, Dest
         response["Location"] = request.path.rsplit("/drafts/", 1)[0] + f"/versions/{version.pk}"
         return response
 
+    @extend_schema(
+        parameters=[AGAINST],
+        responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
+    )
+    def diff(self, request: Request, **kwargs: Any) -> Response:
+        """What the saved draft changes of a version; 422 when it does not compile."""
+        draft, against = self.get_object(), self.against(request)
+        return Response({"against": against.pk, **services.diff_draft(draft, against=against).to_json()})
+
 
 class VersionFilter(NamedFilter):
     spec_hash = django_filters.CharFilter()
     draft_id = django_filters.UUIDFilter()
 
 
-class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
+class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     """The environment's versions; POST brings one from another environment of the project."""
 
     queryset = Version.objects.all()
@@ -104,6 +132,8 @@ class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentView
         "create": P.OPERATE_ENVIRONMENT,
         "retrieve": P.VIEW_ENVIRONMENT,
         "spec_kv": P.VIEW_ENVIRONMENT,
+        "diff": P.VIEW_ENVIRONMENT,
+        "graph": P.VIEW_ENVIRONMENT,
     }
 
     @extend_schema(request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
@@ -126,4 +156,18 @@ class VersionViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentView
         version = self.get_object()
         response = HttpResponse(version.spec_kv, content_type="text/plain; charset=us-ascii")
         response["ETag"] = f'"{version.spec_hash}"'
+        return response
+
+    @extend_schema(parameters=[AGAINST], responses=s.DiffSerializer)
+    def diff(self, request: Request, **kwargs: Any) -> Response:
+        """What the version changes of another one."""
+        version, against = self.get_object(), self.against(request)
+        return Response({"against": against.pk, **services.diff_versions(version, against=against).to_json()})
+
+    @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
+    def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
+        """The version's graph, drawn."""
+        drawing = services.draw(self.get_object()).encode()
+        response = HttpResponse(drawing, content_type="image/svg+xml")
+        response["ETag"] = f'"{sha256(drawing)}"'
         return response

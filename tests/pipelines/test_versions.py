@@ -1,0 +1,289 @@
+"""Versions: promoted once, numbered without gaps, immutable, carried to other environments, compared and drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from apps.pipelines import services
+from apps.pipelines.models import Draft, Version
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.compiler import COMPILER_VERSION, compile_plan, decode, diff_specs
+from byteor_cloud.ids import uuid7
+from tests.races import Race
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.django_db
+
+BROKEN = plan(stages=[{"id": "a", "op": "identity"}, {"id": "a", "op": "nonsense"}])
+
+
+def draft_of(world: World, content: dict[str, Any] = PLAN, name: str = "draft") -> Draft:
+    return services.create_draft(environment=world.dev, name=name, plan=content, actor=world.operator.actor)
+
+
+def promote(world: World, draft: Draft, body: Any = None, **headers: str) -> Any:
+    return world.operator.api.post(world.path(rest=f"/drafts/{draft.pk}/version"), body or {}, **headers)
+
+
+def test_a_version_holds_all_that_was_compiled(world: World) -> None:
+    draft = draft_of(world)
+
+    answer = promote(world, draft)
+
+    assert answer.status_code == 201
+    compilation = compile_plan(PLAN)
+    body = answer.json()
+    expected = {
+        "name": "quotes", "number": 1, "draft_id": str(draft.pk), "draft_revision": 1, "plan": PLAN,
+        "spec": compilation.to_json()["spec"], "spec_kv": compilation.spec_kv, "spec_hash": compilation.spec_hash,
+        "compiler_version": COMPILER_VERSION, "created_by": world.operator.user.email, "origin": None,
+        "environment_id": str(world.dev.pk),
+    }  # fmt: skip
+    assert {name: body[name] for name in expected} == expected
+    path = world.path(rest=f"/versions/{body['id']}")
+    assert (answer["Location"], world.viewer.api.get(path).json()) == (path, body)
+    kv = world.viewer.api.get(f"{path}/spec.kv")
+    assert (kv.content.decode(), kv["Content-Type"]) == (compilation.spec_kv, "text/plain; charset=us-ascii")
+    assert world.viewer.api.get(f"{path}/spec.kv", If_None_Match=kv["ETag"]).status_code == 304
+
+
+def test_what_does_not_compile_is_refused_with_the_compilers_errors(world: World) -> None:
+    draft = draft_of(world, BROKEN)
+
+    answer = promote(world, draft)
+
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:byteor:problem:plan_invalid")
+    assert [(error["pointer"], error["code"]) for error in answer.json()["errors"]] == [
+        (f"/plan{d.pointer}", d.code) for d in compile_plan(BROKEN).diagnostics if d.severity == "error"
+    ]
+    assert "/plan/single_ring/stages/1/op" in [error["pointer"] for error in answer.json()["errors"]]
+    assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (0, 0)
+
+
+def test_unchanged_it_is_the_same_version(world: World) -> None:
+    draft = draft_of(world)
+    first = promote(world, draft)
+
+    again = promote(world, draft)
+    services.update_draft(draft, {"name": "renamed"}, actor=world.operator.actor)
+    renamed = promote(world, draft)
+
+    assert [answer.status_code for answer in (first, again, renamed)] == [201, 200, 200]
+    assert first.json() == again.json() == renamed.json()
+    assert AuditEvent.objects.filter(action="version.create").count() == 1
+
+
+def test_changed_it_is_the_next_and_back_again_another(world: World) -> None:
+    draft = draft_of(world)
+    other = plan(egress="elsewhere")
+    promote(world, draft)
+
+    for content in (other, PLAN):
+        services.update_draft(draft, {"plan": content}, actor=world.operator.actor)
+        assert promote(world, draft).status_code == 201
+
+    found = Version.objects.order_by("number").values_list("number", "draft_revision", "spec_hash")
+    first, second = compile_plan(PLAN).spec_hash, compile_plan(other).spec_hash
+    assert list(found) == [(1, 1, first), (2, 2, second), (3, 3, first)]
+
+
+def test_each_pipeline_and_environment_counts_for_itself(world: World) -> None:
+    for environment, content in ((world.dev, PLAN), (world.dev, plan("trades")), (world.staging, PLAN)):
+        world.version(environment, content)
+    world.version(world.dev, plan(egress="elsewhere"))
+
+    found = Version.objects.order_by("id").values_list("environment__name", "name", "number")
+    assert list(found) == [("dev", "quotes", 1), ("dev", "trades", 1), ("staging", "quotes", 1), ("dev", "quotes", 2)]
+
+
+@pytest.mark.parametrize("how", ["body", "If-Match"])
+def test_only_the_revision_that_was_seen(world: World, how: str) -> None:
+    draft = draft_of(world)
+    path = world.path(rest=f"/drafts/{draft.pk}")
+    etag = world.operator.api.get(path)["ETag"]
+
+    def attempt(revision: int, tag: str) -> int:
+        if how == "body":
+            return int(promote(world, draft, {"expected_revision": revision}).status_code)
+        return int(promote(world, draft, If_Match=tag).status_code)
+
+    services.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+
+    assert attempt(1, etag) == 412
+    assert Version.objects.count() == 0
+    assert attempt(2, world.operator.api.get(path)["ETag"]) == 201
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"), [({"expected_revision": 0}, "/expected_revision"), ({"revision": 1}, "/revision")]
+)
+def test_bad_promotions_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+    answer = promote(world, draft_of(world), body)
+
+    assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, [pointer])
+    assert Version.objects.count() == 0
+
+
+def test_twenty_at_once_make_one_version(at_once: Race, world: World) -> None:
+    draft = draft_of(world)
+
+    answers = at_once(*(lambda: promote(world, draft) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
+
+
+def test_eight_drafts_of_a_pipeline_at_once_leave_no_gap(at_once: Race, world: World) -> None:
+    drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
+
+    answers = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
+
+    assert [answer.status_code for answer in answers] == [201] * 8
+    assert sorted(answer.json()["number"] for answer in answers) == list(range(1, 9))
+
+
+@pytest.mark.parametrize("change", [{"spec_kv": "spec.v=1\n"}, {"number": 7}, {"created_by": "me"}, {"plan": {}}])
+def test_the_database_refuses_changes(world: World, change: dict[str, Any]) -> None:
+    version = world.version()
+
+    with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
+        Version.objects.filter(pk=version.pk).update(**change)
+
+    stored = Version.objects.get()
+    assert (stored.spec_kv, stored.number, stored.created_by, stored.plan) == (
+        version.spec_kv, 1, version.created_by, PLAN,
+    )  # fmt: skip
+
+
+def copy(world: World, version_id: Any, environment: Any = None) -> Any:
+    path = world.path(environment or world.prod, "/versions")
+    return world.operator.api.post(path, {"from_version_id": str(version_id)})
+
+
+def test_the_same_version_in_another_environment(world: World) -> None:
+    source = world.version()
+
+    answer = copy(world, source.pk)
+
+    assert answer.status_code == 201
+    body = answer.json()
+    assert (body["origin"], body["number"], body["environment_id"]) == (str(source.pk), 1, str(world.prod.pk))
+    same = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_revision")
+    assert {name: body[name] for name in same} == {name: getattr(source, name) for name in same}
+    again = copy(world, source.pk)
+    assert (again.status_code, again.json()["id"]) == (200, body["id"])
+    onwards = copy(world, body["id"], world.staging)
+    assert (onwards.status_code, onwards.json()["origin"]) == (201, body["id"])
+
+
+def test_where_it_is_already_it_is_the_same(world: World) -> None:
+    source = world.version()
+
+    answer = copy(world, source.pk, world.dev)
+
+    assert (answer.status_code, answer.json()["id"]) == (200, str(source.pk))
+    assert Version.objects.count() == 1
+
+
+def test_other_projects_versions_are_unknown(world: World, other: World) -> None:
+    foreign = other.version()
+    gone = world.version(world.staging)
+    world.staging.deleted_at = world.staging.created_at
+    world.staging.save()
+
+    for version_id in (foreign.pk, gone.pk, uuid7()):
+        answer = copy(world, version_id)
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
+    assert not Version.objects.filter(environment=world.prod).exists()
+
+
+@pytest.mark.parametrize("body", [{}, {"from_version_id": "x"}, {"from_version_id": None}])
+def test_bad_copies_name_the_field(world: World, body: dict[str, Any]) -> None:
+    answer = world.operator.api.post(world.path(world.prod, "/versions"), body)
+
+    assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, ["/from_version_id"])
+
+
+def test_lists_filter_by_name_draft_and_hash(world: World) -> None:
+    first = world.version()
+    second = world.version(content=plan("trades"))
+    path = world.path(rest="/versions")
+
+    def found(query: str) -> list[str]:
+        return [row["id"] for row in world.viewer.api.get(f"{path}?{query}").json()["results"]]
+
+    assert found("") == [str(second.pk), str(first.pk)]
+    assert found("name=RAD") == [str(second.pk)]
+    assert found(f"draft_id={first.draft_id}") == [str(first.pk)]
+    assert found(f"spec_hash={second.spec_hash}") == [str(second.pk)]
+
+
+def test_a_diff_of_versions_goes_from_the_other_to_this_one(world: World) -> None:
+    old = world.version()
+    new = world.version(content=plan(stages=[{"id": "decode", "op": "dataguard_redact"}]))
+
+    answer = world.viewer.api.get(world.path(rest=f"/versions/{new.pk}/diff?against={old.pk}"))
+
+    assert answer.status_code == 200
+    expected = diff_specs(decode(old.spec_kv), decode(new.spec_kv)).to_json()
+    assert answer.json() == {"against": str(old.pk), **expected}
+    assert {"change": "changed", "what": "op", "name": "decode", "old": "identity", "new": "dataguard_redact"} in (
+        answer.json()["changes"]
+    )
+    assert "-single_ring.stages.0.op=identity\n+single_ring.stages.0.op=dataguard_redact\n" in answer.json()["unified"]
+
+
+def test_a_draft_is_compared_as_it_is_saved(world: World) -> None:
+    draft = draft_of(world)
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    path = world.path(rest=f"/drafts/{draft.pk}/diff?against={version.pk}")
+    same = world.viewer.api.get(path)
+
+    services.update_draft(draft, {"plan": plan(egress="elsewhere")}, actor=world.operator.actor)
+    changed = world.viewer.api.get(path)
+    services.update_draft(draft, {"plan": BROKEN}, actor=world.operator.actor)
+    broken = world.viewer.api.get(path)
+
+    assert same.json() == {"against": str(version.pk), "changes": [], "unified": ""}
+    assert {(change["change"], change["what"], change["name"]) for change in changed.json()["changes"]} == {
+        ("removed", "endpoint", "quotes_out"), ("added", "endpoint", "elsewhere"),
+    }  # fmt: skip
+    assert (broken.status_code, broken.json()["type"]) == (422, "urn:byteor:problem:plan_invalid")
+
+
+@pytest.mark.parametrize("query", ["", "?against=", "?against=x", "?against=%00"])
+def test_a_diff_says_against_what(world: World, query: str) -> None:
+    version = world.version()
+
+    for kind, row_id in (("versions", version.pk), ("drafts", version.draft_id)):
+        answer = world.viewer.api.get(world.path(rest=f"/{kind}/{row_id}/diff{query}"))
+        assert answer.status_code == 400
+        assert [error["pointer"] for error in answer.json()["errors"]] == ["against"]
+
+
+def test_a_diff_stays_in_the_environment(world: World, other: World) -> None:
+    version = world.version()
+
+    for against in (world.version(world.staging).pk, other.version().pk, uuid7()):
+        answer = world.viewer.api.get(world.path(rest=f"/versions/{version.pk}/diff?against={against}"))
+        assert answer.status_code == 404
+
+
+def test_a_version_is_drawn(world: World) -> None:
+    version = world.version()
+    path = world.path(rest=f"/versions/{version.pk}/graph.svg")
+
+    answer = world.viewer.api.get(path)
+
+    assert (answer.status_code, answer["Content-Type"]) == (200, "image/svg+xml")
+    drawing = ElementTree.fromstring(answer.content)
+    assert drawing.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"decode", "check", "quotes_in", "quotes_out"} <= set(texts)
+    assert not [element for element in drawing.iter() if element.tag.endswith("script")]
+    assert world.viewer.api.get(path, If_None_Match=answer["ETag"]).status_code == 304
