@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -75,7 +76,8 @@ def event_hash(event: AuditEvent, *, seq: int, prev_hash: str) -> str:
         "actor": [event.actor_kind, event.actor_id, event.actor_display],
         "request_id": event.request_id,
         "ip": event.ip,
-        "changes": event.changes,
+        # As text: canonical JSON has no integers beyond 2**53, and one such event must not end the chain.
+        "changes": json.dumps(event.changes, sort_keys=True, separators=(",", ":")),
     }
     return "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
 
@@ -126,7 +128,7 @@ def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> 
         cursor.execute(
             "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"
             " count) VALUES (%s, %s, %s, %s, %s, date_trunc('minute', now()), 1)"
-            " ON CONFLICT (actor_kind, actor_id, action, minute)"
+            " ON CONFLICT (organization_id, actor_kind, actor_id, action, minute)"
             " DO UPDATE SET count = tenancy_denialcount.count + 1",
             [organization_id, actor.kind, actor.id, actor.display, action[:80]],
         )

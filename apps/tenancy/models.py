@@ -392,7 +392,9 @@ class DenialCount(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["actor_kind", "actor_id", "action", "minute"], name="tenancy_denialcount_unique"
+                fields=["organization", "actor_kind", "actor_id", "action", "minute"],
+                nulls_distinct=False,
+                name="tenancy_denialcount_unique",
             )
         ]
 

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
+from uuid import UUID
 
 from django.db.models import QuerySet
 from django.http import HttpResponse
@@ -16,6 +17,7 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
@@ -27,7 +29,7 @@ from apps.tenancy.api.idempotency import once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
-from byteor_cloud.errors import DomainError, Forbidden, NotFound, PreconditionFailed, Unauthenticated
+from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated
 
 _TAG = re.compile(r'"([0-9]{1,9})\.[0-9a-f]{32}"')
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
@@ -87,17 +89,21 @@ class ApiViewSet(GenericViewSet[Any]):
         if request.user is None:
             raise Unauthenticated("This needs a bearer credential.")
         if self.principal.family not in self.families(self.action):
-            raise self._denied(Forbidden("Another family of credential is needed here.", code="wrong_credential"))
+            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
         self.resolve_scope()
         needed = self.permissions.get(self.action)
         if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
-            raise self._denied(Forbidden("Your role does not permit this."))
+            raise Forbidden("Your role does not permit this.")
 
-    def _denied(self, error: DomainError) -> DomainError:
-        scope = self.scope
-        organization_id = self.principal.organization_id if scope is None else self.kwargs.get("org_id")
+    def handle_exception(self, exc: Exception) -> Response:
+        """Whatever a valid credential is forbidden, here or by a service, is counted."""
+        if isinstance(exc, Forbidden):
+            self.count_denial(self.principal.organization_id or (self.kwargs["org_id"] if self.scope else None))
+        return super().handle_exception(exc)
+
+    def count_denial(self, organization_id: UUID | None) -> None:
+        """Count it for the caller, in the organization's trail."""
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
-        return error
 
     def resolve_scope(self) -> None:
         """Load what the URL names. Raises NotFound."""
@@ -219,11 +225,7 @@ class OrganizationViewSet(ApiViewSet):
         roles = roles_in(self.principal, organization)
         if not roles.any:
             # Not said in the chain of the organization: it is none of the caller's.
-            audit.count_denial(
-                f"{type(self).__name__}.{self.action}",
-                actor=self.actor,
-                organization_id=self.principal.organization_id,
-            )
+            self.count_denial(self.principal.organization_id)
             raise NotFound("There is nothing here.")
         self.organization, self.roles = organization, roles
 
