@@ -62,7 +62,7 @@ def record(
 
 def event_hash(event: AuditEvent, *, seq: int, prev_hash: str) -> str:
     """The link of ``event``: SHA-256 of the canonical JSON of all its fields, its place and the link before."""
-    body = {
+    body: dict[str, Any] = {
         "seq": seq,
         "prev_hash": prev_hash,
         "id": str(event.id),

@@ -56,7 +56,7 @@ class FreezeWindowSerializer(Strict):
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """As stored: JSON."""
         value = super().to_internal_value(data)
-        return {**value, "start": value["start"].isoformat(), "end": value["end"].isoformat()}
+        return {**value, **{name: self.fields[name].to_representation(value[name]) for name in ("start", "end")}}
 
 
 class EnvironmentSettingsSerializer(Strict):

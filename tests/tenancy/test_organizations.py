@@ -1,0 +1,324 @@
+"""Organizations, projects, environments: names, settings, deletion, signing keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from apps.fleet.models import Agent
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import Deployment
+from apps.tenancy import policy, vault
+from apps.tenancy.models import AuditEvent, Environment, Organization, Project, SigningKey
+from apps.tenancy.policy import Posture
+from apps.tenancy.services import organizations, signing_keys
+from byteor_cloud.engine.delivery import keys
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+WINDOW = {"start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z", "reason": "holidays"}
+
+
+def org(world: World, rest: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}{rest}"
+
+
+@pytest.mark.parametrize(
+    ("posture", "differs"),
+    [
+        ("dev", {"approvals_required": False, "allow_self_approval": True, "replay_policy": "allowed"}),
+        ("staging", {"approvals_required": False, "allow_self_approval": False, "replay_policy": "dry_run_only"}),
+        ("prod", {"approvals_required": True, "allow_self_approval": False, "replay_policy": "dry_run_only"}),
+    ],
+)
+def test_the_defaults_of_a_posture(world: World, posture: str, differs: dict[str, Any]) -> None:
+    settings = world.viewer.api.get(world.path(getattr(world, posture))).json()["settings"]
+
+    assert settings == {
+        "required_approvals": 1,
+        "approval_ttl_s": 3600,
+        "heartbeat_interval_s": 30,
+        "agent_timeout_s": 600,
+        "max_in_flight_deployments": 1,
+        "artifact_retention_days": 90,
+        "freeze_windows": [],
+        **differs,
+    }
+
+
+def test_settings_merge_by_key_and_are_audited_with_old_and_new(world: World) -> None:
+    world.admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 5, "agent_timeout_s": 50}})
+
+    response = world.project_admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 7}})
+
+    world.dev.refresh_from_db()
+    assert response.json()["settings"]["agent_timeout_s"] == 50
+    assert world.dev.settings == {"heartbeat_interval_s": 7, "agent_timeout_s": 50}
+    event = AuditEvent.objects.latest("id")
+    assert (event.action, event.actor_display) == ("environment.update", "project_admin@acme.example")
+    assert event.changes == {
+        "settings": [
+            {"heartbeat_interval_s": 5, "agent_timeout_s": 50},
+            {"heartbeat_interval_s": 7, "agent_timeout_s": 50},
+        ]
+    }
+
+
+def test_new_environments_start_from_the_organizations_defaults(world: World) -> None:
+    defaults = {"default_environment_settings": {"heartbeat_interval_s": 9, "agent_timeout_s": 90}}
+    assert world.admin.api.put(org(world), {"settings": defaults}).status_code == 200
+
+    made = world.admin.api.post(
+        org(world, f"/projects/{world.project.pk}/environments"),
+        {"name": "canary", "posture": "staging", "settings": {"agent_timeout_s": 70}},
+    )
+
+    assert made.status_code == 201
+    environment = Environment.objects.get(pk=made.json()["id"])
+    assert environment.settings == {"heartbeat_interval_s": 9, "agent_timeout_s": 70}
+
+
+LOOSER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("prod", {}, {"approvals_required": False}),
+    ("prod", {"required_approvals": 2}, {"required_approvals": 1}),
+    ("prod", {}, {"allow_self_approval": True}),
+    ("prod", {}, {"approval_ttl_s": 3601}),
+    ("prod", {}, {"replay_policy": "allowed"}),
+    ("prod", {"replay_policy": "disabled"}, {"replay_policy": "dry_run_only"}),
+    ("prod", {"freeze_windows": [WINDOW]}, {"freeze_windows": []}),
+    ("prod", {"freeze_windows": [WINDOW]}, {"freeze_windows": [{**WINDOW, "end": "2026-12-26T00:00:00Z"}]}),
+    ("staging", {"approvals_required": True}, {"approvals_required": False}),
+    ("staging", {}, {"replay_policy": "allowed"}),
+]
+TIGHTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("prod", {}, {"required_approvals": 2}),
+    ("prod", {}, {"approval_ttl_s": 60}),
+    ("prod", {}, {"replay_policy": "disabled"}),
+    ("prod", {}, {"freeze_windows": [WINDOW]}),
+    ("prod", {}, {"heartbeat_interval_s": 3600, "max_in_flight_deployments": 100}),
+    ("staging", {}, {"approvals_required": True}),
+    ("dev", {}, {"approvals_required": True}),
+    ("dev", {"approvals_required": True}, {"approvals_required": False}),
+]
+
+
+@pytest.mark.parametrize(("posture", "before", "change"), LOOSER)
+def test_only_an_org_admin_loosens(world: World, posture: str, before: dict[str, Any], change: dict[str, Any]) -> None:
+    environment = getattr(world, posture)
+    assert world.admin.api.put(world.path(environment), {"settings": before}).status_code == 200
+    environment.refresh_from_db()
+    kept = environment.settings
+    events = AuditEvent.objects.count()
+
+    refused = world.project_admin.api.put(world.path(environment), {"settings": change})
+
+    environment.refresh_from_db()
+    assert (refused.status_code, environment.settings) == (403, kept)
+    assert AuditEvent.objects.count() == events
+    assert world.admin.api.put(world.path(environment), {"settings": change}).status_code == 200
+
+
+@pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
+def test_a_project_admin_does_the_rest(
+    world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
+) -> None:
+    path = world.path(getattr(world, posture))
+    assert world.admin.api.put(path, {"settings": before}).status_code == 200
+
+    assert world.project_admin.api.put(path, {"settings": change}).status_code == 200
+
+
+def test_a_new_environment_may_not_start_loose_either(world: World) -> None:
+    path = org(world, f"/projects/{world.project.pk}/environments")
+    body = {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
+
+    assert world.project_admin.api.post(path, body).status_code == 403
+    assert not Environment.objects.filter(name="loose").exists()
+    assert world.admin.api.post(path, body).status_code == 201
+
+
+def test_loosening_is_pure() -> None:
+    old = policy.defaults(Posture.PROD)
+
+    assert policy.loosens(Posture.PROD, old, old) == []
+    assert policy.loosens(Posture.PROD, old, policy.defaults(Posture.DEV)) == [
+        "approvals_required",
+        "allow_self_approval",
+        "replay_policy",
+    ]
+    assert policy.loosens(Posture.DEV, old, policy.defaults(Posture.DEV)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "pointer"),
+    [
+        ({"required_approvals": 0}, "/settings/required_approvals"),
+        ({"replay_policy": "maybe"}, "/settings/replay_policy"),
+        ({"heartbeat_interval": 5}, "/settings/heartbeat_interval"),
+        ({"freeze_windows": [{**WINDOW, "end": WINDOW["start"]}]}, "/settings/freeze_windows/0/end"),
+        ({"freeze_windows": [{**WINDOW, "time_zone": "Mars/Olympus"}]}, "/settings/freeze_windows/0/time_zone"),
+        ({"freeze_windows": [{**WINDOW, "recurrence": "hourly"}]}, "/settings/freeze_windows/0/recurrence"),
+        ({"freeze_windows": [{"start": WINDOW["start"]}]}, "/settings/freeze_windows/0/end"),
+    ],
+)
+def test_a_bad_setting_is_pointed_to(world: World, settings: dict[str, Any], pointer: str) -> None:
+    response = world.admin.api.put(world.path(), {"settings": settings})
+
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["pointer"] == pointer
+    world.dev.refresh_from_db()
+    assert (world.dev.settings, world.dev.revision) == ({}, 1)
+
+
+def test_a_freeze_window_is_stored_as_said(world: World) -> None:
+    said = {**WINDOW, "start": "2026-12-24T01:00:00+01:00", "recurrence": "weekly"}
+
+    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [said]}})
+
+    stored = {**WINDOW, "time_zone": "UTC", "recurrence": "weekly"}
+    assert answer.json()["settings"]["freeze_windows"] == [stored]
+    world.dev.refresh_from_db()
+    assert world.dev.settings["freeze_windows"] == [stored]
+
+
+def test_the_posture_is_fixed(world: World) -> None:
+    response = world.admin.api.put(world.path(), {"posture": "prod"})
+
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, "immutable")
+    assert world.admin.api.put(world.path(), {"posture": "dev", "name": "x"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "again"),
+    [
+        ("/api/v1/orgs", {"name": "acme"}, "name_taken"),
+        ("/api/v1/orgs", {"name": "Acme!"}, "slug_taken"),
+        ("/projects", {"name": "trading"}, "name_taken"),
+        ("/projects", {"name": "x", "slug": "trading"}, "slug_taken"),
+        ("/environments", {"name": "dev", "posture": "prod"}, "name_taken"),
+    ],
+)
+def test_names_are_unique_within_their_parent(world: World, path: str, body: dict[str, Any], again: str) -> None:
+    base = {"/projects": org(world), "/environments": org(world, f"/projects/{world.project.pk}")}.get(path, "")
+    counts = [model.objects.count() for model in (Organization, Project, Environment)]
+
+    response = world.admin.api.post(base + path, body)
+
+    assert (response.status_code, response.json()["type"]) == (409, f"urn:byteor:problem:{again}")
+    assert [model.objects.count() for model in (Organization, Project, Environment)] == counts
+
+
+def test_the_same_name_elsewhere_is_free(world: World, other: World) -> None:
+    assert world.project.name == other.project.name
+    made = world.admin.api.post(org(world, "/projects"), {"name": "second"}).json()["id"]
+
+    again = world.admin.api.post(org(world, f"/projects/{made}/environments"), {"name": "dev", "posture": "dev"})
+
+    assert again.status_code == 201
+
+
+def test_a_name_without_letters_gets_a_slug(world: World) -> None:
+    made = world.admin.api.post(org(world, "/projects"), {"name": "取引"}).json()
+
+    assert len(made["slug"]) == 12
+
+
+@pytest.mark.parametrize("kind", ["project", "environment"])
+def test_a_deletion_holds_at_once_and_is_purged_by_the_worker(world: World, kind: str) -> None:
+    agent, api = world.agent()
+    bundle = world.bundle()
+    world.deployment(bundle)
+    key = world.admin.api.post(
+        org(world, "/api-keys"), {"name": "ci", "role": "viewer", "project_id": str(world.project.pk)}
+    )
+    assert key.status_code == 201
+    enrollment = world.enrollment_token()
+    events = AuditEvent.objects.filter(organization=world.organization)
+    before = events.count()
+    path = world.path() if kind == "environment" else org(world, f"/projects/{world.project.pk}")
+
+    assert world.project_admin.api.delete(path).status_code == 204
+
+    assert [world.admin.api.get(p).status_code for p in (path, world.path(), world.path(rest="/agents"))] == [404] * 3
+    assert world.admin.api.delete(path).status_code == 404
+    assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 401
+    beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 401
+    assert type(api)(enrollment).post(world.path(rest="/agents"), {}).status_code == 401
+    assert Agent.objects.count() == 1
+    listed = world.admin.api.get(org(world, f"/projects/{world.project.pk}/environments"))
+    assert listed.status_code == (404 if kind == "project" else 200)
+
+    run_jobs()
+
+    gone = Environment.objects.filter(pk=world.dev.pk)
+    assert not gone.exists()
+    for model in (Agent, Draft, Version, Deployment):
+        assert not model._base_manager.filter(environment_id=world.dev.pk).exists()
+    assert Environment.objects.count() == (0 if kind == "project" else 2)
+    assert events.count() > before
+    assert events.filter(action=f"{kind}.delete", actor_display="project_admin@acme.example").count() == 1
+    assert events.filter(environment_id=world.dev.pk).exists()
+
+
+def test_a_purge_twice_is_one_and_takes_nothing_living(world: World) -> None:
+    organizations.purge(Environment, str(world.dev.pk))
+    assert Environment.objects.filter(pk=world.dev.pk).exists()
+    organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
+
+    for _ in range(2):
+        organizations.purge(Environment, str(world.dev.pk))
+
+    assert {e.posture for e in Environment.objects.all()} == {"staging", "prod"}
+
+
+def test_a_deleted_name_is_free_before_the_purge(world: World) -> None:
+    assert world.admin.api.delete(world.path()).status_code == 204
+
+    made = world.admin.api.post(
+        org(world, f"/projects/{world.project.pk}/environments"), {"name": "dev", "posture": "dev"}
+    )
+
+    assert made.status_code == 201
+    run_jobs()
+    assert Environment.objects.get(name="dev").pk == Environment.objects.get(pk=made.json()["id"]).pk
+
+
+def test_a_rotation_makes_a_new_active_key_and_the_old_goes_on_verifying(world: World) -> None:
+    agent, api = world.agent()
+    old = SigningKey.objects.get(organization=world.organization)
+    first = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
+    signed = keys.sign(signing_keys.active_private_key(world.organization.pk), b"message")
+
+    made = world.admin.api.post(org(world, "/signing-keys/rotate"))
+
+    assert (made.status_code, made.json()["status"]) == (201, "active")
+    second = api.get(f"/api/v1/agents/{agent.pk}/signing-key", If_None_Match=first["ETag"])
+    assert second.status_code == 200
+    assert (first.json()["active_kid"], second.json()["active_kid"]) == (old.kid, made.json()["kid"])
+    assert {k["kid"]: k["status"] for k in second.json()["keys"]} == {old.kid: "retiring", made.json()["kid"]: "active"}
+    published = signing_keys.key_set(world.organization.pk).find(old.kid)
+    assert published is not None
+    assert keys.verify(published.public, b"message", signed)
+    assert AuditEvent.objects.filter(action__startswith="signing_key.").count() == 3
+
+
+def test_the_database_holds_one_active_key(world: World) -> None:
+    with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
+        signing_keys.create(organization=world.organization, actor=world.admin.actor)
+
+    assert SigningKey.objects.filter(organization=world.organization).count() == 1
+
+
+def test_private_keys_are_encrypted_and_bound_to_their_organization(world: World, other: World) -> None:
+    row = SigningKey.objects.get(organization=world.organization)
+    raw = signing_keys.active_private_key(world.organization.pk)
+
+    assert len(raw) == 32
+    assert raw not in bytes(row.private_key)
+    with pytest.raises(vault.VaultError):
+        vault.unseal(bytes(row.private_key), context=f"signing-key:{other.organization.pk}:{row.kid}")
+    listed = world.viewer.api.get(org(world, "/signing-keys")).json()["results"]
+    assert listed[0].keys() == {"id", "kid", "status", "not_before", "not_after", "created_at"}
