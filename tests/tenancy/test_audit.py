@@ -1,0 +1,382 @@
+"""The audit trail: complete, without secrets, append-only in the database, sealed into a chain."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import serializers
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.utils import timezone
+
+from apps.tenancy import audit
+from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization
+from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.worlds import Api, World, report, run_jobs
+
+pytestmark = pytest.mark.django_db
+SECRET = re.compile(r"bor_[a-z]{3}_[0-9A-Za-z]{20,}")
+
+
+def org(world: World, rest: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}{rest}"
+
+
+@contextmanager
+def unguarded(*tables: str) -> Iterator[None]:
+    """As somebody who may disable triggers: what the chain is for."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # no table is altered while checks of it wait
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")
+        yield
+        for table in tables:
+            cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER {table}_append_only")
+
+
+def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dict[str, Any]]]:
+    """What somebody does, and the event that it must leave: action, actor, changes."""
+    admin, operator = world.admin.api, world.operator.api
+    project = org(world, f"/projects/{world.project.pk}")
+    viewer = world.viewer.user.pk
+    return [
+        ("settings", lambda: admin.put(org(world), {"settings": {"token_max_days": 9}}), "organization.update",
+         "admin", {"settings": [{}, {"token_max_days": 9}]}),
+        ("project", lambda: admin.post(org(world, "/projects"), {"name": "b"}), "project.create", "admin",
+         {"name": [None, "b"]}),
+        ("rename", lambda: admin.put(project, {"name": "c"}), "project.update", "admin", {"name": ["trading", "c"]}),
+        ("environment", lambda: admin.post(f"{project}/environments", {"name": "x", "posture": "dev"}),
+         "environment.create", "admin", {"name": [None, "x"], "posture": [None, "dev"], "settings": [None, {}]}),
+        ("member", lambda: admin.post(org(world, "/members"), {"email": "n@acme.example", "role": "viewer"}),
+         "member.add", "admin", {"role": [None, "viewer"], "email": [None, "n@acme.example"]}),
+        ("role", lambda: admin.put(org(world, f"/members/{viewer}"), {"role": "operator"}), "member.update", "admin",
+         {"role": ["viewer", "operator"]}),
+        ("removal", lambda: admin.delete(org(world, f"/members/{viewer}")), "member.remove", "admin",
+         {"role": ["operator", None]}),
+        ("draft", lambda: operator.post(world.path(rest="/drafts"), {"name": "d", "plan": {}}), "draft.create",
+         "operator", {"name": [None, "d"]}),
+        ("deletion", lambda: admin.delete(world.path(world.staging)), "environment.delete", "admin", {}),
+    ]  # fmt: skip
+
+
+def test_every_change_is_told_with_old_and_new(world: World) -> None:
+    for name, act, action, who, changes in changes_of(world):
+        before = AuditEvent.objects.count()
+
+        response = act()
+
+        assert response.status_code < 300, name
+        event = AuditEvent.objects.latest("id")
+        assert AuditEvent.objects.count() == before + 1, name
+        assert (event.action, event.actor_display, event.outcome) == (action, f"{who}@acme.example", "success")
+        assert (event.organization, event.actor_kind) == (world.organization, "user")
+        assert {k: v for k, v in event.changes.items() if k in changes} == changes
+        assert event.request_id == response["X-Request-ID"]
+        assert event.ip == "127.0.0.1"
+
+
+def test_credentials_are_told_by_their_prefix(world: World) -> None:
+    made = world.admin.api.post(org(world, "/api-keys"), {"name": "ci", "role": "viewer"}).json()
+    world.admin.api.delete(org(world, f"/api-keys/{made['id']}"))
+
+    events = list(AuditEvent.objects.filter(resource_id=made["id"]).order_by("id"))
+
+    assert [e.action for e in events] == ["api_key.create", "api_key.revoke"]
+    assert [e.changes["prefix"] for e in events] == [made["prefix"]] * 2
+    assert made["prefix"] == made["token"][:14]
+
+
+def test_reads_and_heartbeats_are_not_told(world: World) -> None:
+    agent, api = world.agent()
+    before = AuditEvent.objects.count()
+
+    world.viewer.api.get(world.path())
+    beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 200
+
+    assert AuditEvent.objects.count() == before
+
+
+def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    admin = world.admin.api
+    made = [
+        admin.post("/api/v1/tokens", {"name": "a"}).json()["token"],
+        admin.post(org(world, "/api-keys"), {"name": "a", "role": "viewer"}).json()["token"],
+        admin.post(world.path(rest="/enrollment-tokens"), {}, Idempotency_Key="k1").json()["token"],
+    ]
+    enrolled = Api(made[2]).post(world.path(rest="/agents"), {"name": "a"}).json()
+    agent_path = f"/api/v1/agents/{enrolled['agent_id']}"
+    rotated = admin.post(world.path(rest=f"/agents/{enrolled['agent_id']}/rotate-key")).json()["token"]
+    made += [enrolled["api_key"], rotated]
+    for text in made:
+        Api(text).get(agent_path)
+        Api(text[:-1]).get(agent_path)
+    agent, api = world.agent()
+    world.deployment(world.bundle())
+    run_jobs()
+    report(api, agent, "active")
+    run_jobs()
+    assert len({SECRET.search(text) and text for text in made}) == 5
+
+    audited = serializers.serialize("json", AuditEvent.objects.all())
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        tables = [name for (name,) in cursor.fetchall()]
+        stored = ""
+        for table in tables:
+            cursor.execute(f'SELECT string_agg(t::text, chr(10)) FROM "{table}" t')
+            stored += cursor.fetchone()[0] or ""
+
+    assert len(audited) > 10_000
+    assert len(stored) > len(audited) / 2
+    assert len(caplog.text) > 1000
+    for where in (audited, stored, caplog.text):
+        assert SECRET.search(where) is None
+        assert not any(text in where or text[8:30] in where for text in [*made, str(world.admin.api.token)])
+
+
+@pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
+def test_the_database_refuses_a_change(world: World, table: str, statement: str) -> None:
+    audit.seal_organization(world.organization.pk)
+    before = AuditEvent.objects.count()
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        for name in ("tenancy_auditevent", "tenancy_auditseal"):
+            cursor.execute(f"ALTER TABLE {name} ENABLE TRIGGER {name}_no_truncate")  # off for the tests' own sake
+
+        with pytest.raises(DatabaseError, match="its rows are immutable"), transaction.atomic():
+            cursor.execute(statement.format(table))
+
+    assert AuditEvent.objects.count() == before > 0
+
+
+def test_the_organization_cannot_be_removed_from_under_its_trail(world: World) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            cursor.execute("DELETE FROM tenancy_organization WHERE id = %s", [world.organization.pk])
+
+    assert Organization.objects.filter(pk=world.organization.pk).exists()
+
+
+def test_sealing_links_every_event_once(world: World, other: World) -> None:
+    total = AuditEvent.objects.filter(organization=world.organization).count()
+
+    sealed = [audit.seal_organization(world.organization.pk, limit=5) for _ in range(total // 5 + 2)]
+
+    assert sum(sealed) == total
+    assert sealed[-1] == 0
+    seals = list(AuditSeal.objects.filter(organization=world.organization).order_by("seq"))
+    assert [s.seq for s in seals] == list(range(1, total + 1))
+    assert seals[0].prev_hash == audit.GENESIS
+    assert [s.prev_hash for s in seals[1:]] == [s.hash for s in seals[:-1]]
+    assert [s.event_id for s in seals] == sorted(s.event_id for s in seals)
+    assert list(audit.verify_chain(world.organization.pk)) == []
+    assert not AuditSeal.objects.filter(organization=other.organization).exists()
+    audit.seal_all()
+    assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
+
+
+def test_the_api_shows_the_seal(world: World) -> None:
+    audit.seal_all()
+
+    newest = world.admin.api.get(org(world, "/audit-events?limit=1")).json()["results"][0]
+
+    last = AuditSeal.objects.filter(organization=world.organization).latest("seq")
+    assert newest["seal"] == {"seq": last.seq, "prev_hash": last.prev_hash, "hash": last.hash}
+    assert newest["id"] == str(last.event_id)
+
+
+def test_any_number_can_be_sealed(world: World) -> None:
+    audit.record(
+        "x", actor=world.admin.actor, scope=world.organization, resource=("x", 1), changes={"n": 2**70, "f": 1.5}
+    )
+
+    audit.seal_all()
+
+    assert list(audit.verify_chain(world.organization.pk)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": "organization.created"}, {"outcome": "denied"}, {"changes": {}}, {"actor_id": "somebody"},
+        {"actor_display": "x"}, {"resource_id": "x"}, {"request_id": "x"}, {"ip": "192.0.2.1"},
+        {"timestamp": timezone.now() - timedelta(days=1)}, {"project_id": None}, {"environment_id": None},
+    ],
+    ids=lambda c: next(iter(c)),
+)  # fmt: skip
+def test_an_altered_event_is_found(world: World, change: dict[str, Any]) -> None:
+    audit.seal_all()
+    seal = AuditSeal.objects.filter(organization=world.organization, event__action="environment.create").latest("seq")
+
+    with unguarded("tenancy_auditevent"):
+        assert AuditEvent.objects.filter(pk=seal.event_id).update(**change) == 1
+
+    assert list(audit.verify_chain(world.organization.pk)) == [f"seq {seal.seq}: event {seal.event_id} was altered"]
+
+
+def test_a_removed_event_is_found(world: World) -> None:
+    audit.seal_all()
+
+    with unguarded("tenancy_auditevent", "tenancy_auditseal"):
+        AuditSeal.objects.filter(organization=world.organization, seq=3).delete()
+
+    assert list(audit.verify_chain(world.organization.pk)) == [
+        "seq 3: missing, 4 follows",
+        "seq 4: does not follow the link before it",
+    ]
+
+
+def test_reordered_events_are_found(world: World) -> None:
+    audit.seal_all()
+    third, fourth = AuditSeal.objects.filter(organization=world.organization, seq__in=[3, 4]).order_by("seq")
+
+    with unguarded("tenancy_auditseal"):
+        AuditSeal.objects.filter(pk=third.pk).update(seq=0)
+        AuditSeal.objects.filter(pk=fourth.pk).update(seq=3)
+        AuditSeal.objects.filter(pk=third.pk).update(seq=4)
+
+    found = list(audit.verify_chain(world.organization.pk))
+    assert "seq 3: does not follow the link before it" in found
+    assert f"seq 3: event {fourth.event_id} was altered" in found
+    assert f"seq 4: event {third.event_id} was altered" in found
+
+
+def test_a_rewritten_link_is_found_at_the_next(world: World) -> None:
+    audit.seal_all()
+    seal = AuditSeal.objects.select_related("event").get(organization=world.organization, seq=3)
+
+    with unguarded("tenancy_auditevent", "tenancy_auditseal"):
+        AuditEvent.objects.filter(pk=seal.event_id).update(actor_display="nobody")
+        seal.event.refresh_from_db()
+        forged = audit.event_hash(seal.event, seq=3, prev_hash=seal.prev_hash)
+        AuditSeal.objects.filter(pk=seal.pk).update(hash=forged)
+
+    assert list(audit.verify_chain(world.organization.pk)) == ["seq 4: does not follow the link before it"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_seal_one_chain(at_once: Race) -> None:  # noqa: F811
+    world = World("acme")
+    total = AuditEvent.objects.filter(organization=world.organization).count()
+
+    sealed = at_once(*[lambda: audit.seal_organization(world.organization.pk)] * 4)
+
+    assert sorted(sealed) == [0, 0, 0, total]
+    assert list(audit.verify_chain(world.organization.pk)) == []
+
+
+def denied(world: World, times: int) -> None:
+    for _ in range(times):
+        assert world.viewer.api.post(org(world, "/projects"), {"name": "x"}).status_code == 403
+
+
+def minute_is_over() -> None:
+    DenialCount.objects.update(minute=timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1))
+
+
+def test_denials_are_counted_and_become_one_event(world: World) -> None:
+    before = AuditEvent.objects.count()
+    denied(world, 3)
+    assert world.viewer.api.put(org(world), {"name": "x"}).status_code == 403
+    assert AuditEvent.objects.count() == before
+    assert sorted(DenialCount.objects.values_list("action", "count")) == [
+        ("OrganizationDetailViewSet.update", 1),
+        ("ProjectCollectionViewSet.create", 3),
+    ]
+
+    audit.close_denials()  # the minute is not over
+    assert AuditEvent.objects.count() == before
+    minute_is_over()
+    audit.close_denials()
+    audit.close_denials()
+
+    events = AuditEvent.objects.filter(outcome="denied").order_by("action")
+    assert [(e.action, e.changes["denials"], e.actor_display) for e in events] == [
+        ("OrganizationDetailViewSet.update", 1, "viewer@acme.example"),
+        ("ProjectCollectionViewSet.create", 3, "viewer@acme.example"),
+    ]
+    assert {e.organization for e in events} == {world.organization}
+    assert not DenialCount.objects.exists()
+
+
+def test_each_organization_is_told_its_own(world: World, other: World) -> None:
+    both = world.viewer
+    other.admin.api.post(f"/api/v1/orgs/{other.organization.pk}/members", {"email": both.user.email, "role": "viewer"})
+    for place in (world, other, other):
+        assert both.api.post(f"/api/v1/orgs/{place.organization.pk}/projects", {"name": "x"}).status_code == 403
+
+    counts = dict(DenialCount.objects.values_list("organization__name", "count"))
+    assert counts == {"acme": 1, "umbrella": 2}
+
+
+def test_what_a_service_forbids_counts_too(world: World) -> None:
+    path = org(world, f"/projects/{world.project.pk}/members")
+
+    assert world.project_admin.api.post(path, {"email": "a@acme.example", "role": "org_admin"}).status_code == 403
+
+    row = DenialCount.objects.get()
+    assert (row.action, row.organization) == ("ProjectMemberViewSet.create", world.organization)
+
+
+def test_a_machine_is_told_in_its_own_organization(world: World, other: World) -> None:
+    agent, api = world.agent()
+    assert api.get(other.path()).status_code == 403
+    assert api.get(world.path()).status_code == 403
+
+    row = DenialCount.objects.get()
+    assert (row.organization, row.count, row.actor_id) == (world.organization, 2, str(agent.pk))
+
+
+def test_a_stranger_is_no_event_of_the_tenant(world: World, other: World) -> None:
+    assert other.admin.api.get(org(world)).status_code == 404
+
+    assert DenialCount.objects.get().organization is None
+
+
+def test_nobody_is_counted_without_a_valid_credential(world: World) -> None:
+    assert Api(None).get(org(world)).status_code == 401
+    assert Api("bor_usr_" + "0" * 49).get(org(world)).status_code == 401
+
+    assert not DenialCount.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_denials_at_once_are_all_counted(at_once: Race) -> None:  # noqa: F811
+    world = World("acme")
+    barrier = threading.Barrier(4)
+
+    def five() -> None:
+        barrier.wait()
+        api = Api(world.viewer.api.token)
+        for _ in range(5):
+            api.post(org(world, "/projects"), {"name": "x"})
+
+    at_once(*[five] * 4)
+
+    assert sum(DenialCount.objects.values_list("count", flat=True)) == 20
+
+
+@pytest.mark.parametrize(
+    ("query", "actions"),
+    [
+        ("action=project.create", {"project.create"}),
+        ("resource_kind=signing_key", {"signing_key.create"}),
+        ("outcome=denied", set()),
+        ("after=2100-01-01T00:00:00Z", set()),
+        ("before=2000-01-01T00:00:00Z", set()),
+    ],
+)
+def test_the_list_is_filtered(world: World, query: str, actions: set[str]) -> None:
+    listed = world.admin.api.get(org(world, f"/audit-events?{query}")).json()["results"]
+
+    assert {row["action"] for row in listed} == actions
