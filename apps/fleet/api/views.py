@@ -163,8 +163,6 @@ class SigningKeyViewSet(AgentSelfViewSet):
         response = Response(signing_keys.key_set(organization.pk).document())
         response["ETag"] = f'"{organization.key_set_etag}"'
         response["Cache-Control"] = "private, max-age=60"
-        if request.headers.get("If-None-Match") == response["ETag"]:
-            response.status_code, response.data = 304, None
         return response
 
 
