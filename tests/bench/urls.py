@@ -40,7 +40,8 @@ class StockHeartbeat(APIView):
     parser_classes = [JSONParser]
 
     def post(self, request: Request, id: UUID) -> Response:
-        beat = Heartbeat.objects.get(agent=request.auth.agent)
+        key: Any = request.auth
+        beat = Heartbeat.objects.get(agent=key.agent)
         serializer = StockSerializer(beat, data=request.data)
         serializer.is_valid(raise_exception=True)
         serializer.save(last_seen_at=timezone.now())
