@@ -124,7 +124,7 @@ STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 
 if CONFIG.s3_bucket:
     # Here, since it takes a quarter of a second that the local folder need not wait for.
-    from botocore.config import Config  # type: ignore[import-untyped]  # no types of its own
+    from botocore.config import Config
 
     _artifacts: dict[str, Any] = {
         "BACKEND": "storages.backends.s3.S3Storage",
