@@ -53,7 +53,7 @@ SET last_seen_at = now(), status = c.status, agent_version = c.agent_version, re
     running_deployment_id = c.deployment_id, running_bundle_hash = c.bundle_hash, running_spec_hash = c.spec_hash
 FROM caller c JOIN held USING (agent_id) JOIN fleet_assignment s USING (agent_id)
 WHERE h.agent_id = c.agent_id
-RETURNING c.number, h.last_seen_at, c.interval_s, c.key_set_etag, s.deployment_id, s.action, s.bundle_hash
+RETURNING c.number, h.last_seen_at, c.interval_s, c.key_set_etag, s.deployment_id, s.action, s.bundle_hash, s.since
 """
 
 
@@ -79,6 +79,7 @@ class Answer:
     deployment_id: UUID | None
     action: str | None
     bundle_hash: str | None
+    offered_at: datetime | None
 
 
 def parse(body: Any) -> Beat:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -180,31 +181,27 @@ def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
     return agents
 
 
-def offer(
-    agent_ids: Iterable[UUID],
-    *,
-    deployment_id: UUID,
-    bundle_deployment_id: UUID,
-    action: str,
-    bundle_hash: str,
-    bundle_size: int,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an agent should run; ``since`` makes the same bundle a new offer when it is offered again."""
+
+    deployment_id: UUID
+    bundle_deployment_id: UUID
+    action: str
+    bundle_hash: str
+    bundle_size: int
+    since: datetime
+
+
+def offer(agent_ids: Iterable[UUID], offered: Offer, *, progress: str = AgentProgress.OFFERED) -> None:
     """Set what these agents should run; visible with the commit of the caller's transaction."""
-    Assignment.objects.filter(agent_id__in=list(agent_ids)).update(
-        deployment_id=deployment_id,
-        bundle_deployment_id=bundle_deployment_id,
-        action=action,
-        bundle_hash=bundle_hash,
-        bundle_size=bundle_size,
-        since=timezone.now(),
-        progress=AgentProgress.OFFERED,
-    )
+    Assignment.objects.filter(agent_id__in=list(agent_ids)).update(**asdict(offered), progress=progress)
 
 
-def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: tuple[UUID, str, int] | None) -> list[UUID]:
+def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer | None, progress: str) -> list[UUID]:
     """Take the deployment's offer back where the agent has not begun with it; which agents those are.
 
-    ``instead`` is the deployment that they are to run, with its bundle's hash and size.
+    ``instead`` is what they are to run, and ``progress`` how far they are with that.
     """
     untouched = Assignment.objects.filter(
         agent_id__in=list(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
@@ -212,20 +209,10 @@ def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: tuple[U
     # The rows' locks first: a report that is on its way counts.
     found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
     if instead is None:
-        Assignment.objects.filter(agent_id__in=found).update(
-            deployment_id=None, bundle_deployment_id=None, action=None, bundle_hash=None, bundle_size=None,
-            since=timezone.now(), progress=AgentProgress.PENDING,
-        )  # fmt: skip
+        nothing = dict.fromkeys(field.name for field in fields(Offer))
+        Assignment.objects.filter(agent_id__in=found).update(**nothing, progress=progress)
     else:
-        earlier, bundle_hash, bundle_size = instead
-        offer(
-            found,
-            deployment_id=earlier,
-            bundle_deployment_id=earlier,
-            action="activate",
-            bundle_hash=bundle_hash,
-            bundle_size=bundle_size,
-        )
+        offer(found, instead, progress=progress)
     return found
 
 

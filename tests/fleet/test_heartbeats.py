@@ -16,6 +16,7 @@ from apps.fleet.heartbeats import Pace
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Environment, Organization, Project
+from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.releases import stories
@@ -128,9 +129,12 @@ def test_what_is_desired_is_said_also_when_it_runs(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     deployment = stories.offered(world, world.bundle())
+    offered_at = deployment.agents.get().offered_at
+    assert offered_at is not None
     expected = {
         "deployment_id": str(deployment.pk), "action": "activate", "bundle_hash": deployment.bundle_hash,
         "bundle_url": f"/api/v1/agents/{agent.pk}/deployment/bundle?hash={deployment.bundle_hash}",
+        "offered_at": format_time(offered_at),
     }  # fmt: skip
 
     before = beat(api, agent).json()["desired"]

@@ -84,7 +84,7 @@ def test_the_agent_gets_the_earlier_manifest_newly_signed(world: World, run_jobs
     beat = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
     desired = api.get(f"{base}/deployment").json()["desired"]
 
-    assert beat == {name: desired[name] for name in ("deployment_id", "action", "bundle_hash", "bundle_url")}
+    assert beat == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
     assert (desired["deployment_id"], desired["action"]) == (str(second.pk), "rollback")
     tar = b"".join(api.get(desired["bundle_url"]).streaming_content)
     keys = KeySet.parse(api.get(f"{base}/signing-key").content)
@@ -273,6 +273,25 @@ def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs:
     all_back(world, agents, run_jobs)
     first.refresh_from_db()
     assert first.is_current
+
+
+def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    roll_back(world, second)
+    first_offer = api.get(path).json()["desired"]
+    report(api, agent, "failed")
+    run_jobs()
+
+    roll_back(world, second)
+
+    again = api.get(path).json()["desired"]
+    assert again["offered_at"] > first_offer["offered_at"]
+    same = ("deployment_id", "action", "bundle_hash")
+    assert {name: again[name] for name in same} == {name: first_offer[name] for name in same}
+    assert report(api, agent, "rolled_back").status_code == 200
 
 
 def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:

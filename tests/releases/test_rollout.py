@@ -417,7 +417,9 @@ def test_abort_while_deploying_takes_open_offers_back(world: World, run_jobs: Ca
         (second.pk, "activate"), (second.pk, "activate"), (first.pk, "activate"),
     ]  # fmt: skip
     restored = Assignment.objects.get(agent=agents[2][0])
-    assert (restored.bundle_hash, restored.bundle_size) == (first.bundle_hash, first.bundle_size)
+    assert (restored.bundle_hash, restored.bundle_size, restored.progress, restored.since) == (
+        first.bundle_hash, first.bundle_size, "active", first.agents.get(agent=agents[2][0]).offered_at,
+    )  # fmt: skip
     assert stories.progress(second) == ["active", "downloading", "pending"]
     first.refresh_from_db()
     assert first.is_current

@@ -182,6 +182,7 @@ class OfferSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(["activate", "rollback"])
     bundle_hash = serializers.CharField()
     bundle_url = serializers.CharField()
+    offered_at = serializers.DateTimeField(help_text="Another one makes the same bundle a new offer.")
 
 
 class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
@@ -192,23 +193,36 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     commands = serializers.ListField(child=serializers.CharField())
 
 
-def bundle_url(agent_id: UUID, bundle_hash: str) -> str:
-    """Where an agent fetches its bundle: a path on the API's origin."""
-    return f"/api/v1/agents/{agent_id}/deployment/bundle?hash={bundle_hash}"
+def offer(
+    agent_id: UUID, *, deployment_id: UUID | None, action: str | None, bundle_hash: str, offered_at: datetime | None
+) -> dict[str, Any]:
+    """What is desired of an agent, as every answer to it says it. The bundle's address is a path on this origin."""
+    return {
+        "deployment_id": str(deployment_id),
+        "action": action,
+        "bundle_hash": bundle_hash,
+        "bundle_url": f"/api/v1/agents/{agent_id}/deployment/bundle?hash={bundle_hash}",
+        "offered_at": None if offered_at is None else _text(offered_at),
+    }
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def heartbeat_answer(agent_id: UUID, answer: Answer) -> dict[str, Any]:
     """The answer to a beat, made by hand: this runs thousands of times a second."""
     desired = None
     if answer.bundle_hash is not None:
-        desired = {
-            "deployment_id": str(answer.deployment_id),
-            "action": answer.action,
-            "bundle_hash": answer.bundle_hash,
-            "bundle_url": bundle_url(agent_id, answer.bundle_hash),
-        }
+        desired = offer(
+            agent_id,
+            deployment_id=answer.deployment_id,
+            action=answer.action,
+            bundle_hash=answer.bundle_hash,
+            offered_at=answer.offered_at,
+        )
     return {
-        "server_time": answer.server_time.isoformat().replace("+00:00", "Z"),
+        "server_time": _text(answer.server_time),
         "next_heartbeat_s": pace.next_beat_s(answer.interval_s),
         "desired": desired,
         "signing_key_etag": answer.signing_key_etag,

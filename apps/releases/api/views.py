@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.api.serializers import bundle_url
+from apps.fleet.api.serializers import offer
 from apps.fleet.models import Agent, Assignment
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
@@ -230,11 +230,14 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
             source = Deployment.objects.select_related("environment__project").get(pk=assignment.bundle_deployment_id)
             desired = {
-                "deployment_id": str(assignment.deployment_id),
-                "action": assignment.action,
-                "bundle_hash": assignment.bundle_hash,
+                **offer(
+                    self.agent.pk,
+                    deployment_id=assignment.deployment_id,
+                    action=assignment.action,
+                    bundle_hash=assignment.bundle_hash,
+                    offered_at=assignment.since,
+                ),
                 "bundle_size": assignment.bundle_size,
-                "bundle_url": bundle_url(self.agent.pk, assignment.bundle_hash),
                 "envelope": rollout.envelope(source),
             }
         response = Response({"desired": desired})

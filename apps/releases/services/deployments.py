@@ -187,21 +187,38 @@ def withdraw_offers(deployment: Deployment) -> None:
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
     )
-    barred = KnownBad.objects.filter(environment_id=deployment.environment_id)
-    bad = set(barred.values_list("config_hash", flat=True))
-    groups: dict[Deployment | None, list[UUID]] = {}
-    for row in open_offers.select_related("before"):
-        usable = row.before is not None and row.before.bundle_hash is not None and row.before.config_hash not in bad
-        groups.setdefault(row.before if usable else None, []).append(row.agent_id)
-    for before, agent_ids in groups.items():
-        withdrawn = fleet.withdraw(
-            agent_ids,
-            deployment_id=deployment.pk,
-            instead=None if before is None else (before.pk, before.bundle_hash or "", before.bundle_size or 0),
+    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
+    earlier_parts = (
+        DeploymentAgent.objects.filter(
+            deployment__in=open_offers.values("before"), agent__in=open_offers.values("agent"), offered_at__isnull=False
         )
+        .exclude(deployment__config_hash__in=barred)
+        .select_related("deployment")
+    )
+    before = {(part.deployment_id, part.agent_id): part for part in earlier_parts}
+    groups: dict[tuple[fleet.Offer | None, str], list[UUID]] = {}
+    for row in open_offers:
+        part = before.get((row.before_id, row.agent_id)) if row.before_id else None
+        again = (None, AgentProgress.PENDING) if part is None else (offer_of(part), part.progress)
+        groups.setdefault(again, []).append(row.agent_id)
+    for (instead, progress), agent_ids in groups.items():
+        withdrawn = fleet.withdraw(agent_ids, deployment_id=deployment.pk, instead=instead, progress=progress)
         deployment.agents.filter(agent_id__in=withdrawn).update(
             progress=AgentProgress.PENDING, offered_at=None, updated_at=timezone.now()
         )
+
+
+def offer_of(part: DeploymentAgent) -> fleet.Offer:
+    """What the agent was offered as its part in the deployment."""
+    deployment = part.deployment
+    return fleet.Offer(
+        deployment_id=deployment.pk,
+        bundle_deployment_id=deployment.pk,
+        action="activate",
+        bundle_hash=deployment.bundle_hash or "",
+        bundle_size=deployment.bundle_size or 0,
+        since=part.offered_at or timezone.now(),
+    )
 
 
 @transaction.atomic

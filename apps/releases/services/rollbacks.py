@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -83,22 +85,25 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
     barred = set(
         KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)
     )
-    groups: dict[Deployment, list[object]] = {}
+    groups: dict[Deployment, list[UUID]] = {}
     for row in touched.select_related("before"):
         before = row.before
         if before is None or before.bundle_hash is None or before.config_hash in barred or before == deployment:
             before = target
         groups.setdefault(before, []).append(row.agent_id)
+    now = timezone.now()
     for before, agent_ids in groups.items():
         fleet.offer(
-            agent_ids,  # type: ignore[arg-type]  # the ids of the rows above
-            deployment_id=deployment.pk,
-            bundle_deployment_id=before.pk,
-            action="rollback",
-            bundle_hash=before.bundle_hash or "",
-            bundle_size=before.bundle_size or 0,
+            agent_ids,
+            fleet.Offer(
+                deployment_id=deployment.pk,
+                bundle_deployment_id=before.pk,
+                action="rollback",
+                bundle_hash=before.bundle_hash or "",
+                bundle_size=before.bundle_size or 0,
+                since=now,
+            ),
         )
-    now = timezone.now()
     touched.update(action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail="")
 
 

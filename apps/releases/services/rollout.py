@@ -171,15 +171,18 @@ def _offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
     """Offer the deployment's bundle; the caller holds the deployment's lock."""
     if not agent_ids or deployment.bundle_hash is None or deployment.bundle_size is None:
         return
+    now = timezone.now()
     fleet.offer(
         agent_ids,
-        deployment_id=deployment.pk,
-        bundle_deployment_id=deployment.pk,
-        action="activate",
-        bundle_hash=deployment.bundle_hash,
-        bundle_size=deployment.bundle_size,
+        fleet.Offer(
+            deployment_id=deployment.pk,
+            bundle_deployment_id=deployment.pk,
+            action="activate",
+            bundle_hash=deployment.bundle_hash,
+            bundle_size=deployment.bundle_size,
+            since=now,
+        ),
     )
-    now = timezone.now()
     deployment.agents.filter(agent_id__in=agent_ids).update(
         progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
     )
