@@ -18,6 +18,7 @@ ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:
 
 api: list[URLPattern | URLResolver] = [
     *tenancy.urlpatterns,
+    *pipelines.urlpatterns,
     *fleet.agent,
     *releases.agent,
     *artifacts.agent,

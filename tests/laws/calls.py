@@ -155,6 +155,7 @@ REVOKE = DELETE = Call(204)
 NOTE = _says({"reason": "because"})
 CALLS: dict[tuple[str, str], Call] = {
     ("GET", "/api/v1/me"): RETRIEVE,
+    ("GET", "/api/v1/plan-schema"): RETRIEVE,
     ("GET", "/api/v1/tokens"): LIST,
     ("POST", "/api/v1/tokens"): Call(201, _says({"name": "laptop"})),
     ("DELETE", "/api/v1/tokens/{id}"): REVOKE,

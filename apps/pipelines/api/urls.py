@@ -1,8 +1,9 @@
-"""Below …/environments/{env_id}."""
+"""Below /api/v1, and below …/environments/{env_id}."""
 
 from apps.pipelines.api import views as v
 from byteor_cloud.api.routing import route
 
+urlpatterns = [route("plan-schema", v.PlanSchemaViewSet, get="retrieve")]
 environment = [
     route("drafts", v.DraftViewSet, get="list", post="create"),
     route("drafts/<uuid:id>", v.DraftViewSet, get="retrieve", put="update", delete="destroy"),

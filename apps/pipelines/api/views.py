@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from apps.pipelines import services
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
 from apps.tenancy.api.filters import NamedFilter
 from apps.tenancy.api.mixins import (
     Created,
@@ -27,6 +27,7 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import InvalidInput, NotFound
 
@@ -171,3 +172,17 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
         return response
+
+
+class PlanSchemaViewSet(ApiViewSet):
+    """The same for every caller; it changes with releases only."""
+
+    permissions = {"retrieve": SIGNED_IN}
+    queryset = Draft.objects.none()
+
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def retrieve(self, request: Request) -> Response:
+        """The JSON Schema (2020-12) of a plan, for editors that complete one."""
+        schema = plan_schema()
+        headers = {"ETag": f'"{body_digest(schema)}"', "Cache-Control": "private, max-age=3600"}
+        return Response(schema, headers=headers)

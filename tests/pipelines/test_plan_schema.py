@@ -1,0 +1,32 @@
+"""The plan's JSON Schema over HTTP, for editors that complete a plan."""
+
+from __future__ import annotations
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from byteor_cloud.engine.compiler import plan_schema
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.django_db
+PATH = "/api/v1/plan-schema"
+
+
+def test_it_is_the_compilers_own_and_tells_a_plan_from_none(world: World) -> None:
+    answer = world.viewer.api.get(PATH)
+
+    assert answer.status_code == 200
+    assert answer.json() == plan_schema()
+    validator = Draft202012Validator(answer.json())
+    assert validator.is_valid(PLAN)
+    assert [list(error.path) for error in validator.iter_errors(plan(shards="four"))] == [["single_ring", "shards"]]
+
+
+def test_who_has_it_is_not_sent_it_again(world: World, other: World) -> None:
+    first = world.viewer.api.get(PATH)
+
+    again = other.admin.api.get(PATH, If_None_Match=first["ETag"])
+
+    assert first["Cache-Control"] == "private, max-age=3600"
+    assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"])
+    assert world.viewer.api.get(PATH, If_None_Match='"another"').status_code == 200
