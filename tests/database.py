@@ -5,12 +5,11 @@ It is loaded by ``-p`` and works while it is imported, since pytest-django reads
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
 from pathlib import Path
-
-import pytest
 
 from byteor_cloud.embedded import EmbeddedPostgres
 
@@ -18,29 +17,23 @@ from byteor_cloud.embedded import EmbeddedPostgres
 _OWNER = "BYTEOR_TEST_OWNER"
 
 
-def _prepare() -> EmbeddedPostgres | None:
+def _prepare() -> None:
     if _OWNER in os.environ:
-        return None
+        return
     os.environ[_OWNER] = str(os.getpid())
     folder = Path(tempfile.mkdtemp(prefix="byteor-test-"))
     folder.chmod(0o711)  # the server's account must be able to pass
     (folder / "static").mkdir()  # whitenoise warns without it
     os.environ["BYTEOR_CLOUD_DATA_DIR"] = str(folder)
+    # At the exit, and not in a hook: pytest calls none when Django's settings can't be read. The last one in is first.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if "BYTEOR_CLOUD_DATABASE_URL" in os.environ:
         os.environ.setdefault("BYTEOR_CLOUD_MASTER_KEY", "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
-        return None
+        return
     held = EmbeddedPostgres(folder)
     os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
-    return held
+    atexit.register(held.release)
 
 
-_held = _prepare()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the server that this process started."""
-    if os.environ.get(_OWNER) == str(os.getpid()):
-        if _held is not None:
-            _held.release()
-        shutil.rmtree(os.environ["BYTEOR_CLOUD_DATA_DIR"], ignore_errors=True)
+_prepare()
