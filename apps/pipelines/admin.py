@@ -28,7 +28,7 @@ from apps.tenancy.console.standing import actor_of, standing_of
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
-from byteor_cloud.engine.compiler import decode, to_svg, write_plan
+from byteor_cloud.engine.compiler import write_plan
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
 # Of the versions to compare with, the newest.
@@ -49,9 +49,7 @@ class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # g
 class _NewDraft(forms.Form):
     """Where a draft is made, what it is called, what it begins as."""
 
-    environment = _EnvironmentChoice(
-        Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…"
-    )
+    environment = _EnvironmentChoice(Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…")
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
     target = forms.ChoiceField(choices=editor.TARGETS, widget=UnfoldAdminSelectWidget, label="Begin with")
 
@@ -164,7 +162,7 @@ class DraftAdmin(ReadOnlyAdmin):
         context = self._context(
             request,
             draft.name,
-            draft=draft,
+            original=draft,
             text=write_plan(draft.plan),
             may_edit=_may_operate(request, draft.environment),
             targets=editor.TARGETS,
@@ -311,7 +309,7 @@ class VersionAdmin(ReadOnlyAdmin):
         if row is None:
             raise Http404
         headers = {"Cache-Control": "private, max-age=3600"}
-        return HttpResponse(to_svg(decode(row.spec_kv)), content_type="image/svg+xml", headers=headers)
+        return HttpResponse(services.draw(row), content_type="image/svg+xml", headers=headers)
 
     @method_decorator(require_GET)
     def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
@@ -328,10 +326,10 @@ class VersionAdmin(ReadOnlyAdmin):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": f"{row} compared",
+            "original": row,
             "old": old,
-            "new": row,
             "siblings": siblings,
-            "diff": editor.difference(old, decode(row.spec_kv)) if old else None,
+            "diff": services.diff_versions(row, against=old) if old else None,
         }
         return TemplateResponse(request, "console/compare.html", context)
 

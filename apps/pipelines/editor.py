@@ -14,7 +14,6 @@ from byteor_cloud.engine.compiler import (
     Diagnostic,
     PipelineSpec,
     PlanSyntaxError,
-    SpecDiff,
     decode,
     diff_specs,
     locate,
@@ -58,7 +57,9 @@ def preview(text: bytes, *, target: str | None = None, against: Version | None =
     if compilation.spec is not None:
         answer |= _compiled(compilation, compilation.spec)
         if against is not None:
-            answer["diff"] = render_to_string("console/diff.html", {"diff": difference(against, compilation.spec)})
+            answer["diff"] = render_to_string(
+                "console/diff.html", {"diff": diff_specs(decode(against.spec_kv), compilation.spec)}
+            )
     return answer
 
 
@@ -85,11 +86,6 @@ def _malformed(fault: PlanSyntaxError) -> dict[str, Any]:
 def _located(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[dict[str, Any]]:
     places = locate(text, [diagnostic.pointer for diagnostic in diagnostics])
     return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
-
-
-def difference(old: Version, new: PipelineSpec) -> SpecDiff:
-    """What changed since a version."""
-    return diff_specs(decode(old.spec_kv), new)
 
 
 def _plan(text: bytes) -> dict[str, Any]:

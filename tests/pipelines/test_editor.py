@@ -1,0 +1,442 @@
+"""What the console's plan editor asks for: who may, what is answered, what is written, and what never is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from apps.pipelines import services
+from apps.pipelines.models import Draft, Version
+from apps.tenancy.models import AuditEvent, DenialCount
+from apps.tenancy.services import organizations
+from byteor_cloud.engine.compiler import compile_plan, to_svg, write_plan
+from tests.browser.filled import row_page, signed_in, table
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.django_db
+
+BROKEN = plan(stages=[{"id": "a", "op": "identity"}, {"id": "b", "op": "nonsense", "depends_on": ["a"]}])
+
+
+@pytest.fixture
+def draft(world: World) -> Draft:
+    """A draft of the operator's in dev."""
+    return services.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)
+
+
+def page(row: Draft | Version, name: str) -> str:
+    return f"{table(type(row))}{row.pk}/{name}"
+
+
+def post(client: Client, draft: Draft, name: str, text: str | bytes, **query: Any) -> Any:
+    return client.post(page(draft, f"{name}/"), text, "application/json", query_params=query)
+
+
+def unchanged(draft: Draft, events: int) -> bool:
+    saved = Draft.objects.get(pk=draft.pk)
+    return (saved.plan, saved.revision, AuditEvent.objects.count()) == (draft.plan, draft.revision, events)
+
+
+# -- preview ---------------------------------------------------------------------------------------------------
+
+
+def test_a_preview_has_spec_hash_and_drawing(world: World, draft: Draft) -> None:
+    events = AuditEvent.objects.count()
+    content = plan(ingress="other_in")
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+
+    compilation = compile_plan(content)
+    assert compilation.spec is not None
+    assert answer == {
+        "ok": True, "target": "single_ring", "spec_kv": compilation.spec_kv, "spec_hash": compilation.spec_hash,
+        "svg": to_svg(compilation.spec), "diagnostics": [],
+    }  # fmt: skip
+    assert unchanged(draft, events)
+
+
+def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> None:
+    text = write_plan(BROKEN).replace("\n", "\r\n")
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+
+    (found,) = answer["diagnostics"]
+    assert answer == {"ok": False, "diagnostics": [found]}
+    assert (found["code"], found["pointer"]) == ("stage.unknown_op", "/single_ring/stages/1/op")
+    line = text.split("\r\n")[found["line"] - 1]
+    assert line[found["column"] - 1 :].startswith('"op": "nonsense"')
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" comes twice in this object.'),
+        (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
+        (b"[" * 100_000, 1, 65, "Nested deeper than 64 levels."),
+        (b"", 1, 1, "Expecting value."),
+    ],
+)
+def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(
+    world: World, draft: Draft, text: bytes, line: int, column: int, message: str
+) -> None:
+    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+
+    assert answer == {
+        "ok": False,
+        "diagnostics": [
+            {
+                "severity": "error", "code": "plan.syntax", "message": message, "hint": "", "line": line,
+                "column": column,
+            }
+        ],
+    }  # fmt: skip
+
+
+def test_a_preview_may_choose_another_target(world: World, draft: Draft) -> None:
+    client = signed_in(world.viewer.user)
+
+    answer = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
+    refused = post(client, draft, "preview", json.dumps(PLAN), target="tape")
+
+    assert [each["code"] for each in answer["diagnostics"]] == ["plan.target_missing"]
+    assert (refused.status_code, refused.json()["type"]) == (400, "urn:byteor:problem:invalid")
+
+
+def test_a_preview_against_a_version_says_what_changed(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    same = post(client, draft, "preview", json.dumps(PLAN), against=str(version.pk)).json()["diff"]
+    answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
+    other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
+
+    assert "nothing that runs has changed" in same
+    assert answer.keys() == {"ok", "diagnostics"}
+    assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
+    assert '<span class="added">+single_ring.egress=late</span>' in other
+
+
+def test_what_is_compared_is_escaped(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
+
+    diff = post(
+        signed_in(world.viewer.user), draft, "preview", json.dumps(plan(stages=stages)), against=str(version.pk)
+    ).json()["diff"]
+
+    assert "exec:&lt;script&gt;alert(1)&lt;/script&gt;" in diff
+    assert "<script" not in diff
+
+
+@pytest.mark.parametrize("against", ["elsewhere", "abroad", "nowhere", "none"])
+def test_a_version_of_elsewhere_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
+    ids = {
+        "elsewhere": str(world.version(world.prod).pk),
+        "abroad": str(other.version().pk),
+        "nowhere": str(draft.pk),
+        "none": "no-id",
+    }
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(PLAN), against=ids[against])
+
+    assert answer.status_code == 404
+
+
+def test_too_many_stages_are_compiled_but_not_drawn(world: World, draft: Draft) -> None:
+    names = [f"s{number}" for number in range(501)]
+    ends = zip(["in", *names], [*names, "out"], strict=True)
+    content = {
+        "plan_v": 1, "name": "long", "target": "lane_graph", "lane_graph": {
+            "ingress": ["in"], "egress": ["out"], "stages": [{"id": name, "op": "identity"} for name in names],
+            "connections": [{"from": source, "to": target} for source, target in ends],
+        },
+    }  # fmt: skip
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+
+    assert (answer["ok"], answer["svg"], answer["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
+
+
+def test_a_preview_costs_at_most_five_queries(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    with CaptureQueriesContext(connection) as queries:
+        answer = post(client, draft, "preview", json.dumps(BROKEN), target="single_ring", against=str(version.pk))
+
+    assert answer.status_code == 200
+    assert len(queries) <= 5, "\n".join(query["sql"] for query in queries)
+
+
+def test_the_body_is_capped_as_settings_say(world: World, draft: Draft, settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    events = AuditEvent.objects.count()
+    client = signed_in(world.operator.user)
+
+    for name in ("preview", "save", "promote"):
+        answer = post(client, draft, name, json.dumps(PLAN) + " " * 1000, revision=1)
+
+        assert (answer.status_code, answer.json()["type"]) == (413, "urn:byteor:problem:payload_too_large")
+    assert unchanged(draft, events)
+
+
+# -- save, promote ---------------------------------------------------------------------------------------------
+
+
+def test_saving_goes_by_the_revision_that_was_loaded(world: World, draft: Draft) -> None:
+    client = signed_in(world.operator.user)
+
+    saved = post(client, draft, "save", write_plan(BROKEN), revision=1)
+
+    assert saved.json() == {"outcome": "saved", "revision": 2}
+    draft.refresh_from_db()
+    assert (draft.plan, draft.revision, draft.updated_by) == (BROKEN, 2, world.operator.user.email)
+    assert [each["code"] for each in draft.diagnostics] == ["stage.unknown_op"]
+    event = AuditEvent.objects.get(action="draft.update")
+    assert (event.actor_id, event.resource_id) == (str(world.operator.user.pk), str(draft.pk))
+
+    events = AuditEvent.objects.count()
+    late = post(client, draft, "save", write_plan(PLAN), revision=1)
+
+    assert late.json() == {
+        "outcome": "conflict", "revision": 2, "by": world.operator.user.email, "text": write_plan(BROKEN),
+    }  # fmt: skip
+    assert unchanged(draft, events)
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ('{"plan_v": 1,\n}', "Line 1, column 13: Illegal trailing comma before end of object."),
+        ("[1]", "A plan is a JSON object: {…}."),
+        ('{"name": "\\u0000"}', "Line 1, column 10: A string may hold neither NUL nor half a surrogate pair."),
+    ],
+)
+@pytest.mark.parametrize("name", ["save", "promote"])
+def test_what_is_no_plan_at_all_is_not_taken(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
+    events = AuditEvent.objects.count()
+
+    answer = post(signed_in(world.operator.user), draft, name, text, revision=1)
+
+    assert answer.json() == {"outcome": "refused", "detail": detail}
+    assert unchanged(draft, events)
+
+
+def test_promoting_needs_the_saved_text_and_makes_one_version(world: World, draft: Draft) -> None:
+    client = signed_in(world.operator.user)
+    events = AuditEvent.objects.count()
+
+    unsaved = post(client, draft, "promote", json.dumps(plan(ingress="x")), revision=1).json()
+
+    assert unsaved == {"outcome": "refused", "detail": "The text differs from the saved plan: save first."}
+    assert Version.objects.count() == 0
+    assert unchanged(draft, events)
+
+    first, second = (post(client, draft, "promote", json.dumps(PLAN), revision=1).json() for _ in range(2))
+
+    version = Version.objects.get()
+    promoted = {"outcome": "promoted", "id": str(version.pk), "version": "quotes v1", "url": row_page(version)}
+    assert (first, second) == ({**promoted, "fresh": True}, {**promoted, "fresh": False})
+    assert (version.draft_id, version.draft_revision, version.created_by) == (draft.pk, 1, world.operator.user.email)
+
+
+def test_promoting_what_somebody_else_saved_meanwhile_is_a_conflict(world: World, draft: Draft) -> None:
+    services.update_draft(draft, {"plan": plan(ingress="theirs")}, actor=world.reviewer.actor)
+
+    answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(PLAN), revision=1).json()
+
+    assert (answer["outcome"], answer["revision"], answer["by"]) == ("conflict", 2, world.reviewer.user.email)
+    assert Version.objects.count() == 0
+
+
+def test_a_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
+    draft = services.create_draft(environment=world.dev, name="b", plan=BROKEN, actor=world.operator.actor)
+
+    answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
+
+    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Mend its errors, then save."}
+    assert Version.objects.count() == 0
+
+
+@pytest.mark.parametrize("revision", ["", "x", "-1", "٣", "9" * 10])
+def test_a_revision_that_is_none_is_refused(world: World, draft: Draft, revision: str) -> None:
+    events = AuditEvent.objects.count()
+
+    answer = post(signed_in(world.operator.user), draft, "save", json.dumps(BROKEN), revision=revision)
+
+    assert answer.status_code == 400
+    assert unchanged(draft, events)
+
+
+# -- who may ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["save", "promote"])
+def test_a_viewer_is_refused_and_the_refusal_counted(world: World, draft: Draft, name: str) -> None:
+    events = AuditEvent.objects.count()
+
+    answer = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
+
+    assert answer.status_code == 403
+    assert unchanged(draft, events)
+    assert Version.objects.count() == 0
+    (denial,) = DenialCount.objects.all()
+    assert (denial.action, denial.organization, denial.count) == (f"console.{name}", world.organization, 1)
+
+
+def test_a_viewer_reads_the_text_and_is_offered_no_act(world: World, draft: Draft) -> None:
+    shown = {who: signed_in(getattr(world, who).user).get(page(draft, "edit/")).text for who in ("viewer", "operator")}
+
+    assert {who: (" readonly" in text, "data-is=save" in text) for who, text in shown.items()} == {
+        "viewer": (True, False),
+        "operator": (False, True),
+    }
+    assert {who: "&quot;dataguard_check&quot;" in text for who, text in shown.items()} == {
+        "viewer": True, "operator": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_strangers_draft_is_not_there(world: World, other: World, draft: Draft, deleted: bool) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    client = signed_in(other.admin.user)
+    if deleted:
+        organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
+        client = signed_in(world.admin.user)
+    events = AuditEvent.objects.count()
+
+    posted = [
+        post(client, draft, name, json.dumps(BROKEN), revision=1).status_code for name in ("preview", "save", "promote")
+    ]
+
+    assert posted == [404, 404, 404]
+    assert client.get(page(draft, "edit/")).headers["Location"] == "/admin/"
+    assert client.get(page(version, "compare/")).headers["Location"] == "/admin/"
+    assert client.get(page(version, "graph.svg")).status_code == 404
+    assert unchanged(draft, events)
+
+
+def test_nobody_asks_without_a_session_or_from_another_site(world: World, draft: Draft) -> None:
+    forger = Client(enforce_csrf_checks=True)
+    forger.force_login(world.operator.user, backend="django.contrib.auth.backends.ModelBackend")
+    events = AuditEvent.objects.count()
+
+    for name in ("preview", "save", "promote"):
+        assert (
+            post(Client(), draft, name, json.dumps(BROKEN), revision=1).headers["Location"].startswith("/admin/login/")
+        )
+        assert post(forger, draft, name, json.dumps(BROKEN), revision=1).status_code == 403
+        assert signed_in(world.operator.user).get(page(draft, f"{name}/")).status_code == 405
+    assert unchanged(draft, events)
+
+
+# -- new drafts, pages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
+def test_a_new_draft_begins_as_a_plan_that_compiles(world: World, target: str) -> None:
+    client = signed_in(world.operator.user)
+
+    made = client.post(f"{table(Draft)}new/", {"environment": str(world.dev.pk), "name": "new", "target": target})
+
+    draft = Draft.objects.get()
+    assert made.headers["Location"] == page(draft, "edit/")
+    assert (draft.name, draft.environment, draft.plan["target"], draft.diagnostics) == ("new", world.dev, target, [])
+    assert draft.spec_hash is not None
+    assert AuditEvent.objects.get(action="draft.create").actor_id == str(world.operator.user.pk)
+
+
+def test_a_new_draft_is_made_only_where_one_may(world: World, other: World) -> None:
+    body = {"name": "new", "target": "single_ring"}
+    abroad = signed_in(other.operator.user).post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)})
+    viewer = signed_in(world.viewer.user)
+
+    assert (abroad.status_code, list(abroad.context["form"].errors)) == (200, ["environment"])
+    assert viewer.post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)}).status_code == 403
+    assert viewer.get(f"{table(Draft)}new/").status_code == 403
+    assert Draft.objects.count() == 0
+
+
+@pytest.mark.parametrize("name", ["night", "", "a\tb", "n" * 201])
+def test_a_name_that_is_taken_or_none_is_told(world: World, draft: Draft, name: str) -> None:
+    body = {"environment": str(world.dev.pk), "name": name, "target": "single_ring"}
+
+    answer = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
+
+    assert (answer.status_code, list(answer.context["form"].errors)) == (200, ["name"])
+    assert Draft.objects.count() == 1
+
+
+def test_the_table_leads_to_a_new_draft_of_its_environment(world: World, other: World, draft: Draft) -> None:
+    def ways(user: Any, **query: str) -> list[str]:
+        shown = signed_in(user).get(table(Draft), query)
+        return [button["path"] for button in shown.context["actions_list"]]
+
+    new = f"{table(Draft)}new/"
+    assert ways(world.viewer.user) == []
+    assert ways(world.operator.user) == [new]
+    here = {"environment__id__exact": str(world.dev.pk)}
+    assert ways(world.operator.user, **here) == [f"{new}?environment={world.dev.pk}"]
+    form = signed_in(world.operator.user).get(f"{new}?environment={world.dev.pk}").context["form"]
+    assert form.initial["environment"] == str(world.dev.pk)
+    foreign = signed_in(other.operator.user).get(f"{new}?environment={world.dev.pk}").context["form"]
+    assert foreign.initial["environment"] is None
+
+
+def test_the_editor_offers_the_pipelines_versions_of_here(world: World, draft: Draft) -> None:
+    own, _ = services.promote(draft, actor=world.operator.actor)
+    same_name = world.version(content=plan(ingress="again"))
+    world.version(world.prod, plan())
+    world.version(content=plan("another"))
+
+    shown = signed_in(world.operator.user).get(page(draft, "edit/"))
+
+    assert list(shown.context["versions"]) == [same_name, own]
+
+
+@pytest.mark.parametrize("content", [{}, {"name": 5}, {"name": ["x"]}])
+def test_a_draft_of_anything_opens_in_the_editor(world: World, content: dict[str, Any]) -> None:
+    draft = services.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
+    client = signed_in(world.operator.user)
+
+    assert client.get(page(draft, "edit/")).context["text"] == write_plan(content)
+    assert client.get(row_page(draft)).status_code == 200
+
+
+def test_a_versions_page_shows_its_drawing(world: World) -> None:
+    version = world.version()
+    client = signed_in(world.viewer.user)
+
+    drawing = client.get(page(version, "graph.svg"))
+
+    assert f'<img src="{page(version, "graph.svg")}"' in client.get(row_page(version)).text
+    assert (drawing["Content-Type"], drawing["Cache-Control"]) == ("image/svg+xml", "private, max-age=3600")
+    assert drawing.text == services.draw(version)
+
+
+def test_versions_of_a_pipeline_are_compared(world: World) -> None:
+    first, second, third = (world.version(content=plan(ingress=name)) for name in ("a", "b", "c"))
+    client = signed_in(world.viewer.user)
+
+    newest = client.get(page(third, "compare/"))
+    chosen = client.get(page(third, "compare/"), {"with": str(first.pk)})
+
+    assert (newest.context["old"], list(newest.context["siblings"])) == (second, [second, first])
+    assert chosen.context["diff"] == services.diff_versions(third, against=first)
+    assert '<span class="added">+single_ring.ingress=c</span>' in chosen.text
+
+
+def test_there_is_nothing_to_compare_with_elsewhere(world: World, other: World) -> None:
+    version = world.version()
+    wrong = [world.version(content=plan("another")), world.version(world.prod), other.version()]
+    client = signed_in(world.viewer.user)
+
+    alone = client.get(page(version, "compare/"))
+
+    assert "has no other version" in alone.text
+    assert [client.get(page(version, "compare/"), {"with": str(each.pk)}).status_code for each in wrong] == [404] * 3
