@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import Any
 
 import pytest
@@ -162,7 +164,20 @@ def test_a_second_admin_frees_the_first_but_an_inactive_one_does_not(world: Worl
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_admins_who_remove_each_other_leave_one(at_once: Race) -> None:  # noqa: F811
+def test_two_admins_who_remove_each_other_leave_one(
+    at_once: Race,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = members._keep_an_admin
+    both_have_checked = threading.Barrier(2)
+
+    def slowly(membership: Membership) -> None:
+        real(membership)
+        # Where nothing keeps the other out, it is here now too; where the lock does, it comes later.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_have_checked.wait(timeout=0.5)
+
+    monkeypatch.setattr(members, "_keep_an_admin", slowly)
     world = World("acme")
     second = world.person(ADMIN, "second")
     first, other = (Api(person.api.token) for person in (world.admin, second))
