@@ -1,7 +1,6 @@
 """Hostile plans and texts of 4 MiB: a diagnostic each, in at most 2 s and 200 MiB."""
 
 import json
-import resource
 import subprocess
 import sys
 import textwrap
