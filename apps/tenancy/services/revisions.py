@@ -15,6 +15,17 @@ from apps.tenancy.state import lock
 from byteor_cloud.errors import PreconditionFailed
 
 
+def same(one: object, other: object) -> bool:
+    """Whether two values are stored alike. To Python ``True == 1``, also deep in JSON; to JSON they differ."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+    return one == other
+
+
 def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
     """The row, locked. Raises PreconditionFailed when ``expected`` is given and is not its revision."""
     locked = lock(row)
@@ -36,7 +47,9 @@ def edit[R: Revisioned](
 ) -> R:
     """Set ``values``; one audit event with old and new (bar ``unaudited``). What changes nothing writes nothing."""
     locked = lock_revision(row, expected_revision)
-    changes = {name: [getattr(locked, name), value] for name, value in values.items() if getattr(locked, name) != value}
+    changes = {
+        name: [getattr(locked, name), value] for name, value in values.items() if not same(getattr(locked, name), value)
+    }
     if not changes:
         return locked
     for name, (_, value) in changes.items():

@@ -1,0 +1,46 @@
+"""To Python ``True == 1``; a plan that says the one is not a plan that says the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.pipelines import services
+from apps.tenancy.services.revisions import same
+from tests.worlds import PLAN, World
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (True, 1, False),
+        (False, 0, False),
+        (True, True, True),
+        (1, 1.0, True),
+        ({"a": [True]}, {"a": [1]}, False),
+        ({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}, True),
+        ({"a": 1}, {"b": 1}, False),
+        ([1], [1, 1], False),
+        (None, False, False),
+        ("x", "x", True),
+    ],
+)
+def test_same(one: Any, other: Any, expected: bool) -> None:
+    assert same(one, other) is expected
+    assert same(other, one) is expected
+
+
+@pytest.mark.django_db
+def test_a_mended_truth_value_is_stored_and_promoted(world: World) -> None:
+    draft = services.create_draft(
+        environment=world.dev, name="d", plan={**PLAN, "plan_v": True}, actor=world.operator.actor
+    )
+    assert draft.spec_hash is None
+
+    mended = services.update_draft(draft, {"plan": PLAN}, actor=world.operator.actor)
+    mended.refresh_from_db()
+
+    assert mended.plan["plan_v"] is not True
+    _, fresh = services.promote(mended, actor=world.operator.actor)
+    assert fresh
