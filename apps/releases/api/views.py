@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import django_filters
@@ -10,7 +9,6 @@ from django.db.models import Count, Exists, Model, OuterRef, Q, QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,7 +18,7 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import approvals, bundles, deployments, reports, rollbacks, rollout
-from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
 from apps.tenancy.api.fields import Strict
 from apps.tenancy.api.filters import NamedFilter, RowFilter
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
@@ -241,9 +239,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
                 "envelope": rollout.envelope(source),
             }
         response = Response({"desired": desired})
-        response["ETag"] = f'"{hashlib.sha256(JSONRenderer().render(response.data)).hexdigest()[:32]}"'
-        if request.headers.get("If-None-Match") == response["ETag"]:
-            response.status_code, response.data = 304, None
+        response["ETag"] = f'"{body_digest(response.data)}"'
         return response
 
     @extend_schema(request=s.ReportSerializer, responses={200: s.ReportAnswerSerializer})
