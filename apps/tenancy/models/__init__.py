@@ -1,0 +1,67 @@
+"""Organizations, people, roles, credentials, signing keys, the audit trail: one module a noun."""
+
+from apps.tenancy.models.accounts import (
+    SignInLink,
+    User,
+    UserManager,
+)
+from apps.tenancy.models.audit import (
+    AuditEvent,
+    AuditSeal,
+    DenialCount,
+)
+from apps.tenancy.models.base import (
+    Revisioned,
+    Row,
+    choices,
+    one_of,
+)
+from apps.tenancy.models.credentials import (
+    Credential,
+    CredentialQuerySet,
+    OrganizationKey,
+    SigningKey,
+    UserToken,
+)
+from apps.tenancy.models.organizations import (
+    Environment,
+    EnvironmentOwned,
+    EnvironmentQuerySet,
+    LiveQuerySet,
+    Membership,
+    Organization,
+    Project,
+)
+from apps.tenancy.models.requests import (
+    IdempotencyKey,
+    IdempotencyKeyQuerySet,
+    RateCounter,
+)
+
+__all__ = [
+    "AuditEvent",
+    "AuditSeal",
+    "Credential",
+    "CredentialQuerySet",
+    "DenialCount",
+    "Environment",
+    "EnvironmentOwned",
+    "EnvironmentQuerySet",
+    "IdempotencyKey",
+    "IdempotencyKeyQuerySet",
+    "LiveQuerySet",
+    "Membership",
+    "Organization",
+    "OrganizationKey",
+    "Project",
+    "RateCounter",
+    "Revisioned",
+    "Row",
+    "SignInLink",
+    "SigningKey",
+    "User",
+    "UserManager",
+    "UserToken",
+    "choices",
+    "one_of",
+]

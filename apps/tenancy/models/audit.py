@@ -1,0 +1,87 @@
+"""The audit trail."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.tenancy.models.organizations import Organization
+from byteor_cloud.ids import uuid7
+
+
+class AuditEvent(models.Model):
+    """What happened. Append-only in the database: a trigger refuses UPDATE, DELETE and TRUNCATE.
+
+    The scope is plain ids, since an event outlives what it tells of.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    timestamp = models.DateTimeField(default=timezone.now)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
+    project_id = models.UUIDField(null=True)
+    environment_id = models.UUIDField(null=True)
+    resource_kind = models.CharField(max_length=40)
+    resource_id = models.CharField(max_length=80)
+    action = models.CharField(max_length=80)
+    outcome = models.CharField(max_length=10)
+    actor_kind = models.CharField(max_length=20)
+    actor_id = models.CharField(max_length=80)
+    actor_display = models.CharField(max_length=300)
+    request_id = models.CharField(max_length=64, blank=True)
+    ip = models.GenericIPAddressField(null=True)
+    changes = models.JSONField(default=dict)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["organization", "-id"], name="tenancy_auditevent_org"),
+            models.Index(fields=["resource_id"], name="tenancy_auditevent_resource"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome__in=["success", "denied", "error"]), name="tenancy_auditevent_outcome"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.resource_id}"
+
+
+class AuditSeal(models.Model):
+    """A link of an organization's hash chain over its events. Append-only, as they are."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    seq = models.BigIntegerField()
+    event = models.OneToOneField(AuditEvent, on_delete=models.PROTECT, related_name="seal")
+    prev_hash = models.CharField(max_length=71)
+    hash = models.CharField(max_length=71)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "seq"], name="tenancy_auditseal_unique_seq")]
+
+    def __str__(self) -> str:
+        return f"#{self.seq}"
+
+
+class DenialCount(models.Model):
+    """Denials of one actor, action and minute; the minute's close makes one audit event of them."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, null=True, related_name="+")
+    actor_kind = models.CharField(max_length=20)
+    actor_id = models.CharField(max_length=80)
+    actor_display = models.CharField(max_length=300)
+    action = models.CharField(max_length=80)
+    minute = models.DateTimeField()
+    count = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "actor_kind", "actor_id", "action", "minute"],
+                nulls_distinct=False,
+                name="tenancy_denialcount_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor_display} {self.action} x{self.count}"

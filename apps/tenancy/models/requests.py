@@ -1,0 +1,46 @@
+"""What is kept of requests: how many, and their first answers."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from django.db import models
+from django.utils import timezone
+
+
+class RateCounter(models.Model):
+    """Requests of one caller in the current minute; UNLOGGED in the database: a crash may forget it."""
+
+    key = models.CharField(max_length=100, primary_key=True)
+    minute = models.BigIntegerField()
+    count = models.IntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.count}"
+
+
+class IdempotencyKeyQuerySet(models.QuerySet[Any]):
+    def expired(self) -> Self:
+        """Those that are over."""
+        return self.filter(expires_at__lte=timezone.now())
+
+
+class IdempotencyKey(models.Model):
+    """The first response to a caller's ``Idempotency-Key``, encrypted; it commits with the write."""
+
+    caller = models.CharField(max_length=100)
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField()
+    response = models.BinaryField()
+    expires_at = models.DateTimeField()
+
+    objects = IdempotencyKeyQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["caller", "key"], name="tenancy_idempotencykey_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key
