@@ -10,29 +10,20 @@ from typing import override
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from django.db.models import Count
+from django.db.models import Count, Q
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from apps.artifacts.models import Artifact, Replay
-from apps.fleet.models import OFFLINE_AFTER, STALE_AFTER
+from apps.fleet.models import Agent, Liveness
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.policy import Posture, defaults
 from apps.tenancy.state import Stateful
 
 FRESH_S = 5.0  # several scrapers, or one that is impatient, cost the database no more than this
 TIMEOUT_MS = 2000
 MOST_UNSEALED = 10_000  # of one organization: beyond that the exact number says nothing more
 logger = structlog.get_logger(__name__)
-
-
-class Liveness(StrEnum):
-    """As ``AgentQuerySet.with_state`` derives it."""
-
-    ONLINE = "online"
-    STALE = "stale"
-    OFFLINE = "offline"
 
 
 class JobStatus(StrEnum):
@@ -43,23 +34,6 @@ class JobStatus(StrEnum):
     DEAD = "failed"
 
 
-# One pass over all environments, each with its own interval.
-_AGENTS = """
-SELECT CASE WHEN silence <= %(stale)s * beat THEN 'online' WHEN silence <= %(offline)s * beat THEN 'stale'
-            ELSE 'offline' END AS liveness,
-       count(*), count(*) FILTER (WHERE drifted)
-FROM (
-    SELECT extract(epoch FROM now() - coalesce(h.last_seen_at, a.created_at)) AS silence,
-           coalesce((e.settings->>'heartbeat_interval_s')::numeric, %(interval)s) AS beat,
-           s.bundle_hash IS NOT NULL AND s.bundle_hash IS DISTINCT FROM h.running_bundle_hash AS drifted
-    FROM fleet_agent a
-    JOIN tenancy_environment e ON e.id = a.environment_id AND e.deleted_at IS NULL
-    JOIN tenancy_project p ON p.id = e.project_id AND p.deleted_at IS NULL
-    LEFT JOIN fleet_heartbeat h ON h.agent_id = a.id
-    LEFT JOIN fleet_assignment s ON s.agent_id = a.id
-    WHERE a.decommissioned_at IS NULL
-) AS seen GROUP BY liveness
-"""
 _JOBS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
 # The one that was enqueued first stands for the oldest: a job that is due waits since then, or since its own time.
 _OLDEST_JOB = """
@@ -109,9 +83,7 @@ class DomainCollector(Collector):
 def _read() -> list[Metric]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
-        interval = defaults(Posture.DEV)["heartbeat_interval_s"]
-        cursor.execute(_AGENTS, {"stale": STALE_AFTER, "offline": OFFLINE_AFTER, "interval": interval})
-        agents = cursor.fetchall()
+        liveness, drifted = _agents()
         cursor.execute(_JOBS)
         jobs = dict(cursor.fetchall())
         cursor.execute(_OLDEST_JOB)
@@ -119,8 +91,8 @@ def _read() -> list[Metric]:
         cursor.execute(_UNSEALED, {"most": MOST_UNSEALED})
         unsealed = cursor.fetchone()[0]
         return [
-            _gauge("byteor_agents", "Enrolled agents.", Liveness, {row[0]: row[1] for row in agents}, label="liveness"),
-            _value("byteor_agents_drifted", "Agents that do not run what is desired.", sum(row[2] for row in agents)),
+            _gauge("byteor_agents", "Enrolled agents.", Liveness, liveness, label="liveness"),
+            _value("byteor_agents_drifted", "Agents that do not run what is desired.", drifted),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
@@ -131,6 +103,14 @@ def _read() -> list[Metric]:
             ),
             _value("byteor_audit_unsealed_events", "Audit events not yet in their chain.", unsealed),
         ]
+
+
+def _agents() -> tuple[dict[str, int], int]:
+    """How many agents are how live, and how many drifted: one pass over all environments."""
+    live = Agent.objects.enrolled().filter(environment__deleted_at=None, environment__project__deleted_at=None)
+    by_liveness = live.with_state().select_related(None).order_by().values("liveness")
+    found = list(by_liveness.annotate(count=Count("pk"), n_drifted=Count("pk", filter=Q(drifted=True))))
+    return {row["liveness"]: row["count"] for row in found}, sum(row["n_drifted"] for row in found)
 
 
 def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:

@@ -2,59 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, cast
 
 from django.contrib import admin
-from django.db.models import Case, Count, DurationField, ExpressionWrapper, FloatField, Q, QuerySet, Value, When
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast, Coalesce
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.fleet import services
-from apps.fleet.models import (
-    OFFLINE_AFTER,
-    STALE_AFTER,
-    Agent,
-    AgentKey,
-    AgentQuerySet,
-    Assignment,
-    EnrollmentToken,
-    Heartbeat,
-)
+from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.policy import Posture, defaults
 
-LIVENESS = {"online": "good", "stale": "warn", "offline": "bad"}
-_INTERVAL_S = defaults(Posture.PROD)["heartbeat_interval_s"]
-
-
-def with_liveness(agents: AgentQuerySet) -> AgentQuerySet:
-    """With ``liveness`` and ``drifted``, each by its own environment's interval: the table spans environments."""
-    interval = Coalesce(
-        Cast(KeyTextTransform("heartbeat_interval_s", "environment__settings"), FloatField()),
-        Value(_INTERVAL_S, FloatField()),
-    )
-    silence = ExpressionWrapper(
-        Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
-    )
-
-    def within(beats: int) -> When:
-        longest = ExpressionWrapper(
-            interval * Value(timedelta(seconds=beats), DurationField()), output_field=DurationField()
-        )
-        return When(silence__lte=longest, then=Value("online" if beats == STALE_AFTER else "stale"))
-
-    liveness = Case(within(STALE_AFTER), within(OFFLINE_AFTER), default=Value("offline"))
-    # Over the liveness by one interval for all, which is what ``with_state`` knows.
-    derived: AgentQuerySet = agents.with_state(_INTERVAL_S).alias(silence=silence).annotate(liveness=liveness)
-    return derived
+LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
 
 
 class _Liveness(admin.SimpleListFilter):
@@ -115,7 +78,7 @@ class AgentAdmin(ReadOnlyAdmin):
     )
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return with_liveness(cast("AgentQuerySet", super().narrow(queryset, standing)))
+        return cast("AgentQuerySet", super().narrow(queryset, standing)).with_state()
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:

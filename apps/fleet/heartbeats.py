@@ -15,8 +15,7 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from apps.fleet.combining import Combiner
-from apps.fleet.models import Heartbeat
-from apps.tenancy.policy import Posture, defaults
+from apps.fleet.models import DEFAULT_INTERVAL_S, Heartbeat
 from byteor_cloud.errors import FieldError, InvalidInput, below
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -24,7 +23,6 @@ _STATUSES = frozenset(Heartbeat.Status.values)
 _OBJECTS = ("tuning", "resources", "pipeline")
 _FIELDS = frozenset({"status", "agent_version", "runtime_version", "uptime_s", "active", *_OBJECTS})
 _MAX_VERSION = 64
-DEFAULT_INTERVAL_S: int = defaults(Posture.PROD)["heartbeat_interval_s"]  # the same for every posture
 
 # One statement for a batch of beats of different agents, whose rows are locked in one order.
 _SQL = """

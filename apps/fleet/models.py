@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Self
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Case, F, Q, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, DurationField, ExpressionWrapper, F, FloatField, Q, Value, When
+from django.db.models.expressions import Combinable
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned
+from apps.tenancy.policy import Posture, defaults
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
 STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a beat
+DEFAULT_INTERVAL_S: int = defaults(Posture.PROD)["heartbeat_interval_s"]  # the same for every posture
+
+
+class Liveness(StrEnum):
+    """How long an agent has been silent, in heartbeat intervals of its environment; derived, never stored."""
+
+    ONLINE = "online"
+    STALE = "stale"
+    OFFLINE = "offline"
 
 
 class EnrollmentToken(Credential):
@@ -38,26 +51,37 @@ class EnrollmentToken(Credential):
         return self.uses >= self.max_uses
 
 
+def _beats(count: int, interval_s: int | None) -> Combinable:
+    """The time of ``count`` heartbeat intervals."""
+    if interval_s is not None:
+        return Value(timedelta(seconds=count * interval_s), DurationField())
+    own = Cast(KeyTextTransform("heartbeat_interval_s", "environment__settings"), FloatField())
+    each = Coalesce(own, Value(float(DEFAULT_INTERVAL_S)))
+    return ExpressionWrapper(each * Value(timedelta(seconds=count), DurationField()), output_field=DurationField())
+
+
 class AgentQuerySet(models.QuerySet[Any]):
     def enrolled(self) -> Self:
         """Without the decommissioned."""
         return self.filter(decommissioned_at=None)
 
-    def with_state(self, interval_s: int) -> Self:
+    def with_state(self, interval_s: int | None = None) -> Self:
         """With heartbeat and assignment, and ``liveness`` and ``drifted`` derived from them.
 
-        An enrollment counts as a sign of life, as a beat does.
+        An enrollment counts as a sign of life, as a beat does. Without an interval each agent goes by its own
+        environment's; with one, that of the only environment asked about, none is looked up for each row.
         """
-        now = timezone.now()
-        seen = Coalesce("heartbeat__last_seen_at", "created_at")
+        silence = ExpressionWrapper(
+            Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
+        )
         return (
             self.select_related("heartbeat", "assignment")
-            .alias(seen=seen)
+            .alias(silence=silence)
             .annotate(
                 liveness=Case(
-                    When(seen__gte=now - timedelta(seconds=STALE_AFTER * interval_s), then=Value("online")),
-                    When(seen__gte=now - timedelta(seconds=OFFLINE_AFTER * interval_s), then=Value("stale")),
-                    default=Value("offline"),
+                    When(silence__lte=_beats(STALE_AFTER, interval_s), then=Value(Liveness.ONLINE)),
+                    When(silence__lte=_beats(OFFLINE_AFTER, interval_s), then=Value(Liveness.STALE)),
+                    default=Value(Liveness.OFFLINE),
                 ),
                 drifted=Case(
                     When(assignment__bundle_hash=None, then=Value(False)),

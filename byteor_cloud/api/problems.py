@@ -14,6 +14,7 @@ from django.template.loader import render_to_string
 from psycopg import errors as pg
 from psycopg_pool import PoolTimeout
 from rest_framework import exceptions as drf
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from byteor_cloud import errors
@@ -155,9 +156,14 @@ def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     )
 
 
+def wants_page(request: HttpRequest | Request) -> bool:
+    """Whether a browser asks."""
+    return "text/html" in request.META.get("HTTP_ACCEPT", "")
+
+
 def _answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """A page for a browser outside the API, problem+json for everybody else."""
-    if request.path.startswith("/api/") or "text/html" not in request.META.get("HTTP_ACCEPT", ""):
+    if request.path.startswith("/api/") or not wants_page(request):
         return respond(request, error)
     # Without the request's context processors: the page must also render when the database is the trouble.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})

@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.fleet.heartbeats import Answer, pace
-from apps.fleet.models import Agent, EnrollmentToken
+from apps.fleet.models import Agent, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 
@@ -70,7 +70,7 @@ class AgentSerializer(ModelSerializer):
     agent_version = serializers.CharField(source="heartbeat.agent_version", read_only=True, allow_null=True)
     last_seen_at = serializers.DateTimeField(source="heartbeat.last_seen_at", read_only=True, allow_null=True)
     report = serializers.DictField(source="heartbeat.report", read_only=True)
-    liveness = serializers.ChoiceField(["online", "stale", "offline"], read_only=True)
+    liveness = serializers.ChoiceField(list(Liveness), read_only=True)
     drifted = serializers.BooleanField(read_only=True)
     progress = serializers.CharField(source="assignment.progress", read_only=True)
     desired = serializers.SerializerMethodField()

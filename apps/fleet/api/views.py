@@ -20,7 +20,7 @@ from apps.fleet import heartbeats, services
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live
 from apps.fleet.api.base import AgentSelfViewSet, rate_key
-from apps.fleet.models import Agent, AgentKey, EnrollmentToken
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Liveness
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
@@ -65,7 +65,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
 
 class AgentFilter(NamedFilter):
     status = django_filters.CharFilter("heartbeat__status")
-    liveness = django_filters.ChoiceFilter(choices=[(v, v) for v in ("online", "stale", "offline")])
+    liveness = django_filters.ChoiceFilter(choices=[(v, v) for v in Liveness])
     drifted = django_filters.BooleanFilter()
     label = LabelFilter("labels")
     hostname = django_filters.CharFilter(lookup_expr="icontains")

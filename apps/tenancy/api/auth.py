@@ -45,15 +45,10 @@ class SignedInSerializer(serializers.Serializer[Any]):
     user = UserSerializer()
 
 
-def wants_page(request: HttpRequest | Request) -> bool:
-    """Whether a browser asks."""
-    return "text/html" in request.META.get("HTTP_ACCEPT", "")
-
-
 def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
     """A page for a browser, problem+json for everybody else."""
     response = problems.respond(request, error)
-    if not wants_page(request):
+    if not problems.wants_page(request):
         return response
     page = render(request, "sign_in_failed.html", {"error": error}, status=error.status)
     if "Retry-After" in response:
@@ -96,7 +91,7 @@ class _SignInView(APIView):
         """See ``_failed``."""
         if isinstance(exc, SocialAuthBaseException):
             exc = _refusal(exc)
-        if wants_page(self.request):
+        if problems.wants_page(self.request):
             # DRF passes any HttpResponse on.
             return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
         return super().handle_exception(exc)
@@ -152,7 +147,7 @@ class CallbackView(_SignInView):
         actor = Actor("user", str(user.pk), user.email, request_id, ip)
         with transaction.atomic():
             audit.record("session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"})
-            if wants_page(request):
+            if problems.wants_page(request):
                 following = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
                 login(request._request, user, backend=DJANGO_BACKEND)
                 return redirect(following)
