@@ -65,7 +65,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
 
 class AgentFilter(NamedFilter):
     status = django_filters.CharFilter("heartbeat__status")
-    liveness = django_filters.ChoiceFilter(choices=[(v, v) for v in Liveness])
+    liveness = django_filters.ChoiceFilter(choices=[(v.value, v.value) for v in Liveness])
     drifted = django_filters.BooleanFilter()
     label = LabelFilter("labels")
     hostname = django_filters.CharFilter(lookup_expr="icontains")
