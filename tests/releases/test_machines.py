@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Replay
 from apps.releases.models import Approval, Deployment, TimelineEntry
+from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
+from byteor_cloud import blobs
 from apps.tenancy.state import Stateful, advance
 from byteor_cloud.engine.machines import MACHINES, Machine
 from byteor_cloud.errors import IllegalTransition
+from byteor_cloud.ids import uuid7
 from tests.releases import stories
-from tests.worlds import World
+from tests.worlds import World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -79,3 +84,152 @@ def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: st
         assert (written.action, written.resource_id, written.changes["status"], written.actor_id) == (
             f"{name}.{event}", str(governed.pk), [str(status), str(target)], str(world.operator.user.pk),
         )  # fmt: skip
+
+
+# The same law from outside: what a caller can ask of a deployment or an approval, in every status that they can have.
+# A story ends with the deployment in the status that it is named after, in an environment that wants approval and
+# where another deployment ran before.
+STORIES = (
+    "pending_approval", "denied", "expired", "approved", "revoked", "building", "deploying", "paused", "active",
+    "superseded", "failed", "rolling_back", "rolled_back",
+)  # fmt: skip
+STATUS = {"expired": "failed", "revoked": "failed", "paused": "deploying", "superseded": "active"}
+ALLOWED = {
+    "approve": {"pending_approval"},
+    "deny": {"pending_approval"},
+    "revoke": {"pending_approval", "approved"},
+    "abort": {"pending_approval", "approved", "building", "deploying", "paused"},
+    "pause": {"deploying"},
+    "resume": {"paused"},
+    "rollback": {"deploying", "paused", "active", "failed", "expired", "revoked"},
+}
+# What a refusal names when it is not the status that stands in the way.
+INSTEAD = {("superseded", "rollback"): "superseded", ("paused", "pause"): "paused", ("deploying", "resume"): "paused"}
+
+
+class Interrupted(Exception):
+    """The worker ends here."""
+
+
+def ask(world: World, deployment: Deployment, action: str) -> Any:
+    """What the API answers."""
+    path = world.path(world.prod)
+    if action in {"approve", "deny"}:
+        body = {"deployment_id": str(deployment.pk), "decision": action, "comment": "because"}
+        return world.reviewer.api.post(f"{path}/approvals", body)
+    if action == "revoke":
+        return world.reviewer.api.post(f"{path}/approvals/{deployment.approval_id}/revoke")
+    return world.operator.api.post(f"{path}/deployments/{deployment.pk}/{action}", {"reason": "because"})
+
+
+def consented(world: World, deployment: Deployment) -> None:
+    """Approved, and offered."""
+    assert ask(world, deployment, "approve").status_code == 201
+    run_jobs()
+
+
+def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    """A deployment with the story behind it."""
+    ((agent, api),) = stories.fleet(world, 1, world.prod)
+    first, second, third = stories.bundles(world, 3, world.prod)
+    consented(world, world.deployment(first))
+    assert report(api, agent, "active").status_code == 200
+    run_jobs()
+    deployment = world.deployment(second)
+    match story:
+        case "denied":
+            ask(world, deployment, "deny")
+        case "expired":
+            Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+            sweep.func(0)
+        case "approved" | "revoked" | "building":
+            ask(world, deployment, "approve")
+            if story == "revoked":
+                ask(world, deployment, "revoke")
+            if story == "building":
+                with monkeypatch.context() as patched, pytest.raises(Interrupted):
+                    patched.setattr(blobs, "put", _interrupted)
+                    run_jobs()
+        case "deploying" | "paused" | "active" | "superseded" | "failed" | "rolling_back" | "rolled_back":
+            consented(world, deployment)
+            if story == "paused":
+                ask(world, deployment, "pause")
+            if story not in {"deploying", "paused"}:
+                report(api, agent, "failed" if story == "failed" else "active")
+                run_jobs()
+            if story == "superseded":
+                consented(world, world.deployment(third))
+                report(api, agent, "active")
+            if story in {"rolling_back", "rolled_back"}:
+                ask(world, deployment, "rollback")
+            if story == "rolled_back":
+                report(api, agent, "rolled_back")
+            run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == STATUS.get(story, story)
+    return deployment
+
+
+def _interrupted(*_: object) -> None:
+    raise Interrupted
+
+
+def digests() -> dict[str, str]:
+    """A digest of all rows of each table, the queue included; the rate counters count refused requests too."""
+    found = {}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        for (table,) in cursor.fetchall():
+            if table != "tenancy_ratecounter":
+                cursor.execute(f"SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} t")
+                (found[table],) = cursor.fetchone()
+    return found
+
+
+def test_the_stories_reach_every_status() -> None:
+    assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_call_moves_with_its_records_or_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, story: str
+) -> None:
+    deployment = told(world, story, monkeypatch)
+    approval = deployment.approval
+    assert approval is not None
+    for person in (world.operator, world.reviewer):
+        person.api.get("/api/v1/me")  # a token's last use is noted once a minute
+    before = digests()
+
+    for action, allowed in ALLOWED.items():
+        since = uuid7()
+        mark = transaction.savepoint_create()
+        answer = ask(world, deployment, action)
+
+        events = AuditEvent.objects.filter(pk__gt=since)
+        entries = deployment.timeline.filter(pk__gt=since)
+        if story in allowed:
+            assert answer.status_code in {200, 201}, (action, answer.json())
+            (entry,) = entries
+            (event,) = events.filter(resource_kind="deployment", resource_id=deployment.pk)
+            assert event.action == f"deployment.{entry.event}"
+            old, old_consent = deployment.status, approval.status
+            now, consent = Deployment.objects.get(pk=deployment.pk), Approval.objects.get(pk=approval.pk)
+            # Pause and resume leave the status, and every other call moves it.
+            assert event.changes.get("status", [old, old]) == [old, now.status]
+            assert (old == now.status) is (action in {"pause", "resume"})
+            steps = events.filter(resource_id=approval.pk, changes__has_key="status")
+            assert [step.changes["status"] for step in steps] == (
+                [[old_consent, consent.status]] if consent.status != old_consent else []
+            )
+        else:
+            problem = answer.json()
+            assert (answer.status_code, problem["status"]) == (409, 409), (action, problem)
+            assert answer["Content-Type"] == "application/problem+json"
+            status = approval.status if action in {"approve", "deny", "revoke"} else deployment.status
+            if action == "revoke" and approval.used_at:
+                status = "used"
+            assert INSTEAD.get((story, action), status) in problem["detail"], (action, problem)
+            assert digests() == before, action
+        transaction.savepoint_rollback(mark)
+    assert digests() == before
