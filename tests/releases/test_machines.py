@@ -15,8 +15,8 @@ from apps.artifacts.models import Artifact, Replay
 from apps.releases.models import Approval, Deployment, TimelineEntry
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
-from byteor_cloud import blobs
 from apps.tenancy.state import Stateful, advance
+from byteor_cloud import blobs
 from byteor_cloud.engine.machines import MACHINES, Machine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
@@ -147,9 +147,10 @@ def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deploymen
             if story == "revoked":
                 ask(world, deployment, "revoke")
             if story == "building":
-                with monkeypatch.context() as patched, pytest.raises(Interrupted):
-                    patched.setattr(blobs, "put", _interrupted)
+                monkeypatch.setattr(blobs, "put", _interrupted)
+                with pytest.raises(Interrupted):
                     run_jobs()
+                monkeypatch.undo()
         case "deploying" | "paused" | "active" | "superseded" | "failed" | "rolling_back" | "rolled_back":
             consented(world, deployment)
             if story == "paused":
