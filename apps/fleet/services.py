@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
@@ -175,7 +176,7 @@ def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
     """The enrolled agents that a deployment's target names, in a stable order."""
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
     if "agents" in target:
-        return agents.filter(pk__in=target["agents"])
+        return agents.filter(pk__in=these(target["agents"]))
     if "selector" in target:
         return agents.filter(labels__contains=target["selector"])
     return agents
@@ -193,9 +194,14 @@ class Offer:
     since: datetime
 
 
+def these(agent_ids: Iterable[UUID]) -> RawSQL:
+    """For ``agent_id__in``: any number of agents as one parameter, where a list would be one each."""
+    return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])
+
+
 def offer(agent_ids: Iterable[UUID], offered: Offer, *, progress: str = AgentProgress.OFFERED) -> None:
     """Set what these agents should run; visible with the commit of the caller's transaction."""
-    Assignment.objects.filter(agent_id__in=list(agent_ids)).update(**asdict(offered), progress=progress)
+    Assignment.objects.filter(agent_id__in=these(agent_ids)).update(**asdict(offered), progress=progress)
 
 
 def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer | None, progress: str) -> list[UUID]:
@@ -204,13 +210,13 @@ def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer |
     ``instead`` is what they are to run, and ``progress`` how far they are with that.
     """
     untouched = Assignment.objects.filter(
-        agent_id__in=list(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
+        agent_id__in=these(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
     )
     # The rows' locks first: a report that is on its way counts.
     found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
     if instead is None:
         nothing = dict.fromkeys(field.name for field in fields(Offer))
-        Assignment.objects.filter(agent_id__in=found).update(**nothing, progress=progress)
+        Assignment.objects.filter(agent_id__in=these(found)).update(**nothing, progress=progress)
     else:
         offer(found, instead, progress=progress)
     return found
@@ -218,7 +224,7 @@ def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer |
 
 def note_timeout(agent_ids: Iterable[UUID], *, deployment_id: UUID, detail: str) -> None:
     """These agents failed the deployment's offer by not finishing it."""
-    Assignment.objects.filter(agent_id__in=list(agent_ids), deployment_id=deployment_id).update(
+    Assignment.objects.filter(agent_id__in=these(agent_ids), deployment_id=deployment_id).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
         failed_bundle_hash=F("bundle_hash"),
@@ -229,7 +235,7 @@ def note_timeout(agent_ids: Iterable[UUID], *, deployment_id: UUID, detail: str)
 
 def lock_assignments(agent_ids: Iterable[UUID]) -> None:
     """Wait for the reports of these agents that are on their way, and hold back further ones."""
-    list(Assignment.objects.select_for_update(no_key=True).filter(agent_id__in=list(agent_ids)).order_by("agent_id"))
+    list(Assignment.objects.select_for_update(no_key=True).filter(agent_id__in=these(agent_ids)).order_by("agent_id"))
 
 
 def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: str = "") -> None:

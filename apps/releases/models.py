@@ -18,6 +18,7 @@ from apps.tenancy.state import Stateful
 from byteor_cloud.engine.machines import (
     APPROVAL,
     DEPLOYMENT,
+    UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentStatus,
@@ -71,6 +72,10 @@ class Approval(Stateful):
     status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
     requester_id = models.UUIDField(null=True)  # the person, if a person asked
     requested_by = models.CharField(max_length=300)
+    # The execute replay that waits for it, if one does. A plain id: replays live in the app above.
+    replay_id = models.UUIDField(null=True, unique=True)
+    # What it is for went ahead without it, by an org_admin's break-glass: consent is asked for afterwards.
+    break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
     target: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -85,6 +90,11 @@ class Approval(Stateful):
 
     class Meta:
         constraints = [one_of("status", ApprovalStatus, "releases_approval_status")]
+        indexes = [
+            models.Index(
+                fields=["expires_at"], condition=Q(status=ApprovalStatus.PENDING), name="releases_approval_pending"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"approval {self.pk}"
@@ -137,7 +147,12 @@ class Deployment(Stateful):
     rollback_reason = models.TextField(blank=True)
     paused_at = models.DateTimeField(null=True)
     approval = models.OneToOneField(Approval, on_delete=models.SET_NULL, null=True, related_name="deployment")
+    # Consent given to an earlier request for the same, whose credential came with this one.
+    handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
+    # {"reason", "by", "user_id", "approve_by"}: an org_admin went ahead without approval.
+    break_glass: models.JSONField[Any, Any] = models.JSONField(null=True)
+    freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
     # Fixed when building begins, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
     manifest: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -161,10 +176,16 @@ class Deployment(Stateful):
         indexes = [
             models.Index(fields=["environment", "status"], name="releases_deployment_env_status"),
             models.Index(fields=["bundle_hash"], name="releases_deployment_bundle"),
+            models.Index(fields=["status"], condition=Q(status__in=UNDER_WAY), name="releases_deployment_under_way"),
         ]
 
     def __str__(self) -> str:
         return f"{self.pipeline} {self.pk}"
+
+    @property
+    def consent(self) -> Approval | None:
+        """The approval that this deployment goes by: its own, or the one whose credential was handed in."""
+        return self.handed_in or self.approval
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
         """Every step is on the timeline."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, deployments, rollout
-from byteor_cloud.engine.machines import ApprovalStatus, DeploymentStatus
+from apps.releases.services import approvals, builds, deployments, offers, rollbacks, rollout
+from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import enqueue, final_job, job, periodic
 
 
@@ -14,10 +14,10 @@ from byteor_cloud.jobs import enqueue, final_job, job, periodic
 def build(deployment_id: str, *, last: bool) -> None:
     """Build a deploy bundle; after the last attempt the deployment is failed."""
     try:
-        rollout.build(deployment_id)
+        builds.build(deployment_id)
     except Exception as error:
         if last:
-            rollout.give_up_building(deployment_id, f"{type(error).__name__}: {error}")
+            builds.give_up(deployment_id, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -27,31 +27,30 @@ def step(deployment_id: str) -> None:
     rollout.step(deployment_id)
 
 
+@job("releases.undo_break_glass")
+def undo_break_glass(deployment_id: str) -> None:
+    """Roll back what went ahead by break-glass and was not approved."""
+    rollbacks.undo_break_glass(deployment_id)
+
+
 @job("releases.welcome")
 def welcome(agent_id: str) -> None:
     """Offer a new or relabelled agent what runs in its environment."""
-    rollout.welcome(agent_id)
+    offers.welcome(agent_id)
 
 
 @job("releases.agent_left")
 def agent_left(agent_id: str) -> None:
     """Step the rollouts that may have waited for the agent."""
-    rollout.agent_left(agent_id)
+    offers.agent_left(agent_id)
 
 
 @periodic("releases.sweep", cron="*/5 * * * * *")
 def sweep() -> None:
     """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):
-        approvals.expire(approval, actor=rollout.WORKER)
-    for deployment_id, status in Deployment.objects.filter(
-        status__in=[
-            DeploymentStatus.APPROVED,
-            DeploymentStatus.BUILDING,
-            DeploymentStatus.DEPLOYING,
-            DeploymentStatus.ROLLING_BACK,
-        ]
-    ).values_list("pk", "status"):
+        approvals.expire(approval, actor=deployments.WORKER)
+    for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
             enqueue(
                 "releases.build",
@@ -60,4 +59,4 @@ def sweep() -> None:
                 deployment_id=str(deployment_id),
             )
         else:
-            deployments.wake(deployment_id)
+            offers.wake(deployment_id)

@@ -41,6 +41,7 @@ class DeploymentEvent(StrEnum):
     ACTIVATE = "activate"
     FAIL = "fail"
     ABORT = "abort"
+    RETRY = "retry"
     ROLL_BACK = "roll_back"
     RESTORE = "restore"
 
@@ -61,11 +62,13 @@ DEPLOYMENT = Machine(
             (_D.PENDING_APPROVAL, _D.APPROVED, _D.BUILDING, _D.DEPLOYING, _D.ROLLING_BACK), _D.FAILED
         ),
         _E.ABORT: dict.fromkeys((_D.PENDING_APPROVAL, _D.APPROVED, _D.BUILDING, _D.DEPLOYING), _D.FAILED),
+        _E.RETRY: {_D.FAILED: _D.DEPLOYING, _D.DEPLOYING: _D.DEPLOYING},
         _E.ROLL_BACK: dict.fromkeys((_D.ACTIVE, _D.FAILED, _D.DEPLOYING), _D.ROLLING_BACK),
         _E.RESTORE: {_D.ROLLING_BACK: _D.ROLLED_BACK},
     },
 )
-IN_FLIGHT = (_D.APPROVED, _D.BUILDING, _D.DEPLOYING, _D.ROLLING_BACK)
+UNDER_WAY = (_D.BUILDING, _D.DEPLOYING, _D.ROLLING_BACK)
+IN_FLIGHT = (_D.APPROVED, *UNDER_WAY)
 
 
 class ApprovalStatus(StrEnum):

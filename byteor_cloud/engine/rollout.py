@@ -12,6 +12,8 @@ from uuid import UUID
 from byteor_cloud.engine.machines import AgentProgress
 
 type Id = UUID
+# Offers of one step, and so of one transaction: those of a large wave are visible while the rest is being made.
+OFFERS_AT_ONCE = 10_000
 _DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
 
 
@@ -23,10 +25,9 @@ class Strategy:
     pause_s: int = 0
     failure_threshold_percent: int = 0
 
-    def wave_of(self, position: int, count: int) -> int:
-        """The wave of the agent at ``position`` of ``count``."""
-        bounds = (math.ceil(count * percent / 100) for percent in self.percents)
-        return next(wave for wave, bound in enumerate(bounds) if position < bound)
+    def bounds(self, count: int) -> tuple[int, ...]:
+        """Where each wave of ``count`` agents ends: the wave of the agent at a place is how many bounds it reached."""
+        return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,14 @@ class AgentView:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order: give up on ``timed_out``, offer to ``offer`` in ``wave``, then ``outcome``."""
+    """What to do now, in this order: give up on ``timed_out``, offer to ``offer`` in ``wave``, then ``outcome``.
+
+    ``more``: the next step may be taken at once.
+    """
 
     timed_out: tuple[Id, ...] = ()
     offer: tuple[Id, ...] = ()
+    more: bool = False
     wave: int = 0
     wave_done: bool = False
     outcome: Literal["active", "failed"] | None = None
@@ -65,12 +70,10 @@ def plan_rollout(
 ) -> Plan:
     """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered."""
     late = _late(agents, timeout_s, now)
-    settled = {a.id: AgentProgress.FAILED if a.id in late else a.progress for a in agents}
     in_wave = [a for a in agents if a.counted and a.wave == wave]
-    reached = [a for a in agents if a.counted and a.wave <= wave]
-    failed = sum(settled[a.id] is AgentProgress.FAILED for a in in_wave)
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
-    timed_out = tuple(a.id for a in agents if a.id in late)
+    failed = reported + sum(a.id in late for a in in_wave)
+    timed_out = tuple(late)
     bearable = strategy.failure_threshold_percent * len(in_wave)
     if failed * 100 > bearable:
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
@@ -78,40 +81,44 @@ def plan_rollout(
         if failed > reported:
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
-    waiting = tuple(a.id for a in agents if a.wave <= wave and settled[a.id] is AgentProgress.PENDING)
-    if not all(settled[a.id] in _DONE for a in reached):
-        return Plan(timed_out=timed_out, offer=() if paused else waiting, wave=wave)
-    last = max((a.wave for a in agents), default=0)
-    if wave >= last:
-        return Plan(timed_out=timed_out, offer=waiting, wave=wave, wave_done=True, outcome="active")
+    waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
+    if not all(a.progress in _DONE or a.id in late for a in agents if a.counted and a.wave <= wave):
+        return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
+    following = min((a.wave for a in agents if a.wave > wave), default=None)
+    if following is None:
+        return Plan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
     if paused or (wave_done_at is None and strategy.pause_s > 0):
         return Plan(timed_out=timed_out, wave=wave, wave_done=True)
     if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
         return Plan(timed_out=timed_out, wave=wave, wave_done=True)
-    following = min(a.wave for a in agents if a.wave > wave)
-    offer = tuple(a.id for a in agents if a.wave <= following and settled[a.id] is AgentProgress.PENDING)
-    return Plan(timed_out=timed_out, offer=offer, wave=following)
+    offer = [a.id for a in agents if a.wave <= following and a.progress is AgentProgress.PENDING]
+    return _offering(offer, timed_out=timed_out, wave=following)
+
+
+def _offering(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> Plan:
+    now, more = tuple(waiting[:OFFERS_AT_ONCE]), len(waiting) > OFFERS_AT_ONCE
+    return Plan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
 
 def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> Plan:
     """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
     late = _late(agents, timeout_s, now)
-    open_ones = [a for a in agents if a.progress not in _DONE and a.id not in late and a.counted]
-    timed_out = tuple(a.id for a in agents if a.id in late)
-    if open_ones:
+    timed_out = tuple(late)
+    if any(a.counted and a.progress not in _DONE and a.id not in late for a in agents):
         return Plan(timed_out=timed_out)
     failed = [a for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late)]
     if failed:
         names = ", ".join(str(a.id) for a in failed[:20])
-        detail = f"did not roll back: {names}"
+        detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
         return Plan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
     return Plan(timed_out=timed_out, outcome="active")
 
 
-def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> set[Id]:
+def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
+    """Who did not finish in time, in the agents' order."""
     deadline = now - timedelta(seconds=timeout_s)
     return {
-        a.id
+        a.id: None
         for a in agents
         if a.counted and a.progress not in _DONE and a.offered_at is not None and a.offered_at <= deadline
     }

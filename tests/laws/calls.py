@@ -10,7 +10,7 @@ from typing import Any
 from django.urls import URLPattern, URLResolver, get_resolver
 from rest_framework.viewsets import ViewSetMixin
 
-from apps.releases.models import KnownBad
+from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from tests.laws.scene import INCIDENT, RING, Scene
@@ -105,6 +105,14 @@ def _paused(scene: Scene) -> dict[str, Any]:
     ids = _deploying(scene)
     path = scene.fill(E + "/deployments/{id}/pause", {**scene.home.ids(), **ids})
     assert scene.home.operator.api.post(path).status_code == 200
+    return ids
+
+
+def _retryable(scene: Scene) -> dict[str, Any]:
+    """One that an agent failed while it is being deployed."""
+    ids = _deploying(scene)
+    part = _pending(scene).agents.order_by("id").first()
+    DeploymentAgent.objects.filter(pk=part.pk).update(progress="failed")
     return ids
 
 
@@ -227,6 +235,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", E + "/deployments/{id}/pause"): Call(200, NOTE, _deploying),
     ("POST", E + "/deployments/{id}/resume"): Call(200, NOTE, _paused),
     ("POST", E + "/deployments/{id}/abort"): Call(200, NOTE, lambda s: {"deployments": _pending(s).pk}),
+    ("POST", E + "/deployments/{id}/retry"): Call(200, NOTE, _retryable),
     ("GET", E + "/deployments/{id}/agents"): LIST,
     ("GET", E + "/deployments/{id}/timeline"): LIST,
     ("GET", E + "/approvals"): LIST,

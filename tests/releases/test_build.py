@@ -9,8 +9,8 @@ import pytest
 
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
+from apps.releases.services import builds
 from apps.releases.services import bundles as bundle_services
-from apps.releases.services import rollout
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import signing_keys
@@ -136,7 +136,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     deployment.refresh_from_db()
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
-    again = rollout._bundle_of(Deployment.objects.get(pk=deployment.pk))
+    again = builds._bundle_of(Deployment.objects.get(pk=deployment.pk))
 
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
@@ -154,9 +154,9 @@ def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(rollout, at, crash)
+        patched.setattr(builds, at, crash)
         with pytest.raises(Crash):
-            rollout.build(str(deployment.pk))
+            builds.build(str(deployment.pk))
     deployment.refresh_from_db()
     assert (deployment.status, deployment.bundle_hash) == ("building", None)
     assert stories.desired(agent) == (None, None)
@@ -181,7 +181,7 @@ def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int
     deployment.refresh_from_db()
     before = deployment.timeline.count(), AuditEvent.objects.count(), stories.desired(agent)
 
-    rollout.build(str(deployment.pk))
+    builds.build(str(deployment.pk))
 
     assert (deployment.timeline.count(), AuditEvent.objects.count(), stories.desired(agent)) == before
     assert Deployment.objects.get().bundle_hash == deployment.bundle_hash
@@ -190,7 +190,7 @@ def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int
 def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
     deployment, agent, _ = approved(world)
 
-    rollout.give_up_building(str(deployment.pk), "OSError: disk full")
+    builds.give_up(str(deployment.pk), "OSError: disk full")
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.detail) == (
@@ -198,8 +198,8 @@ def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
     )  # fmt: skip
     assert KnownBad.objects.get().config_hash == deployment.config_hash
     assert stories.desired(agent) == (None, None)
-    rollout.build(str(deployment.pk))
-    rollout.give_up_building(str(deployment.pk), "again")
+    builds.build(str(deployment.pk))
+    builds.give_up(str(deployment.pk), "again")
     deployment.refresh_from_db()
     assert (deployment.status, deployment.detail) == ("failed", "OSError: disk full")
 
@@ -224,19 +224,26 @@ def test_a_target_that_emptied_meanwhile(world: World, run_jobs: Callable[[], in
     run_jobs()
 
     deployment.refresh_from_db()
-    assert (deployment.status, deployment.reason) == ("failed", "build_failed")
+    assert (deployment.status, deployment.reason) == ("failed", "empty_target")
+    # That says nothing of the configuration.
+    assert not bundle_services.is_barred(deployment.environment_id, deployment.config_hash)
 
 
 def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
-    (one, _), (two, _) = stories.fleet(world, 2, environment)
+    (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
     trades = world.bundle(environment, "trades", version=world.version(environment, plan("trades")))
     waiting = world.deployment(quotes)
     other = world.deployment(trades, target={"agents": [str(one.pk)]})
-    rollout.build(str(other.pk))
+    builds.build(str(other.pk))
 
-    rollout.build(str(waiting.pk))
+    builds.build(str(waiting.pk))
+    waiting.refresh_from_db()
+    assert waiting.status == "approved"  # it waits for the agent that the two have in common
+    report(api, one, "active")
+    run_jobs()
+    builds.build(str(waiting.pk))
 
     waiting.refresh_from_db()
     assert waiting.status == "deploying"
@@ -272,7 +279,7 @@ def test_a_deleted_environments_deployment_is_not_built(world: World, run_jobs: 
     deployment, _, _ = approved(world)
     organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
 
-    rollout.build(str(deployment.pk))
+    builds.build(str(deployment.pk))
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.bundle_hash) == ("approved", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -153,6 +154,17 @@ class StrategySerializer(Strict):
         return stored
 
 
+class BreakGlassSerializer(Strict):
+    """An org_admin goes ahead without approval; somebody else must approve within the time, or it is undone."""
+
+    reason = serializers.CharField(max_length=2000)
+    expires_in_s = serializers.IntegerField(
+        required=False, min_value=60, write_only=True, help_text="At most the environment's approval_ttl_s, the default"
+    )
+    by = serializers.CharField(read_only=True)
+    approve_by = serializers.DateTimeField(read_only=True)
+
+
 class ProgressSerializer(serializers.Serializer[Any]):
     """How many of the deployment's agents are how far."""
 
@@ -175,6 +187,11 @@ class DeploymentSerializer(ModelSerializer):
     note = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
+    break_glass = BreakGlassSerializer(required=False, allow_null=True)
+    approval = serializers.CharField(
+        required=False, write_only=True, max_length=16_384, help_text="The credential of an unused approval of the same"
+    )
+    approval_id = serializers.SerializerMethodField()
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
     progress = serializers.SerializerMethodField()
@@ -182,16 +199,23 @@ class DeploymentSerializer(ModelSerializer):
     class Meta:
         model = Deployment
         fields = [
-            "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash", "config_hash",
-            "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over", "override_freeze", "wave",
-            "progress", "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id",
-            "approved_at", "activated_at", "requested_by", "reason", "detail", "note", "created_at",
+            "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
+            "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
+            "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "is_current",
+            "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at", "activated_at",
+            "requested_by", "reason", "detail", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
+            "freeze_override",
             "superseded_by", "restores", "rollback_reason", "paused_at", "approved_at", "activated_at",
             "requested_by", "reason", "detail",
         ]  # fmt: skip
+
+    def get_approval_id(self, deployment: Deployment) -> UUID | None:
+        """Of the approval that it goes by: asked for by it, or handed in with it."""
+        approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
+        return approval_id
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:
@@ -253,7 +277,6 @@ class DecisionSerializer(ModelSerializer):
 
 class ApprovalSerializer(ModelSerializer):
     deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
-    replay_id = serializers.UUIDField(allow_null=True, default=None)
     decisions = DecisionSerializer(many=True)
     target = serializers.DictField(allow_null=True)
     strategy = serializers.DictField(allow_null=True)
@@ -263,9 +286,9 @@ class ApprovalSerializer(ModelSerializer):
     class Meta:
         model = Approval
         fields = [
-            "id", "environment_id", "status", "deployment_id", "replay_id", "spec_hash", "config_hash", "target",
-            "strategy", "capabilities", "required_approvals", "allow_self_approval", "requested_by", "decisions",
-            "expires_at", "approved_at", "used_at", "credential", "created_at",
+            "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
+            "target", "strategy", "capabilities", "required_approvals", "allow_self_approval", "requested_by",
+            "decisions", "expires_at", "approved_at", "used_at", "credential", "created_at",
         ]  # fmt: skip
 
     def get_credential(self, approval: Approval) -> str | None:

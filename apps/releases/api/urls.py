@@ -12,6 +12,7 @@ environment = [
     route("deployments/<uuid:id>/rollback", v.DeploymentViewSet, post="rollback"),
     route("deployments/<uuid:id>/pause", v.DeploymentViewSet, post="pause"),
     route("deployments/<uuid:id>/resume", v.DeploymentViewSet, post="resume"),
+    route("deployments/<uuid:id>/retry", v.DeploymentViewSet, post="retry"),
     route("deployments/<uuid:id>/abort", v.DeploymentViewSet, post="abort"),
     route("deployments/<uuid:id>/agents", v.DeploymentAgentViewSet, get="list"),
     route("deployments/<uuid:id>/timeline", v.TimelineViewSet, get="list"),

@@ -87,6 +87,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "abort": P.OPERATE_ENVIRONMENT,
         "pause": P.OPERATE_ENVIRONMENT,
         "resume": P.OPERATE_ENVIRONMENT,
+        "retry": P.OPERATE_ENVIRONMENT,
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -98,7 +99,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def perform_create(self, data: dict[str, Any]) -> Model:
         deployment = deployments.create_deployment(
             environment=self.environment,
-            may_override=self.roles.org is Role.ORG_ADMIN,
+            is_org_admin=self.roles.org is Role.ORG_ADMIN,
             actor=self.actor,
             **data,
         )
@@ -131,6 +132,13 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def resume(self, request: Request, **kwargs: Any) -> Response:
         """Go on with a paused deployment."""
         return self._set_paused(request, paused=False)
+
+    @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
+    def retry(self, request: Request, **kwargs: Any) -> Response:
+        """Offer it again to the agents that failed, and go on."""
+        reason = self._reason(request, s.OptionalReasonSerializer)
+        deployments.retry(self.get_object(), reason=reason, actor=self.actor)
+        return self.represent(self.get_object())
 
     def _set_paused(self, request: Request, *, paused: bool) -> Response:
         reason = self._reason(request, s.OptionalReasonSerializer)

@@ -2,51 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.models import Approval, ApprovalDecision, Deployment, TimelineEntry
+from apps.releases.services import offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
 from byteor_cloud.engine.delivery import credential
+from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
-from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
+
+SHOWN = frozenset({"resolved", "count"})  # beside the target, for people
+# What the credential itself says makes a request invalid; what became of its approval is a conflict.
+_CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is consented to: everything that an approver is shown."""
+
+    spec_hash: str
+    config_hash: str | None
+    target: Mapping[str, Any]
+    strategy: Mapping[str, Any] | None
+    capabilities: Collection[str]
 
 
 def request_approval(
     *,
     environment: Environment,
     policy: Mapping[str, Any],
-    spec_hash: str,
-    config_hash: str,
-    target: Any,
-    strategy: Any,
-    capabilities: list[str],
+    subject: Subject,
+    shown: Mapping[str, Any] | None = None,
+    replay_id: UUID | None = None,
+    break_glass_s: int | None = None,
     actor: Actor,
 ) -> Approval:
-    """Ask for consent to exactly this; call it in the transaction that creates what needs it."""
+    """Ask for consent to exactly this; call it in the transaction that creates what needs it.
+
+    ``shown`` is shown with the target but not bound (how many agents it finds now). ``break_glass_s``: it goes ahead
+    at once, and somebody else must consent within that time.
+    """
+    breaking = break_glass_s is not None
     approval = Approval.objects.create(
         environment=environment,
         requester_id=actor.user_id,
         requested_by=actor.display,
-        spec_hash=spec_hash,
-        config_hash=config_hash,
-        target=target,
-        strategy=strategy,
-        capabilities=capabilities,
+        replay_id=replay_id,
+        break_glass=breaking,
+        spec_hash=subject.spec_hash,
+        config_hash=subject.config_hash,
+        target={**subject.target, **(shown or {})},
+        strategy=subject.strategy,
+        capabilities=sorted(subject.capabilities),
         required_approvals=policy["required_approvals"],
-        allow_self_approval=policy["allow_self_approval"],
-        expires_at=timezone.now() + timedelta(seconds=policy["approval_ttl_s"]),
+        allow_self_approval=policy["allow_self_approval"] and not breaking,
+        expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy["approval_ttl_s"]),
     )
-    audit.record("approval.request", actor=actor, scope=environment, resource=("approval", approval.pk))
+    audit.record(
+        "approval.request",
+        actor=actor,
+        scope=environment,
+        resource=("approval", approval.pk),
+        changes={"break_glass": True} if breaking else {},
+    )
+    return approval
+
+
+def check(text: str, environment: Environment, subject: Subject, *, lock_it: bool = False) -> Approval:
+    """The approval behind a credential that serves for ``subject`` in ``environment`` now. Raises Refused.
+
+    In the contract's order: what the credential says, then what became of the approval.
+    """
+    payload = credential.verify(
+        text,
+        keyset=signing_keys.key_set(environment.project.organization_id),
+        spec_hash=subject.spec_hash,
+        environment_id=str(environment.pk),
+        at=timezone.now(),
+        capabilities=subject.capabilities,
+    )
+    found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
+    if found is None:
+        raise Refused(ApprovalCode.REVOKED, "there is no such approval any more")
+    approval = lock(found) if lock_it else found
+    if approval.status != ApprovalStatus.APPROVED:
+        raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
+    target = {name: value for name, value in (approval.target or {}).items() if name not in SHOWN}
+    if (approval.config_hash, target, approval.strategy) != (subject.config_hash, subject.target, subject.strategy):
+        raise Refused(ApprovalCode.BINDING, "another configuration, target or strategy was approved")
+    if approval.used_at is not None:
+        raise Refused(ApprovalCode.USED, "the approval has served its one use")
+    return approval
+
+
+def hand_in(text: str, environment: Environment, subject: Subject) -> Approval:
+    """The approval behind a credential that came with a request; it is spent when the use begins.
+
+    Raises InvalidInput or Conflict with the code ``approval.<reason>``.
+    """
+    try:
+        return check(text, environment, subject)
+    except Refused as refused:
+        code = str(refused.code)
+        if refused.code in _CONFLICTS:
+            raise Conflict(refused.detail, code=code) from None
+        errors = [FieldError("/approval", code, refused.detail)]
+        raise InvalidInput(refused.detail, code=code, errors=errors) from None
+
+
+def use(text: str, environment: Environment, subject: Subject) -> Approval:
+    """Spend the one use of the approval behind a credential, under its lock. Raises Refused."""
+    approval = check(text, environment, subject, lock_it=True)
+    approval.used_at = timezone.now()
+    approval.save(update_fields=["used_at"])
     return approval
 
 
@@ -110,12 +191,16 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
         issued_by=actor.display,
         approval_id=str(approval.pk),
     )
-    approved = advance(
-        approval, ApprovalEvent.APPROVE, actor=actor, credential=text, approved_at=now, expires_at=expires_at
-    )
-    if deployment is not None:
+    given: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
+    if approval.break_glass:
+        given["used_at"] = now  # the use that it is for has begun
+    approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **given)
+    if deployment is not None and approved.break_glass:
+        _tell(deployment, "break_glass_approved", actor)
+    elif deployment is not None:
         advance(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
-        enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+        offers.enqueue_build(deployment)
+    _tell_replay(approved)
     return approved
 
 
@@ -124,15 +209,28 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """Deny, expire or revoke, and what waits for it with it."""
+    """Without consent what waits for it ends; what went ahead by break-glass is undone."""
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
-    if deployment is not None:
-        if event is ApprovalEvent.DENY:
-            advance(deployment, DeploymentEvent.DENY, actor=actor)
-        elif deployment.status in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED}:
-            advance(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
+    if deployment is not None and closed.break_glass:
+        _tell(deployment, f"break_glass_{closed.status}", actor)
+        enqueue("releases.undo_break_glass", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+    elif deployment is not None and event is ApprovalEvent.DENY:
+        advance(deployment, DeploymentEvent.DENY, actor=actor)
+    elif deployment is not None and deployment.status in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED}:
+        advance(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
+    _tell_replay(closed)
     return closed
+
+
+def _tell(deployment: Deployment, event: str, actor: Actor) -> None:
+    TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display)
+
+
+def _tell_replay(approval: Approval) -> None:
+    """A replay that waits for it lives in the app above, and goes on by a job."""
+    if approval.replay_id is not None:
+        enqueue("artifacts.replay_decided", approval_id=str(approval.pk))
 
 
 @transaction.atomic

@@ -1,47 +1,33 @@
-"""Deployments: requested, aborted, paused; what may stand in their way."""
+"""Deployments: requested, paused, aborted, failed, retried; what may stand in their way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
-from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles
+from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
+from apps.releases.services import approvals, bundles, offers
 from apps.tenancy import audit, freeze
-from apps.tenancy.actors import Actor
+from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
-from byteor_cloud.engine.machines import (
-    IN_FLIGHT,
-    AgentProgress,
-    ApprovalStatus,
-    DeploymentEvent,
-    DeploymentStatus,
-)
-from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
-from byteor_cloud.jobs import enqueue
 
+WORKER = system("rollout")
+RELATED = ("environment__project__organization", "config_bundle__version")
+# These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
+_CONDEMNING = {"build_failed", "threshold", "timeout", "rollback_failed"}
 POLICY = (
     "approvals_required", "required_approvals", "allow_self_approval", "approval_ttl_s", "agent_timeout_s",
     "max_in_flight_deployments",
 )  # fmt: skip
-
-
-def strategy_of(deployment: Deployment) -> Strategy:
-    """The planner's view of the stored strategy."""
-    stored = deployment.strategy
-    return Strategy(
-        percents=tuple(stored.get("percents", (100,))),
-        pause_s=stored.get("pause_s", 0),
-        failure_threshold_percent=stored["failure_threshold_percent"],
-    )
 
 
 @transaction.atomic
@@ -53,39 +39,53 @@ def create_deployment(
     strategy: Mapping[str, Any],
     note: str = "",
     take_over: bool = False,
+    approval: str | None = None,
     override_freeze: Mapping[str, str] | None = None,
-    may_override: bool = False,
+    break_glass: Mapping[str, Any] | None = None,
+    is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
     """Ask for a deployment; it waits for approval where the environment wants one, else it starts.
 
+    It starts at once, too, with the credential of an ``approval`` that was given for the same and not used; and by
+    ``break_glass`` (``reason``, ``expires_in_s``), where somebody else must approve afterwards, or it is undone.
+
     Raises Conflict when something stands in its way (freeze window, barred, in-flight limit, another pipeline on the
-    agents), InvalidInput for an empty target, Forbidden for a freeze override without the right.
+    agents), InvalidInput for an empty target or a credential that does not fit, Forbidden for what only an org_admin
+    may.
     """
     locked = lock(environment, related=("project__organization",))
     policy = {name: locked.effective_settings[name] for name in POLICY}
-    _check_freeze(locked, override_freeze, may_override)
+    _check_freeze(locked, override_freeze, may_override=is_org_admin)
+    _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     if bundles.is_barred(locked.pk, config_bundle.config_hash):
         raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
     _check_in_flight(locked, policy["max_in_flight_deployments"])
     version = config_bundle.version
-    agent_ids = list(fleet.matching(locked, target).values_list("pk", flat=True))
-    _check_target(target, agent_ids)
+    agents = fleet.matching(locked, target)
+    count = _check_target(target, agents)
     if not take_over:
-        refuse_take_over(agent_ids, version.name)
-    approval = None
-    if policy["approvals_required"]:
-        approval = approvals.request_approval(
+        _refuse_take_over(locked, agents, version.name)
+    subject = approvals.Subject(
+        spec_hash=version.spec_hash,
+        config_hash=config_bundle.config_hash,
+        target=dict(target),
+        strategy=dict(strategy),
+        capabilities=config_bundle.required_capabilities,
+    )
+    handed_in = approvals.hand_in(approval, locked, subject) if approval is not None else None
+    requested = None
+    if policy["approvals_required"] and handed_in is None:
+        requested = approvals.request_approval(
             environment=locked,
             policy=policy,
-            spec_hash=version.spec_hash,
-            config_hash=config_bundle.config_hash,
-            target={**target, "resolved": [str(pk) for pk in agent_ids[:1000]], "count": len(agent_ids)},
-            strategy=dict(strategy),
-            capabilities=config_bundle.required_capabilities,
+            subject=subject,
+            shown={"resolved": [str(pk) for pk in agents.values_list("pk", flat=True)[:1000]], "count": count},
+            break_glass_s=break_glass.get("expires_in_s", policy["approval_ttl_s"]) if break_glass else None,
             actor=actor,
         )
-    status = DeploymentStatus.PENDING_APPROVAL if approval else DeploymentStatus.APPROVED
+    waits = requested is not None and not break_glass
+    status = DeploymentStatus.PENDING_APPROVAL if waits else DeploymentStatus.APPROVED
     deployment = Deployment.objects.create(
         environment=locked,
         status=status,
@@ -93,34 +93,62 @@ def create_deployment(
         pipeline=version.name,
         config_hash=config_bundle.config_hash,
         target=dict(target),
-        target_count=len(agent_ids),
+        target_count=count,
         strategy=dict(strategy),
         policy=policy,
         take_over=take_over,
         requested_by=actor.display,
         note=note,
-        approval=approval,
+        approval=requested,
+        handed_in=handed_in,
+        approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
+        break_glass=_glass(break_glass, requested, actor),
+        freeze_override=override_freeze["reason"] if override_freeze else "",
     )
     changes = {
         "status": [None, status],
         "config_hash": [None, config_bundle.config_hash],
-        "targets": [None, len(agent_ids)],
+        "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
+        **({"break_glass": break_glass["reason"]} if break_glass else {}),
+        **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
-    audit.record(
-        "deployment.create",
-        actor=actor,
-        scope=locked,
-        resource=("deployment", deployment.pk),
-        changes=changes,
-    )
-    TimelineEntry.objects.create(deployment=deployment, event="create", actor=actor.display, detail=changes)
-    if approval is None:
-        enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+    _note(deployment, "create", changes, actor=actor)
+    if not waits:
+        offers.enqueue_build(deployment)
     return deployment
 
 
-def _check_freeze(environment: Environment, override: Mapping[str, str] | None, may_override: bool) -> None:
+def _glass(break_glass: Mapping[str, Any] | None, requested: Approval | None, actor: Actor) -> dict[str, Any] | None:
+    if break_glass is None or requested is None:
+        return None
+    return {
+        "reason": break_glass["reason"],
+        "by": actor.display,
+        "user_id": str(actor.user_id),
+        "approve_by": requested.expires_at.isoformat(),
+    }
+
+
+def subject_of(deployment: Deployment) -> approvals.Subject:
+    """What consent to the deployment is bound to."""
+    return approvals.Subject(
+        spec_hash=deployment.config_bundle.version.spec_hash,
+        config_hash=deployment.config_hash,
+        target=deployment.target,
+        strategy=deployment.strategy,
+        capabilities=deployment.config_bundle.required_capabilities,
+    )
+
+
+def _note(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
+    """Record what is no step of the machine: an audit event and a timeline entry."""
+    resource = ("deployment", deployment.pk)
+    audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
+    TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display, detail=dict(changes))
+
+
+def _check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
     window = freeze.active_window(environment.effective_settings["freeze_windows"], timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
@@ -134,37 +162,61 @@ def _check_in_flight(environment: Environment, limit: int) -> None:
         raise Conflict(f"{running} deployment(s) are in flight here; the limit is {limit}.", code="in_flight_limit")
 
 
-def _check_target(target: Mapping[str, Any], agent_ids: list[UUID]) -> None:
-    known = {str(pk) for pk in agent_ids}
-    unknown = [str(pk) for pk in target.get("agents", ()) if str(pk) not in known]
-    if unknown:
-        raise InvalidInput.at("/target/agents", f"There are no such agents here: {', '.join(unknown[:5])}.")
-    if not agent_ids:
+def _check_break_glass(
+    policy: Mapping[str, Any],
+    break_glass: Mapping[str, Any] | None,
+    approval: str | None,
+    is_org_admin: bool,
+    actor: Actor,
+) -> None:
+    if break_glass is None:
+        return
+    if not is_org_admin or actor.user_id is None:
+        raise Forbidden("Only a person who is an org_admin may break the glass.")
+    if approval is not None:
+        raise InvalidInput.at("/break_glass", "Hand in an approval or break the glass, not both.")
+    if not policy["approvals_required"]:
+        raise InvalidInput.at("/break_glass", "No approval is needed here; there is nothing to break.")
+    if break_glass.get("expires_in_s", 0) > policy["approval_ttl_s"]:
+        raise InvalidInput.at(
+            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy['approval_ttl_s']}."
+        )
+
+
+def _check_target(target: Mapping[str, Any], agents: QuerySet[Agent]) -> int:
+    """How many agents the target names."""
+    if "agents" in target:
+        known = {str(pk) for pk in agents.values_list("pk", flat=True)}
+        if unknown := [pk for pk in target["agents"] if pk not in known]:
+            raise InvalidInput.at("/target/agents", f"There are no such agents here: {', '.join(unknown[:5])}.")
+    if not (count := agents.count()):
         raise InvalidInput.at("/target", "No agent matches the target.", code="empty_target")
+    return count
 
 
-def refuse_take_over(agent_ids: list[UUID], pipeline: str) -> None:
+def _refuse_take_over(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
     """Raises Conflict when some of the agents are to run another pipeline."""
-    wanted = Assignment.objects.filter(agent_id__in=agent_ids, deployment_id__isnull=False)
-    others = (
-        Deployment.objects.filter(pk__in=wanted.values("bundle_deployment_id"))
+    wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
+    other = (
+        Deployment.objects.filter(environment=environment, pk__in=wanted.values("bundle_deployment_id"))
         .exclude(pipeline=pipeline)
         .values_list("pipeline", flat=True)
+        .first()
     )
-    other = others.first()
     if other is not None:
         raise Conflict(f"Some of the agents run the pipeline {other}; say take_over to replace it.", code="take_over")
 
 
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Stop it where it is: ``failed`` with the reason ``aborted``. What agents run already, they go on running."""
+    """Stop it where it is: ``failed`` with the reason ``aborted``. What agents run already, they go on running.
+
+    An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again.
+    """
     if deployment.approval is not None:
         # Approval before deployment, as everywhere: one order of locks.
         approval = lock(deployment.approval)
-        if approval.status == ApprovalStatus.PENDING or (
-            approval.status == ApprovalStatus.APPROVED and approval.used_at is None
-        ):
+        if approval.status == ApprovalStatus.PENDING:
             approvals.withdraw(approval, actor=actor)
     aborted = advance(
         deployment,
@@ -175,50 +227,73 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         paused_at=None,
         changes={"reason": reason},
     )
-    withdraw_offers(aborted)
+    offers.withdraw_offers(aborted)
     return aborted
 
 
-def withdraw_offers(deployment: Deployment) -> None:
-    """Take back the offers that no agent has begun with: each is to run what it was to run before, if anything.
+def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
+    """The worker's verdict. A reason that speaks against the configuration bars it."""
+    if reason in _CONDEMNING:
+        bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
+    return advance(
+        deployment,
+        DeploymentEvent.FAIL,
+        actor=WORKER,
+        reason=reason[:40],
+        detail=detail,
+        is_current=False,
+        changes={"reason": reason, "detail": detail},
+    )
 
-    Else an agent that was offline would start a release that was given up long ago.
+
+@transaction.atomic
+def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
+    """Offer it again to the agents that failed, and go on from there; one that ``failed`` is ``deploying`` again.
+
+    Raises Conflict without anybody to offer to, for one that never got as far as an offer or was rolled back, and,
+    when it has failed, for what would stop a new one: a barred configuration, a freeze window, the in-flight limit,
+    a newer deployment of the pipeline.
     """
-    open_offers = deployment.agents.filter(
-        progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
+    environment = lock(found.environment, related=("project__organization",))
+    deployment = lock(found, related=RELATED)
+    has_failed = deployment.status == DeploymentStatus.FAILED
+    mine = deployment.agents.filter(agent__decommissioned_at=None)
+    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
+    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
+    if has_failed:
+        _check_retry(deployment, environment)
+    if has_failed or deployment.status == DeploymentStatus.DEPLOYING:
+        waiting = has_failed and mine.filter(progress=AgentProgress.PENDING).exists()
+        if not agent_ids and not waiting:
+            raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+    deployment = advance(
+        deployment,
+        DeploymentEvent.RETRY,
+        actor=actor,
+        reason="",
+        detail="",
+        wave_done_at=None,
+        changes={"reason": reason, "agents": len(agent_ids)},
     )
-    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
-    earlier_parts = (
-        DeploymentAgent.objects.filter(
-            deployment__in=open_offers.values("before"), agent__in=open_offers.values("agent"), offered_at__isnull=False
-        )
-        .exclude(deployment__config_hash__in=barred)
-        .select_related("deployment")
-    )
-    before = {(part.deployment_id, part.agent_id): part for part in earlier_parts}
-    groups: dict[tuple[fleet.Offer | None, str], list[UUID]] = {}
-    for row in open_offers:
-        part = before.get((row.before_id, row.agent_id)) if row.before_id else None
-        again = (None, AgentProgress.PENDING) if part is None else (offer_of(part), part.progress)
-        groups.setdefault(again, []).append(row.agent_id)
-    for (instead, progress), agent_ids in groups.items():
-        withdrawn = fleet.withdraw(agent_ids, deployment_id=deployment.pk, instead=instead, progress=progress)
-        deployment.agents.filter(agent_id__in=withdrawn).update(
-            progress=AgentProgress.PENDING, offered_at=None, updated_at=timezone.now()
-        )
+    offers.offer(deployment, agent_ids)
+    offers.wake(deployment.pk)
+    return deployment
 
 
-def offer_of(part: DeploymentAgent) -> fleet.Offer:
-    """What the agent was offered as its part in the deployment."""
-    deployment = part.deployment
-    return fleet.Offer(
-        deployment_id=deployment.pk,
-        bundle_deployment_id=deployment.pk,
-        action="activate",
-        bundle_hash=deployment.bundle_hash or "",
-        bundle_size=deployment.bundle_size or 0,
-        since=part.offered_at or timezone.now(),
+def _check_retry(deployment: Deployment, environment: Environment) -> None:
+    if deployment.bundle_hash is None:
+        raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
+    if deployment.rollback_reason:
+        raise Conflict("It was being rolled back; roll it back again.", code="was_rolled_back")
+    if bundles.is_barred(environment.pk, deployment.config_hash):
+        raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
+    _check_freeze(environment, None, may_override=False)
+    _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
+    newer = Deployment.objects.filter(
+        environment=environment, pipeline=deployment.pipeline, pk__gt=deployment.pk, bundle_hash__isnull=False
     )
+    if newer.exists():
+        raise Conflict("There is a newer deployment of this pipeline.", code="newer_deployment")
 
 
 @transaction.atomic
@@ -231,49 +306,6 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
         raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
-    event = "pause" if paused else "resume"
-    audit.record(
-        f"deployment.{event}",
-        actor=actor,
-        scope=locked.environment,
-        resource=("deployment", locked.pk),
-        changes={"reason": reason},
-    )
-    TimelineEntry.objects.create(deployment=locked, event=event, actor=actor.display, detail={"reason": reason})
-    wake(locked.pk)
+    _note(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
+    offers.wake(locked.pk)
     return locked
-
-
-def wake(deployment_id: object) -> None:
-    """Have the worker take the deployment's next step; many wakes become one."""
-    enqueue(
-        "releases.step",
-        once=f"step:{deployment_id}",
-        serial=str(deployment_id),
-        deployment_id=str(deployment_id),
-    )
-
-
-def enlist(
-    deployment: Deployment, agents: list[Agent], *, wave_of: Mapping[UUID, int], counted: Mapping[UUID, bool]
-) -> None:
-    """Note the agents' part in the deployment, and what each was to run before."""
-    assignments = Assignment.objects.in_bulk([a.pk for a in agents])
-    known = set(
-        Deployment.objects.filter(
-            pk__in={a.bundle_deployment_id for a in assignments.values() if a.bundle_deployment_id}
-        ).values_list("pk", flat=True)
-    )
-    DeploymentAgent.objects.bulk_create(
-        [
-            DeploymentAgent(
-                deployment=deployment,
-                agent=agent,
-                wave=wave_of[agent.pk],
-                counted=counted[agent.pk],
-                before_id=before if (before := assignments[agent.pk].bundle_deployment_id) in known else None,
-            )
-            for agent in agents
-        ],
-        batch_size=2000,
-    )

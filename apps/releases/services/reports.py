@@ -11,7 +11,7 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent
-from apps.releases.services.deployments import wake
+from apps.releases.services.offers import wake
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress
 from byteor_cloud.errors import Conflict, NotFound

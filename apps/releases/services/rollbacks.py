@@ -10,14 +10,12 @@ from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.releases.models import Deployment, KnownBad
-from apps.releases.services import bundles
-from apps.releases.services.deployments import wake
+from apps.releases.services import bundles, offers
+from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, lock
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
-
-_RELATED = ("environment__project__organization",)
 
 
 def target_of(deployment: Deployment) -> Deployment | None:
@@ -42,7 +40,7 @@ def target_of(deployment: Deployment) -> Deployment | None:
 def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     """Roll back. Raises Conflict without anything to go back to, or for a deployment that was superseded."""
     environment = lock(found.environment, related=("project__organization",))
-    deployment = lock(found, related=_RELATED)
+    deployment = lock(found, related=RELATED)
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
     if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
@@ -62,7 +60,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     )
     bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
     _offer_earlier(deployment, target)
-    wake(deployment.pk)
+    offers.wake(deployment.pk)
     return deployment
 
 
@@ -82,15 +80,17 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
         offered_at__isnull=False,
         agent__decommissioned_at=None,
     )
-    barred = set(
-        KnownBad.objects.filter(environment_id=deployment.environment_id).values_list("config_hash", flat=True)
+    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
+    parts = list(touched.values_list("agent_id", "before_id"))
+    earlier = (
+        Deployment.objects.filter(pk__in={before_id for _, before_id in parts}, bundle_hash__isnull=False)
+        .exclude(config_hash__in=barred)
+        .exclude(pk=deployment.pk)
+        .in_bulk()
     )
     groups: dict[Deployment, list[UUID]] = {}
-    for row in touched.select_related("before"):
-        before = row.before
-        if before is None or before.bundle_hash is None or before.config_hash in barred or before == deployment:
-            before = target
-        groups.setdefault(before, []).append(row.agent_id)
+    for agent_id, before_id in parts:
+        groups.setdefault(earlier.get(before_id, target), []).append(agent_id)
     now = timezone.now()
     for before, agent_ids in groups.items():
         fleet.offer(
@@ -104,7 +104,9 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
                 since=now,
             ),
         )
-    touched.update(action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail="")
+    deployment.agents.filter(agent_id__in=fleet.these(agent_id for agent_id, _ in parts)).update(
+        action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
+    )
 
 
 def finish(deployment: Deployment, *, actor: Actor) -> None:
@@ -118,3 +120,24 @@ def finish(deployment: Deployment, *, actor: Actor) -> None:
         restored = lock(deployment.restores)
         restored.is_current, restored.superseded_by = True, None
         restored.save(update_fields=["is_current", "superseded_by"])
+
+
+@transaction.atomic
+def undo_break_glass(deployment_id: str) -> None:
+    """Nobody consented to what went ahead by break-glass: it is rolled back, or stopped where there is no way back.
+
+    One that runs and has nothing before it stays, barred and marked: to take away what serves is no safer.
+    """
+    found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
+    if found is None or found.break_glass is None or found.approval is None:
+        return
+    environment = lock(found.environment, related=("project__organization",))
+    deployment = lock(found, related=RELATED)
+    why = f"break-glass: its approval was {found.approval.status}"
+    under_way = deployment.status == DeploymentStatus.DEPLOYING
+    if under_way or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):
+        if start_if_possible(deployment, reason=why, actor=WORKER):
+            return
+        bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
+    if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
+        offers.withdraw_offers(fail(deployment, f"approval_{found.approval.status}", why))

@@ -1,0 +1,213 @@
+"""Who takes part in a deployment, and what each agent is offered: made, taken back, brought to late joiners.
+
+Statements over whole fleets: a deployment may have 100,000 agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent
+from apps.releases.models import Deployment, DeploymentAgent, KnownBad
+from apps.releases.services import bundles
+from apps.tenancy.state import lock
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, DeploymentStatus
+from byteor_cloud.engine.rollout import OFFERS_AT_ONCE, Strategy
+from byteor_cloud.jobs import enqueue
+
+_ENLIST = """
+INSERT INTO releases_deploymentagent
+    (deployment_id, agent_id, wave, counted, action, progress, detail, updated_at, before_id)
+SELECT %s, found.id, width_bucket(found.place, %s::bigint[]), found.counted,
+       'activate', 'pending', '', now(), earlier.id
+FROM (
+    SELECT id, row_number() OVER (ORDER BY id) - 1 AS place,
+           -- With nobody online there is nobody to go by: then everybody counts, rather than calling it done unseen.
+           liveness <> 'offline' OR bool_and(liveness = 'offline') OVER () AS counted
+    FROM ({agents}) AS matched
+) AS found
+JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
+LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
+"""
+
+
+def strategy_of(deployment: Deployment) -> Strategy:
+    """The planner's view of the stored strategy."""
+    stored = deployment.strategy
+    return Strategy(
+        percents=tuple(stored.get("percents", (100,))),
+        pause_s=stored.get("pause_s", 0),
+        failure_threshold_percent=stored["failure_threshold_percent"],
+    )
+
+
+def free(deployment: Deployment) -> Any:
+    """The agents that match the target and that it may have: without take_over, none that runs another pipeline."""
+    agents = fleet.matching(deployment.environment, deployment.target)
+    if deployment.take_over:
+        return agents
+    others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
+    return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
+
+
+def enlist(deployment: Deployment) -> int:
+    """Note the part of every agent that the deployment is for, and what each was to run before; how many they are.
+
+    Waves go by the agents' ids. Those that are offline now do not count for waves and thresholds.
+    """
+    agents = free(deployment)
+    interval = deployment.environment.effective_settings["heartbeat_interval_s"]
+    bounds = strategy_of(deployment).bounds(agents.count())
+    matched, parameters = agents.with_state(interval).values("id", "liveness").query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(_ENLIST.format(agents=matched), [deployment.pk, list(bounds), *parameters])
+        enlisted: int = cursor.rowcount
+    return enlisted
+
+
+def offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
+    """Offer the deployment's bundle; the caller holds the deployment's lock."""
+    if not agent_ids or deployment.bundle_hash is None or deployment.bundle_size is None:
+        return
+    now = timezone.now()
+    fleet.offer(
+        agent_ids,
+        fleet.Offer(
+            deployment_id=deployment.pk,
+            bundle_deployment_id=deployment.pk,
+            action="activate",
+            bundle_hash=deployment.bundle_hash,
+            bundle_size=deployment.bundle_size,
+            since=now,
+        ),
+    )
+    deployment.agents.filter(agent_id__in=fleet.these(agent_ids)).update(
+        action="activate", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
+    )
+
+
+def offer_first_wave(deployment: Deployment) -> None:
+    """The first offers, in the transaction that says ``deploying``; of a large wave the rest follows at once."""
+    first = deployment.agents.filter(wave=0).order_by("agent_id").values_list("agent_id", flat=True)
+    offer(deployment, list(first[:OFFERS_AT_ONCE]))
+
+
+def withdraw_offers(deployment: Deployment) -> None:
+    """Take back the offers that no agent has begun with: each is to run what it was to run before, if anything.
+
+    Else an agent that was offline would start a release that was given up long ago.
+    """
+    open_offers = deployment.agents.filter(
+        progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
+    ).order_by("agent_id")
+    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
+    earlier = (
+        Deployment.objects.filter(pk__in=open_offers.order_by().values("before"))
+        .exclude(config_hash__in=barred)
+        .in_bulk()
+    )
+    parts = DeploymentAgent.objects.filter(
+        deployment__in=earlier, agent__in=open_offers.order_by().values("agent"), offered_at__isnull=False
+    ).values_list("deployment_id", "agent_id", "offered_at", "progress")
+    before = {(deployment_id, agent_id): (since, progress) for deployment_id, agent_id, since, progress in parts}
+    groups: dict[tuple[fleet.Offer | None, str], list[UUID]] = {}
+    for agent_id, before_id in open_offers.values_list("agent_id", "before_id"):
+        again: tuple[fleet.Offer | None, str] = (None, AgentProgress.PENDING)
+        if (part := before.get((before_id, agent_id))) is not None:
+            since, progress = part
+            source = earlier[before_id]
+            again = (
+                fleet.Offer(
+                    deployment_id=source.pk,
+                    bundle_deployment_id=source.pk,
+                    action="activate",
+                    bundle_hash=source.bundle_hash or "",
+                    bundle_size=source.bundle_size or 0,
+                    since=since or timezone.now(),
+                ),
+                progress,
+            )
+        groups.setdefault(again, []).append(agent_id)
+    for (instead, progress), agent_ids in groups.items():
+        withdrawn = fleet.withdraw(agent_ids, deployment_id=deployment.pk, instead=instead, progress=progress)
+        deployment.agents.filter(agent_id__in=fleet.these(withdrawn)).update(
+            progress=AgentProgress.PENDING, offered_at=None, updated_at=timezone.now()
+        )
+
+
+def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
+    """Offer to agents that came to match after the start; they do not count for waves and thresholds.
+
+    Not to those that another deployment is about to change, and nobody is offered what is known bad.
+    """
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        return
+    busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
+    agents = (
+        free(deployment)
+        .exclude(pk__in=deployment.agents.values("agent_id"))
+        .exclude(assignment__bundle_deployment_id=deployment.pk)
+        .exclude(assignment__deployment_id__in=busy.values("pk"))
+    )
+    if only is not None:
+        agents = agents.filter(pk=only)
+    joined = list(agents.values_list("pk", "assignment__bundle_deployment_id"))
+    known = set(Deployment.objects.filter(pk__in={pk for _, pk in joined}).values_list("pk", flat=True))
+    DeploymentAgent.objects.bulk_create(
+        [
+            DeploymentAgent(
+                deployment=deployment,
+                agent_id=agent_id,
+                wave=deployment.wave,
+                counted=False,
+                before_id=before if before in known else None,
+            )
+            for agent_id, before in joined
+        ],
+        batch_size=2000,
+    )
+    offer(deployment, [agent_id for agent_id, _ in joined])
+
+
+@transaction.atomic
+def welcome(agent_id: str) -> None:
+    """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
+    agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
+    if agent is None:
+        return
+    lock(agent.environment)
+    for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
+        if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
+            offer_late(deployment, only=agent.pk)
+            return
+
+
+def agent_left(agent_id: str) -> None:
+    """Step the rollouts that may have waited for the agent."""
+    running = DeploymentAgent.objects.filter(
+        agent_id=agent_id,
+        deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
+    )
+    for deployment_id in running.values_list("deployment_id", flat=True):
+        wake(deployment_id)
+
+
+def wake(deployment_id: object) -> None:
+    """Have the worker take the deployment's next step; many wakes become one."""
+    enqueue(
+        "releases.step",
+        once=f"step:{deployment_id}",
+        serial=str(deployment_id),
+        deployment_id=str(deployment_id),
+    )
+
+
+def enqueue_build(deployment: Deployment) -> None:
+    """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
+    enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
