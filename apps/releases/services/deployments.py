@@ -17,6 +17,7 @@ from apps.tenancy import audit, freeze
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
+from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
@@ -126,7 +127,7 @@ def _glass(break_glass: Mapping[str, Any] | None, requested: Approval | None, ac
         "reason": break_glass["reason"],
         "by": actor.display,
         "user_id": str(actor.user_id),
-        "approve_by": requested.expires_at.isoformat(),
+        "approve_by": format_time(requested.expires_at),
     }
 
 
@@ -284,16 +285,16 @@ def _check_retry(deployment: Deployment, environment: Environment) -> None:
     if deployment.bundle_hash is None:
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
-        raise Conflict("It was being rolled back; roll it back again.", code="was_rolled_back")
+        raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
     if bundles.is_barred(environment.pk, deployment.config_hash):
-        raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
+        raise Conflict("It failed, and its configuration is known bad here; clear that first.", code="known_bad")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
     newer = Deployment.objects.filter(
         environment=environment, pipeline=deployment.pipeline, pk__gt=deployment.pk, bundle_hash__isnull=False
     )
     if newer.exists():
-        raise Conflict("There is a newer deployment of this pipeline.", code="newer_deployment")
+        raise Conflict("It failed, and there is a newer deployment of this pipeline.", code="newer_deployment")
 
 
 @transaction.atomic

@@ -1,0 +1,255 @@
+"""Going ahead without approval: who may, how it is marked, and what happens when nobody approves it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.fleet.models import Assignment
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import bundles as bundle_services
+from apps.releases.services import rollbacks
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import tokens
+from byteor_cloud import blobs
+from byteor_cloud.engine.delivery.bundle import open_bundle
+from tests.releases import stories
+from tests.worlds import ALL, Api, Person, World, report
+
+pytestmark = pytest.mark.django_db
+
+
+def ask(world: World, api: Api, bundle: Any, **body: Any) -> Any:
+    glass = {"break_glass": {"reason": "the market is open"}}
+    path = world.path(bundle.environment, "/deployments")
+    return api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **glass, **body})
+
+
+def broken(world: World, bundle: Any, **body: Any) -> Deployment:
+    answer = ask(world, world.admin.api, bundle, **body)
+    assert answer.status_code == 201, answer.json()
+    return Deployment.objects.get(pk=answer.json()["id"])
+
+
+def decide(world: World, person: Person, deployment: Deployment, decision: str = "approve", **body: Any) -> Any:
+    path = world.path(deployment.environment, "/approvals")
+    return person.api.post(path, {"deployment_id": str(deployment.pk), "decision": decision, **body})
+
+
+def lapse() -> None:
+    Approval.objects.filter(status="pending").update(expires_at=timezone.now() - timedelta(seconds=1))
+    sweep.func(0)
+
+
+def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, Deployment, Any]:
+    """Two agents in prod that run an approved release, and another bundle."""
+    agents = stories.fleet(world, 2, world.prod)
+    first, second = stories.bundles(world, 2, world.prod)
+    deployment = world.deployment(first)
+    decide(world, world.reviewer, deployment)
+    run_jobs()
+    for agent, api in agents:
+        report(api, agent, "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.is_current
+    return agents, deployment, second
+
+
+def test_it_goes_ahead_and_is_marked_everywhere(world: World, run_jobs: Callable[[], int]) -> None:
+    stories.fleet(world, 1, world.prod)
+
+    deployment = broken(world, world.bundle(world.prod))
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.approved_at) == ("deploying", None)
+    shown = world.viewer.api.get(world.path(world.prod, f"/deployments/{deployment.pk}")).json()
+    approval = Approval.objects.get()
+    assert shown["break_glass"] == {
+        "reason": "the market is open",
+        "by": world.admin.user.email,
+        "approve_by": approval.expires_at.isoformat().replace("+00:00", "Z"),
+    }
+    assert shown["approval_id"] == str(approval.pk)
+    listed = world.viewer.api.get(world.path(world.prod, f"/approvals/{approval.pk}")).json()
+    assert (listed["break_glass"], listed["status"], listed["allow_self_approval"]) == (True, "pending", False)
+    assert deployment.timeline.get(event="create").detail["break_glass"] == "the market is open"
+    assert AuditEvent.objects.get(action="deployment.create").changes["break_glass"] == "the market is open"
+    # The bundle carries nothing that says it was approved.
+    with blobs.read(deployment.bundle_hash or "") as tar:
+        opened = open_bundle(tar.read())
+    assert (opened.credential, opened.manifest.approved_at) == (None, None)
+
+
+def test_somebody_else_approves_afterwards(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1, world.prod)
+    deployment = broken(world, world.bundle(world.prod))
+    run_jobs()
+
+    own = decide(world, world.admin, deployment)
+    assert (own.status_code, own.json()["type"]) == (403, "urn:byteor:problem:approval.self")
+    answer = decide(world, world.reviewer, deployment)
+
+    assert (answer.status_code, answer.json()["status"]) == (201, "approved")
+    assert answer.json()["used_at"] is not None
+    report(agents[0][1], agents[0][0], "active")
+    run_jobs()
+    lapse()
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.is_current) == ("active", True)
+    events = list(deployment.timeline.order_by("id").values_list("event", flat=True))
+    assert events == ["create", "build", "offer", "break_glass_approved", "activate"]
+
+
+@pytest.mark.parametrize("how", ["expired", "denied", "revoked"])
+@pytest.mark.parametrize("status", ["active", "deploying"])
+def test_without_approval_it_is_rolled_back(world: World, run_jobs: Callable[[], int], status: str, how: str) -> None:
+    agents, earlier, bundle = before(world, run_jobs)
+    deployment = broken(world, bundle)
+    run_jobs()
+    if status == "active":
+        for agent, api in agents:
+            report(api, agent, "active")
+        run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == status
+
+    match how:
+        case "expired":
+            lapse()
+        case "denied":
+            assert decide(world, world.reviewer, deployment, "deny", comment="no").status_code == 201
+        case "revoked":
+            path = world.path(world.prod, f"/approvals/{deployment.approval_id}/revoke")
+            assert world.reviewer.api.post(path).status_code == 200
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
+    assert deployment.rollback_reason == f"break-glass: its approval was {how}"
+    assert {stories.desired(agent) for agent, _ in agents} == {(deployment.pk, "rollback")}
+    for agent, api in agents:
+        assert report(api, agent, "rolled_back").status_code == 200
+    run_jobs()
+    deployment.refresh_from_db()
+    earlier.refresh_from_db()
+    assert (deployment.status, earlier.is_current) == ("rolled_back", True)
+    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+
+
+def test_without_anything_before_it_stops_and_is_barred(world: World, run_jobs: Callable[[], int]) -> None:
+    ((agent, _),) = stories.fleet(world, 1, world.prod)
+    deployment = broken(world, world.bundle(world.prod))
+    run_jobs()
+
+    lapse()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "approval_expired")
+    assert Assignment.objects.get(agent=agent).bundle_hash is None
+    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+
+
+def test_what_serves_without_anything_before_it_goes_on_and_is_barred(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
+    ((agent, api),) = stories.fleet(world, 1, world.prod)
+    deployment = broken(world, world.bundle(world.prod))
+    run_jobs()
+    report(api, agent, "active")
+    run_jobs()
+
+    lapse()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.is_current) == ("active", True)
+    assert stories.desired(agent) == (deployment.pk, "activate")
+    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert deployment.timeline.filter(event="break_glass_expired").count() == 1
+
+
+def test_before_it_began_it_fails(world: World, run_jobs: Callable[[], int]) -> None:
+    stories.fleet(world, 1, world.prod)
+    deployment = broken(world, world.bundle(world.prod))
+
+    decide(world, world.reviewer, deployment, "deny", comment="no")
+    rollbacks.undo_break_glass(str(deployment.pk))
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_denied", None)
+    assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+
+
+def test_the_time_limit_is_the_admins_within_the_policys(world: World) -> None:
+    stories.fleet(world, 1, world.prod)
+    bundle = world.bundle(world.prod)
+    glass = {"reason": "outage", "expires_in_s": 3601}
+
+    late = ask(world, world.admin.api, bundle, break_glass=glass)
+    assert late.status_code == 400
+    assert [error["pointer"] for error in late.json()["errors"]] == ["/break_glass/expires_in_s"]
+    assert not Deployment.objects.exists()
+
+    deployment = broken(world, bundle, break_glass={"reason": "outage", "expires_in_s": 120})
+    approval = deployment.approval
+    assert approval is not None
+    assert timedelta(seconds=110) < approval.expires_at - deployment.created_at <= timedelta(seconds=120)
+
+
+def test_only_a_person_who_is_org_admin_may(world: World) -> None:
+    stories.fleet(world, 1, world.prod)
+    bundle = world.bundle(world.prod)
+    _, text = tokens.create_organization_key(
+        organization=world.organization, name="ci", role=Role.ORG_ADMIN, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    )  # fmt: skip
+
+    for api in (world.project_admin.api, world.operator.api, Api(text)):
+        answer = ask(world, api, bundle)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:byteor:problem:forbidden")
+
+    assert not Deployment.objects.exists()
+    assert not Approval.objects.exists()
+
+
+def test_nothing_to_break(world: World) -> None:
+    stories.fleet(world, 1, world.dev)
+    answer = ask(world, world.admin.api, world.bundle(world.dev))
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/break_glass"]
+    assert not Deployment.objects.exists()
+
+
+def test_not_both_a_credential_and_a_hammer(world: World) -> None:
+    stories.fleet(world, 1, world.prod)
+    answer = ask(world, world.admin.api, world.bundle(world.prod), approval="x.y")
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/break_glass"]
+    assert not Deployment.objects.exists()
+
+
+def test_abort_withdraws_the_request_and_undoes_nothing_twice(world: World, run_jobs: Callable[[], int]) -> None:
+    stories.fleet(world, 1, world.prod)
+    deployment = broken(world, world.bundle(world.prod))
+    run_jobs()
+
+    assert world.admin.api.post(world.path(world.prod, f"/deployments/{deployment.pk}/abort")).status_code == 200
+    lapse()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason, Approval.objects.get().status) == ("failed", "aborted", "revoked")
+    assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)

@@ -1,0 +1,271 @@
+"""A credential handed in with a deployment: each reason to refuse it, in order; what it does when it serves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.services import approvals, deployments
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent, Environment
+from apps.tenancy.services import signing_keys
+from byteor_cloud import blobs
+from byteor_cloud.engine.delivery import credential, keys
+from byteor_cloud.engine.delivery.bundle import open_bundle
+from byteor_cloud.engine.delivery.encoding import base64url, canonical
+from byteor_cloud.engine.delivery.refusals import Refused
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import ALL, ALL_AT_ONCE, World
+
+pytestmark = pytest.mark.django_db
+
+
+def given(world: World, environment: Environment | None = None, **config: Any) -> tuple[ConfigBundle, Approval]:
+    """Consent to a bundle that was not used: its deployment was aborted before the worker saw it."""
+    environment = environment or world.prod
+    if not environment.effective_settings["approvals_required"]:
+        raise AssertionError("needs an environment with approvals")
+    stories.fleet(world, 2, environment)
+    bundle = world.bundle(environment, **config)
+    deployment = world.deployment(bundle)
+    approval = deployment.approval
+    assert approval is not None
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+    deployments.abort(deployment, actor=world.operator.actor)
+    approval.refresh_from_db()
+    assert (approval.status, approval.used_at) == ("approved", None)
+    return bundle, approval
+
+
+def hand_in(world: World, bundle: ConfigBundle, text: str, **body: Any) -> Any:
+    asked = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": ALL_AT_ONCE, "approval": text, **body}
+    return world.operator.api.post(world.path(bundle.environment, "/deployments"), asked)
+
+
+def refused(answer: Any, status: int, reason: str) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (
+        status, f"urn:byteor:problem:approval.{reason}",
+    ), answer.json()  # fmt: skip
+    if status == 400:
+        assert [error["pointer"] for error in answer.json()["errors"]] == ["/approval"]
+    assert Deployment.objects.count() == 1
+    assert Approval.objects.get().used_at is None
+
+
+def issued(world: World, approval: Approval, **other: Any) -> str:
+    """A credential for the approval that says something else than the real one."""
+    now = timezone.now().replace(microsecond=0)
+    said: dict[str, Any] = {
+        "private_key": signing_keys.active_private_key(world.organization.pk), "org_id": str(world.organization.pk),
+        "project_id": str(world.project.pk), "environment_id": str(approval.environment_id),
+        "environment_posture": "prod", "spec_hash": approval.spec_hash, "capabilities": approval.capabilities,
+        "issued_at": now, "expires_at": now + timedelta(seconds=60), "issued_by": "somebody",
+        "approval_id": str(approval.pk), **other,
+    }  # fmt: skip
+    text = credential.issue(**said)
+    Approval.objects.filter(pk=approval.pk).update(credential=text)
+    return text
+
+
+def test_what_was_approved_starts_at_once(world: World, run_jobs: Callable[[], int]) -> None:
+    bundle, approval = given(world)
+
+    answer = hand_in(world, bundle, approval.credential or "")
+
+    assert answer.status_code == 201
+    body = answer.json()
+    assert (body["status"], body["approval_id"], "approval" in body) == ("approved", str(approval.pk), False)
+    run_jobs()
+    deployment = Deployment.objects.get(pk=body["id"])
+    approval.refresh_from_db()
+    assert deployment.status == "deploying"
+    assert approval.used_at is not None
+    with blobs.read(deployment.bundle_hash or "") as tar:
+        assert open_bundle(tar.read()).credential == approval.credential
+    created = AuditEvent.objects.filter(action="deployment.create").order_by("-id")[0]
+    assert created.changes["approval"] == str(approval.pk)
+    assert (approval.credential or "") not in str(created.changes)
+
+
+def test_it_serves_one_use(world: World, run_jobs: Callable[[], int]) -> None:
+    bundle, approval = given(world)
+    first = hand_in(world, bundle, approval.credential or "").json()["id"]
+    run_jobs()
+    deployments.abort(Deployment.objects.get(pk=first), actor=world.operator.actor)
+
+    again = hand_in(world, bundle, approval.credential or "")
+
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    assert Deployment.objects.count() == 2
+
+
+def test_of_two_that_hand_it_in_one_gets_it(world: World, run_jobs: Callable[[], int]) -> None:
+    prod = world.environment("prod", "wide", max_in_flight_deployments=3)
+    bundle, approval = given(world, prod)
+    ids = [hand_in(world, bundle, approval.credential or "").json()["id"] for _ in range(2)]
+
+    run_jobs()
+    deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
+    sweep.func(0)
+    run_jobs()
+
+    assert [(d.status, d.reason) for d in Deployment.objects.filter(pk__in=ids).order_by("id")] == [
+        ("failed", "aborted"),
+        ("failed", "approval.used"),
+    ]
+
+
+def test_malformed(world: World) -> None:
+    bundle, approval = given(world)
+    for text in ("no credential", "a.b", (approval.credential or "").partition(".")[0]):
+        refused(hand_in(world, bundle, text), 400, "malformed")
+
+
+def test_unknown_key(world: World) -> None:
+    bundle, approval = given(world)
+    refused(hand_in(world, bundle, issued(world, approval, private_key=keys.generate())), 400, "unknown_key")
+
+
+def test_bad_signature(world: World) -> None:
+    bundle, approval = given(world)
+    payload, _, signature = (approval.credential or "").partition(".")
+    other = ("B" if signature[0] == "A" else "A") + signature[1:]
+    refused(hand_in(world, bundle, f"{payload}.{other}"), 400, "bad_signature")
+
+
+def test_version(world: World) -> None:
+    bundle, _ = given(world)
+    private = signing_keys.active_private_key(world.organization.pk)
+    message = canonical({"v": 2, "kid": keys.kid(keys.public_key(private))})
+    text = f"{base64url(message)}.{base64url(keys.sign(private, message))}"
+    refused(hand_in(world, bundle, text), 400, "version")
+
+
+def test_spec_hash(world: World) -> None:
+    bundle, approval = given(world)
+    text = issued(world, approval, spec_hash="sha256:" + "0" * 64)
+    refused(hand_in(world, bundle, text), 400, "spec_hash")
+
+
+def test_one_for_staging_cannot_deploy_to_prod(world: World) -> None:
+    staging = world.environment("staging", "strict", approvals_required=True)
+    _, approval = given(world, staging)
+    stories.fleet(world, 1, world.prod)
+    bundle = world.bundle(world.prod, "the-same")
+    assert bundle.version.spec_hash == approval.spec_hash
+
+    refused(hand_in(world, bundle, approval.credential or ""), 400, "environment")
+
+
+def test_expired(world: World) -> None:
+    bundle, approval = given(world)
+    then = timezone.now().replace(microsecond=0) - timedelta(hours=2)
+    text = issued(world, approval, issued_at=then, expires_at=then + timedelta(hours=1))
+    refused(hand_in(world, bundle, text), 409, "expired")
+
+
+def test_capability(world: World) -> None:
+    bundle, approval = given(world)
+    text = issued(world, approval, capabilities=["replay:execute"])
+    refused(hand_in(world, bundle, text), 400, "capability")
+
+
+def test_revoked(world: World) -> None:
+    bundle, approval = given(world)
+    approvals.revoke(approval, actor=world.reviewer.actor)
+    refused(hand_in(world, bundle, approval.credential or ""), 409, "revoked")
+
+
+def test_one_that_is_not_on_record_counts_as_revoked(world: World) -> None:
+    bundle, approval = given(world)
+    text = approval.credential or ""
+    issued(world, approval)
+    refused(hand_in(world, bundle, text), 409, "revoked")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"target": {"selector": {"zone": "a"}}},
+        {"strategy": {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}},
+        {"strategy": {"kind": "waves", "percents": [50, 100]}},
+        {"config": {"env": {"LEVEL": "other"}}},
+    ],
+)
+def test_binding(world: World, other: dict[str, Any]) -> None:
+    bundle, approval = given(world)
+    world.agent(world.prod, "zoned", zone="a")
+    if config := other.pop("config", None):
+        bundle = world.bundle(world.prod, "other", version=bundle.version, **config)
+    refused(hand_in(world, bundle, approval.credential or "", **other), 409, "binding")
+
+
+def test_used(world: World) -> None:
+    bundle, approval = given(world)
+    Approval.objects.update(used_at=timezone.now())
+
+    answer = hand_in(world, bundle, approval.credential or "")
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:approval.used")
+    assert Deployment.objects.count() == 1
+
+
+def _flips(text: str) -> Iterator[str]:
+    """The credential with one bit changed, each bit of its payload and its signature in turn."""
+    parts = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in text.split(".")]
+    for which, part in enumerate(parts):
+        for bit in range(len(part) * 8):
+            changed = bytearray(part)
+            changed[bit // 8] ^= 1 << bit % 8
+            both = [bytes(changed) if which == index else each for index, each in enumerate(parts)]
+            yield ".".join(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in both)
+
+
+def test_altered_by_one_bit_anywhere_it_is_refused(world: World) -> None:
+    _, approval = given(world)
+    text = approval.credential or ""
+    deployment = Deployment.objects.select_related("config_bundle__version").get()
+    subject = deployments.subject_of(deployment)
+    assert approvals.check(text, world.prod, subject) == approval
+    altered = list(_flips(text))
+    assert len(altered) > 4000
+
+    for one in altered:
+        with pytest.raises(Refused) as refusal:
+            approvals.check(one, world.prod, subject)
+        assert refusal.value.code in {"approval.malformed", "approval.unknown_key", "approval.bad_signature"}
+
+
+def test_where_no_approval_is_needed_it_is_checked_all_the_same(world: World) -> None:
+    stories.fleet(world, 1, world.dev)
+    bundle = world.bundle(world.dev)
+
+    answer = hand_in(world, bundle, "nothing")
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:byteor:problem:approval.malformed")
+    assert not Deployment.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_builds_at_once_spend_it_once(at_once: Race, world: World) -> None:
+    prod = world.environment("prod", "wide", max_in_flight_deployments=3)
+    _, approval = given(world, prod)
+    text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())
+
+    @transaction.atomic
+    def spend() -> Approval:
+        return approvals.use(text, prod, subject)
+
+    results = at_once(*[spend] * 4)
+
+    refusals = [str(each.code) for each in results if isinstance(each, Refused)]
+    assert refusals == ["approval.used"] * 3
+    assert [each for each in results if not isinstance(each, Refused)] == [approval]

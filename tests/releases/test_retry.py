@@ -1,0 +1,195 @@
+"""Retry: the agents that failed are offered it again; what may not be retried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.fleet.models import Assignment
+from apps.releases.models import Deployment
+from apps.releases.services import bundles as bundle_services
+from apps.releases.services import offers
+from apps.tenancy.models import AuditEvent
+from tests.releases import stories
+from tests.worlds import Api, World, report
+
+pytestmark = pytest.mark.django_db
+WAVES = {"kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": False}
+
+
+def retry(api: Api, world: World, deployment: Deployment) -> Any:
+    path = world.path(deployment.environment, f"/deployments/{deployment.pk}/retry")
+    return api.post(path, {"reason": "the disk is free again"})
+
+
+def refused(world: World, deployment: Deployment, code: str) -> None:
+    deployment.refresh_from_db()
+    before = (deployment.status, stories.progress(deployment), AuditEvent.objects.count())
+    answer = retry(world.operator.api, world, deployment)
+    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}")
+    if code not in {"freeze_window", "in_flight_limit"}:
+        assert deployment.status in answer.json()["detail"]
+    deployment.refresh_from_db()
+    assert (deployment.status, stories.progress(deployment), AuditEvent.objects.count()) == before
+
+
+def clear(world: World, deployment: Deployment) -> None:
+    bundle_services.clear(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
+
+
+def test_while_it_deploys_the_failed_get_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 3)
+    strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
+    deployment = stories.offered(world, world.bundle(), strategy=strategy)
+    (one, api), (two, two_api), _ = agents
+    first = Assignment.objects.get(agent=one).since
+    report(api, one, "failed", detail="no space")
+    report(two_api, two, "active")
+    run_jobs()
+
+    answer = retry(world.operator.api, world, deployment)
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "deploying")
+    assert stories.progress(deployment) == ["offered", "active", "offered"]
+    again = Assignment.objects.get(agent=one)
+    assert first is not None
+    assert again.since is not None
+    assert (again.progress, again.since > first) == ("offered", True)
+    for status in ("downloading", "activating", "active"):
+        assert report(api, one, status).status_code == 200
+    report(agents[2][1], agents[2][0], "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("active", "")
+    told = deployment.timeline.get(event="retry")
+    assert (told.detail["reason"], told.detail["agents"]) == ("the disk is free again", 1)
+    assert AuditEvent.objects.filter(action="deployment.retry").count() == 1
+
+
+def test_one_that_failed_goes_on_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 4)
+    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    report(agents[0][1], agents[0][0], "failed", detail="no space")
+    run_jobs()
+    refused(world, deployment, "known_bad")
+    assert stories.progress(deployment) == ["failed", "pending", "pending", "pending"]
+    clear(world, deployment)
+
+    assert retry(world.operator.api, world, deployment).json()["reason"] == ""
+    run_jobs()
+    assert stories.progress(deployment) == ["offered", "offered", "pending", "pending"]
+    for agent, api in agents[:2]:
+        assert report(api, agent, "active").status_code == 200
+    run_jobs()
+    for agent, api in agents[2:]:
+        assert report(api, agent, "active").status_code == 200
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.is_current) == ("active", True)
+
+
+def test_one_that_was_aborted_goes_on(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle())
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
+    assert stories.progress(deployment) == ["pending", "pending"]
+
+    assert retry(world.operator.api, world, deployment).status_code == 200
+    run_jobs()
+
+    assert stories.progress(deployment) == ["offered", "offered"]
+    for agent, api in agents:
+        report(api, agent, "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == "active"
+
+
+def test_time_outs_begin_anew(world: World, run_jobs: Callable[[], int]) -> None:
+    ((agent, _),) = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    stories.offered_before(deployment, 601, agent)
+    offers.wake(deployment.pk)
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "timeout")
+    clear(world, deployment)
+
+    retry(world.operator.api, world, deployment)
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
+
+
+def test_nobody_failed(world: World) -> None:
+    stories.fleet(world, 1)
+    refused(world, stories.offered(world, world.bundle()), "nothing_to_retry")
+
+
+@pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "active", "rolling_back"])
+def test_only_what_failed_or_deploys(world: World, status: str) -> None:
+    stories.fleet(world, 1)
+    deployment = world.deployment(world.bundle())
+    Deployment.objects.filter(pk=deployment.pk).update(status=status)
+    refused(world, deployment, "illegal_transition")
+
+
+def test_what_was_never_offered(world: World) -> None:
+    stories.fleet(world, 1)
+    deployment = world.deployment(world.bundle())
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
+    refused(world, deployment, "never_offered")
+
+
+def test_what_was_being_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, agents)
+    deployment = stories.active(world, second, agents)
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/rollback"), {"reason": "slow"})
+    report(agents[0][1], agents[0][0], "failed")
+    run_jobs()
+    clear(world, deployment)
+    refused(world, deployment, "was_rolled_back")
+
+
+def test_in_a_freeze_window(world: World) -> None:
+    stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
+    now = timezone.now()
+    window = {
+        "start": (now - timedelta(hours=1)).isoformat(),
+        "end": (now + timedelta(hours=1)).isoformat(),
+        "time_zone": "UTC",
+        "reason": "audit",
+    }
+    world.dev.settings = {"freeze_windows": [window]}
+    world.dev.save()
+    refused(world, deployment, "freeze_window")
+
+
+def test_over_the_in_flight_limit_and_behind_a_newer_one(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second = stories.bundles(world, 2)
+    deployment = stories.offered(world, first)
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
+    newer = stories.offered(world, second)
+    refused(world, deployment, "in_flight_limit")
+    report(agents[0][1], agents[0][0], "active")
+    run_jobs()
+    newer.refresh_from_db()
+    assert newer.status == "active"
+    refused(world, deployment, "newer_deployment")
+
+
+def test_viewers_may_not(world: World) -> None:
+    stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    assert retry(world.viewer.api, world, deployment).status_code == 403
