@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import rfc8785
 from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+from byteor_cloud.engine.ledger import GENESIS, Event, link_hash
 
 type Scope = Organization | Project | Environment | None
-GENESIS = "sha256:" + "0" * 64
 
 
 def _scope_ids(scope: Scope) -> dict[str, Any]:
@@ -60,26 +58,24 @@ def record(
     )
 
 
-def event_hash(event: AuditEvent, *, seq: int, prev_hash: str) -> str:
-    """The link of ``event``: SHA-256 of the canonical JSON of all its fields, its place and the link before."""
-    body: dict[str, Any] = {
-        "seq": seq,
-        "prev_hash": prev_hash,
-        "id": str(event.id),
-        "timestamp": event.timestamp.isoformat(),
-        "organization_id": str(event.organization_id),
-        "project_id": str(event.project_id),
-        "environment_id": str(event.environment_id),
-        "resource": [event.resource_kind, event.resource_id],
-        "action": event.action,
-        "outcome": event.outcome,
-        "actor": [event.actor_kind, event.actor_id, event.actor_display],
-        "request_id": event.request_id,
-        "ip": event.ip,
-        # As text: canonical JSON has no integers beyond 2**53, and one such event must not end the chain.
-        "changes": json.dumps(event.changes, sort_keys=True, separators=(",", ":")),
-    }
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
+def _as_linked(row: AuditEvent) -> Event:
+    return Event(
+        id=str(row.id),
+        timestamp=row.timestamp,
+        organization_id=str(row.organization_id),
+        project_id=str(row.project_id) if row.project_id else None,
+        environment_id=str(row.environment_id) if row.environment_id else None,
+        resource_kind=row.resource_kind,
+        resource_id=row.resource_id,
+        action=row.action,
+        outcome=row.outcome,
+        actor_kind=row.actor_kind,
+        actor_id=row.actor_id,
+        actor_display=row.actor_display,
+        request_id=row.request_id,
+        ip=row.ip,
+        changes=json.dumps(row.changes),
+    )
 
 
 @transaction.atomic
@@ -94,7 +90,7 @@ def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
     seals = []
     for event in AuditEvent.objects.filter(organization_id=organization_id, seal=None).order_by("id")[:limit]:
         seq += 1
-        sealed = event_hash(event, seq=seq, prev_hash=prev_hash)
+        sealed = link_hash(_as_linked(event), seq=seq, prev_hash=prev_hash)
         seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed))
         prev_hash = sealed
     AuditSeal.objects.bulk_create(seals)
@@ -106,20 +102,6 @@ def seal_all() -> None:
     waiting = AuditEvent.objects.filter(seal=None, organization__isnull=False)
     for organization_id in waiting.order_by().values_list("organization_id", flat=True).distinct():
         seal_organization(organization_id)
-
-
-def verify_chain(organization_id: UUID) -> Iterator[str]:
-    """What is wrong with the organization's chain, a line each; nothing when it holds."""
-    expected_seq, prev_hash = 1, GENESIS
-    seals = AuditSeal.objects.filter(organization_id=organization_id).order_by("seq").select_related("event")
-    for seal in seals.iterator(chunk_size=2000):
-        if seal.seq != expected_seq:
-            yield f"seq {expected_seq}: missing, {seal.seq} follows"
-        if seal.prev_hash != prev_hash:
-            yield f"seq {seal.seq}: does not follow the link before it"
-        if event_hash(seal.event, seq=seal.seq, prev_hash=seal.prev_hash) != seal.hash:
-            yield f"seq {seal.seq}: event {seal.event_id} was altered"
-        expected_seq, prev_hash = seal.seq + 1, seal.hash
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:

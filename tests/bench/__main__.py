@@ -1,4 +1,4 @@
-"""``python -m tests.bench [heartbeat|compiler|demo …]``: all of them without an argument."""
+"""``python -m tests.bench [heartbeat|compiler|ledger|demo …]``: all of them without an argument."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from byteor_cloud.embedded import EmbeddedPostgres
@@ -20,7 +22,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _heartbeat() -> None:
+@contextmanager
+def _installation() -> Iterator[Path]:
+    """A scratch data folder with a migrated database; Django set up in this process."""
     folder = Path(tempfile.mkdtemp(prefix="byteor-bench-"))
     folder.chmod(0o711)  # the database's account must be able to pass
     os.environ |= {
@@ -38,13 +42,25 @@ def _heartbeat() -> None:
     try:
         django.setup()
         call_command("migrate", interactive=False, verbosity=0)
-        from tests.bench import heartbeat
-
-        heartbeat.run(folder, _free_port())
+        yield folder
     finally:
         connections.close_all()
         held.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _heartbeat() -> None:
+    with _installation() as folder:
+        from tests.bench import heartbeat
+
+        heartbeat.run(folder, _free_port())
+
+
+def _ledger() -> None:
+    with _installation():
+        from tests.bench import ledger
+
+        ledger.run()
 
 
 def _compiler() -> None:
@@ -59,7 +75,7 @@ def _demo() -> None:
     print(f"  demo       {time.monotonic() - began:.1f} s from start to end  (wanted: under 20)")
 
 
-BENCHES = {"compiler": _compiler, "heartbeat": _heartbeat, "demo": _demo}
+BENCHES = {"compiler": _compiler, "heartbeat": _heartbeat, "ledger": _ledger, "demo": _demo}
 
 
 def main() -> int:

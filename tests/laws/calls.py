@@ -181,6 +181,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", O + "/signing-keys"): LIST,
     ("POST", O + "/signing-keys/rotate"): Call(201),
     ("GET", O + "/audit-events"): LIST,
+    ("GET", O + "/audit-events/export"): RETRIEVE,
     ("GET", O + "/projects"): LIST,
     ("POST", O + "/projects"): Call(201, _says({"name": "billing"})),
     ("GET", P): RETRIEVE,

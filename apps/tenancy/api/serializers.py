@@ -285,3 +285,7 @@ class AuditEventSerializer(ModelSerializer):
         fields = [
             "id", "timestamp", "actor", "action", "outcome", "resource_scope", "request_id", "ip", "changes", "seal",
         ]  # fmt: skip
+
+
+class ExportQuery(Strict):
+    after_seq = serializers.IntegerField(min_value=0, default=0, help_text="Go on after an earlier export.")

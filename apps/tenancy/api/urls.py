@@ -22,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 route("signing-keys", v.SigningKeyViewSet, get="list"),
                 route("signing-keys/rotate", v.SigningKeyViewSet, post="rotate"),
                 route("audit-events", v.AuditEventViewSet, get="list"),
+                route("audit-events/export", v.AuditEventViewSet, get="export"),
                 route("projects", v.ProjectCollectionViewSet, get="list", post="create"),
                 route(
                     "projects/<uuid:project_id>",

@@ -7,10 +7,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models import Q
 
+from apps.tenancy.models import Organization
 from byteor_cloud.config import Address, Config
 
 MIGRATION_LOCK = 7_226_190_001  # any number, the same in every process
@@ -25,6 +28,18 @@ def migrate() -> None:
             call_command("migrate", interactive=False, verbosity=0)
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+
+def organization_named(text: str) -> Organization:
+    """The organization of this id or slug. Raises CommandError."""
+    try:
+        named = Q(pk=UUID(text))
+    except ValueError:
+        named = Q(slug=text)
+    organization = Organization.objects.filter(named).first()
+    if organization is None:
+        raise CommandError(f"there is no organization {text!r}", returncode=2)
+    return organization
 
 
 def bracketed(host: str) -> str:

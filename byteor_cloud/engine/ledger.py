@@ -1,0 +1,334 @@
+"""The audit ledger: how events are chained, what is wrong with a chain, and its checkpoints, which are signed.
+
+An event's link is the SHA-256 of the RFC 8785 JSON of all its fields, its place and the link before. So whoever
+alters, removes, inserts or reorders an event has to make every later link anew, and a checkpoint that is kept
+elsewhere tells even that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from json.encoder import encode_basestring as _quoted
+from typing import NamedTuple
+from uuid import UUID
+
+from .delivery import keys
+from .delivery.encoding import Fields, Json, base64url, canonical, format_time, from_base64url, parse_object, parse_time
+from .delivery.keys import KeySet
+
+GENESIS = "sha256:" + "0" * 64
+# No transaction is open for so long: an event that is so much older than the one sealed before it was not written when
+# it says.
+GRACE = timedelta(hours=1)
+
+_parsed = json.JSONDecoder().decode
+_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_START_OF_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+class LedgerCode(StrEnum):
+    """What is wrong with a ledger, or why a checkpoint of it is refused."""
+
+    MISSING = "ledger.missing"
+    BROKEN = "ledger.broken"
+    ALTERED = "ledger.altered"
+    EVENT_GONE = "ledger.event_gone"
+    FOREIGN = "ledger.foreign"
+    BACKDATED = "ledger.backdated"
+    UNSEALED = "ledger.unsealed"
+    REWRITTEN = "ledger.rewritten"
+    CUT_OFF = "ledger.cut_off"
+    CHECKPOINT_MALFORMED = "checkpoint.malformed"
+    CHECKPOINT_UNKNOWN_KEY = "checkpoint.unknown_key"
+    CHECKPOINT_BAD_SIGNATURE = "checkpoint.bad_signature"
+
+
+class CheckpointRefused(Exception):
+    """A checkpoint is not trusted; ``code`` is stable, ``detail`` is for people."""
+
+    def __init__(self, code: LedgerCode, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class Event(NamedTuple):
+    """An event as stored: ids are the text of UUIDs, ``timestamp`` is in UTC, ``changes`` is JSON in any spelling."""
+
+    id: str
+    timestamp: datetime
+    organization_id: str
+    project_id: str | None
+    environment_id: str | None
+    resource_kind: str
+    resource_id: str
+    action: str
+    outcome: str
+    actor_kind: str
+    actor_id: str
+    actor_display: str
+    request_id: str
+    ip: str | None
+    changes: str
+
+
+class Link(NamedTuple):
+    """A place in the chain; ``event`` is None where the row that the link names is gone."""
+
+    seq: int
+    prev_hash: str
+    hash: str
+    event_id: str
+    event: Event | None
+
+
+def link_hash(event: Event, *, seq: int, prev_hash: str) -> str:
+    """The link of ``event`` at this place.
+
+    Written out by hand, since this is done for each event of a ledger: with its members in order it is the RFC 8785
+    JSON, as ``encode_basestring`` escapes a text just as that asks for. ``changes`` is a text in it: canonical JSON has
+    no integers beyond 2**53, and one such event must not end the chain.
+    """
+    (
+        event_id, timestamp, organization_id, project_id, environment_id, resource_kind, resource_id, action, outcome,
+        actor_kind, actor_id, actor_display, request_id, ip, changes,
+    ) = event  # fmt: skip
+    changes = _common_changes(changes) if len(changes) < _COMMON else _canonical_changes(changes)
+    body = (
+        f'{{"action":{_quoted(action)}'
+        f',"actor":[{_quoted(actor_kind)},{_quoted(actor_id)},{_quoted(actor_display)}]'
+        f',"changes":{_quoted(changes)}'
+        f',"environment_id":"{environment_id}"'
+        f',"id":"{event_id}"'
+        f',"ip":{"null" if ip is None else _quoted(ip)}'
+        f',"organization_id":"{organization_id}"'
+        f',"outcome":{_quoted(outcome)}'
+        f',"prev_hash":{_quoted(prev_hash)}'
+        f',"project_id":"{project_id}"'
+        f',"request_id":{_quoted(request_id)}'
+        f',"resource":[{_quoted(resource_kind)},{_quoted(resource_id)}]'
+        f',"seq":{seq}'
+        f',"timestamp":"{timestamp.isoformat()}"}}'
+    )
+    return "sha256:" + hashlib.sha256(body.encode()).hexdigest()
+
+
+def _canonical_changes(changes: str) -> str:
+    return _sorted(_parsed(changes))
+
+
+# Most events say the like of {"status": ["approved", "building"]}.
+_COMMON = 200
+_common_changes = lru_cache(maxsize=1024)(_canonical_changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong at one place of a chain."""
+
+    code: LedgerCode
+    seq: int | None
+    event_id: str | None
+    detail: str
+
+    def __str__(self) -> str:
+        place = "not sealed" if self.seq is None else f"seq {self.seq}"
+        return f"{place}, event {self.event_id or '(none)'}: {self.code}: {self.detail}"
+
+
+class Chain:
+    """A walk along one organization's chain; it remembers no more than where it is.
+
+    ``known`` says of some places what their link was, by checkpoints.
+    """
+
+    def __init__(
+        self, organization_id: str, *, seq: int = 0, last: str = GENESIS, known: Mapping[int, str] | None = None
+    ) -> None:
+        self.organization_id = organization_id
+        self.seq, self.hash = seq, last
+        self.floor = _START_OF_TIME  # what is older than this was not written when it says
+        self.count = 0
+        self.known = known or {}
+
+    def walk(self, links: Iterable[Link]) -> Iterator[Fault]:
+        """Go on along ``links``, which are in the order of ``seq``, and say what is wrong."""
+        for seq, prev_hash, sealed, event_id, event in links:
+            if seq != self.seq + 1:
+                gap = f"{self.seq + 1} to {seq - 1} are" if seq > self.seq + 2 else f"{self.seq + 1} is"
+                missing = f"{gap} missing" if seq > self.seq else f"follows {self.seq}"
+                yield Fault(LedgerCode.MISSING, min(self.seq + 1, seq), None, missing)
+            if prev_hash != self.hash:
+                yield Fault(LedgerCode.BROKEN, seq, event_id, "does not follow the link before it")
+            if event is None:
+                yield Fault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link is gone")
+            else:
+                if link_hash(event, seq=seq, prev_hash=prev_hash) != sealed:
+                    yield Fault(LedgerCode.ALTERED, seq, event_id, "the event, its place or its link was altered")
+                if event.organization_id != self.organization_id:
+                    yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event is another organization's")
+                if event.timestamp < self.floor:
+                    late = f"says {format_time(event.timestamp)}, over an hour before the event sealed before it"
+                    yield Fault(LedgerCode.BACKDATED, seq, event_id, late)
+                self.floor = event.timestamp - GRACE
+            if self.known.get(seq, sealed) != sealed:
+                yield Fault(LedgerCode.REWRITTEN, seq, event_id, "the checkpoint saw another link here")
+            self.seq, self.hash = seq, sealed
+            self.count += 1
+
+    def end(self) -> Iterator[Fault]:
+        """Say what the checkpoints know of the chain after its end."""
+        for seq in sorted(seq for seq in self.known if seq > self.seq):
+            yield Fault(
+                LedgerCode.CUT_OFF, seq, None, f"the chain ends at {self.seq}, and the checkpoint saw it reach {seq}"
+            )
+
+
+# -- the export: a line a link, then a checkpoint ---------------------------------------------------------------------
+
+
+def line(link: Link) -> str:
+    """One line of the export: the link, and the event in the form of the API."""
+    event = link.event
+    return _compact(
+        {
+            "seq": link.seq,
+            "prev_hash": link.prev_hash,
+            "hash": link.hash,
+            "event": event
+            and {
+                "id": event.id,
+                "timestamp": format_time(event.timestamp),
+                "actor": {"kind": event.actor_kind, "id": event.actor_id, "display": event.actor_display},
+                "action": event.action,
+                "outcome": event.outcome,
+                "resource_scope": {
+                    "organization_id": event.organization_id,
+                    "project_id": event.project_id,
+                    "environment_id": event.environment_id,
+                    "kind": event.resource_kind,
+                    "id": event.resource_id,
+                },
+                "request_id": event.request_id,
+                "ip": event.ip,
+                "changes": _parsed(event.changes),
+            },
+        }
+    )
+
+
+def read_line(text: str) -> Link:
+    """Read what ``line`` wrote, to the letter; any other text is a ``ValueError``."""
+    members = Fields(parse_object(text))
+    fields = members.fields("event")
+    actor, scope = fields.fields("actor"), fields.fields("resource_scope")
+    event = Event(
+        id=_uuid(fields, "id"),
+        timestamp=parse_time(fields.text("timestamp")),
+        organization_id=_uuid(scope, "organization_id"),
+        project_id=_uuid_or_none(scope, "project_id"),
+        environment_id=_uuid_or_none(scope, "environment_id"),
+        resource_kind=_text(scope, "kind"),
+        resource_id=_text(scope, "id"),
+        action=_text(fields, "action"),
+        outcome=_text(fields, "outcome"),
+        actor_kind=_text(actor, "kind"),
+        actor_id=_text(actor, "id"),
+        actor_display=_text(actor, "display"),
+        request_id=_text(fields, "request_id"),
+        ip=None if fields.member("ip") is None else _text(fields, "ip"),
+        changes=_compact(fields.object("changes")),
+    )
+    link = Link(members.integer("seq"), members.digest("prev_hash"), members.digest("hash"), event.id, event)
+    # What the link does not cover can't be in the line.
+    if line(link) != text:
+        raise ValueError("not as it was exported")
+    return link
+
+
+def _text(fields: Fields, name: str) -> str:
+    value = fields.member(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name!r} is not a string")  # noqa: TRY004  one kind of error for a reader
+    return value
+
+
+def _uuid(fields: Fields, name: str) -> str:
+    text = fields.text(name)
+    if str(UUID(text)) != text:
+        raise ValueError(f"{name!r} is not a UUID")
+    return text
+
+
+def _uuid_or_none(fields: Fields, name: str) -> str | None:
+    return None if fields.member(name) is None else _uuid(fields, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The organization's chain had this link at this place. Nothing is said of who signed it before ``verify``."""
+
+    org_id: str
+    seq: int
+    hash: str
+    created_at: datetime
+    kid: str
+    signature: bytes
+
+    @classmethod
+    def read(cls, text: str) -> Checkpoint:
+        """Read the last line of an export. Raises CheckpointRefused."""
+        try:
+            members = Fields(parse_object(text))
+            members.only("checkpoint", "signature")
+            fields = members.fields("checkpoint")
+            fields.only("v", "org_id", "seq", "hash", "created_at", "kid")
+            if fields.integer("v") != 1:
+                raise ValueError("'v' is not 1")
+            return cls(
+                org_id=fields.text("org_id"),
+                seq=fields.integer("seq"),
+                hash=fields.digest("hash"),
+                created_at=fields.time("created_at"),
+                kid=fields.text("kid"),
+                signature=from_base64url(members.text("signature")),
+            )
+        except ValueError as error:
+            raise CheckpointRefused(LedgerCode.CHECKPOINT_MALFORMED, f"checkpoint: {error}") from error
+
+    def verify(self, keyset: KeySet) -> None:
+        """Raise CheckpointRefused unless a key of the set signed it."""
+        key = keyset.find(self.kid)
+        if key is None or not key.trusts(self.created_at):
+            raise CheckpointRefused(LedgerCode.CHECKPOINT_UNKNOWN_KEY, f"no trusted signing key {self.kid}")
+        if not keys.verify(key.public, canonical(self.document()), self.signature):
+            raise CheckpointRefused(LedgerCode.CHECKPOINT_BAD_SIGNATURE, "the signature does not fit the checkpoint")
+
+    def document(self) -> Json:
+        """Return what is signed."""
+        return {
+            "v": 1,
+            "org_id": self.org_id,
+            "seq": self.seq,
+            "hash": self.hash,
+            "created_at": format_time(self.created_at),
+            "kid": self.kid,
+        }
+
+    def line(self) -> str:
+        """The last line of an export."""
+        return _compact({"checkpoint": self.document(), "signature": base64url(self.signature)})
+
+
+def sign_checkpoint(*, org_id: str, seq: int, last: str, created_at: datetime, private_key: bytes) -> Checkpoint:
+    """Sign the RFC 8785 JSON of a new checkpoint."""
+    kid = keys.kid(keys.public_key(private_key))
+    unsigned = Checkpoint(org_id=org_id, seq=seq, hash=last, created_at=created_at, kid=kid, signature=b"")
+    return replace(unsigned, signature=keys.sign(private_key, canonical(unsigned.document())))

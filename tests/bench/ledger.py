@@ -1,0 +1,83 @@
+"""Events a second that ``verify_ledger`` checks on one core, the database's work counted in."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from django.core.management import call_command
+from django.db import connection
+
+EVENTS, ROUNDS = 200_000, 5
+CHANGES = [
+    {},
+    {"status": ["approved", "building"]},
+    {"name": [None, "quotes"], "posture": [None, "prod"], "settings": [None, {"approvals_required": True}]},
+    {"comment": "Zeit für ein Größeres, \"ja\""},
+]  # fmt: skip
+
+
+def _fill() -> None:
+    """A sealed ledger as a busy organization has it."""
+    from apps.tenancy import audit
+    from apps.tenancy.models import AuditEvent
+    from byteor_cloud.ids import uuid7
+    from tests.worlds import World
+
+    world = World("bench")
+    began = datetime.now(UTC)
+    for start in range(0, EVENTS, 10_000):
+        AuditEvent.objects.bulk_create(
+            AuditEvent(
+                timestamp=began + timedelta(milliseconds=number, microseconds=number % 7),
+                organization=world.organization,
+                project_id=world.project.pk,
+                environment_id=world.prod.pk,
+                resource_kind="deployment",
+                resource_id=str(uuid7()),
+                action="deployment.build",
+                outcome="success",
+                actor_kind="user",
+                actor_id=str(world.operator.user.pk),
+                actor_display="operator@bench.example",
+                request_id=str(uuid7()),
+                ip="192.0.2.7",
+                changes=CHANGES[number % len(CHANGES)],
+            )
+            for number in range(start, start + 10_000)
+        )
+    while audit.seal_organization(world.organization.pk):
+        pass
+
+
+def _database_seconds() -> float:
+    """What the connection's server process has worked, so that a busy machine does not spoil the figure."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def run() -> None:
+    """Print a line a round, and the median."""
+    _fill()
+    call_command("verify_ledger", stdout=io.StringIO())  # warm
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rates = []
+    for number in range(1, ROUNDS + 1):
+        began, worked = time.perf_counter(), time.process_time() + _database_seconds()
+        call_command("verify_ledger", stdout=io.StringIO())
+        took, core = time.perf_counter() - began, time.process_time() + _database_seconds() - worked
+        rates.append(EVENTS / core)
+        by_clock = EVENTS / took
+        print(f"  ledger     round {number}  {rates[-1]:7.0f} events/s on one core  {by_clock:7.0f}/s by the clock")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    print(
+        f"  ledger     {statistics.median(rates):.0f} events/s on one core  (wanted: at least 50,000), {grown} MiB more"
+    )

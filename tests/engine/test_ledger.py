@@ -1,0 +1,213 @@
+"""The link is what its words say: SHA-256 of the RFC 8785 JSON; the export reads back to the letter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.engine.delivery import keys
+from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
+from byteor_cloud.engine.ledger import (
+    GENESIS,
+    Chain,
+    Checkpoint,
+    CheckpointRefused,
+    Event,
+    LedgerCode,
+    Link,
+    line,
+    link_hash,
+    read_line,
+    sign_checkpoint,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+uuids = st.uuids().map(str)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+spellings = st.builds(
+    json.dumps,
+    st.dictionaries(texts, values, max_size=5),
+    ensure_ascii=st.booleans(),
+    indent=st.sampled_from([None, 1]),
+)
+events = st.builds(
+    Event,
+    id=uuids,
+    timestamp=st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.just(UTC)),
+    organization_id=uuids,
+    project_id=st.none() | uuids,
+    environment_id=st.none() | uuids,
+    ip=st.none() | texts,
+    changes=spellings,
+    **dict.fromkeys(
+        ["resource_kind", "resource_id", "action", "outcome", "actor_kind", "actor_id", "actor_display", "request_id"],
+        texts,
+    ),
+)
+EVENT = Event(
+    id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
+    timestamp=datetime(2026, 11, 24, 12, 0, 0, 120_000, tzinfo=UTC),
+    organization_id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c05",
+    project_id=None,
+    environment_id=None,
+    resource_kind="deployment",
+    resource_id="1",
+    action="deployment.build",
+    outcome="success",
+    actor_kind="user",
+    actor_id="2",
+    actor_display="ada@acme.example",
+    request_id="",
+    ip=None,
+    changes='{"status": ["approved", "building"]}',
+)
+# Of EVENT as number 7, by the first release of the format.
+GOLDEN = "sha256:47716c5db94405fdfb6f15190901d6c9e849b08a0260f5a5e4af172df3097814"
+PRIVATE = bytes(range(32))
+KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))
+
+
+def plain(event: Event, seq: int, prev_hash: str) -> str:
+    """The link by a library, member by member."""
+    body: dict[str, Any] = {
+        "seq": seq,
+        "prev_hash": prev_hash,
+        "id": event.id,
+        "timestamp": event.timestamp.isoformat(),
+        "organization_id": event.organization_id,
+        "project_id": str(event.project_id),
+        "environment_id": str(event.environment_id),
+        "resource": [event.resource_kind, event.resource_id],
+        "action": event.action,
+        "outcome": event.outcome,
+        "actor": [event.actor_kind, event.actor_id, event.actor_display],
+        "request_id": event.request_id,
+        "ip": event.ip,
+        "changes": json.dumps(json.loads(event.changes), sort_keys=True, separators=(",", ":")),
+    }
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
+
+
+@given(events, st.integers(1, 2**53 - 1), texts)
+def test_the_link_is_of_the_canonical_json(event: Event, seq: int, prev_hash: str) -> None:
+    assert link_hash(event, seq=seq, prev_hash=prev_hash) == plain(event, seq, prev_hash)
+
+
+def test_yesterdays_links_still_verify() -> None:
+    assert link_hash(EVENT, seq=7, prev_hash=GENESIS) == GOLDEN
+
+
+@given(events, st.integers(1, 2**63 - 1))
+def test_an_exported_line_reads_back_to_the_same_link(event: Event, seq: int) -> None:
+    link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)
+
+    read = read_line(line(link))
+
+    assert read.event is not None
+    assert read[:4] == link[:4]
+    assert read.event._replace(changes="") == event._replace(changes="")
+    assert link_hash(read.event, seq=seq, prev_hash=GENESIS) == link.hash
+
+
+LINE = line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.id, EVENT))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"project_id":null', '"project_id":"None"'),  # both would have the same link
+        ('"project_id":null', '"project_id":5'),
+        ('"seq":1', '"seq":true'),
+        ('"seq":1', '"seq":1,"more":1'),
+        ('"ip":null', '"ip":null,"note":"not covered by the link"'),
+        ('"ip":null', '"ip":"192.0.2.1","ip":null'),
+        ('"action":"deployment.build"', '"action":5'),
+        ('"kind":"user"', '"kind":null'),
+        (".120000Z", ".12Z"),
+        ('{"seq"', '{ "seq"'),
+        (EVENT.id, EVENT.id.upper()),
+        (EVENT.id, '","x":"'),
+        ('"event":{', '"event":null,"was":{'),
+    ],
+)
+def test_a_line_that_was_touched_up_is_no_line(old: str, new: str) -> None:
+    assert old in LINE
+
+    with pytest.raises(ValueError, match=r"."):
+        read_line(LINE.replace(old, new))
+
+
+def test_what_comes_after_the_end_is_not_walked() -> None:
+    chain = Chain(EVENT.organization_id, known={5: GENESIS})
+
+    assert list(chain.walk([read_line(LINE)])) == []
+
+    assert (chain.seq, chain.count) == (1, 1)
+    assert [(f.code, f.seq) for f in chain.end()] == [(LedgerCode.CUT_OFF, 5)]
+
+
+def checkpoint(**changes: Any) -> Checkpoint:
+    made: dict[str, Any] = {
+        "org_id": "org",
+        "seq": 3,
+        "last": GENESIS,
+        "created_at": EVENT.timestamp,
+        "private_key": PRIVATE,
+    }
+    return sign_checkpoint(**made | changes)
+
+
+def test_a_checkpoint_reads_back() -> None:
+    signed = checkpoint()
+
+    read = Checkpoint.read(signed.line())
+
+    assert read == signed
+    read.verify(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('"seq":3', '"seq":4', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
+        ('"hash":"sha256:0', '"hash":"sha256:1', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
+        ('"org_id":"org"', '"org_id":"gro"', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
+        ('"kid":"', '"kid":"x', LedgerCode.CHECKPOINT_UNKNOWN_KEY),
+        ('"v":1', '"v":2', LedgerCode.CHECKPOINT_MALFORMED),
+        ('"v":1', '"v":1,"x":1', LedgerCode.CHECKPOINT_MALFORMED),
+        ('"seq":3', '"seq":-3', LedgerCode.CHECKPOINT_MALFORMED),
+        ('"signature":"', '"signature":"=', LedgerCode.CHECKPOINT_MALFORMED),
+    ],
+)
+def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> None:
+    text = checkpoint().line()
+    assert old in text
+
+    with pytest.raises(CheckpointRefused) as refused:
+        Checkpoint.read(text.replace(old, new)).verify(KEYS)
+
+    assert refused.value.code == code
+
+
+def test_a_retired_key_signed_until_its_end() -> None:
+    end = EVENT.timestamp
+    retired = PublicKey(keys.public_key(PRIVATE), KeyStatus.RETIRED, end - timedelta(days=9), end)
+    other = PublicKey(keys.public_key(bytes(32)), KeyStatus.ACTIVE, end)
+    keyset = KeySet((other, retired))
+
+    checkpoint(created_at=end - timedelta(seconds=1)).verify(keyset)
+
+    with pytest.raises(CheckpointRefused) as refused:
+        checkpoint(created_at=end).verify(keyset)
+    assert refused.value.code == LedgerCode.CHECKPOINT_UNKNOWN_KEY
