@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+from byteor_cloud.engine.allowlist import Url, program, url_prefix
+
 PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type Address = tuple[str, int]
@@ -49,6 +51,8 @@ class Config:
     oidc_issuer: str | None
     oidc_client_id: str | None
     oidc_client_secret: str | None
+    replay_http_allowlist: tuple[Url, ...]
+    replay_exec_allowlist: tuple[str, ...]
 
 
 def _address(text: str) -> Address:
@@ -115,6 +119,19 @@ def _secret(text: str) -> str:
     if len(text) < 32:
         raise ValueError("must have at least 32 characters")
     return text
+
+
+def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    def parse(text: str) -> tuple[T, ...]:
+        entries = []
+        for part in text.split(","):
+            try:
+                entries.append(entry(part.strip()))
+            except ValueError as error:
+                raise ValueError(f"is a list with commas, and {part.strip()[:200]!r} in it {error}") from None
+        return tuple(entries)
+
+    return parse
 
 
 def _generated(folder: Path, name: str) -> str:
@@ -185,6 +202,8 @@ def load(environ: Mapping[str, str]) -> Config:
         oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
         oidc_client_id=take("OIDC_CLIENT_ID", str, None),
         oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
+        replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(url_prefix), ()),
+        replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(program), ()),
     )
     if given:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")

@@ -4,6 +4,7 @@ The only I/O is on files and folders that the caller hands in.
 """
 
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
+from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
     IncidentBundle,
     Reason,
@@ -24,14 +25,16 @@ from byteor_cloud.engine.replay.journal import (
 )
 from byteor_cloud.engine.replay.machine import Machine, RunResult, run
 from byteor_cloud.engine.replay.replay import Limits, Mode, ReplayOutcome, Status, replay
-from byteor_cloud.engine.replay.stages import Decision, DryRun, Effects, StageError, StageOp, Unsupported
+from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
 
 __all__ = [
     "BadJournal",
     "Decision",
     "DryRun",
+    "EffectFailed",
     "Effects",
     "Frame",
+    "Gate",
     "IncidentBundle",
     "JournalReader",
     "Limits",

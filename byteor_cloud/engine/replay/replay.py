@@ -103,7 +103,7 @@ def replay(
     caller resolved (nothing is taken from the bundle here). ``last_n`` takes only the last records.
     ``effects`` decides on side effects and performs them; without it none happens, whatever ``mode`` says,
     which only enters the audit. ``result`` depends on nothing but the bundle's files, ``spec``,
-    ``stage_config``, ``ops``, ``journal_lane``, ``last_n`` and ``limits``.
+    ``stage_config``, ``ops``, ``journal_lane``, ``last_n`` and ``limits``; only an effect that fails ends it early.
     """
     run = _Run(limits or Limits(), journal_lane)
     spec = spec or bundle.spec

@@ -33,7 +33,8 @@ class Decision(StrEnum):
 class Effects(Protocol):
     """How side effects are decided and, only after ``ALLOW``, performed. ``op`` is the whole op key.
 
-    An exception from ``perform`` is a stage error. Whatever comes of it, the record goes on unchanged.
+    An exception from ``perform`` is a stage error; an ``EffectFailed`` says all there is to say. Else, whatever
+    comes of it, the record goes on unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
@@ -80,6 +81,10 @@ class StageError(Exception):
         self.stage = stage
         self.sequence = sequence
         self.detail = detail
+
+
+class EffectFailed(Exception):
+    """A side effect that was allowed did not succeed; the text says how, for people."""
 
 
 class LimitExceeded(Exception):
@@ -177,7 +182,7 @@ class Stage:
             raise
         except Exception as error:  # whatever a stranger's op raises is that stage's error, never ours
             self._counters.errors += 1
-            name = "" if isinstance(error, dataguard.Rejected) else f"{type(error).__name__}: "
+            name = "" if isinstance(error, dataguard.Rejected | EffectFailed) else f"{type(error).__name__}: "
             raise StageError(self.id, sequence, f"{name}{error}") from error
         if result is None:
             self._counters.dropped += 1
