@@ -69,19 +69,22 @@ class Executor:
         }
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         # The timeout is for each read: this one is for the answer as a whole, however slowly it trickles in.
-        stop = Timer(left, _hang_up, [connection])
+        stop, trouble = Timer(left, _hang_up, [connection]), ""
         try:
             connection.connect()
             stop.start()
             connection.request("POST", target, payload, headers)
-            status = connection.getresponse().status
+            status: int | None = connection.getresponse().status
         except (OSError, HTTPException, ValueError) as error:
-            if time.monotonic() >= deadline:
-                raise EffectFailed(f"no answer within {self.timeout_s:g} s") from None
-            raise EffectFailed(f"no answer: {type(error).__name__}") from error
+            # Looked at after the clock: a connection that was hung up breaks in many ways, or seems to be complete.
+            status, trouble = None, type(error).__name__
         finally:
             stop.cancel()
             connection.close()
+        if time.monotonic() >= deadline:
+            raise EffectFailed(f"no answer within {self.timeout_s:g} s")
+        if status is None:
+            raise EffectFailed(f"no answer: {trouble}")
         if not 200 <= status < 300:
             raise EffectFailed(f"answered {status}")
 

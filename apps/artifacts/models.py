@@ -8,7 +8,7 @@ from django.db import models
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.models import Deployment
+from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import choices, one_of
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, ReplayStatus
@@ -62,6 +62,8 @@ class Replay(Stateful):
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
     requested_by = models.CharField(max_length=300)
+    # The consent that it goes by: asked for, or given before and handed in with its credential.
+    approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)

@@ -48,8 +48,8 @@ class Url:
 def url_prefix(text: str) -> Url:
     """An entry of an HTTP allowlist: ``scheme://host[:port][/path]``. ``ValueError`` for anything else."""
     url = Url.parse(text)
-    if "?" in text or "#" in text:
-        raise ValueError("must have no query and no fragment")
+    if {"?", "#", "*"} & set(text):
+        raise ValueError("must have no query, fragment or wildcard")
     return url
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.config import ConfigError, load
+from byteor_cloud.engine.allowlist import Url
 
 KEY = base64.b64encode(b"k" * 32).decode()
 SECRET = "s" * 32
@@ -32,6 +33,7 @@ def test_the_defaults_of_the_embedded_database(tmp_path: Path) -> None:
     assert (config.rate_limit, config.run_demo_agents, config.trusted_proxies) == (True, False, 0)
     assert (config.max_body_bytes, config.max_upload_bytes) == (4 << 20, 64 << 20)
     assert (config.public_base_url, config.s3_bucket, config.oidc_issuer) == (None, None, None)
+    assert (config.replay_http_allowlist, config.replay_exec_allowlist) == ((), ())
 
 
 def test_the_defaults_of_production(tmp_path: Path) -> None:
@@ -63,6 +65,12 @@ def test_the_defaults_of_production(tmp_path: Path) -> None:
         ("S3_REGION", "eu-central-1", "eu-central-1"),
         ("MASTER_KEY", KEY, b"k" * 32),
         ("SECRET_KEY", SECRET, SECRET),
+        (
+            "REPLAY_HTTP_ALLOWLIST",
+            "https://hooks.example/replay, http://[::1]:9000",
+            (Url("https", "hooks.example", 443, "/replay", ""), Url("http", "::1", 9000, "", "")),
+        ),
+        ("REPLAY_EXEC_ALLOWLIST", "/usr/bin/tr,/opt/a b", ("/usr/bin/tr", "/opt/a b")),
     ],
 )
 def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> None:
@@ -94,6 +102,16 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
         ("MAX_UPLOAD_BYTES", "1e6", "must be a whole number from 1024 to 1099511627776"),
         ("LOG_FORMAT", "xml", "must be one of console, json"),
         ("S3_ENDPOINT_URL", "s3://bucket", "must be a URL that starts with http:// or https://"),
+        (
+            "REPLAY_HTTP_ALLOWLIST",
+            "https://hooks.example,ftp://b",
+            "is a list with commas, and 'ftp://b' in it must be http:// or https:// with a host and no user",
+        ),
+        (
+            "REPLAY_EXEC_ALLOWLIST",
+            "tr",
+            "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or .. in it",
+        ),
         ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
     ],
 )

@@ -11,9 +11,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.artifacts import services
 from apps.artifacts.api import serializers as s
 from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import RowFilter
@@ -41,7 +41,7 @@ class UploadViewSet(AgentSelfViewSet):
         body = s.UploadSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data.pop("file")
-        artifact, fresh = services.receive(
+        artifact, fresh = uploads.receive(
             environment=self.environment,
             agent=self.agent,
             content_hash=file.content_hash,
@@ -92,13 +92,11 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 
     @extend_schema(request=s.ReplayRequestSerializer, responses={202: s.ReplaySerializer})
     def replay(self, request: Request, **kwargs: Any) -> Response:
-        """Submit the artifact for deterministic replay."""
+        """Submit the artifact for deterministic replay; a dry run, unless ``execute`` is asked for and permitted."""
         artifact = self.get_object()
         body = s.ReplayRequestSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
-        replay = services.request_replay(
-            artifact, environment=self.environment, actor=self.actor, **body.validated_data
-        )
+        replay = replays.request(artifact, environment=self.environment, actor=self.actor, **body.validated_data)
         location = request.path.rsplit("/artifacts/", 1)[0] + f"/replays/{replay.pk}"
         return Response(s.ReplaySerializer(replay).data, status=202, headers={"Location": location})
 

@@ -1,0 +1,249 @@
+"""Replays requested, consented to, and run; an execute replay is run once at most."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from apps.artifacts.effects import TOTAL_S, Executor
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services.uploads import WORKER, storable, unpacked, version_for
+from apps.pipelines.models import Version
+from apps.pipelines.services import installed_ops
+from apps.releases.models import Approval
+from apps.releases.services import approvals
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.policy import Posture, ReplayPolicy
+from apps.tenancy.state import advance, lock
+from byteor_cloud.engine.compiler import decode, split_op
+from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
+from byteor_cloud.engine.delivery.refusals import Refused
+from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
+from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.replay.stages import SIDE_EFFECTS
+from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
+from byteor_cloud.jobs import enqueue
+
+_RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
+_OUTCOME = {
+    Status.SUCCEEDED: ReplayEvent.SUCCEED,
+    Status.DIVERGED: ReplayEvent.DIVERGE,
+    Status.FAILED: ReplayEvent.FAIL,
+}
+
+
+@transaction.atomic
+def request(
+    artifact: Artifact,
+    *,
+    environment: Environment,
+    mode: str = Replay.Mode.DRY_RUN,
+    journal_lane: str | None = None,
+    last_n: int | None = None,
+    version: Version | None = None,
+    credential: str | None = None,
+    actor: Actor,
+) -> Replay:
+    """Queue a replay, or ask for the approval that it needs; ``credential`` is one that was given before.
+
+    Raises Conflict where the artifact or the policy forbids it, Unprocessable without a version.
+    """
+    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
+        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
+    if artifact.status != ArtifactStatus.VERIFIED:
+        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
+    policy = environment.effective_settings
+    if policy["replay_policy"] == ReplayPolicy.DISABLED:
+        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
+    if mode == Replay.Mode.EXECUTE and policy["replay_policy"] != ReplayPolicy.ALLOWED:
+        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+    if mode != Replay.Mode.EXECUTE and credential is not None:
+        raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
+    chosen = version or version_for(artifact, artifact.spec_hash or "")
+    if chosen is None:
+        raise Unprocessable(
+            "No version of this environment has the artifact's spec hash; name one with version_id.",
+            code="replay.no_version",
+        )
+    row = Replay(
+        environment=environment,
+        artifact=artifact,
+        version=chosen,
+        mode=mode,
+        journal_lane=journal_lane,
+        last_n=last_n,
+        requested_by=actor.display,
+    )
+    if credential is not None:
+        row.approval = approvals.hand_in(credential, environment, _subject(row))
+    elif _needs_approval(row):
+        row.status = ReplayStatus.PENDING_APPROVAL
+        row.approval = approvals.request_approval(
+            environment=environment, policy=policy, subject=_subject(row), replay_id=row.pk, actor=actor
+        )
+    row.save(force_insert=True)
+    audit.record(
+        "replay.request",
+        actor=actor,
+        scope=environment,
+        resource=("replay", row.pk),
+        changes={"artifact": str(artifact.pk), "version": str(chosen), "mode": mode, "approval": _id(row.approval)},
+    )
+    if row.status == ReplayStatus.QUEUED:
+        enqueue("artifacts.replay", replay_id=str(row.pk))
+    return row
+
+
+def _id(approval: Approval | None) -> str | None:
+    return None if approval is None else str(approval.pk)
+
+
+def _needs_approval(row: Replay) -> bool:
+    return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
+
+
+def _subject(row: Replay) -> approvals.Subject:
+    """What an approver consents to: these records, through this version, with these side effects."""
+    artifact, version = row.artifact, row.version
+    ops = [op for _, op in decode(version.spec_kv).stages]
+    return approvals.Subject(
+        spec_hash=version.spec_hash,
+        # Whose stage parameters it takes, unless the bundle has its own; those are bound by the content hash.
+        config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
+        target={
+            "mode": row.mode,
+            "artifact_id": str(artifact.pk),
+            "content_hash": artifact.content_hash,
+            "version_id": str(version.pk),
+            "journal_lane": row.journal_lane,
+            "last_n": row.last_n,
+            "side_effects": [op for op in ops if split_op(op)[0] in SIDE_EFFECTS],
+        },
+        strategy=None,
+        capabilities=[REPLAY_EXECUTE],
+    )
+
+
+@transaction.atomic
+def follow_approval(approval_id: str) -> None:
+    """Move on what waits for an approval, as its status says now. Safe to run twice."""
+    approval = Approval.objects.filter(pk=approval_id).first()
+    if approval is None:
+        return
+    for found in Replay.objects.filter(approval=approval).order_by("pk"):
+        row = lock(found)
+        waits = row.status == ReplayStatus.PENDING_APPROVAL
+        if waits and approval.status == ApprovalStatus.APPROVED:
+            advance(row, ReplayEvent.APPROVE, actor=WORKER)
+            enqueue("artifacts.replay", replay_id=str(row.pk))
+        elif waits and approval.status != ApprovalStatus.PENDING:
+            _end(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
+        elif row.status == ReplayStatus.QUEUED and approval.status == ApprovalStatus.REVOKED:
+            _end(row, ReplayEvent.FAIL, error=f"approval.{approval.status}")
+
+
+def _end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = "", **fields: Any) -> None:
+    changes = {"error": error, "detail": detail} if error else {}
+    advance(row, event, actor=WORKER, changes=changes, error=error, finished_at=timezone.now(), **fields)
+
+
+def run(replay_id: str) -> None:
+    """Run a queued replay. One whose worker was killed is run again only if it was a dry run: that has no effect."""
+    row = Replay.objects.select_related(*_RELATED).filter(pk=replay_id).first()
+    if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        return
+    if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
+        _end(row, ReplayEvent.FAIL, error="interrupted")
+        return
+    with unpacked(row.artifact) as bundle:  # before it begins: a store that does not answer costs no approval
+        begun = _begin(row)
+        if begun is None:
+            return
+        outcome = _replayed(begun, bundle)
+    counts = Counter(str(action["decision"]) for action in outcome.audit["actions"])
+    advance(
+        begun,
+        _OUTCOME[outcome.status],
+        actor=WORKER,
+        changes={"actions": dict(counts)} if counts else {},
+        result=outcome.result,
+        audit=outcome.audit,
+        warnings=list(outcome.warnings),
+        error=None if outcome.error is None else storable(outcome.error),
+        finished_at=timezone.now(),
+    )
+
+
+@transaction.atomic
+def _begin(found: Replay) -> Replay | None:
+    """Say ``running``, and spend the approval, before anything happens; None when it is not to run."""
+    row = lock(found, related=_RELATED)
+    if row.environment.deleted_at or row.environment.project.deleted_at:
+        return None
+    if row.status == ReplayStatus.RUNNING and row.mode == Replay.Mode.DRY_RUN:
+        return row
+    if row.status != ReplayStatus.QUEUED:
+        return None
+    if row.mode == Replay.Mode.EXECUTE:
+        if row.environment.effective_settings["replay_policy"] != ReplayPolicy.ALLOWED:
+            _end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
+            return None
+        if _needs_approval(row) or row.approval is not None:
+            try:
+                approvals.use((row.approval and row.approval.credential) or "", row.environment, _subject(row))
+            except Refused as refused:
+                _end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
+                return None
+    advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
+    return lock(row, related=_RELATED)
+
+
+def _replayed(row: Replay, bundle: IncidentBundle) -> ReplayOutcome:
+    artifact, version, environment = row.artifact, row.version, row.environment
+    stage_config = bundle.stage_config
+    if stage_config is None and artifact.deployment is not None:
+        stage_config = artifact.deployment.config_bundle.stage_config
+    spec = decode(version.spec_kv)
+    ops = installed_ops()
+    with tempfile.TemporaryDirectory(dir=settings.CONFIG.data_dir / "scratch") as folder:
+        gate = Gate(
+            urls=settings.CONFIG.replay_http_allowlist,
+            programs=settings.CONFIG.replay_exec_allowlist,
+            stage_config=stage_config or {},
+            consented=row.approval is not None or not _needs_approval(row),
+        )
+        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S)
+        return replay(
+            bundle,
+            created_unix_ms=int((row.started_at or row.created_at).timestamp() * 1000),
+            bundle_dir=f"artifacts/{artifact.pk}",
+            policy_env=environment.posture,
+            spec=spec,
+            stage_config=stage_config,
+            ops={op: process for _, op in spec.stages if (process := ops.process(op)) is not None},
+            mode=Mode(row.mode),
+            effects=executor if row.mode == Replay.Mode.EXECUTE else None,
+            approval_provided=row.approval is not None,
+            journal_lane=row.journal_lane,
+            last_n=row.last_n,
+        )
+
+
+@transaction.atomic
+def note_error(replay_id: str, error: str, *, last: bool) -> None:
+    """An attempt broke off: the last one fails the replay, and any one of an execute replay that had begun."""
+    found = Replay.objects.filter(pk=replay_id).first()
+    row = lock(found) if found is not None else None
+    if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        return
+    if last or (row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING):
+        _end(row, ReplayEvent.FAIL, error=storable(error))

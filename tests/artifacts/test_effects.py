@@ -1,0 +1,196 @@
+"""A side effect is one request or one process, bounded in every direction."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from apps.artifacts.effects import Executor
+from byteor_cloud.engine.replay import EffectFailed, Gate
+from tests.artifacts.servers import receiving
+
+GATE = Gate((), (), {}, consented=True)
+
+
+@pytest.fixture
+def executor(tmp_path: Path) -> Executor:
+    return Executor(GATE, tmp_path, "replay-1", until=time.monotonic() + 60, timeout_s=0.4)
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An environment that would send requests elsewhere."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    yield
+
+
+def python(source: str) -> str:
+    assert "|" not in source
+    return f"exec:{sys.executable}|-c|{source}"
+
+
+# --- HTTP
+
+
+def test_a_record_is_posted_once(executor: Executor, proxied: None) -> None:
+    with receiving() as receiver:
+        executor.perform("notify", f"http_post:{receiver.origin}/hook/a%20b?x=1#part", b"\0payload")
+
+    ((path, headers, body),) = receiver.came
+    assert (path, body) == ("/hook/a%20b?x=1", b"\0payload")
+    assert headers["Host"] == receiver.origin.removeprefix("http://")
+    assert (headers["X-ByteOr-Replay"], headers["X-ByteOr-Stage"]) == ("replay-1", "notify")
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert not {"Authorization", "Cookie"} & set(headers)
+
+
+@pytest.mark.parametrize("status", [301, 307, 404, 500])
+def test_any_other_answer_fails_and_no_redirect_is_followed(executor: Executor, status: int) -> None:
+    with receiving() as elsewhere:
+
+        def redirect(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(status)
+            handler.send_header("Location", elsewhere.origin + "/stolen")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        with receiving(redirect) as receiver, pytest.raises(EffectFailed, match=f"^answered {status}$"):
+            executor.perform("s", f"http_post:{receiver.origin}", b"x")
+
+        assert [path for path, _, _ in receiver.came] == ["/"]
+        assert elsewhere.came == []
+
+
+def trickling(handler: BaseHTTPRequestHandler) -> None:
+    with suppress(OSError):
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+        for _ in range(60):
+            handler.wfile.write(b"y")
+            time.sleep(0.05)
+
+
+def silent(handler: BaseHTTPRequestHandler) -> None:
+    handler.rfile.read(1)
+
+
+@pytest.mark.parametrize("answer", [trickling, silent])
+def test_an_answer_that_takes_too_long_in_all_fails(executor: Executor, answer: object) -> None:
+    began = time.monotonic()
+
+    with receiving(answer) as receiver, pytest.raises(EffectFailed, match=r"^no answer within 0\.4 s$"):  # type: ignore[arg-type]
+        executor.perform("s", f"http_post:{receiver.origin}", b"x")
+
+    assert time.monotonic() - began < 2
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    with suppress(OSError):
+        for _ in range(10_000):
+            handler.wfile.write(b"z" * 65_536)
+
+
+def test_a_body_is_not_read(executor: Executor) -> None:
+    began = time.monotonic()
+
+    with receiving(endless) as receiver:
+        executor.perform("s", f"http_post:{receiver.origin}", b"x")
+
+    assert time.monotonic() - began < 2
+
+
+def test_nobody_listens(executor: Executor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    with pytest.raises(EffectFailed, match="^no answer: ConnectionRefusedError$"):
+        executor.perform("s", f"http_post:http://127.0.0.1:{port}", b"x")
+
+
+def rubbish(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"SSH-2.0\r\n\r\n")
+
+
+def test_what_is_no_http_fails(executor: Executor) -> None:
+    with receiving(rubbish) as receiver, pytest.raises(EffectFailed, match="^no answer: BadStatusLine$"):
+        executor.perform("s", f"http_post:{receiver.origin}", b"x")
+
+
+# --- programs
+
+
+def test_a_program_gets_the_record_and_nothing_of_the_worker(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BYTEOR_CLOUD_MASTER_KEY", "secret")
+    source = (
+        "import os,sys; open('out','wb').write(sys.stdin.buffer.read()); print(dict(os.environ), file=open('env','w'))"
+    )
+
+    executor.perform("notify", python(source) + "|$HOME; touch x", b"\0payload")
+
+    assert (tmp_path / "out").read_bytes() == b"\0payload"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["env", "out"]
+    environment = eval((tmp_path / "env").read_text())
+    environment.pop("LC_CTYPE", None)  # Python's own
+    assert environment == {
+        "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(tmp_path), "TMPDIR": str(tmp_path),
+        "BYTEOR_REPLAY": "replay-1", "BYTEOR_STAGE": "notify",
+    }  # fmt: skip
+
+
+def test_a_program_that_fails_says_why(executor: Executor) -> None:
+    with pytest.raises(EffectFailed, match="^it ended with 3: no such thing$"):
+        executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
+    with pytest.raises(EffectFailed, match="^it ended with 1: no message$"):
+        executor.perform("s", "exec:/bin/false", b"")
+    with pytest.raises(EffectFailed, match="^it does not start: FileNotFoundError$"):
+        executor.perform("s", "exec:/no/such/program", b"")
+
+
+def test_however_much_a_program_says_little_is_kept(executor: Executor) -> None:
+    source = "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 3000000); sys.exit(1)"
+
+    with pytest.raises(EffectFailed) as failed:
+        Executor(GATE, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
+
+    assert str(failed.value) == "it ended with 1: " + "e" * 2000
+
+
+def test_a_program_that_does_not_end_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
+    command = "exec:/bin/sh|-c|sleep 60 & echo $! > child; wait"
+
+    with pytest.raises(EffectFailed, match=r"^it had not ended after 0\.4 s and was killed$"):
+        executor.perform("s", command, b"")
+
+    child = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if _ended(child):
+            break
+        time.sleep(0.01)
+    assert _ended(child)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_all_effects_together_have_their_time(tmp_path: Path) -> None:
+    executor = Executor(GATE, tmp_path, "r", until=time.monotonic() - 1)
+
+    with pytest.raises(EffectFailed, match="taken too long altogether"):
+        executor.perform("s", "exec:/bin/true", b"")

@@ -1,0 +1,80 @@
+"""Whether a side effect may happen: the server's lists, narrowed by the stage's own, and consent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, Machine, Record, StageError
+
+HOOK = "http_post:http://hooks.example/replay/a"
+TR = "exec:/usr/bin/tr|a-z|A-Z"
+
+
+def gate(*, consented: bool = True, config: Any = None) -> Gate:
+    return Gate((url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented)
+
+
+@pytest.mark.parametrize(
+    ("op", "decision"),
+    [
+        (HOOK, Decision.ALLOW),
+        (TR, Decision.ALLOW),
+        ("exec:/usr/bin/tr", Decision.ALLOW),
+        ("http_post:http://hooks.example/admin", Decision.DENY),
+        ("http_post", Decision.DENY),
+        ("exec:tr|a|b", Decision.DENY),
+        ("exec:/usr/bin/../bin/tr", Decision.DENY),
+        ("exec:/usr/bin/tr ", Decision.DENY),
+        ("exec:http://hooks.example/replay", Decision.DENY),
+        ("http_post:/usr/bin/tr", Decision.DENY),
+        ("exec", Decision.DENY),
+        ("unheard_of:/usr/bin/tr", Decision.DENY),
+    ],
+)
+def test_what_the_server_lists(op: str, decision: Decision) -> None:
+    assert gate().decide("s", op) is decision
+    expected = Decision.REQUIRE_APPROVAL if decision is Decision.ALLOW else Decision.DENY
+    assert gate(consented=False).decide("s", op) is expected
+    assert Gate((), (), {}, True).decide("s", op) is Decision.DENY
+
+
+@pytest.mark.parametrize(
+    ("allowlist", "hook", "tr"),
+    [
+        (None, Decision.ALLOW, Decision.ALLOW),
+        (["http://hooks.example/replay/a"], Decision.ALLOW, Decision.DENY),
+        (["/usr/bin/tr"], Decision.DENY, Decision.ALLOW),
+        (["http://hooks.example/replay/b"], Decision.DENY, Decision.DENY),
+        (["/usr/bin/cat"], Decision.DENY, Decision.DENY),
+        ([], Decision.DENY, Decision.DENY),
+        ("/usr/bin/tr", Decision.DENY, Decision.DENY),
+        (5, Decision.DENY, Decision.DENY),
+        ([5], Decision.DENY, Decision.DENY),
+    ],
+)
+def test_a_stage_narrows(allowlist: Any, hook: Decision, tr: Decision) -> None:
+    config = {"s": {"allowlist": allowlist}, "other": {"allowlist": []}}
+
+    assert (gate(config=config).decide("s", HOOK), gate(config=config).decide("s", TR)) == (hook, tr)
+
+
+def test_a_stage_cannot_widen() -> None:
+    config = {"s": {"allowlist": ["http://evil.example", "/bin/sh"]}}
+
+    assert gate(config=config).decide("s", "http_post:http://evil.example") is Decision.DENY
+    assert gate(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
+
+
+def test_an_effect_that_fails_is_told_in_its_own_words(ring: Any) -> None:
+    class Failing:
+        def decide(self, stage: str, op: str) -> Decision:
+            return Decision.ALLOW
+
+        def perform(self, stage: str, op: str, payload: bytes) -> None:
+            raise EffectFailed("answered 500")
+
+    with pytest.raises(StageError, match=r"^stage 's0' failed on record 7: answered 500$"):
+        Machine(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))

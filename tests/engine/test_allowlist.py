@@ -1,0 +1,86 @@
+"""What an allowlist covers is what is called, whatever tricks a URL plays."""
+
+from __future__ import annotations
+
+import pytest
+
+from byteor_cloud.engine.allowlist import permits_url, program, url_prefix
+
+ORIGIN = "http://hooks.example"
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        (ORIGIN, "http://hooks.example"),
+        (ORIGIN, "http://hooks.example/"),
+        (ORIGIN, "http://hooks.example:80/any/path?q=1"),
+        (ORIGIN + "/", "http://HOOKS.example/x"),
+        ("HTTPS://Hooks.Example:443", "https://hooks.example/x"),
+        (ORIGIN + "/replay", "http://hooks.example/replay"),
+        (ORIGIN + "/replay/", "http://hooks.example/replay?x=/../"),
+        (ORIGIN + "/replay/", "http://hooks.example/replay/a/b"),
+        ("http://[::1]:9000/a", "http://[::1]:9000/a/b"),
+    ],
+)
+def test_covered(entry: str, url: str) -> None:
+    assert permits_url([url_prefix("https://other.example"), url_prefix(entry)], url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example/replay",
+        "http://hooks.example:8080/replay",
+        "http://hooks.example.evil.example/replay",
+        "http://evil.example/http://hooks.example/replay",
+        "http://hooks.example@evil.example/replay",
+        "http://user@hooks.example/replay",
+        "http://@hooks.example/replay",
+        "http://evil.example#@hooks.example/replay",
+        "http://evil.example\\@hooks.example/replay",
+        "http://hooks.example./replay",
+        "http://hooks%2eexample/replay",
+        "http://hooks.example",
+        "http://hooks.example/",
+        "http://hooks.example/replays",
+        "http://hooks.example/REPLAY",
+        "http://hooks.example/replay/../admin",
+        "http://hooks.example/replay/%2e%2E/admin",
+        "http://hooks.example/replay/..%2fadmin",
+        "http://hooks.example/replay/..%5cadmin",
+        "http://hooks.example/replay/..;x/admin",
+        "http://hooks.example/replay/./x",
+        "http://hooks.example/replay\n/x",
+        "http://hooks.example/replay /x",
+        "http://hooks.example:x/replay",
+        "http://hooks.example:0/replay",
+        "http://[::1/replay",
+        "ftp://hooks.example/replay",
+        "//hooks.example/replay",
+        "http:///replay",
+        "",
+    ],
+)
+def test_not_covered(url: str) -> None:
+    assert not permits_url([url_prefix(ORIGIN + "/replay")], url)
+
+
+def test_an_empty_list_covers_nothing() -> None:
+    assert not permits_url([], ORIGIN)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["", "hooks.example", "*", "http://*@x", "http://x?", "http://x#", "http://*.x", "http://x/a/../b", "file:///etc"],
+)
+def test_entries_that_are_none(entry: str) -> None:
+    with pytest.raises(ValueError, match="must be|must have|has a path"):
+        url_prefix(entry)
+
+
+def test_programs_are_absolute_paths() -> None:
+    assert program("/usr/bin/tr") == "/usr/bin/tr"
+    for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "/usr/bin/t\nr"):
+        with pytest.raises(ValueError, match="must be the absolute path of a program"):
+            program(entry)
