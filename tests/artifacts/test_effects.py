@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -26,11 +25,10 @@ def executor(tmp_path: Path) -> Executor:
 
 
 @pytest.fixture
-def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment that would send requests elsewhere."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    yield
 
 
 def python(source: str) -> str:
@@ -113,7 +111,7 @@ def test_nobody_listens(executor: Executor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    with pytest.raises(EffectFailed, match="^no answer: ConnectionRefusedError$"):
+    with pytest.raises(EffectFailed, match=r"^no answer: ConnectionRefusedError$"):
         executor.perform("s", f"http_post:http://127.0.0.1:{port}", b"x")
 
 
@@ -122,7 +120,7 @@ def rubbish(handler: BaseHTTPRequestHandler) -> None:
 
 
 def test_what_is_no_http_fails(executor: Executor) -> None:
-    with receiving(rubbish) as receiver, pytest.raises(EffectFailed, match="^no answer: BadStatusLine$"):
+    with receiving(rubbish) as receiver, pytest.raises(EffectFailed, match=r"^no answer: BadStatusLine$"):
         executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
 
@@ -150,11 +148,11 @@ def test_a_program_gets_the_record_and_nothing_of_the_worker(
 
 
 def test_a_program_that_fails_says_why(executor: Executor) -> None:
-    with pytest.raises(EffectFailed, match="^it ended with 3: no such thing$"):
+    with pytest.raises(EffectFailed, match=r"^it ended with 3: no such thing$"):
         executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
-    with pytest.raises(EffectFailed, match="^it ended with 1: no message$"):
+    with pytest.raises(EffectFailed, match=r"^it ended with 1: no message$"):
         executor.perform("s", "exec:/bin/false", b"")
-    with pytest.raises(EffectFailed, match="^it does not start: FileNotFoundError$"):
+    with pytest.raises(EffectFailed, match=r"^it does not start: FileNotFoundError$"):
         executor.perform("s", "exec:/no/such/program", b"")
 
 

@@ -75,7 +75,7 @@ def test_an_empty_list_covers_nothing() -> None:
     ["", "hooks.example", "*", "http://*@x", "http://x?", "http://x#", "http://*.x", "http://x/a/../b", "file:///etc"],
 )
 def test_entries_that_are_none(entry: str) -> None:
-    with pytest.raises(ValueError, match="must be|must have|has a path"):
+    with pytest.raises(ValueError, match=r"must be|must have|has a path"):
         url_prefix(entry)
 
 

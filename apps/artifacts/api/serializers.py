@@ -80,6 +80,6 @@ class ReplaySerializer(ModelSerializer):
     class Meta:
         model = Replay
         fields = [
-            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n", "approval_id",
-            "result", "audit", "warnings", "error", "requested_by", "started_at", "finished_at", "created_at",
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n",
+            "approval_id", "result", "audit", "warnings", "error", "requested_by", "started_at", "finished_at", "created_at",
         ]  # fmt: skip
