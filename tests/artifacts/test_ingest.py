@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts import services
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import uploads
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.compiler import compile_plan
 from tests.artifacts import incidents
@@ -171,7 +171,7 @@ def test_a_second_ingest_changes_nothing(world: World) -> None:
     artifact = ingested(world, incident(SPEC_KV))
     events = AuditEvent.objects.count()
 
-    services.ingest(str(artifact.pk))
+    uploads.ingest(str(artifact.pk))
 
     assert AuditEvent.objects.count() == events
     assert Artifact.objects.get().status == "verified"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts import services
 from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine import replay as engine
@@ -173,7 +173,7 @@ def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPat
     def quoting(*arguments: Any, **options: Any) -> Any:
         return replace(engine.replay(*arguments, **options), status=Status.FAILED, error="stage said \0 and \ud800")
 
-    monkeypatch.setattr(services, "replay", quoting)
+    monkeypatch.setattr(replays, "replay", quoting)
 
     row = replayed(world, artifact)
 
@@ -330,16 +330,16 @@ def test_a_replay_whose_worker_was_killed_runs_again(world: World, monkeypatch: 
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(services, "replay", killed)
+        patched.setattr(replays, "replay", killed)
         with pytest.raises(Killed):
-            services.run_replay(str(row.pk))
+            replays.run(str(row.pk))
     row.refresh_from_db()
     assert row.status == "running"
 
     run_jobs()
     row.refresh_from_db()
     assert (row.status, row.result["egress"]) == ("succeeded", egress(*EVERYTHING))
-    services.run_replay(str(row.pk))
+    replays.run(str(row.pk))
     assert AuditEvent.objects.filter(action="replay.start").count() == 1
 
 
@@ -351,12 +351,12 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     def broken(*_: Any, **__: Any) -> None:
         raise OSError("disk\0full")
 
-    monkeypatch.setattr(services, "extract", broken)
+    monkeypatch.setattr(uploads, "extract", broken)
     job: Callable[..., None] = replay_job.func
     context, row = SimpleNamespace(job=SimpleNamespace(attempts=0)), Replay.objects.get()
     for attempts in range(ATTEMPTS):
         row.refresh_from_db()
-        assert row.status == ("running" if attempts else "queued")
+        assert row.status == "queued"
         context.job.attempts = attempts
         with pytest.raises(OSError, match="disk"):
             job(context, replay_id=str(row.pk))

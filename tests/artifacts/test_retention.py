@@ -9,8 +9,9 @@ import pytest
 from django.core.files.base import ContentFile
 from django.utils import timezone
 
-from apps.artifacts import retention, services
+from apps.artifacts import retention
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import uploads
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
 from tests.worlds import World
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 def _artifact(world: World, environment: Environment, content: bytes) -> Artifact:
     agent, _ = world.agent(environment, name=f"agent {content!r}")
-    artifact, _ = services.receive(
+    artifact, _ = uploads.receive(
         environment=environment,
         agent=agent,
         kind="diagnostic",

@@ -12,7 +12,7 @@ from django.core.files.base import ContentFile
 from django.db import connection
 from django.utils import timezone
 
-from apps.artifacts import services as artifacts
+from apps.artifacts.services import replays, uploads
 from apps.fleet import services as fleet
 from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.releases.models import Deployment
@@ -45,7 +45,7 @@ class Place:
         self.enroller = Api(enrollment_text)
         self.earlier = self.activate(self.requested())
         self.deployment = self.activate(self.requested(name="second", env={"LEVEL": "2"}))
-        artifact, _ = artifacts.receive(
+        artifact, _ = uploads.receive(
             environment=environment,
             agent=self.agent,
             kind="incident_bundle",
@@ -57,7 +57,7 @@ class Place:
         )
         run_jobs()
         artifact.refresh_from_db()
-        replay = artifacts.request_replay(artifact, environment=environment, actor=actor)
+        replay = replays.request(artifact, environment=environment, actor=actor)
         run_jobs()
         self.pending = self.requested(name="third", env={"LEVEL": "3"})
         approval = self.pending.approval
