@@ -8,6 +8,7 @@ from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
 
 from apps.fleet.api.serializers import Labels, OfferSerializer
 from apps.pipelines.models import Version
@@ -299,16 +300,36 @@ class ApprovalSerializer(ModelSerializer):
 
 
 class DecideSerializer(Strict):
-    """A decision on a deployment's (or replay's) approval."""
+    """A decision on a deployment's or a replay's approval."""
 
     deployment_id = EnvironmentRelatedField(
         source="deployment",
         queryset=Deployment.objects.select_related("approval"),
         what="deployment",
+        required=False,
     )
+    replay_id = serializers.UUIDField(required=False)
     decision = serializers.ChoiceField(["approve", "deny"])
     comment = serializers.CharField(required=False, allow_blank=True, max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+
+    def validate(self, attrs: Any) -> Any:
+        """With the ``approval`` that is meant, None where none is needed. Raises ValidationError."""
+        if "deployment" not in attrs and "replay_id" not in attrs:
+            wrong = {"deployment_id": [ErrorDetail("This field, or replay_id, is required.", code="required")]}
+            raise serializers.ValidationError(wrong)
+        if "deployment" in attrs and "replay_id" in attrs:
+            wrong = {"replay_id": [ErrorDetail("A decision is on one of the two.", code="one_of")]}
+            raise serializers.ValidationError(wrong)
+        if "deployment" in attrs:
+            attrs["approval"] = attrs.pop("deployment").approval
+            return attrs
+        here = Approval.objects.filter(environment=self.context["view"].environment)
+        attrs["approval"] = here.filter(replay_id=attrs.pop("replay_id")).first()
+        if attrs["approval"] is None:
+            said = "There is no such replay that needs approval in this environment."
+            raise serializers.ValidationError({"replay_id": [ErrorDetail(said, code="does_not_exist")]})
+        return attrs
 
 
 class AgentTuningSerializer(serializers.Serializer[Any]):

@@ -181,6 +181,7 @@ class TimelineViewSet(_OfDeploymentViewSet):
 class ApprovalFilter(RowFilter):
     status = django_filters.CharFilter()
     deployment_id = django_filters.UUIDFilter("deployment__id")
+    replay_id = django_filters.UUIDFilter()
 
 
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
@@ -207,7 +208,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         return dict(body.validated_data)
 
     def perform_create(self, data: dict[str, Any]) -> Model:
-        approval = data.pop("deployment").approval
+        approval = data.pop("approval")
         if approval is None:
             raise Conflict("This deployment needs no approval.", code="approval.not_needed")
         decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
