@@ -10,6 +10,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from byteor_cloud.engine.allowlist import Url, program, url_prefix
 PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type Address = tuple[str, int]
+type Network = IPv4Network | IPv6Network
 
 
 class ConfigError(Exception):
@@ -44,6 +46,7 @@ class Config:
     trusted_proxies: int
     max_body_bytes: int
     max_upload_bytes: int
+    webhook_allow_private: tuple[Network, ...]
     log_format: Literal["console", "json"]
     s3_bucket: str | None
     s3_endpoint_url: str | None
@@ -68,6 +71,17 @@ def _switch(text: str) -> bool:
         return table[text.lower()]
     except KeyError:
         raise ValueError("must be on or off") from None
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(map(ip_network, ("0.0.0.0/0", "::/0"))) if _switch(text) else ()
+    except ValueError:
+        pass
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise ValueError("must be on, off, or networks as 10.0.0.0/8, separated by commas") from None
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -195,6 +209,7 @@ def load(environ: Mapping[str, str]) -> Config:
         trusted_proxies=take("TRUSTED_PROXIES", _number(0, 10), 0),
         max_body_bytes=take("MAX_BODY_BYTES", _number(1024, 1 << 30), 4 << 20),
         max_upload_bytes=take("MAX_UPLOAD_BYTES", _number(1024, 1 << 40), 64 << 20),
+        webhook_allow_private=take("WEBHOOK_ALLOW_PRIVATE", _networks, ()),
         log_format=cast("Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")),
         s3_bucket=take("S3_BUCKET", str, None),
         s3_endpoint_url=take("S3_ENDPOINT_URL", _url("http", "https"), None),

@@ -10,9 +10,11 @@ import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
 from psycopg_pool import ConnectionPool
 
+WORKER_THREADS = 12
+
 
 def configuration(url: str, *, threads: int) -> dict[str, Any]:
-    """Django's settings of the database at ``url`` for a process of so many threads."""
+    """Django's settings of the database at ``url`` for a process of so many threads, or a worker."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     return {
@@ -27,7 +29,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 # A connection for every thread: the default of four fails under eight (stack.md).
-                "max_size": threads + 2,
+                "max_size": max(threads, WORKER_THREADS) + 2,
                 # Both bound what an outage costs: a request's wait, and the pool's back-off after it.
                 "timeout": 5,
                 "reconnect_timeout": 5,

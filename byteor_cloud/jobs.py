@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
@@ -15,16 +16,23 @@ from procrastinate.contrib.django import app
 from procrastinate.contrib.django.django_connector import DjangoConnector
 from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
 from procrastinate.manager import JobManager
+from procrastinate.periodic import PeriodicRegistry
 
+from byteor_cloud.database import WORKER_THREADS
+
+QUEUE = "default"
+# For jobs that wait for strangers on the network: they have slots of their own, so that no other job waits for them.
+OUTBOUND_QUEUE = "outbound"
+SLOTS = {QUEUE: 4, OUTBOUND_QUEUE: WORKER_THREADS - 4}
 ATTEMPTS = 5  # the first run and four retries, after 3, 9, 27 and 81 s
 _ALIVE = 7_226_190_002  # the advisory lock of living workers: any number, the same in every process
 logger = structlog.get_logger(__name__)
 _RETRY = RetryStrategy(max_attempts=ATTEMPTS - 1, exponential_wait=3)
 
 
-def job[**A](name: str) -> Callable[[Callable[A, None]], Any]:
+def job[**A](name: str, *, queue: str = QUEUE) -> Callable[[Callable[A, None]], Any]:
     """Declare the job ``name``: retried with back-off, then left as failed (the dead letters)."""
-    return app.task(name=name, retry=_RETRY, pass_context=False)
+    return app.task(name=name, retry=_RETRY, pass_context=False, queue=queue)
 
 
 def final_job(name: str) -> Callable[[Callable[..., None]], Any]:
@@ -101,6 +109,33 @@ def worker_app() -> App:
     worker = app.with_connector(connector.get_worker_connector())
     worker.job_manager = _Manager(worker.connector)
     return worker
+
+
+async def run_queues(worker: App, **options: Any) -> None:
+    """Run the jobs of each queue in its own slots until SIGTERM, or until one queue's worker ends by itself."""
+    # The loop's own threads are fewer than the slots.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORKER_THREADS, "job"))
+    outbound = worker.with_connector(worker.connector)
+    outbound.job_manager = worker.job_manager
+    outbound.periodic_registry = PeriodicRegistry()  # type: ignore[no-untyped-call]  # one clock a process
+    workers = (
+        worker.run_worker_async(queues=[QUEUE], concurrency=SLOTS[QUEUE], **options),
+        # It looks by itself every second: a second listener would hold a second connection for ever.
+        outbound.run_worker_async(
+            queues=[OUTBOUND_QUEUE],
+            concurrency=SLOTS[OUTBOUND_QUEUE],
+            **{**options, "install_signal_handlers": False, "listen_notify": False, "fetch_job_polling_interval": 1.0},
+        ),
+    )
+    tasks = [asyncio.create_task(each) for each in workers]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()  # which lets running jobs end
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ from typing import Any, override
 import structlog
 from django.utils.log import CallbackFilter
 
-# Our credentials (also in the path of a sign-in link), JWTs, and approval credentials, which begin as JWTs do.
-_SECRET = re.compile(r"(bor_(?:usr|org|enr|agt)_)[0-9A-Za-z]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
+# Our credentials (also in the path of a sign-in link), webhooks' secrets, JWTs, and approval credentials, which begin
+# as JWTs do.
+_SECRET = re.compile(r"(bor_(?:usr|org|enr|agt)_)[0-9A-Za-z]{20,}|(whsec_)[\w+/=]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -24,7 +25,7 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        return _SECRET.sub(lambda match: f"{match[1] or match[2]}…", super().format(record))
+        return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}…", super().format(record))
 
 
 def configure() -> None:

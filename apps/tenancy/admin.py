@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, link, pill, short, site
+from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, link, noted, pill, short, site
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.models import (
     AuditEvent,
@@ -26,9 +26,11 @@ from apps.tenancy.models import (
     SignInLink,
     User,
     UserToken,
+    Webhook,
+    WebhookDelivery,
 )
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.services import organizations, signing_keys, tokens
+from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
 
 
 def _delete(kind: str, needs: P) -> Act:
@@ -234,6 +236,59 @@ class AuditSealAdmin(ReadOnlyAdmin):
     list_display = ("seq", "organization", "event", "hash")
     list_filter = (("organization", Within),)
     search_fields = ("hash", "event__action")
+
+
+@admin.register(Webhook, site=site)
+class WebhookAdmin(ReadOnlyAdmin):
+    tenant = "organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Operation", "webhook"
+    related = ("organization", "project", "environment__project")
+    list_display = ("description", "url", "enabled", "events", "failing_since", "organization", "created_at")
+    list_display_links = ("description", "url")
+    list_filter = ("enabled", ("organization", Within))
+    search_fields = ("description", "url", "=id")
+    acts = (
+        Act(
+            "test",
+            "Send a test",
+            "An event of type ping is posted to it; its deliveries tell what came of it.",
+            lambda row, doing: webhooks.ping(row, actor=doing.actor),
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "send",
+            applies=lambda row: row.enabled,
+        ),
+    )
+
+
+@admin.register(WebhookDelivery, site=site)
+class WebhookDeliveryAdmin(ReadOnlyAdmin):
+    tenant = "webhook__organization"
+    needs = P.MANAGE_ORG_MEMBERSHIPS
+    section, icon = "Operation", "outgoing_mail"
+    menu = "Webhook deliveries"
+    related = ("webhook__organization", "event")
+    list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    list_filter = ("status", ("webhook", Within))
+    search_fields = ("event__action", "webhook__url", "=id")
+    acts = (
+        Act(
+            "redeliver",
+            "Redeliver",
+            "It is sent once more, whatever became of it: the same message under the same webhook-id.",
+            lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "replay",
+            applies=lambda row: row.webhook.enabled,
+        ),
+    )
+
+    @admin.display(description="Last answer")
+    def answer(self, row: WebhookDelivery) -> str:
+        if not row.attempts:
+            return "-"
+        last = row.attempts[-1]
+        return noted(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
 
 
 @admin.register(DenialCount, site=site)

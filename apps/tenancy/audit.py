@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+from apps.tenancy.webhooks.announce import announce
 from byteor_cloud.engine.ledger import GENESIS, Event, link_hash
 
 type Scope = Organization | Project | Environment | None
@@ -43,7 +44,7 @@ def record(
     outcome: str = "success",
 ) -> AuditEvent:
     """Write one event; call it inside the transaction of the change. ``changes`` holds no secret."""
-    return AuditEvent.objects.create(
+    event = AuditEvent.objects.create(
         action=action,
         outcome=outcome,
         actor_kind=actor.kind,
@@ -56,6 +57,8 @@ def record(
         changes=dict(changes or {}),
         **_scope_ids(scope),
     )
+    announce(event)
+    return event
 
 
 def _as_linked(row: AuditEvent) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from uuid import UUID
 
 from django.core.management import call_command
 from social_django.models import Association, Nonce
@@ -10,7 +11,8 @@ from social_django.models import Association, Nonce
 from apps.tenancy import audit
 from apps.tenancy.models import Environment, IdempotencyKey, Project
 from apps.tenancy.services import organizations
-from byteor_cloud.jobs import job, periodic
+from apps.tenancy.webhooks import delivery
+from byteor_cloud.jobs import OUTBOUND_QUEUE, job, periodic
 
 
 @job("tenancy.purge_project")
@@ -23,6 +25,18 @@ def purge_project(id: str) -> None:
 def purge_environment(id: str) -> None:
     """Remove a deleted environment and all below it."""
     organizations.purge(Environment, id)
+
+
+@job("tenancy.deliver_webhooks", queue=OUTBOUND_QUEUE)
+def deliver_webhooks(webhook_id: str) -> None:
+    """Send one receiver what it is owed."""
+    delivery.deliver_due(UUID(webhook_id))
+
+
+@periodic("tenancy.wake_webhooks", cron="*/5 * * * * *")
+def wake_webhooks() -> None:
+    """Retries whose time has come."""
+    delivery.wake_due()
 
 
 @periodic("tenancy.seal_audit", cron="*/3 * * * * *")
@@ -44,3 +58,9 @@ def forget_sign_ins() -> None:
     call_command("clearsessions")
     Association.cleanup_expired()
     Nonce.objects.filter(timestamp__lt=time.time() - 3600).delete()
+
+
+@periodic("tenancy.forget_deliveries", cron="23 * * * *")
+def forget_deliveries() -> None:
+    """Old lines of the webhooks' delivery logs."""
+    delivery.forget_old()

@@ -107,7 +107,7 @@ class Schema(AutoSchema):
         """As the base; where the answer shows a secret, with the ``token``."""
         serializer: Any = super().get_response_serializers()
         shows = self._action == "create" and self._action in getattr(self.view, "secret_actions", ())
-        return _with_secret(type(serializer)) if shows else serializer  # type: ignore[arg-type]  # classes are hashable
+        return with_secret(type(serializer)) if shows else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """The schemes of the families that the view takes; an empty list where it takes anybody."""
@@ -191,8 +191,8 @@ def _has(model: Any, field: str) -> bool:
 
 
 @cache
-def _with_secret(shape: type[Any]) -> type[Any]:
-    """``shape`` as the one answer that shows the secret."""
+def with_secret(shape: type[Any]) -> type[Any]:
+    """``shape`` with the ``token``: the one answer that shows the secret."""
     token = serializers.CharField(help_text="The secret; shown this once.")
     meta = type("Meta", (shape.Meta,), {"fields": [*shape.Meta.fields, "token"]})
     name = shape.__name__.replace("Serializer", "WithSecretSerializer")

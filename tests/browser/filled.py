@@ -18,9 +18,9 @@ from apps.releases.models import Deployment
 from apps.releases.services import bundles
 from apps.tenancy import audit
 from apps.tenancy.console import site
-from apps.tenancy.models import User
+from apps.tenancy.models import AuditEvent, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import tokens
+from apps.tenancy.services import tokens, webhooks
 from tests.worlds import Api, World, report, run_jobs
 
 DJANGO_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -96,6 +96,12 @@ def fill(world: World, suffix: str = "1") -> Filled:
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     )  # fmt: skip
     bundles.bar(environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor)
+    webhook, _ = webhooks.create(
+        organization=world.organization, url=f"https://{world.name}.example/{suffix}", events=["approval.expire"],
+        actor=world.admin.actor,
+    )  # fmt: skip
+    event = AuditEvent.objects.filter(organization=world.organization).latest("id")
+    WebhookDelivery.objects.create(webhook=webhook, event=event, status="delivered")
     audit.count_denial(f"test.{suffix}", actor=world.viewer.actor, organization_id=world.organization.pk)
     audit.seal_organization(world.organization.pk)
     artifact = Artifact.objects.create(

@@ -15,7 +15,7 @@ from django.utils import timezone
 from apps.fleet.models import AgentKey, Heartbeat
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.console import site
-from apps.tenancy.models import IdempotencyKey, OrganizationKey, RateCounter, SigningKey, SignInLink
+from apps.tenancy.models import IdempotencyKey, OrganizationKey, RateCounter, SigningKey, SignInLink, Webhook
 from apps.tenancy.services import accounts
 from tests.browser.filled import MODELS, fill, row_page, signed_in, superuser, table
 from tests.worlds import World
@@ -119,6 +119,7 @@ def test_nothing_is_written_by_a_form(world: World) -> None:
         (AgentKey, lambda row: row.digest),
         (SignInLink, lambda row: row.digest),
         (SigningKey, lambda row: bytes(row.private_key).hex()),
+        (Webhook, lambda row: bytes(row.secret).hex()),
         (IdempotencyKey, lambda row: row.fingerprint + bytes(row.response).hex()),
     ],
 )
@@ -130,7 +131,7 @@ def test_secrets_are_not_shown_to_anybody(world: World, model: Any, secret: Any)
     page = signed_in(superuser()).get(row_page(row)).text
 
     assert secret(row) not in page
-    for name in ("digest", "private_key", "response", "fingerprint"):
+    for name in ("digest", "private_key", "response", "fingerprint", "secret"):
         assert f"field-{name}" not in page
 
 
@@ -185,7 +186,7 @@ def test_a_row_lists_what_is_below_it(world: World) -> None:
     below = {title: count for title, count, _ in page.context["below"]}
     assert below == {
         "Drafts": 1, "Versions": 1, "Agents": 1, "Enrollment tokens": 1, "Config bundles": 1, "Approvals": 1,
-        "Deployments": 1, "Known bad": 1, "Artifacts": 1, "Replays": 1,
+        "Deployments": 1, "Known bad": 1, "Artifacts": 1, "Replays": 1, "Webhooks": 0,
     }  # fmt: skip
     url = next(url for title, _, url in page.context["below"] if title == "Deployments")
     assert [row.pk for row in signed_in(world.admin.user).get(url).context["cl"].result_list] == [made.deployment.pk]

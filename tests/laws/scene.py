@@ -18,9 +18,9 @@ from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.releases.models import Deployment
 from apps.releases.services import approvals
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Environment, OrganizationKey, UserToken
+from apps.tenancy.models import AuditEvent, Environment, OrganizationKey, UserToken, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import members, organizations, tokens
+from apps.tenancy.services import members, organizations, tokens, webhooks
 from tests.worlds import Api, Person, World, plan, report, run_jobs
 
 INCIDENT = (Path(__file__).parent.parent / "engine/replay/golden/incident.tar.gz").read_bytes()
@@ -122,6 +122,12 @@ class Tenant(World):
         )
         self.key_api = Api(text)
         self.token = self.own_token(self.viewer)
+        self.webhook, _ = webhooks.create(
+            organization=self.organization, url="https://hooks.example.com/", events=["approval.expire"],
+            actor=self.admin.actor,
+        )  # fmt: skip
+        event = AuditEvent.objects.filter(organization=self.organization).latest("id")
+        self.delivery = WebhookDelivery.objects.create(webhook=self.webhook, event=event, status="delivered")
         self.place = Place(self, self.prod)
 
     @staticmethod
@@ -144,7 +150,10 @@ class Tenant(World):
     def ids(self, place: Place | None = None) -> dict[str, Any]:
         """The id for each parameter or segment of a path."""
         place = place or self.place
-        return {**place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk}
+        return {
+            **place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk,
+            "webhooks": self.webhook.pk, "delivery_id": self.delivery.pk,
+        }  # fmt: skip
 
 
 class Scene:

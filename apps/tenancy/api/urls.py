@@ -3,6 +3,7 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from apps.tenancy.api import views as v
+from apps.tenancy.api import webhooks as w
 from byteor_cloud.api.routing import route
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -23,6 +24,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 route("signing-keys/rotate", v.SigningKeyViewSet, post="rotate"),
                 route("audit-events", v.AuditEventViewSet, get="list"),
                 route("audit-events/export", v.AuditEventViewSet, get="export"),
+                route("webhooks", w.WebhookViewSet, get="list", post="create"),
+                route("webhooks/<uuid:id>", w.WebhookViewSet, get="retrieve", put="update", delete="destroy"),
+                route("webhooks/<uuid:id>/rotate-secret", w.WebhookViewSet, post="rotate_secret"),
+                route("webhooks/<uuid:id>/test", w.WebhookViewSet, post="test"),
+                route("webhooks/<uuid:id>/deliveries", w.WebhookDeliveryViewSet, get="list"),
+                route(
+                    "webhooks/<uuid:id>/deliveries/<uuid:delivery_id>/redeliver",
+                    w.WebhookDeliveryViewSet,
+                    post="redeliver",
+                ),
                 route("projects", v.ProjectCollectionViewSet, get="list", post="create"),
                 route(
                     "projects/<uuid:project_id>",

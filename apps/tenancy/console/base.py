@@ -24,7 +24,7 @@ from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
 # Never shown, searched, filtered or sorted by, whoever asks.
-SECRETS = frozenset({"digest", "private_key", "response", "fingerprint"})
+SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 AT_ONCE = 100
 
 

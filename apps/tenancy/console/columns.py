@@ -17,7 +17,19 @@ from django.utils.html import format_html
 # A word of any state to the tone of its pill.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
-        ("active", "approved", "approve", "verified", "succeeded", "online", "healthy", "success", "current"), "good"
+        (
+            "active",
+            "approved",
+            "approve",
+            "verified",
+            "succeeded",
+            "online",
+            "healthy",
+            "success",
+            "current",
+            "delivered",
+        ),
+        "good",
     ),
     **dict.fromkeys(("building", "deploying", "running", "doing", "downloading", "activating", "offered"), "busy"),
     **dict.fromkeys(("pending_approval", "pending", "queued", "todo", "received", "starting"), "waiting"),

@@ -37,6 +37,11 @@ from apps.tenancy.models.requests import (
     IdempotencyKeyQuerySet,
     RateCounter,
 )
+from apps.tenancy.models.webhooks import (
+    Webhook,
+    WebhookDelivery,
+    WebhookDeliveryQuerySet,
+)
 
 __all__ = [
     "AuditEvent",
@@ -62,6 +67,9 @@ __all__ = [
     "User",
     "UserManager",
     "UserToken",
+    "Webhook",
+    "WebhookDelivery",
+    "WebhookDeliveryQuerySet",
     "choices",
     "one_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -34,6 +35,10 @@ def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
     return locked
 
 
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
+
+
 @transaction.atomic
 def edit[R: Revisioned](
     row: R,
@@ -57,6 +62,6 @@ def edit[R: Revisioned](
     locked.revision += 1
     locked.updated_at = timezone.now()
     locked.save(update_fields=[*changes, "revision", "updated_at"])
-    said = {name: change for name, change in changes.items() if name not in unaudited}
+    said = {name: [_plain(value) for value in change] for name, change in changes.items() if name not in unaudited}
     audit.record(f"{kind}.update", actor=actor, scope=scope, resource=(kind, locked.pk), changes=said)
     return locked

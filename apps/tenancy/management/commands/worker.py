@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from byteor_cloud.config import Address, Config
-from byteor_cloud.jobs import tended, worker_app
+from byteor_cloud.jobs import run_queues, tended, worker_app
 
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0
@@ -34,8 +34,8 @@ class Command(BaseCommand):
     async def _run(self) -> None:
         app = worker_app()
         async with app.open_async(), tended(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S):
-            await app.run_worker_async(
-                concurrency=4,
+            await run_queues(
+                app,
                 delete_jobs="successful",
                 fetch_job_polling_interval=2.0,
                 update_heartbeat_interval=HEARTBEAT_S,

@@ -1,0 +1,167 @@
+"""Webhooks and their delivery log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from django.db.models import Model, QuerySet
+from drf_spectacular.utils import OpenApiWebhook, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.tenancy.api.base import OrganizationViewSet
+from apps.tenancy.api.fields import JSONObject, ModelSerializer, Strict
+from apps.tenancy.api.filters import RowFilter
+from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
+from apps.tenancy.models import Webhook, WebhookDelivery
+from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services import webhooks
+from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome
+from byteor_cloud.api.schema import with_secret
+from byteor_cloud.errors import NotFound
+
+
+class WebhookSerializer(ModelSerializer):
+    url = serializers.CharField(max_length=2000)
+    events = serializers.ListField(
+        child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, max_length=100
+    )
+    description = serializers.CharField(required=False, allow_blank=True, max_length=200)
+    enabled = serializers.BooleanField(required=False)
+    project_id = serializers.UUIDField(required=False, allow_null=True)
+    environment_id = serializers.UUIDField(required=False, allow_null=True)
+
+    class Meta:
+        model = Webhook
+        fields = [
+            "id", "url", "events", "description", "enabled", "disabled_reason", "project_id", "environment_id",
+            "failing_since", "previous_secret_until", "created_at", "updated_at",
+        ]  # fmt: skip
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    at = serializers.DateTimeField()
+    status = serializers.IntegerField(allow_null=True)
+    error = serializers.CharField()
+    duration_ms = serializers.IntegerField()
+
+
+class WebhookDeliverySerializer(ModelSerializer):
+    event_id = serializers.UUIDField(read_only=True)
+    type = serializers.CharField(read_only=True)
+    attempts = AttemptSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = WebhookDelivery
+        fields = [
+            "id", "event_id", "type", "status", "attempts", "next_attempt_at", "finished_at", "created_at",
+        ]  # fmt: skip
+
+
+class WebhookFilter(RowFilter):
+    enabled = django_filters.BooleanFilter()
+
+
+class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
+    """The organization's webhooks; events of deployments and approvals are posted to them, signed."""
+
+    queryset = Webhook.objects.all()
+    serializer_class = WebhookSerializer
+    filterset_class = WebhookFilter
+    permissions = dict.fromkeys(
+        ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
+    )
+    secret_actions = frozenset({"create", "rotate_secret"})
+
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        webhook, secret = webhooks.create(organization=self.organization, actor=self.actor, **data)
+        return Created(webhook, {"token": secret})
+
+    def perform_update(self, row: Webhook, data: dict[str, Any]) -> Model:
+        return webhooks.update(row, data, actor=self.actor, expected_revision=self.expected_revision)
+
+    def perform_destroy(self, row: Webhook) -> None:
+        webhooks.delete(row, actor=self.actor, expected_revision=self.expected_revision)
+
+    @extend_schema(request=None, responses={201: with_secret(WebhookSerializer)})
+    def rotate_secret(self, request: Request, **kwargs: Any) -> Response:
+        """A new secret; the one before signs beside it for 24 hours."""
+        webhook, secret = webhooks.rotate_secret(self.get_object(), actor=self.actor)
+        return self.represent(webhook, status=201, token=secret)
+
+    @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
+    def test(self, request: Request, **kwargs: Any) -> Response:
+        """Send an event of type ping."""
+        delivery = webhooks.ping(self.get_object(), actor=self.actor)
+        return Response(WebhookDeliverySerializer(delivery).data, status=202)
+
+
+class WebhookDeliveryFilter(RowFilter):
+    status = django_filters.ChoiceFilter(choices=[(each.value, each.value) for each in Outcome])
+    event_id = django_filters.UUIDFilter()
+    type = django_filters.CharFilter("event__action")
+
+
+class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
+    """What was sent to a webhook, and what came of it; kept for 30 days."""
+
+    queryset = WebhookDelivery.objects.select_related("event")
+    serializer_class = WebhookDeliverySerializer
+    filterset_class = WebhookDeliveryFilter
+    lookup_url_kwarg = "delivery_id"
+    permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "redeliver": P.MANAGE_ORG_MEMBERSHIPS}
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        webhook = Webhook.objects.filter(pk=self.kwargs["id"], organization=self.organization).first()
+        if webhook is None:
+            raise NotFound("There is nothing here.")
+        return queryset.filter(webhook=webhook)
+
+    @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
+    def redeliver(self, request: Request, **kwargs: Any) -> Response:
+        """Send it once more, under the same webhook-id."""
+        return self.represent(webhooks.redeliver(self.get_object(), actor=self.actor), status=202)
+
+
+class EventResourceSerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
+    id = serializers.CharField()
+    url = serializers.CharField(help_text="Where the API tells more.")
+
+
+class EventActorSerializer(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    display = serializers.CharField()
+
+
+class EventSerializer(Strict):
+    """What is posted to a webhook."""
+
+    id = serializers.UUIDField(help_text="The audit event's id, also in webhook-id: the same when it is sent again.")
+    type = serializers.ChoiceField([*TYPES, "ping"])
+    created_at = serializers.DateTimeField()
+    organization_id = serializers.UUIDField()
+    project_id = serializers.UUIDField(allow_null=True)
+    environment_id = serializers.UUIDField(allow_null=True)
+    resource = EventResourceSerializer()
+    actor = EventActorSerializer()
+    changes = JSONObject()
+
+
+EVENT = OpenApiWebhook(
+    "event",
+    extend_schema(
+        summary="An event that a webhook asked for",
+        description=(
+            "Signed by the Standard Webhooks convention (standardwebhooks.com; its libraries take the secret as it "
+            "is): `webhook-id`, `webhook-timestamp`, and in `webhook-signature` `v1,` with the base64 of the "
+            "HMAC-SHA256 of `id.timestamp.body`, one for each secret that is valid. Refuse an old timestamp, and "
+            "expect a message more than once: `webhook-id` tells. Any 2xx within 10 s takes it; 410 disables the "
+            "webhook; anything else, a redirect too, is tried again over about a day, later if `Retry-After` asks."
+        ),
+        request=EventSerializer,
+        responses={204: None},
+    ),
+)

@@ -1,0 +1,79 @@
+"""Who is told of events, and what became of telling them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+
+from apps.tenancy.models.audit import AuditEvent
+from apps.tenancy.models.base import Revisioned, Row, choices, one_of
+from apps.tenancy.models.organizations import Environment, Organization, Project
+from apps.tenancy.webhooks.events import Outcome, type_of
+
+
+class Webhook(Row, Revisioned):
+    """A subscription: a receiver, and the events that it asks for. Its secrets are encrypted under the master key."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="webhooks")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, null=True, related_name="+")
+    url = models.CharField(max_length=2000)
+    description = models.CharField(max_length=200, blank=True)
+    events = models.JSONField(default=list)
+    enabled = models.BooleanField(default=True)
+    # Why the control plane disabled it; empty when a person did.
+    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
+    # Since when no delivery has come through; null while they do.
+    failing_since = models.DateTimeField(null=True, editable=False)
+    secret = models.BinaryField()
+    # After a rotation the old one signs beside the new until then.
+    previous_secret = models.BinaryField(null=True)
+    previous_secret_until = models.DateTimeField(null=True, editable=False)
+
+    def __str__(self) -> str:
+        return self.description or self.url.split("/")[2]
+
+
+class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
+    def due(self, now: datetime) -> Self:
+        """Those that the worker has to send now."""
+        return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
+
+
+class WebhookDelivery(Row):
+    """One event owed to one receiver: a line of the delivery log. What was tried is in ``attempts``."""
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
+    event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=10, choices=choices(Outcome), default=Outcome.PENDING.value)
+    # Attempts since it was last asked for: what the back-off goes by.
+    tries = models.PositiveSmallIntegerField(default=0)
+    attempts = models.JSONField(default=list)
+    next_attempt_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = WebhookDeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "webhook deliveries"
+        indexes = [
+            models.Index(fields=["webhook", "-id"], name="tenancy_webhookdelivery_log"),
+            models.Index(
+                fields=["next_attempt_at"],
+                condition=Q(status=Outcome.PENDING.value),
+                name="tenancy_webhookdelivery_due",
+            ),
+            models.Index(fields=["created_at"], name="tenancy_webhookdelivery_age"),
+        ]
+        constraints = [one_of("status", Outcome, "tenancy_webhookdelivery_status")]
+
+    def __str__(self) -> str:
+        return f"{self.type} to {self.webhook}"
+
+    @property
+    def type(self) -> str:
+        """The event's type, as the receiver sees it."""
+        return type_of(self.event.action)

@@ -1,0 +1,32 @@
+"""How a receiver knows that a message is ours: the Standard Webhooks convention (standardwebhooks.com). Pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+
+PREFIX = "whsec_"
+
+
+def generate() -> bytes:
+    """A new secret."""
+    return secrets.token_bytes(32)
+
+
+def text(secret: bytes) -> str:
+    """The secret as people and the convention's libraries take it."""
+    return PREFIX + base64.b64encode(secret).decode()
+
+
+def headers(message_id: str, body: bytes, *, at: int, keys: Iterable[bytes]) -> dict[str, str]:
+    """The three headers of one attempt at Unix time ``at``: one signature for each key."""
+    signed = f"{message_id}.{at}.".encode() + body
+    signatures = (base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(at),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }

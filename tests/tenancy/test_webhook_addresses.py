@@ -1,0 +1,225 @@
+"""Where webhooks never go: addresses inside, by whatever name; and how long they wait."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.tenancy.models import AuditEvent, Webhook
+from apps.tenancy.webhooks import outgoing
+from tests.tenancy.receiver import certificate, serving
+from tests.worlds import World
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+PRIVATE = [
+    "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254",
+    "100.64.0.1", "192.0.0.8", "198.18.0.1", "192.0.2.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255",
+    "168.63.129.16", "::1", "::", "fe80::1", "fe80::1%2", "fc00::1", "fd12::1", "ff02::1", "fec0::1", "2001:db8::1",
+    "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
+]  # fmt: skip
+PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_an_address_inside_is_not_public(text: str) -> None:
+    assert not outgoing.is_public(ip_address(text))
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_an_address_of_the_internet_is_public(text: str) -> None:
+    assert outgoing.is_public(ip_address(text))
+
+
+def test_an_allowed_network_is_allowed_in_any_notation() -> None:
+    for text, expected in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("::1", False)):
+        assert outgoing.is_permitted(ip_address(text), LOOPBACK) is expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "url",
+    ["https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/",
+     "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://169.254.169.254/latest", "https://[64:ff9b::7f00:1]",
+     "http://hooks.example.com/", "ftp://hooks.example.com/", "https://", "https:///x", "hooks.example.com",
+     "https://user:secret@hooks.example.com/", "https://good.example\\@127.0.0.1/", "https://good.example#@127.0.0.1",
+     "https://hooks.example.com/#x", "https://hooks.example.com:22/", "https://hooks.example.com:0/",
+     "https://hooks.example.com:99999/", "https://hooks.example.com:443:22/", "https://bücher.example/",
+     "https://hooks.example.com/a b", "https://hooks.example.com/\r\nX: y"],
+)  # fmt: skip
+def test_a_url_that_is_never_posted_to_is_refused(world: World, url: str) -> None:
+    path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
+    before = AuditEvent.objects.count()
+
+    refused = world.admin.api.post(path, {"url": url, "events": ["*"]})
+
+    assert refused.status_code == 400
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/url"]
+    assert (Webhook.objects.count(), AuditEvent.objects.count()) == (0, before)
+
+
+@pytest.mark.django_db
+def test_nor_is_one_changed_to_it(world: World) -> None:
+    path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
+    made = world.admin.api.post(path, {"url": "https://hooks.example.com", "events": ["*"]}).json()
+
+    refused = world.admin.api.put(f"{path}/{made['id']}", {"url": "https://10.0.0.1/"})
+
+    assert (refused.status_code, Webhook.objects.get().url) == (400, "https://hooks.example.com")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://hooks.example.com", ("https", "hooks.example.com", 443, "/")),
+        ("https://hooks.example.com?a=1", ("https", "hooks.example.com", 443, "/?a=1")),
+        ("https://hooks.example.com:8443/a/@b:c?d=/?", ("https", "hooks.example.com", 8443, "/a/@b:c?d=/?")),
+        ("https://1.1.1.1/", ("https", "1.1.1.1", 443, "/")),
+        ("https://[2606:4700:4700::1111]:443/", ("https", "2606:4700:4700::1111", 443, "/")),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, expected: tuple[str, str, int, str]) -> None:
+    assert outgoing.receiver(url, allowed=()) == outgoing.Receiver(*expected)
+
+
+def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """A DNS that gives these answers in turn; who was asked for."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
+        if host.replace(".", "").isdigit():  # an address: from create_connection
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(asked) - 1]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def send(url: str, allowed: Any = LOOPBACK) -> outgoing.Answer:
+    return outgoing.post(url, b"{}", {"webhook-id": "1"}, allowed=allowed)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
+def test_a_name_that_resolves_to_an_address_inside_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    resolver(monkeypatch, [address])
+    monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
+
+    answer = send("https://hooks.example.com/", allowed=())
+
+    assert (answer.status, answer.error, answer.ok) == (None, "forbidden_address", False)
+
+
+def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as receiver:
+        # A DNS whose second answer is another: it is not asked a second time.
+        asked = resolver(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
+
+        answer = send(f"http://rebinding.example:{receiver.port}/")
+
+        assert (answer.status, asked) == (204, ["rebinding.example"])
+        assert [message.headers["host"] for message in receiver.got] == [f"rebinding.example:{receiver.port}"]
+
+
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with serving() as receiver:
+        assert send(receiver.url).status == 204
+
+
+@pytest.mark.parametrize(("host", "status", "error"), [("hooks.test", 204, ""), ("other.test", None, "tls")])
+def test_the_certificate_is_checked_against_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, status: int | None, error: str
+) -> None:
+    pem = certificate("hooks.test", tmp_path)
+    names: list[str | None] = []
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    tls.sni_callback = lambda _, name, __: names.append(name)
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    outgoing._tls.cache_clear()
+    resolver(monkeypatch, ["127.0.0.1"])
+
+    with serving(tls) as receiver:
+        answer = send(f"https://{host}:{receiver.port}/")
+
+    outgoing._tls.cache_clear()
+    assert (answer.status, answer.error, len(receiver.got)) == (status, error, 1 if status else 0)
+    assert names == [host]
+
+
+def test_an_unknown_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate("hooks.test", tmp_path))
+    resolver(monkeypatch, ["127.0.0.1"])
+
+    with serving(tls) as receiver:
+        assert send(f"https://hooks.test:{receiver.port}/").error == "tls"
+        assert receiver.got == []
+
+
+def test_one_byte_at_a_time_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.4)
+    with serving() as receiver:
+        receiver.drip_s = 0.05
+        started = time.monotonic()
+
+        answer = send(receiver.url)
+
+    assert (answer.status, answer.error) == (None, "timeout")
+    assert 0.4 <= time.monotonic() - started < 3
+
+
+def test_a_silent_one_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/").error == "timeout"
+
+
+def test_a_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(0.5))
+
+    assert send("https://hooks.example.com/").error == "timeout"
+
+
+@pytest.mark.parametrize("raised", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
+def test_an_unknown_name_is_said_so(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    def getaddrinfo(*args: Any, **kwargs: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    assert send("https://hooks.example.com/").error == "dns"
+
+
+def test_nobody_listening_is_said_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    assert send(f"http://127.0.0.1:{port}/").error == "connection"
+
+
+def test_what_is_no_http_is_said_so() -> None:
+    from threading import Thread
+
+    def babble(server: socket.socket) -> None:
+        peer, _ = server.accept()
+        with peer:
+            peer.recv(4096)
+            peer.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=babble, args=(server,))
+        thread.start()
+        assert send(f"http://127.0.0.1:{server.getsockname()[1]}/").error == "protocol"
+        thread.join()
