@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -70,8 +71,7 @@ def log(world: World, path: str) -> list[dict[str, Any]]:
 
 def later(**by: Any) -> None:
     """Time passes for what is owed; then the worker looks."""
-    for owed in WebhookDelivery.objects.exclude(next_attempt_at=None):
-        WebhookDelivery.objects.filter(pk=owed.pk).update(next_attempt_at=owed.next_attempt_at - timedelta(**by))
+    WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
     tasks.wake_webhooks.func(timestamp=0)
     run_jobs()
 
