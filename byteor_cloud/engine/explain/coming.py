@@ -1,0 +1,194 @@
+"""Deployments that are to reach an agent: what each of them waits for, and what else bears on it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from byteor_cloud.engine.explain.facts import Deployment, Facts, Part, Wave
+from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.findings import Event, Finding, Told
+from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.targets import mismatch, under_way
+from byteor_cloud.engine.explain.wording import at, because
+from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.rollout import AgentView, Strategy
+
+DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
+AHEAD = {DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
+_ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
+
+
+def times_out_at(view: AgentView, timeout_s: int) -> datetime | None:
+    """When the planner gives the agent up; None when it does not wait for it."""
+    if view.offered_at is None or view.progress in DONE or not view.counted:
+        return None
+    return view.offered_at + timedelta(seconds=timeout_s)
+
+
+def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
+    """When the planner begins with the next wave; None while this one is under way."""
+    return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
+
+
+def coming(facts: Facts, deployment: Deployment) -> Told:
+    """What the deployment that is to reach it waits for; nothing when it does not, or has made its offer."""
+    part = deployment.part
+    if part is not None and part.view.progress is not AgentProgress.PENDING:
+        return
+    if part is None and mismatch(facts, deployment) is not None:
+        return
+    if deployment.status is DeploymentStatus.PENDING_APPROVAL:
+        yield from _waits_for_approval(deployment)
+    elif deployment.status is DeploymentStatus.APPROVED:
+        yield from _waits_to_begin(facts, deployment)
+    elif deployment.status is DeploymentStatus.BUILDING:
+        yield Finding(B.BUILDING, f"The bundle of {deployment.label} is being built.", deployment.id)
+        yield Event(N.OFFER, f"Once it is built, {deployment.label} is offered to the first wave.")
+    elif deployment.status is DeploymentStatus.DEPLOYING:
+        yield from _waits_for_offer(deployment, part)
+    elif part is not None and deployment.status in _ENDED:
+        offer = facts.agent.offer
+        if offer is None or deployment.id > offer.deployment:
+            yield from _ended_before(deployment)
+        return
+    else:
+        return
+    yield from marks(deployment)
+
+
+def _waits_for_approval(deployment: Deployment) -> Told:
+    consent = deployment.consent
+    if consent is None:
+        return
+    yield Finding(
+        B.WAITS_FOR_APPROVAL,
+        f"The deployment of {deployment.label} waits for approval:"
+        f" {consent.given} of {consent.required} people have approved it.",
+        deployment.id,
+        consent.id,
+    )
+    yield Event(
+        N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
+        consent.expires_at,
+    )  # fmt: skip
+
+
+def _waits_to_begin(facts: Facts, deployment: Deployment) -> Told:
+    label, consent = deployment.label, deployment.consent
+    ahead = [each for each in facts.deployments if each.status in AHEAD and each.id != deployment.id]
+    if facts.freeze is not None and not deployment.freeze_override:
+        yield Finding(
+            B.WAITS_FOR_FREEZE,
+            f"The deployment of {label} waits for the freeze window to end at {at(facts.freeze.ends_at)}"
+            f"{because(facts.freeze.reason)}.",
+            deployment.id,
+        )
+    elif ahead:
+        names = " and ".join(f"{each.label} ({each.status.replace('_', ' ')})" for each in ahead)
+        why = "some of its agents may be in both"
+        if any(each.pipeline == deployment.pipeline for each in ahead):
+            why = "a pipeline has one deployment under way at a time"
+        elif len(ahead) >= deployment.max_in_flight:
+            why = f"at most {deployment.max_in_flight} may be under way at once"
+        yield Finding(B.WAITS_FOR_TURN, f"The deployment of {label} waits until {names} is over: {why}.", deployment.id)
+        yield Event(N.TURN, f"When that is over, the deployment of {label} begins.")
+    else:
+        yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
+        yield Event(N.OFFER, f"Its bundle is built, and {label} is offered to the first wave.")
+    if consent is not None and consent.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
+        yield Event(
+            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", consent.expires_at
+        )
+
+
+def _waits_for_offer(deployment: Deployment, part: Part | None) -> Told:
+    label, waves = deployment.label, len(deployment.strategy.percents)
+    if part is None:
+        yield Finding(
+            B.LATE_JOINER, f"It matches the target of {label}, but came after the deployment had begun.", deployment.id
+        )
+        yield Event(N.OFFER, f"It is offered {label} once that is active.")
+        return
+    if part.view.wave <= deployment.wave:
+        yield Finding(B.OFFER_DUE, f"{label} is to be offered to it now.", deployment.id)
+        if deployment.paused_at is None:
+            yield Event(N.OFFER, f"The worker offers it {label}.")
+        return
+    yield Finding(
+        B.WAITS_FOR_WAVE,
+        f"{label} reaches it with wave {part.view.wave + 1} of {waves}{under_way(deployment)}.",
+        deployment.id,
+    )
+    if deployment.paused_at is not None:
+        return
+    ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
+    if ends is not None:
+        yield Event(N.WAVE_BEGINS, f"The pause is over, and wave {deployment.wave + 2} of {label} begins.", ends)
+    else:
+        last = deployment.waves.get(deployment.wave, Wave()).last_offered_at
+        yield Event(
+            N.WAVE_ENDS,
+            f"Wave {deployment.wave + 1} of {label} is over: whoever has not finished by then has failed.",
+            last and last + timedelta(seconds=deployment.timeout_s),
+        )
+
+
+def _ended_before(deployment: Deployment) -> Told:
+    by = deployment.said.get("abort") if deployment.reason == "aborted" else None
+    how = deployment.reason.replace("_", " ") or deployment.status.replace("_", " ")
+    who = f" by {by.actor} at {at(by.at)}" if by else ""
+    yield Finding(
+        B.ENDED_BEFORE,
+        f"{deployment.label} was to reach it, but ended before ({how}{who}{because(deployment.detail)}).",
+        deployment.id,
+    )
+    if deployment.known_bad is not None:
+        yield known_bad(deployment, deployment.known_bad)
+
+
+def marks(deployment: Deployment) -> Told:
+    """Paused, retried, begun without approval, known bad."""
+    label, said = deployment.label, deployment.said
+    if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
+        by = said.get("pause")
+        who = f" by {by.actor}{because(by.reason)}" if by else ""
+        yield Finding(
+            B.PAUSED, f"The deployment of {label} is paused since {at(deployment.paused_at)}{who}.", deployment.id
+        )
+        yield Event(N.RESUME, f"The deployment of {label} goes on when somebody resumes it.")
+    retry, part = said.get("retry"), deployment.part
+    if retry and part and part.view.offered_at and part.view.offered_at >= retry.at:
+        yield Finding(
+            B.RETRIED,
+            f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
+            deployment.id,
+        )
+    glass, consent = deployment.break_glass, deployment.consent
+    if glass is not None:
+        ratified = consent is not None and consent.status is ApprovalStatus.APPROVED
+        after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
+        yield Finding(
+            B.BREAK_GLASS,
+            f"{glass.by} began the deployment of {label} without approval{because(glass.reason)}; {after}.",
+            deployment.id,
+            consent.id if consent else None,
+        )
+        if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
+            yield Event(
+                N.RATIFICATION_DUE,
+                f"If nobody else has approved the deployment of {label} by then, it is rolled back.",
+                glass.approve_by,
+            )
+    if deployment.known_bad is not None:
+        yield known_bad(deployment, deployment.known_bad)
+
+
+def known_bad(deployment: Deployment, reason: str) -> Finding:
+    """Its configuration failed here."""
+    return Finding(
+        B.KNOWN_BAD,
+        f"The configuration of {deployment.label} is known bad here, and offered to nobody until it is cleared"
+        f"{because(reason)}.",
+        deployment.id,
+        config_hash=deployment.config_hash,
+    )

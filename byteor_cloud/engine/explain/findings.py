@@ -1,0 +1,111 @@
+"""What an explanation is made of. The codes are stable, for programs; the sentences are for a person on call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class Because(StrEnum):
+    """What a finding says."""
+
+    # How it stands with what was offered.
+    RUNS_DESIRED = "runs_desired"
+    AWAITING_HEARTBEAT = "awaiting_heartbeat"
+    NOT_FETCHED = "not_fetched"
+    DOWNLOADING = "downloading"
+    ACTIVATING = "activating"
+    FAILED = "failed"
+    LOCAL_ROLLBACK = "local_rollback"
+    DRIFTED = "drifted"
+    ROLLING_BACK = "rolling_back"
+    ROLLED_BACK = "rolled_back"
+    ROLLBACK_FAILED = "rollback_failed"
+    NEVER_OFFERED = "never_offered"
+    DECOMMISSIONED = "decommissioned"
+    STALE = "stale"
+    OFFLINE = "offline"
+    # Why a deployment reaches it, or does not.
+    TARGET_ALL = "target_all"
+    TARGET_SELECTOR = "target_selector"
+    TARGET_AGENTS = "target_agents"
+    LEFT_TARGET = "left_target"
+    SELECTOR_MISMATCH = "selector_mismatch"
+    OTHER_AGENTS = "other_agents"
+    ANOTHER_PIPELINE = "another_pipeline"
+    WAVE = "wave"
+    LATE_JOINER = "late_joiner"
+    NOT_COUNTED = "not_counted"
+    # What a deployment that is to reach it waits for.
+    WAITS_FOR_APPROVAL = "waits_for_approval"
+    WAITS_FOR_FREEZE = "waits_for_freeze"
+    WAITS_FOR_TURN = "waits_for_turn"
+    WAITS_FOR_WAVE = "waits_for_wave"
+    BUILDING = "building"
+    OFFER_DUE = "offer_due"
+    PAUSED = "paused"
+    ENDED_BEFORE = "ended_before_its_turn"
+    # What else bears on it.
+    THRESHOLD = "threshold"
+    SUPERSEDED = "superseded"
+    RETRIED = "retried"
+    DEPLOYMENT_FAILED = "deployment_failed"
+    KNOWN_BAD = "known_bad"
+    BREAK_GLASS = "break_glass"
+    FREEZE_WINDOW = "freeze_window"
+
+
+class Next(StrEnum):
+    """What an event is."""
+
+    HEARTBEAT = "heartbeat_expected"
+    GOES_OFFLINE = "goes_offline"
+    COMES_BACK = "comes_back"
+    TIMES_OUT = "times_out"
+    REPORT = "report_expected"
+    RETRY = "retry"
+    TOLD_AGAIN = "told_again"
+    OFFER = "offer"
+    WAVE_ENDS = "wave_ends"
+    WAVE_BEGINS = "wave_begins"
+    RESUME = "resume"
+    APPROVAL_EXPIRES = "approval_expires"
+    RATIFICATION_DUE = "ratification_due"
+    TURN = "turn"
+    FREEZE_ENDS = "freeze_ends"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One reason."""
+
+    code: Because
+    detail: str
+    deployment_id: UUID | None = None
+    approval_id: UUID | None = None
+    config_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that comes; ``at`` where the time is known."""
+
+    code: Next
+    detail: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer: the first reason is the main one, the first event the soonest."""
+
+    summary: str
+    because: tuple[Finding, ...]
+    next: tuple[Event, ...]
+
+
+type Told = Iterator[Finding | Event]
