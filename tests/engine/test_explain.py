@@ -42,7 +42,9 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def part(progress: P, wave: int = 0, *, counted: bool = True, offered: float | None = 60, **more: Any) -> Part:
+def part(
+    progress: AgentProgress, wave: int = 0, *, counted: bool = True, offered: float | None = 60, **more: Any
+) -> Part:
     at = None if progress is P.PENDING or offered is None else ago(offered)
     return Part(AgentView(ME, wave, counted, progress, at), updated_at=ago(50), **more)
 
@@ -53,7 +55,7 @@ def old(**more: Any) -> Deployment:
     return Deployment(OLD, "quotes", "one", **{**given, **more})
 
 
-def new(status: S = S.DEPLOYING, **more: Any) -> Deployment:
+def new(status: DeploymentStatus = S.DEPLOYING, **more: Any) -> Deployment:
     """What is to follow."""
     return Deployment(NEW, "quotes", "two", status, config_hash="sha256:2", **more)
 
@@ -64,7 +66,9 @@ def other(**more: Any) -> Deployment:
     return Deployment(OTHER, "trades", "first", **given)
 
 
-def offer(of: UUID = OLD, progress: P = P.ACTIVE, *, source: UUID | None = None, since: float = 60) -> Offer:
+def offer(
+    of: UUID = OLD, progress: AgentProgress = P.ACTIVE, *, source: UUID | None = None, since: float = 60
+) -> Offer:
     action = "activate" if source is None else "rollback"
     source = source or of
     return Offer(of, source, action, f"sha256:{source.int}", ago(since), progress)
@@ -123,7 +127,7 @@ CASES = [
             **SETTLED,
         ),
         "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
-        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_AGENTS),
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_AGENTS, B.ANOTHER_PIPELINE, B.ANOTHER_PIPELINE),
         (BEAT, (N.OFFER, None)),
     ),
     Case(
@@ -182,7 +186,10 @@ CASES = [
     Case(
         "offered, offline",
         facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
-        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to fetch it; it is offline, last heard of at 2026-01-01 01:53:20 UTC.",
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
+            " fetch it; it is offline, last heard of at 2026-01-01 01:53:20 UTC."
+        ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
     ),
@@ -196,7 +203,10 @@ CASES = [
             liveness="stale",
             last_seen_at=ago(200),
         ),
-        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to fetch it; it is stale, last heard of at 2026-01-01 02:56:40 UTC.",
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
+            " fetch it; it is stale, last heard of at 2026-01-01 02:56:40 UTC."
+        ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
     ),
@@ -217,7 +227,10 @@ CASES = [
     Case(
         "it has reported, and not beaten since",
         facts(new(part=part(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
-        "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next heartbeat has to confirm that.",
+        (
+            "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next"
+            " heartbeat has to confirm that."
+        ),
         (B.AWAITING_HEARTBEAT, B.TARGET_ALL),
         ((N.HEARTBEAT, -25),),
     ),
@@ -226,7 +239,10 @@ CASES = [
         facts(
             new(strategy=WAVES, wave=1, part=part(P.PENDING, 2), waves={1: Wave(4, 1, 0, ago(100))}), old(), **SETTLED
         ),
-        "agent-1 runs quotes/one: quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents finished.",
+        (
+            "agent-1 runs quotes/one: quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents"
+            " finished."
+        ),
         (B.WAITS_FOR_WAVE, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.WAVE_ENDS, 500)),
     ),
@@ -281,7 +297,10 @@ CASES = [
             freeze=Freeze("the close", ago(-600)),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: the deployment of quotes/two waits for the freeze window to end at 2026-01-01 03:10:00 UTC: the close.",
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits for the freeze window to end at"
+            " 2026-01-01 03:10:00 UTC: the close."
+        ),
         (B.WAITS_FOR_FREEZE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.APPROVAL_EXPIRES, 1800)),
     ),
@@ -295,14 +314,20 @@ CASES = [
     Case(
         "waits for its pipeline",
         facts(new(S.APPROVED), replace(new(), id=OTHER, bundle="before"), old(), **SETTLED),
-        "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) is over: a pipeline has one deployment under way at a time.",
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) is"
+            " over: a pipeline has one deployment under way at a time."
+        ),
         (B.WAITS_FOR_TURN, B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.TURN, None), (N.OFFER, None)),
     ),
     Case(
         "waits for its turn",
         facts(new(S.APPROVED), other(status=S.DEPLOYING, is_current=False, target={"agents": []}), old(), **SETTLED),
-        "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) is over: at most 1 may be under way at once.",
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) is over:"
+            " at most 1 may be under way at once."
+        ),
         (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
@@ -314,7 +339,10 @@ CASES = [
             old(),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) is over: some of its agents may be in both.",
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) is"
+            " over: some of its agents may be in both."
+        ),
         (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
     ),
@@ -401,7 +429,10 @@ CASES = [
             offer=offer(NEW, P.OFFERED, source=OLD),
             **runs(NEW),
         ),
-        "agent-1 runs quotes/two: it has to go back to quotes/one: quotes/two is rolled back by bob at 2026-01-01 02:59:20 UTC: drops records.",
+        (
+            "agent-1 runs quotes/two: it has to go back to quotes/one: quotes/two is rolled back by bob at"
+            " 2026-01-01 02:59:20 UTC: drops records."
+        ),
         (B.ROLLING_BACK, B.NOT_FETCHED, B.TARGET_ALL, B.KNOWN_BAD),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
@@ -454,7 +485,10 @@ CASES = [
     Case(
         "runs what nobody here knows",
         facts(old(), offer=offer(since=7300), running=Running(None, "sha256:" + "f" * 64), running_since=ago(9)),
-        "agent-1 should run quotes/one, but runs a bundle that is not known here (sha256:ffffffffff…) since 2026-01-01 02:59:51 UTC.",
+        (
+            "agent-1 should run quotes/one, but runs a bundle that is not known here (sha256:ffffffffff…) since"
+            " 2026-01-01 02:59:51 UTC."
+        ),
         (B.DRIFTED, B.TARGET_ALL),
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
@@ -532,7 +566,10 @@ CASES = [
             old(),
             **SETTLED,
         ),
-        "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (aborted by bob at 2026-01-01 02:59:30 UTC: wrong bundle).",
+        (
+            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (aborted by bob at 2026-01-01"
+            " 02:59:30 UTC: wrong bundle)."
+        ),
         (B.ENDED_BEFORE, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -551,7 +588,10 @@ CASES = [
     Case(
         "spared by the threshold",
         facts(new(S.ROLLED_BACK, part=part(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN), old(), **SETTLED),
-        "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (threshold: 1 of 2 agents of wave 1 failed).",
+        (
+            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (threshold: 1 of 2 agents of"
+            " wave 1 failed)."
+        ),
         (B.ENDED_BEFORE, B.KNOWN_BAD, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -598,7 +638,7 @@ def test_the_table_has_every_code() -> None:
 def test_every_sentence_is_one(case: Case) -> None:
     told = explain(case.facts)
 
-    for sentence in (told.summary, *(each.detail for each in (*told.because, *told.next))):
+    for sentence in (told.summary, *(each.detail for each in told.because), *(each.detail for each in told.next)):
         assert sentence == sentence.strip()
         assert sentence.endswith(".")
         assert not sentence.endswith("..")
@@ -610,7 +650,7 @@ def test_every_sentence_is_one(case: Case) -> None:
 
 
 @pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
-def test_the_time_out_is_the_planner_s(progress: P) -> None:
+def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
     view = AgentView(ME, 0, True, progress, ago(100))
     until = times_out_at(view, 600)
     assert until is not None

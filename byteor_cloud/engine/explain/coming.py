@@ -10,11 +10,10 @@ from byteor_cloud.engine.explain.findings import Event, Finding, Told
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.explain.targets import mismatch, under_way
 from byteor_cloud.engine.explain.wording import at, because
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView, Strategy
 
 DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
-AHEAD = {DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
 
 
@@ -75,7 +74,7 @@ def _waits_for_approval(deployment: Deployment) -> Told:
 
 def _waits_to_begin(facts: Facts, deployment: Deployment) -> Told:
     label, consent = deployment.label, deployment.consent
-    ahead = [each for each in facts.deployments if each.status in AHEAD and each.id != deployment.id]
+    ahead = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
     if facts.freeze is not None and not deployment.freeze_override:
         yield Finding(
             B.WAITS_FOR_FREEZE,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from byteor_cloud.engine.explain.coming import AHEAD, known_bad, marks, times_out_at
+from byteor_cloud.engine.explain.coming import known_bad, marks, times_out_at
 from byteor_cloud.engine.explain.facts import Deployment, Facts, Failure, Offer, Part, Running
 from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Event, Finding, Told
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.explain.targets import chosen, mismatch
 from byteor_cloud.engine.explain.wording import at, because, what_runs
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, DeploymentStatus
+from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, DeploymentStatus
 
 _CONCERNED = {DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT}
 ARRIVED = {AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK}
@@ -38,7 +38,7 @@ def offered(facts: Facts, offer: Offer) -> Told:
         yield from _outcome(owner, offer)
         yield from chosen(facts, owner, offer)
         yield from marks(owner)
-        yield from _successor(facts, offer)
+        yield from _passed_over(facts, offer)
 
 
 def _standing(facts: Facts, offer: Offer, owner: Deployment | None, label: str) -> Told:
@@ -49,7 +49,7 @@ def _standing(facts: Facts, offer: Offer, owner: Deployment | None, label: str) 
         yield from _arrived(facts, offer, part, label)
     else:
         yield _at_it(facts, offer, label)
-        until = times_out_at(part.view, owner.timeout_s) if owner and part and owner.status in AHEAD else None
+        until = times_out_at(part.view, owner.timeout_s) if owner and part and owner.status in UNDER_WAY else None
         if until is not None:
             yield Event(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
         else:
@@ -189,19 +189,22 @@ def never_offered(facts: Facts) -> Told:
             yield from _joins(deployment)
 
 
-def _successor(facts: Facts, offer: Offer) -> Told:
-    """Why the deployment that is current now does not reach it, where another one is."""
+def _passed_over(facts: Facts, offer: Offer) -> Told:
+    """Why it does not run what others run: what is current now of its pipeline, and what is of another."""
     source = facts.find(offer.source)
-    others = (each for each in facts.deployments if each.is_current and each.part is None and each != source)
-    for current in others:
-        if source is None or current.pipeline != source.pipeline:
+    others = (each for each in facts.deployments if each.status in _CONCERNED or each.is_current)
+    for each in others:
+        if source is None or each.part is not None or each == source:
             continue
-        miss = mismatch(facts, current)
-        if miss is None:
-            yield from _joins(current)
-        else:
-            yield Finding(B.SUPERSEDED, f"{source.label} is not current any more: {current.label} is.", current.id)
+        miss = mismatch(facts, each)
+        if miss is not None and miss.code is B.ANOTHER_PIPELINE:
             yield miss
+        elif each.is_current and each.pipeline == source.pipeline:
+            if miss is None:
+                yield from _joins(each)
+            else:
+                yield Finding(B.SUPERSEDED, f"{source.label} is not current any more: {each.label} is.", each.id)
+                yield miss
 
 
 def _joins(current: Deployment) -> Told:
