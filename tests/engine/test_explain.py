@@ -23,6 +23,7 @@ from byteor_cloud.engine.explain.facts import (
     Part,
     Running,
     Said,
+    Target,
     Wave,
 )
 from byteor_cloud.engine.explain.findings import Because as B
@@ -110,8 +111,8 @@ CASES = [
     Case(
         "no deployment matches",
         facts(
-            old(target={"selector": {"zone": "b", "tier": "edge"}}, part=None),
-            new(target={"agents": [str(OTHER)]}),
+            old(target=Target(selector={"zone": "b", "tier": "edge"}), part=None),
+            new(target=Target(names_it=False, count=1)),
         ),
         "agent-1 runs nothing: no deployment here reaches it.",
         (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
@@ -121,7 +122,7 @@ CASES = [
         "it runs another pipeline",
         facts(
             other(),
-            old(target={"agents": [str(ME)]}, strategy=Strategy()),
+            old(target=Target(names_it=True, count=1), strategy=Strategy()),
             new(S.APPROVED, take_over=True),
             other(status=S.APPROVED, is_current=False),
             **SETTLED,
@@ -153,14 +154,14 @@ CASES = [
     ),
     Case(
         "chosen by its labels",
-        facts(old(target={"selector": {"zone": "a"}}), **SETTLED),
+        facts(old(target=Target(selector={"zone": "a"})), **SETTLED),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_SELECTOR),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "its labels changed",
-        facts(old(target={"selector": {"zone": "b"}}), **SETTLED),
+        facts(old(target=Target(selector={"zone": "b"})), **SETTLED),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.LEFT_TARGET),
         (BEAT, (N.NOTHING, None)),
@@ -168,8 +169,8 @@ CASES = [
     Case(
         "superseded by one for others",
         facts(
-            new(S.ACTIVE, is_current=True, target={"agents": [str(OTHER)]}),
-            old(is_current=False, superseded_by=NEW),
+            new(S.ACTIVE, is_current=True, target=Target(names_it=False, count=1)),
+            old(is_current=False),
             **SETTLED,
         ),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
@@ -323,7 +324,12 @@ CASES = [
     ),
     Case(
         "waits for its turn",
-        facts(new(S.APPROVED), other(status=S.DEPLOYING, is_current=False, target={"agents": []}), old(), **SETTLED),
+        facts(
+            new(S.APPROVED),
+            other(status=S.DEPLOYING, is_current=False, target=Target(names_it=False, count=2)),
+            old(),
+            **SETTLED,
+        ),
         (
             "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) is over:"
             " at most 1 may be under way at once."
@@ -335,7 +341,7 @@ CASES = [
         "waits for shared agents",
         facts(
             new(S.APPROVED, max_in_flight=2),
-            other(status=S.ROLLING_BACK, is_current=False, target={"agents": []}),
+            other(status=S.ROLLING_BACK, is_current=False, target=Target(names_it=False, count=2)),
             old(),
             **SETTLED,
         ),

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from apps.tenancy.freeze import active_window
+from apps.tenancy.freeze import active_window, open_until
 
 
 def window(start: str, end: str, **more: Any) -> dict[str, Any]:
@@ -97,3 +97,11 @@ def test_weekly(now: str, is_frozen: bool) -> None:
 def test_of_several_the_first_that_fits() -> None:
     assert active_window([ONCE, WEEKENDS, NIGHTLY], at("2026-06-13T23:00:00Z")) is WEEKENDS
     assert active_window([], at("2026-06-13T23:00:00Z")) is None
+
+
+def test_of_several_that_are_open_the_last_to_end_says_until_when() -> None:
+    saturday = at("2026-06-13T23:00:00Z")
+
+    assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
+    assert open_until([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
+    assert open_until([ONCE], saturday) is None

@@ -236,6 +236,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("PATCH", E + "/agents/{id}"): Call(200, _says({"labels": {"zone": "b"}})),
     ("DELETE", E + "/agents/{id}"): DELETE,
     ("POST", E + "/agents/{id}/rotate-key"): Call(201),
+    ("GET", E + "/agents/{id}/explain"): RETRIEVE,
     ("GET", E + "/deployments"): LIST,
     ("POST", E + "/deployments"): Call(
         201, lambda s: {"config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}}

@@ -1,6 +1,7 @@
 """Below …/environments/{env_id}, and the agents' own routes below /api/v1."""
 
 from apps.releases.api import views as v
+from apps.releases.api.explain import ExplanationViewSet
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -19,6 +20,7 @@ environment = [
     route("approvals", v.ApprovalViewSet, get="list", post="create"),
     route("approvals/<uuid:id>", v.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", v.ApprovalViewSet, post="revoke"),
+    route("agents/<uuid:id>/explain", ExplanationViewSet, get="retrieve"),
 ]
 agent = [
     route("agents/<uuid:id>/deployment", v.AgentDeploymentViewSet, get="retrieve", post="report"),

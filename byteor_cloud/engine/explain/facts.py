@@ -63,6 +63,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Whom a deployment is for: everybody, those with some labels, or ``count`` that it names, this one or not."""
+
+    selector: Mapping[str, str] | None = None
+    names_it: bool | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """A deployment that may have to do with the agent."""
 
@@ -71,13 +80,12 @@ class Deployment:
     bundle: str
     status: DeploymentStatus
     config_hash: str = ""
-    target: Mapping[str, object] = field(default_factory=lambda: {"all": True})
+    target: Target = field(default_factory=Target)
     strategy: Strategy = field(default_factory=Strategy)
     timeout_s: int = 600
     max_in_flight: int = 1
     take_over: bool = False
     is_current: bool = False
-    superseded_by: Id | None = None
     wave: int = 0
     wave_done_at: datetime | None = None
     paused_at: datetime | None = None

@@ -13,10 +13,10 @@ from byteor_cloud.engine.rollout import AgentView
 def chosen(facts: Facts, owner: Deployment, offer: Offer) -> Told:
     """Why the deployment that made the offer reached it, and how it counts there."""
     to = f"The deployment of {owner.label}"
-    selector = owner.target.get("selector")
-    if "agents" in owner.target:
+    selector = owner.target.selector
+    if owner.target.names_it is not None:
         yield Finding(B.TARGET_AGENTS, f"{to} names it.", owner.id)
-    elif not isinstance(selector, dict):
+    elif selector is None:
         yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
     elif selector.items() <= facts.agent.labels.items():
         yield Finding(B.TARGET_SELECTOR, f"{to} goes to agents with {joined(selector)}, as it has.", owner.id)
@@ -60,11 +60,11 @@ def under_way(owner: Deployment) -> str:
 def mismatch(facts: Facts, deployment: Deployment) -> Finding | None:
     """Why the deployment does not reach the agent; None when it does."""
     agent, to = facts.agent, f"The deployment of {deployment.label}"
-    named, selector = deployment.target.get("agents"), deployment.target.get("selector")
-    if isinstance(named, (list, tuple)) and str(agent.id) not in named:
-        count = f"{len(named)} other agent{'' if len(named) == 1 else 's'}"
-        return Finding(B.OTHER_AGENTS, f"{to} names {count}.", deployment.id)
-    if isinstance(selector, dict) and not selector.items() <= agent.labels.items():
+    count, selector = deployment.target.count, deployment.target.selector
+    if deployment.target.names_it is False:
+        others = f"{count} other agent{'' if count == 1 else 's'}"
+        return Finding(B.OTHER_AGENTS, f"{to} names {others}.", deployment.id)
+    if selector is not None and not selector.items() <= agent.labels.items():
         wrong = [key for key in sorted(selector) if agent.labels.get(key) != selector[key]]
         has = ", ".join(f"{key}={agent.labels[key]}" if key in agent.labels else f"no {key}" for key in wrong)
         return Finding(

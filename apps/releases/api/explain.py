@@ -1,0 +1,73 @@
+"""Why an agent runs what it runs; here and not in fleet, because the answer names deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.fleet.api.serializers import AgentSerializer, DesiredStateSerializer, RunningStateSerializer
+from apps.fleet.models import Agent
+from apps.releases.services import explanations
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.engine.explain.findings import Because, Next
+
+
+class FindingSerializer(serializers.Serializer[Any]):
+    """One reason; the ids are there where it is about such a thing."""
+
+    code = serializers.ChoiceField(list(Because))
+    detail = serializers.CharField()
+    deployment_id = serializers.UUIDField(allow_null=True)
+    approval_id = serializers.UUIDField(allow_null=True)
+    config_hash = serializers.CharField(allow_null=True)
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    """One thing that comes; ``at`` where the time is known."""
+
+    code = serializers.ChoiceField(list(Next))
+    detail = serializers.CharField()
+    at = serializers.DateTimeField(allow_null=True)
+
+
+class ExplanationSerializer(serializers.Serializer[Any]):
+    """The main reason first, the soonest event first. Programs go by the codes, people by the sentences."""
+
+    agent_id = serializers.UUIDField()
+    summary = serializers.CharField()
+    running = RunningStateSerializer(allow_null=True)
+    desired = DesiredStateSerializer(allow_null=True)
+    because = FindingSerializer(many=True)
+    next = EventSerializer(many=True)
+
+
+class ExplanationViewSet(EnvironmentViewSet):
+    """Below ``…/agents/{id}``; also of one that left the fleet."""
+
+    queryset = Agent.objects.select_related("environment")
+    serializer_class = ExplanationSerializer
+    permissions = {"retrieve": P.VIEW_ENVIRONMENT}
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+
+    @extend_schema(responses=ExplanationSerializer)
+    def retrieve(self, request: Request, **kwargs: Any) -> Response:
+        """Why this agent runs what it runs, and what happens next."""
+        agent = self.get_object()
+        told, states = explanations.of(agent), AgentSerializer()
+        answer = {
+            "agent_id": agent.pk,
+            "summary": told.summary,
+            "running": states.get_running(agent),
+            "desired": states.get_desired(agent),
+            "because": told.because,
+            "next": told.next,
+        }
+        return Response(self.get_serializer(answer).data)

@@ -1,0 +1,399 @@
+"""``…/agents/{id}/explain``: facts from the database, told by the engine, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent, Assignment, Heartbeat
+from apps.releases.models import Deployment
+from apps.releases.services import deployments, explanations, rollbacks
+from apps.releases.tasks import sweep
+from apps.tenancy.models import Environment
+from tests.releases import stories
+from tests.worlds import Api, World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+WAVES = {
+    "kind": "waves", "percents": [50, 100], "pause_s": 600, "failure_threshold_percent": 0, "auto_rollback": True
+}  # fmt: skip
+
+
+def explained(world: World, agent: Agent) -> Any:
+    answer = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
+    assert answer.status_code == 200, answer.json()
+    return answer.json()
+
+
+def codes(told: Any) -> list[str]:
+    return [finding["code"] for finding in told["because"]]
+
+
+def coming(told: Any) -> list[str]:
+    return [event["code"] for event in told["next"]]
+
+
+def at(told: Any, code: str) -> datetime:
+    """When the event of that code is."""
+    (event,) = [event for event in told["next"] if event["code"] == code]
+    return datetime.fromisoformat(event["at"])
+
+
+def beat(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
+    """A heartbeat that says what the agent runs: what is desired of it, unless told otherwise."""
+    wanted = Assignment.objects.get(agent=agent)
+    deployment_id, bundle_hash = wanted.bundle_deployment_id, wanted.bundle_hash
+    if runs is not None:
+        deployment_id, bundle_hash = runs.pk, runs.bundle_hash
+    active = {"deployment_id": str(deployment_id), "bundle_hash": bundle_hash, "spec_hash": "sha256:" + "0" * 64}
+    body = {"status": "healthy", "agent_version": "1", "active": active}
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
+    # The database's clock stands still in a test's one transaction.
+    Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
+
+
+def test_an_agent_that_runs_what_it_should(world: World) -> None:
+    ((agent, api),) = stories.fleet(world, 1)
+    deployment = stories.active(world, world.bundle(), [(agent, api)])
+    beat(agent, api)
+
+    told = explained(world, agent)
+
+    agent = Agent.objects.select_related("heartbeat", "assignment").get(pk=agent.pk)
+    seen, since = agent.heartbeat.last_seen_at, agent.heartbeat.running_since
+    since = f"{since:%Y-%m-%d %H:%M:%S} UTC"
+    about: dict[str, Any] = {"deployment_id": str(deployment.pk), "approval_id": None, "config_hash": None}
+    assert (told["agent_id"], told["summary"]) == (
+        str(agent.pk), f"agent-0 runs quotes/bundle, as it should, since {since}."
+    )  # fmt: skip
+    assert (told["running"]["bundle_hash"], told["desired"]["action"]) == (deployment.bundle_hash, "activate")
+    assert told["because"] == [
+        {"code": "runs_desired", "detail": f"It runs quotes/bundle, as it should, since {since}.", **about},
+        {"code": "target_all", "detail": "The deployment of quotes/bundle goes to all agents of the environment.",
+         **about},
+    ]  # fmt: skip
+    assert coming(told) == ["heartbeat_expected", "nothing"]
+    assert at(told, "heartbeat_expected") == seen + timedelta(seconds=30)
+
+
+def test_nothing_was_ever_offered(world: World) -> None:
+    (chosen, api), (passed, _) = stories.fleet(world, 2)
+    agent, _ = world.agent(name="other zone", zone="b")
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, [(chosen, api)], target={"agents": [str(chosen.pk)]})
+    Agent.objects.filter(pk=chosen.pk).update(labels={"zone": "a"})
+    stories.offered(world, second, target={"selector": {"zone": "a"}})
+
+    told = explained(world, agent)
+
+    assert told["summary"] == "other zone runs nothing: no deployment here reaches it."
+    assert [finding["detail"] for finding in told["because"][1:]] == [
+        "The deployment of quotes/bundle-1 goes to agents with zone=a; it has zone=b.",
+        "The deployment of quotes/bundle-0 names 1 other agent.",
+    ]
+    assert codes(told) == ["never_offered", "selector_mismatch", "other_agents"]
+    assert (told["running"], told["desired"]) == (None, None)
+    assert "no zone" in explained(world, passed)["because"][1]["detail"]
+
+
+def test_it_is_another_pipeline_s(world: World) -> None:
+    ((agent, api),) = stories.fleet(world, 1)
+    stories.active(world, world.bundle(), [(agent, api)], target={"agents": [str(agent.pk)]})
+    world.agent(name="free", kind="trades")
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    stories.offered(world, trades, target={"selector": {"kind": "trades"}})
+    Agent.objects.filter(pk=agent.pk).update(labels={"kind": "trades"})
+    beat(agent, api)
+
+    told = explained(world, agent)
+
+    assert codes(told) == ["runs_desired", "target_agents", "another_pipeline"]
+    assert told["because"][2]["detail"] == (
+        "The deployment of trades/trades does not take over agents of another pipeline, and this one is to run quotes."
+    )
+
+
+def test_it_waits_for_approval(world: World) -> None:
+    strict = world.environment("prod", "strict", required_approvals=2)
+    agent, _ = world.agent(strict)
+    deployment = world.deployment(world.bundle(strict))
+    approval = deployment.approval
+    assert approval is not None
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(strict, "/approvals"), decision).status_code == 201
+
+    told = explained(world, agent)
+
+    assert told["because"][0] == {
+        "code": "waits_for_approval",
+        "detail": "The deployment of quotes/bundle waits for approval: 1 of 2 people have approved it.",
+        "deployment_id": str(deployment.pk), "approval_id": str(approval.pk), "config_hash": None,
+    }  # fmt: skip
+    assert at(told, "approval_expires") == approval.expires_at
+
+
+def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
+    (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
+    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    begun = explained(world, third)
+    report(first_api, first, "downloading")
+    downloading = explained(world, first)
+    stories.offered_before(deployment, 60, second)
+    report(first_api, first, "active")
+    run_jobs()
+    half = explained(world, third)
+    Agent.objects.filter(pk=second.pk).update(decommissioned_at=timezone.now())
+    sweep(0)
+    run_jobs()
+    done = explained(world, third)
+
+    offered_at = deployment.agents.get(agent=first).offered_at
+    assert offered_at is not None
+    assert "wave 2 of 2; wave 1 is under way, 0 of 2 agents finished" in begun["summary"]
+    assert codes(downloading) == ["downloading", "target_all", "wave"]
+    assert at(downloading, "times_out") == offered_at + timedelta(seconds=600)
+    assert "1 of 2 agents finished" in half["summary"]
+    second_offered_at = deployment.agents.get(agent=second).offered_at
+    assert second_offered_at is not None
+    assert at(half, "wave_ends") == second_offered_at + timedelta(seconds=600)
+    deployment.refresh_from_db()
+    assert deployment.wave_done_at is not None
+    assert "wave 1 is done, 1 of 1 agents finished" in done["summary"]
+    assert at(done, "wave_begins") == deployment.wave_done_at + timedelta(seconds=600)
+
+
+def test_it_is_paused(world: World) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    actor = world.operator.actor
+    deployments.set_paused(deployment, paused=True, reason="earlier", actor=actor)
+    deployments.set_paused(deployment, paused=False, actor=actor)
+    deployments.set_paused(deployment, paused=True, reason="looks odd", actor=actor)
+
+    told = explained(world, agents[1][0])
+
+    assert codes(told) == ["waits_for_wave", "paused", "never_offered"]
+    assert told["because"][1]["detail"].endswith(" UTC by operator@acme.example: looks odd.")
+    assert coming(told) == ["heartbeat_expected", "resume"]
+
+
+def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    before, after = stories.bundles(world, 2)
+    old = stories.active(world, before, agents)
+    deployment = stories.offered(world, after, strategy=WAVES)
+    (agent, api), (spared, spared_api) = agents
+    report(api, agent, "failed", detail="exit code 1")
+    failed = explained(world, agent)
+    run_jobs()
+    beat(agent, api, runs=old)
+    beat(spared, spared_api)
+    going = explained(world, agent)
+    report(api, agent, "rolled_back")
+    run_jobs()
+    back, untouched = explained(world, agent), explained(world, spared)
+
+    deployment.refresh_from_db()
+    assert deployment.status == "rolled_back"
+    assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
+    assert failed["because"][0]["detail"].endswith(": exit code 1.")
+    assert failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed; more than 0 % end the deployment."
+    assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
+    assert " by the control plane at " in going["because"][0]["detail"]
+    assert "times_out" in coming(going)
+    assert codes(back) == ["rolled_back", "failed", "runs_desired", "threshold", "target_all", "known_bad"]
+    assert back["because"][3]["detail"].endswith("the deployment has rolled back what it touched.")
+    assert back["because"][5]["config_hash"] == after.config_hash
+    assert codes(untouched) == ["ended_before_its_turn", "known_bad", "runs_desired", "target_all"]
+
+
+def test_it_is_rolled_back_by_somebody(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    before, after = stories.bundles(world, 2)
+    stories.active(world, before, agents)
+    deployment = stories.active(world, after, agents)
+    rollbacks.start(deployment, reason="drops records", actor=world.operator.actor)
+
+    told = explained(world, agents[0][0])
+
+    assert told["because"][0]["code"] == "rolling_back"
+    assert told["because"][0]["detail"].startswith(
+        "It has to go back to quotes/bundle-0: quotes/bundle-1 is rolled back by operator@acme.example at "
+    )
+    assert told["because"][0]["detail"].endswith(" UTC: drops records.")
+    assert told["desired"]["action"] == "rollback"
+
+
+def test_it_drifted(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api), (before, after) = agents[0], stories.bundles(world, 2)
+    old = stories.active(world, before, agents)
+    stories.active(world, after, agents)
+    waits = explained(world, agent)
+    beat(agent, api, runs=old)
+
+    told = explained(world, agent)
+
+    assert codes(waits) == ["awaiting_heartbeat", "target_all"]
+    assert codes(told) == ["drifted", "target_all"]
+    assert told["summary"].startswith("agent-0 should run quotes/bundle-1, but runs quotes/bundle-0 since ")
+    assert coming(told) == ["heartbeat_expected", "told_again"]
+
+
+def test_it_waits_for_the_freeze_to_end(world: World, run_jobs: Callable[[], int]) -> None:
+    agent, _ = world.agent()
+    deployment = world.deployment(world.bundle())
+    now = timezone.now().replace(microsecond=0)
+    ends = now + timedelta(hours=2)
+    window = {"start": (now - timedelta(hours=1)).isoformat(), "end": ends.isoformat(), "reason": "the close"}
+    Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [window]})
+    run_jobs()
+
+    told = explained(world, agent)
+
+    deployment.refresh_from_db()
+    assert deployment.status == "approved"
+    assert codes(told) == ["waits_for_freeze", "never_offered", "freeze_window"]
+    assert at(told, "freeze_ends") == ends
+
+
+def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> None:
+    roomy = world.environment("dev", "roomy", max_in_flight_deployments=2)
+    agent, api = world.agent(roomy)
+    first, second = stories.bundles(world, 2, roomy)
+    stories.offered(world, first)
+    report(api, agent, "activating")
+    world.deployment(second)
+    run_jobs()
+
+    told = explained(world, agent)
+
+    assert codes(told) == ["activating", "target_all", "waits_for_turn"]
+    assert told["because"][2]["detail"] == (
+        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) is over:"
+        " a pipeline has one deployment under way at a time."
+    )
+
+
+def test_late_joiners_and_those_who_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    absent = agents[1][0]
+    stories.unheard(absent, for_s=4000)
+    stories.active(world, world.bundle(), agents[:1])
+    late, _ = world.agent(name="late")
+    run_jobs()
+
+    told, joined = explained(world, absent), explained(world, late)
+
+    assert codes(told) == ["not_fetched", "target_all", "not_counted", "offline"]
+    assert coming(told) == ["report_expected", "comes_back"]
+    assert codes(joined) == ["not_fetched", "target_all", "late_joiner"]
+
+
+def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
+    ((agent, api), _) = stories.fleet(world, 2)
+    lenient = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
+    deployment = stories.offered(world, world.bundle(), strategy=lenient)
+    report(api, agent, "failed", detail="no disk")
+    run_jobs()
+    deployments.retry(deployment, reason="disk replaced", actor=world.operator.actor)
+
+    told = explained(world, agent)
+
+    assert codes(told) == ["not_fetched", "target_all", "retried"]
+    assert told["because"][2]["detail"].startswith(
+        "quotes/bundle was offered to it again: operator@acme.example retried it at "
+    )
+
+
+def test_the_glass_was_broken(world: World) -> None:
+    agent, _ = world.agent(world.prod)
+    glass = {"reason": "the market opens"}
+    world.operator = world.admin  # who asks for it
+    deployment = world.deployment(world.bundle(world.prod), break_glass=glass, is_org_admin=True)
+    before = explained(world, agent)
+    assert deployment.approval is not None
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+
+    after = explained(world, agent)
+
+    assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
+    assert before["because"][1]["detail"] == (
+        "admin@acme.example began the deployment of quotes/bundle without approval: the market opens;"
+        " nobody else has approved it yet."
+    )
+    assert at(before, "ratification_due") == deployment.approval.expires_at
+    assert after["because"][1]["detail"].endswith("; somebody else has approved it since.")
+    assert "ratification_due" not in coming(after)
+
+
+def test_it_left_the_fleet(world: World) -> None:
+    agent, _ = world.agent()
+    fleet.decommission(agent, actor=world.admin.actor)
+
+    told = explained(world, agent)
+
+    assert (codes(told), coming(told)) == (["decommissioned"], [])
+
+
+def test_liveness_goes_by_the_environment_s_interval(world: World) -> None:
+    slow = world.environment("dev", "slow", heartbeat_interval_s=300)
+    agent, api = world.agent(slow)
+    stories.active(world, world.bundle(slow), [(agent, api)])
+    Agent.objects.filter(pk=agent.pk).update(created_at=timezone.now() - timedelta(seconds=9000))
+    stories.unheard(agent, for_s=1000)
+
+    told = explained(world, agent)
+
+    assert codes(told) == ["awaiting_heartbeat", "target_all", "stale"]
+    assert at(told, "goes_offline") - timezone.now() > timedelta(seconds=1990)
+
+
+def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanations, "AT_MOST", 2)
+    agent, api = world.agent(world.prod)
+    version = world.version(world.prod)
+    first, *others = [
+        world.bundle(world.prod, f"bundle-{number}", version=version, env={"N": str(number)}) for number in range(5)
+    ]
+    Environment.objects.filter(pk=world.prod.pk).update(settings={"approvals_required": False})
+    world.prod.refresh_from_db()
+    stories.active(world, first, [(agent, api)])
+    beat(agent, api)
+    Environment.objects.filter(pk=world.prod.pk).update(settings={})
+    for bundle in others:
+        world.deployment(bundle)
+
+    told = explained(world, agent)
+
+    assert codes(told) == ["waits_for_approval", "runs_desired", "target_all"]
+    assert told["summary"].startswith("agent runs quotes/bundle-0: the deployment of quotes/bundle-4 waits")
+
+
+def test_as_many_queries_for_large_fleets(world: World, django_assert_num_queries: Any) -> None:
+    (agent, api), *others = stories.fleet(world, 6)
+    names = {"agents": [str(each.pk) for each, _ in ((agent, api), *others)]}
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, [(agent, api), *others], target=names)
+    path = world.path(rest=f"/agents/{agent.pk}/explain")
+    world.viewer.api.get(path)
+
+    # The credential, its rate, the environment, the roles, the agent; deployments, the agent's parts, who said what.
+    with django_assert_num_queries(8):
+        world.viewer.api.get(path)
+    stories.offered(world, second, target=names, strategy=WAVES)
+    with CaptureQueriesContext(connection) as queries:
+        world.viewer.api.get(path)
+    assert len(queries) == 9  # and how far the waves are
+    for query in queries:
+        assert str(others[0][0].pk) not in query["sql"]
+        assert '"releases_deployment"."target",' not in query["sql"]
