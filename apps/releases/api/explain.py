@@ -28,7 +28,7 @@ class FindingSerializer(serializers.Serializer[Any]):
     config_hash = serializers.CharField(allow_null=True)
 
 
-class EventSerializer(serializers.Serializer[Any]):
+class NextEventSerializer(serializers.Serializer[Any]):
     """One thing that comes; ``at`` where the time is known."""
 
     code = serializers.ChoiceField(list(Next))
@@ -44,7 +44,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     running = RunningStateSerializer(allow_null=True)
     desired = DesiredStateSerializer(allow_null=True)
     because = FindingSerializer(many=True)
-    next = EventSerializer(many=True)
+    next = NextEventSerializer(many=True)
 
 
 class ExplanationViewSet(EnvironmentViewSet):
