@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -21,6 +21,7 @@ PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type Address = tuple[str, int]
 type Network = IPv4Network | IPv6Network
+type Key = bytes | Path  # a path: a file that ``rotate_master_key`` replaces beside running processes
 
 
 class ConfigError(Exception):
@@ -37,7 +38,8 @@ class Config:
     api_bind_addr: Address
     worker_bind_addr: Address | None
     public_base_url: str | None
-    master_key: bytes
+    master_key: Key
+    master_key_previous: Key | None
     secret_key: str
     run_demo_agents: bool
     rate_limit: bool
@@ -148,19 +150,57 @@ def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     return parse
 
 
+@contextlib.contextmanager
+def _fresh(path: Path) -> Iterator[str]:
+    """The name of a file beside ``path`` that holds a new secret, to be linked or moved there."""
+    # A name of its own: in a container every start has the same process id, also after one that was killed here.
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
+            file.flush()
+            os.fsync(file.fileno())
+            yield file.name
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
 def _generated(folder: Path, name: str) -> str:
     """The secret kept in ``folder/name``, made on first use. Two commands at once agree on one value."""
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A name of its own: in a container every start has the same process id, also after one that was killed here.
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{name}.") as file:
-            file.write(base64.b64encode(secrets.token_bytes(32)).decode())
-            file.flush()
-            os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(file.name, path)
+        with _fresh(path) as fresh, contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
     return path.read_text()
+
+
+def read_key(source: Key | None) -> bytes | None:
+    """The key as it is now; None when there is none. Raises ValueError when its file is damaged."""
+    if not isinstance(source, Path):
+        return source
+    try:
+        return _key(source.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def replace_key(present: Path, previous: Path) -> bool:
+    """Put a new key into the file ``present`` and keep the one before in ``previous``; False if one is there already.
+
+    Wherever it is interrupted no key is lost, and the next call goes on. One call at a time, please.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.link(present, previous)
+    if previous.read_bytes() != present.read_bytes():
+        return False
+    with _fresh(present) as fresh:
+        Path(fresh).replace(present)
+    folder = os.open(present.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return True
 
 
 def load(environ: Mapping[str, str]) -> Config:
@@ -192,6 +232,18 @@ def load(environ: Mapping[str, str]) -> Config:
         except ValueError as error:
             raise ConfigError(f"{data_dir}/secrets/{name.lower()} {error}") from None
 
+    # Without one of the operator's it is the file itself that counts.
+    is_kept = PREFIX + "MASTER_KEY" not in given
+    kept = data_dir / "secrets/master_key"
+    master_key: Key = secret("MASTER_KEY", _key)
+    previous_key: Key | None = take("MASTER_KEY_PREVIOUS", _key, None)
+    if is_kept:
+        master_key, previous_key = kept, previous_key or kept.with_name("master_key_previous")
+        try:
+            read_key(previous_key)
+        except ValueError as error:
+            raise ConfigError(f"{kept.parent}/master_key_previous {error}") from None
+
     default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104  contracts §8
     config = Config(
         deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
@@ -200,7 +252,8 @@ def load(environ: Mapping[str, str]) -> Config:
         api_bind_addr=take("API_BIND_ADDR", _address, default_address),
         worker_bind_addr=take("WORKER_BIND_ADDR", _address, None),
         public_base_url=take("PUBLIC_BASE_URL", _origin, None),
-        master_key=secret("MASTER_KEY", _key),
+        master_key=master_key,
+        master_key_previous=previous_key,
         secret_key=secret("SECRET_KEY", _secret),
         run_demo_agents=take("RUN_DEMO_AGENTS", _switch, False),
         rate_limit=take("RATE_LIMIT", _switch, True),

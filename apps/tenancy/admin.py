@@ -31,6 +31,7 @@ from apps.tenancy.models import (
 )
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import organizations, signing_keys, tokens, webhooks
+from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
 def _delete(kind: str, needs: P) -> Act:
@@ -51,6 +52,10 @@ def _rotate(organization: Organization, doing: Doing) -> None:
     signing_keys.rotate(organization=organization, actor=doing.actor)
 
 
+def _rotate_at_once(organization: Organization, doing: Doing) -> None:
+    signing_keys.rotate(organization=organization, activate_in_s=0, actor=doing.actor)
+
+
 @admin.register(Organization, site=site)
 class OrganizationAdmin(ReadOnlyAdmin):
     tenant = ""
@@ -62,10 +67,21 @@ class OrganizationAdmin(ReadOnlyAdmin):
         Act(
             "rotate_signing_key",
             "Rotate signing key",
-            "A new key signs from now on; the one before goes on verifying what it has signed.",
+            "A new key is published now and signs as soon as all agents have seen it; the one before then goes on "
+            "verifying for a week.",
             _rotate,
             P.MANAGE_ORG_MEMBERSHIPS,
             "key",
+        ),
+        Act(
+            "rotate_signing_key_at_once",
+            "Rotate at once",
+            "For an emergency: a new key signs from now on, and agents fetch it when they first meet it. The one "
+            "before goes on verifying for a week; retire it by hand if it must not.",
+            _rotate_at_once,
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "key",
+            dangerous=True,
         ),
     )
     not_below = frozenset({"auditseal.organization"})
@@ -207,9 +223,32 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     needs = P.VIEW_ORG
     section, icon = "People and keys", "signature"
     related = ("organization",)
-    list_display = ("kid", "status", "organization", "not_before", "not_after")
+    omitted = frozenset({"status"})
+    list_display = ("kid", "state", "organization", "not_before", "signs_until", "not_after")
     list_filter = ("status", ("organization", Within))
     search_fields = ("kid", "=id")
+    acts = (
+        Act(
+            "retire",
+            "Retire",
+            "A retiring key verifies nothing that is signed from now on; what it signed before still verifies. The "
+            "next key is withdrawn before it signed anything. The private half is destroyed.",
+            lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
+            P.MANAGE_ORG_MEMBERSHIPS,
+            "block",
+            words="required",
+            dangerous=True,
+            applies=lambda row: row.current_status in {KeyStatus.NEXT, KeyStatus.RETIRING},
+        ),
+    )
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: SigningKey) -> str:
+        return pill(row.current_status)
+
+    def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
+        """What it is now."""
+        return {"facts": [("Status", pill(row.current_status)), ("Organization", link(row.organization))]}
 
 
 @admin.register(AuditEvent, site=site)

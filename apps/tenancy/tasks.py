@@ -10,7 +10,7 @@ from social_django.models import Association, Nonce
 
 from apps.tenancy import audit
 from apps.tenancy.models import Environment, IdempotencyKey, Project
-from apps.tenancy.services import organizations
+from apps.tenancy.services import organizations, signing_keys
 from apps.tenancy.webhooks import delivery
 from byteor_cloud.jobs import OUTBOUND_QUEUE, job, periodic
 
@@ -43,6 +43,12 @@ def wake_webhooks() -> None:
 def seal_audit() -> None:
     """Append new audit events to their chains."""
     audit.seal_all()
+
+
+@periodic("tenancy.note_keys", cron="*/5 * * * * *")
+def note_keys() -> None:
+    """Signing keys that became active, and those that are over."""
+    signing_keys.note_all()
 
 
 @periodic("tenancy.close_minute", cron="* * * * *")

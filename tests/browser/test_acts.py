@@ -256,10 +256,22 @@ def test_decommission_an_agent(world: World) -> None:
     assert AgentKey.objects.get().revoked_at is not None
 
 
-def test_rotate_the_signing_key(world: World) -> None:
-    signed_in(world.admin.user).post(act(world.organization, "rotate_signing_key"), YES)
+@pytest.mark.parametrize(
+    ("name", "states"), [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])]
+)
+def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> None:
+    client = signed_in(world.admin.user)
+    client.post(act(world.organization, name), YES)
 
-    assert list(SigningKey.objects.order_by("id").values_list("status", flat=True)) == ["retiring", "active"]
+    assert list(SigningKey.objects.order_by("id").values_list("status", flat=True)) == states
+    first, second = SigningKey.objects.order_by("id")
+    signing, other = (first, second) if "next" in states else (second, first)
+    assert act(signing, "retire") not in client.get(row_page(signing)).text
+    assert act(other, "retire") in client.get(row_page(other)).text
+    client.post(act(other, "retire"), {**YES, "words": "leaked"})
+    other.refresh_from_db()
+    assert other.status == "retired"
+    assert AuditEvent.objects.get(action="signing_key.retire").changes["reason"] == "leaked"
 
 
 def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.config import ConfigError, load
+from byteor_cloud.config import ConfigError, load, read_key, replace_key
 from byteor_cloud.engine.allowlist import Url
 
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -64,6 +64,7 @@ def test_the_defaults_of_production(tmp_path: Path) -> None:
         ("S3_ENDPOINT_URL", "http://127.0.0.1:9000", "http://127.0.0.1:9000"),
         ("S3_REGION", "eu-central-1", "eu-central-1"),
         ("MASTER_KEY", KEY, b"k" * 32),
+        ("MASTER_KEY_PREVIOUS", KEY, b"k" * 32),
         ("SECRET_KEY", SECRET, SECRET),
         (
             "REPLAY_HTTP_ALLOWLIST",
@@ -91,6 +92,7 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
         ("PUBLIC_BASE_URL", "https://", "must be a URL that starts with http:// or https://"),
         ("PUBLIC_BASE_URL", "https://cloud.example.com/base", "must be a URL without a path"),
         ("MASTER_KEY", "short", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
+        ("MASTER_KEY_PREVIOUS", KEY[4:], "must be 32 random bytes in base64 (openssl rand -base64 32)"),
         ("MASTER_KEY", KEY + "!", "must be 32 random bytes in base64 (openssl rand -base64 32)"),
         ("SECRET_KEY", "s" * 31, "must have at least 32 characters"),
         ("RUN_DEMO_AGENTS", "maybe", "must be on or off"),
@@ -152,20 +154,68 @@ def test_missing_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) ->
     first = loaded(tmp_path)
     second = loaded(tmp_path)
 
-    assert (first.master_key, first.secret_key) == (second.master_key, second.secret_key)
-    assert first.master_key != base64.b64decode(first.secret_key)
+    assert (read_key(first.master_key), first.secret_key) == (read_key(second.master_key), second.secret_key)
+    assert read_key(first.master_key) != base64.b64decode(first.secret_key)
+    assert read_key(first.master_key_previous) is None
     files = sorted((tmp_path / "secrets").iterdir())
     assert [f.name for f in files] == ["master_key", "secret_key"]
     assert {stat.S_IMODE(f.stat().st_mode) for f in files} == {0o600}
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
 
 
-def test_a_damaged_secret_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["master_key", "master_key_previous"])
+def test_a_damaged_secret_is_named(tmp_path: Path, name: str) -> None:
     loaded(tmp_path)
-    (tmp_path / "secrets/master_key").write_text("x")
+    (tmp_path / "secrets" / name).write_text("x")
 
-    with pytest.raises(ConfigError, match=r"/secrets/master_key must be 32 random bytes in base64"):
+    with pytest.raises(ConfigError, match=rf"/secrets/{name} must be 32 random bytes in base64"):
         loaded(tmp_path)
+
+
+def test_a_kept_key_is_replaced_beside_those_who_use_it(tmp_path: Path) -> None:
+    config = loaded(tmp_path)
+    present, previous = config.master_key, config.master_key_previous
+    old = read_key(present)
+
+    assert replace_key(present, previous) is True
+
+    assert read_key(previous) == old != read_key(present)
+    assert stat.S_IMODE(present.stat().st_mode) == 0o600
+    new = read_key(present)
+    assert replace_key(present, previous) is False
+    assert (read_key(present), read_key(previous)) == (new, old)
+    assert sorted(f.name for f in (tmp_path / "secrets").iterdir()) == [
+        "master_key", "master_key_previous", "secret_key",
+    ]  # fmt: skip
+
+
+def test_a_replacement_that_was_interrupted_goes_on_and_loses_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = loaded(tmp_path)
+    old = read_key(config.master_key)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            replace_key(config.master_key, config.master_key_previous)
+    assert (read_key(config.master_key), read_key(config.master_key_previous)) == (old, old)
+
+    assert replace_key(config.master_key, config.master_key_previous) is True
+
+    assert read_key(config.master_key_previous) == old != read_key(config.master_key)
+
+
+def test_with_a_key_of_the_operators_the_files_do_not_count(tmp_path: Path) -> None:
+    kept = loaded(tmp_path)
+    replace_key(kept.master_key, kept.master_key_previous)
+
+    given = loaded(tmp_path, MASTER_KEY=KEY)
+
+    assert (given.master_key, given.master_key_previous) == (b"k" * 32, None)
 
 
 def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
@@ -177,7 +227,7 @@ def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_processes_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
-    code = "import os, byteor_cloud.config as c; print(c.load(os.environ).master_key.hex())"
+    code = "import os, byteor_cloud.config as c; print(c.read_key(c.load(os.environ).master_key).hex())"
     environ = {"BYTEOR_CLOUD_DATA_DIR": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) for _ in range(6)

@@ -13,6 +13,7 @@ from rest_framework.viewsets import ViewSetMixin
 from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
+from apps.tenancy.services import signing_keys
 from tests.laws.scene import INCIDENT, RING, Scene
 from tests.openapi import template
 from tests.worlds import Api, plan
@@ -116,6 +117,10 @@ def _retryable(scene: Scene) -> dict[str, Any]:
     return ids
 
 
+def _next_key(scene: Scene) -> dict[str, Any]:
+    return {"kid": signing_keys.rotate(organization=scene.home.organization, actor=scene.home.admin.actor).kid}
+
+
 def _known_bad(scene: Scene) -> dict[str, Any]:
     bundle = scene.home.place.bundle
     KnownBad.objects.create(environment=bundle.environment, config_hash=bundle.config_hash, reason="it failed")
@@ -180,6 +185,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("DELETE", O + "/api-keys/{id}"): REVOKE,
     ("GET", O + "/signing-keys"): LIST,
     ("POST", O + "/signing-keys/rotate"): Call(201),
+    ("POST", O + "/signing-keys/{kid}/retire"): Call(200, NOTE, _next_key),
     ("GET", O + "/audit-events"): LIST,
     ("GET", O + "/audit-events/export"): RETRIEVE,
     ("GET", O + "/webhooks"): LIST,

@@ -153,6 +153,7 @@ class Tenant(World):
         return {
             **place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk,
             "webhooks": self.webhook.pk, "delivery_id": self.delivery.pk,
+            "kid": self.organization.signing_keys.get(status="active").kid,
         }  # fmt: skip
 
 

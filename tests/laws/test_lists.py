@@ -53,7 +53,7 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
         case Credential():
             return {"digest": secrets.token_hex(32)}
         case SigningKey():
-            return {"kid": secrets.token_hex(20), "status": "retired"}
+            return {"kid": secrets.token_hex(20), "status": "retired", "private_key": None}
         case Artifact():
             return {"content_hash": f"sha256:{secrets.token_hex(32)}"}
         case Deployment():

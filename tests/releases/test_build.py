@@ -115,7 +115,7 @@ def test_after_a_rotation_the_old_tar_comes_with_a_new_signature(world: World, r
     beat = {"status": "healthy", "agent_version": "1"}
     etag = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"]
 
-    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
     tar, desired, keys = delivered(api, agent)
     assert tar == before_tar
@@ -134,7 +134,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     deployment, _, _ = approved(world)
     run_jobs()
     deployment.refresh_from_db()
-    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
     again = builds._bundle_of(Deployment.objects.get(pk=deployment.pk))
 
@@ -160,7 +160,7 @@ def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
     deployment.refresh_from_db()
     assert (deployment.status, deployment.bundle_hash) == ("building", None)
     assert stories.desired(agent) == (None, None)
-    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
     run_jobs()
 

@@ -159,9 +159,9 @@ class SigningKeyViewSet(AgentSelfViewSet):
     @extend_schema(responses=KeySetSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """The organization's published signing keys."""
-        organization = self.environment.project.organization
-        response = Response(signing_keys.key_set(organization.pk).document())
-        response["ETag"] = f'"{organization.key_set_etag}"'
+        keys = signing_keys.key_set(self.environment.project.organization_id)
+        response = Response(keys.document())
+        response["ETag"] = f'"{signing_keys.etag(keys)}"'
         response["Cache-Control"] = "private, max-age=60"
         return response
 

@@ -63,27 +63,23 @@ def _hold(name: str) -> None:
             raise Conflict("The first request with this Idempotency-Key still runs.", retry_after=1)
 
 
-def _context(caller: str, key: str) -> str:
-    return f"idempotency:{caller}:{key}"
-
-
 def _keep(response: Response, caller: str, key: str, fingerprint: str, lifetime: timedelta) -> None:
     kept = [response.get("Location"), getattr(response, "revision", None), response.data]
-    IdempotencyKey.objects.create(
+    row = IdempotencyKey(
         caller=caller,
         key=key,
         fingerprint=fingerprint,
         status=response.status_code,
-        response=vault.seal(JSONRenderer().render(kept), context=_context(caller, key)),
         expires_at=timezone.now() + lifetime,
     )
+    vault.seal(row, "response", JSONRenderer().render(kept))
+    row.save()
 
 
 def _replay(found: IdempotencyKey, fingerprint: str) -> Response:
     if found.fingerprint != fingerprint:
         raise Conflict("This Idempotency-Key was used with another request.", code="idempotency_key_reused")
-    sealed = vault.unseal(bytes(found.response), context=_context(found.caller, found.key))
-    location, revision, data = json.loads(sealed)
+    location, revision, data = json.loads(vault.unseal(found, "response"))
     response = Response(data, status=found.status, headers={"Idempotent-Replayed": "true"})
     if location is not None:
         response["Location"] = location

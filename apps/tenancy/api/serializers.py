@@ -21,8 +21,10 @@ from apps.tenancy.models import (
     SigningKey,
     User,
     UserToken,
+    choices,
 )
 from apps.tenancy.permissions import Role
+from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
 class Slug(serializers.RegexField):
@@ -229,9 +231,30 @@ class MeSerializer(serializers.Serializer[Any]):
 
 
 class SigningKeySerializer(ModelSerializer):
+    """Published at ``created_at``; it signs from ``not_before`` until ``signs_until`` and is retired at ``not_after``.
+
+    Null: no end is set yet.
+    """
+
+    status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
+
     class Meta:
         model = SigningKey
-        fields = ["id", "kid", "status", "not_before", "not_after", "created_at"]
+        fields = ["id", "kid", "status", "not_before", "signs_until", "not_after", "created_at"]
+
+
+class RotateSigningKeySerializer(Strict):
+    """``activate_in_s``: when it signs, by default when all agents have seen it; 0 is at once, for an emergency.
+
+    ``retire_in_s``: how long the key before it verifies from then on, by default a week.
+    """
+
+    activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
+    retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
+
+
+class RetireSigningKeySerializer(Strict):
+    reason = serializers.CharField(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
@@ -241,7 +264,7 @@ class JwkSerializer(serializers.Serializer[Any]):
     x = serializers.CharField()
     alg = serializers.ChoiceField(["EdDSA"])
     use = serializers.ChoiceField(["sig"])
-    status = serializers.ChoiceField(["active", "retiring", "retired"])
+    status = serializers.ChoiceField(choices(KeyStatus))
     not_before = serializers.DateTimeField()
     not_after = serializers.DateTimeField(allow_null=True)
 

@@ -22,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 route("api-keys/<uuid:id>", v.OrganizationKeyViewSet, delete="destroy"),
                 route("signing-keys", v.SigningKeyViewSet, get="list"),
                 route("signing-keys/rotate", v.SigningKeyViewSet, post="rotate"),
+                route("signing-keys/<str:kid>/retire", v.SigningKeyViewSet, post="retire"),
                 route("audit-events", v.AuditEventViewSet, get="list"),
                 route("audit-events/export", v.AuditEventViewSet, get="export"),
                 route("webhooks", w.WebhookViewSet, get="list", post="create"),

@@ -318,17 +318,35 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 
 
 class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
-    """The organization's signing keys; their private halves are never shown."""
+    """The organization's signing keys; their private halves are never shown, and destroyed when a key is retired."""
 
     queryset = SigningKey.objects.all()
     serializer_class = s.SigningKeySerializer
-    permissions = {"list": P.VIEW_ORG, "rotate": P.MANAGE_ORG_MEMBERSHIPS}
+    permissions = {
+        "list": P.VIEW_ORG,
+        "rotate": P.MANAGE_ORG_MEMBERSHIPS,
+        "retire": P.MANAGE_ORG_MEMBERSHIPS,
+    }
 
-    @extend_schema(request=None, responses={201: s.SigningKeySerializer})
+    def object_lookup(self) -> dict[str, Any]:
+        return {"kid": self.kwargs["kid"]}
+
+    @extend_schema(request=s.RotateSigningKeySerializer, responses={201: s.SigningKeySerializer})
     def rotate(self, request: Request, **kwargs: Any) -> Response:
-        """A new active key; the one before goes on verifying."""
-        key = signing_keys.rotate(organization=self.organization, actor=self.actor)
+        """Publish a new key; it signs when the agents have seen it, and the one before goes on verifying."""
+        body = s.RotateSigningKeySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        key = signing_keys.rotate(organization=self.organization, actor=self.actor, **body.validated_data)
         return Response(self.get_serializer(key).data, status=201)
+
+    @extend_schema(request=s.RetireSigningKeySerializer, responses=s.SigningKeySerializer)
+    def retire(self, request: Request, **kwargs: Any) -> Response:
+        """End a retiring key now, or withdraw the next one."""
+        body = s.RetireSigningKeySerializer(data=request.data)
+        key = self.get_object()
+        body.is_valid(raise_exception=True)
+        key = signing_keys.retire(key, reason=body.validated_data["reason"], actor=self.actor)
+        return Response(self.get_serializer(key).data)
 
 
 class AuditFilter(django_filters.FilterSet):

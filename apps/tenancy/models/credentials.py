@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from django.db import models
@@ -13,6 +14,8 @@ from apps.tenancy.models.accounts import User
 from apps.tenancy.models.base import Row, choices, one_of
 from apps.tenancy.models.organizations import Organization, Project
 from apps.tenancy.permissions import Role
+from apps.tenancy.vault import SealedField
+from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
 class CredentialQuerySet(models.QuerySet[Any]):
@@ -69,31 +72,61 @@ class OrganizationKey(Credential):
         ]
 
 
-class SigningKey(Row):
-    """An organization's Ed25519 key. The private half is encrypted under the master key."""
+class SigningKeyQuerySet(models.QuerySet[Any]):
+    def due(self, moment: datetime) -> Self:
+        """Those whose ``status`` lags behind their times."""
+        return self.filter(
+            Q(status=KeyStatus.NEXT, not_before__lte=moment)
+            | Q(status=KeyStatus.ACTIVE, signs_until__lte=moment)
+            | (~Q(status=KeyStatus.RETIRED) & Q(not_after__lte=moment))
+        )
 
-    class Status(models.TextChoices):
-        ACTIVE = "active"
-        RETIRING = "retiring"
-        RETIRED = "retired"
+
+class SigningKey(Row):
+    """An organization's Ed25519 key. Its times say what it is at any moment; ``status`` notes it within seconds.
+
+    The private half is encrypted under the master key, and destroyed when the key is retired.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="signing_keys")
     kid = models.CharField(max_length=43, unique=True)
     public_key = models.BinaryField()
-    private_key = models.BinaryField()
-    status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
+    private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", null=True)
+    status = models.CharField(max_length=10, choices=choices(KeyStatus))
     not_before = models.DateTimeField(default=timezone.now)
+    # The moment that the next one becomes active, once there is a next one.
+    signs_until = models.DateTimeField(null=True)
     not_after = models.DateTimeField(null=True)
+
+    objects = SigningKeyQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
                 fields=["organization"], condition=Q(status="active"), name="tenancy_signingkey_one_active"
             ),
+            models.UniqueConstraint(
+                fields=["organization"], condition=Q(status="next"), name="tenancy_signingkey_one_next"
+            ),
+            one_of("status", KeyStatus, "tenancy_signingkey_status"),
             models.CheckConstraint(
-                condition=Q(status__in=["active", "retiring", "retired"]), name="tenancy_signingkey_status"
+                condition=Q(status="retired", private_key=None) | (~Q(status="retired") & Q(private_key__isnull=False)),
+                name="tenancy_signingkey_retired_has_no_private_key",
             ),
         ]
 
     def __str__(self) -> str:
         return self.kid
+
+    def status_at(self, moment: datetime) -> KeyStatus:
+        """What the key is then, however late the worker is."""
+        if self.not_after is not None and self.not_after <= moment:
+            return KeyStatus.RETIRED
+        if self.signs_until is not None and self.signs_until <= moment:
+            return KeyStatus.RETIRING
+        return KeyStatus.ACTIVE if self.not_before <= moment else KeyStatus.NEXT
+
+    @property
+    def current_status(self) -> KeyStatus:
+        """What the key is now."""
+        return self.status_at(timezone.now())

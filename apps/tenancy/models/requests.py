@@ -7,6 +7,8 @@ from typing import Any, Self
 from django.db import models
 from django.utils import timezone
 
+from apps.tenancy.vault import SealedField
+
 
 class RateCounter(models.Model):
     """Requests of one caller in the current minute; UNLOGGED in the database: a crash may forget it."""
@@ -32,7 +34,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64)
     status = models.PositiveSmallIntegerField()
-    response = models.BinaryField()
+    response = SealedField(context="idempotency:{row.caller}:{row.key}")
     expires_at = models.DateTimeField()
 
     objects = IdempotencyKeyQuerySet.as_manager()

@@ -16,8 +16,9 @@ from .refusals import DeliveryCode, Refused
 
 
 class KeyStatus(StrEnum):
-    """The life of a signing key; only the active one signs."""
+    """The life of a signing key: published before it is used; only the active one signs."""
 
+    NEXT = "next"
     ACTIVE = "active"
     RETIRING = "retiring"
     RETIRED = "retired"
@@ -93,7 +94,8 @@ class PublicKey:
     def trusts(self, signed_at: datetime | None) -> bool:
         """Whether this key may have signed then; a retired one only before its end, never at a time unknown.
 
-        ``not_before`` only informs: a key signs from the instant it is made, and clocks differ.
+        ``not_before`` only informs: clocks differ, and a set in which the key is still the next one may be a little
+        old. So may one in which it is not retired yet, and that is why a planned ``not_after`` ends nothing by itself.
         """
         if self.status is not KeyStatus.RETIRED:
             return True
