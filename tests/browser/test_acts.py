@@ -257,7 +257,8 @@ def test_decommission_an_agent(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "states"), [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])]
+    ("name", "states"),
+    [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])],
 )
 def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> None:
     client = signed_in(world.admin.user)

@@ -184,7 +184,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", O + "/api-keys"): Call(201, _says({"name": "deploy", "role": "operator"})),
     ("DELETE", O + "/api-keys/{id}"): REVOKE,
     ("GET", O + "/signing-keys"): LIST,
-    ("POST", O + "/signing-keys/rotate"): Call(201),
+    ("POST", O + "/signing-keys/rotate"): Call(201, _says({"activate_in_s": 3600})),
     ("POST", O + "/signing-keys/{kid}/retire"): Call(200, NOTE, _next_key),
     ("GET", O + "/audit-events"): LIST,
     ("GET", O + "/audit-events/export"): RETRIEVE,

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, transaction
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import Deployment
-from apps.tenancy import policy, vault
-from apps.tenancy.models import AuditEvent, Environment, Organization, Project, SigningKey
+from apps.tenancy import policy
+from apps.tenancy.models import AuditEvent, Environment, Organization, Project
 from apps.tenancy.policy import Posture
-from apps.tenancy.services import organizations, signing_keys
-from byteor_cloud.engine.delivery import keys
+from apps.tenancy.services import organizations
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db

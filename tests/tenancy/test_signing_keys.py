@@ -1,0 +1,519 @@
+"""Signing keys: published, then used, then retired; and everything sealed under a master key that is changed."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+
+from apps.tenancy import tasks, vault
+from apps.tenancy.models import AuditEvent, IdempotencyKey, Organization, SigningKey
+from apps.tenancy.services import master_key, signing_keys
+from byteor_cloud.config import read_key
+from byteor_cloud.engine.delivery import keys
+from byteor_cloud.errors import Conflict
+from tests.races import Race, at_once
+from tests.worlds import Api, World
+
+__all__ = ["at_once"]
+pytestmark = pytest.mark.django_db
+NEW = b"n" * 32
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
+    """What is put into it has passed."""
+    passed: list[timedelta] = []
+    now = timezone.now
+    monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
+    return passed
+
+
+def org(world: World, rest: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/signing-keys{rest}"
+
+
+def states(world: World) -> list[str]:
+    """As the database notes them, oldest first."""
+    return list(
+        SigningKey.objects.filter(organization=world.organization).order_by("id").values_list("status", flat=True)
+    )
+
+
+def published(world: World) -> list[str]:
+    """As everybody reads them, oldest first."""
+    return [key.status.value for key in signing_keys.key_set(world.organization.pk)][::-1]
+
+
+def signs(world: World) -> str:
+    """The kid of the key that signs now."""
+    return keys.kid(keys.public_key(signing_keys.active_private_key(world.organization.pk)))
+
+
+def events(world: World) -> list[tuple[str, str, Any]]:
+    """What was recorded since the organization's first key."""
+    found = AuditEvent.objects.filter(organization=world.organization, resource_kind="signing_key").order_by("id")[1:]
+    return [(e.action, e.resource_id, e.changes["status"]) for e in found]
+
+
+def etag_of_heartbeat(agent: Any, api: Api) -> str:
+    beat = {"status": "healthy", "agent_version": "1"}
+    return str(api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"])
+
+
+def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelta]) -> None:
+    agent, api = world.agent()
+    old = SigningKey.objects.get(organization=world.organization)
+    before = etag_of_heartbeat(agent, api)
+
+    made = world.admin.api.post(org(world, "/rotate"))
+
+    body = made.json()
+    assert (made.status_code, body["status"], body["signs_until"], body["not_after"]) == (201, "next", None, None)
+    begins = SigningKey.objects.get(kid=body["kid"]).not_before
+    assert timedelta(seconds=85) < begins - timezone.now() <= timedelta(seconds=90)  # 3 beats of 30 s
+    old.refresh_from_db()
+    assert (old.status, old.signs_until, old.not_after) == ("active", begins, begins + timedelta(days=7))
+    # Agents hear of it now; both keys verify, the old one signs.
+    assert etag_of_heartbeat(agent, api) != before
+    answer = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
+    assert answer["ETag"] == f'"{etag_of_heartbeat(agent, api)}"'
+    assert answer.json()["active_kid"] == old.kid == signs(world)
+    assert {k["kid"]: k["status"] for k in answer.json()["keys"]} == {old.kid: "active", body["kid"]: "next"}
+    parsed = keys.KeySet.parse(answer.content)
+    assert all(key.trusts(timezone.now()) for key in parsed)
+    tasks.note_keys.func(0)
+    assert states(world) == ["active", "next"]
+
+    # Its time comes, and everybody who reads sees it at once, before the worker noted it.
+    clock.append(timedelta(seconds=91))
+    assert states(world) == ["active", "next"]
+    assert published(world) == ["retiring", "active"]
+    assert signs(world) == body["kid"]
+    listed = world.viewer.api.get(org(world)).json()["results"]
+    assert [(k["kid"], k["status"]) for k in listed] == [(body["kid"], "active"), (old.kid, "retiring")]
+    fresh = api.get(f"/api/v1/agents/{agent.pk}/signing-key", If_None_Match=answer["ETag"])
+    assert (fresh.status_code, fresh.json()["active_kid"]) == (200, body["kid"])
+    tasks.note_keys.func(0)
+    assert states(world) == ["retiring", "active"]
+    assert f'"{etag_of_heartbeat(agent, api)}"' == fresh["ETag"]
+
+    # A week later the old one is retired, its private half destroyed.
+    clock.append(timedelta(days=7))
+    assert published(world) == ["retired", "active"]
+    tasks.note_keys.func(0)
+    tasks.note_keys.func(0)
+    assert states(world) == ["retired", "active"]
+    old.refresh_from_db()
+    assert old.private_key is None
+    assert events(world) == [
+        ("signing_key.create", body["kid"], [None, "next"]),
+        ("signing_key.supersede", old.kid, ["active", "retiring"]),
+        ("signing_key.activate", body["kid"], ["next", "active"]),
+        ("signing_key.retire", old.kid, ["retiring", "retired"]),
+    ]
+
+
+def test_a_worker_that_is_very_late_notes_it_all_in_the_end(world: World, clock: list[timedelta]) -> None:
+    old = SigningKey.objects.get(organization=world.organization)
+    new = signing_keys.rotate(organization=world.organization, retire_in_s=60, actor=world.admin.actor)
+    clock.append(timedelta(hours=1))
+    assert (published(world), signs(world)) == (["retired", "active"], new.kid)
+
+    # Another rotation does not wait for it.
+    newest = signing_keys.rotate(organization=world.organization, activate_in_s=600, actor=world.admin.actor)
+
+    assert states(world) == ["retired", "active", "next"]
+    assert events(world)[1:] == [
+        ("signing_key.retire", old.kid, ["active", "retired"]),
+        ("signing_key.activate", new.kid, ["next", "active"]),
+        ("signing_key.create", newest.kid, [None, "next"]),
+    ]
+
+
+def test_by_default_the_slowest_agents_are_waited_for(world: World) -> None:
+    world.environment("dev", "slow", heartbeat_interval_s=300)
+    gone = world.environment("dev", "slowest", heartbeat_interval_s=3000)
+    type(gone).objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
+
+    key = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    assert round((key.not_before - key.created_at).total_seconds()) == 900
+
+
+def test_never_less_than_a_minute(world: World) -> None:
+    for environment in (world.dev, world.staging, world.prod):
+        type(environment).objects.filter(pk=environment.pk).update(settings={"heartbeat_interval_s": 5})
+
+    key = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    assert round((key.not_before - key.created_at).total_seconds()) == 60
+
+
+def test_in_an_emergency_it_signs_at_once(world: World) -> None:
+    old = SigningKey.objects.get(organization=world.organization)
+    message = keys.sign(signing_keys.active_private_key(world.organization.pk), b"message")
+
+    made = world.admin.api.post(org(world, "/rotate"), {"activate_in_s": 0, "retire_in_s": 3600})
+
+    kid = made.json()["kid"]
+    assert (made.status_code, made.json()["status"], signs(world)) == (201, "active", kid)
+    assert states(world) == published(world) == ["retiring", "active"]
+    found = signing_keys.key_set(world.organization.pk).find(old.kid)
+    assert found is not None
+    assert keys.verify(found.public, b"message", message)
+    old.refresh_from_db()
+    assert old.not_after is not None
+    assert 3590 < (old.not_after - timezone.now()).total_seconds() <= 3600
+    assert events(world) == [
+        ("signing_key.create", kid, [None, "next"]),
+        ("signing_key.supersede", old.kid, ["active", "retiring"]),
+        ("signing_key.activate", kid, ["next", "active"]),
+    ]
+
+
+def test_one_rotation_at_a_time(world: World) -> None:
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    before = list(SigningKey.objects.order_by("id").values()), AuditEvent.objects.count()
+
+    again = world.admin.api.post(org(world, "/rotate"), {"activate_in_s": 0})
+
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:signing_key.next_waits")
+    assert (list(SigningKey.objects.order_by("id").values()), AuditEvent.objects.count()) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"activate_in_s": -1}, "/activate_in_s"),
+        ({"activate_in_s": 30 * 86400 + 1}, "/activate_in_s"),
+        ({"activate_in_s": None}, "/activate_in_s"),
+        ({"retire_in_s": 59}, "/retire_in_s"),
+        ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
+    ],
+)
+def test_times_out_of_bounds_are_named(world: World, body: Any, pointer: str) -> None:
+    refused = world.admin.api.post(org(world, "/rotate"), body)
+
+    assert refused.status_code == 400
+    assert [error["pointer"] for error in refused.json()["errors"]] == [pointer]
+    assert states(world) == ["active"]
+
+
+def test_a_retiring_key_is_retired_by_hand(world: World) -> None:
+    old = SigningKey.objects.get(organization=world.organization)
+    signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
+    signed_before = timezone.now()
+
+    done = world.admin.api.post(org(world, f"/{old.kid}/retire"), {"reason": "a laptop was lost"})
+
+    assert (done.status_code, done.json()["status"]) == (200, "retired")
+    old.refresh_from_db()
+    assert (old.status, old.private_key) == ("retired", None)
+    found = signing_keys.key_set(world.organization.pk).find(old.kid)
+    assert found is not None
+    assert [found.trusts(at) for at in (signed_before, timezone.now(), None)] == [True, False, False]
+    event = AuditEvent.objects.filter(action="signing_key.retire").get()
+    assert event.changes == {"status": ["retiring", "retired"], "reason": "a laptop was lost"}
+    again = world.admin.api.post(org(world, f"/{old.kid}/retire"), {"reason": "again"})
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
+
+
+def test_the_next_key_is_withdrawn(world: World, clock: list[timedelta]) -> None:
+    old = SigningKey.objects.get(organization=world.organization)
+    new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    done = world.admin.api.post(org(world, f"/{new.kid}/retire"), {"reason": "made by mistake"})
+
+    assert (done.status_code, done.json()["status"]) == (200, "retired")
+    clock.append(timedelta(days=8))
+    tasks.note_keys.func(0)
+    assert states(world) == published(world) == ["active", "retired"]
+    assert signs(world) == old.kid
+    # It has signed nothing, whatever a signature says of its time.
+    found = signing_keys.key_set(world.organization.pk).find(new.kid)
+    assert found is not None
+    assert not found.trusts(new.created_at)
+    assert world.admin.api.post(org(world, "/rotate")).status_code == 201
+
+
+def test_the_active_key_is_not_retired(world: World, clock: list[timedelta]) -> None:
+    new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    clock.append(timedelta(seconds=90))  # it signs, and the worker is late
+
+    refused = world.admin.api.post(org(world, f"/{new.kid}/retire"), {"reason": "why not"})
+
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:byteor:problem:signing_key.active")
+    assert published(world) == ["retiring", "active"]
+
+
+def test_another_organizations_key_is_not_found(world: World, other: World) -> None:
+    key = signing_keys.rotate(organization=other.organization, actor=other.admin.actor)
+
+    refused = world.admin.api.post(org(world, f"/{key.kid}/retire"), {"reason": "mine"})
+
+    assert refused.status_code == 404
+    assert states(other) == ["active", "next"]
+
+
+def test_the_database_holds_one_active_and_one_next_key_and_no_retired_private_half(world: World) -> None:
+    with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
+        signing_keys.create(organization=world.organization, actor=world.admin.actor)
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    with pytest.raises(IntegrityError, match="tenancy_signingkey_one_next"), transaction.atomic():
+        signing_keys._make(world.organization, keys.KeyStatus.NEXT, not_before=timezone.now(), actor=world.admin.actor)
+    with pytest.raises(IntegrityError, match="retired_has_no_private_key"), transaction.atomic():
+        SigningKey.objects.filter(status="next").update(status="retired")
+
+    assert states(world) == ["active", "next"]
+
+
+def test_private_keys_are_encrypted_and_bound_to_their_organization(world: World, other: World) -> None:
+    row = SigningKey.objects.get(organization=world.organization)
+    raw = signing_keys.active_private_key(world.organization.pk)
+
+    assert len(raw) == 32
+    assert raw not in bytes(row.private_key)
+    row.organization = other.organization
+    with pytest.raises(vault.VaultError, match=r"tenancy\.SigningKey .*: neither BYTEOR_CLOUD_MASTER_KEY nor"):
+        vault.unseal(row, "private_key")
+    listed = world.viewer.api.get(org(world)).json()["results"]
+    assert listed[0].keys() == {"id", "kid", "status", "not_before", "signs_until", "not_after", "created_at"}
+
+
+# -- races ------------------------------------------------------------------------------------------------------
+
+
+def test_two_rotations_at_once_make_one_next_key(at_once: Race, world: World) -> None:
+    def rotate() -> SigningKey:
+        return signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    answers = at_once(*[rotate] * 4)
+
+    refused = [answer for answer in answers if isinstance(answer, Conflict)]
+    assert [error.reason for error in refused] == ["signing_key.next_waits"] * 3
+    assert states(world) == ["active", "next"]
+
+
+def test_a_rotation_against_the_activation_of_the_one_before(at_once: Race, world: World) -> None:
+    """Whoever is first: each key takes its steps once, and the next rotation is a rotation of the new key."""
+    first = SigningKey.objects.get(organization=world.organization)
+    second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    past = timezone.now() - timedelta(seconds=1)
+    SigningKey.objects.filter(pk=first.pk).update(signs_until=past)
+    SigningKey.objects.filter(pk=second.pk).update(not_before=past)
+
+    def rotate() -> SigningKey:
+        return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
+
+    *_, third = at_once(signing_keys.note_all, signing_keys.note_all, rotate)
+
+    assert isinstance(third, SigningKey)
+    assert states(world) == published(world) == ["retiring", "retiring", "active"]
+    assert signs(world) == third.kid
+    assert sorted(events(world)) == sorted([
+        ("signing_key.create", second.kid, [None, "next"]),
+        ("signing_key.supersede", first.kid, ["active", "retiring"]),
+        ("signing_key.activate", second.kid, ["next", "active"]),
+        ("signing_key.create", third.kid, [None, "next"]),
+        ("signing_key.supersede", second.kid, ["active", "retiring"]),
+        ("signing_key.activate", third.kid, ["next", "active"]),
+    ])  # fmt: skip
+    etag = Organization.objects.get(pk=world.organization.pk).key_set_etag
+    assert etag == signing_keys.etag(signing_keys.key_set(world.organization.pk))
+
+
+# -- the master key ---------------------------------------------------------------------------------------------
+
+
+def configure(settings: Any, **changes: Any) -> None:
+    """Other master keys than the tests'."""
+    settings.CONFIG = replace(django_settings.CONFIG, **changes)
+
+
+def keep(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
+    """The master key in a file of the data folder, as without one in the environment."""
+    assert key is not None
+    present, previous = folder / "master_key", folder / "master_key_previous"
+    present.write_text(base64.b64encode(key).decode())
+    configure(settings, master_key=present, master_key_previous=previous)
+    return present, previous
+
+
+def command(*argv: str) -> str:
+    out = StringIO()
+    call_command("rotate_master_key", *argv, stdout=out)
+    return out.getvalue().strip()
+
+
+def sealed() -> dict[str, bytes]:
+    """Every sealed value, as it is stored."""
+    return {
+        f"{field} {row.pk}": bytes(getattr(row, field.attname))
+        for field in vault.sealed_fields()
+        for row in field.model._base_manager.exclude(**{field.attname: None})
+    }
+
+
+def test_whatever_is_encrypted_is_in_a_column_that_the_command_finds() -> None:
+    """Only the vault encrypts, and only into such columns; a new binary column is either of them or named here."""
+    plain = {
+        f"{field.model._meta.label}.{field.name}"
+        for model in apps.get_models()
+        for field in model._meta.fields
+        if isinstance(field, models.BinaryField) and not isinstance(field, vault.SealedField)
+    }
+    root = Path(__file__).parents[2]
+    encrypting = [
+        str(path.relative_to(root))
+        for folder in ("apps", "byteor_cloud")
+        for path in sorted((root / folder).rglob("*.py"))
+        if any(word in path.read_text() for word in ("AESGCM", "Fernet", "ChaCha20", ".ciphers"))
+    ]
+
+    assert plain == {"tenancy.SigningKey.public_key"}
+    assert encrypting == ["apps/tenancy/vault.py"]
+    with pytest.raises(TypeError, match="no SealedField"):
+        vault.seal(SigningKey(), "public_key", b"secret")
+
+
+def test_everything_comes_under_the_new_master_key(world: World, settings: Any) -> None:
+    old = read_key(django_settings.CONFIG.master_key)
+    path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
+    first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
+    before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
+    assert {name.split()[0] for name in before} == {str(field) for field in vault.sealed_fields()}
+
+    # With both set everything opens; what is sealed now is under the new one.
+    configure(settings, master_key=NEW, master_key_previous=old)
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    said = command()
+
+    assert said == (
+        f"{len(before)} values were encrypted again under the present master key."
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is needed no more."
+    )
+    after = sealed()
+    assert len(after) == len(before) + 1
+    assert all(after[name] != value for name, value in before.items())
+    assert sum(AuditEvent.objects.get(action="master_key.rotate").changes.values()) == len(before)
+    assert command().startswith("0 values")
+    assert sealed() == after
+
+    # Without the old one.
+    configure(settings, master_key_previous=None)
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    again = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
+    assert (again["Idempotent-Replayed"], again.json()) == ("true", first.json())
+
+
+@pytest.mark.parametrize("previous", [None, b"x" * 32])
+def test_a_key_that_opens_nothing_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
+    before = sealed(), AuditEvent.objects.count()
+    configure(settings, master_key=NEW, master_key_previous=previous)
+
+    with pytest.raises(CommandError) as refused:
+        command()
+
+    assert str(refused.value) == (
+        f"tenancy.SigningKey {SigningKey.objects.earliest('pk').pk}: neither BYTEOR_CLOUD_MASTER_KEY nor"
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS opens it; nothing was changed"
+    )
+    assert (sealed(), AuditEvent.objects.count()) == before
+
+
+def test_one_value_that_does_not_open_leaves_all_of_them(world: World, settings: Any) -> None:
+    configure(settings, master_key=NEW, master_key_previous=read_key(django_settings.CONFIG.master_key))
+    row = IdempotencyKey(caller="somebody", key="k", fingerprint="", status=200, expires_at=timezone.now())
+    row.response = b"under some third key, or none"
+    row.save()
+    before = sealed()
+
+    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* opens it; nothing was changed$"):
+        command()
+
+    assert sealed() == before
+
+
+def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
+
+    said = command()
+
+    assert said == (
+        "2 values were encrypted again under the present master key."
+        f" The previous one is kept in {previous} until rotate_master_key --finish."
+    )
+    assert read_key(previous) == old != read_key(present)
+    # A process that runs meanwhile reads the same files, and seals under the new key.
+    new, after = read_key(present), sealed()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+    # Again: nothing is replaced until the rotation is finished.
+    assert command().startswith("0 values")
+    assert (read_key(present), sealed()) == (new, after)
+    assert "The previous one is removed" in command("--finish")
+    assert sorted(tmp_path.iterdir()) == [present]
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    assert command().startswith("2 values")
+
+
+def test_a_kept_key_that_does_not_open_everything_is_not_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = keep(settings, tmp_path, NEW)
+    before, text = sealed(), present.read_text()
+
+    with pytest.raises(CommandError, match=r"nothing was changed$"):
+        command()
+
+    assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
+
+
+def test_a_command_that_ends_after_the_swap_is_taken_up_again(
+    world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    raw, reseal = signing_keys.active_private_key(world.organization.pk), master_key.reseal
+
+    def killed(**_: Any) -> int:
+        if previous.exists():
+            raise KeyboardInterrupt
+        return reseal(**_)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(master_key, "reseal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+    assert command().startswith("1 values")
+
+    previous.unlink()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+
+def test_finishing_is_for_kept_keys_only(settings: Any) -> None:
+    configure(settings, master_key=NEW, master_key_previous=None)
+
+    with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):
+        command("--finish")
+
+
+def test_a_master_key_file_that_is_gone_is_named(world: World, settings: Any, tmp_path: Path) -> None:
+    configure(settings, master_key=tmp_path / "master_key")
+
+    with pytest.raises(vault.VaultError, match="the master key's file is gone"):
+        signing_keys.active_private_key(world.organization.pk)
