@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from apps.tenancy import tasks, vault
 from apps.tenancy.models import AuditEvent, IdempotencyKey, Organization, SigningKey
-from apps.tenancy.services import master_key, signing_keys
+from apps.tenancy.services import master_key, signing_keys, webhooks
 from byteor_cloud.config import read_key
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.errors import Conflict
@@ -392,7 +392,12 @@ def test_everything_comes_under_the_new_master_key(world: World, settings: Any) 
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
-    before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
+    hook, _ = webhooks.create(
+        organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
+    )
+    webhooks.rotate_secret(hook, actor=world.admin.actor)
+    hook.refresh_from_db()
+    before, raw, secrets = sealed(), signing_keys.active_private_key(world.organization.pk), webhooks.keys(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in vault.sealed_fields()}
 
     # With both set everything opens; what is sealed now is under the new one.
@@ -415,6 +420,8 @@ def test_everything_comes_under_the_new_master_key(world: World, settings: Any) 
     # Without the old one.
     configure(settings, master_key_previous=None)
     assert signing_keys.active_private_key(world.organization.pk) == raw
+    hook.refresh_from_db()
+    assert (len(secrets), webhooks.keys(hook)) == (2, secrets)
     again = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
     assert (again["Idempotent-Replayed"], again.json()) == ("true", first.json())
 

@@ -11,6 +11,7 @@ from django.db.models import Q
 from apps.tenancy.models.audit import AuditEvent
 from apps.tenancy.models.base import Revisioned, Row, choices, one_of
 from apps.tenancy.models.organizations import Environment, Organization, Project
+from apps.tenancy.vault import SealedField
 from apps.tenancy.webhooks.events import Outcome, type_of
 
 
@@ -28,9 +29,9 @@ class Webhook(Row, Revisioned):
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
     # Since when no delivery has come through; null while they do.
     failing_since = models.DateTimeField(null=True, editable=False)
-    secret = models.BinaryField()
+    secret = SealedField(context="webhook:{row.organization_id}:{row.pk}")
     # After a rotation the old one signs beside the new until then.
-    previous_secret = models.BinaryField(null=True)
+    previous_secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", null=True)
     previous_secret_until = models.DateTimeField(null=True, editable=False)
 
     def __str__(self) -> str:

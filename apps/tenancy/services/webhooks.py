@@ -25,10 +25,6 @@ MOST = 20
 OVERLAP = timedelta(hours=24)
 
 
-def _context(webhook: Webhook) -> str:
-    return f"webhook:{webhook.organization_id}:{webhook.pk}"
-
-
 def _check(organization: Organization, values: Mapping[str, Any]) -> None:
     """Raises InvalidInput for a URL that is never posted to, and for a project or environment of somebody else's."""
     if "url" in values:
@@ -73,7 +69,7 @@ def create(
         enabled=enabled,
     )
     secret = signing.generate()
-    webhook.secret = vault.seal(secret, context=_context(webhook))
+    vault.seal(webhook, "secret", secret)
     webhook.save(force_insert=True)
     _record("create", webhook, actor=actor, changes={"url": [None, url], "events": [None, list(events)]})
     return webhook, signing.text(secret)
@@ -112,7 +108,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
     secret = signing.generate()
     locked.previous_secret = locked.secret
     locked.previous_secret_until = timezone.now() + OVERLAP
-    locked.secret = vault.seal(secret, context=_context(locked))
+    vault.seal(locked, "secret", secret)
     locked.revision += 1
     locked.updated_at = timezone.now()
     locked.save(update_fields=["previous_secret", "previous_secret_until", "secret", "revision", "updated_at"])
@@ -122,11 +118,11 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
 
 def keys(webhook: Webhook) -> list[bytes]:
     """The secrets that sign now, the newest first. Raises VaultError under another master key."""
-    sealed = [webhook.secret]
+    names = ["secret"]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and until > timezone.now():
-        sealed.append(webhook.previous_secret)
-    return [vault.unseal(bytes(each), context=_context(webhook)) for each in sealed]
+        names.append("previous_secret")
+    return [vault.unseal(webhook, name) for name in names]
 
 
 @transaction.atomic
