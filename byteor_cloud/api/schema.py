@@ -148,7 +148,7 @@ class Schema(AutoSchema):
             yield "400"
         if writes:
             yield from ("409", "413", "415")
-        if self.method == "DELETE" or self._action == "bundle":
+        if self.method == "DELETE" or self._action in {"bundle", "evidence"}:
             yield "409"
         if "If-Match" in self._headers():
             yield "412"

@@ -253,6 +253,7 @@ CALLS: dict[tuple[str, str], Call] = {
     ("POST", E + "/deployments/{id}/resume"): Call(200, NOTE, _paused),
     ("POST", E + "/deployments/{id}/abort"): Call(200, NOTE, lambda s: {"deployments": _pending(s).pk}),
     ("POST", E + "/deployments/{id}/retry"): Call(200, NOTE, _retryable),
+    ("GET", E + "/deployments/{id}/evidence"): RETRIEVE,
     ("GET", E + "/deployments/{id}/agents"): LIST,
     ("GET", E + "/deployments/{id}/timeline"): LIST,
     ("GET", E + "/approvals"): LIST,

@@ -15,6 +15,7 @@ environment = [
     route("deployments/<uuid:id>/resume", v.DeploymentViewSet, post="resume"),
     route("deployments/<uuid:id>/retry", v.DeploymentViewSet, post="retry"),
     route("deployments/<uuid:id>/abort", v.DeploymentViewSet, post="abort"),
+    route("deployments/<uuid:id>/evidence", v.DeploymentViewSet, get="evidence"),
     route("deployments/<uuid:id>/agents", v.DeploymentAgentViewSet, get="list"),
     route("deployments/<uuid:id>/timeline", v.TimelineViewSet, get="list"),
     route("approvals", v.ApprovalViewSet, get="list", post="create"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import django_filters
 from django.db.models import Count, Exists, Model, OuterRef, Q, QuerySet
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -17,7 +17,7 @@ from apps.fleet.api.serializers import offer
 from apps.fleet.models import Agent, Assignment
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, reports, rollbacks, rollout
+from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
 from apps.tenancy.api.fields import Strict
 from apps.tenancy.api.filters import NamedFilter, RowFilter
@@ -25,6 +25,7 @@ from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from byteor_cloud import blobs
+from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import Conflict, InvalidInput, NotFound
 
@@ -88,6 +89,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "pause": P.OPERATE_ENVIRONMENT,
         "resume": P.OPERATE_ENVIRONMENT,
         "retry": P.OPERATE_ENVIRONMENT,
+        "evidence": P.OPERATE_ENVIRONMENT,
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -139,6 +141,16 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         reason = self._reason(request, s.OptionalReasonSerializer)
         deployments.retry(self.get_object(), reason=reason, actor=self.actor)
         return self.represent(self.get_object())
+
+    @extend_schema(responses={(200, "application/x-tar"): OpenApiTypes.BINARY})
+    def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
+        """Download what byteor-verify proves offline: who approved exactly these bytes for this environment."""
+        deployment = self.get_object()
+        archive = evidence.archive(deployment)
+        response = HttpResponse(archive, content_type="application/x-tar")
+        response["Content-Disposition"] = f'attachment; filename="deployment-{deployment.pk}-evidence.tar"'
+        response["ETag"] = f'"{sha256(archive)}"'
+        return response
 
     def _set_paused(self, request: Request, *, paused: bool) -> Response:
         reason = self._reason(request, s.OptionalReasonSerializer)

@@ -1,0 +1,67 @@
+"""What ``byteor-verify`` proves a deployment from, away from this server: its bytes, who signed and who approved."""
+
+from __future__ import annotations
+
+from apps.releases.models import Approval, Deployment
+from apps.releases.services.rollout import envelope
+from apps.tenancy.services import signing_keys
+from byteor_cloud import blobs
+from byteor_cloud.engine.delivery import tar
+from byteor_cloud.engine.delivery.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
+from byteor_cloud.engine.delivery.dsse import SUBJECT_NAME
+from byteor_cloud.engine.delivery.encoding import Json, canonical, format_time
+from byteor_cloud.errors import Conflict
+
+
+def archive(deployment: Deployment) -> bytes:
+    """A tar of the evidence; the same bytes while nothing of it changes. Raises Conflict before there is a bundle."""
+    if deployment.bundle_hash is None:
+        raise Conflict("There is no evidence before the bundle is built.", code="deployment.not_built")
+    with blobs.read(deployment.bundle_hash) as file:
+        bundle = file.read()
+    consent = deployment.consent
+    files = {
+        SUBJECT_NAME: bundle,
+        # Signed before the key set is read: whatever rotates in between, the key is in the set.
+        "envelope.json": canonical(envelope(deployment)),
+        SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
+        "deployment.json": canonical(_told(deployment, consent)),
+    }
+    # The bundle of a break-glass deployment carries none, and may have been approved afterwards.
+    credential = open_bundle(bundle).credential or (consent.credential if consent else None)
+    if credential:
+        files[CREDENTIAL] = credential.encode("ascii")
+    return tar.pack(files)
+
+
+def _told(deployment: Deployment, consent: Approval | None) -> Json:
+    """What the signed parts say, for people who read JSON; and what only we can tell: who asked, who decided."""
+    signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
+    return {
+        **signed,
+        "bundle_hash": deployment.bundle_hash,
+        "pipeline": deployment.pipeline,
+        "requested_by": deployment.requested_by,
+        "note": deployment.note,
+        "break_glass": deployment.break_glass,
+        "freeze_override": deployment.freeze_override,
+        "approval": consent
+        and {
+            "id": str(consent.pk),
+            "status": consent.status,
+            "requested_by": consent.requested_by,
+            "required_approvals": consent.required_approvals,
+            "target": consent.target,
+            "strategy": consent.strategy,
+            "decisions": [
+                {
+                    "user_id": str(decision.user_id),
+                    "decided_by": decision.decided_by,
+                    "decision": decision.decision,
+                    "comment": decision.comment,
+                    "decided_at": format_time(decision.created_at),
+                }
+                for decision in consent.decisions.order_by("id")
+            ],
+        },
+    }
