@@ -150,7 +150,7 @@ def _afterwards(text: str, manifest: Manifest, keyset: KeySet) -> credential.Pay
         manifest.posture,
     ):
         raise Refused(ApprovalCode.ENVIRONMENT, "another organization, project or posture was approved")
-    if payload.issued_at < manifest.created_at:
+    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # an approval may have whole seconds
         raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, whose bundle does not carry it")
     return payload
 

@@ -1,0 +1,177 @@
+"""The evidence of a deployment: downloaded, unpacked, and proven without this server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.releases.models import Approval, Deployment
+from apps.tenancy import audit
+from apps.tenancy.services import signing_keys
+from byteor_cloud.engine.delivery import tar
+from byteor_cloud.verify import cli
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def requested(world: World) -> Deployment:
+    """A deployment to prod that waits for its approval."""
+    world.agent(world.prod)
+    return world.deployment(world.bundle(world.prod), note="for the auditors")
+
+
+@pytest.fixture
+def delivered(world: World, requested: Deployment) -> Deployment:
+    """Approved by the reviewer, built and offered."""
+    body = {"deployment_id": str(requested.pk), "decision": "approve", "comment": "looks right"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), body).status_code == 201
+    run_jobs()
+    requested.refresh_from_db()
+    assert requested.status == "deploying"
+    return requested
+
+
+def path(world: World, deployment: Deployment) -> str:
+    return world.path(world.prod, f"/deployments/{deployment.pk}/evidence")
+
+
+def download(world: World, deployment: Deployment) -> dict[str, bytes]:
+    response = world.operator.api.get(path(world, deployment))
+    assert response.status_code == 200
+    return tar.unpack(response.content)
+
+
+def verified(folder: Path, files: dict[str, bytes], capsys: Any, *options: str) -> Any:
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    cli.main([str(folder), "--json", *options])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_evidence_is_proven_elsewhere(
+    world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = download(world, delivered)
+
+    kid = signing_keys.key_set(world.organization.pk).active.kid
+    told = verified(tmp_path, files, capsys, "--trust", kid, "--environment", str(world.prod.pk))
+    assert told["proven"] is told["approved"] is True
+    assert told["bundle_hash"] == delivered.bundle_hash
+    assert told["manifest"]["deployment_id"] == str(delivered.pk)
+    assert told["approval"]["issued_by"] == "reviewer@acme.example"
+    approval = Approval.objects.get(deployment=delivered)
+    assert told["approval"]["approval_id"] == str(approval.pk)
+    assert files["approval.cred"].decode() == approval.credential
+    unsigned = told["unsigned"]
+    assert (unsigned["requested_by"], unsigned["note"]) == ("operator@acme.example", "for the auditors")
+    [decision] = unsigned["approval"]["decisions"]
+    assert decision.pop("decided_at").endswith("Z")
+    assert decision == {
+        "user_id": str(world.reviewer.user.pk),
+        "decided_by": "reviewer@acme.example",
+        "decision": "approve",
+        "comment": "looks right",
+    }
+
+
+def test_the_download_is_the_same_until_something_changes(world: World, delivered: Deployment) -> None:
+    first, second = (world.operator.api.get(path(world, delivered)) for _ in range(2))
+
+    assert first["Content-Type"] == "application/x-tar"
+    assert first["Content-Disposition"] == f'attachment; filename="deployment-{delivered.pk}-evidence.tar"'
+    assert first.content == second.content
+    assert first["ETag"] == second["ETag"]
+    assert world.operator.api.get(path(world, delivered), If_None_Match=first["ETag"]).status_code == 304
+
+
+def test_it_is_signed_with_the_key_of_the_day(
+    world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = download(world, delivered)
+    new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+
+    after = download(world, delivered)
+
+    assert after["deploy-bundle.tar"] == before["deploy-bundle.tar"]
+    assert verified(tmp_path, after, capsys)["envelope_kid"] == new.kid
+    assert verified(tmp_path, before, capsys)["envelope_kid"] != new.kid
+
+
+def test_there_is_none_before_the_bundle_is_built(world: World, requested: Deployment) -> None:
+    response = world.operator.api.get(path(world, requested))
+
+    assert response.status_code == 409
+    assert response.json()["type"].endswith("deployment.not_built")
+
+
+def test_viewers_may_not_have_it(world: World, delivered: Deployment) -> None:
+    assert world.viewer.api.get(path(world, delivered)).status_code == 403
+
+
+def test_without_need_of_approval_there_is_no_credential(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.agent(world.dev)
+    deployment = world.deployment(world.bundle(world.dev))
+    run_jobs()
+
+    response = world.operator.api.get(world.path(world.dev, f"/deployments/{deployment.pk}/evidence"))
+
+    files = tar.unpack(response.content)
+    assert sorted(files) == ["deploy-bundle.tar", "deployment.json", "envelope.json", "signing_keys.json"]
+    told = verified(tmp_path, files, capsys)
+    assert (told["proven"], told["approved"], told["approval"]) == (True, False, None)
+    assert told["unsigned"]["approval"] is None
+
+
+def test_a_break_glass_deployment_is_approved_afterwards(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.agent(world.prod)
+    body = {
+        "config_bundle_id": str(world.bundle(world.prod).pk),
+        "target": {"all": True},
+        "break_glass": {"reason": "the exchange changed its feed"},
+    }
+    made = world.admin.api.post(world.path(world.prod, "/deployments"), body)
+    assert made.status_code == 201
+    run_jobs()
+    deployment = Deployment.objects.get(pk=made.json()["id"])
+    before = verified(tmp_path, download(world, deployment), capsys)
+    assert (before["proven"], before["approved"], before["approved_afterwards"]) == (True, False, False)
+    assert before["unsigned"]["break_glass"]["by"] == "admin@acme.example"
+
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+
+    after = verified(tmp_path, download(world, deployment), capsys)
+    assert (after["proven"], after["approved"], after["approved_afterwards"]) == (True, False, True)
+    assert after["approval"]["issued_by"] == "reviewer@acme.example"
+    assert after["bundle_hash"] == before["bundle_hash"]
+
+
+def test_the_exported_ledger_is_proven_elsewhere(
+    world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit.seal_all()
+    exports = []
+    for number, query in enumerate(("", "?after_seq=7")):
+        path_ = f"/api/v1/orgs/{world.organization.pk}/audit-events/export{query}"
+        file = tmp_path / f"{number}.ndjson"
+        file.write_bytes(b"".join(world.admin.api.get(path_).streaming_content))
+        exports.append(file)
+    (tmp_path / "signing_keys.json").write_bytes(download(world, delivered)["signing_keys.json"])
+
+    assert cli.main(["ledger", str(exports[0]), "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["checkpoint"]["org_id"] == str(world.organization.pk)
+    assert told["events"] == told["checkpoint"]["seq"] > 20
+    assert "approval.decision.approve" in exports[0].read_text()
+    assert cli.main(["ledger", str(exports[1])]) == 1  # it goes on from seq 7, which nobody vouches for here
+    assert "ledger.missing" in capsys.readouterr().out

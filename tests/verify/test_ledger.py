@@ -1,0 +1,193 @@
+"""``byteor-verify ledger``: an exported ledger is whole, or it is said where it is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.delivery import keys
+from byteor_cloud.engine.delivery.encoding import canonical
+from byteor_cloud.engine.ledger import GENESIS, Event, Link, line, link_hash, sign_checkpoint
+from tests.engine.delivery.conftest import World
+from tests.verify.conftest import Verifier
+
+ORG, OTHER = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c05", "01990a5c-7a40-7cc0-8000-3f2b7e5d1c06"
+BEGAN = datetime(2026, 10, 20, 8, tzinfo=UTC)
+KID = keys.kid(keys.public_key(World().active))
+
+
+def event(number: int, **changes: object) -> Event:
+    made = Event(
+        id=f"01990a5c-7a40-7cc0-8000-{number:012x}",
+        timestamp=BEGAN + timedelta(seconds=number),
+        organization_id=ORG,
+        project_id=None,
+        environment_id=None,
+        resource_kind="deployment",
+        resource_id=str(number),
+        action="deployment.build",
+        outcome="success",
+        actor_kind="user",
+        actor_id="1",
+        actor_display="ada@example.com",
+        request_id="",
+        ip=None,
+        changes='{"status":["approved","building"]}',
+    )
+    return made._replace(**changes)  # type: ignore[arg-type]  # what a test needs
+
+
+def chained(*events: Event) -> list[str]:
+    """The lines of a chain, as somebody who knows how makes it."""
+    lines, last = [], GENESIS
+    for seq, one in enumerate(events, start=1):
+        link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)
+        lines.append(line(link))
+        last = link.hash
+    return lines
+
+
+def checkpoint(lines: list[str], *, org_id: str = ORG, key: bytes | None = None) -> str:
+    """The checkpoint after these lines."""
+    last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
+    signed = sign_checkpoint(
+        org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active
+    )
+    return signed.line()
+
+
+LINES = chained(*(event(number) for number in range(1, 9)))
+
+
+class Ledger:
+    """The verifier of ledgers, with the key set beside the export."""
+
+    def __init__(self, verify: Verifier, folder: Path) -> None:
+        self.verify, self.folder = verify, folder
+        (folder / "signing_keys.json").write_bytes(canonical(World().keyset.document()))
+
+    def file(self, name: str, lines: list[str]) -> str:
+        (self.folder / name).write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
+        return str(self.folder / name)
+
+    def __call__(self, *parts: list[str], options: tuple[str, ...] = ()) -> tuple[int, str]:
+        files = [self.file(f"part-{number}.ndjson", lines) for number, lines in enumerate(parts)]
+        code = self.verify.run("ledger", *files, *options)
+        return code, self.verify.said
+
+
+@pytest.fixture
+def ledger(verify: Verifier, tmp_path: Path) -> Ledger:
+    """Run ``byteor-verify ledger``."""
+    return Ledger(verify, tmp_path)
+
+
+def test_a_whole_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
+    code, said = ledger([*LINES, checkpoint(LINES)])
+
+    last = json.loads(LINES[-1])["hash"]
+    assert code == 0
+    assert said == (
+        "PROVEN\n"
+        f"  organization  {ORG}\n"
+        "  events        8, from seq 1 to 8\n"
+        f"  checkpoint    seq 8 {last}, signed 2026-10-20T08:00:00Z\n"
+        f"  signed by     key {KID}\n"
+        f"  keys trusted  ANY of {tmp_path}/signing_keys.json: whoever made these files chose them; "
+        "compare the key ids, or use --trust\n"
+    )
+
+
+def test_it_is_told_as_json(ledger: Ledger) -> None:
+    code, said = ledger([*LINES, checkpoint(LINES)], options=("--json", "--trust", KID))
+
+    told = json.loads(said)
+    assert code == 0
+    assert (told["proven"], told["first_seq"], told["events"], told["checkpoint"]["seq"]) == (True, 1, 8, 8)
+    assert told["keys_trusted"]["only"] == [KID]
+
+
+def test_exports_that_go_on_from_one_another(ledger: Ledger) -> None:
+    first, second = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
+
+    assert ledger(first, second)[1].startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
+    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line will do
+    assert ledger(first, first[-1:])[0] == 0  # nothing happened since
+    assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
+    assert ledger(second, first)[0] == 1
+    assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
+
+
+def test_an_empty_ledger_has_a_checkpoint_too(ledger: Ledger) -> None:
+    code, said = ledger([checkpoint([])])
+
+    assert code == 0
+    assert "  events        none\n" in said
+
+
+def _end(lines: list[str]) -> list[str]:
+    return [*lines, checkpoint(LINES)]
+
+
+ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
+    ("ledger.altered: seq 3", lambda: _end([x.replace("ada@", "eve@") if i == 2 else x for i, x in enumerate(LINES)])),
+    ("ledger.missing: seq 3", lambda: _end(LINES[:2] + LINES[3:])),
+    ("ledger.missing: seq 1", lambda: _end(LINES[1:])),
+    ("ledger.missing: seq 3", lambda: _end([*LINES[:2], LINES[3], LINES[2], *LINES[4:]])),
+    ("ledger.missing: seq 3", lambda: _end([*LINES[:3], LINES[2], *LINES[3:]])),
+    ("ledger.broken: seq 4", lambda: _end([*LINES[:2], chained(event(1), event(2), event(99))[2], *LINES[3:]])),
+    ("ledger.cut_off: ", lambda: _end(LINES[:-1])),
+    ("ledger.rewritten: seq 8", lambda: _end(chained(*(event(n, actor_display="x") for n in range(1, 9))))),
+    ("ledger.rewritten: seq 8", lambda: _end([*LINES, *chained(*(event(n) for n in range(1, 10)))[8:]])),
+    ("ledger.foreign: seq 2", lambda: _end(chained(event(1), event(2, organization_id=OTHER)))),
+    ("ledger.backdated: seq 2", lambda: _end(chained(event(1), event(2, timestamp=BEGAN - timedelta(hours=2))))),
+    ("ledger.malformed: line 3", lambda: _end([*LINES[:2], "{}", *LINES[3:]])),
+    ("ledger.malformed: line 9", lambda: [*LINES, ""]),
+    ("ledger.malformed: line 10", lambda: [*_end(LINES), LINES[0]]),
+    ("checkpoint.missing", lambda: LINES),
+    ("checkpoint.missing", list),
+    ("checkpoint.organization", lambda: [*LINES, checkpoint(LINES, org_id=OTHER)]),
+    ("checkpoint.unknown_key", lambda: [*LINES, checkpoint(LINES, key=World().stranger)]),
+    ("checkpoint.bad_signature", lambda: [*LINES, checkpoint(LINES).replace('"seq":8', '"seq":9')]),
+    ("checkpoint.malformed", lambda: [*LINES, '{"checkpoint":{}}']),
+]
+
+
+@pytest.mark.parametrize(("code", "make"), ALTERED, ids=[f"{i} {code}" for i, (code, _) in enumerate(ALTERED)])
+def test_it_says_what_is_wrong_and_where(ledger: Ledger, code: str, make: Callable[[], list[str]]) -> None:
+    exit_code, said = ledger(make())
+
+    assert exit_code == 1
+    assert said.startswith(f"NOT PROVEN  {code}")
+    assert said.count("\n") == 1
+
+
+def test_another_key_is_not_trusted(ledger: Ledger) -> None:
+    retiring = [*LINES, checkpoint(LINES, key=World().retiring)]
+
+    assert ledger(retiring)[0] == 0
+    assert ledger(retiring, options=("--trust", KID))[1].startswith("NOT PROVEN  keys.untrusted: ")
+
+
+def test_the_key_set_may_come_from_elsewhere(ledger: Ledger, tmp_path: Path) -> None:
+    stranger = replace(World(), active=World().stranger)
+    (tmp_path / "signing_keys.json").write_bytes(canonical(stranger.keyset.document()))
+    ours = tmp_path / "ours.json"
+    ours.write_bytes(canonical(World().keyset.document()))
+    export = [*LINES, checkpoint(LINES)]
+
+    assert ledger(export)[1].startswith("NOT PROVEN  checkpoint.unknown_key: ")
+    assert ledger(export, options=("--keys", str(ours)))[0] == 0
+
+
+def test_what_is_no_text_is_malformed(ledger: Ledger, tmp_path: Path, verify: Verifier) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe\n")
+
+    assert verify.run("ledger", str(tmp_path / "x")) == 1
+    assert verify.said.startswith("NOT PROVEN  ledger.malformed: ")
