@@ -1,0 +1,47 @@
+"""What a deployment changes where it goes, for those who are asked to consent to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from apps.releases.models import Deployment
+from apps.releases.services.bundles import runtime_config
+from byteor_cloud.engine.compiler import SpecDiff, decode, diff_specs
+from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The changes against ``base``, which runs there or did; without one everything is new, and ``spec`` is None."""
+
+    base: Deployment | None
+    spec: SpecDiff | None
+    config: tuple[ConfigChange, ...]
+
+
+def changes_of(deployment: Deployment) -> Changes:
+    """Compare the deployment with what it replaces."""
+    base, new = base_of(deployment), deployment.config_bundle
+    if base is None:
+        return Changes(None, None, diff_configurations(None, runtime_config(new)))
+    old = base.config_bundle
+    return Changes(
+        base,
+        diff_specs(decode(old.version.spec_kv), decode(new.version.spec_kv)),
+        diff_configurations(runtime_config(old), runtime_config(new)),
+    )
+
+
+def base_of(deployment: Deployment) -> Deployment | None:
+    """What the deployment replaced, or would: the one that it superseded, or that a rollback of it goes back to, else
+    what is current in its environment and pipeline.
+    """
+    others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
+    replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()
+    if replaced is None and deployment.restores_id is not None:
+        replaced = others.filter(pk=deployment.restores_id).first()
+    if replaced is not None:
+        return replaced
+    return others.filter(
+        environment=deployment.environment_id, pipeline=deployment.pipeline, is_current=True
+    ).first()  # fmt: skip

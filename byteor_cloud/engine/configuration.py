@@ -1,0 +1,61 @@
+"""What changed between two runtime configurations: each value, by its field and its path in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChange:
+    """One value that was added, removed or changed, as JSON; a reference to a secret as ``secret_ref NAME``.
+
+    ``what`` is the field, ``name`` the path below it with ``/`` between its parts, escaped as in a JSON Pointer.
+    """
+
+    change: Literal["added", "removed", "changed"]
+    what: str
+    name: str
+    old: str | None
+    new: str | None
+
+
+def diff_configurations(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> tuple[ConfigChange, ...]:
+    """Compare two; with None for the old one, everything in the new one was added."""
+    before, after = _values(old or {}), _values(new)
+    changes = []
+    for at in sorted(before.keys() | after.keys()):
+        was, now = before.get(at), after.get(at)
+        if was is None:
+            changes.append(ConfigChange("added", *at, None, now))
+        elif now is None:
+            changes.append(ConfigChange("removed", *at, was, None))
+        elif was != now:
+            changes.append(ConfigChange("changed", *at, was, now))
+    return tuple(changes)
+
+
+def _values(configuration: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """The leaves, by field and path: lists are one value each, and so is an object without members."""
+    found: dict[tuple[str, str], str] = {}
+    waiting: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.items()]
+    while waiting:
+        what, name, value = waiting.pop()
+        reference = _secret(value)
+        if reference is not None:
+            found[what, name] = f"secret_ref {reference}"
+        elif isinstance(value, dict) and value:
+            for key, member in value.items():
+                part = key.replace("~", "~0").replace("/", "~1")
+                waiting.append((what, f"{name}/{part}" if name else part, member))
+        elif value != {} or name:
+            found[what, name] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return found
+
+
+def _secret(value: Any) -> str | None:
+    if isinstance(value, dict) and value.keys() == {"secret_ref"} and isinstance(value["secret_ref"], str):
+        return value["secret_ref"]
+    return None

@@ -1,0 +1,90 @@
+"""Runtime configurations compared: by value, by path, and no secret in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
+
+OLD: dict[str, Any] = {
+    "tuning_profile": "default",
+    "wait": "backoff",
+    "stage_config": {"check": {"schema": {"required": ["symbol"]}, "on_reject": "drop"}},
+    "adapters": {},
+    "env": {"REGION": "eu", "TOKEN": {"secret_ref": "TOKEN_EU"}},
+    "snapshot": {"enabled": False},
+}
+
+
+def changed(**fields: Any) -> list[tuple[str, str, str, str | None, str | None]]:
+    """What the diff says of these fields in place of ``OLD``'s."""
+    return [
+        (each.change, each.what, each.name, each.old, each.new) for each in diff_configurations(OLD, {**OLD, **fields})
+    ]
+
+
+def test_the_same_configuration_has_no_changes() -> None:
+    assert diff_configurations(OLD, {**OLD, "env": dict(reversed(OLD["env"].items()))}) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "change"),
+    [
+        ({"wait": "spin"}, ("changed", "wait", "", '"backoff"', '"spin"')),
+        ({"snapshot": {"enabled": True}}, ("changed", "snapshot", "enabled", "false", "true")),
+        ({"env": {"TOKEN": OLD["env"]["TOKEN"]}}, ("removed", "env", "REGION", '"eu"', None)),
+        ({"env": {**OLD["env"], "N": "1"}}, ("added", "env", "N", None, '"1"')),
+        ({"env": {**OLD["env"], "REGION": "é"}}, ("changed", "env", "REGION", '"eu"', '"é"')),
+        # A reference is not the text that looks like one.
+        (
+            {"env": {**OLD["env"], "TOKEN": "secret_ref TOKEN_EU"}},
+            ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", '"secret_ref TOKEN_EU"'),
+        ),
+        (
+            {"env": {**OLD["env"], "TOKEN": {"secret_ref": "TOKEN_US"}}},
+            ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", "secret_ref TOKEN_US"),
+        ),
+        # A list is one value; its order counts.
+        (
+            {"stage_config": {"check": {"schema": {"required": ["symbol", "price"]}, "on_reject": "drop"}}},
+            ("changed", "stage_config", "check/schema/required", '["symbol"]', '["symbol", "price"]'),
+        ),
+        ({"adapters": {"ingress": {}}}, ("added", "adapters", "ingress", None, "{}")),
+        ({"adapters": {"a/b": {"c~": None}}}, ("added", "adapters", "a~1b/c~0", None, "null")),
+    ],
+)
+def test_one_change(fields: dict[str, Any], change: tuple[Any, ...]) -> None:
+    assert changed(**fields) == [change]
+
+
+def test_changes_are_in_order_of_field_and_path() -> None:
+    found = changed(wait="spin", env={"B": "2", "A": "1"})
+
+    assert [(what, name) for _, what, name, _, _ in found] == [
+        ("env", "A"), ("env", "B"), ("env", "REGION"), ("env", "TOKEN"), ("wait", ""),
+    ]  # fmt: skip
+
+
+def test_of_a_first_configuration_everything_is_new() -> None:
+    found = diff_configurations(None, {**OLD, "stage_config": {}})
+
+    assert found == (
+        ConfigChange("added", "env", "REGION", None, '"eu"'),
+        ConfigChange("added", "env", "TOKEN", None, "secret_ref TOKEN_EU"),
+        ConfigChange("added", "snapshot", "enabled", None, "false"),
+        ConfigChange("added", "tuning_profile", "", None, '"default"'),
+        ConfigChange("added", "wait", "", None, '"backoff"'),
+    )
+
+
+def test_a_deep_configuration_is_no_trouble() -> None:
+    deep: Any = "end"
+    for _ in range(900):
+        deep = {"a": deep}
+
+    (change,) = diff_configurations(None, {"adapters": deep})
+
+    assert change.name == "/".join(["a"] * 900)
+    assert change.new == '"end"'
