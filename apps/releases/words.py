@@ -1,0 +1,58 @@
+"""What is stored as JSON, said in words: targets, strategies, the details of timelines. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = frozenset({"resolved", "count"})  # beside an approval's target, for people
+_PERCENT = "\N{NO-BREAK SPACE}%"
+_HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
+
+
+def agents(count: int) -> str:
+    """How many."""
+    return f"{count:,} agent{'s' if count != 1 else ''}"
+
+
+def target_words(target: Mapping[str, Any] | None) -> str:
+    """Who or what is meant, as a phrase."""
+    if not target:
+        return "-"
+    if "selector" in target:
+        return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target["selector"].items()))
+    if "agents" in target:
+        return f"{agents(len(target['agents']))} by name"
+    if target.get("all"):
+        return "all agents of the environment"
+    shown = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(target.items()) if name not in SHOWN]
+    return ", ".join(shown) or "-"
+
+
+def strategy_words(strategy: Mapping[str, Any] | None) -> str:
+    """The strategy as a sentence or two."""
+    if not strategy:
+        return "-"
+    threshold = strategy.get("failure_threshold_percent", 0)
+    stops = f"more than {threshold}{_PERCENT} fail" if threshold else "one agent fails"
+    after = "rolls back by itself" if strategy.get("auto_rollback") else "leaves the rollback to people"
+    if strategy["kind"] != "waves":
+        return f"All at once. Stops when {stops} and {after}."
+    percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy["percents"])
+    pause = strategy.get("pause_s", 0)
+    between = f", {pause} s of pause between them" if pause else ""
+    of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
+    return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
+
+
+def timeline_words(detail: Mapping[str, Any]) -> str:
+    """A timeline entry's detail in a line."""
+    parts = []
+    for name, value in detail.items():
+        if isinstance(value, list) and len(value) == 2:
+            parts.append(f"{value[0]} → {value[1]}" if value[0] is not None else f"{name}: {value[1]}")
+        elif value not in ("", None):
+            parts.append(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    return "; ".join(_HASH.sub(r"\1…", part) if len(part) <= 120 else f"{part[:119]}…" for part in parts)

@@ -1,0 +1,147 @@
+"""Waves, targets and strategies as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from apps.releases.waves import Counts, Standing, headline, waves
+from apps.releases.words import strategy_words, target_words, timeline_words
+from byteor_cloud.engine.machines import AgentProgress as A
+from byteor_cloud.engine.machines import DeploymentStatus as S
+from byteor_cloud.engine.rollout import Strategy
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CAREFUL = Strategy(percents=(5, 25, 100), pause_s=60)
+# 20 agents: 1, 4 and 15 of them.
+DONE: Counts = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
+SECOND: Counts = {
+    (0, A.ACTIVE): 1,
+    (1, A.ACTIVE): 1,
+    (1, A.DOWNLOADING): 2,
+    (1, A.FAILED): 1,
+    (2, A.PENDING): 15,
+}
+BACK: Counts = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2, (2, A.PENDING): 15}
+
+
+@pytest.mark.parametrize("status", [S.PENDING_APPROVAL, S.APPROVED, S.BUILDING])
+def test_before_the_first_offer_the_waves_are_as_planned(status: S) -> None:
+    found = waves(CAREFUL, Standing(status), {}, expected=20)
+
+    assert [(each.number, each.percent, each.total, each.state) for each in found] == [
+        (1, 5, 1, "planned"), (2, 25, 4, "planned"), (3, 100, 15, "planned"),
+    ]  # fmt: skip
+
+
+def test_a_wave_without_agents_is_none() -> None:
+    found = waves(CAREFUL, Standing(S.APPROVED), {}, expected=4)
+
+    assert [(each.number, each.percent, each.total) for each in found] == [(1, 5, 1), (3, 100, 3)]
+
+
+@pytest.mark.parametrize(
+    ("standing", "counts", "states"),
+    [
+        (Standing(S.DEPLOYING, 1), SECOND, ["done", "under way", "waiting"]),
+        (Standing(S.DEPLOYING, 1, paused=True), SECOND, ["done", "paused", "waiting"]),
+        (Standing(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, ["done", "pausing", "waiting"]),
+        (Standing(S.DEPLOYING, 2, wave_done_at=NOW), DONE, ["done", "done", "under way"]),
+        (Standing(S.ACTIVE, 2), DONE, ["done", "done", "done"]),
+        (Standing(S.FAILED, 1, reason="threshold"), SECOND, ["done", "failed", "never offered"]),
+        (Standing(S.FAILED, 1, reason="timeout"), SECOND, ["done", "failed", "never offered"]),
+        (Standing(S.FAILED, 1, reason="aborted"), SECOND, ["done", "stopped", "never offered"]),
+        (Standing(S.FAILED, 1, reason="rollback_failed"), SECOND, ["rolled back", "rollback failed", "never offered"]),
+        (Standing(S.ROLLING_BACK, 1), BACK, ["rolling back", "rolling back", "never offered"]),
+        (Standing(S.ROLLED_BACK, 1), BACK, ["rolled back", "rolled back", "never offered"]),
+        (Standing(S.DENIED), {}, ["never offered"] * 3),
+        (Standing(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
+    ],
+)
+def test_each_waves_state(standing: Standing, counts: Counts, states: list[str]) -> None:
+    assert [each.state for each in waves(CAREFUL, standing, counts, expected=20)] == states
+
+
+def test_a_pause_says_when_it_ends() -> None:
+    found = waves(CAREFUL, Standing(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
+
+    assert [each.until for each in found] == [None, NOW + timedelta(seconds=60), None]
+    assert found[1].counts == {A.ACTIVE: 1, A.DOWNLOADING: 2, A.FAILED: 1}
+
+
+@pytest.mark.parametrize(
+    ("standing", "counts", "said"),
+    [
+        (Standing(S.PENDING_APPROVAL), {}, "Waits for approval."),
+        (Standing(S.APPROVED), {}, "Waits for its turn to be built."),
+        (Standing(S.BUILDING), {}, "Its bundle is being built."),
+        (Standing(S.DENIED), {}, "Denied: nothing was deployed."),
+        (Standing(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
+        (
+            Standing(S.DEPLOYING, 1, wave_done_at=NOW),
+            SECOND,
+            "Wave 2 of 3 done, the next one follows after a pause: 2 of 20 agents active, 1 failed.",
+        ),
+        (Standing(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
+        (Standing(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),
+        (Standing(S.ACTIVE, 2), DONE, "Active, but not current any more: 20 of 20 agents active."),
+        (Standing(S.ROLLING_BACK, 1), BACK, "Rolling back: because. 3 of 5 agents back."),
+        (Standing(S.ROLLED_BACK, 1), BACK, "Rolled back: because."),
+        (Standing(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
+    ],
+)
+def test_the_headline(standing: Standing, counts: Counts, said: str) -> None:
+    found = waves(CAREFUL, standing, counts, expected=20)
+
+    assert headline(standing, found, detail="because") == said
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (None, "-"),
+        ({"all": True, "count": 3, "resolved": []}, "all agents of the environment"),
+        ({"selector": {"region": "eu", "disk": "ssd"}}, "agents with disk=ssd, region=eu"),
+        ({"agents": ["x"]}, "1 agent by name"),
+        ({"agents": ["x"] * 2000}, "2,000 agents by name"),
+        ({"artifact_id": "7", "mode": "execute"}, "artifact id 7, mode execute"),
+    ],
+)
+def test_a_target_in_words(target: Any, said: str) -> None:
+    assert target_words(target) == said
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (None, "-"),
+        ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
+        (
+            {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
+            "All at once. Stops when more than 10 % fail and rolls back by itself.",
+        ),
+        (
+            {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
+            "Waves up to 5 %, 100 %, 60 s of pause between them. Stops when one agent fails and rolls back by itself.",
+        ),
+        (
+            {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
+            "Waves up to 100 %. Stops when more than 5 % of a wave fail and leaves the rollback to people.",
+        ),
+    ],
+)
+def test_a_strategy_in_words(strategy: Any, said: str) -> None:
+    assert strategy_words(strategy).replace("\N{NO-BREAK SPACE}", " ") == said
+
+
+def test_a_timelines_detail_in_a_line() -> None:
+    detail = {
+        "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
+        "detail": "x" * 200,
+    }  # fmt: skip
+
+    assert timeline_words(detail) == (
+        f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
+    )
