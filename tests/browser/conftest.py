@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
+TIMEOUT_MS = 15_000  # two browsers and two databases may share a slow machine
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
@@ -21,6 +33,7 @@ def chromium() -> Iterator[Browser]:
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         # Playwright's loop runs in this thread, and Django would refuse to touch the database beside it.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        expect.set_options(timeout=TIMEOUT_MS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
         yield browser
         browser.close()
@@ -35,9 +48,14 @@ def _listen(page: Page, errors: list[str]) -> None:
         if response.status >= 500:
             errors.append(f"{response.url}: {response.status}")
 
+    def failed(request: Request) -> None:
+        # Who leaves a page leaves what it asked for, too.
+        if not (request.url.split("?")[0].endswith("/live/") and request.failure == "net::ERR_ABORTED"):
+            errors.append(f"{request.url}: {request.failure}")
+
     page.on("console", console)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
+    page.on("requestfailed", failed)
     page.on("response", answered)
 
 
@@ -51,7 +69,7 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
         context = chromium.new_context(base_url=live_server.url, viewport={"width": 1440, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(TIMEOUT_MS)
         _listen(page, errors)
         return page
 
@@ -59,6 +77,26 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
     for context in contexts:
         context.close()
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def shot() -> Callable[..., None]:
+    """Take a picture in light and in dark, in each width; BYTEOR_TEST_SHOTS names a folder to look at them in."""
+    asked = os.environ.get("BYTEOR_TEST_SHOTS")
+
+    def take(page: Page, name: str, *, widths: tuple[int, ...] = (1440,), full_page: bool = False) -> None:
+        if asked is None:
+            return
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": 900})
+            for theme in ("light", "dark"):
+                page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", theme == "dark")
+                page.wait_for_timeout(100)
+                page.screenshot(path=Path(asked, f"{name}-{theme}-{width}.png"), full_page=full_page)
+        page.evaluate("document.documentElement.classList.remove('dark')")
+        page.set_viewport_size({"width": 1440, "height": 900})
+
+    return take
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_several_at_once(world: World) -> None:
     chosen = {"action": "deny", "_selected_action": [str(row.pk) for row in approvals[:2] if row]}
 
     asked = client.post(table(Approval), chosen)
-    assert [row.pk for row in asked.context["rows"]] == [row.pk for row in reversed(approvals[:2]) if row]
+    assert [row.pk for row in asked.context["rows"]] == [row.pk for row in approvals[:2] if row]
     assert not ApprovalDecision.objects.exists()
     done = client.post(table(Approval), {**chosen, **YES, "words": "all of them"}, follow=True)
 
@@ -177,7 +177,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     client = signed_in(world.operator.user)
 
     def buttons() -> list[str]:
-        return [button["title"] for button in client.get(row_page(deployment)).context["actions_detail"]]
+        return [button["title"] for button in client.get(row_page(deployment)).context["acts"]]
 
     assert buttons() == ["Roll back", "Pause", "Abort"]
     client.post(act(deployment, "pause"), {**YES, "words": "lunch"})

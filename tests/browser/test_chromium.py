@@ -45,16 +45,15 @@ def test_approve_in_the_console(world: World, page: Page, run_jobs: Callable[[],
     sign_in(page, world.reviewer.user)
 
     page.get_by_role("link", name="Approvals waiting 1").click()
-    page.get_by_role("link", name=f"approval {deployment.approval_id}").click()
-    page.get_by_role("link", name="Approve").click()
+    page.get_by_role("link", name="quotes v1 to prod").click()
     page.get_by_label("Comment").fill("looks right")
     page.get_by_role("button", name="Approve").click()
 
     expect(page.get_by_text(f"Approve: approval {deployment.approval_id}.")).to_be_visible()
-    expect(page.locator(".facts .pill").first).to_have_text("approved")
+    expect(page.locator(".states .pill")).to_have_text("approved")
     run_jobs()
     page.goto(row_page(deployment))
-    expect(page.locator(".facts .pill").first).to_have_text("deploying")
+    expect(page.locator(".states .pill")).to_have_text("deploying")
     page.get_by_text("Every field").click()
     expect(page.get_by_text("Bundle hash", exact=True).or_(page.get_by_text("Bundle", exact=True)).last).to_be_visible()
 
@@ -87,7 +86,7 @@ def test_roll_back_with_a_reason(world: World, page: Page, run_jobs: Callable[[]
     page.get_by_label("Reason").fill("latency")
     page.get_by_role("button", name="Roll back").click()
 
-    expect(page.locator(".facts .pill").first).to_have_text("rolling back")
+    expect(page.locator(".states .pill")).to_have_text("rolling back")
     expect(page.get_by_text("Rolled back because")).to_be_visible()
     later.refresh_from_db()
     assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
@@ -160,7 +159,7 @@ def test_pages_to_look_at(
     assert page.evaluate("document.documentElement.classList.contains('dark')") is dark
     page.screenshot(path=shots / f"console-{scheme}.png")
     page.goto(row_page(deployment))
-    expect(page.locator(".panel h2", has_text="4 agents")).to_be_visible()
+    expect(page.locator("#agents")).to_contain_text("1 to 4 of 4")
     page.screenshot(path=shots / f"deployment-{scheme}-1440.png")
     page.set_viewport_size({"width": 1000, "height": 900})
     page.reload()

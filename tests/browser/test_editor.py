@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,22 +41,6 @@ GRAPH: dict[str, Any] = {
         ],
     },
 }
-
-
-@pytest.fixture
-def shot(tmp_path: Path) -> Callable[[Page, str], object]:
-    """Take a picture in light and in dark; BYTEOR_TEST_SHOTS names a folder to look at them in."""
-    asked = os.environ.get("BYTEOR_TEST_SHOTS")
-
-    def take(page: Page, name: str) -> None:
-        if asked:
-            for theme in ("light", "dark"):
-                page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", theme == "dark")
-                page.wait_for_timeout(100)
-                page.screenshot(path=Path(asked, f"{name}-{theme}.png"))
-            page.evaluate("document.documentElement.classList.remove('dark')")
-
-    return take
 
 
 def new_draft(world: World, content: dict[str, Any]) -> Draft:

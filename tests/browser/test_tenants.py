@@ -146,7 +146,7 @@ def test_a_role_in_a_project_is_what_counts_there(world: World) -> None:
     page = client.get(row_page(made.deployment))
     refused = client.post(act(made.deployment, "roll_back"), {"_confirm": "yes", "words": "why not"})
 
-    assert page.context["actions_detail"] == []
+    assert page.context["acts"] == []
     assert refused.status_code == 403
     assert Deployment.objects.get().status == "active"
 

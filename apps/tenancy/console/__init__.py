@@ -2,12 +2,14 @@
 
 from apps.tenancy.console.acts import Act, Doing
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
-from apps.tenancy.console.columns import ago, link, noted, pill, short
+from apps.tenancy.console.columns import ago, link, noted, pill, short, until
+from apps.tenancy.console.live import LiveAdmin
 from apps.tenancy.console.site import site
 
 __all__ = [
     "Act",
     "Doing",
+    "LiveAdmin",
     "Panel",
     "ReadOnlyAdmin",
     "Tile",
@@ -18,4 +20,5 @@ __all__ = [
     "pill",
     "short",
     "site",
+    "until",
 ]

@@ -105,8 +105,10 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     acts: ClassVar[Sequence[Act]] = ()
     # Foreign keys of other tables that are not worth a line on this row's page.
     not_below: ClassVar[frozenset[str]] = frozenset()
+    # Else the page's own template shows them, as ``acts``.
+    acts_in_header: ClassVar[bool] = True
 
-    ordering: Sequence[str] = ("-id",)
+    ordering: Sequence[Any] = ("-id",)
     list_per_page = 50
     show_full_result_count = False
     list_filter_submit = False
@@ -187,6 +189,10 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         plural = str(self.model._meta.verbose_name_plural)
         return self.menu or plural[0].upper() + plural[1:]
 
+    def page_title(self, row: Any) -> str:
+        """What a row's page is called."""
+        return str(row)
+
     def tiles(self, request: HttpRequest) -> list[Tile]:
         """Its numbers on the overview."""
         return []
@@ -212,10 +218,11 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
         """A row's page: its acts, its summary, its columns, what is below it."""
-        context["actions_detail"] = self._buttons(request, obj)
+        context["acts"] = self._buttons(request, obj)
+        context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
         context["summary"] = self.summary(request, obj)
-        context["title"], context["subtitle"] = str(obj), None
+        context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:

@@ -38,6 +38,8 @@ TONES: Mapping[str, str] = {
         "warn",
     ),
     **dict.fromkeys(("failed", "denied", "deny", "rejected", "offline", "error", "known bad", "revoked"), "bad"),
+    "break glass": "bad",
+    "freeze overridden": "warn",
     "staging": "waiting",
     "prod": "busy",
 }
@@ -85,6 +87,24 @@ def ago(moment: datetime | None) -> str:
     count = abs(seconds) // size
     text = "now" if count == 0 else f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact(moment), text)
+
+
+def until(moment: datetime | None) -> str:
+    """A time that is waited for: how long still, which the browser counts down."""
+    if moment is None or moment <= timezone.now():
+        return ago(moment)
+    return format_html(
+        '<time datetime="{}" title="{}" data-until>{}</time>', moment.isoformat(), exact(moment),
+        f"{_long((moment - timezone.now()).total_seconds())} left",
+    )  # fmt: skip
+
+
+def _long(seconds: float) -> str:
+    """A span by its two largest units, as live.js says it too."""
+    whole = int(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((place for place, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
 
 
 def exact(moment: datetime | None) -> str:

@@ -1,0 +1,301 @@
+"""The approvals inbox: what waits for whom, what it changes, and the decision right there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from apps.fleet.models import Agent
+from apps.releases.changes import changes_of
+from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.services import approvals
+from apps.releases.words import agents, strategy_words, target_words
+from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console.base import granted
+from apps.tenancy.console.columns import where
+from apps.tenancy.console.standing import Standing, standing_of
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus
+
+_SHOWN = 20
+_NAMED = 8
+
+
+def _decide(decision: str) -> Any:
+    def run(row: Approval, doing: Doing) -> None:
+        approvals.decide(row, decision=decision, user=doing.user, comment=doing.words, actor=doing.actor)
+
+    return run
+
+
+def can(event: Any) -> Any:
+    """Whether a row's machine has the step."""
+    return lambda row: row.machine.target(row.status, event) is not None
+
+
+APPROVE = Act(
+    "approve", "Approve", "You consent to exactly what is shown: configuration, target and strategy.",
+    _decide("approve"), P.OPERATE_ENVIRONMENT, "check_circle",
+    words="optional", words_label="Comment", applies=can(ApprovalEvent.APPROVE),
+)  # fmt: skip
+DENY = Act(
+    "deny", "Deny", "One denial denies it. Say why: the requester reads it.",
+    _decide("deny"), P.OPERATE_ENVIRONMENT, "cancel",
+    words="required", words_label="Comment", dangerous=True, applies=can(ApprovalEvent.DENY),
+)  # fmt: skip
+REVOKE = Act(
+    "revoke", "Revoke", "Consent is taken back before it is used; what waits for it fails.",
+    lambda row, doing: approvals.revoke(row, actor=doing.actor), P.OPERATE_ENVIRONMENT, "block",
+    dangerous=True, applies=lambda row: row.used_at is None and can(ApprovalEvent.REVOKE)(row),
+)  # fmt: skip
+
+
+def of_approval(act: Act) -> Act:
+    """The same act, offered on the page of the deployment that waits for it."""
+    return Act(
+        act.name, act.label, act.explain,
+        lambda row, doing: act.run(row.approval, doing), act.needs, act.icon,
+        words=act.words, words_label=act.words_label, dangerous=act.dangerous,
+        applies=lambda row: row.approval is not None and act.applies(row.approval),
+    )  # fmt: skip
+
+
+def waiting_for(request: HttpRequest) -> Q:
+    """The approvals that the person may give now: operated by them, not decided and not asked for by them."""
+    user = request.user
+    mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
+    return (
+        Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
+        & granted(Approval, "environment", P.OPERATE_ENVIRONMENT, standing_of(request))
+        & ~Q(requester_id=user.pk, allow_self_approval=False)
+        & ~Q(Exists(mine))
+    )
+
+
+class _ForMe(admin.SimpleListFilter):
+    title = "for me"
+    parameter_name = "for"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("me", "waiting for me")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(waiting_for(request)) if self.value() == "me" else queryset
+
+
+def _deployment(row: Approval) -> Deployment | None:
+    return getattr(row, "deployment", None)
+
+
+def subject(row: Approval) -> str:
+    """What consent is asked for."""
+    deployment = _deployment(row)
+    if deployment is not None:
+        return f"{deployment.config_bundle.version} to {row.environment}"
+    return f"Execute replay in {row.environment}" if row.replay_id else str(row)
+
+
+@admin.register(Approval, site=site)
+class ApprovalAdmin(LiveAdmin):
+    tenant = "environment"
+    section, icon = "Releases", "how_to_reg"
+    live_template = "console/approval.html"
+    still_template = "console/approval_changes.html"
+    every_s = 5
+    list_before_template = "console/inbox.html"
+    not_below = frozenset({"deployment.approval"})  # a fact of its page
+    related = ("environment__project__organization", "deployment__config_bundle__version")
+    guarded = {"credential": P.OPERATE_ENVIRONMENT}
+    omitted = frozenset({"requester_id"})
+    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested_by", "created_at")
+    list_filter = (_ForMe, "status", "break_glass", ("environment", Within))
+    search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
+    # What waits comes first, and of that what expires first.
+    ordering = (
+        Case(When(status=ApprovalStatus.PENDING, then=Value(0)), default=Value(1)),
+        Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
+        "-id",
+    )
+    acts = (APPROVE, DENY, REVOKE)
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        given = Count("decisions", filter=Q(decisions__decision="approve"))
+        return super().narrow(queryset, standing).annotate(count_given=given)  # type: ignore[no-any-return]
+
+    @admin.display(description="For")
+    def asked(self, row: Approval) -> str:
+        return format_html("{} {}", subject(row), pill("break glass")) if row.break_glass else subject(row)
+
+    @admin.display(description="Given")
+    def given(self, row: Any) -> str:
+        return f"{row.count_given} of {row.required_approvals}"
+
+    @admin.display(description="Expires", ordering="expires_at")
+    def expires(self, row: Approval) -> str:
+        return ago(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
+
+    @admin.display(description="Agents")
+    def agents(self, row: Approval) -> Any:
+        return (row.target or {}).get("count", "-")
+
+    def page_title(self, row: Any) -> str:
+        return f"Approval: {subject(row)}"
+
+    def is_moving(self, row: Any) -> bool:
+        return bool(row.status == ApprovalStatus.PENDING)
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What is to be consented to, who said what, and the form to say it."""
+        said = list(row.decisions.order_by("id")[:_SHOWN])
+        deployment = _deployment(row)
+        return {
+            **super().summary(request, row),
+            "title": subject(row),
+            "headline": _headline(row, said),
+            "status": pill(row.status),
+            "marks": marks(deployment, row),
+            "facts": _facts(row),
+            "decide": decision_form(request, row, said),
+            "hidden_acts": {"Approve", "Deny"},
+            "panels": [decisions(row, said)],
+        }
+
+    def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What changes."""
+        deployment = _deployment(row)
+        if deployment is None:
+            return {}
+        return {"changes": changes_of(deployment), "version": deployment.config_bundle.version}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        waiting = self.get_queryset(request).filter(status=ApprovalStatus.PENDING).count()
+        url = f"{reverse('admin:releases_approval_changelist')}?status__exact=pending"
+        return [Tile("Approvals waiting", waiting, url, "waiting" if waiting else "plain")]
+
+    def panels(self, request: HttpRequest) -> list[Panel]:
+        if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+            return []
+        waiting = self.get_queryset(request).filter(waiting_for(request)).order_by("expires_at")[:8]
+        rows = [
+            (
+                format_html("{} {}", link(row, subject(row)), pill("break glass") if row.break_glass else ""),
+                self.given(row), self.agents(row), where(row.environment), row.requested_by, ago(row.expires_at),
+            )
+            for row in waiting
+        ]  # fmt: skip
+        columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
+        url = f"{reverse('admin:releases_approval_changelist')}?for=me"
+        return [Panel("Waiting for you", url, columns, rows, "Nothing waits for your approval.")]
+
+
+def _headline(row: Approval, said: list[ApprovalDecision]) -> str:
+    given = sum(each.decision == "approve" for each in said)
+    match row.status:
+        case ApprovalStatus.PENDING:
+            return f"Waits for approval: {given} of {row.required_approvals} given."
+        case ApprovalStatus.APPROVED:
+            return f"Approved by {', '.join(each.decided_by for each in said if each.decision == 'approve')}."
+        case ApprovalStatus.DENIED:
+            return f"Denied by {', '.join(each.decided_by for each in said if each.decision == 'deny')}."
+        case ApprovalStatus.EXPIRED:
+            return "Expired before it was given."
+    return "Revoked."
+
+
+def marks(deployment: Deployment | None, approval: Approval | None = None) -> list[tuple[str, str, list[str]]]:
+    """What must not be overlooked: tone, title, and what there is to say of it."""
+    found = []
+    broken = deployment.break_glass if deployment is not None else None
+    if broken:
+        waits = approval is not None and approval.status == ApprovalStatus.PENDING
+        lines = [f"“{broken['reason']}”", f"{broken['by']} went ahead without approval."]
+        if waits and approval is not None:
+            lines.append(
+                format_html("Somebody else must approve it, or it is rolled back: {}.", until(approval.expires_at))
+            )
+        elif approval is not None:
+            lines.append(f"Afterwards it was {approval.status}.")
+        found.append(("bad", "Break glass", lines))
+    if deployment is not None and deployment.freeze_override:
+        found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
+    return found
+
+
+def _facts(row: Approval) -> list[tuple[str, Any]]:
+    deployment = _deployment(row)
+    facts: list[tuple[str, Any]] = []
+    if deployment is not None:
+        facts += [
+            ("Deployment", link(deployment, f"{deployment.pipeline} to {row.environment}")),
+            ("Version", link(deployment.config_bundle.version)),
+            ("Config bundle", link(deployment.config_bundle)),
+        ]
+    elif row.replay_id is not None:
+        # By its page's name only: replays live in the app above.
+        url = reverse("admin:artifacts_replay_change", args=[row.replay_id])
+        facts.append(("Replay", format_html('<a class="to" href="{}">{}</a>', url, short(row.replay_id))))
+    facts += [
+        ("Environment", where(row.environment)),
+        ("Posture", pill(row.environment.posture)),
+        ("Requested by", noted(row.requested_by, ago(row.created_at))),
+        ("Policy", _policy(row)),
+        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", until(row.expires_at)),
+        ("Capabilities", ", ".join(row.capabilities) or "-"),
+        ("Spec hash", short(row.spec_hash)),
+        ("Config hash", short(row.config_hash)),
+        ("Target", noted(target_words(row.target), _found(row))),
+        ("Strategy", strategy_words(row.strategy)),
+    ]
+    if deployment is not None and deployment.note:
+        facts.append(("Note", deployment.note))
+    if row.used_at is not None:
+        facts.append(("Used", ago(row.used_at)))
+    return facts
+
+
+def _found(row: Approval) -> str:
+    """How many agents the target found when it was requested, and the first of them."""
+    target = row.target or {}
+    if "count" not in target:
+        return ""
+    first = Agent.objects.filter(pk__in=target.get("resolved", [])[:_NAMED], environment=row.environment)
+    names = list(first.order_by("pk").values_list("name", flat=True))
+    others = target["count"] - len(names)
+    more = f" and {others:,} more" if names and others > 0 else ""
+    return f"{agents(target['count'])} when it was requested: {', '.join(names) or 'gone since'}{more}"
+
+
+def _policy(row: Approval) -> str:
+    people = f"{row.required_approvals} " + ("people" if row.required_approvals != 1 else "person")
+    return noted(people, "the requester counts" if row.allow_self_approval else "not the requester")
+
+
+def decisions(row: Approval, said: list[ApprovalDecision]) -> dict[str, Any]:
+    """Who said what."""
+    return {
+        "title": "Decisions",
+        "columns": ("Who", "Decision", "Comment", "When"),
+        "rows": [(each.decided_by, pill(each.decision), each.comment or "-", ago(each.created_at)) for each in said],
+        "empty": "Nobody has decided yet.",
+    }
+
+
+def decision_form(request: HttpRequest, row: Approval, said: list[ApprovalDecision]) -> dict[str, Any] | None:
+    """The form to decide, for whom it is; with the reason when the person may deny but not approve."""
+    held = standing_of(request).permissions(row.environment)
+    if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
+        return None
+    if row.expires_at <= timezone.now():
+        return {"why": "Its time is over."}
+    if any(each.user_id == request.user.pk for each in said):
+        return {"why": "You have decided; it waits for others."}
+    urls = {act.name: reverse("admin:releases_approval_act", args=[row.pk, act.name]) for act in (APPROVE, DENY)}
+    if row.requester_id == request.user.pk and not row.allow_self_approval:
+        return {"why": "You asked for it: somebody else must approve it.", "deny": urls["deny"]}
+    return {"explain": APPROVE.explain, **urls}

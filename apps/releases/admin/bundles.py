@@ -1,0 +1,44 @@
+"""Config bundles in the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Exists, OuterRef, QuerySet
+
+from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.services import bundles
+from apps.tenancy.console import Act, ReadOnlyAdmin, Within, pill, site
+from apps.tenancy.console.standing import Standing
+from apps.tenancy.permissions import Permission as P
+
+
+@admin.register(ConfigBundle, site=site)
+class ConfigBundleAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section, icon = "Releases", "inventory_2"
+    related = ("environment__project__organization", "version")
+    list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
+    list_filter = ("tuning_profile", ("environment", Within))
+    search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
+    acts = (
+        Act(
+            "clear",
+            "Clear known bad",
+            "It may be deployed and rolled back to again.",
+            lambda row, doing: bundles.clear(row, reason=doing.words, actor=doing.actor),
+            P.OPERATE_ENVIRONMENT,
+            "restart_alt",
+            words="required",
+            applies=lambda row: row.known_bad,
+        ),
+    )
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+        return super().narrow(queryset, standing).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
+
+    @admin.display(description="Known bad")
+    def bad(self, row: Any) -> str:
+        return pill("known bad") if row.known_bad else "-"

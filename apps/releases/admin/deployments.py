@@ -1,0 +1,262 @@
+"""Deployments in the console: the page on which one is watched, and stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from apps.releases import progress
+from apps.releases.admin.approvals import APPROVE, DENY, can, decision_form, decisions, marks, of_approval
+from apps.releases.changes import changes_of
+from apps.releases.models import Approval, Deployment, KnownBad
+from apps.releases.services import bundles, deployments, rollbacks
+from apps.releases.services.offers import strategy_of
+from apps.releases.waves import Standing, Wave, headline, waves
+from apps.releases.words import agents, strategy_words, target_words, timeline_words
+from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console.columns import TONES, where
+from apps.tenancy.console.standing import standing_of
+from apps.tenancy.permissions import Permission as P
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
+
+_SHOWN = 20
+_LEFT = [AgentProgress.FAILED, AgentProgress.PENDING]
+_MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
+
+
+def _set_paused(paused: bool) -> Any:
+    return lambda row, doing: deployments.set_paused(row, paused=paused, reason=doing.words, actor=doing.actor)
+
+
+def _has_something_to_retry(row: Deployment) -> bool:
+    """As far as the page can tell; the service has the last word."""
+    if row.bundle_hash is None or row.rollback_reason or bundles.is_barred(row.environment_id, row.config_hash):
+        return False
+    left = [AgentProgress.FAILED] if row.status == DeploymentStatus.DEPLOYING else _LEFT
+    return row.agents.filter(progress__in=left, agent__decommissioned_at=None).exists()
+
+
+@admin.register(Deployment, site=site)
+class DeploymentAdmin(LiveAdmin):
+    tenant = "environment"
+    section, icon = "Releases", "rocket_launch"
+    live_template = "console/deployment.html"
+    still_template = "console/deployment_changes.html"
+    related = (
+        "environment__project__organization", "config_bundle__version", "approval", "handed_in",
+        "superseded_by__config_bundle__version", "restores__config_bundle__version",
+    )  # fmt: skip
+    list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
+    list_filter = ("status", "is_current", ("environment", Within))
+    search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
+    not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
+    acts = (
+        of_approval(APPROVE),
+        of_approval(DENY),
+        Act(
+            "roll_back", "Roll back",
+            "Each agent that was touched is offered what it ran before. The configuration is then known bad here.",
+            lambda row, doing: rollbacks.start(row, reason=doing.words, actor=doing.actor),
+            P.OPERATE_ENVIRONMENT, "undo", words="required", dangerous=True,
+            applies=lambda row: can(DeploymentEvent.ROLL_BACK)(row)
+            and (row.is_current or row.status != DeploymentStatus.ACTIVE),
+        ),
+        Act(
+            "retry", "Retry", "It is offered again to the agents that failed, and goes on from there.",
+            lambda row, doing: deployments.retry(row, reason=doing.words, actor=doing.actor),
+            P.OPERATE_ENVIRONMENT, "refresh", words="optional",
+            applies=lambda row: can(DeploymentEvent.RETRY)(row) and _has_something_to_retry(row),
+        ),
+        Act(
+            "pause", "Pause", "It is offered to no further agent until it is resumed.",
+            _set_paused(True), P.OPERATE_ENVIRONMENT, "pause", words="optional",
+            applies=lambda row: row.status == DeploymentStatus.DEPLOYING and row.paused_at is None,
+        ),
+        Act(
+            "resume", "Resume", "It goes on where it was paused.",
+            _set_paused(False), P.OPERATE_ENVIRONMENT, "play_arrow", words="optional",
+            applies=lambda row: row.status == DeploymentStatus.DEPLOYING and row.paused_at is not None,
+        ),
+        Act(
+            "abort", "Abort", "It stops where it is. What agents run already, they go on running.",
+            lambda row, doing: deployments.abort(row, reason=doing.words, actor=doing.actor),
+            P.OPERATE_ENVIRONMENT, "stop_circle", words="optional", dangerous=True,
+            applies=can(DeploymentEvent.ABORT),
+        ),
+    )  # fmt: skip
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: Deployment) -> str:
+        pills = [pill(_state(row))]
+        pills += [pill("break glass")] if row.break_glass else []
+        pills += [pill("freeze overridden")] if row.freeze_override else []
+        return format_html(" ".join(["{}"] * len(pills)), *pills)
+
+    @admin.display(description="Current", ordering="is_current")
+    def current(self, row: Deployment) -> str:
+        return pill("current" if row.is_current else None)
+
+    def page_title(self, row: Any) -> str:
+        return f"{row.config_bundle.version} to {row.environment}"
+
+    def is_moving(self, row: Any) -> bool:
+        # What went ahead by break-glass may still be taken back.
+        waits = row.approval is not None and row.approval.status == ApprovalStatus.PENDING
+        return row.status in _MOVING or waits
+
+    def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Where it stands: waves, agents, approval, what happened."""
+        counts = progress.counts(row)
+        standing = Standing(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
+        by_wave = waves(strategy_of(row), standing, counts.by_wave, expected=row.target_count)
+        said_of_it = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
+        panels = []
+        if row.consent is not None:
+            shown = said_of_it if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
+            title = "Approval" if row.handed_in is None else "Approval that was handed in"
+            panels.append({**decisions(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"})
+        panels.append(_timeline(row))
+        return {
+            **super().summary(request, row),
+            "title": self.page_title(row),
+            "headline": headline(standing, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
+            "status": self.state(row),
+            "pills": [pill("current")] if row.is_current else [],
+            "marks": marks(row, row.approval),
+            "bad": self._known_bad(request, row),
+            "facts": _facts(row),
+            "decide": decision_form(request, row.approval, said_of_it) if row.approval is not None else None,
+            "hidden_acts": {"Approve", "Deny"},
+            "waves": [_wave(wave, standing) for wave in by_wave],
+            "uncounted": counts.uncounted,
+            "agents": _agents(progress.page(row, counts, request.GET)),
+            "panels": panels,
+        }
+
+    def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What it changes."""
+        return {"changes": changes_of(row), "version": row.config_bundle.version}
+
+    def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
+        """Why its configuration is barred here, and where that is cleared."""
+        bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
+        if bad is None:
+            return None
+        may = P.OPERATE_ENVIRONMENT in standing_of(request).permissions(row.environment)
+        clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
+        return {"reason": bad.reason, "since": ago(bad.since), "clear": clear if may else None}
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        flying = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
+        url = f"{reverse('admin:releases_deployment_changelist')}?status__in={','.join(IN_FLIGHT)}"
+        return [Tile("Deployments in flight", flying, url, "busy" if flying else "plain")]
+
+    def panels(self, request: HttpRequest) -> list[Panel]:
+        rows = [
+            (link(row, row.pipeline), self.state(row), where(row.environment), row.requested_by, ago(row.created_at))
+            for row in self.get_queryset(request).order_by("-id")[:8]
+        ]
+        columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
+        url = reverse("admin:releases_deployment_changelist")
+        return [Panel("Latest deployments", url, columns, rows, "Nothing was deployed yet.")]
+
+
+def _state(row: Deployment) -> str:
+    return "paused" if row.paused_at and row.status == DeploymentStatus.DEPLOYING else row.status
+
+
+def _facts(row: Deployment) -> list[tuple[str, Any]]:
+    facts: list[tuple[str, Any]] = [
+        ("Environment", where(row.environment)),
+        ("Version", link(row.config_bundle.version)),
+        ("Config bundle", link(row.config_bundle)),
+        ("Requested by", noted(row.requested_by, ago(row.created_at))),
+        ("Target", noted(target_words(row.target), f"{agents(row.target_count)} when it was requested")),
+        ("Strategy", strategy_words(row.strategy)),
+        ("Config hash", short(row.config_hash)),
+        ("Bundle hash", short(row.bundle_hash)),
+        ("Current", "yes" if row.is_current else "no"),
+    ]
+    more = (
+        ("Goes back to", row.restores and _named(row.restores)),
+        ("Rolled back because", row.rollback_reason),
+        ("Superseded by", row.superseded_by and _named(row.superseded_by)),
+        ("Takes over", "agents that run another pipeline" if row.take_over else ""),
+        ("Note", row.note),
+    )
+    return facts + [(label, value) for label, value in more if value]
+
+
+def _named(row: Deployment) -> str:
+    """Another deployment of the pipeline, by what sets it apart."""
+    return link(row, f"{row.config_bundle.version}, {row.config_bundle}")
+
+
+def _url(row: Approval) -> str:
+    return reverse("admin:releases_approval_change", args=[row.pk])
+
+
+def _wave(wave: Wave, standing: Standing) -> dict[str, Any]:
+    """A segment of the row of waves."""
+    order = [word for word in reversed(AgentProgress) if wave.counts.get(word)]
+    counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
+    return {
+        "number": wave.number,
+        "percent": wave.percent,
+        "state": wave.state,
+        "tone": wave.tone,
+        "until": wave.until and until(wave.until),
+        "here": standing.status == DeploymentStatus.DEPLOYING and wave.number == standing.wave + 1,
+        "share": wave.total,
+        "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
+        "text": counted or agents(wave.total),
+    }
+
+
+def _agents(page: progress.AgentsPage) -> dict[str, Any]:
+    """The table of agents, with its filter and its pages."""
+    kinds = [
+        {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
+        for word, count in page.kinds
+    ]
+    rows = [
+        (
+            row.agent_id,
+            (
+                noted(link(row.agent), row.detail),
+                pill(row.progress),
+                row.wave + 1 if row.counted else noted(row.wave + 1, "not counted"),
+                _tuning(row.tuning),
+                ago(row.updated_at),
+            ),
+        )
+        for row in page.rows
+    ]
+    return {
+        "kinds": kinds, "rows": rows, "columns": ("Agent", "Progress", "Wave", "Tuning", "Updated"),
+        "total": f"{page.total:,}", "first": f"{page.first:,}", "last": f"{page.last:,}",
+        "previous": page.previous, "next": page.next, "search": page.search, "progress": page.progress,
+    }  # fmt: skip
+
+
+def _tuning(said: dict[str, Any] | None) -> str:
+    """How much of the tuning profile the agent could do."""
+    if not said:
+        return "-"
+    short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
+    unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
+    word = next((word for word, settings in short_of if settings), "applied")
+    return noted(pill(word), unmet)
+
+
+def _timeline(deployment: Deployment) -> dict[str, Any]:
+    rows = []
+    for each in deployment.timeline.order_by("-id")[:_SHOWN]:
+        what = noted(each.event.replace("_", " "), timeline_words(each.detail))
+        rows.append((ago(each.created_at), what, each.actor))
+    url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
+    return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

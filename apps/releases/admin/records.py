@@ -1,0 +1,65 @@
+"""What happened, row by row: the tables behind the pages of deployments and approvals."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.words import timeline_words
+from apps.tenancy.console import ReadOnlyAdmin, Within, site
+
+
+@admin.register(KnownBad, site=site)
+class KnownBadAdmin(ReadOnlyAdmin):
+    tenant = "environment"
+    section, icon = "Releases", "dangerous"
+    menu = "Known bad"
+    related = ("environment__project__organization",)
+    list_display = ("config_hash", "environment", "reason", "since")
+    list_filter = (("environment", Within),)
+    search_fields = ("config_hash", "reason")
+
+
+@admin.register(ApprovalDecision, site=site)
+class ApprovalDecisionAdmin(ReadOnlyAdmin):
+    tenant = "approval__environment"
+    icon = "thumbs_up_down"
+    related = ("approval__environment__project__organization", "user")
+    list_display = ("decided_by", "decision", "comment", "approval", "created_at")
+    list_filter = ("decision",)
+    search_fields = ("decided_by", "comment", "=id")
+
+
+@admin.register(DeploymentAgent, site=site)
+class DeploymentAgentAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    icon = "lan"
+    related = ("deployment__environment__project__organization", "agent", "before")
+    list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
+    list_filter = ("progress", "action", "counted")
+    search_fields = ("agent__name", "deployment__pipeline", "detail")
+
+
+@admin.register(AgentReport, site=site)
+class AgentReportAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    icon = "campaign"
+    related = ("deployment__environment__project__organization", "agent")
+    list_display = ("agent", "deployment", "status", "accepted", "detail", "created_at")
+    list_filter = ("status", "accepted")
+    search_fields = ("agent__name", "bundle_hash", "detail", "=id")
+
+
+@admin.register(TimelineEntry, site=site)
+class TimelineEntryAdmin(ReadOnlyAdmin):
+    tenant = "deployment__environment"
+    icon = "timeline"
+    menu = "Timelines"
+    related = ("deployment__environment__project__organization",)
+    list_display = ("created_at", "event", "actor", "deployment", "said")
+    list_filter = ("event",)
+    search_fields = ("event", "actor", "deployment__pipeline", "=id")
+
+    @admin.display(description="Detail")
+    def said(self, row: TimelineEntry) -> str:
+        return timeline_words(row.detail)

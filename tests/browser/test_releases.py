@@ -1,0 +1,237 @@
+"""A release in a real browser: approved from the inbox, watched, failed, rolled back, while nobody reloads the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from playwright.sync_api import Browser, Page, expect
+
+from apps.releases.models import Approval, Deployment, KnownBad
+from apps.releases.services import approvals, deployments
+from tests.browser.conftest import sign_in
+from tests.browser.filled import row_page, table
+from tests.releases.stories import active, fleet, offered
+from tests.worlds import ALL, ALL_AT_ONCE, World, plan, report, run_jobs
+
+pytestmark = pytest.mark.browser
+NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+BOTH = (1440, 1000)
+WAVES = {
+    "kind": "waves", "percents": [25, 75, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True,
+}  # fmt: skip
+
+
+def approve(world: World, deployment: Deployment) -> None:
+    """Approved by the reviewer, built and offered."""
+    approval = Approval.objects.get(deployment=deployment)
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+    run_jobs()
+
+
+def running(world: World, count: int) -> Any:
+    """A fleet in prod that runs a first release."""
+    agents = fleet(world, count, world.prod)
+    first = world.bundle(world.prod, "calm", env={"REGION": "eu", "FEED": {"secret_ref": "FEED_A"}})
+    current = world.deployment(first)
+    approve(world, current)
+    for agent, api in agents:
+        report(api, agent, "active")
+    run_jobs()
+    return agents
+
+
+def risky(world: World, **options: Any) -> Deployment:
+    """Another release of the pipeline, in waves."""
+    stages = [{"id": "decode", "op": "identity"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["decode"]}]
+    bundle = world.bundle(
+        world.prod, "risky", version=world.version(world.prod, plan(stages=stages)), tuning_profile="low-latency",
+        env={"REGION": "us", "FEED": {"secret_ref": "FEED_B"}},
+    )  # fmt: skip
+    return world.deployment(bundle, strategy=WAVES, **options)
+
+
+def wave(page: Page, number: int) -> Any:
+    """What a wave's segment says of its state."""
+    return page.locator(f"#wave-{number} .pill")
+
+
+def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[..., None]) -> None:
+    agents = running(world, 4)
+    deployment = risky(world, note=f"the night build {NASTY}")
+    sign_in(page, world.reviewer.user)
+    shot(page, "overview", widths=BOTH)
+    page.locator("section.panel", has_text="Waiting for you").get_by_role("link", name="All").click()
+    shot(page, "inbox", widths=BOTH)
+    page.get_by_role("link", name="quotes v2 to prod").click()
+
+    # What changes is there to read, and the decision beside it.
+    rows = page.locator("table.values tbody tr")
+    expect(rows).to_have_count(4)
+    assert [row.split("\t") for row in rows.all_inner_texts()] == [
+        ["changed", "env", "FEED", "secret_ref FEED_A", "secret_ref FEED_B"],
+        ["changed", "env", "REGION", '"eu"', '"us"'],
+        ["changed", "tuning_profile", "-", '"default"', '"low-latency"'],
+        ["changed", "wait", "-", '"backoff"', '"spin"'],
+    ]
+    expect(page.locator("table.changes tr.added", has_text="redact").first).to_be_visible()
+    expect(page.locator("#facts")).to_contain_text("Waves up to 25 %, 75 %, 100 %")
+    shot(page, "approval", widths=BOTH, full_page=True)
+    page.get_by_label("Comment").fill(f"go {NASTY}")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("status").filter(has_text="Approved by reviewer@acme.example.")).to_be_visible()
+
+    page.locator("#facts").get_by_role("link", name="quotes to prod").click()
+    said = page.locator("#headline [role=status]")
+    expect(said).to_have_text("Waits for its turn to be built.")
+    page.evaluate("document.body.dataset.loaded = 'once'")
+    search = page.get_by_role("searchbox")
+    run_jobs()
+    expect(said).to_have_text("Wave 1 of 3 under way: 0 of 4 agents active.")
+    expect(wave(page, 3)).to_have_text("waiting")
+    search.fill("agent")
+    report(agents[0][1], agents[0][0], "active", tuning={"profile": "low-latency", "applied": {"governor": "x"}})
+    run_jobs()
+    expect(said).to_have_text("Wave 2 of 3 under way: 1 of 4 agents active.")
+    expect(wave(page, 1)).to_have_text("done")
+    # The reader's place, focus and words are left alone.
+    expect(search).to_be_focused()
+    expect(search).to_have_value("agent")
+    report(agents[1][1], agents[1][0], "downloading")
+    expect(page.locator(f"#agent-{agents[1][0].pk} .pill")).to_have_text("downloading")
+    shot(page, "deployment", widths=BOTH, full_page=True)
+
+    report(agents[1][1], agents[1][0], "failed", detail=f"no such core {NASTY}")
+    run_jobs()
+    expect(said).to_contain_text("Rolling back: 1 of 2 agents of wave 2 failed")
+    expect(page.locator("#headline").get_by_role("link")).to_have_count(0)
+    expect(wave(page, 2)).to_have_text("rolling back")
+    expect(wave(page, 3)).to_have_text("never offered")
+    for agent, api in agents[:3]:
+        report(api, agent, "rolled_back")
+    run_jobs()
+    expect(said).to_contain_text("Rolled back")
+    expect(page.locator("#known-bad")).to_contain_text("1 of 2 agents of wave 2 failed")
+    assert page.evaluate("document.body.dataset.loaded") == "once"
+    expect(page.locator(".live[data-moving=no]")).to_be_visible()
+    shot(page, "rolled-back", widths=BOTH, full_page=True)
+
+    page.get_by_role("link", name="Clear known bad").click()
+    page.get_by_label("Reason").fill("the core is back")
+    page.get_by_role("button", name="Clear known bad").click()
+    expect(page.get_by_text("Clear known bad: risky.")).to_be_visible()
+    assert not KnownBad.objects.exists()
+    deployment.refresh_from_db()
+    assert deployment.status == "rolled_back"
+
+
+def test_roll_back_by_the_button_while_it_runs(world: World, page: Page) -> None:
+    agents = running(world, 2)
+    deployment = risky(world)
+    approve(world, deployment)
+    report(agents[0][1], agents[0][0], "active")
+    run_jobs()
+    sign_in(page, world.operator.user)
+    page.goto(row_page(deployment))
+
+    page.get_by_role("link", name="Roll back").click()
+    page.get_by_label("Reason").fill("latency")
+    page.get_by_role("button", name="Roll back").click()
+
+    said = page.locator("#headline [role=status]")
+    expect(said).to_have_text("Rolling back: latency. 0 of 2 agents back.")
+    report(agents[0][1], agents[0][0], "rolled_back")
+    expect(said).to_have_text("Rolling back: latency. 1 of 2 agents back.")
+    report(agents[1][1], agents[1][0], "rolled_back")
+    run_jobs()
+    expect(said).to_have_text("Rolled back: latency.")
+    expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
+
+
+def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> None:
+    fleet(world, 1, world.prod)
+    deployment = world.deployment(world.bundle(world.prod))
+    approval = Approval.objects.get(deployment=deployment)
+    Approval.objects.filter(pk=approval.pk).update(required_approvals=3)
+    sign_in(page, world.reviewer.user)
+    page.goto(row_page(deployment))
+    page.get_by_label("Comment").fill("not on a Friday")
+
+    # Another's word moves the page; the comment that is being written stays.
+    approvals.decide(approval, decision="approve", user=world.project_admin.user, actor=world.project_admin.actor)
+    expect(page.get_by_role("cell", name="project_admin@acme.example")).to_be_visible()
+    expect(page.get_by_label("Comment")).to_have_value("not on a Friday")
+    expect(page.get_by_label("Comment")).to_be_focused()
+    page.get_by_role("button", name="Deny").click()
+
+    expect(page.locator(".states .pill")).to_have_text("denied")
+    expect(page.get_by_role("cell", name="not on a Friday")).to_be_visible()
+    deployment.refresh_from_db()
+    assert deployment.status == "denied"
+
+
+def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Browser, live_server: Any) -> None:
+    fleet(world, 1)
+    deployment = offered(world, world.bundle())
+    context = chromium.new_context(base_url=live_server.url)  # its errors are the point here
+    page = context.new_page()
+    sign_in(page, world.viewer.user)
+    page.clock.install()
+    page.goto(row_page(deployment))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/live/" in request.url else None)
+    trouble = page.locator("[data-trouble]")
+
+    page.route("**/live/", lambda route: route.fulfill(status=503))
+    page.clock.run_for(2100)
+    expect(trouble).to_have_text("The server does not answer; what is shown may be old. Trying again.")
+    page.clock.run_for(2100)
+    assert len(asked) == 1  # it waits longer now
+    page.unroute("**/live/")
+    page.clock.run_for(2100)
+    expect(trouble).to_be_hidden()
+    assert len(asked) == 2
+
+    Session.objects.all().delete()
+    page.clock.run_for(2100)
+    expect(trouble).to_have_text("You are signed out: sign in again to see how it goes on.")
+    page.clock.run_for(60_000)
+    assert len([url for url in asked if "/login/" not in url]) == 3
+    context.close()
+
+
+def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..., Page]) -> None:
+    agents = fleet(world, 2)
+    deployment = active(world, world.bundle(), agents)
+    page = sign_in(open_page(java_script_enabled=False), world.operator.user)
+
+    page.goto(row_page(deployment))
+    page.get_by_role("searchbox").fill("agent-1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#agents tbody tr")).to_have_count(1)
+    page.get_by_text("What it changes").click()
+    expect(page.get_by_text("Configuration: a first deployment, so all of it is new")).to_be_visible()
+    page.get_by_role("link", name="Roll back").click()
+
+    expect(page.get_by_label("Reason")).to_be_visible()
+
+
+def test_break_glass_to_look_at(world: World, page: Page, shot: Callable[..., None]) -> None:
+    fleet(world, 3, world.prod)
+    deployment = deployments.create_deployment(
+        environment=world.prod, config_bundle=world.bundle(world.prod), target=ALL, strategy=ALL_AT_ONCE,
+        break_glass={"reason": "prices are wrong on the floor"}, is_org_admin=True, actor=world.admin.actor,
+    )  # fmt: skip
+    run_jobs()
+    sign_in(page, world.reviewer.user)
+
+    page.goto(table(Deployment))
+    shot(page, "deployments", widths=BOTH)
+    page.goto(row_page(Approval.objects.get(deployment=deployment)))
+    shot(page, "break-glass-approval", widths=BOTH)
+    page.goto(row_page(deployment))
+
+    expect(page.locator(".mark.bad")).to_contain_text("admin@acme.example went ahead without approval.")
+    shot(page, "break-glass", widths=BOTH, full_page=True)
