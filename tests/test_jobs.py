@@ -55,6 +55,16 @@ def fail(*, last: bool) -> None:
     raise RuntimeError("no")
 
 
+came = threading.Event()
+
+
+@jobs.job("test.wait_for_a_stranger", queue=jobs.OUTBOUND_QUEUE)
+@_in_a_worker
+def wait_for_a_stranger() -> None:
+    ran.append("waits")
+    came.wait(30)
+
+
 @jobs.job("test.fail_beside_a_twin")
 @_in_a_worker
 def fail_beside_a_twin() -> None:
@@ -223,3 +233,37 @@ def test_a_worker_that_ended_is_missed_by_the_next() -> None:
     work(orphans=True)
 
     assert ran == ["orphan"]
+
+
+def test_jobs_that_wait_for_strangers_hold_up_no_others() -> None:
+    for _ in range(jobs.SLOTS[jobs.OUTBOUND_QUEUE] + 1):
+        jobs.enqueue("test.wait_for_a_stranger")
+
+    async def run() -> None:
+        app = jobs.worker_app()
+        app.periodic_registry = PeriodicRegistry()  # type: ignore[no-untyped-call]  # no clock here
+        async with app.open_async():
+            worker = asyncio.create_task(
+                jobs.run_queues(
+                    app, install_signal_handlers=False, listen_notify=False, delete_jobs="successful",
+                    fetch_job_polling_interval=0.05,
+                )
+            )  # fmt: skip
+            while len(ran) < jobs.SLOTS[jobs.OUTBOUND_QUEUE]:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(_in_a_worker(jobs.enqueue), "test.note", word="a")
+            while "a" not in ran:
+                await asyncio.sleep(0.02)
+            came.set()
+            while not worker.done() and ran.count("waits") <= jobs.SLOTS[jobs.OUTBOUND_QUEUE]:
+                await asyncio.sleep(0.02)
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    try:
+        asyncio.run(asyncio.wait_for(run(), 30))
+    finally:
+        came.set()
+
+    assert ran == ["waits"] * 8 + ["a", "waits"]
+    assert waiting() == []

@@ -11,7 +11,16 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, KnownBad
-from apps.tenancy.models import AuditEvent, Environment, OrganizationKey, Project, SigningKey, UserToken
+from apps.tenancy.models import (
+    AuditEvent,
+    Environment,
+    OrganizationKey,
+    Project,
+    SigningKey,
+    UserToken,
+    Webhook,
+    WebhookDelivery,
+)
 from tests.browser.filled import Filled, act, dead_letter, fill, row_page, signed_in, superuser, table
 from tests.worlds import World, plan, report
 
@@ -355,3 +364,21 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
 
     assert said(refused) == [("error", "At most 100 at once.")]
     assert not ApprovalDecision.objects.exists()
+
+
+def test_a_webhook_is_tried_out_and_its_event_delivered_again(world: World, other: World) -> None:
+    fill(world)
+    webhook, delivery = Webhook.objects.get(), WebhookDelivery.objects.get()
+    admin, stranger = signed_in(world.admin.user), signed_in(other.admin.user)
+
+    for row, name in ((webhook, "test"), (delivery, "redeliver")):
+        assert signed_in(world.operator.user).post(act(row, name), YES).status_code == 403
+        assert stranger.post(act(row, name), YES).url == "/admin/"
+        assert AuditEvent.objects.filter(action__in=["webhook.ping", "webhook.redeliver"]).count() == 0
+    for row, name in ((webhook, "test"), (delivery, "redeliver")):
+        assert admin.post(act(row, name), YES, follow=True).status_code == 200
+
+    delivery.refresh_from_db()
+    assert (delivery.status, webhook.deliveries.count()) == ("pending", 2)
+    actors = AuditEvent.objects.filter(action__in=["webhook.ping", "webhook.redeliver"]).values_list("actor_display")
+    assert list(actors) == [(world.admin.user.email,)] * 2

@@ -6,6 +6,7 @@ import base64
 import stat
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def test_the_defaults_of_production(tmp_path: Path) -> None:
         ("MAX_BODY_BYTES", "1024", 1024),
         ("MAX_UPLOAD_BYTES", "2048", 2048),
         ("LOG_FORMAT", "json", "json"),
+        ("WEBHOOK_ALLOW_PRIVATE", "off", ()),
+        ("WEBHOOK_ALLOW_PRIVATE", "on", (ip_network("0.0.0.0/0"), ip_network("::/0"))),
+        ("WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8, fd00::/8", (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
         ("S3_BUCKET", "artifacts", "artifacts"),
         ("S3_ENDPOINT_URL", "http://127.0.0.1:9000", "http://127.0.0.1:9000"),
         ("S3_REGION", "eu-central-1", "eu-central-1"),
@@ -113,6 +117,11 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
             "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or .. in it",
+        ),
+        (
+            "WEBHOOK_ALLOW_PRIVATE",
+            "10.0.0.1/8",
+            "must be on, off, or networks as 10.0.0.0/8, separated by commas",
         ),
         ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
     ],
