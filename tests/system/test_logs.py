@@ -14,9 +14,11 @@ import structlog
 from django.conf import settings
 
 from apps.tenancy.credentials import Family, generate
+from apps.tenancy.webhooks import signing
 from byteor_cloud import logs
 
 SECRETS = [generate(family).text for family in Family]
+WEBHOOK = signing.text(b"\xfb\xff\xbf" * 10 + b"\xfb\xff")
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 
@@ -49,7 +51,7 @@ def test_ours_and_a_library_s_look_alike(written: StringIO) -> None:
 
 
 @in_both
-@pytest.mark.parametrize("secret", [*SECRETS, TOKEN], ids=lambda secret: secret[:7])
+@pytest.mark.parametrize("secret", [*SECRETS, WEBHOOK, TOKEN], ids=lambda secret: secret[:7])
 def test_secrets_are_cut(written: StringIO, secret: str) -> None:
     logger, theirs = structlog.get_logger("ours"), logging.getLogger("theirs")
     logger.warning("event", path=f"/auth/link/{secret}", headers={"Authorization": f"Bearer {secret}"})

@@ -187,7 +187,12 @@ def test_a_silent_one_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.1)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(0.3) or [])
+
+    def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
+        time.sleep(0.3)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
     assert send("https://hooks.example.com/").error == "timeout"
 
