@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from byteor_cloud.engine.delivery import keys
@@ -28,7 +28,7 @@ from byteor_cloud.engine.ledger import (
     sign_checkpoint,
 )
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+texts = st.text(max_size=30)
 uuids = st.uuids().map(str)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
@@ -55,6 +55,8 @@ events = st.builds(
         texts,
     ),
 )
+# On a busy machine an event may take its time.
+patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EVENT = Event(
     id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
     timestamp=datetime(2026, 11, 24, 12, 0, 0, 120_000, tzinfo=UTC),
@@ -99,6 +101,7 @@ def plain(event: Event, seq: int, prev_hash: str) -> str:
     return "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
 
 
+@patient
 @given(events, st.integers(1, 2**53 - 1), texts)
 def test_the_link_is_of_the_canonical_json(event: Event, seq: int, prev_hash: str) -> None:
     assert link_hash(event, seq=seq, prev_hash=prev_hash) == plain(event, seq, prev_hash)
@@ -108,6 +111,7 @@ def test_yesterdays_links_still_verify() -> None:
     assert link_hash(EVENT, seq=7, prev_hash=GENESIS) == GOLDEN
 
 
+@patient
 @given(events, st.integers(1, 2**63 - 1))
 def test_an_exported_line_reads_back_to_the_same_link(event: Event, seq: int) -> None:
     link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)

@@ -93,7 +93,7 @@ def test_it_is_signed_with_the_key_of_the_day(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = download(world, delivered)
-    new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    new = signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
     after = download(world, delivered)
 
