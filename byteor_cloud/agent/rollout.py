@@ -125,13 +125,23 @@ class Rollout:
         except Refused as refused:
             if not refused.code.endswith(".unknown_key"):
                 raise
-            # A key that was made after the last fetch; if it is still unknown then it is nobody's.
+            # The keys were rotated meanwhile: the set is too old, or the signature is. Both are fetched again, the keys
+            # last; what is unknown even then is nobody's.
+            delivery = self._again(delivery)
             bundle = verify_delivery(tar, delivery.envelope, self._keyring.refresh(), self._environment_id)
         offer = delivery.offer
         # The action itself is not signed: an older bundle may come back only as a rollback.
         if offer.action is Action.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
             raise ActivationFailed("the bundle belongs to another deployment than the one that offers it")
         return bundle
+
+    def _again(self, delivery: Delivery) -> Delivery:
+        """The same offer, signed anew."""
+        again = self._plane.delivery()
+        if again is None or again.offer != delivery.offer:
+            self._withdrawn = delivery.offer
+            raise Withdrawn
+        return again
 
     def _downloaded(self, delivery: Delivery) -> bytes:
         wanted, size = delivery.offer.bundle_hash, delivery.bundle_size

@@ -168,6 +168,15 @@ class FakeControlPlane:
     def beats(self) -> list[Any]:
         return [r.json for r in self.sent("POST", "/heartbeat")]
 
+    def publish(self, private: bytes) -> None:
+        """The next key, before it signs."""
+        self.keyset = KeySet((PublicKey(keys.public_key(private), KeyStatus.NEXT, NOW), self.keyset.active))
+
+    def sign_again(self) -> None:
+        """What is offered, signed with the key that is active now."""
+        assert self.delivered is not None
+        self.delivered = {**self.delivered, "envelope": dsse.sign_envelope(*self.signed, self.private)}
+
     def rotate(self, private: bytes, *, retire: bool = False) -> None:
         old = self.keyset.active
         status = KeyStatus.RETIRED if retire else KeyStatus.RETIRING
@@ -230,6 +239,7 @@ class FakeControlPlane:
         """Offer a bundle: by default a good one of this deployment, signed with the active key."""
         built = built or self.build(deployment_id)
         self.tars[built.bundle_hash] = built.tar if tar is None else tar
+        self.signed = (built.bundle_hash, built.manifest)
         url = f"/api/v1/agents/{AGENT_ID}/deployment/bundle?hash={built.bundle_hash}"
         self.desired = {
             "deployment_id": deployment_id,

@@ -54,8 +54,11 @@ def test_a_generated_key_signs_and_verifies_only_its_message() -> None:
 @pytest.mark.parametrize(
     ("status", "signed_at", "trusted"),
     [
+        (KeyStatus.NEXT, None, True),
+        (KeyStatus.NEXT, datetime(2026, 10, 10, 11, tzinfo=UTC), True),
         (KeyStatus.ACTIVE, None, True),
         (KeyStatus.RETIRING, None, True),
+        (KeyStatus.RETIRING, datetime(2026, 10, 10, 13, tzinfo=UTC), True),
         (KeyStatus.RETIRED, None, False),
         (KeyStatus.RETIRED, datetime(2026, 10, 10, 11, 59, 59, tzinfo=UTC), True),
         (KeyStatus.RETIRED, NOON, False),

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.delivery import dsse, tar, verify
+from byteor_cloud.engine.delivery import dsse, keys, tar, verify
 from byteor_cloud.engine.delivery.bundle import BuiltBundle, FileEntry, Manifest
 from byteor_cloud.engine.delivery.encoding import Json, canonical, sha256
+from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.delivery.verify import verify_delivery
+from tests.engine.delivery.conftest import APPROVED
 
 
 def refusal(world: Any, archive: bytes, envelope: object, environment_id: str | None = None) -> str:
@@ -48,6 +50,21 @@ def test_a_good_delivery(world: Any) -> None:
     assert verified.runtime_config == world.runtime_config
     assert verified.approval is not None
     assert verified.approval.approval_id == "approval-1"
+
+
+def test_a_key_that_is_still_the_next_one_here_may_have_signed_elsewhere(world: Any) -> None:
+    begins = APPROVED + timedelta(minutes=1)
+    published = KeySet((*world.keyset.keys, PublicKey(keys.public_key(world.stranger), KeyStatus.NEXT, begins)))
+    built = world.bundle(approval=world.credential(private_key=world.stranger))
+    keyset = KeySet.parse(canonical(published.document()))
+
+    verified = verify_delivery(built.tar, world.envelope(built, world.stranger), keyset, world.environment)
+
+    assert keyset == published
+    assert keyset.active.public == keys.public_key(world.active)
+    assert verified.approval is not None
+    assert verified.approval.kid == published.keys[-1].kid
+    assert refusal(world, built.tar, world.envelope(built, world.stranger)) == "envelope.unknown_key"
 
 
 @pytest.mark.parametrize("posture", ["dev", "staging", "prod"])

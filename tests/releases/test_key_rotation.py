@@ -1,0 +1,254 @@
+"""Signing keys are rotated in the middle of a rollout, and real agents, over HTTP, refuse nothing that is good."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from apps.fleet.models import Agent as Row
+from apps.releases.models import Deployment
+from apps.tenancy import tasks
+from apps.tenancy.models import SigningKey
+from apps.tenancy.services import signing_keys
+from byteor_cloud.agent.api import ControlPlane, Delivery
+from byteor_cloud.agent.identity import BaseUrl, Credentials, Secret
+from byteor_cloud.agent.keyring import Keyring
+from byteor_cloud.agent.loop import Agent
+from byteor_cloud.agent.pipeline import Pipeline
+from byteor_cloud.agent.resources import Usage
+from byteor_cloud.agent.retry import Backoff
+from byteor_cloud.agent.rollout import Rollout
+from byteor_cloud.agent.state import State
+from byteor_cloud.engine.delivery.bundle import open_bundle
+from tests.releases import stories
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAVES = {
+    "kind": "waves", "percents": [25, 50, 75, 100], "pause_s": 0, "failure_threshold_percent": 0,
+    "auto_rollback": False,
+}  # fmt: skip
+
+
+class Node:
+    """A reference agent of its own: state folder, key set, connection; in a thread while it is on."""
+
+    def __init__(self, row: Row, key: str, url: str, folder: Path) -> None:
+        self.row, self.state = row, State(folder)
+        self.plane = ControlPlane(Credentials(BaseUrl.parse(url), str(row.pk), Secret(key)))
+        self.signers: set[str] = set()
+        self.off = threading.Event()
+        keyring = Keyring(self.state, self.plane)
+        rollout = Rollout(
+            state=self.state,
+            plane=self.plane,
+            keyring=keyring,
+            pipeline=Pipeline(self.state, (), {}),
+            environment_id=str(row.environment_id),
+            now=lambda: datetime.now(UTC),
+        )
+        self.agent = Agent(
+            plane=self.plane, keyring=keyring, rollout=rollout, usage=Usage(folder), wait=self.off.wait,
+            backoff=Backoff(lambda: 0.01), interval_s=0.05,
+        )  # fmt: skip
+        self.thread = threading.Thread(target=self.agent.run)
+
+        ask = self.plane.delivery
+
+        def noted() -> Delivery | None:
+            answer = ask()
+            if answer is not None and isinstance(answer.envelope, dict):
+                self.signers.add(answer.envelope["signatures"][0]["keyid"])
+            return answer
+
+        self.plane.delivery = noted  # type: ignore[method-assign]  # it only looks
+
+    def stop(self) -> None:
+        self.off.set()
+        if self.thread.ident:
+            self.thread.join()
+
+    def knows(self, kid: str) -> bool:
+        """Whether the key is in the set that it has stored."""
+        stored = self.state.keys()
+        return stored is not None and stored.keyset.find(kid) is not None
+
+
+type Start = Callable[[World, int], list[Node]]
+
+
+@pytest.fixture
+def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
+    """Enroll so many agents in prod; each is still off."""
+    nodes: list[Node] = []
+
+    def enroll(world: World, count: int) -> list[Node]:
+        for row, api in stories.fleet(world, count, world.prod):
+            assert api.token is not None
+            nodes.append(Node(row, api.token, live_server.url, tmp_path / row.name))
+        return nodes
+
+    yield enroll
+    for node in nodes:
+        node.stop()
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE procrastinate_jobs CASCADE")
+
+
+def until(done: Callable[[], object]) -> None:
+    """The agents are at work meanwhile, the worker is not: no wave begins."""
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def approved(world: World, name: str, **options: Any) -> Deployment:
+    """A deployment in prod with its credential, signed by the key of now; nothing is built yet."""
+    deployment = world.deployment(world.bundle(world.prod, name, env={"NAME": name}), **options)
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+    return deployment
+
+
+def rotate(world: World, **options: Any) -> SigningKey:
+    return signing_keys.rotate(organization=world.organization, actor=world.admin.actor, **options)
+
+
+def pass_time(seconds: float) -> None:
+    """The keys' times are so much longer ago."""
+    for key in SigningKey.objects.all():
+        for name in ("not_before", "signs_until", "not_after"):
+            if (moment := getattr(key, name)) is not None:
+                setattr(key, name, moment - timedelta(seconds=seconds))
+        key.save()
+
+
+def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) -> None:
+    nodes = start(world, 4)
+    one, two, three, absent = nodes
+    first = SigningKey.objects.get(organization=world.organization)
+    absent.agent.settle()  # it was there once, and knows the first key only
+    for node in (one, two, three):
+        node.thread.start()
+    until(lambda: all(node.knows(first.kid) for node in nodes))
+
+    # Approved under the first key, built after an immediate rotation: the credential was issued before, and holds.
+    deployment = approved(world, "quotes", strategy=WAVES)
+    done = deployment.agents.filter(progress="active")
+    second = rotate(world, activate_in_s=0)
+    run_jobs()
+    until(lambda: done.count() == 1)
+
+    # Another immediate one: the next wave meets a signature by a key that is seconds old.
+    third = rotate(world, activate_in_s=0)
+    run_jobs()
+    until(lambda: done.count() == 2)
+
+    # A planned one: whoever is there knows the next key before it signs. Nothing waits for a late worker to note it.
+    fourth = rotate(world)
+    until(lambda: all(node.knows(fourth.kid) for node in (one, two, three)))
+    assert signing_keys.key_set(world.organization.pk).active.kid == third.kid
+    pass_time(90)
+    run_jobs()
+    until(lambda: done.count() == 3)
+
+    # And the one that missed them all comes back, to a bundle whose approval is of a key that is retired by now.
+    signing_keys.retire(first, reason="an emergency", actor=world.admin.actor)
+    run_jobs()
+    assert not absent.knows(second.kid)
+    absent.thread.start()
+    until(lambda: done.count() == 4)
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.wave) == ("active", 3)
+    assert [node.signers for node in nodes] == [{second.kid}, {third.kid}, {fourth.kid}, {fourth.kid}]
+    for node in nodes:
+        progress = node.state.progress()
+        assert progress.running is not None
+        assert (progress.running.deployment_id, progress.last_failed) == (str(deployment.pk), None)
+    assert not deployment.agents.exclude(detail="").exists()
+    # The key set in the tar is that of the moment when building began.
+    tar = absent.state.bundle(deployment.bundle_hash or "")
+    assert tar is not None
+    assert [key.kid for key in open_bundle(tar).signing_keys] == [second.kid, first.kid]
+
+
+def test_an_immediate_rotation_between_an_agents_beat_and_its_download(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The heartbeat named the old set; the signature that follows is of a key that the agent has never heard of."""
+    [node] = start(world, 1)
+    node.agent.settle()
+    deployment = approved(world, "quotes")
+    run_jobs()
+    ask = node.plane.delivery
+    fetched: list[Delivery | None] = []
+
+    def late() -> Delivery | None:
+        if not fetched:
+            rotate(world, activate_in_s=0)
+        fetched.append(ask())
+        return fetched[-1]
+
+    monkeypatch.setattr(node.plane, "delivery", late)
+    node.agent.settle()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, len(fetched)) == ("active", 2)
+    assert node.state.progress().last_failed is None
+
+
+def test_a_signature_by_a_key_that_was_retired_before_it_arrived(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emergency on an emergency: signed by the second key, which is retired while the agent downloads."""
+    [node] = start(world, 1)
+    node.agent.settle()
+    deployment = approved(world, "quotes")
+    run_jobs()
+    second = rotate(world, activate_in_s=0)
+    known = node.state.keys()
+    ask = node.plane.delivery
+    fetched: list[Delivery | None] = []
+
+    def late() -> Delivery | None:
+        fetched.append(ask())
+        if len(fetched) == 1:
+            rotate(world, activate_in_s=0)
+            signing_keys.retire(second, reason="leaked", actor=world.admin.actor)
+        return fetched[-1]
+
+    monkeypatch.setattr(node.plane, "delivery", late)
+    monkeypatch.setattr(Keyring, "notice", lambda *_: None)  # the heartbeat was answered before all of this
+    node.agent.settle()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, len(fetched)) == ("active", 2)
+    assert node.state.keys() != known
+    assert node.state.progress().last_failed is None
+
+
+def test_a_credential_of_a_retired_key_still_serves_its_one_use(world: World) -> None:
+    first = SigningKey.objects.get(organization=world.organization)
+    world.agent(world.prod)
+    deployment = approved(world, "quotes")
+    rotate(world, activate_in_s=0)
+    pass_time(2)  # a credential's times have whole seconds
+    signing_keys.retire(first, reason="over", actor=world.admin.actor)
+    tasks.note_keys.func(0)
+
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
