@@ -56,7 +56,7 @@ class Node:
         )
         self.agent = Agent(
             plane=self.plane, keyring=keyring, rollout=rollout, usage=Usage(folder), wait=self.off.wait,
-            backoff=Backoff(lambda: 0.01), interval_s=0.05,
+            backoff=Backoff(lambda: 0.01), interval_s=0.1,
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)
 
