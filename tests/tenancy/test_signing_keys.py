@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
@@ -306,13 +308,26 @@ def test_two_rotations_at_once_make_one_next_key(at_once: Race, world: World) ->
     assert states(world) == ["active", "next"]
 
 
-def test_a_rotation_against_the_activation_of_the_one_before(at_once: Race, world: World) -> None:
+def test_a_rotation_against_the_activation_of_the_one_before(
+    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever is first: each key takes its steps once, and the next rotation is a rotation of the new key."""
     first = SigningKey.objects.get(organization=world.organization)
     second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     past = timezone.now() - timedelta(seconds=1)
     SigningKey.objects.filter(pk=first.pk).update(signs_until=past)
     SigningKey.objects.filter(pk=second.pk).update(not_before=past)
+
+    real = signing_keys._advance
+    all_have_looked = threading.Barrier(3)
+
+    def slowly(*args: Any, **said: Any) -> None:
+        # Where nothing keeps the others out, they are here now too; where the lock does, they come later.
+        with contextlib.suppress(threading.BrokenBarrierError):
+            all_have_looked.wait(timeout=0.5)
+        real(*args, **said)
+
+    monkeypatch.setattr(signing_keys, "_advance", slowly)
 
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
