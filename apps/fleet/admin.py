@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from apps.fleet import services
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, noted, pill, short, site
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.permissions import Permission as P
 
@@ -124,12 +124,12 @@ class AgentAdmin(ReadOnlyAdmin):
             ),
         ]
         rows = [
-            (name, short(bundle), _deployment(deployment), ago(since), note or "-")
+            (name, _bundle(bundle, deployment), ago(since), note or "-")
             for name, bundle, deployment, since, note in states
         ]
         panel = {
             "title": "What it runs",
-            "columns": ("", "Bundle", "Deployment", "Since", "Note"),
+            "columns": ("", "Bundle and deployment", "Since", "Note"),
             "rows": rows,
         }
         return {"facts": facts, "panels": [panel]}
@@ -158,13 +158,12 @@ class AgentAdmin(ReadOnlyAdmin):
         ]
 
 
-def _deployment(pk: Any) -> str:
-    """By its page's name only: deployments live in the app above."""
-    if pk is None:
-        return "-"
-    return format_html(
-        '<a class="to" href="{}">{}</a>', reverse("admin:releases_deployment_change", args=[pk]), short(pk)
-    )
+def _bundle(bundle_hash: str | None, deployment_id: Any) -> str:
+    """With its deployment, by the name of that one's page only: deployments live in the app above."""
+    if bundle_hash is None or deployment_id is None:
+        return short(bundle_hash)
+    page = reverse("admin:releases_deployment_change", args=[deployment_id])
+    return noted(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
 
 
 @admin.register(EnrollmentToken, site=site)

@@ -205,7 +205,9 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     assert deployment.status == "rolled_back"
     assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
-    assert failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed; more than 0 % end the deployment."
+    assert (
+        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may, or else the deployment ends."
+    )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
     assert "times_out" in coming(going)

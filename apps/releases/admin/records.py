@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
+from typing import Any
 
+from django.contrib import admin
+from django.http import HttpRequest
+
+from apps.fleet.models import Agent
+from apps.releases import explained
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.words import timeline_words
 from apps.tenancy.console import ReadOnlyAdmin, Within, site
@@ -38,6 +43,10 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
+
+    def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """On an agent's page: why it runs what it runs."""
+        return explained.panels(row) if isinstance(row, Agent) else []
 
 
 @admin.register(AgentReport, site=site)

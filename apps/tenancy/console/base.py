@@ -205,6 +205,10 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         """What ``console/summary.html`` shows above the columns."""
         return {}
 
+    def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
+        """What it has to say on the page of another table's row: an upper app's panels on a lower app's page."""
+        return []
+
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -221,9 +225,14 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
-        context["summary"] = self.summary(request, obj)
+        context["summary"] = self._with_others(request, obj, self.summary(request, obj))
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def _with_others(self, request: HttpRequest, row: Model, summary: dict[str, Any]) -> dict[str, Any]:
+        others = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
+        beside = [panel for each in others for panel in each.panels_beside(request, row)]
+        return {**summary, "panels": [*beside, *summary.get("panels", [])]} if beside else summary
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
         """What refers to the row, as far as the person may see it: title, how many, where."""

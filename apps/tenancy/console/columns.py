@@ -40,6 +40,11 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(("failed", "denied", "deny", "rejected", "offline", "error", "known bad", "revoked"), "bad"),
     "break glass": "bad",
     "freeze overridden": "warn",
+    # Reasons of an explanation.
+    "runs_desired": "good",
+    **dict.fromkeys(("rollback_failed", "deployment_failed", "known_bad", "threshold", "break_glass"), "bad"),
+    **dict.fromkeys(("local_rollback", "not_fetched", "freeze_window", "superseded", "ended_before_its_turn"), "warn"),
+    **dict.fromkeys(("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave"), "waiting"),
     "staging": "waiting",
     "prod": "busy",
 }

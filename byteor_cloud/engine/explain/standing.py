@@ -127,10 +127,11 @@ def _outcome(owner: Deployment, offer: Offer) -> Told:
     """How failures ended the deployment that made the offer, or how many more it bears."""
     percent, part = owner.strategy.failure_threshold_percent, owner.part
     wave = owner.waves.get(part.view.wave) if part else None
+    most = f"at most {percent} %" if percent else "none"
     if owner.status in _DID and owner.reason in {"threshold", "timeout"}:
         yield Finding(
             B.THRESHOLD,
-            f"{owner.detail.rstrip('.')}, and at most {percent} % may: the deployment {_DID[owner.status]}.",
+            f"{owner.detail.rstrip('.')}, and {most} may: the deployment {_DID[owner.status]}.",
             owner.id,
         )
     elif owner.status is DeploymentStatus.FAILED:
@@ -144,8 +145,8 @@ def _outcome(owner: Deployment, offer: Offer) -> Told:
     elif owner.status is DeploymentStatus.DEPLOYING and offer.progress is AgentProgress.FAILED and part and wave:
         yield Finding(
             B.THRESHOLD,
-            f"{wave.failed} of {wave.total} agents of wave {part.view.wave + 1} failed;"
-            f" more than {percent} % end the deployment.",
+            f"{wave.failed} of {wave.total} agents of wave {part.view.wave + 1} failed, and {most} may,"
+            " or else the deployment ends.",
             owner.id,
         )
 
@@ -157,9 +158,10 @@ def _way_back(facts: Facts, owner: Deployment, offer: Offer, label: str) -> Told
     if offer.progress is AgentProgress.ROLLED_BACK:
         yield Finding(B.ROLLED_BACK, f"It went back to {label}: {owner.label} was rolled back{who}{why}.", owner.id)
     else:
-        yield Finding(
-            B.ROLLING_BACK, f"It has to go back to {label}: {owner.label} is rolled back{who}{why}.", owner.id
-        )
+        has_to = f"It has to go back to {label}"
+        if runs(facts.agent.running, offer):
+            has_to = f"It is back on {label}, but has not confirmed it"
+        yield Finding(B.ROLLING_BACK, f"{has_to}: {owner.label} is rolled back{who}{why}.", owner.id)
     if failure is not None and failure.deployment == owner.id and offer.progress is not AgentProgress.FAILED:
         yield _failure(B.FAILED, f"It had failed to activate {owner.label}", failure, offer)
 

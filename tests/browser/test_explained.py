@@ -1,0 +1,72 @@
+"""An agent's page says why it runs what it runs, though the fleet knows nothing of deployments."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests.browser.filled import row_page, signed_in, superuser
+from tests.releases import stories
+from tests.releases.test_explain import WAVES, beat
+from tests.worlds import World, report, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def test_why_and_what_next(world: World) -> None:
+    _, (agent, api) = agents = stories.fleet(world, 2)
+    before, after = stories.bundles(world, 2)
+    stories.active(world, before, agents)
+    beat(agent, api)
+    deployment = stories.offered(world, after, strategy=WAVES)
+
+    page = signed_in(world.viewer.user).get(row_page(agent))
+
+    text = "quotes/bundle-1 reaches it with wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
+    titles = [panel["title"] for panel in page.context["summary"]["panels"]]
+    assert titles == ["Why it runs this", "What happens next", "What it runs"]
+    assert f"agent-1 runs quotes/bundle-0: {text}" in page.text
+    assert page.text.count(text) == 2
+    assert f'href="/admin/releases/deployment/{deployment.pk}/change/">deployment</a>' in page.text
+    assert "waits for wave" in page.text
+    assert "Wave 1 of quotes/bundle-1 is over" in page.text
+
+
+def test_what_an_agent_says_is_text(world: World) -> None:
+    ((agent, api),) = stories.fleet(world, 1)
+    stories.offered(world, world.bundle())
+    report(api, agent, "failed", detail="<script>alert(1)</script>")
+    run_jobs()
+
+    page = signed_in(world.viewer.user).get(row_page(agent))
+
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    assert "<script>alert" not in page.text
+
+
+def test_other_pages_have_no_such_panels(world: World) -> None:
+    deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
+    console = signed_in(superuser())
+
+    for row in (world.dev, deployment, deployment.config_bundle):
+        page = console.get(row_page(row))
+        assert page.status_code == 200
+        assert "Why it runs this" not in page.text
+
+
+def test_the_page_takes_as_many_queries_in_a_large_fleet(world: World) -> None:
+    agents = stories.fleet(world, 2)
+    stories.active(world, world.bundle(), agents)
+    console, counts = signed_in(world.viewer.user), []
+
+    for size in ("small", "large"):
+        console.get(row_page(agents[0][0]))
+        with CaptureQueriesContext(connection) as queries:
+            console.get(row_page(agents[0][0]))
+        counts.append(len(queries))
+        for number in range(3):
+            world.agent(name=f"{size}-{number}")
+        run_jobs()
+
+    assert counts[0] == counts[1]
