@@ -159,6 +159,9 @@ class Deployment(Stateful):
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
+    # How far the agents are noted whom it is for, while some are still to come: {"place", "count", "after", "until",
+    # "everybody_counts"}.
+    enlisting: models.JSONField[Any, Any] = models.JSONField(null=True)
 
     class Meta:
         constraints = [
@@ -193,9 +196,10 @@ class Deployment(Stateful):
 
 
 class DeploymentAgent(models.Model):
-    """One agent's part in a deployment."""
+    """One agent's part in a deployment. Rows come by the 100,000: no index that nothing looks up by."""
 
-    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents")
+    # The unique constraint's index begins with it.
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
     # Late joiners and agents that were offline at the start do not count for waves and thresholds.
@@ -204,7 +208,9 @@ class DeploymentAgent(models.Model):
     progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
     # The deployment whose bundle the agent was to run before this one.
-    before = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="+")
+    before = models.ForeignKey(
+        Deployment, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False, db_constraint=False
+    )
     tuning: models.JSONField[Any, Any] = models.JSONField(null=True)
     detail = models.TextField(blank=True)
     updated_at = models.DateTimeField(default=timezone.now)

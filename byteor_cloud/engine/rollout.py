@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from byteor_cloud.engine.machines import AgentProgress
 
 type Id = UUID
-# Offers of one step, and so of one transaction: those of a large wave are visible while the rest is being made.
-OFFERS_AT_ONCE = 10_000
+# Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
+AT_ONCE = 5_000
 _DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
 
 
@@ -30,9 +30,8 @@ class Strategy:
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
-@dataclass(frozen=True, slots=True)
-class AgentView:
-    """What the planner knows of one agent of the deployment."""
+class AgentView(NamedTuple):
+    """What the planner knows of one agent of the deployment. A tuple: a step makes 100,000 of them."""
 
     id: Id
     wave: int
@@ -65,10 +64,14 @@ def plan_rollout(
     wave: int,
     wave_done_at: datetime | None,
     paused: bool,
+    complete: bool = True,
     timeout_s: int,
     now: datetime,
 ) -> Plan:
-    """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered."""
+    """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered.
+
+    Until ``agents`` are ``complete`` no wave is over.
+    """
     late = _late(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
@@ -82,7 +85,7 @@ def plan_rollout(
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
-    if not all(a.progress in _DONE or a.id in late for a in agents if a.counted and a.wave <= wave):
+    if not complete or not all(a.progress in _DONE or a.id in late for a in agents if a.counted and a.wave <= wave):
         return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
@@ -96,7 +99,7 @@ def plan_rollout(
 
 
 def _offering(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> Plan:
-    now, more = tuple(waiting[:OFFERS_AT_ONCE]), len(waiting) > OFFERS_AT_ONCE
+    now, more = tuple(waiting[:AT_ONCE]), len(waiting) > AT_ONCE
     return Plan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
 
@@ -106,9 +109,9 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in _DONE and a.id not in late for a in agents):
         return Plan(timed_out=timed_out)
-    failed = [a for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late)]
+    failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
-        names = ", ".join(str(a.id) for a in failed[:20])
+        names = ", ".join(str(agent_id) for agent_id in failed[:20])
         detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
         return Plan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
     return Plan(timed_out=timed_out, outcome="active")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,11 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment, KnownBad
+from apps.releases.services import builds, offers, rollout
 from apps.releases.services import bundles as bundle_services
-from apps.releases.services import rollout
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud.engine import rollout as planner
 from tests.releases import stories
 from tests.worlds import Api, World, plan, report
 
@@ -513,3 +515,34 @@ def test_time_limits_are_those_of_the_creation(world: World, run_jobs: Callable[
     run_jobs()
 
     assert state(deployment) == ("deploying", "")
+
+
+@pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])
+def test_a_large_fleet_is_enlisted_and_offered_piece_by_piece(
+    world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
+) -> None:
+    monkeypatch.setattr(planner, "AT_ONCE", 2)
+    monkeypatch.setattr(offers, "AT_ONCE", 2)
+    agents = stories.fleet(world, 5)
+    stories.unheard(agents[4][0], for_s=3600)
+    deployment = world.deployment(world.bundle(), strategy=waves(*percents))
+
+    builds.build(str(deployment.pk))
+
+    assert stories.progress(deployment) == (["offered", "pending"] if percents[0] == 10 else ["offered", "offered"])
+    world.agent(name="joined meanwhile")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.enlisting is None
+    bounds = [math.ceil(5 * percent / 100) for percent in percents]
+    parts = list(deployment.agents.order_by("agent_id").values_list("agent_id", "wave", "counted"))
+    assert parts == [
+        (agent.pk, sum(bound <= place for bound in bounds), place < 4) for place, (agent, _) in enumerate(agents)
+    ]
+    for _ in percents:
+        for agent, api in agents[:4]:
+            if stories.desired(agent)[0] == deployment.pk:
+                report(api, agent, "active")
+        run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, stories.progress(deployment)) == ("active", ["active"] * 4 + ["offered"] * 2)

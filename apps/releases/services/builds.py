@@ -116,7 +116,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
     deployment = lock(found, related=RELATED)
     if deployment.status != DeploymentStatus.BUILDING:
         return
-    if not offers.enlist(deployment):
+    if (enlisting := offers.muster(deployment)) is None:
         fail(deployment, "empty_target", "No agent matches the target any more.")
         return
     deployment = advance(
@@ -126,6 +126,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
         bundle_hash=built.bundle_hash,
         bundle_size=len(built.tar),
         manifest=built.manifest.document(),
+        enlisting=enlisting,
     )
     offers.offer_first_wave(deployment)
     offers.wake(deployment.pk)

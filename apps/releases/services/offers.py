@@ -18,22 +18,21 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.state import lock
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, DeploymentStatus
-from byteor_cloud.engine.rollout import OFFERS_AT_ONCE, Strategy
+from byteor_cloud.engine.rollout import AT_ONCE, Strategy
 from byteor_cloud.jobs import enqueue
 
 _ENLIST = """
 INSERT INTO releases_deploymentagent
     (deployment_id, agent_id, wave, counted, action, progress, detail, updated_at, before_id)
-SELECT %s, found.id, width_bucket(found.place, %s::bigint[]), found.counted,
+SELECT %s, found.id, least(width_bucket(found.place, %s::bigint[]), %s), found.counted,
        'activate', 'pending', '', now(), earlier.id
 FROM (
-    SELECT id, row_number() OVER (ORDER BY id) - 1 AS place,
-           -- With nobody online there is nobody to go by: then everybody counts, rather than calling it done unseen.
-           liveness <> 'offline' OR bool_and(liveness = 'offline') OVER () AS counted
+    SELECT id, %s + row_number() OVER (ORDER BY id) - 1 AS place, %s OR liveness <> 'offline' AS counted
     FROM ({agents}) AS matched
 ) AS found
 JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
+RETURNING agent_id
 """
 
 
@@ -56,19 +55,52 @@ def free(deployment: Deployment) -> Any:
     return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
 
 
-def enlist(deployment: Deployment) -> int:
-    """Note the part of every agent that the deployment is for, and what each was to run before; how many they are.
-
-    Waves go by the agents' ids. Those that are offline now do not count for waves and thresholds.
-    """
-    agents = free(deployment)
+def _matching(deployment: Deployment) -> Any:
     interval = deployment.environment.effective_settings["heartbeat_interval_s"]
-    bounds = strategy_of(deployment).bounds(agents.count())
-    matched, parameters = agents.with_state(interval).values("id", "liveness").query.sql_with_params()
+    return free(deployment).with_state(interval)
+
+
+def muster(deployment: Deployment) -> dict[str, Any] | None:
+    """The start of enlisting: whom the target finds now; None when nobody.
+
+    Those that are offline now will not count for waves and thresholds. With nobody online there is nobody to go by:
+    then everybody counts, rather than calling it done unseen.
+    """
+    found = _matching(deployment)
+    last = found.order_by("-id").first()
+    if last is None:
+        return None
+    return {
+        "place": 0,
+        "count": found.count(),
+        "after": None,
+        "until": str(last.pk),
+        "everybody_counts": not found.exclude(liveness="offline").exists(),
+    }
+
+
+def enlist(deployment: Deployment) -> None:
+    """Note the part of the next agents that the deployment is for, and what each was to run before.
+
+    Waves go by the agents' ids. The caller holds the deployment's lock.
+    """
+    state = deployment.enlisting
+    agents = _matching(deployment).filter(pk__lte=state["until"])
+    if state["after"] is not None:
+        agents = agents.filter(pk__gt=state["after"])
+    matched, parameters = agents.values("id", "liveness")[:AT_ONCE].query.sql_with_params()
+    bounds = strategy_of(deployment).bounds(state["count"])
     with connection.cursor() as cursor:
-        cursor.execute(_ENLIST.format(agents=matched), [deployment.pk, list(bounds), *parameters])
-        enlisted: int = cursor.rowcount
-    return enlisted
+        cursor.execute(
+            _ENLIST.format(agents=matched),
+            [deployment.pk, list(bounds), len(bounds) - 1, state["place"], state["everybody_counts"], *parameters],
+        )
+        enlisted = [agent_id for (agent_id,) in cursor.fetchall()]
+    if len(enlisted) < AT_ONCE:
+        deployment.enlisting = None
+    else:
+        deployment.enlisting = {**state, "place": state["place"] + len(enlisted), "after": str(max(enlisted))}
+    deployment.save(update_fields=["enlisting"])
 
 
 def offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
@@ -93,9 +125,9 @@ def offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
 
 
 def offer_first_wave(deployment: Deployment) -> None:
-    """The first offers, in the transaction that says ``deploying``; of a large wave the rest follows at once."""
-    first = deployment.agents.filter(wave=0).order_by("agent_id").values_list("agent_id", flat=True)
-    offer(deployment, list(first[:OFFERS_AT_ONCE]))
+    """The first offers, in the transaction that says ``deploying``; to a large fleet the rest follows at once."""
+    enlist(deployment)
+    offer(deployment, list(deployment.agents.filter(wave=0).values_list("agent_id", flat=True)))
 
 
 def withdraw_offers(deployment: Deployment) -> None:

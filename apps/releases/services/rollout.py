@@ -20,6 +20,7 @@ from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
 
+_PROGRESS = {progress.value: progress for progress in AgentProgress}
 _AT_IT = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
@@ -32,6 +33,8 @@ def step(deployment_id: str) -> None:
     lock(found.environment)
     deployment = lock(found, related=RELATED)
     now = timezone.now()
+    if deployment.status == DeploymentStatus.DEPLOYING and deployment.enlisting is not None:
+        offers.enlist(deployment)
     plan = _plan(deployment, now)
     if plan is not None and plan.timed_out:
         # A report may be on its way: it comes first, and then the plan is another.
@@ -53,7 +56,7 @@ def step(deployment_id: str) -> None:
 def _plan(deployment: Deployment, now: datetime) -> Plan | None:
     # Of those that are at it, only who still has this offer: another deployment's rollback may have taken some away.
     theirs = Q(progress__in=_AT_IT) & ~Q(agent__assignment__deployment_id=deployment.pk)
-    rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs).order_by("agent_id")
+    rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
     timeout_s = deployment.policy["agent_timeout_s"]
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
@@ -62,6 +65,7 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
+            complete=deployment.enlisting is None,
             timeout_s=timeout_s,
             now=now,
         )
@@ -71,10 +75,10 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
 
 
 def _views(rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
-    columns = rows.values_list("agent_id", "wave", "counted", "progress", "offered_at")
+    columns = rows.order_by().values_list("agent_id", "wave", "counted", "progress", "offered_at")
     return [
-        AgentView(agent_id, wave, counted, AgentProgress(progress), offered_at)
-        for agent_id, wave, counted, progress, offered_at in columns.iterator(chunk_size=10_000)
+        AgentView(agent_id, wave, counted, _PROGRESS[progress], offered_at)
+        for agent_id, wave, counted, progress, offered_at in columns
     ]
 
 
@@ -96,7 +100,7 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
     offers.offer(deployment, plan.offer)
-    if plan.more:
+    if plan.more or deployment.enlisting is not None:
         offers.wake(deployment.pk)
     if plan.outcome == "active":
         _activate(deployment)

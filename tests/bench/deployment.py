@@ -1,0 +1,96 @@
+"""A deployment to 100,000 agents: asked for, its first offers, the planner's steps; and its way back."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.utils import timezone
+
+from apps.fleet.models import Assignment
+from apps.releases.models import Deployment
+from apps.releases.services import builds, rollout
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
+from byteor_cloud.ids import uuid7
+from tests.worlds import ALL, World
+
+AGENTS = 100_000
+WAVES = {"kind": "waves", "percents": [5, 25, 100], "pause_s": 0}
+_FLEET = """
+INSERT INTO fleet_agent (id, created_at, updated_at, revision, environment_id, name, hostname, labels, public_key)
+SELECT gen_random_uuid(), now(), now(), 1, %s, 'agent-' || n, '', '{}', '' FROM generate_series(1, %s) AS n;
+INSERT INTO fleet_heartbeat (agent_id, last_seen_at, report) SELECT id, now(), '{}' FROM fleet_agent;
+INSERT INTO fleet_assignment (agent_id, progress, failed_detail) SELECT id, 'pending', '' FROM fleet_agent;
+"""
+
+
+def _timed[T](label: str, wanted: str, call: Callable[[], T]) -> T:
+    began = time.perf_counter()
+    result = call()
+    print(f"  deployment {label:<50} {(time.perf_counter() - began) * 1000:7.0f} ms  ({wanted})", flush=True)
+    return result
+
+
+def _ask(world: World, bundle: Any, strategy: dict[str, Any]) -> Deployment:
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": strategy}
+    answer = world.operator.api.post(world.path(world.dev, "/deployments"), body)
+    if answer.status_code != 201:
+        raise RuntimeError(answer.content)
+    return Deployment.objects.get(pk=answer.json()["id"])
+
+
+def _all_say(deployment: Deployment, progress: str) -> None:
+    """What the reports of all that were offered it would leave."""
+    deployment.agents.filter(progress="offered").update(progress=progress)
+    Assignment.objects.filter(deployment_id=deployment.pk).update(progress=progress)
+
+
+def run() -> None:
+    """Print a line a step."""
+    world = World("bench")
+    with connection.cursor() as cursor:
+        cursor.execute(_FLEET, [world.dev.pk, AGENTS])
+        cursor.execute("ANALYZE")
+    version = world.version(world.dev)
+    world.operator.api.get("/api/v1/me")  # the first answer of a process makes the document that it is held against
+    for strategy in ({"kind": "all_at_once"}, WAVES):
+        kind = strategy["kind"]
+        bundle = world.bundle(world.dev, f"{kind} bundle", version=version, env={"KIND": str(kind)})
+        deployment = _timed(f"{kind}: asked for", "under 1 s", lambda: _ask(world, bundle, strategy))  # noqa: B023
+        _timed(f"{kind}: first offers visible", "under 1 s", lambda: builds.build(str(deployment.pk)))  # noqa: B023
+        step = lambda: rollout.step(str(deployment.pk))  # noqa: B023, E731
+        while Deployment.objects.get(pk=deployment.pk).enlisting is not None:
+            _timed(f"{kind}: a step that enlists and offers 5,000", "under 1 s", step)
+        _timed(f"{kind}: a step with nothing to do", "under 1 s", step)
+        while Deployment.objects.get(pk=deployment.pk).status == "deploying":
+            _all_say(deployment, "active")
+            _timed(f"{kind}: a step", "under 1 s", step)
+    _planner()
+
+
+def _planner() -> None:
+    now = timezone.now()
+    agents = [
+        AgentView(uuid7(), number % 3, True, AgentProgress.OFFERED if number % 3 < 2 else AgentProgress.PENDING, now)
+        for number in range(AGENTS)
+    ]
+
+    def plan() -> object:
+        return plan_rollout(
+            Strategy((5, 25, 100)), agents, wave=1, wave_done_at=None, paused=False, timeout_s=60,
+            now=now + timedelta(seconds=1),
+        )  # fmt: skip
+
+    _timed("the planner alone", "under 1 s", plan)
+    deployment = Deployment.objects.order_by("-id")[0]
+    Deployment.objects.filter(pk=deployment.pk).update(status="deploying", is_current=False)
+    tracemalloc.start()
+    rollout.step(str(deployment.pk))
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    print(f"  deployment a step's memory over all agents {peak:23.0f} MiB (under 200 MiB)")
