@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
@@ -17,6 +19,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import ConnectorException
 
 from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays
 from apps.fleet.models import Agent
 from apps.releases.models import Deployment
 from apps.tenancy import audit
@@ -24,7 +27,8 @@ from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, l
 from apps.tenancy.console.base import granted, within_live_tenant
 from apps.tenancy.console.standing import Standing, Tenant, standing_of
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.machines import ReplayStatus
+from apps.tenancy.policy import ReplayPolicy
+from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import Conflict
 
 # The argument that says which row a job is for.
@@ -36,6 +40,32 @@ SUBJECTS: dict[str, type[Model]] = {
 }
 
 
+def _replay(mode: Replay.Mode) -> Callable[[Artifact, Doing], Replay]:
+    return lambda row, doing: replays.request(row, environment=row.environment, mode=mode, actor=doing.actor)
+
+
+def _permitted(*policies: ReplayPolicy) -> Callable[[Artifact], bool]:
+    def applies(row: Artifact) -> bool:
+        replayable = row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
+        return replayable and row.environment.effective_settings["replay_policy"] in policies
+
+    return applies
+
+
+REPLAY = Act(
+    "replay", "Replay", "The captured records run again through the version that produced them. Nothing leaves.",
+    _replay(Replay.Mode.DRY_RUN), P.OPERATE_ENVIRONMENT, "replay",
+    applies=_permitted(ReplayPolicy.DRY_RUN_ONLY, ReplayPolicy.ALLOWED),
+)  # fmt: skip
+EXECUTE = Act(
+    "execute", "Replay with side effects",
+    "The captured records run again, and what the server's allowlists permit is really called, once for each record."
+    " On staging and prod somebody must approve it first.",
+    _replay(Replay.Mode.EXECUTE), P.OPERATE_ENVIRONMENT, "bolt",
+    dangerous=True, applies=_permitted(ReplayPolicy.ALLOWED),
+)  # fmt: skip
+
+
 @admin.register(Artifact, site=site)
 class ArtifactAdmin(ReadOnlyAdmin):
     tenant = "environment"
@@ -44,35 +74,48 @@ class ArtifactAdmin(ReadOnlyAdmin):
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
     list_filter = ("kind", "status", ("environment", Within))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
+    acts = (REPLAY, EXECUTE)
 
 
 @admin.register(Replay, site=site)
 class ReplayAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Incidents", "replay"
-    related = ("environment__project__organization", "artifact", "version")
+    related = ("environment__project__organization", "artifact", "version", "approval")
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", Within))
     search_fields = ("requested_by", "error", "version__name", "=id")
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """How it came out."""
+        waits = row.status == ReplayStatus.PENDING_APPROVAL
         facts = [
             ("Status", pill(row.status)),
+            ("Mode", row.get_mode_display()),
             ("Artifact", link(row.artifact)),
             ("Version", link(row.version)),
             ("Requested by", row.requested_by),
+            ("Waits for" if waits else "Approval", link(row.approval)),
             ("Finished", ago(row.finished_at)),
             ("Error", row.error or "-"),
         ]
         egress = (row.result or {}).get("egress", {})
-        panel = {
-            "title": "Egress",
-            "columns": ("Name", "Records", "Digest"),
-            "rows": [(name, out["records"], short(out["sha256"])) for name, out in egress.items()],
-            "empty": "There is no result.",
-        }
-        return {"facts": facts, "panels": [panel]}
+        actions = Counter((a["action"], a["target"], a["decision"]) for a in (row.audit or {}).get("actions", []))
+        panels = [
+            {
+                "title": "Egress",
+                "columns": ("Name", "Records", "Digest"),
+                "rows": [(name, out["records"], short(out["sha256"])) for name, out in egress.items()],
+                "empty": "There is no result.",
+            },
+            {
+                "title": "Side effects",
+                "columns": ("Action", "Target", "Decision", "Records"),
+                "rows": [(action, target, pill(said), n) for (action, target, said), n in actions.items()],
+                "empty": "None was reached.",
+            },
+        ]
+        return {"facts": facts, "panels": panels}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         diverged = self.get_queryset(request).filter(status=ReplayStatus.DIVERGED).count()

@@ -1,0 +1,91 @@
+"""Replays in the console: asked for on the artifact's page, and what their own page says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.artifacts.models import Artifact, Replay
+from apps.releases.models import Approval
+from tests.artifacts.incidents import incident, ingested, upload
+from tests.browser.filled import act, row_page, signed_in
+from tests.worlds import World, plan, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+YES = {"_confirm": "1"}
+HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}])
+
+
+def facts(world: World, replay: Replay) -> dict[str, Any]:
+    page = signed_in(world.viewer.user).get(row_page(replay))
+    assert page.status_code == 200
+    return dict(page.context["summary"]["facts"])
+
+
+def offered(world: World, artifact: Artifact) -> list[str]:
+    page = signed_in(world.operator.user).get(row_page(artifact)).content.decode()
+    return [name for name in ("replay", "execute") if act(artifact, name) in page]
+
+
+def test_a_dry_run_from_the_artifacts_page(world: World) -> None:
+    artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
+
+    assert offered(world, artifact) == ["replay", "execute"]
+    answer = signed_in(world.operator.user).post(act(artifact, "replay"), YES)
+
+    assert answer.status_code == 302
+    run_jobs()
+    replay = Replay.objects.get()
+    assert (replay.mode, replay.status, replay.requested_by) == ("dry_run", "succeeded", world.operator.user.email)
+    page = signed_in(world.viewer.user).get(row_page(replay)).content.decode()
+    assert "http://127.0.0.1:1/hook" in page
+    assert "DryRunOnly" in page
+
+
+def test_one_with_side_effects_says_that_it_waits_for_approval(world: World) -> None:
+    environment = world.environment("prod", "open", replay_policy="allowed")
+    version = world.version(environment, HOOK)
+    agent, api = world.agent(environment)
+    upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
+    run_jobs()
+    artifact = Artifact.objects.get()
+
+    signed_in(world.operator.user).post(act(artifact, "execute"), YES)
+
+    replay, approval = Replay.objects.get(), Approval.objects.get()
+    assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
+    said = facts(world, replay)
+    assert "pending approval" in said["Status"]
+    assert row_page(approval) in said["Waits for"]
+    signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "words": "not now"})
+    run_jobs()
+    said = facts(world, replay)
+    assert ("denied" in said["Status"], said["Error"]) == (True, "approval.denied")
+    assert row_page(approval) in said["Approval"]
+
+
+def test_only_what_the_policy_permits_is_offered(world: World) -> None:
+    versions = {
+        policy: world.version(world.environment("dev", policy, replay_policy=policy), HOOK)
+        for policy in ("disabled", "dry_run_only")
+    }
+    for version in versions.values():
+        agent, api = world.agent(version.environment)
+        upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
+    run_jobs()
+
+    assert [offered(world, artifact) for artifact in Artifact.objects.order_by("id")] == [[], ["replay"]]
+    (dry,) = Artifact.objects.filter(environment=versions["dry_run_only"].environment)
+    refused = signed_in(world.operator.user).post(act(dry, "execute"), YES, follow=True)
+    assert Replay.objects.count() == 0
+    assert "permits dry runs only" in refused.content.decode()
+
+
+def test_viewers_may_not(world: World) -> None:
+    artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
+
+    assert signed_in(world.viewer.user).post(act(artifact, "execute"), YES).status_code == 403
+
+    assert Replay.objects.count() == 0
