@@ -120,8 +120,11 @@ def rubbish(handler: BaseHTTPRequestHandler) -> None:
 
 
 def test_what_is_no_http_fails(executor: Executor) -> None:
-    with receiving(rubbish) as receiver, pytest.raises(EffectFailed, match=r"^no answer: BadStatusLine$"):
-        executor.perform("s", f"http_post:{receiver.origin}", b"x")
+    with receiving(rubbish) as receiver:
+        for scheme, why in (("http", "BadStatusLine"), ("https", "SSLError")):
+            with pytest.raises(EffectFailed, match=f"^no answer: {why}$"):
+                executor.perform("s", f"http_post:{receiver.origin.replace('http', scheme)}", b"x")
+        assert len(receiver.came) == 1
 
 
 # --- programs

@@ -18,8 +18,9 @@ from tests.worlds import PLAN
 class Workspace:
     """An installation that serves, with a dev environment in it; requests through the public API."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
         self.installation = Installation()
+        self.settings = settings
         self.restart()
         made = self.installation.bootstrap()
         self.token: str = made["token"]
@@ -85,7 +86,7 @@ class Workspace:
 
     def restart(self) -> None:
         """Serve on the same address; one agent here beats for a whole fleet."""
-        self.server = self.installation.serve(RATE_LIMIT="off")
+        self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 
 def _lives(pid: int) -> bool:
@@ -99,6 +100,6 @@ def _lives(pid: int) -> bool:
 @pytest.fixture(scope="session")
 def workspace() -> Iterator[Workspace]:
     """One for all the tests, which leave it serving."""
-    made = Workspace()
+    made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")
     yield made
     made.installation.remove()
