@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,13 +21,14 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts import effects
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services import replays
+from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import organizations
 from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.replay import IncidentBundle
 from byteor_cloud.ids import uuid7
 from tests.artifacts import incidents
 from tests.artifacts.incidents import PAYLOADS, incident
@@ -305,13 +308,25 @@ def test_it_says_running_and_has_spent_the_approval_before_anything_leaves(at_on
     assert (ended(replay), seen) == (("succeeded", None), [("running", True)])
 
 
-def test_two_workers_with_the_same_job_run_it_once(at_once: Race, receiver: Receiver) -> None:
+def test_two_workers_with_the_same_job_run_it_once(
+    at_once: Race, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World("acme")
     replay, _ = approved(world, captured(world, receiver, allowing(world)))
+    both, unpacked = threading.Barrier(2), uploads.unpacked
 
-    at_once(*[lambda: replays.run(str(replay.pk))] * 4)
+    @contextmanager
+    def together(artifact: Artifact) -> Iterator[IncidentBundle]:
+        """Both have seen it queued."""
+        with unpacked(artifact) as bundle:
+            both.wait(10)
+            yield bundle
 
-    assert bodies(receiver) == PAYLOADS
+    monkeypatch.setattr(replays, "unpacked", together)
+
+    assert at_once(*[lambda: replays.run(str(replay.pk))] * 2) == [None, None]
+
+    assert (ended(replay), bodies(receiver)) == (("succeeded", None), PAYLOADS)
     assert events(replay).count("replay.start") == 1
 
 
