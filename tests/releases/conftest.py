@@ -1,3 +1,12 @@
+import pytest
+
 from tests.races import at_once
+from tests.releases.stories import Clock
 
 __all__ = ["at_once"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that only the test moves."""
+    return Clock(monkeypatch)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from apps.fleet.models import Agent, Assignment, Heartbeat
@@ -71,3 +72,19 @@ def offered_before(deployment: Deployment, seconds: int, *agents: Agent) -> None
     DeploymentAgent.objects.filter(deployment=deployment, agent__in=agents).update(
         offered_at=timezone.now() - timedelta(seconds=seconds)
     )
+
+
+class Clock:
+    """The time, which stands still until it is moved. The database's own ``now()`` goes on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = timezone.now()
+        monkeypatch.setattr(timezone, "now", lambda: self.now)
+
+    def forward(self, **by: float) -> None:
+        """Move it on."""
+        self.now += timedelta(**by)
+
+    def set(self, moment: str) -> None:
+        """Move it to an RFC 3339 time."""
+        self.now = datetime.fromisoformat(moment)

@@ -234,8 +234,8 @@ def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, r
     (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
     trades = world.bundle(environment, "trades", version=world.version(environment, plan("trades")))
-    waiting = world.deployment(quotes)
     other = world.deployment(trades, target={"agents": [str(one.pk)]})
+    waiting = world.deployment(quotes)
     builds.build(str(other.pk))
 
     builds.build(str(waiting.pk))

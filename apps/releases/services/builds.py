@@ -66,19 +66,25 @@ def _has_turn(deployment: Deployment, environment: Environment) -> bool:
     """Whether it may start now. If not it stays ``approved``, and the sweep looks again.
 
     It waits for the end of a freeze window, for a place below the in-flight limit, and for those that are under way
-    with its pipeline or with some of its agents: two releases at once would take each other's agents away.
+    with its pipeline or with some of its agents: two releases at once would take each other's agents away. Who was
+    asked for earlier goes first, or the older release would replace the newer.
     """
     windows = environment.effective_settings["freeze_windows"]
-    if not deployment.freeze_override and freeze.active_window(windows, timezone.now()):
+    is_frozen = freeze.active_window(windows, timezone.now()) is not None
+    if is_frozen and not deployment.freeze_override:
         return False
-    ahead = list(Deployment.objects.filter(environment=environment, status__in=UNDER_WAY))
-    if len(ahead) >= deployment.policy["max_in_flight_deployments"]:
+    here = Deployment.objects.filter(environment=environment)
+    under_way = list(here.filter(status__in=UNDER_WAY))
+    if len(under_way) >= deployment.policy["max_in_flight_deployments"]:
         return False
+    earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
+    if is_frozen:
+        earlier = earlier.exclude(freeze_override="")  # these wait for the window's end
     mine = fleet.matching(environment, deployment.target)
     return not any(
         other.pipeline == deployment.pipeline
         or mine.filter(pk__in=fleet.matching(environment, other.target).order_by().values("pk")).exists()
-        for other in ahead
+        for other in (*under_way, *earlier)
     )
 
 

@@ -1,0 +1,385 @@
+"""Deployments that may not start now: freeze windows, the in-flight limit, and whose turn it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.services import builds
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent, Environment, UserToken
+from tests.releases import stories
+from tests.worlds import ALL, World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+type Run = Callable[[], int]
+
+# In the zone's winter time, at which it is defined: Friday 18 h to Monday 6 h.
+WEEKENDS = {
+    "start": "2026-01-02T18:00:00+01:00", "end": "2026-01-05T06:00:00+01:00", "time_zone": "Europe/Berlin",
+    "recurrence": "weekly", "reason": "weekend",
+}  # fmt: skip
+BACK = {"kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True}
+
+
+def state(deployment: Deployment) -> tuple[str, str]:
+    deployment.refresh_from_db()
+    return deployment.status, deployment.reason
+
+
+def statuses(*deployments: Deployment) -> list[str]:
+    return [state(deployment)[0] for deployment in deployments]
+
+
+def time_passes(run_jobs: Run) -> None:
+    """The sweep looks after everything once."""
+    sweep.func(0)
+    run_jobs()
+
+
+def all_say(agents: stories.Fleet, status: str, run_jobs: Run) -> None:
+    for agent, api in agents:
+        assert report(api, agent, status).status_code == 200
+    run_jobs()
+
+
+def ask(world: World, bundle: ConfigBundle, **body: Any) -> Any:
+    """The operator's request for a deployment to everybody."""
+    path = world.path(bundle.environment, "/deployments")
+    return world.operator.api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **body})
+
+
+def refused(answer: Any, code: str, count: int) -> None:
+    """Refused, and there are ``count`` deployments as before."""
+    assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
+    assert (Deployment.objects.count(), AuditEvent.objects.filter(action="deployment.create").count()) == (count, count)
+
+
+def approve(world: World, deployment: Deployment, **body: Any) -> None:
+    path = world.path(deployment.environment, "/approvals")
+    said = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
+    assert world.reviewer.api.post(path, said).status_code == 201
+
+
+def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
+    environment.settings = {**environment.settings, "freeze_windows": list(windows)}
+    environment.save(update_fields=["settings"])
+
+
+# -- freeze windows -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(world: World, clock: stories.Clock) -> stories.Clock:
+    """An hour before a weekend; people's tokens, which are made today, do not end before the tests do."""
+    UserToken.objects.update(expires_at=None)
+    clock.set("2027-03-19T16:00:00+00:00")
+    return clock
+
+
+@pytest.fixture
+def frozen(world: World, clock: stories.Clock) -> Environment:
+    """A dev environment that is frozen at weekends."""
+    return world.environment("dev", "frozen", freeze_windows=[WEEKENDS])
+
+
+@pytest.mark.parametrize(
+    ("open_at", "last_s", "closed_at"),
+    [
+        ("2027-03-19T17:00:00+00:00", "2027-03-22T04:59:59+00:00", "2027-03-22T05:00:00+00:00"),
+        # The clocks are put forward in this weekend, which is an hour shorter, and back in that one.
+        ("2027-03-26T17:00:00+00:00", "2027-03-29T03:59:59+00:00", "2027-03-29T04:00:00+00:00"),
+        ("2027-04-02T16:00:00+00:00", "2027-04-05T03:59:59+00:00", "2027-04-05T04:00:00+00:00"),
+        ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),
+    ],
+)
+def test_a_build_waits_for_the_end_of_the_window(
+    world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run, open_at: str, last_s: str, closed_at: str
+) -> None:
+    (agent, _), *_ = stories.fleet(world, 1, frozen)
+    one, two = stories.bundles(world, 2, frozen)
+    clock.set(open_at)
+    clock.forward(seconds=-1)
+    assert ask(world, one).status_code == 201
+    deployment = Deployment.objects.get()
+
+    for moment in (open_at, last_s):
+        clock.set(moment)
+        time_passes(run_jobs)
+        assert state(deployment) == ("approved", "")
+        refused(ask(world, two), "freeze_window", 1)
+        assert stories.desired(agent) == (None, None)
+
+    clock.set(closed_at)
+    time_passes(run_jobs)
+    assert state(deployment) == ("deploying", "")
+    assert stories.desired(agent) == (deployment.pk, "activate")
+    events = deployment.timeline.order_by("id").values_list("event", flat=True)
+    assert list(events) == ["create", "build", "offer"]
+
+
+def test_an_overridden_window_holds_nothing_up(
+    world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
+) -> None:
+    stories.fleet(world, 1, frozen)
+    bundle = world.bundle(frozen)
+    clock.set("2027-03-28T12:00:00+00:00")
+    refused(ask(world, bundle), "freeze_window", 0)
+    by_operator = ask(world, bundle, override_freeze={"reason": "outage"})
+    assert (by_operator.status_code, Deployment.objects.count()) == (403, 0)
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": "outage"}}
+
+    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+    run_jobs()
+
+    assert answer.status_code == 201
+    deployment = Deployment.objects.get()
+    assert (state(deployment), deployment.freeze_override) == (("deploying", ""), "outage")
+    assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
+    assert deployment.timeline.get(event="create").detail["override_freeze"] == "outage"
+
+
+def test_an_empty_reason_overrides_nothing(world: World, frozen: Environment, clock: stories.Clock) -> None:
+    stories.fleet(world, 1, frozen)
+    bundle = world.bundle(frozen)
+    clock.set("2027-03-28T12:00:00+00:00")
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "override_freeze": {"reason": ""}}
+
+    answer = world.admin.api.post(world.path(frozen, "/deployments"), body)
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/override_freeze/reason")
+    assert Deployment.objects.count() == 0
+
+
+def test_a_window_that_opens_stops_neither_a_rollout_nor_the_way_back(
+    world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
+) -> None:
+    agents = stories.fleet(world, 4, frozen)
+    one, two = stories.bundles(world, 2, frozen)
+    first = stories.active(world, one, agents)
+    second = stories.offered(world, two, strategy=BACK)
+    clock.set("2027-03-19T17:00:00+00:00")
+
+    all_say(agents[:2], "active", run_jobs)
+    assert stories.progress(second) == ["active", "active", "offered", "offered"]
+    all_say(agents[2:3], "failed", run_jobs)
+    assert state(second) == ("rolling_back", "threshold")
+    all_say(agents[:4], "rolled_back", run_jobs)
+    assert statuses(first, second) == ["active", "rolled_back"]
+
+    cleared = world.operator.api.post(world.path(frozen, f"/config-bundles/{two.pk}/clear"), {"reason": "r"})
+    assert cleared.status_code == 200
+    refused(ask(world, two), "freeze_window", 2)
+
+
+def test_an_approval_that_expires_within_the_window_is_not_used(
+    world: World, clock: stories.Clock, run_jobs: Run
+) -> None:
+    clock.set("2027-03-26T16:30:00+00:00")
+    (agent, _), *_ = stories.fleet(world, 1, world.prod)
+    set_windows(world.prod, WEEKENDS)
+    deployment = world.deployment(world.bundle(world.prod))
+    clock.set("2027-03-26T17:00:00+00:00")
+    approve(world, deployment)  # people may consent at the weekend
+    time_passes(run_jobs)
+    assert state(deployment) == ("approved", "")
+
+    clock.set("2027-03-29T04:00:00+00:00")
+    time_passes(run_jobs)
+
+    assert state(deployment) == ("failed", "approval_expired")
+    assert stories.desired(agent) == (None, None)
+
+
+def test_a_removed_window_holds_nothing_up(
+    world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
+) -> None:
+    stories.fleet(world, 1, frozen)
+    deployment = world.deployment(world.bundle(frozen))
+    clock.set("2027-03-20T00:00:00+00:00")
+    time_passes(run_jobs)
+    assert state(deployment) == ("approved", "")
+    set_windows(frozen)
+
+    time_passes(run_jobs)
+
+    assert state(deployment) == ("deploying", "")
+
+
+# -- the in-flight limit and turns ----------------------------------------------------------------------------------
+
+
+def two_at_once(world: World, count: int = 2) -> None:
+    world.dev.settings = {"max_in_flight_deployments": count}
+    world.dev.save(update_fields=["settings"])
+
+
+def test_at_a_limit_of_one_the_next_is_refused_until_the_first_ended(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    assert ask(world, two, strategy=BACK).status_code == 201
+    second = Deployment.objects.latest("id")
+
+    refused(ask(world, one), "in_flight_limit", 2)
+    run_jobs()
+    refused(ask(world, one), "in_flight_limit", 2)
+    all_say(agents[:1], "failed", run_jobs)
+    assert state(second)[0] == "rolling_back"
+    refused(ask(world, one), "in_flight_limit", 2)
+    all_say(agents[:1], "rolled_back", run_jobs)
+
+    assert statuses(first, second) == ["active", "rolled_back"]
+    assert ask(world, one).status_code == 201
+
+
+def test_approved_ones_wait_for_their_turn_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2, world.prod)
+    waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 3, world.prod)]
+    for deployment in waiting:
+        approve(world, deployment)
+    run_jobs()
+
+    for place, deployment in enumerate(waiting):
+        after = waiting[place + 1 :]
+        assert statuses(deployment, *after) == ["deploying", *["approved"] * len(after)]
+        time_passes(run_jobs)
+        assert statuses(*after) == ["approved"] * len(after)
+        all_say(agents, "active", run_jobs)
+        time_passes(run_jobs)
+
+    assert statuses(*waiting) == ["active"] * 3
+    assert [deployment.is_current for deployment in waiting] == [False, False, True]
+
+
+def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs: Run) -> None:
+    two_at_once(world)
+    agents = stories.fleet(world, 4)
+    one, two, three = stories.bundles(world, 3)
+    first = world.deployment(one, target={"agents": [str(agent.pk) for agent, _ in agents[:2]]})
+    second = world.deployment(two, target={"agents": [str(agent.pk) for agent, _ in agents[2:]]})
+    refused(ask(world, three), "in_flight_limit", 2)
+
+    run_jobs()
+    time_passes(run_jobs)
+    assert statuses(first, second) == ["deploying", "approved"]
+    all_say(agents[:2], "active", run_jobs)
+    time_passes(run_jobs)
+    assert statuses(first, second) == ["active", "deploying"]
+    all_say(agents[2:], "active", run_jobs)
+
+    assert [(d.status, d.is_current) for d in Deployment.objects.order_by("id")] == [
+        ("active", False), ("active", True),
+    ]  # fmt: skip
+    assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
+
+
+def test_at_a_limit_of_two_other_agents_of_another_pipeline_do_not_wait(world: World, run_jobs: Run) -> None:
+    two_at_once(world)
+    agents = stories.fleet(world, 2)
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    first = world.deployment(world.bundle(), target={"agents": [str(agents[0][0].pk)]})
+    second = world.deployment(trades, target={"agents": [str(agents[1][0].pk)]})
+
+    run_jobs()
+
+    assert statuses(first, second) == ["deploying", "deploying"]
+
+
+@pytest.mark.parametrize("with_others", [False, True])
+def test_who_asked_later_does_not_overtake(world: World, run_jobs: Run, with_others: bool) -> None:
+    """The second waits for the sweep; the third is asked for just when the first has ended."""
+    two_at_once(world, 3)
+    agents = stories.fleet(world, 2)
+    one, two, three = stories.bundles(world, 3)
+    first = stories.offered(world, one)
+    if with_others:
+        two = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    second = world.deployment(two, take_over=True)
+    run_jobs()
+    assert statuses(first, second) == ["deploying", "approved"]
+    all_say(agents, "active", run_jobs)
+
+    third = world.deployment(three, take_over=True)
+    builds.build(str(third.pk))
+    assert statuses(second, third) == ["approved", "approved"]
+    time_passes(run_jobs)
+    assert statuses(second, third) == ["deploying", "approved"]
+    all_say(agents, "active", run_jobs)
+    time_passes(run_jobs)
+    all_say(agents, "active", run_jobs)
+
+    assert statuses(first, second, third) == ["active"] * 3
+    assert third.is_current
+
+
+def test_who_waits_for_a_window_does_not_stand_in_the_way_of_an_override(
+    world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
+) -> None:
+    frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}
+    frozen.save(update_fields=["settings"])
+    agents = stories.fleet(world, 1, frozen)
+    one, two = stories.bundles(world, 2, frozen)
+    waiting = world.deployment(one)
+    clock.set("2027-03-20T00:00:00+00:00")
+    time_passes(run_jobs)
+    urgent = world.deployment(two, override_freeze={"reason": "outage"}, is_org_admin=True)
+
+    time_passes(run_jobs)
+
+    assert statuses(waiting, urgent) == ["approved", "deploying"]
+    all_say(agents, "active", run_jobs)
+    assert statuses(waiting, urgent) == ["approved", "active"]
+
+
+def test_a_paused_rollout_keeps_its_place(world: World, run_jobs: Run) -> None:
+    two_at_once(world)
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.offered(world, one, strategy=BACK)
+    second = world.deployment(two)
+    path = world.path(rest=f"/deployments/{first.pk}")
+    world.operator.api.post(f"{path}/pause", {})
+    all_say(agents[:1], "active", run_jobs)
+    time_passes(run_jobs)
+    assert statuses(first, second) == ["deploying", "approved"]
+
+    assert world.operator.api.post(f"{path}/abort", {"reason": "enough"}).status_code == 200
+    time_passes(run_jobs)
+
+    assert statuses(first, second) == ["failed", "deploying"]
+    assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
+
+
+def test_who_waits_may_be_aborted_and_is_then_not_started(world: World, run_jobs: Run) -> None:
+    two_at_once(world)
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    first = stories.offered(world, one)
+    second = world.deployment(two)
+    run_jobs()
+    path = world.path(rest=f"/deployments/{second.pk}/abort")
+    assert world.operator.api.post(path, {"reason": "no longer"}).status_code == 200
+
+    all_say(agents, "active", run_jobs)
+    time_passes(run_jobs)
+
+    assert statuses(first, second) == ["active", "failed"]
+    assert stories.desired(agents[0][0]) == (first.pk, "activate")
+
+
+def test_the_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
+    two_at_once(world)
+    agents = stories.fleet(world, 2)
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    first = stories.offered(world, world.bundle(), target={"agents": [str(agents[0][0].pk)]})
+    second = world.deployment(trades, target={"agents": [str(agents[1][0].pk)]})
+    two_at_once(world, 1)
+
+    run_jobs()
+
+    assert statuses(first, second) == ["deploying", "deploying"]
