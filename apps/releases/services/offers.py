@@ -32,6 +32,7 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
+ORDER BY found.place  -- so that lists of them are in the fleet's order
 RETURNING agent_id
 """
 

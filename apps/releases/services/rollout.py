@@ -57,6 +57,11 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
     # Of those that are at it, only who still has this offer: another deployment's rollback may have taken some away.
     theirs = Q(progress__in=_AT_IT) & ~Q(agent__assignment__deployment_id=deployment.pk)
     rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
+    if not deployment.take_over:
+        # Nor who came to run another pipeline while it waited for its wave: by a take-over, or by a new label.
+        others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
+        elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
+        rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
     timeout_s = deployment.policy["agent_timeout_s"]
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
