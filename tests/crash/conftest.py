@@ -21,6 +21,13 @@ class Workspace:
     def __init__(self, **settings: str) -> None:
         self.installation = Installation()
         self.settings = settings
+        try:
+            self._make()
+        except BaseException:
+            self.installation.remove()
+            raise
+
+    def _make(self) -> None:
         self.restart()
         made = self.installation.bootstrap()
         self.token: str = made["token"]

@@ -1,0 +1,171 @@
+"""``manage.py worker``, killed with ``kill -9`` at chosen moments of a rollout, and started again at once.
+
+``python -m tests.crash.doomed_worker`` reads lines from its stdin: each a JSON list of moments, one death for each,
+in their order; the worker after the last one lives on. It writes a line for each moment that a worker passes, and one
+for each death. Every worker is a fork of this process, which has loaded the code and holds no connection, so that a
+start costs nothing.
+
+The moments are found, not listed: before and after the commit of each transaction of a job that moves a deployment,
+and in the middle and at the end of writing its bundle.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from byteor_cloud import config
+from byteor_cloud.embedded import EmbeddedPostgres
+
+_STATE = """
+SELECT status, wave, wave_done_at IS NOT NULL,
+       (SELECT count(*) FROM releases_deploymentagent WHERE deployment_id = d.id AND offered_at IS NOT NULL)
+FROM releases_deployment d WHERE id = %s
+"""
+
+
+class Doom:
+    """Where this process dies; and the watch over the moments at which it could."""
+
+    def __init__(self, moment: str | None) -> None:
+        self.moment = moment
+        self.job = threading.local()
+
+    def is_at(self, moment: str) -> bool:
+        """Say that it is passed, unless this is the one; then do what is left to do, and ``die``."""
+        if moment == self.moment:
+            return True
+        _say(f"passed {moment}")
+        return False
+
+    def pass_or_die(self, moment: str) -> None:
+        if self.is_at(moment):
+            _die()
+
+    def watch(self) -> None:
+        """Patch the worker's own process: no hook is in the product."""
+        from django.core.files.base import ContentFile
+        from django.db.backends.base.base import BaseDatabaseWrapper
+        from procrastinate.contrib.django import app
+
+        from byteor_cloud import blobs
+
+        for task in app.tasks.values():
+            if task.name in {"releases.build", "releases.step"}:
+                task.func = self._watched(task.func)
+        for key, periodic in app.periodic_registry.periodic_tasks.items():
+            if periodic.task.name == "releases.sweep":  # the pauses of the test are of one second
+                import attr
+
+                app.periodic_registry.periodic_tasks[key] = attr.evolve(periodic, cron="* * * * * *")
+
+        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # Django's own seam
+
+        def watched_commit(wrapper: Any) -> None:
+            state = self._state(wrapper.connection)
+            moved = state is not None and state != self.job.state
+            if moved:
+                self.pass_or_die(f"before {state}")
+            commit(wrapper)
+            if moved:
+                self.job.state = state
+                self.pass_or_die(f"after {state}")
+
+        def watched_put(content_hash: str, content: bytes) -> None:
+            if self.is_at("in the middle of the bundle"):
+                blobs._save(blobs.name_of(content_hash), ContentFile(content[: len(content) // 2]))
+                _die()
+            put(content_hash, content)
+            self.pass_or_die("after the bundle")
+
+        BaseDatabaseWrapper._commit = watched_commit  # type: ignore[attr-defined]
+        blobs.put = watched_put
+
+    def _watched(self, function: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any, deployment_id: str, **kwargs: Any) -> None:
+            from django.db import connection
+
+            connection.ensure_connection()
+            self.job.deployment_id = deployment_id
+            self.job.state = self._state(connection.connection)
+            try:
+                function(*args, deployment_id=deployment_id, **kwargs)
+            finally:
+                self.job.deployment_id = None
+
+        return run
+
+    def _state(self, connection: Any) -> str | None:
+        """Where the deployment of this thread's job is, as its own transaction sees it."""
+        deployment_id = getattr(self.job, "deployment_id", None)
+        if deployment_id is None:
+            return None
+        status, wave, wave_done, offered = connection.execute(_STATE, [UUID(deployment_id)]).fetchone()
+        done = " done" if wave_done else ""
+        return f"{status}, wave {wave + 1}{done}, {offered} offered"
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _say(line: str) -> None:
+
+    os.write(1, f"{line}\n".encode())
+
+
+def _fork(moment: str | None) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        from django.core.management import call_command
+
+        Doom(moment).watch()
+        call_command("worker")
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
+    held = EmbeddedPostgres(config.load(os.environ).data_dir)
+    os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
+    import django
+
+    django.setup()
+    moments: list[str] = []
+    doomed: str | None = None
+    orders = io.FileIO(0, closefd=False)  # unbuffered, so that ``select`` knows of every line
+    child = _fork(None)
+    while True:
+        death = os.pidfd_open(child)
+        ready, _, _ = select.select([orders.fileno(), death], [], [])
+        os.close(death)
+        if death in ready:
+            status = os.waitpid(child, 0)[1]
+            assert os.WIFSIGNALED(status), f"the worker ended by itself: {status}"
+            _say(f"died {doomed}")
+        else:
+            line = orders.readline()
+            os.kill(child, signal.SIGKILL if line else signal.SIGTERM)
+            os.waitpid(child, 0)
+            if not line:
+                break
+            moments = json.loads(line)
+        doomed = moments.pop(0) if moments else None
+        child = _fork(doomed)
+    held.release()
+
+
+if __name__ == "__main__":
+    main()

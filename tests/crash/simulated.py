@@ -1,0 +1,103 @@
+"""Many agents in one process: they beat, and do what they are told, over the public API."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.crash.conftest import Workspace
+
+THREADS = 4
+EVERY_S = 0.3  # between an agent's beats; more would only compete with the reports
+
+
+@dataclass
+class SimulatedAgent:
+    """An agent, as far as the server can tell. ``running`` is what its next beat will say."""
+
+    id: str
+    name: str
+    key: str
+    running: dict[str, str] | None = None
+    answered: str | None = None  # when the offer was made that it has answered
+
+
+class SimulatedFleet:
+    """``count`` agents in the order of their enrollment, which beat in turn while the block runs."""
+
+    def __init__(self, workspace: Workspace, count: int) -> None:
+        self.workspace = workspace
+        self.address = urlsplit(workspace.installation.base).netloc
+        token = workspace.post(f"{workspace.environment}/enrollment-tokens", {"max_uses": count})["token"]
+
+        def enroll(number: int) -> SimulatedAgent:
+            body = {"name": f"agent-{number:03}"}
+            made = workspace.request("POST", f"{workspace.environment}/agents", token, json=body).json()
+            return SimulatedAgent(made["agent_id"], body["name"], made["api_key"])
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            # By id: that is the order in which a rollout takes them, whoever was first here.
+            self.agents = sorted(pool.map(enroll, range(count)), key=lambda agent: agent.id)
+        self.failing: Collection[str] = ()  # the agents that fail what they are to activate
+        self.errors: list[str] = []
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(self.agents[first::THREADS],)) for first in range(THREADS)
+        ]
+
+    def __enter__(self) -> SimulatedFleet:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, agents: list[SimulatedAgent]) -> None:
+        with closing(HTTPConnection(self.address, timeout=30)) as connection:
+            while not self._over.wait(EVERY_S):
+                for agent in agents:
+                    try:
+                        self._beat(connection, agent)
+                    except Exception as error:
+                        self.errors.append(f"{agent.name}: {error!r}")
+                        connection.close()
+                        time.sleep(0.1)
+
+    def _beat(self, connection: HTTPConnection, agent: SimulatedAgent) -> None:
+        beat = {"status": "healthy", "agent_version": "1", "active": agent.running}
+        status, answer = _post(connection, agent, "heartbeat", beat)
+        assert status == 200, answer
+        desired = answer["desired"]
+        if desired is None or desired["offered_at"] == agent.answered:
+            return
+        offer = {"deployment_id": desired["deployment_id"], "bundle_hash": desired["bundle_hash"]}
+        if desired["action"] == "rollback":
+            outcome = "rolled_back"
+        else:
+            outcome = "failed" if agent.id in self.failing else "active"
+        for word in (outcome,) if int(agent.name[-1]) else ("downloading", outcome):
+            status, answer = _post(connection, agent, "deployment", {**offer, "status": word})
+            assert status in {200, 409}, answer
+            if status == 409:
+                return  # it is told another thing by now
+        agent.answered = desired["offered_at"]
+        if outcome != "failed":
+            agent.running = {**offer, "spec_hash": "sha256:" + "0" * 64}
+
+
+def _post(connection: HTTPConnection, agent: SimulatedAgent, what: str, body: Any) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {agent.key}", "Content-Type": "application/json"}
+    connection.request("POST", f"/api/v1/agents/{agent.id}/{what}", json.dumps(body), headers)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())

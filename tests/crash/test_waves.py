@@ -1,0 +1,256 @@
+"""``kill -9`` of the worker at each step of a wave rollout: it ends as it would have ended without.
+
+By default one rollout dies at all its moments, one after the other; ``BYTEOR_TEST_EACH_DEATH=1`` gives each moment a
+rollout of its own, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.crash.conftest import Workspace
+from tests.crash.simulated import SimulatedFleet
+from tests.system.conftest import ROOT, Installation, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+AGENTS = 200
+# The waves are of 10, 40 and 150 agents. In the second, one more fails than is borne.
+FAILING = range(12, 33, 5)
+WAVES = {"kind": "waves", "percents": [5, 25, 100], "failure_threshold_percent": 10}
+BUILT = [
+    "before building, wave 1, 0 offered",
+    "after building, wave 1, 0 offered",
+    "in the middle of the bundle",
+    "after the bundle",
+]
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+# Of no deployment, or another one for each by design.
+UNCOMPARED = {"id", "request_id", "seq", "hash", "prev_hash", "seal", "name", "env"}
+
+
+def around(*states: str) -> list[str]:
+    """The moments before and after the commits that lead to these states."""
+    return [f"{side} {state}" for state in states for side in ("before", "after")]
+
+
+GOOD = BUILT + around(
+    "deploying, wave 1, 10 offered",
+    "deploying, wave 1 done, 10 offered",
+    "deploying, wave 2, 50 offered",
+    "deploying, wave 2 done, 50 offered",
+    "deploying, wave 3, 200 offered",
+    "active, wave 3 done, 200 offered",
+)
+BAD = BUILT + around(
+    "deploying, wave 1, 10 offered",
+    "deploying, wave 2, 50 offered",
+    "rolling_back, wave 2, 50 offered",
+    "rolled_back, wave 2, 50 offered",
+)
+
+
+class Worker:
+    """The worker whose death is ordered: ``tests/crash/doomed_worker.py``."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.output = installation.data_dir / "worker.out"
+        with self.output.open("wb") as output, (installation.data_dir / "worker.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.doomed_worker"],
+                env=installation.environment(), cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=log,
+            )  # fmt: skip
+
+    def dies(self, moments: Sequence[str]) -> None:
+        """It begins anew, and dies at each of these moments in turn."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def said(self) -> list[str]:
+        """The moments that were passed, and died at, so far."""
+        return self.output.read_text().splitlines()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+class Rollout(NamedTuple):
+    """A deployment that has ended: what the worker said meanwhile, and everything that is to be seen of it."""
+
+    path: str
+    said: list[str]
+    final: Any
+    names: dict[str, str]
+
+    def died(self) -> list[str]:
+        """The moments at which a worker was killed."""
+        return [line.removeprefix("died ") for line in self.said if line.startswith("died ")]
+
+
+class Rollouts:
+    """Deployments to the whole fleet, one after the other, each of a configuration of its own."""
+
+    def __init__(self, workspace: Workspace, fleet: SimulatedFleet, worker: Worker) -> None:
+        self.workspace, self.fleet, self.worker = workspace, fleet, worker
+        self.version = workspace.config_bundle()["version_id"]
+        self.current: Any = None
+        self.count = 0
+
+    def roll_out(self, strategy: Any, *, failing: Iterable[int] = (), dies: Sequence[str] = ()) -> Rollout:
+        """One to its end; the agents at the positions of ``failing`` fail."""
+        workspace = self.workspace
+        self.count += 1
+        bundle = workspace.post(
+            f"{workspace.environment}/config-bundles",
+            {"name": f"bundle {self.count}", "version_id": self.version, "env": {"NUMBER": str(self.count)}},
+        )
+        self.fleet.failing = {self.fleet.agents[position].id for position in failing}
+        begin = len(self.worker.said())
+        self.worker.dies(dies)
+        body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": strategy}
+        path = f"{workspace.environment}/deployments"
+        path = f"{path}/{workspace.post(path, body)['id']}"
+
+        wait_until(lambda: workspace.get(path)["status"] in {"active", "failed", "rolled_back"})
+        wait_until(lambda: not self._all("agents?drifted=true"))
+        wait_until(self._has_no_jobs)
+        deployment = workspace.get(path)
+        names = {
+            row[field]: f"{field} of {name}"
+            for name, row in (("this", deployment), ("before", self.current))
+            for field in ("id", "config_bundle_id", "config_hash", "bundle_hash")
+            if row is not None
+        }
+        final = self._final(path, deployment)
+        rollout = Rollout(path, self.worker.said()[begin:], _compared(final, names), names)
+        if deployment["is_current"]:
+            self.current = deployment
+        return rollout
+
+    def _all(self, what: str) -> Any:
+        joint = "&" if "?" in what else "?"
+        return self.workspace.get(f"{self.workspace.environment}/{what}{joint}limit=200")["results"]
+
+    def _has_no_jobs(self) -> bool:
+        """None waits, none counts as running without a worker, and none was given up."""
+        metrics = self.workspace.installation.get("/metrics").text
+        return not re.search(r'^byteor_jobs\{status="(todo|doing|failed)"\} [1-9]', metrics, re.MULTILINE)
+
+    def timeline(self, rollout: Rollout) -> Any:
+        """As it is by now."""
+        return _compared(self.workspace.get(f"{rollout.path}/timeline")["results"], rollout.names)
+
+    def _standing(self, path: str) -> Any:
+        deployment = self.workspace.get(path)
+        return {field: deployment[field] for field in ("status", "reason", "is_current", "superseded_by", "progress")}
+
+    def _final(self, path: str, deployment: Any) -> Any:
+        workspace, environment = self.workspace, self.workspace.environment
+        audit = f"{path.partition('/projects/')[0]}/audit-events?limit=200&after={deployment['created_at']}"
+        return {
+            "deployment": deployment,
+            "bundle": workspace.get(f"{environment}/config-bundles/{deployment['config_bundle_id']}"),
+            "before": self.current and self._standing(f"{environment}/deployments/{self.current['id']}"),
+            "parts": self._all(f"deployments/{deployment['id']}/agents"),
+            "agents": self._all("agents"),
+            "timeline": workspace.get(f"{path}/timeline")["results"],
+            "audit": workspace.get(audit)["results"],
+        }
+
+
+def _compared(value: Any, names: Mapping[str, str]) -> Any:
+    """Without what no two rollouts have in common, and with names for what they name differently."""
+    if isinstance(value, list):
+        return [_compared(item, names) for item in value]
+    if isinstance(value, dict):
+        return {key: _compared(item, names) for key, item in value.items() if key not in UNCOMPARED}
+    if isinstance(value, str):
+        return "a time" if TIME.fullmatch(value) else names.get(value, value)
+    return value
+
+
+@pytest.fixture(scope="module")
+def rollouts() -> Iterator[Rollouts]:
+    workspace = Workspace(DEPLOYMENT_MODE="api")
+    worker = Worker(workspace.installation)
+    try:
+        with SimulatedFleet(workspace, AGENTS) as fleet:
+            made = Rollouts(workspace, fleet, worker)
+            # What all of them run before.
+            assert made.roll_out({"kind": "all_at_once"}).final["deployment"]["status"] == "active"
+            yield made
+        assert fleet.errors == []
+    finally:
+        worker.stop()
+        workspace.installation.remove()
+
+
+def check(rollouts: Rollouts, moments: list[str], undisturbed: Rollout, **options: Any) -> None:
+    """The same, killed at each of the moments, ends the same."""
+    assert undisturbed.said == [f"passed {moment}" for moment in moments]
+    alone = "BYTEOR_TEST_EACH_DEATH" in os.environ
+    disturbed = [
+        rollouts.roll_out(dies=deaths, **options)
+        for deaths in ([[moment] for moment in moments] if alone else [moments])
+    ]
+    assert [rollout.died() for rollout in disturbed] == ([[m] for m in moments] if alone else [moments])
+    for rollout in disturbed:
+        for what, value in undisturbed.final.items():
+            assert rollout.final[what] == value, what
+    # Nothing came after the end either.
+    for rollout in (undisturbed, *disturbed):
+        assert rollouts.timeline(rollout) == rollout.final["timeline"]
+
+
+def test_a_rollout_that_ends_well(rollouts: Rollouts) -> None:
+    options: dict[str, Any] = {"strategy": {**WAVES, "pause_s": 1}}
+
+    undisturbed = rollouts.roll_out(**options)
+
+    final = undisturbed.final
+    assert (final["deployment"]["status"], final["deployment"]["progress"]["active"]) == ("active", AGENTS)
+    assert (final["deployment"]["is_current"], final["before"]["superseded_by"]) == (True, "id of this")
+    assert [part["progress"] for part in final["parts"]] == ["active"] * AGENTS
+    assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of this"}
+    assert [entry["event"] for entry in final["timeline"]] == ["activate", "offer", "build", "create"]
+    assert final["bundle"]["known_bad"] is False
+    check(rollouts, GOOD, undisturbed, **options)
+
+
+def test_a_rollout_that_fails_in_its_second_wave(rollouts: Rollouts) -> None:
+    options: dict[str, Any] = {"strategy": WAVES, "failing": FAILING}
+
+    undisturbed = rollouts.roll_out(**options)
+
+    final = undisturbed.final
+    deployment = final["deployment"]
+    assert (deployment["status"], deployment["reason"], deployment["restores"]) == (
+        "rolled_back",
+        "threshold",
+        "id of before",
+    )
+    assert deployment["detail"] == "5 of 40 agents of wave 2 failed"
+    assert [part["progress"] for part in final["parts"]] == ["pending"] * 150 + ["rolled_back"] * 50
+    assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of before"}
+    assert sum(agent["last_failed"] is not None for agent in final["agents"]) == len(FAILING)
+    assert [entry["event"] for entry in final["timeline"]] == [
+        "restore",
+        "roll_back",
+        "fail",
+        "offer",
+        "build",
+        "create",
+    ]
+    assert (final["bundle"]["known_bad"], final["before"]["is_current"]) == (True, True)
+    check(rollouts, BAD, undisturbed, **options)
