@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.tenancy import audit, ledger
@@ -322,6 +323,21 @@ def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> Non
 
     assert {"seq": line["seq"], "prev_hash": line["prev_hash"], "hash": line["hash"]} == newest.pop("seal")
     assert line["event"] == newest
+
+
+def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PAGE", 3)
+    lines = ledger.export(world.organization)
+
+    with CaptureQueriesContext(connection) as one_page:
+        for _ in range(3):
+            next(lines)
+    with CaptureQueriesContext(connection) as the_rest:
+        rest = list(lines)
+
+    assert len(one_page) == 2  # where the page begins, and the page
+    assert len(rest) == seals.count() - 3 + 1
+    assert len(the_rest) >= 2 * (len(rest) // 3)
 
 
 def test_an_export_goes_on_from_an_earlier_one(world: World, seals: Any) -> None:

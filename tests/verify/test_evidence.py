@@ -331,12 +331,13 @@ def test_an_export_that_is_forged_as_a_whole_needs_a_trusted_key(
     assert verify(without(good, "signing_keys.json"), "--keys", str(ours)) == 0
 
 
-def test_the_approvals_key_must_be_trusted_too(makers: World, verify: Verifier) -> None:
+def test_the_keys_of_envelope_and_approval_must_both_be_trusted(makers: World, verify: Verifier) -> None:
     credential = makers.credential(private_key=makers.retiring)
     files = export(makers, makers.bundle(approval=credential), approval=credential)
     retiring = keys.kid(keys.public_key(makers.retiring))
 
     assert verify.told(files, "--trust", KID)["code"] == "keys.untrusted"
+    assert verify.told(files, "--trust", retiring)["code"] == "keys.untrusted"
     assert verify(files, "--trust", KID, "--trust", retiring) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import batched
 from typing import Any
 
 import django_filters
@@ -386,7 +387,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         query.is_valid(raise_exception=True)
         lines = ledger.export(self.organization, **query.validated_data)
         return StreamingHttpResponse(
-            lines,
+            map("".join, batched(lines, 200)),  # a write for each line would be slow
             content_type="application/x-ndjson",
             headers={"Content-Disposition": f'attachment; filename="{self.organization.slug}-ledger.ndjson"'},
         )
