@@ -61,7 +61,7 @@ def test_an_act_asks_before_it_does_anything(world: World) -> None:
     page = signed_in(world.reviewer.user).get(act(approval, "approve"))
 
     assert page.status_code == 200
-    assert [str(row) for row in page.context["rows"]] == [str(approval)]
+    assert page.context["rows"] == [(approval, "quotes v1 to prod")]
     assert not ApprovalDecision.objects.exists()
 
 
@@ -76,7 +76,7 @@ def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
     )
 
     assert done.redirect_chain == [(row_page(row), 302)]
-    assert said(done) == [("success", f"Approve: {row}.")]
+    assert said(done) == [("success", "Approve: quotes v1 to prod.")]
     decision = ApprovalDecision.objects.get()
     assert (decision.user, decision.decision, decision.comment) == (world.reviewer.user, "approve", "looks right")
     event = AuditEvent.objects.get(action="approval.approve")
@@ -117,7 +117,7 @@ def test_a_refusal_of_the_service_is_shown_and_changes_nothing(world: World) -> 
 
     refused = signed_in(world.operator.user).post(act(deployment, "approve"), YES, follow=True)
 
-    assert said(refused) == [("error", f"{deployment}: The requester can't approve their own request here.")]
+    assert said(refused) == [("error", "quotes v1 to prod: The requester can't approve their own request here.")]
     assert not ApprovalDecision.objects.exists()
     assert AuditEvent.objects.count() == events
 
@@ -129,7 +129,7 @@ def test_several_at_once(world: World) -> None:
     chosen = {"action": "deny", "_selected_action": [str(row.pk) for row in approvals[:2] if row]}
 
     asked = client.post(table(Approval), chosen)
-    assert [row.pk for row in asked.context["rows"]] == [row.pk for row in approvals[:2] if row]
+    assert [row.pk for row, _ in asked.context["rows"]] == [row.pk for row in approvals[:2] if row]
     assert not ApprovalDecision.objects.exists()
     done = client.post(table(Approval), {**chosen, **YES, "words": "all of them"}, follow=True)
 
@@ -175,7 +175,7 @@ def test_roll_back_with_nothing_to_go_back_to(world: World) -> None:
         act(made.deployment, "roll_back"), {**YES, "words": "latency"}, follow=True
     )
 
-    assert said(refused) == [("error", f"{made.deployment}: There is no earlier deployment to roll back to.")]
+    assert said(refused) == [("error", "quotes v1 to acme-1: There is no earlier deployment to roll back to.")]
     assert Deployment.objects.get().status == "active"
 
 
@@ -194,7 +194,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     assert deployment.paused_at is not None
     assert buttons() == ["Roll back", "Resume", "Abort"]
     again = client.post(act(deployment, "pause"), YES, follow=True)
-    assert said(again) == [("error", f"{deployment}: The deployment is paused already.")]
+    assert said(again) == [("error", "quotes v1 to prod: The deployment is paused already.")]
     client.post(act(deployment, "resume"), YES)
     deployment.refresh_from_db()
     assert deployment.paused_at is None

@@ -145,7 +145,7 @@ class ApprovalAdmin(LiveAdmin):
         return (row.target or {}).get("count", "-")
 
     def page_title(self, row: Any) -> str:
-        return f"Approval: {subject(row)}"
+        return subject(row)
 
     def is_moving(self, row: Any) -> bool:
         return bool(row.status == ApprovalStatus.PENDING)

@@ -89,8 +89,9 @@ def perform(
         for row in rows:
             _do(request, act, row, doing, context["model_admin"])
         return HttpResponseRedirect(back)
+    named = [(row, context["model_admin"].page_title(row)) for row in rows]
     return TemplateResponse(
-        request, "console/act.html", {**context, "act": act, "rows": rows, "form": form, "back": back}
+        request, "console/act.html", {**context, "act": act, "rows": named, "form": form, "back": back}
     )
 
 
@@ -106,7 +107,7 @@ def _organization_id(tenant: Tenant) -> UUID | None:
 
 
 def _do(request: HttpRequest, act: Act, row: Model, doing: Doing, model_admin: Any) -> None:
-    said = str(row)  # before: the act may remove it
+    said = model_admin.page_title(row)  # before: the act may remove it
     try:
         act.run(row, doing)
     except (DomainError, IntegrityError) as refused:
