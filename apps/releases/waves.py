@@ -33,6 +33,11 @@ class Wave:
     until: datetime | None = None
 
     @property
+    def is_touched(self) -> bool:
+        """Whether it was offered to any of its agents."""
+        return any(progress != AgentProgress.PENDING for progress in self.counts)
+
+    @property
     def tone(self) -> str:
         """The colour of its state."""
         return TONE.get(self.state, "plain")

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SHOWN = frozenset({"resolved", "count"})  # beside an approval's target, for people
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
@@ -18,17 +17,14 @@ def agents(count: int) -> str:
 
 
 def target_words(target: Mapping[str, Any] | None) -> str:
-    """Who or what is meant, as a phrase."""
+    """Who is meant, as a phrase."""
     if not target:
         return "-"
     if "selector" in target:
         return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target["selector"].items()))
     if "agents" in target:
         return f"{agents(len(target['agents']))} by name"
-    if target.get("all"):
-        return "all agents of the environment"
-    shown = [f"{name.replace('_', ' ')} {value}" for name, value in sorted(target.items()) if name not in SHOWN]
-    return ", ".join(shown) or "-"
+    return "all agents of the environment"
 
 
 def strategy_words(strategy: Mapping[str, Any] | None) -> str:

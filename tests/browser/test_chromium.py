@@ -14,7 +14,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
 from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, table
-from tests.worlds import World, plan, report
+from tests.worlds import ALL_AT_ONCE, World, plan, report
 
 pytestmark = pytest.mark.browser
 
@@ -27,9 +27,15 @@ def shots(tmp_path: Path) -> Path:
     return folder
 
 
-def requested(world: World, name: str, **ring: Any) -> Deployment:
+WAVES = {
+    "kind": "waves", "percents": [25, 75, 100], "pause_s": 0, "failure_threshold_percent": 50, "auto_rollback": True,
+}  # fmt: skip
+
+
+def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
     """A deployment of a new configuration to prod, which waits for approval."""
-    return world.deployment(world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring))), note=name)
+    bundle = world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring)))
+    return world.deployment(bundle, strategy=strategy, note=name)
 
 
 def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) -> None:
@@ -143,7 +149,7 @@ def test_pages_to_look_at(
 ) -> None:
     agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]
     for name, ring in (("quotes 1", {}), ("quotes 2", {"stages": [{"id": "decode", "op": "identity"}]})):
-        deployment = requested(world, name, **ring)
+        deployment = requested(world, name, ALL_AT_ONCE if name == "quotes 1" else WAVES, **ring)
         approved(world, deployment, run_jobs)
         for agent, api in agents if name == "quotes 1" else agents[:1]:
             report(api, agent, "active")

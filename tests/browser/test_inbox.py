@@ -98,7 +98,11 @@ def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World)
     replay_id = UUID(int=7)
     row = Approval.objects.create(
         environment=world.prod, replay_id=replay_id, requested_by="somebody", spec_hash="sha256:" + "a" * 64,
-        target={"artifact_id": "42", "mode": "execute"}, capabilities=["replay:execute"], required_approvals=1,
+        target={
+            "mode": "execute", "artifact_id": str(UUID(int=42)), "content_hash": "sha256:" + "c" * 64, "last_n": None,
+            "side_effects": ["http_post:https://orders.example"],
+        },
+        capabilities=["replay:execute"], required_approvals=1,
         allow_self_approval=False, expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
     client = signed_in(world.reviewer.user)
@@ -110,7 +114,13 @@ def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World)
     facts = dict(page.context["summary"]["facts"])
     assert f"/admin/artifacts/replay/{replay_id}/change/" in facts["Replay"]
     assert facts["Capabilities"] == "replay:execute"
-    assert "artifact id 42, mode execute" in facts["Target"]
+    assert f"/admin/artifacts/artifact/{UUID(int=42)}/change/" in facts["Artifact"]
+    assert (facts["Mode"], facts["Last n"], facts["Side effects"]) == (
+        "execute",
+        "-",
+        "http_post:https://orders.example",
+    )
+    assert facts.keys().isdisjoint({"Target", "Strategy", "Deployment"})
     assert "changes" not in page.context["still"]
     assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
 
@@ -286,9 +296,10 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
 
     listing = client.get(table(Deployment)).text
     assert ("break glass" in listing, "freeze overridden" in listing) == (True, True)
-    assert "break glass" in client.get(table(Approval)).text
+    listing = client.get(table(Approval)).text
+    assert ("break glass" in listing, "freeze overridden" in listing) == (True, True)
     overview = client.get("/admin/").text
-    assert (overview.count("break glass"), overview.count("freeze overridden")) == (2, 1)
+    assert (overview.count("break glass"), overview.count("freeze overridden")) == (2, 2)
     for row in (deployment, approval):
         page = client.get(row_page(row))
         (glass, freeze) = page.context["summary"]["marks"]

@@ -106,7 +106,6 @@ def test_the_headline(standing: Standing, counts: Counts, said: str) -> None:
         ({"selector": {"region": "eu", "disk": "ssd"}}, "agents with disk=ssd, region=eu"),
         ({"agents": ["x"]}, "1 agent by name"),
         ({"agents": ["x"] * 2000}, "2,000 agents by name"),
-        ({"artifact_id": "7", "mode": "execute"}, "artifact id 7, mode execute"),
     ],
 )
 def test_a_target_in_words(target: Any, said: str) -> None:

@@ -9,7 +9,7 @@ from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, 
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
 from apps.releases.changes import changes_of
@@ -40,7 +40,7 @@ def can(event: Any) -> Any:
 
 
 APPROVE = Act(
-    "approve", "Approve", "You consent to exactly what is shown: configuration, target and strategy.",
+    "approve", "Approve", "You consent to exactly what is shown here, for one use.",
     _decide("approve"), P.OPERATE_ENVIRONMENT, "check_circle",
     words="optional", words_label="Comment", applies=can(ApprovalEvent.APPROVE),
 )  # fmt: skip
@@ -101,6 +101,14 @@ def subject(row: Approval) -> str:
     return f"Execute replay in {row.environment}" if row.replay_id else str(row)
 
 
+def _pills(row: Approval) -> str:
+    """What must not be overlooked in a list."""
+    deployment = _deployment(row)
+    words = ["break glass"] if row.break_glass else []
+    words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
+    return format_html_join("", " {}", [(pill(word),) for word in words])
+
+
 @admin.register(Approval, site=site)
 class ApprovalAdmin(LiveAdmin):
     tenant = "environment"
@@ -113,7 +121,7 @@ class ApprovalAdmin(LiveAdmin):
     related = ("environment__project__organization", "deployment__config_bundle__version")
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
-    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested_by", "created_at")
+    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
     list_filter = (_ForMe, "status", "break_glass", ("environment", Within))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
     # What waits comes first, and of that what expires first.
@@ -130,7 +138,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="For")
     def asked(self, row: Approval) -> str:
-        return format_html("{} {}", subject(row), pill("break glass")) if row.break_glass else subject(row)
+        return format_html("{}{}", subject(row), _pills(row))
 
     @admin.display(description="Given")
     def given(self, row: Any) -> str:
@@ -143,6 +151,10 @@ class ApprovalAdmin(LiveAdmin):
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
         return (row.target or {}).get("count", "-")
+
+    @admin.display(description="Requested", ordering="created_at")
+    def requested(self, row: Approval) -> str:
+        return noted(row.requested_by, ago(row.created_at))
 
     def page_title(self, row: Any) -> str:
         return subject(row)
@@ -184,7 +196,7 @@ class ApprovalAdmin(LiveAdmin):
         waiting = self.get_queryset(request).filter(waiting_for(request)).order_by("expires_at")[:8]
         rows = [
             (
-                format_html("{} {}", link(row, subject(row)), pill("break glass") if row.break_glass else ""),
+                format_html("{}{}", link(row, subject(row)), _pills(row)),
                 self.given(row), self.agents(row), where(row.environment), row.requested_by, ago(row.expires_at),
             )
             for row in waiting
@@ -237,9 +249,7 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
             ("Config bundle", link(deployment.config_bundle)),
         ]
     elif row.replay_id is not None:
-        # By its page's name only: replays live in the app above.
-        url = reverse("admin:artifacts_replay_change", args=[row.replay_id])
-        facts.append(("Replay", format_html('<a class="to" href="{}">{}</a>', url, short(row.replay_id))))
+        facts += [("Replay", _page_of("artifacts_replay", row.replay_id)), *_replay_facts(row.target or {})]
     facts += [
         ("Environment", where(row.environment)),
         ("Posture", pill(row.environment.posture)),
@@ -249,13 +259,33 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
         ("Capabilities", ", ".join(row.capabilities) or "-"),
         ("Spec hash", short(row.spec_hash)),
         ("Config hash", short(row.config_hash)),
-        ("Target", noted(target_words(row.target), _found(row))),
-        ("Strategy", strategy_words(row.strategy)),
     ]
+    if row.replay_id is None:
+        facts += [("Target", noted(target_words(row.target), _found(row))), ("Strategy", strategy_words(row.strategy))]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
         facts.append(("Used", ago(row.used_at)))
+    return facts
+
+
+def _page_of(name: str, pk: Any) -> str:
+    """By its page's name only: artifacts and replays live in the app above."""
+    return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short(pk))
+
+
+def _replay_facts(target: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What an execute replay would do, as it was asked for."""
+    pages = {"artifact_id": "artifacts_artifact", "version_id": "pipelines_version"}
+    facts: list[tuple[str, Any]] = []
+    for name, value in target.items():
+        label = name.removesuffix("_id").replace("_", " ").capitalize()
+        if name in pages:
+            facts.append((label, _page_of(pages[name], value)))
+        elif isinstance(value, list):
+            facts.append((label, ", ".join(map(str, value)) or "none"))
+        else:
+            facts.append((label, short(value) if name.endswith("hash") else "-" if value is None else value))
     return facts
 
 

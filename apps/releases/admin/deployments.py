@@ -202,7 +202,7 @@ def _url(row: Approval) -> str:
 
 def _wave(wave: Wave, standing: Standing) -> dict[str, Any]:
     """A segment of the row of waves."""
-    order = [word for word in reversed(AgentProgress) if wave.counts.get(word)]
+    order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.is_touched]
     counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
     return {
         "number": wave.number,
