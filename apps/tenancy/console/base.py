@@ -225,11 +225,13 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
-        context["summary"] = self._with_others(request, obj, self.summary(request, obj))
+        context["summary"] = self._summary(request, obj)
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
-    def _with_others(self, request: HttpRequest, row: Model, summary: dict[str, Any]) -> dict[str, Any]:
+    def _summary(self, request: HttpRequest, row: Model) -> dict[str, Any]:
+        """Its own, with what other tables have to say."""
+        summary = self.summary(request, row)
         others = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
         beside = [panel for each in others for panel in each.panels_beside(request, row)]
         return {**summary, "panels": [*beside, *summary.get("panels", [])]} if beside else summary

@@ -60,5 +60,5 @@ class LiveAdmin(ReadOnlyAdmin):
         row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if row is None:
             raise Http404
-        context = {"original": row, "acts": self._buttons(request, row), "summary": self.summary(request, row)}
+        context = {"original": row, "acts": self._buttons(request, row), "summary": self._summary(request, row)}
         return TemplateResponse(request, self.live_template, context)
