@@ -24,6 +24,7 @@ from apps.tenancy.models import AuditEvent, IdempotencyKey, Organization, Signin
 from apps.tenancy.services import master_key, signing_keys, webhooks
 from byteor_cloud.config import read_key
 from byteor_cloud.engine.delivery import keys
+from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.errors import Conflict
 from tests.races import Race, at_once
 from tests.worlds import Api, World
@@ -119,6 +120,12 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     assert states(world) == ["retired", "active"]
     old.refresh_from_db()
     assert old.private_key is None
+    assert AuditEvent.objects.get(action="signing_key.create", resource_id=body["kid"]).changes == {
+        "status": [None, "next"],
+        "not_before": body["not_before"],
+        "replaces": old.kid,
+        "which_ends": format_time(begins + timedelta(days=7)),
+    }
     assert events(world) == [
         ("signing_key.create", body["kid"], [None, "next"]),
         ("signing_key.supersede", old.kid, ["active", "retiring"]),

@@ -60,10 +60,11 @@ def rotate(
         raise Conflict("A next key waits already; retire it to withdraw it.", code="signing_key.next_waits")
     wait_s = _time_to_be_seen_s(locked) if activate_in_s is None else activate_in_s
     starts = now + timedelta(seconds=wait_s)
-    SigningKey.objects.filter(organization=locked, status=KeyStatus.ACTIVE).update(
-        signs_until=starts, not_after=starts + timedelta(seconds=retire_in_s)
-    )
-    key = _make(locked, KeyStatus.NEXT, not_before=starts, actor=actor)
+    old = SigningKey.objects.get(organization=locked, status=KeyStatus.ACTIVE)
+    old.signs_until, old.not_after = starts, starts + timedelta(seconds=retire_in_s)
+    old.save(update_fields=["signs_until", "not_after"])
+    replaced = {"replaces": old.kid, "which_ends": encoding.format_time(old.not_after)}
+    key = _make(locked, KeyStatus.NEXT, not_before=starts, actor=actor, **replaced)
     _note(locked, now, actor=actor)
     _publish(locked)
     key.refresh_from_db()
@@ -142,7 +143,9 @@ def _time_to_be_seen_s(organization: Organization) -> int:
     return max(_SOONEST_S, _BEATS * max(intervals, default=0))
 
 
-def _make(organization: Organization, status: KeyStatus, *, not_before: datetime, actor: Actor) -> SigningKey:
+def _make(
+    organization: Organization, status: KeyStatus, *, not_before: datetime, actor: Actor, **said: str
+) -> SigningKey:
     private = keys.generate()
     public = keys.public_key(private)
     key = SigningKey(
@@ -150,8 +153,10 @@ def _make(organization: Organization, status: KeyStatus, *, not_before: datetime
     )
     vault.seal(key, "private_key", private)
     key.save()
-    said = {"status": [None, status], "not_before": encoding.format_time(not_before)}
-    audit.record("signing_key.create", actor=actor, scope=organization, resource=("signing_key", key.kid), changes=said)
+    changes = {"status": [None, status], "not_before": encoding.format_time(not_before), **said}
+    audit.record(
+        "signing_key.create", actor=actor, scope=organization, resource=("signing_key", key.kid), changes=changes
+    )
     return key
 
 
