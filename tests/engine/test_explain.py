@@ -132,6 +132,26 @@ CASES = [
         (BEAT, (N.OFFER, None)),
     ),
     Case(
+        "another pipeline takes it over",
+        facts(other(status=S.APPROVED, is_current=False, take_over=True), old(), **SETTLED),
+        "agent-1 runs quotes/one: the deployment of trades/first begins now.",
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "busy, while another waits",
+        facts(
+            replace(new(S.APPROVED), id=OTHER, bundle="three"),
+            new(part=part(P.ACTIVATING)),
+            old(),
+            offer=offer(NEW, P.ACTIVATING),
+            **runs(OLD),
+        ),
+        "agent-1 runs quotes/one: it is activating quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
+        (B.ACTIVATING, B.TARGET_ALL, B.WAITS_FOR_TURN),
+        (BEAT, (N.TIMES_OUT, 540), (N.TURN, None)),
+    ),
+    Case(
         "what it matches is known bad",
         facts(old(part=None, known_bad="threshold: it failed", config_hash="sha256:1")),
         "agent-1 runs nothing: what would reach it is known bad.",
@@ -705,6 +725,13 @@ def test_findings_name_what_they_are_about() -> None:
     assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL)
     assert (bad.deployment_id, bad.config_hash) == (OLD, "sha256:1")
     assert (by_itself.code, by_itself.deployment_id) == (B.LOCAL_ROLLBACK, OLD)
+
+
+@pytest.mark.parametrize(("silent_s", "word"), [(29, "due"), (30, "due"), (31, "overdue")])
+def test_a_heartbeat_is_due_or_overdue(silent_s: int, word: str) -> None:
+    told = explain(facts(old(), **SETTLED, last_seen_at=ago(silent_s)))
+
+    assert (told.next[0].code, told.next[0].detail) == (N.HEARTBEAT, f"Its next heartbeat is {word}.")
 
 
 def test_an_older_deployment_that_ended_says_nothing() -> None:
