@@ -139,6 +139,13 @@ CASES = [
         (BEAT, (N.OFFER, None)),
     ),
     Case(
+        "another pipeline came before its wave",
+        facts(other(status=S.DEPLOYING, is_current=False, part=part(P.PENDING, 1), strategy=WAVES), old(), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.ANOTHER_PIPELINE),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
         "busy, while another waits",
         facts(
             replace(new(S.APPROVED), id=OTHER, bundle="three"),

@@ -34,7 +34,9 @@ def coming(facts: Facts, deployment: Deployment) -> Told:
     part = deployment.part
     if part is not None and part.view.progress is not AgentProgress.PENDING:
         return
-    if part is None and mismatch(facts, deployment) is not None:
+    miss = mismatch(facts, deployment)
+    # One that has a part stays in, whatever the target finds by now, unless another pipeline has come to run it.
+    if miss is not None and (part is None or miss.code is B.ANOTHER_PIPELINE):
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
         yield from _waits_for_approval(deployment)

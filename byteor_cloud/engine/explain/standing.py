@@ -196,12 +196,13 @@ def _passed_over(facts: Facts, offer: Offer) -> Told:
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _CONCERNED or each.is_current)
     for each in others:
-        if source is None or each.part is not None or each == source:
+        offered_it = each.part is not None and each.part.view.progress is not AgentProgress.PENDING
+        if source is None or each == source or offered_it:
             continue
         miss = mismatch(facts, each)
         if miss is not None and miss.code is B.ANOTHER_PIPELINE:
             yield miss
-        elif each.is_current and each.pipeline == source.pipeline:
+        elif each.is_current and each.pipeline == source.pipeline and each.part is None:
             if miss is None:
                 yield from _joins(each)
             else:
