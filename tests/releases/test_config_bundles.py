@@ -231,3 +231,24 @@ def test_lists_filter_by_name_version_and_hash(world: World) -> None:
     assert found("name=DLE-1") == [str(second.pk)]
     assert found(f"config_hash={first.config_hash}") == [str(first.pk)]
     assert found(f"version_id={first.version_id}") == [str(second.pk), str(first.pk)]
+
+
+def test_a_stages_allowlist_is_one_that_a_replay_can_read(world: World) -> None:
+    stages = [
+        {"id": "notify", "op": "http_post:http://127.0.0.1:9000/hook"},
+        {"id": "run", "op": "exec:/bin/true", "depends_on": ["notify"]},
+    ]
+    version = str(world.version(content=plan("effects", stages=stages)).pk)
+    lists = {"notify": ["https://x.example/a", "ftp://x", 5], "run": "/bin/true"}
+
+    answer = create(world, version_id=version, stage_config={k: {"allowlist": v} for k, v in lists.items()})
+
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in answer.json()["errors"]] == [
+        "/stage_config/notify/allowlist/1",
+        "/stage_config/notify/allowlist/2",
+        "/stage_config/run/allowlist",
+    ]
+    assert not ConfigBundle.objects.exists()
+    good = {"notify": {"allowlist": ["http://127.0.0.1:9000/hook"]}, "run": {"allowlist": ["/bin/true"]}}
+    assert create(world, version_id=version, stage_config=good).status_code == 201

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from apps.releases.models import ConfigBundle, KnownBad
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from byteor_cloud.engine.allowlist import program, url_prefix
 from byteor_cloud.engine.compiler import decode, split_op
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
@@ -24,6 +25,7 @@ ADAPTER_KINDS = [
     "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
 ]  # fmt: skip
 SIDE_EFFECTS = {"http_post": "side_effect:http_post", "exec": "side_effect:exec"}
+_ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": url_prefix, "exec": program}
 RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
 
@@ -57,6 +59,21 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
         elif split_op(stages[stage_id])[0].startswith("dataguard_"):
             found = dataguard.check_params(stages[stage_id], params)
             errors += [FieldError(pointer + e.pointer, e.code, e.detail) for e in found]
+        elif (kind := split_op(stages[stage_id])[0]) in SIDE_EFFECTS and params.get("allowlist") is not None:
+            errors += _allowlist_errors(kind, params["allowlist"], below(pointer, "allowlist"))
+    return errors
+
+
+def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]:
+    """A list that a replay could not read would permit nothing, and only then say so."""
+    if not isinstance(entries, list):
+        return [FieldError(pointer, "invalid", "Must be a list.")]
+    errors = []
+    for index, entry in enumerate(entries):
+        try:
+            _ALLOWLIST_ENTRY[kind](entry if isinstance(entry, str) else "")
+        except ValueError as error:
+            errors.append(FieldError(f"{pointer}/{index}", "invalid", f"The entry {error}."))
     return errors
 
 
