@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say, also when all goes well, which random stories are told."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
 
 
 @pytest.fixture(scope="session")

@@ -195,17 +195,22 @@ def run_jobs(*, limit: int = 200) -> int:
             return ran
         with connection.cursor() as cursor:
             cursor.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [row.pk])
-        task = app.tasks[row.task_name]
-        if task.pass_context:
-            job = jobs.Job(
-                id=row.pk, queue=row.queue_name, lock=row.lock, queueing_lock=row.queueing_lock,
-                task_name=row.task_name, task_kwargs=row.args, attempts=row.attempts,
-            )  # fmt: skip
-            context = JobContext(app=app, job=job, abort_reason=lambda: None, start_timestamp=0.0)
-            task.func(context, **row.args)
-        else:
-            task.func(**row.args)
+        run_job(row)
     raise AssertionError(f"more than {limit} jobs: something enqueues itself")
+
+
+def run_job(row: ProcrastinateJob) -> None:
+    """Run the job as a worker does; its row in the queue is the caller's."""
+    task = app.tasks[row.task_name]
+    if task.pass_context:
+        job = jobs.Job(
+            id=row.pk, queue=row.queue_name, lock=row.lock, queueing_lock=row.queueing_lock,
+            task_name=row.task_name, task_kwargs=row.args, attempts=row.attempts,
+        )  # fmt: skip
+        context = JobContext(app=app, job=job, abort_reason=lambda: None, start_timestamp=0.0)
+        task.func(context, **row.args)
+    else:
+        task.func(**row.args)
 
 
 def report(api: Api, agent: Agent, status: str, **extra: Any) -> Any:
