@@ -13,7 +13,8 @@ from math import ceil
 ENDS = {"active", "failed", "rolled_back"}
 RANK = {"pending": 0, "offered": 1, "downloading": 2, "activating": 3, "active": 4, "failed": 4, "rolled_back": 4}
 OFFLINE_AFTER_S = 300
-IN_FLIGHT = {"approved", "building", "deploying", "rolling_back"}
+UNDER_WAY = {"building", "deploying", "rolling_back"}
+IN_FLIGHT = {"approved", *UNDER_WAY}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Part:
 class Approval:
     requester: str
     expires: int
+    broken: bool = False  # the glass: what it is for went ahead without it
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
     used: bool = False
@@ -101,8 +103,10 @@ class Deployment:
     strategy: Strategy
     policy: Policy
     take_over: bool
-    approval: Approval | None
     status: str
+    approval: Approval | None
+    handed_in: Deployment | None  # which one's approval was
+    overrides_freeze: bool
     reason: str = ""
     current: bool = False
     superseded_by: int | None = None
@@ -133,27 +137,59 @@ class Model:
 
     # What callers ask for.
 
-    def obstacles(self, bundle: Bundle, target: Target, *, take_over: bool) -> set[str]:
+    def obstacles(
+        self,
+        bundle: Bundle,
+        target: Target,
+        strategy: Strategy,
+        *,
+        take_over: bool = False,
+        hand_in: Deployment | None = None,
+        override_freeze: bool = False,
+        break_glass_s: int | None = None,
+        by: str,
+    ) -> set[str]:
         """All that stands in the way of a new deployment."""
         agents = self.matching(target)
         found = set()
-        if self.frozen:
+        if (override_freeze or break_glass_s) and by != "admin":
+            found.add("forbidden")
+        if self.frozen and not override_freeze:
             found.add("freeze_window")
+        if break_glass_s and (hand_in or not self.policy.approvals or break_glass_s > self.policy.ttl_s):
+            found.add("invalid")
         if bundle.number in self.bad:
             found.add("known_bad")
-        if sum(d.status in IN_FLIGHT for d in self.deployments) >= self.policy.in_flight:
+        if self._in_flight() >= self.policy.in_flight:
             found.add("in_flight_limit")
         if not agents or len(agents) < len(target.agents or ()):
             found.add("invalid")
         if not take_over and any(self._runs_another(agent, bundle.pipeline) for agent in agents):
             found.add("take_over")
+        if hand_in and (refusal := self._unfit(hand_in, bundle, target, strategy)):
+            found.add(refusal)
         return found
 
-    def create(self, bundle: Bundle, target: Target, strategy: Strategy, *, take_over: bool, by: str) -> Deployment:
-        approval = Approval(by, self.now + self.policy.ttl_s) if self.policy.approvals else None
-        status = "pending_approval" if approval else "approved"
+    def create(
+        self,
+        bundle: Bundle,
+        target: Target,
+        strategy: Strategy,
+        *,
+        take_over: bool = False,
+        hand_in: Deployment | None = None,
+        override_freeze: bool = False,
+        break_glass_s: int | None = None,
+        by: str,
+    ) -> Deployment:
+        """Nothing stands in its way."""
+        approval = None
+        if self.policy.approvals and not hand_in:
+            approval = Approval(by, self.now + (break_glass_s or self.policy.ttl_s), break_glass_s is not None)
+        waits = approval is not None and not approval.broken
         made = Deployment(
-            len(self.deployments), bundle, target, strategy, self.policy, take_over, approval, status
+            len(self.deployments), bundle, target, strategy, self.policy, take_over,
+            "pending_approval" if waits else "approved", approval, hand_in, override_freeze,
         )  # fmt: skip
         self.deployments.append(made)
         return made
@@ -166,17 +202,22 @@ class Model:
             return "approval.decided"
         if approval.expires <= self.now:
             return "approval.expired"
-        if word == "approve" and person == approval.requester and not deployment.policy.self_approval:
+        may_be_self = deployment.policy.self_approval and not approval.broken
+        if word == "approve" and person == approval.requester and not may_be_self:
             return "approval.self"
         if person in approval.approved_by:
             return "approval.decided_before"
         if word == "deny":
-            approval.status = deployment.status = "denied"
+            approval.status = "denied"
+            if not approval.broken:
+                deployment.status = "denied"
             return None
         approval.approved_by.append(person)
         if len(approval.approved_by) >= deployment.policy.approvals:
-            approval.status = deployment.status = "approved"
+            approval.status, approval.used = "approved", approval.broken
             approval.expires = self.now + deployment.policy.ttl_s
+            if not approval.broken:
+                deployment.status = "approved"
         return None
 
     def revoke(self, deployment: Deployment) -> str | None:
@@ -186,9 +227,7 @@ class Model:
             return "approval.used"
         if approval.status not in {"pending", "approved"}:
             return "illegal_transition"
-        approval.status = "revoked"
-        if deployment.status in {"pending_approval", "approved"}:
-            self._fail(deployment, "approval_revoked")
+        self._lapse(deployment, approval, "revoked")
         return None
 
     def pause(self, deployment: Deployment, *, paused: bool) -> str | None:
@@ -200,13 +239,41 @@ class Model:
     def abort(self, deployment: Deployment) -> str | None:
         if deployment.status not in {"pending_approval", "approved", "building", "deploying"}:
             return "illegal_transition"
-        approval = deployment.approval
-        if approval and (approval.status == "pending" or (approval.status == "approved" and not approval.used)):
-            approval.status = "revoked"
+        if deployment.approval and deployment.approval.status == "pending":
+            deployment.approval.status = "revoked"
         deployment.paused = False
         self._fail(deployment, "aborted")
         self._withdraw(deployment)
         return None
+
+    def retry(self, deployment: Deployment) -> set[str]:
+        """All that it is refused with, and if nothing, it is done."""
+        has_failed = deployment.status == "failed"
+        if not has_failed and deployment.status != "deploying":
+            return {"illegal_transition"}
+        parts = self._enrolled(deployment)
+        again = [n for n, p in parts.items() if p.progress == "failed" and self._has(n, deployment)]
+        found = set()
+        if not again and not (has_failed and any(part.progress == "pending" for part in parts.values())):
+            found.add("nothing_to_retry")
+        if has_failed:
+            if not deployment.built:
+                found.add("never_offered")
+            if deployment.restores is not None:
+                found.add("was_rolled_back")
+            if deployment.bundle.number in self.bad:
+                found.add("known_bad")
+            if self.frozen:
+                found.add("freeze_window")
+            if self._in_flight() >= deployment.policy.in_flight:
+                found.add("in_flight_limit")
+            later = self.deployments[deployment.number + 1 :]
+            if any(d.built and d.bundle.pipeline == deployment.bundle.pipeline for d in later):
+                found.add("newer_deployment")
+        if not found:
+            deployment.status, deployment.reason, deployment.wave_done = "deploying", "", None
+            self._offer(deployment, again)
+        return found
 
     def rollback(self, deployment: Deployment) -> str | None:
         if deployment.status == "active" and not deployment.current:
@@ -266,20 +333,37 @@ class Model:
     # What the worker does.
 
     def begin_build(self, deployment: Deployment) -> None:
-        if deployment.status != "approved":
-            return
-        ahead = sum(d.status in {"building", "deploying", "rolling_back"} for d in self.deployments)
-        if ahead >= deployment.policy.in_flight:
+        if deployment.status != "approved" or not self._has_turn(deployment):
             return
         if deployment.bundle.number in self.bad:
             self._fail(deployment, "known_bad")
             return
-        if deployment.approval:
-            if deployment.approval.expires <= self.now:
+        approval = deployment.handed_in.approval if deployment.handed_in else deployment.approval
+        if approval and not approval.broken:
+            if approval.expires <= self.now:
                 self._fail(deployment, "approval_expired")
                 return
-            deployment.approval.used = True
+            if approval.status != "approved":
+                self._fail(deployment, "approval_revoked")
+                return
+            if approval.used:
+                self._fail(deployment, "approval.used")
+                return
+            approval.used = True
         deployment.status = "building"
+
+    def _has_turn(self, deployment: Deployment) -> bool:
+        ahead = [d for d in self.deployments if d.status in UNDER_WAY]
+        mine = {agent.number for agent in self.matching(deployment.target)}
+        return not (
+            (self.frozen and not deployment.overrides_freeze)
+            or len(ahead) >= deployment.policy.in_flight
+            or any(
+                other.bundle.pipeline == deployment.bundle.pipeline
+                or mine & {agent.number for agent in self.matching(other.target)}
+                for other in ahead
+            )
+        )
 
     def build(self, deployment: Deployment) -> None:
         self.begin_build(deployment)
@@ -287,7 +371,7 @@ class Model:
             return
         agents = self._free(deployment)
         if not agents:
-            self._fail(deployment, "build_failed")
+            self._fail(deployment, "empty_target")
             return
         online = {a.number: self.now - a.heard < OFFLINE_AFTER_S for a in agents}
         bounds = [ceil(len(agents) * percent / 100) for percent in deployment.strategy.percents]
@@ -295,8 +379,7 @@ class Model:
             wave = next(wave for wave, bound in enumerate(bounds) if position < bound)
             self._enlist(deployment, agent, wave, counted=online[agent.number] or not any(online.values()))
         deployment.status, deployment.built = "deploying", True
-        deployment.wave = min(part.wave for part in deployment.parts.values())
-        self._offer(deployment, [n for n, part in deployment.parts.items() if part.wave == deployment.wave])
+        self._offer(deployment, [n for n, part in deployment.parts.items() if part.wave == 0])
 
     def give_up_building(self, deployment: Deployment) -> None:
         self.begin_build(deployment)
@@ -308,6 +391,18 @@ class Model:
             self._roll_out(deployment)
         elif deployment.status == "rolling_back":
             self._roll_back(deployment)
+
+    def undo_break_glass(self, deployment: Deployment) -> None:
+        approval = deployment.approval
+        assert approval is not None
+        under_way = deployment.status == "deploying"
+        if under_way or (deployment.current and deployment.status == "active"):
+            if self.rollback(deployment) is None:
+                return
+            self.bad.add(deployment.bundle.number)
+        if under_way or deployment.status in {"approved", "building"}:
+            self._fail(deployment, f"approval_{approval.status}")
+            self._withdraw(deployment)
 
     def welcome(self, agent: Agent) -> None:
         if agent.left:
@@ -321,9 +416,7 @@ class Model:
         for deployment in self.deployments:
             approval = deployment.approval
             if approval and approval.status == "pending" and approval.expires <= self.now:
-                approval.status = "expired"
-                if deployment.status in {"pending_approval", "approved"}:
-                    self._fail(deployment, "approval_expired")
+                self._lapse(deployment, approval, "expired")
 
     # The rules behind these.
 
@@ -334,6 +427,33 @@ class Model:
             and (target.site is None or a.site == target.site)
             and (target.agents is None or a.number in target.agents)
         ]  # fmt: skip
+
+    def _in_flight(self) -> int:
+        return sum(d.status in IN_FLIGHT for d in self.deployments)
+
+    def _has(self, number: int, deployment: Deployment) -> bool:
+        offer = self.agents[number].offer
+        return offer is not None and offer.by == deployment.number
+
+    def _lapse(self, deployment: Deployment, approval: Approval, status: str) -> None:
+        """What waited for it has failed; what went ahead by break-glass the worker undoes."""
+        approval.status = status
+        if not approval.broken and deployment.status in {"pending_approval", "approved"}:
+            self._fail(deployment, f"approval_{status}")
+
+    def _unfit(self, source: Deployment, bundle: Bundle, target: Target, strategy: Strategy) -> str | None:
+        """Why the credential of that one's approval does not serve."""
+        approval = source.approval
+        assert approval is not None
+        if source.bundle.pipeline != bundle.pipeline:
+            return "approval.spec_hash"
+        if approval.expires <= self.now:
+            return "approval.expired"
+        if approval.status != "approved":
+            return "approval.revoked"
+        if (source.bundle, source.target, source.strategy) != (bundle, target, strategy):
+            return "approval.binding"
+        return "approval.used" if approval.used else None
 
     def _runs_another(self, agent: Agent, pipeline: str) -> bool:
         return agent.offer is not None and self.deployments[agent.offer.source].bundle.pipeline != pipeline
@@ -354,7 +474,7 @@ class Model:
             agent, part = self.agents[number], deployment.parts[number]
             agent.offer = Offer(deployment.number, deployment.number, "activate", since)
             agent.progress = part.progress = "offered"
-            part.offered, part.since = self.now, since
+            part.action, part.offered, part.since = "activate", self.now, since
 
     def _offer_late(self, deployment: Deployment, *, only: Agent | None = None) -> None:
         if deployment.bundle.number in self.bad:
@@ -374,6 +494,13 @@ class Model:
     def _enrolled(self, deployment: Deployment) -> dict[int, Part]:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
+    def _at_it(self, deployment: Deployment) -> dict[int, Part]:
+        """Of those that are at it, only who still has this offer."""
+        return {
+            number: part for number, part in self._enrolled(deployment).items()
+            if part.progress in ENDS | {"pending"} or self._has(number, deployment)
+        }  # fmt: skip
+
     def _give_up_late(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
         late = set()
         for number, part in parts.items():
@@ -381,13 +508,12 @@ class Model:
             if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # waits
                 late.add(number)
                 part.progress = "failed"
-                agent = self.agents[number]
-                if agent.offer and agent.offer.by == deployment.number:
-                    agent.progress = "failed"
+                if self._has(number, deployment):
+                    self.agents[number].progress = "failed"
         return late
 
     def _roll_out(self, deployment: Deployment) -> None:
-        parts, strategy = self._enrolled(deployment), deployment.strategy
+        parts, strategy = self._at_it(deployment), deployment.strategy
         reported = {n for n, part in parts.items() if part.progress == "failed"}
         late = self._give_up_late(deployment, parts)
         counted = {n: part for n, part in parts.items() if part.counted}
@@ -425,7 +551,7 @@ class Model:
         self._offer_late(deployment)
 
     def _roll_back(self, deployment: Deployment) -> None:
-        parts = {n: p for n, p in self._enrolled(deployment).items() if p.action == "rollback"}
+        parts = {n: p for n, p in self._at_it(deployment).items() if p.action == "rollback"}
         self._give_up_late(deployment, parts)
         counted = [part for part in parts.values() if part.counted]
         if any(part.progress not in ENDS for part in counted):
@@ -458,7 +584,7 @@ class Model:
         for number, part in deployment.parts.items():
             agent = self.agents[number]
             untouched = part.progress == "offered" and agent.progress == "offered"
-            if not (untouched and agent.offer and agent.offer.by == deployment.number):
+            if not (untouched and self._has(number, deployment)):
                 continue
             earlier = None if part.before is None else self.deployments[part.before]
             its_part = None if earlier is None else earlier.parts.get(number)

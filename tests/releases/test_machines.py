@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.apps import apps
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Replay
 from apps.releases.models import Approval, Deployment, TimelineEntry
+from apps.releases.services import bundles
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
@@ -87,24 +89,48 @@ def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: st
 
 
 # The same law from outside: what a caller can ask of a deployment or an approval, in every status that they can have.
-# A story ends with the deployment in the status that it is named after, in an environment that wants approval and
-# where another deployment ran before.
-STORIES = (
-    "pending_approval", "denied", "expired", "approved", "revoked", "building", "deploying", "paused", "active",
-    "superseded", "failed", "rolling_back", "rolled_back",
-)  # fmt: skip
-STATUS = {"expired": "failed", "revoked": "failed", "paused": "deploying", "superseded": "active"}
-ALLOWED = {
-    "approve": {"pending_approval"},
-    "deny": {"pending_approval"},
-    "revoke": {"pending_approval", "approved"},
-    "abort": {"pending_approval", "approved", "building", "deploying", "paused"},
-    "pause": {"deploying"},
-    "resume": {"paused"},
-    "rollback": {"deploying", "paused", "active", "failed", "expired", "revoked"},
+# How a deployment comes there, in an environment that wants approval and where another one ran before.
+STORIES = {
+    "pending_approval": "",
+    "denied": "deny",
+    "expired": "expire",
+    "approved": "approve",
+    "revoked": "approve revoke",
+    "building": "approve crash",
+    "deploying": "approve work",
+    "paused": "approve work pause",
+    "active": "approve work end",
+    "superseded": "approve work end another",
+    "failed": "approve work fail",
+    "cleared": "approve work fail clear",
+    "aborted": "approve work abort",
+    "rolling_back": "approve work end rollback",
+    "rolled_back": "approve work end rollback end",
+    "broken_glass": "work",
 }
-# What a refusal names when it is not the status that stands in the way.
-INSTEAD = {("superseded", "rollback"): "superseded", ("paused", "pause"): "paused", ("deploying", "resume"): "paused"}
+STATUS = {
+    "expired": "failed", "revoked": "failed", "cleared": "failed", "aborted": "failed", "paused": "deploying",
+    "superseded": "active", "broken_glass": "deploying",
+}  # fmt: skip
+ALLOWED = {
+    "approve": "pending_approval broken_glass",
+    "deny": "pending_approval broken_glass",
+    "revoke": "pending_approval broken_glass approved",
+    "abort": "pending_approval approved building deploying paused broken_glass",
+    "pause": "deploying broken_glass",
+    "resume": "paused",
+    "retry": "cleared aborted",
+    "rollback": "deploying paused active failed cleared aborted expired revoked broken_glass",
+}
+# What a refusal says when it is not the status that stands in the way.
+INSTEAD = {
+    ("superseded", "rollback"): "superseded",
+    ("paused", "pause"): "paused",
+    ("deploying", "resume"): "not paused",
+    ("broken_glass", "resume"): "not paused",
+    ("expired", "retry"): "It failed before anything was offered",
+    ("revoked", "retry"): "It failed before anything was offered",
+}
 
 
 class Interrupted(Exception):
@@ -122,50 +148,42 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
     return world.operator.api.post(f"{path}/deployments/{deployment.pk}/{action}", {"reason": "because"})
 
 
-def consented(world: World, deployment: Deployment) -> None:
-    """Approved, and offered."""
-    assert ask(world, deployment, "approve").status_code == 201
-    run_jobs()
-
-
 def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A deployment with the story behind it."""
     ((agent, api),) = stories.fleet(world, 1, world.prod)
     first, second, third = stories.bundles(world, 3, world.prod)
-    consented(world, world.deployment(first))
-    assert report(api, agent, "active").status_code == 200
-    run_jobs()
-    deployment = world.deployment(second)
-    match story:
-        case "denied":
-            ask(world, deployment, "deny")
-        case "expired":
-            Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-            sweep.func(0)
-        case "approved" | "revoked" | "building":
-            ask(world, deployment, "approve")
-            if story == "revoked":
-                ask(world, deployment, "revoke")
-            if story == "building":
+
+    def act(deployment: Deployment, step: str) -> None:
+        match step:
+            case "work":
+                run_jobs()
+            case "crash":
                 monkeypatch.setattr(blobs, "put", _interrupted)
                 with pytest.raises(Interrupted):
                     run_jobs()
                 monkeypatch.undo()
-        case "deploying" | "paused" | "active" | "superseded" | "failed" | "rolling_back" | "rolled_back":
-            consented(world, deployment)
-            if story == "paused":
-                ask(world, deployment, "pause")
-            if story not in {"deploying", "paused"}:
-                report(api, agent, "failed" if story == "failed" else "active")
+            case "expire":
+                Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
+                sweep.func(0)
+            case "end" | "fail":
+                end = "rolled_back" if stories.desired(agent)[1] == "rollback" else "active"
+                assert report(api, agent, end if step == "end" else "failed").status_code == 200
                 run_jobs()
-            if story == "superseded":
-                consented(world, world.deployment(third))
-                report(api, agent, "active")
-            if story in {"rolling_back", "rolled_back"}:
-                ask(world, deployment, "rollback")
-            if story == "rolled_back":
-                report(api, agent, "rolled_back")
-            run_jobs()
+            case "another":
+                live(world.deployment(third), STORIES["active"])
+            case "clear":
+                bundles.clear(second, reason="mended", actor=world.operator.actor)
+            case _:
+                assert ask(world, deployment, step).status_code in {200, 201}
+
+    def live(deployment: Deployment, steps: str) -> None:
+        for step in steps.split():
+            act(deployment, step)
+
+    live(world.deployment(first), STORIES["active"])
+    glass = {"break_glass": {"reason": "outage"}, "is_org_admin": True} if story == "broken_glass" else {}
+    deployment = world.deployment(second, **glass)
+    live(deployment, STORIES[story])
     deployment.refresh_from_db()
     assert deployment.status == STATUS.get(story, story)
     return deployment
@@ -203,26 +221,13 @@ def test_a_call_moves_with_its_records_or_changes_nothing(
     before = digests()
 
     for action, allowed in ALLOWED.items():
-        since = uuid7()
-        mark = transaction.savepoint_create()
+        since, mark = uuid7(), transaction.savepoint_create()
+
         answer = ask(world, deployment, action)
 
-        events = AuditEvent.objects.filter(pk__gt=since)
-        entries = deployment.timeline.filter(pk__gt=since)
-        if story in allowed:
+        if story in allowed.split():
             assert answer.status_code in {200, 201}, (action, answer.json())
-            (entry,) = entries
-            (event,) = events.filter(resource_kind="deployment", resource_id=deployment.pk)
-            assert event.action == f"deployment.{entry.event}"
-            old, old_consent = deployment.status, approval.status
-            now, consent = Deployment.objects.get(pk=deployment.pk), Approval.objects.get(pk=approval.pk)
-            # Pause and resume leave the status, and every other call moves it.
-            assert event.changes.get("status", [old, old]) == [old, now.status]
-            assert (old == now.status) is (action in {"pause", "resume"})
-            steps = events.filter(resource_id=approval.pk, changes__has_key="status")
-            assert [step.changes["status"] for step in steps] == (
-                [[old_consent, consent.status]] if consent.status != old_consent else []
-            )
+            _moved_with_its_records(deployment, approval, action, since)
         else:
             problem = answer.json()
             assert (answer.status_code, problem["status"]) == (409, 409), (action, problem)
@@ -234,3 +239,20 @@ def test_a_call_moves_with_its_records_or_changes_nothing(
             assert digests() == before, action
         transaction.savepoint_rollback(mark)
     assert digests() == before
+
+
+def _moved_with_its_records(deployment: Deployment, approval: Approval, action: str, since: UUID) -> None:
+    """One timeline entry, and one audit event of each that moved, which says from where to where."""
+    (entry,) = deployment.timeline.filter(pk__gt=since)
+    events = AuditEvent.objects.filter(pk__gt=since)
+    for row in (deployment, approval):
+        now = type(row).objects.get(pk=row.pk)
+        steps = list(events.filter(resource_id=row.pk).exclude(action__contains=".decision."))
+        if action in {"pause", "resume"} and row is deployment:
+            assert [step.action for step in steps] == [f"deployment.{action}"]
+            assert now.status == row.status
+        else:
+            moved = now.status != row.status
+            assert [step.changes["status"] for step in steps] == ([[row.status, now.status]] if moved else [])
+        if row is deployment and not entry.event.startswith("break_glass_"):
+            assert [step.action for step in steps] == [f"deployment.{entry.event}"]

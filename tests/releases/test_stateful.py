@@ -8,24 +8,31 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, tzinfo
-from itertools import pairwise
-from typing import Any, ClassVar
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import hypothesis
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.fleet.models import Agent, Assignment, Heartbeat
-from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.fleet.models import Agent, Heartbeat
+from apps.releases.models import Approval, Deployment, TimelineEntry
 from apps.releases.tasks import sweep
 from apps.tenancy import audit
 from apps.tenancy.api import limits
@@ -34,89 +41,35 @@ from byteor_cloud import blobs
 from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
 from tests.conftest import SEED
 from tests.releases import model as m
-from tests.worlds import Api, Person, World, plan, run_job
+from tests.releases.stage import Clock, Crash, Scene, crash_before, rows_of, rows_of_model
+from tests.worlds import Api, run_job
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "40"))
 STEPS = 50
 
-
-class Crash(BaseException):
-    """The worker's process ends here; what catches exceptions does not see it."""
-
-
-@contextmanager
-def crash_before(statement: int) -> Iterator[None]:
-    """The process ends before the ``statement``-th statement from here on."""
-    left = statement
-
-    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        nonlocal left
-        # A transaction of the worker's is a savepoint here; to end before its release is to end after what it holds.
-        if not sql.startswith(("RELEASE", "ROLLBACK")):
-            left -= 1
-            if left < 0:
-                raise Crash
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(count):
-        yield
-
-
-class Clock(datetime):
-    """Django's ``timezone.now``: stands still but for a microsecond a look, and is moved by hand."""
-
-    at: ClassVar[datetime]
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # nobody asks a clock for itself
-        cls.at += timedelta(microseconds=1)
-        return cls.at
-
-
-class Scene:
-    """What all stories begin with, made once: the tenant, its bundles, its first agents. Each story is rolled back."""
-
-    def __init__(self) -> None:
-        self.world = World("acme")
-        self.here, self.there = (self.world.environment("staging", name) for name in ("here", "there"))
-        self.people: dict[str, Person] = {
-            "operator": self.world.operator, "reviewer": self.world.reviewer, "admin": self.world.admin,
-        }  # fmt: skip
-        self.bundles: list[tuple[m.Bundle, ConfigBundle]] = []
-        for pipeline in ("quotes", "trades"):
-            version = self.world.version(self.here, plan(pipeline))
-            for number in range(3):
-                made = self.world.bundle(self.here, f"{pipeline} {number}", version=version, env={"N": str(number)})
-                self.bundles.append((m.Bundle(len(self.bundles), pipeline), made))
-        self.agents = [
-            (site, *self.world.agent(self.here, f"agent {n}", site=site)) for n, site in enumerate("aabb")
-        ]  # fmt: skip
-        self.stranger = self.world.agent(self.there, "stranger")
-        ProcrastinateJob.objects.all().delete()
-        self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
-        Agent.objects.update(created_at=self.start)
-
-    def path(self, rest: str) -> str:
-        return self.world.path(self.here, rest)
-
-
+people = st.sampled_from(["operator", "reviewer", "admin"])
+some = st.integers(0, 20)  # one of however many there are
 targets = st.one_of(
     st.just(m.Target()),
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
-    st.sets(st.integers(0, 5), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
+    st.sets(st.integers(0, 3), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
 )
-strategies = st.builds(
-    m.Strategy,
-    percents=st.sampled_from([(100,), (50, 100), (25, 50, 100)]),
-    pause_s=st.sampled_from([0, 60]),
-    threshold=st.sampled_from([0, 50]),
-    auto_rollback=st.booleans(),
+strategies = st.one_of(
+    st.builds(m.Strategy, threshold=st.sampled_from([0, 50]), auto_rollback=st.booleans()),
+    st.builds(
+        m.Strategy,
+        percents=st.sampled_from([(50, 100), (25, 50, 100)]),
+        pause_s=st.sampled_from([0, 60]),
+        threshold=st.sampled_from([0, 50]),
+        auto_rollback=st.booleans(),
+    ),
 )
 
 
 class Stories(RuleBasedStateMachine):
-    scene: ClassVar[Scene]
+    """One environment in one story; what the story wrote is rolled back at its end."""
 
+    scene: ClassVar[Scene]
     deployments = Bundle("deployments")
 
     def __init__(self) -> None:
@@ -125,12 +78,15 @@ class Stories(RuleBasedStateMachine):
         Clock.at = self.scene.start
         self.story = transaction.atomic()
         self.story.__enter__()
+        self.model = m.Model(m.Policy())
         self.ids: list[UUID] = []  # of the deployments, by number
         self.agents: list[tuple[Agent, Api]] = []
-        self.offers: list[tuple[int, int, int]] = []  # agent, by, source: each that was ever seen
+        self.seen: list[tuple[int, int, int]] = []  # every offer that there ever was: the agent, by, the source
         self.told = Counter[UUID]()
         self.statuses: dict[int, str] = {}
+        self.used: set[int] = set()
         self.audited = 0
+        self.queue: list[ProcrastinateJob] = []
 
     def teardown(self) -> None:
         try:
@@ -159,90 +115,112 @@ class Stories(RuleBasedStateMachine):
 
     # Callers.
 
-    def _refused(self, answer: Any, codes: set[str]) -> None:
-        problem = answer.json()
-        assert problem["type"].removeprefix("urn:byteor:problem:") in codes, (problem, codes)
-        assert answer.status_code == problem["status"]
-
-    def _asked(self, answer: Any, refusal: str | None, expected: int = 200) -> None:
-        if refusal is None:
+    @staticmethod
+    def _answered(answer: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
+        """As the model says: with ``expected``, or refused with one of these codes."""
+        if not refusals:
             assert answer.status_code == expected, answer.json()
-        else:
-            self._refused(answer, {refusal})
+            return
+        problem = answer.json()
+        code = problem["type"].removeprefix("urn:byteor:problem:")
+        assert answer.status_code == problem["status"]
+        assert code in ({refusals} if isinstance(refusals, str) else refusals), (problem, refusals)
 
-    @rule(
-        target=deployments, number=st.integers(0, 5), target_=targets, strategy=strategies, take_over=st.booleans(),
-        by=st.sampled_from(["operator", "admin"]),
-    )  # fmt: skip
-    def create(self, number: int, target_: m.Target, strategy: m.Strategy, take_over: bool, by: str) -> Any:
-        bundle, made = self.scene.bundles[number]
-        numbers = [n for n in target_.agents or () if n < len(self.agents)] or [0]
-        target_ = m.Target(target_.site, tuple(numbers) if target_.agents else None)
-        obstacles = self.model.obstacles(bundle, target_, take_over=take_over)
-        body = {
-            "config_bundle_id": str(made.pk),
-            "target": {"agents": [str(self.agents[n][0].pk) for n in numbers]} if target_.agents
-            else {"selector": {"site": target_.site}} if target_.site else {"all": True},
-            "strategy": {"kind": "all_at_once"} if strategy.percents == (100,)
-            else {"kind": "waves", "percents": strategy.percents, "pause_s": strategy.pause_s},
-            "take_over": take_over,
+    def _post(self, rest: str, body: Any = None, *, by: str = "operator") -> Any:
+        return self.scene.people[by].api.post(self.scene.path(rest), body)
+
+    def _create(self, number: int, target: m.Target, strategy: m.Strategy, by: str, **extra: Any) -> Any:
+        bundle, made = self.scene.bundles[number % len(self.scene.bundles)]
+        named: dict[str, Any] = {"all": True}
+        if target.agents:
+            named = {"agents": [str(self.agents[n][0].pk) for n in target.agents]}
+        elif target.site:
+            named = {"selector": {"site": target.site}}
+        waves = {"percents": strategy.percents, "pause_s": strategy.pause_s} if len(strategy.percents) > 1 else {}
+        body: dict[str, Any] = {
+            "config_bundle_id": str(made.pk), "target": named, "take_over": extra.get("take_over", False),
+            "strategy": {
+                "kind": "waves" if waves else "all_at_once", **waves,
+                "failure_threshold_percent": strategy.threshold, "auto_rollback": strategy.auto_rollback,
+            },
         }  # fmt: skip
-        body["strategy"] |= {  # type: ignore[operator]  # it is a dict
-            "failure_threshold_percent": strategy.threshold, "auto_rollback": strategy.auto_rollback,
-        }  # fmt: skip
-        answer = self.scene.people[by].api.post(self.scene.path("/deployments"), body)
+        if extra.get("override_freeze"):
+            body["override_freeze"] = {"reason": "urgent"}
+        if extra.get("break_glass_s"):
+            body["break_glass"] = {"reason": "urgent", "expires_in_s": extra["break_glass_s"]}
+        if source := extra.get("hand_in"):
+            body["approval"] = Approval.objects.get(deployment=self.ids[source.number]).credential
+        answer = self._post("/deployments", body, by=by)
+        obstacles = self.model.obstacles(bundle, target, strategy, by=by, **extra)
+        self._answered(answer, obstacles, 201)
         if obstacles:
-            self._refused(answer, obstacles)
             return multiple()
-        assert answer.status_code == 201, answer.json()
         self.ids.append(UUID(answer.json()["id"]))
-        if strategy.percents == (100,):
-            strategy = m.Strategy(threshold=strategy.threshold, auto_rollback=strategy.auto_rollback)
-        return self.model.create(bundle, target_, strategy, take_over=take_over, by=by)
+        return self.model.create(bundle, target, strategy, by=by, **extra)
 
     @rule(
-        deployment=deployments, person=st.sampled_from(["operator", "reviewer", "admin"]),
-        word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+        target=deployments, number=some, at=targets, strategy=strategies, take_over=st.booleans(),
+        override_freeze=st.sampled_from([False, False, True]), by=people,
     )  # fmt: skip
+    def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> Any:
+        return self._create(number, at, strategy, by, **extra)
+
+    @rule(target=deployments, number=some, at=targets, strategy=strategies, seconds=st.sampled_from([600, 3600, 7200]))
+    def break_glass(self, number: int, at: m.Target, strategy: m.Strategy, seconds: int) -> Any:
+        by = "admin" if number % 4 else "operator"
+        return self._create(number, at, strategy, by, take_over=number % 2 == 0, break_glass_s=seconds)
+
+    @rule(target=deployments, source=deployments, strategy=strategies, same=st.sampled_from([True, True, True, False]))
+    def hand_in(self, source: m.Deployment, strategy: m.Strategy, same: bool) -> Any:
+        """The credential of an approval that was given, for the same or for something else."""
+        if source.approval is None or Approval.objects.get(deployment=self.ids[source.number]).credential is None:
+            return multiple()
+        number = source.bundle.number if same else source.number
+        strategy = source.strategy if same else strategy
+        return self._create(number, source.target, strategy, "operator", take_over=True, hand_in=source)
+
+    @rule(deployment=deployments, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]))
     def decide(self, deployment: m.Deployment, person: str, word: str) -> None:
         body = {"deployment_id": str(self.ids[deployment.number]), "decision": word, "comment": "seen"}
-        answer = self.scene.people[person].api.post(self.scene.path("/approvals"), body)
-        self._asked(answer, self.model.decide(deployment, person, word), 201)
+        answer = self._post("/approvals", body, by=person)
+        self._answered(answer, self.model.decide(deployment, person, word), 201)
 
-    @precondition(lambda self: self.model.policy.approvals)
     @rule(deployment=deployments)
     def revoke(self, deployment: m.Deployment) -> None:
-        approval = Deployment.objects.get(pk=self.ids[deployment.number]).approval_id
-        answer = self.scene.world.reviewer.api.post(self.scene.path(f"/approvals/{approval}/revoke"))
-        self._asked(answer, self.model.revoke(deployment))
+        if deployment.approval is not None:
+            pk = Approval.objects.get(deployment=self.ids[deployment.number]).pk
+            self._answered(self._post(f"/approvals/{pk}/revoke"), self.model.revoke(deployment))
 
-    def _post(self, deployment: m.Deployment, action: str) -> Any:
-        path = self.scene.path(f"/deployments/{self.ids[deployment.number]}/{action}")
-        return self.scene.world.operator.api.post(path, {"reason": "because"})
+    def _command(self, deployment: m.Deployment, action: str, refusals: set[str] | str | None) -> None:
+        path = f"/deployments/{self.ids[deployment.number]}/{action}"
+        self._answered(self._post(path, {"reason": "because"}), refusals)
 
     @rule(deployment=deployments, paused=st.booleans())
     def pause(self, deployment: m.Deployment, paused: bool) -> None:
-        answer = self._post(deployment, "pause" if paused else "resume")
-        self._asked(answer, self.model.pause(deployment, paused=paused))
+        self._command(deployment, "pause" if paused else "resume", self.model.pause(deployment, paused=paused))
 
     @rule(deployment=deployments)
     def abort(self, deployment: m.Deployment) -> None:
-        self._asked(self._post(deployment, "abort"), self.model.abort(deployment))
+        self._command(deployment, "abort", self.model.abort(deployment))
+
+    @rule(deployment=deployments)
+    def retry(self, deployment: m.Deployment) -> None:
+        self._command(deployment, "retry", self.model.retry(deployment))
 
     @rule(deployment=deployments)
     def roll_back(self, deployment: m.Deployment) -> None:
-        self._asked(self._post(deployment, "rollback"), self.model.rollback(deployment))
+        self._command(deployment, "rollback", self.model.rollback(deployment))
 
-    @rule(number=st.integers(0, 5))
+    @rule(number=some)
     def clear(self, number: int) -> None:
-        bundle, made = self.scene.bundles[number]
-        path = self.scene.path(f"/config-bundles/{made.pk}/clear")
-        answer = self.scene.world.operator.api.post(path, {"reason": "mended"})
-        self._asked(answer, self.model.clear(bundle))
+        bad = sorted(self.model.bad) or [0]
+        bundle, made = self.scene.bundles[bad[number % len(bad)]]
+        answer = self._post(f"/config-bundles/{made.pk}/clear", {"reason": "mended"})
+        self._answered(answer, self.model.clear(bundle))
 
     @rule(frozen=st.booleans())
     def freeze(self, frozen: bool) -> None:
-        start, end = ((self.scene.start + timedelta(days=days)).isoformat() for days in (-1, 30))
+        start, end = ((self.scene.start + timedelta(days=days)).isoformat() for days in (-1, 90))
         window = {"start": start, "end": end, "time_zone": "UTC", "reason": "year end"}
         self._set(freeze_windows=[window] if frozen else [])
         self.model.frozen = frozen
@@ -253,34 +231,33 @@ class Stories(RuleBasedStateMachine):
     @rule(site=st.sampled_from("ab"))
     def enroll(self, site: str) -> None:
         token = self.scene.world.enrollment_token(self.scene.here)
-        name = f"agent {len(self.agents)}"
-        answer = Api(token).post(self.scene.path("/agents"), {"name": name, "labels": {"site": site}})
+        body = {"name": f"agent {len(self.agents)}", "labels": {"site": site}}
+        answer = Api(token).post(self.scene.path("/agents"), body)
         assert answer.status_code == 201, answer.json()
-        body = answer.json()
-        self.agents.append((Agent.objects.get(pk=body["agent_id"]), Api(body["api_key"])))
+        enrolled = answer.json()
+        self.agents.append((Agent.objects.get(pk=enrolled["agent_id"]), Api(enrolled["api_key"])))
         self.model.enroll(site)
 
     def _agent(self, number: int) -> tuple[m.Agent, Agent, Api]:
         number %= len(self.agents)
         return (self.model.agents[number], *self.agents[number])
 
-    @rule(number=st.integers(0, 5))
+    @rule(number=some)
     def leave(self, number: int) -> None:
         known, agent, _ = self._agent(number)
         answer = self.scene.world.operator.api.delete(self.scene.path(f"/agents/{agent.pk}"))
         assert answer.status_code == (404 if known.left else 204)
         known.left = True
 
-    @rule(number=st.integers(0, 5), site=st.sampled_from("ab"))
+    @rule(number=some, site=st.sampled_from("ab"))
     def relabel(self, number: int, site: str) -> None:
         known, agent, _ = self._agent(number)
         path = self.scene.path(f"/agents/{agent.pk}")
         answer = self.scene.world.operator.api.patch(path, {"labels": {"site": site}})
         assert answer.status_code == (404 if known.left else 200)
-        if not known.left:
-            known.site = site
+        known.site = known.site if known.left else site
 
-    @rule(number=st.integers(0, 5))
+    @rule(number=some)
     def beat(self, number: int) -> None:
         known, agent, api = self._agent(number)
         answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
@@ -290,58 +267,54 @@ class Stories(RuleBasedStateMachine):
         # PostgreSQL has a clock of its own, which nobody moved.
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
         known.heard = self.model.now
-        desired, offer = answer.json()["desired"], known.offer
-        if offer is None:
+        desired = answer.json()["desired"]
+        if known.offer is None:
             assert desired is None
         else:
-            hashes = [desired["bundle_hash"], Deployment.objects.get(pk=self.ids[offer.source]).bundle_hash]
-            assert (desired["deployment_id"], desired["action"]) == (str(self.ids[offer.by]), offer.action)
-            assert hashes[0] == hashes[1]
+            assert (desired["deployment_id"], desired["action"], desired["bundle_hash"]) == (
+                str(self.ids[known.offer.by]), known.offer.action, self._hash(known.offer.source),
+            )  # fmt: skip
+
+    def _hash(self, number: int) -> str | None:
+        return Deployment.objects.get(pk=self.ids[number]).bundle_hash
+
+    def _say(self, agent: Agent, api: Api, by: int, source: int, status: str) -> Any:
+        body = {"deployment_id": str(self.ids[by]), "status": status, "bundle_hash": self._hash(source)}
+        return api.post(f"/api/v1/agents/{agent.pk}/deployment", body)
 
     def _report(self, number: int, by: int, source: int, status: str) -> None:
         known, agent, api = self._agent(number)
-        body = {
-            "deployment_id": str(self.ids[by]), "status": status,
-            "bundle_hash": Deployment.objects.get(pk=self.ids[source]).bundle_hash,
-        }  # fmt: skip
-        answer = api.post(f"/api/v1/agents/{agent.pk}/deployment", body)
+        answer = self._say(agent, api, by, source, status)
         if known.left:
             assert answer.status_code == 401
         else:
-            taken = self.model.report(known, by, source, status)
-            self._asked(answer, None if taken else "late_report")
+            self._answered(answer, None if self.model.report(known, by, source, status) else "late_report")
 
-    @rule(number=st.integers(0, 5), status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]))
+    @rule(number=some, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]))
     def report(self, number: int, status: str) -> None:
         """About what is desired."""
         known, _, _ = self._agent(number)
         if known.offer is not None:
             end = "rolled_back" if known.offer.action == "rollback" else "active"
-            self._report(number, known.offer.by, known.offer.source, end if status == "end" else status)
-
-    @precondition(lambda self: self.offers)
-    @rule(which=st.integers(0, 50), status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]))
-    def report_late(self, which: int, status: str) -> None:
-        """About any offer that the agent ever had, in any order, again and again."""
-        number, by, source = self.offers[which % len(self.offers)]
-        self._report(number, by, source, status)
-
-    @precondition(lambda self: self.offers)
-    @rule(which=st.integers(0, 50))
-    def report_strangely(self, which: int) -> None:
-        """An agent of another environment speaks of an offer here."""
-        _, by, source = self.offers[which % len(self.offers)]
-        agent, api = self.scene.stranger
-        body = {
-            "deployment_id": str(self.ids[by]), "status": "active",
-            "bundle_hash": Deployment.objects.get(pk=self.ids[source]).bundle_hash,
-        }  # fmt: skip
-        self._refused(api.post(f"/api/v1/agents/{agent.pk}/deployment", body), {"not_found"})
+            self._report(known.number, known.offer.by, known.offer.source, end if status == "end" else status)
 
     @rule(word=st.sampled_from(["end", "end", "activating", "failed"]))
     def report_all(self, word: str) -> None:
         for number in range(len(self.agents)):
             self.report(number, word)
+
+    @precondition(lambda self: self.seen)
+    @rule(which=some, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]))
+    def report_late(self, which: int, status: str) -> None:
+        """About any offer that the agent ever had, in any order, again and again."""
+        self._report(*self.seen[which % len(self.seen)], status)
+
+    @precondition(lambda self: self.seen)
+    @rule(which=some)
+    def report_strangely(self, which: int) -> None:
+        """An agent of another environment speaks of an offer here."""
+        _, by, source = self.seen[which % len(self.seen)]
+        self._answered(self._say(*self.scene.stranger, by, source, "active"), "not_found")
 
     # The worker.
 
@@ -352,89 +325,88 @@ class Stories(RuleBasedStateMachine):
             found.setdefault(job.lock or f"job {job.pk}", job)
         return list(found.values())
 
-    def _of_model(self, job: ProcrastinateJob) -> None:
-        if "deployment_id" in job.args:
-            deployment = self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
-            {"releases.build": self.model.build, "releases.step": self.model.step}[job.task_name](deployment)
-        elif job.task_name == "releases.welcome":
-            (known,) = (a for a in self.model.agents if str(self.agents[a.number][0].pk) == job.args["agent_id"])
-            self.model.welcome(known)
-
-    def _work(self, job: ProcrastinateJob) -> None:
-        # While a job runs, the same may be enqueued again.
+    def _take(self, which: int) -> ProcrastinateJob:
+        job = self.queue[which % len(self.queue)]
+        # While it runs, the same may be enqueued again.
         ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
-        run_job(job)
-        ProcrastinateJob.objects.filter(pk=job.pk).delete()
-        self._of_model(job)
+        return job
 
-    def _back(self, job: ProcrastinateJob) -> None:
-        """Into the queue once more."""
+    @staticmethod
+    def _give_back(job: ProcrastinateJob) -> None:
         ProcrastinateJob.objects.filter(pk=job.pk).update(status="todo", queueing_lock=None)
 
-    @precondition(lambda self: self._waiting())
-    @rule(which=st.integers(0, 10))
-    def work(self, which: int) -> None:
-        jobs = self._waiting()
-        self._work(jobs[which % len(jobs)])
+    def _deployment(self, job: ProcrastinateJob) -> m.Deployment:
+        return self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
 
-    @precondition(lambda self: self._waiting())
-    @rule(which=st.integers(0, 10))
+    def _done(self, job: ProcrastinateJob) -> None:
+        """The model does the same."""
+        steps: dict[str, Callable[[m.Deployment], None]] = {
+            "releases.build": self.model.build,
+            "releases.step": self.model.step,
+            "releases.undo_break_glass": self.model.undo_break_glass,
+        }
+        if step := steps.get(job.task_name):
+            step(self._deployment(job))
+        elif job.task_name == "releases.welcome":
+            ids = [str(agent.pk) for agent, _ in self.agents]
+            self.model.welcome(self.model.agents[ids.index(job.args["agent_id"])])
+        else:
+            assert job.task_name == "releases.agent_left"
+
+    @precondition(lambda self: self.queue)
+    @rule(which=some, again=st.sampled_from([False, False, False, True]))
+    def work(self, which: int, again: bool) -> None:
+        """``again``: the worker ends after the job and before it has said so."""
+        job = self._take(which)
+        run_job(job)
+        self._done(job)
+        if again:
+            self._give_back(job)
+        else:
+            ProcrastinateJob.objects.filter(pk=job.pk).delete()
+
+    @precondition(lambda self: self.queue)
+    @rule(which=some)
     def work_off(self, which: int) -> None:
-        """All that waits, beginning anywhere."""
-        for _ in range(100):
-            jobs = self._waiting()
-            if not jobs:
+        for _ in range(200):
+            self.queue = self._waiting()
+            if not self.queue:
                 return
-            self._work(jobs[which % len(jobs)])
+            self.work(which, again=False)
         raise AssertionError("something enqueues itself")
 
-    @precondition(lambda self: self._waiting())
-    @rule(which=st.integers(0, 10))
-    def work_twice(self, which: int) -> None:
-        """The worker ends after the job and before it has said so."""
-        jobs = self._waiting()
-        job = jobs[which % len(jobs)]
-        ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
-        run_job(job)
-        self._of_model(job)
-        self._back(job)
-
-    @precondition(lambda self: self._waiting())
-    @rule(which=st.integers(0, 10), statement=st.integers(0, 60))
+    @precondition(lambda self: self.queue)
+    @rule(which=some, statement=st.integers(0, 40))
     def crash(self, which: int, statement: int) -> None:
-        jobs = self._waiting()
-        job = jobs[which % len(jobs)]
-        ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
+        job = self._take(which)
         try:
             with crash_before(statement):
                 run_job(job)
         except Crash:
             if job.task_name == "releases.build":
                 # Its first half may stand.
-                deployment = self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
+                deployment = self._deployment(job)
                 if Deployment.objects.get(pk=job.args["deployment_id"]).status != deployment.status:
                     self.model.begin_build(deployment)
         else:
-            self._of_model(job)
-        self._back(job)
+            self._done(job)
+        self._give_back(job)
 
-    @precondition(lambda self: any(job.task_name == "releases.build" for job in self._waiting()))
-    @rule(which=st.integers(0, 10), last=st.booleans())
+    @precondition(lambda self: any(job.task_name == "releases.build" for job in self.queue))
+    @rule(which=some, last=st.booleans())
     def storage_fails(self, which: int, last: bool) -> None:
-        jobs = [job for job in self._waiting() if job.task_name == "releases.build"]
-        job = jobs[which % len(jobs)]
+        self.queue = [job for job in self.queue if job.task_name == "releases.build"]
+        job = self._take(which)
         job.attempts = 4 if last else 0
-        deployment = self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(blobs, "put", _no_storage)
             try:
                 run_job(job)
             except OSError:
-                (self.model.give_up_building if last else self.model.begin_build)(deployment)
-            else:
-                self.model.build(deployment)
-        if last:
-            ProcrastinateJob.objects.filter(pk=job.pk).delete()
+                (self.model.give_up_building if last else self.model.begin_build)(self._deployment(job))
+            else:  # it was not its turn
+                self.model.begin_build(self._deployment(job))
+        self._give_back(job)
 
     @rule()
     def sweep(self) -> None:
@@ -453,136 +425,96 @@ class Stories(RuleBasedStateMachine):
 
     # What holds at all times.
 
-    def _rows(self) -> dict[str, Any]:
-        number = {pk: n for n, pk in enumerate(self.ids)}
-        whose = {agent.pk: n for n, (agent, _) in enumerate(self.agents)}
-        hashes = {made.config_hash: bundle.number for bundle, made in self.scene.bundles}
-
-        def of(pk: UUID | None) -> int | None:
-            return None if pk is None else number[pk]
-
-        here = self.scene.here
-        return {
-            "deployments": {
-                of(d.pk): (d.status, d.reason, d.is_current, of(d.superseded_by_id), of(d.restores_id), d.wave,
-                           d.paused_at is not None, d.bundle_hash is not None)
-                for d in Deployment.objects.filter(environment=here)
-            },
-            "approvals": {
-                of(a.deployment.pk): (a.status, a.used_at is not None, a.decisions.filter(decision="approve").count())
-                for a in Approval.objects.filter(environment=here).select_related("deployment")
-            },
-            "parts": {
-                (of(p.deployment_id), whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
-                for p in DeploymentAgent.objects.filter(deployment__environment=here)
-            },
-            "offers": {
-                whose[a.agent_id]: (of(a.deployment_id), of(a.bundle_deployment_id), a.action, a.progress)
-                for a in Assignment.objects.filter(agent__environment=here)
-            },
-            "bad": {hashes[b.config_hash] for b in KnownBad.objects.filter(environment=here)},
-        }  # fmt: skip
-
-    def _model_rows(self) -> dict[str, Any]:
-        model = self.model
-        return {
-            "deployments": {
-                d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)
-                for d in model.deployments
-            },
-            "approvals": {
-                d.number: (d.approval.status, d.approval.used, len(d.approval.approved_by))
-                for d in model.deployments if d.approval
-            },
-            "parts": {
-                (d.number, n): (p.wave, p.counted, p.action, p.progress, p.before)
-                for d in model.deployments for n, p in d.parts.items()
-            },
-            "offers": {
-                a.number: (a.offer.by, a.offer.source, a.offer.action, a.progress) if a.offer
-                else (None, None, None, a.progress)
-                for a in model.agents
-            },
-            "bad": model.bad,
-        }  # fmt: skip
-
     @invariant()
     def holds(self) -> None:
-        if not hasattr(self, "model"):
-            return
-        rows = self._rows()
-        self._legal(rows)
-        assert rows == self._model_rows()
+        rows = rows_of(self.scene, self.ids, [agent.pk for agent, _ in self.agents]) if self.agents else {}
+        if rows:
+            self._steps_are_of_the_table(rows["deployments"], rows["approvals"])
+            self._nothing_is_impossible(rows)
+            assert rows == rows_of_model(self.model)
+        self.queue = self._waiting()
 
-    def _legal(self, rows: dict[str, Any]) -> None:
-        """Without the model: what must never be seen."""
-        events: dict[UUID, list[str]] = {}
+    def _steps_are_of_the_table(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
+        """What the timeline says since the last look leads from the status then to the status now."""
         entries = TimelineEntry.objects.filter(deployment__environment=self.scene.here).order_by("id")
+        events: dict[UUID, list[str]] = {pk: [] for pk in self.ids}
         for pk, event in entries.values_list("deployment_id", "event"):
-            events.setdefault(pk, []).append(event)
-        for n, (status, _reason, current, *_) in rows["deployments"].items():
-            told, self.told[self.ids[n]] = self.told[self.ids[n]], len(events[self.ids[n]])
-            at = self.statuses.get(n)
-            for event in events[self.ids[n]][told:]:
+            events[pk].append(event)
+        for number, (status, *_) in deployments.items():
+            pk = self.ids[number]
+            at = self.statuses.get(number)
+            for event in events[pk][self.told[pk] :]:
                 if event == "create":
                     assert at is None
-                    at = "pending_approval" if n in rows["approvals"] else "approved"
-                elif event not in {"pause", "resume"}:
+                    waits = number in approvals and not approvals[number][1]
+                    at = "pending_approval" if waits else "approved"
+                elif event not in {"pause", "resume"} and not event.startswith("break_glass_"):
                     assert at is not None
-                    target = DEPLOYMENT.target(at, DeploymentEvent(event))
-                    assert target is not None, (n, at, event)
-                    at = target
-            assert status == at, (n, status, at)
-            self.statuses[n] = status
-            assert not current or status in {"active", "rolling_back"}
-        current = Counter(
-            self.model.deployments[n].bundle.pipeline for n, row in rows["deployments"].items() if row[2]
-        )  # fmt: skip
-        assert all(count == 1 for count in current.values())
-        in_flight = [n for n, row in rows["deployments"].items() if row[0] in m.IN_FLIGHT]
+                    at = DEPLOYMENT.target(at, DeploymentEvent(event))
+            assert status == at, (number, self.statuses.get(number), events[pk][self.told[pk] :], status)
+            self.told[pk] = len(events[pk])
+            self.statuses[number] = status
+
+    def _nothing_is_impossible(self, rows: dict[str, Any]) -> None:
+        """What must never be seen, whatever the model says."""
+        deployments = rows["deployments"]
+        current = [n for n, row in deployments.items() if row[2]]
+        assert all(deployments[n][0] in {"active", "rolling_back"} for n in current)
+        pipelines = [self.model.deployments[n].bundle.pipeline for n in current]
+        assert len(pipelines) == len(set(pipelines))
+        assert sum(row[0] in m.UNDER_WAY for row in deployments.values()) <= max(
+            self.model.policy.in_flight, sum(row[0] == "rolling_back" for row in deployments.values())
+        )  # a rollback waits for nobody
         for number, (by, source, action, progress) in rows["offers"].items():
             if by is None:
                 assert (source, action) == (None, None)
                 continue
-            assert (number, by, source) in self.offers or not self.offers.append((number, by, source))
+            if (number, by, source) not in self.seen:
+                self.seen.append((number, by, source))
+                # Nobody is offered what is known bad; somebody may have it already when it becomes so.
+                assert self.model.deployments[source].bundle.number not in rows["bad"], (number, by, source)
             assert (action == "activate") is (by == source)
             assert rows["parts"][by, number][3] == progress, (number, by)
-        for (n, _agent), (wave, _counted, _action, progress, _before) in rows["parts"].items():
-            reached = wave <= rows["deployments"][n][5]
-            assert reached or progress in {"pending"}
+        for (n, _), (wave, _, action, progress, _) in rows["parts"].items():
+            assert wave <= deployments[n][5] or (action, progress) == ("activate", "pending")
+        used = {n for n, (_, _, used, _) in rows["approvals"].items() if used}
+        assert used >= self.used
+        self.used = used
         audited = AuditEvent.objects.count()
         assert audited >= self.audited
         self.audited = audited
 
     # Where it all ends.
 
-    @rule()
     def settle(self) -> None:
         """Everybody does what is asked of them, until nothing is left to do: then nothing is left half done."""
-        if not hasattr(self, "model"):
-            return
-        for _ in range(60):
-            before = self._rows()
-            for deployment in self.model.deployments:
-                if deployment.paused and deployment.status == "deploying":
-                    self.pause(deployment, False)
-            if self._waiting():
-                self.work_off(0)
+        self.freeze(False)
+        for _ in range(20):
             for number in range(len(self.agents)):
                 self.beat(number)
-            self.report_all("end")
-            if self._waiting():
-                self.work_off(0)
-            self.holds()
-            if self._rows() == before:
-                open_ones = {d.status for d in self.model.deployments} & {*m.IN_FLIGHT, "pending_approval"}
-                if not open_ones:
-                    break
-                self.wait(600)
-                self.sweep()
+            self._calm()
+            unfinished = [d for d in self.model.deployments if d.status in {*m.IN_FLIGHT, "pending_approval"}]
+            if not unfinished and not self.queue:
+                break
+            self.wait(600)
+            self.sweep()
         else:
             raise AssertionError("it never ends")
         self.seal()
+
+    def _calm(self) -> None:
+        for deployment in self.model.deployments:
+            if deployment.paused and deployment.status == "deploying":
+                self.pause(deployment, False)
+        self.holds()
+        while True:
+            open_ones = [a for a in self.model.agents if a.offer and not a.left and a.progress not in m.ENDS]
+            if not open_ones and not self.queue:
+                return
+            for agent in open_ones:
+                self.report(agent.number, "end")
+            self.work_off(0)
+            self.holds()
 
 
 def _no_storage(*_: object) -> None:
@@ -594,9 +526,8 @@ def test_stories(monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"BYTEOR_TEST_SEED={SEED}")
     Stories.scene = Scene()
     monkeypatch.setattr(timezone, "datetime", Clock)
-    hypothesis.seed(SEED)(Stories)
-    hypothesis.stateful.run_state_machine_as_test(
-        Stories,
+    run_state_machine_as_test(
+        cast(Any, hypothesis.seed(SEED))(Stories),
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,

@@ -1,0 +1,138 @@
+"""What the stateful test plays on: a tenant made once, a clock that is moved by hand, a worker that crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Count, Q
+from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.fleet.models import Agent, Assignment
+from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad
+from tests.releases import model as m
+from tests.worlds import Person, World, plan
+
+
+class Crash(BaseException):
+    """The worker's process ends here; what catches exceptions does not see it."""
+
+
+@contextmanager
+def crash_before(statement: int) -> Iterator[None]:
+    """The process ends before the ``statement``-th statement from here on."""
+    left = statement
+
+    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal left
+        # A transaction of the worker's is a savepoint here; to end before its release is to end after what it holds.
+        if not sql.startswith(("RELEASE", "ROLLBACK")):
+            left -= 1
+            if left < 0:
+                raise Crash
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(count):
+        yield
+
+
+class Clock(datetime):
+    """Django's ``timezone.now``: stands still but for a microsecond a look, and is moved by hand."""
+
+    at: ClassVar[datetime]
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # nobody asks a clock for itself
+        cls.at += timedelta(microseconds=1)
+        return cls.at
+
+
+class Scene:
+    """What all stories begin with, made once: the tenant, its bundles, its first agents. Each story is rolled back."""
+
+    def __init__(self) -> None:
+        self.world = World("acme")
+        self.here, self.there = (self.world.environment("staging", name) for name in ("here", "there"))
+        self.people: dict[str, Person] = {
+            "operator": self.world.operator, "reviewer": self.world.reviewer, "admin": self.world.admin,
+        }  # fmt: skip
+        self.bundles: list[tuple[m.Bundle, ConfigBundle]] = []
+        for pipeline in ("quotes", "trades"):
+            version = self.world.version(self.here, plan(pipeline))
+            for number in range(3):
+                made = self.world.bundle(self.here, f"{pipeline} {number}", version=version, env={"N": str(number)})
+                self.bundles.append((m.Bundle(len(self.bundles), pipeline), made))
+        self.agents = [
+            (site, *self.world.agent(self.here, f"agent {n}", site=site)) for n, site in enumerate("aabb")
+        ]  # fmt: skip
+        self.stranger = self.world.agent(self.there, "stranger")
+        ProcrastinateJob.objects.all().delete()
+        # Beyond any moment that was real, lest something that was made here lies in a story's future.
+        self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
+        Agent.objects.update(created_at=self.start)
+
+    def path(self, rest: str) -> str:
+        return self.world.path(self.here, rest)
+
+
+def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
+    """What the database holds, in the words of the model; things are numbers in the order of the lists."""
+    number = {pk: n for n, pk in enumerate(deployments)}
+    whose = {pk: n for n, pk in enumerate(agents)}
+    hashes = {made.config_hash: bundle.number for bundle, made in scene.bundles}
+    given = Count("decisions", filter=Q(decisions__decision="approve"))
+
+    def of(pk: UUID | None) -> int | None:
+        return None if pk is None else number[pk]
+
+    return {
+        "deployments": {
+            number[d.pk]: (
+                d.status, d.reason, d.is_current, of(d.superseded_by_id), of(d.restores_id), d.wave,
+                d.paused_at is not None, d.bundle_hash is not None,
+            )
+            for d in Deployment.objects.filter(environment=scene.here)
+        },
+        "approvals": {
+            number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)
+            for a in Approval.objects.filter(environment=scene.here).select_related("deployment").annotate(given=given)
+        },
+        "parts": {
+            (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
+            for p in DeploymentAgent.objects.filter(deployment__environment=scene.here)
+        },
+        "offers": {
+            whose[a.agent_id]: (of(a.deployment_id), of(a.bundle_deployment_id), a.action, a.progress)
+            for a in Assignment.objects.filter(agent__environment=scene.here)
+        },
+        "bad": {hashes[bad.config_hash] for bad in KnownBad.objects.filter(environment=scene.here)},
+    }  # fmt: skip
+
+
+def rows_of_model(model: m.Model) -> dict[str, Any]:
+    """The same of the model."""
+    return {
+        "deployments": {
+            d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)
+            for d in model.deployments
+        },
+        "approvals": {
+            d.number: (a.status, a.broken, a.used, len(a.approved_by))
+            for d in model.deployments if (a := d.approval) is not None
+        },
+        "parts": {
+            (d.number, n): (p.wave, p.counted, p.action, p.progress, p.before)
+            for d in model.deployments for n, p in d.parts.items()
+        },
+        "offers": {
+            a.number: (a.offer.by, a.offer.source, a.offer.action, a.progress) if a.offer
+            else (None, None, None, a.progress)
+            for a in model.agents
+        },
+        "bad": model.bad,
+    }  # fmt: skip
