@@ -92,6 +92,7 @@ class Approval:
     broken: bool = False  # the glass: what it is for went ahead without it
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
+    was_given: bool = False
     used: bool = False
 
 
@@ -214,7 +215,7 @@ class Model:
             return None
         approval.approved_by.append(person)
         if len(approval.approved_by) >= deployment.policy.approvals:
-            approval.status, approval.used = "approved", approval.broken
+            approval.status, approval.was_given, approval.used = "approved", True, approval.broken
             approval.expires = self.now + deployment.policy.ttl_s
             if not approval.broken:
                 deployment.status = "approved"

@@ -62,9 +62,9 @@ class Scene:
             "operator": self.world.operator, "reviewer": self.world.reviewer, "admin": self.world.admin,
         }  # fmt: skip
         self.bundles: list[tuple[m.Bundle, ConfigBundle]] = []
-        for pipeline in ("quotes", "trades"):
+        for pipeline, count in (("quotes", 3), ("trades", 2)):
             version = self.world.version(self.here, plan(pipeline))
-            for number in range(3):
+            for number in range(count):
                 made = self.world.bundle(self.here, f"{pipeline} {number}", version=version, env={"N": str(number)})
                 self.bundles.append((m.Bundle(len(self.bundles), pipeline), made))
         self.agents = [
@@ -84,19 +84,22 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
     """What the database holds, in the words of the model; things are numbers in the order of the lists."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
-    hashes = {made.config_hash: bundle.number for bundle, made in scene.bundles}
+    hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
     given = Count("decisions", filter=Q(decisions__decision="approve"))
 
     def of(pk: UUID | None) -> int | None:
         return None if pk is None else number[pk]
 
+    made = {d.pk: d for d in Deployment.objects.filter(environment=scene.here)}
+    bad = dict(KnownBad.objects.filter(environment=scene.here).values_list("config_hash", "since"))
+    assignments = list(Assignment.objects.filter(agent__environment=scene.here))
     return {
         "deployments": {
             number[d.pk]: (
                 d.status, d.reason, d.is_current, of(d.superseded_by_id), of(d.restores_id), d.wave,
                 d.paused_at is not None, d.bundle_hash is not None,
             )
-            for d in Deployment.objects.filter(environment=scene.here)
+            for d in made.values()
         },
         "approvals": {
             number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)
@@ -108,9 +111,15 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
         },
         "offers": {
             whose[a.agent_id]: (of(a.deployment_id), of(a.bundle_deployment_id), a.action, a.progress)
-            for a in Assignment.objects.filter(agent__environment=scene.here)
+            for a in assignments
         },
-        "bad": {hashes[bad.config_hash] for bad in KnownBad.objects.filter(environment=scene.here)},
+        "bad": {hashes[config_hash] for config_hash in bad},
+        # Somebody may have it already when it becomes known bad; nobody is offered it afterwards.
+        "offered_though_bad": {
+            whose[a.agent_id] for a in assignments
+            if a.since and a.bundle_deployment_id
+            and (since := bad.get(made[a.bundle_deployment_id].config_hash)) and a.since > since
+        },
     }  # fmt: skip
 
 
@@ -135,4 +144,5 @@ def rows_of_model(model: m.Model) -> dict[str, Any]:
             for a in model.agents
         },
         "bad": model.bad,
+        "offered_though_bad": set(),
     }  # fmt: skip
