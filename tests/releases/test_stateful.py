@@ -64,6 +64,16 @@ strategies = st.one_of(
     ),
 )
 
+# Where a command makes sense; now and then it is tried elsewhere.
+MOSTLY = {
+    "rollback": {"active", "failed", "deploying"},
+    "retry": {"failed", "deploying"},
+    "abort": {"pending_approval", "approved", "building", "deploying"},
+    "pause": {"deploying"},
+    "resume": {"deploying"},
+    "revoke": {"pending_approval", "approved"},
+}
+
 
 class Stories(RuleBasedStateMachine):
     """One environment in one story; what the story wrote is rolled back at its end."""
@@ -95,9 +105,11 @@ class Stories(RuleBasedStateMachine):
             self.story.__exit__(None, None, None)
 
     @initialize(
-        approvals=st.sampled_from([0, 0, 1, 2]), self_approval=st.booleans(), in_flight=st.sampled_from([1, 2, 3])
-    )
-    def begin(self, approvals: int, self_approval: bool, in_flight: int) -> None:
+        approvals=st.sampled_from([0, 0, 1, 2]), self_approval=st.booleans(), in_flight=st.sampled_from([1, 2, 3]),
+        before=st.sampled_from([2, 2, 1, 0]),
+    )  # fmt: skip
+    def begin(self, approvals: int, self_approval: bool, in_flight: int, before: int) -> None:
+        """``before``: how many releases went well."""
         self.model = m.Model(m.Policy(approvals, self_approval, in_flight))
         self._set(
             approvals_required=approvals > 0, required_approvals=max(1, approvals), allow_self_approval=self_approval,
@@ -106,6 +118,8 @@ class Stories(RuleBasedStateMachine):
         for site, agent, api in self.scene.agents:
             self.agents.append((agent, api))
             self.model.enroll(site)
+        for _ in range(before):
+            self.release(0, m.Target(), m.Strategy(), "end")
 
     def _set(self, **changed: Any) -> None:
         settings = Environment.objects.get(pk=self.scene.here.pk).settings
@@ -165,7 +179,9 @@ class Stories(RuleBasedStateMachine):
     @rule(number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating"]))
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str) -> None:
         """All that is needed to have it with the agents, and their word on it."""
-        self._create(number, at, strategy, "operator", take_over=True)
+        # Another bundle than the last time, mostly of the first pipeline: else there is nothing to go back to.
+        another = 3 + number % 2 if number > 16 else (len(self.ids) + number // 8) % 3
+        self._create(another, at, strategy, "operator", take_over=True)
         for deployment in self.model.deployments[-1:]:
             if deployment.status == "pending_approval":
                 for person in ("reviewer", "admin")[: deployment.policy.approvals]:
@@ -210,43 +226,30 @@ class Stories(RuleBasedStateMachine):
         answer = self._post("/approvals", body, by=person)
         self._answered(answer, self.model.decide(deployment, person, word), 201)
 
-    @precondition(lambda self: self.model.policy.approvals and self.ids)
-    @rule(which=some)
-    def revoke(self, which: int) -> None:
-        deployment = self._pick(which, {"pending_approval", "approved"})
-        if deployment.approval is not None:
+    @precondition(lambda self: self.ids)
+    @rule(
+        which=some, action=st.sampled_from(["rollback", "rollback", "retry", "retry", "abort", "pause", "resume", "revoke"])
+    )  # fmt: skip
+    def command(self, which: int, action: str) -> None:
+        deployment = self._pick(which, MOSTLY[action])
+        model = self.model
+        if action == "rollback":
+            self._command(deployment, action, model.rollback(deployment))
+        elif action == "abort":
+            self._command(deployment, action, model.abort(deployment))
+        elif action == "retry":
+            if deployment.bundle.number in model.bad and which % 2:
+                self.clear(sorted(model.bad).index(deployment.bundle.number))
+            self._command(deployment, action, model.retry(deployment))
+        elif action in {"pause", "resume"}:
+            self._command(deployment, action, model.pause(deployment, paused=action == "pause"))
+        elif deployment.approval is not None:
             pk = Approval.objects.get(deployment=self.ids[deployment.number]).pk
-            self._answered(self._post(f"/approvals/{pk}/revoke"), self.model.revoke(deployment))
+            self._answered(self._post(f"/approvals/{pk}/revoke"), model.revoke(deployment))
 
     def _command(self, deployment: m.Deployment, action: str, refusals: set[str] | str | None) -> None:
         path = f"/deployments/{self.ids[deployment.number]}/{action}"
         self._answered(self._post(path, {"reason": "because"}), refusals)
-
-    @precondition(lambda self: self.ids)
-    @rule(which=some, paused=st.booleans())
-    def pause(self, which: int, paused: bool) -> None:
-        deployment = self._pick(which, {"deploying"})
-        self._command(deployment, "pause" if paused else "resume", self.model.pause(deployment, paused=paused))
-
-    @precondition(lambda self: self.ids)
-    @rule(which=some)
-    def abort(self, which: int) -> None:
-        deployment = self._pick(which, {"pending_approval", "approved", "building", "deploying"})
-        self._command(deployment, "abort", self.model.abort(deployment))
-
-    @precondition(lambda self: self.ids)
-    @rule(which=some)
-    def retry(self, which: int) -> None:
-        deployment = self._pick(which, {"failed", "deploying"})
-        if deployment.bundle.number in self.model.bad and which % 2:
-            self.clear(sorted(self.model.bad).index(deployment.bundle.number))
-        self._command(deployment, "retry", self.model.retry(deployment))
-
-    @precondition(lambda self: self.ids)
-    @rule(which=some)
-    def roll_back(self, which: int) -> None:
-        deployment = self._pick(which, {"active", "failed", "deploying"})
-        self._command(deployment, "rollback", self.model.rollback(deployment))
 
     @precondition(lambda self: self.model.bad)
     @rule(which=some)
