@@ -227,9 +227,7 @@ class Stories(RuleBasedStateMachine):
         self._answered(answer, self.model.decide(deployment, person, word), 201)
 
     @precondition(lambda self: self.ids)
-    @rule(
-        which=some, action=st.sampled_from(["rollback", "rollback", "retry", "retry", "abort", "pause", "resume", "revoke"])
-    )  # fmt: skip
+    @rule(which=some, action=st.sampled_from(["rollback", "retry", *MOSTLY]))
     def command(self, which: int, action: str) -> None:
         deployment = self._pick(which, MOSTLY[action])
         model = self.model
