@@ -354,16 +354,21 @@ class Model:
         deployment.status = "building"
 
     def _has_turn(self, deployment: Deployment) -> bool:
-        ahead = [d for d in self.deployments if d.status in UNDER_WAY]
+        """Not while it is frozen, nor over the limit, nor while one ahead has its pipeline or one of its agents."""
+        if self.frozen and not deployment.overrides_freeze:
+            return False
+        under_way = [d for d in self.deployments if d.status in UNDER_WAY]
+        if len(under_way) >= deployment.policy.in_flight:
+            return False
+        earlier = [
+            d for d in self.deployments[: deployment.number]
+            if d.status == "approved" and (d.overrides_freeze or not self.frozen)
+        ]  # fmt: skip
         mine = {agent.number for agent in self.matching(deployment.target)}
-        return not (
-            (self.frozen and not deployment.overrides_freeze)
-            or len(ahead) >= deployment.policy.in_flight
-            or any(
-                other.bundle.pipeline == deployment.bundle.pipeline
-                or mine & {agent.number for agent in self.matching(other.target)}
-                for other in ahead
-            )
+        return not any(
+            other.bundle.pipeline == deployment.bundle.pipeline
+            or mine & {agent.number for agent in self.matching(other.target)}
+            for other in under_way + earlier
         )
 
     def build(self, deployment: Deployment) -> None:
@@ -496,11 +501,14 @@ class Model:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
     def _at_it(self, deployment: Deployment) -> dict[int, Part]:
-        """Of those that are at it, only who still has this offer."""
-        return {
-            number: part for number, part in self._enrolled(deployment).items()
-            if part.progress in ENDS | {"pending"} or self._has(number, deployment)
-        }  # fmt: skip
+        """Without those that another deployment took away meanwhile, from their offer or from waiting for one."""
+
+        def is_its(number: int, part: Part) -> bool:
+            if part.progress == "pending":
+                return deployment.take_over or not self._runs_another(self.agents[number], deployment.bundle.pipeline)
+            return part.progress in ENDS or self._has(number, deployment)
+
+        return {number: part for number, part in self._enrolled(deployment).items() if is_its(number, part)}
 
     def _give_up_late(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
         late = set()

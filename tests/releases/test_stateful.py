@@ -176,9 +176,11 @@ class Stories(RuleBasedStateMachine):
     def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> None:
         self._create(number, at, strategy, by, **extra)
 
-    @rule(number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating"]))
+    @rule(
+        number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating", ""])
+    )
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str) -> None:
-        """All that is needed to have it with the agents, and their word on it."""
+        """All that is needed to have it with the agents, and their word on it, if any."""
         # Another bundle than the last time, mostly of the first pipeline: else there is nothing to go back to.
         another = 3 + number % 2 if number > 16 else (len(self.ids) + number // 8) % 3
         self._create(another, at, strategy, "operator", take_over=True)
@@ -351,7 +353,7 @@ class Stories(RuleBasedStateMachine):
     @rule(word=st.sampled_from(["end", "end", "activating", "failed"]))
     def report_all(self, word: str) -> None:
         for agent in self.model.agents:
-            if agent.progress not in m.ENDS:
+            if word and agent.progress not in m.ENDS:
                 self._report_on_offer(agent, word)
 
     @precondition(lambda self: self.seen)
