@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.filled import act, row_page, table
 from tests.worlds import ALL_AT_ONCE, World, plan, report
 
@@ -137,7 +137,8 @@ def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
     page.screenshot(path=shots / "docs.png")
 
     page.goto("/api/redoc")
-    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
+    # It draws the whole document before it shows any of it.
+    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible(timeout=4 * TIMEOUT_MS)
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     expect(page.locator("[data-role='search:results']")).to_be_visible()
     page.screenshot(path=shots / "redoc.png")
