@@ -6,6 +6,7 @@ Statements over whole fleets: a deployment may have 100,000 agents.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -104,22 +105,24 @@ def enlist(deployment: Deployment) -> None:
     deployment.save(update_fields=["enlisting"])
 
 
+def offer_of(built: Deployment, *, by: Deployment, since: datetime) -> fleet.Offer:
+    """The offer of the bundle that ``built`` was built with, made by itself, or by another that is rolled back."""
+    return fleet.Offer(
+        deployment_id=by.pk,
+        bundle_deployment_id=built.pk,
+        action="activate" if by == built else "rollback",
+        bundle_hash=built.bundle_hash or "",
+        bundle_size=built.bundle_size or 0,
+        since=since,
+    )
+
+
 def offer(deployment: Deployment, agent_ids: Sequence[UUID]) -> None:
     """Offer the deployment's bundle; the caller holds the deployment's lock."""
-    if not agent_ids or deployment.bundle_hash is None or deployment.bundle_size is None:
+    if not agent_ids:
         return
     now = timezone.now()
-    fleet.offer(
-        agent_ids,
-        fleet.Offer(
-            deployment_id=deployment.pk,
-            bundle_deployment_id=deployment.pk,
-            action="activate",
-            bundle_hash=deployment.bundle_hash,
-            bundle_size=deployment.bundle_size,
-            since=now,
-        ),
-    )
+    fleet.offer(agent_ids, offer_of(deployment, by=deployment, since=now))
     deployment.agents.filter(agent_id__in=fleet.these(agent_ids)).update(
         action="activate", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
     )
@@ -155,17 +158,7 @@ def withdraw_offers(deployment: Deployment) -> None:
         if (part := before.get((before_id, agent_id))) is not None:
             since, progress = part
             source = earlier[before_id]
-            again = (
-                fleet.Offer(
-                    deployment_id=source.pk,
-                    bundle_deployment_id=source.pk,
-                    action="activate",
-                    bundle_hash=source.bundle_hash or "",
-                    bundle_size=source.bundle_size or 0,
-                    since=since or timezone.now(),
-                ),
-                progress,
-            )
+            again = (offer_of(source, by=source, since=since or timezone.now()), progress)
         groups.setdefault(again, []).append(agent_id)
     for (instead, progress), agent_ids in groups.items():
         withdrawn = fleet.withdraw(agent_ids, deployment_id=deployment.pk, instead=instead, progress=progress)

@@ -93,17 +93,7 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
         groups.setdefault(earlier.get(before_id, target), []).append(agent_id)
     now = timezone.now()
     for before, agent_ids in groups.items():
-        fleet.offer(
-            agent_ids,
-            fleet.Offer(
-                deployment_id=deployment.pk,
-                bundle_deployment_id=before.pk,
-                action="rollback",
-                bundle_hash=before.bundle_hash or "",
-                bundle_size=before.bundle_size or 0,
-                since=now,
-            ),
-        )
+        fleet.offer(agent_ids, offers.offer_of(before, by=deployment, since=now))
     deployment.agents.filter(agent_id__in=fleet.these(agent_id for agent_id, _ in parts)).update(
         action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
     )
