@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from tests.crash.conftest import Workspace
 
 THREADS = 4
-EVERY_S = 0.3  # between an agent's beats; more would only compete with the reports
+EVERY_S = 0.5  # between an agent's beats; more would only compete with the reports
 
 
 @dataclass
@@ -62,6 +63,13 @@ class SimulatedFleet:
         self._over.set()
         for thread in self._threads:
             thread.join()
+
+    def downloaded(self) -> tuple[str, str]:
+        """The hash of the bundle that the first agent should run: as it was told, and of what it gets."""
+        agent = self.agents[0]
+        told = self.workspace.request("GET", f"/api/v1/agents/{agent.id}/deployment", agent.key).json()["desired"]
+        content = self.workspace.request("GET", told["bundle_url"], agent.key).content
+        return told["bundle_hash"], f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def _run(self, agents: list[SimulatedAgent]) -> None:
         with closing(HTTPConnection(self.address, timeout=30)) as connection:
