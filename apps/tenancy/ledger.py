@@ -12,23 +12,26 @@ from django.utils import timezone
 
 from apps.tenancy.models import AuditSeal, Organization
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.ledger import GENESIS, Chain, Event, Fault, LedgerCode, Link, line, sign_checkpoint
+from byteor_cloud.engine.ledger import GENESIS, GRACE, Chain, Event, Fault, LedgerCode, Link, line, sign_checkpoint
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
 # Plain rows and no model instances, since an event may cost some microseconds only; a page at a time, since a ledger
 # has any length. The page is a range of seq and no LIMIT: with the planner's statistics out of date, that would have it
-# sort the whole rest of the ledger for each page.
+# sort the whole rest of the ledger for each page. A time that Python has none of (infinity, or before Christ) was never
+# sealed, and must not end the reading either.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
-        e.id::text, e.timestamp, e.organization_id::text, e.project_id::text, e.environment_id::text,
+        e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
+        e.organization_id::text, e.project_id::text, e.environment_id::text,
         e.resource_kind, e.resource_id, e.action, e.outcome, e.actor_kind, e.actor_id, e.actor_display,
         e.request_id, e.ip, e.changes::text
     FROM tenancy_auditseal s LEFT JOIN tenancy_auditevent e ON e.id = s.event_id
     WHERE s.organization_id = %s AND s.seq BETWEEN %s AND %s ORDER BY s.seq, s.id
 """
 _UNSEALED = """
-    SELECT count(*), min(e.timestamp), array_agg(e.id::text ORDER BY e.id) FILTER (WHERE e.timestamp < %s)
+    SELECT count(*), least(greatest(min(e.timestamp), '0001-01-02Z'), '9999-12-30Z'),
+        array_agg(e.id::text ORDER BY e.id) FILTER (WHERE e.timestamp < %s::timestamptz - make_interval(secs => %s))
     FROM tenancy_auditevent e
     WHERE e.organization_id = %s AND NOT EXISTS (SELECT FROM tenancy_auditseal s WHERE s.event_id = e.id)
 """
@@ -66,8 +69,9 @@ class Verification:
         yield from self.chain.walk(links(self.chain.organization_id))
         yield from self.chain.end()
         with connection.cursor() as cursor:
-            cursor.execute(_UNSEALED, [self.chain.floor, self.chain.organization_id])
-            self.unsealed, self.unsealed_since, early = cursor.fetchone()
+            cursor.execute(_UNSEALED, [self.chain.time, GRACE.total_seconds(), self.chain.organization_id])
+            self.unsealed, since, early = cursor.fetchone()
+            self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
             detail = "over an hour older than the last sealed: inserted, or its seal was removed"
             yield Fault(LedgerCode.UNSEALED, None, event_id, detail)

@@ -143,6 +143,13 @@ class Fault:
         return f"{place}, event {self.event_id or '(none)'}: {self.code}: {self.detail}"
 
 
+def _fits(event: Event, seq: int, prev_hash: str, sealed: str) -> bool:
+    try:
+        return link_hash(event, seq=seq, prev_hash=prev_hash) == sealed
+    except (ValueError, RecursionError):  # changes that can't be read were never sealed
+        return False
+
+
 class Chain:
     """A walk along one organization's chain; it remembers no more than where it is.
 
@@ -154,7 +161,7 @@ class Chain:
     ) -> None:
         self.organization_id = organization_id
         self.seq, self.hash = seq, last
-        self.floor = _START_OF_TIME  # what is older than this was not written when it says
+        self.time = _START_OF_TIME  # of the last event
         self.count = 0
         self.known = known or {}
 
@@ -170,14 +177,14 @@ class Chain:
             if event is None:
                 yield Fault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link is gone")
             else:
-                if link_hash(event, seq=seq, prev_hash=prev_hash) != sealed:
+                if not _fits(event, seq, prev_hash, sealed):
                     yield Fault(LedgerCode.ALTERED, seq, event_id, "the event, its place or its link was altered")
                 if event.organization_id != self.organization_id:
                     yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event is another organization's")
-                if event.timestamp < self.floor:
+                if self.time - event.timestamp > GRACE:
                     late = f"says {format_time(event.timestamp)}, over an hour before the event sealed before it"
                     yield Fault(LedgerCode.BACKDATED, seq, event_id, late)
-                self.floor = event.timestamp - GRACE
+                self.time = event.timestamp
             if self.known.get(seq, sealed) != sealed:
                 yield Fault(LedgerCode.REWRITTEN, seq, event_id, "the checkpoint saw another link here")
             self.seq, self.hash = seq, sealed

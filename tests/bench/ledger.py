@@ -13,7 +13,7 @@ from pathlib import Path
 from django.core.management import call_command
 from django.db import connection
 
-EVENTS, ROUNDS = 200_000, 5
+EVENTS, ROUNDS = 100_000, 5
 CHANGES = [
     {},
     {"status": ["approved", "building"]},

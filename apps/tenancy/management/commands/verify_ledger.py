@@ -12,6 +12,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.management.installation import organization_named
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
+from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.ledger import Checkpoint, CheckpointRefused
 
 
@@ -80,7 +81,8 @@ class Command(BaseCommand):
         chain = verification.chain
         rate = chain.count / (time.perf_counter() - began)
         verdict = "ok" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
-        waiting = f", {verification.unsealed} not sealed yet" if verification.unsealed else ""
+        since = verification.unsealed_since
+        waiting = f", {verification.unsealed} not sealed yet since {format_time(since)}" if since else ""
         self.stdout.write(
             f"{organization.slug} {organization.pk}: {verdict}; {chain.count} events, to seq {chain.seq} {chain.hash}"
             f"{waiting}; {rate:.0f} events/s"
