@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
@@ -20,3 +21,8 @@ def uuid7() -> uuid.UUID:
     milliseconds, fraction = now >> 12, now & 0xFFF
     random = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
     return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random)
+
+
+def first_of(moment: datetime) -> uuid.UUID:
+    """What no id that was made at ``moment`` or later is below."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
 from apps.tenancy.webhooks.announce import announce
-from byteor_cloud.engine.ledger import GENESIS, Event, link_hash
+from byteor_cloud.engine.ledger import GENESIS, GRACE, Event, link_hash
+from byteor_cloud.ids import first_of
 
 type Scope = Organization | Project | Environment | None
 
@@ -88,10 +90,12 @@ def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
     Done by the worker, so that one organization's writes do not queue behind the head of its chain.
     """
     Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
-    head = AuditSeal.objects.filter(organization_id=organization_id).order_by("-seq").first()
+    seals_before = AuditSeal.objects.filter(organization_id=organization_id).select_related("event")
+    head = seals_before.order_by("-seq").first()
     seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
     seals = []
-    for event in AuditEvent.objects.filter(organization_id=organization_id, seal=None).order_by("id")[:limit]:
+    waiting = _unsealed(head).filter(organization_id=organization_id)
+    for event in waiting.order_by("id")[:limit]:
         seq += 1
         sealed = link_hash(_as_linked(event), seq=seq, prev_hash=prev_hash)
         seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed))
@@ -100,9 +104,19 @@ def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
     return len(seals)
 
 
+def _unsealed(last: AuditSeal | None) -> QuerySet[AuditEvent]:
+    """The events without a seal, as far back as one may still wait: not through the whole ledger every few seconds."""
+    events = AuditEvent.objects.filter(seal=None)
+    if last is None:
+        return events
+    # Not later than now: a clock that was ahead once must not leave unsealed what comes after its correction.
+    return events.filter(id__gte=first_of(min(last.event.timestamp, timezone.now()) - GRACE))
+
+
 def seal_all() -> None:
     """Seal every organization that has unsealed events."""
-    waiting = AuditEvent.objects.filter(seal=None, organization__isnull=False)
+    last = AuditSeal.objects.select_related("event").order_by("-id").first()
+    waiting = _unsealed(last).filter(organization__isnull=False)
     for organization_id in waiting.order_by().values_list("organization_id", flat=True).distinct():
         seal_organization(organization_id)
 

@@ -13,11 +13,14 @@ import pytest
 from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from apps.tenancy import audit
+from apps.tenancy.actors import system
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
 from byteor_cloud.engine.ledger import GENESIS
+from byteor_cloud.ids import first_of
 from tests.races import Race, at_once  # noqa: F401  a fixture
 from tests.worlds import Api, World, report, run_jobs
 
@@ -192,6 +195,34 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
     assert not AuditSeal.objects.filter(organization=other.organization).exists()
     audit.seal_all()
     assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
+
+
+def test_what_comes_after_a_clock_that_was_ahead_is_sealed_too(world: World) -> None:
+    ahead = timezone.now() + timedelta(days=2)
+    AuditEvent.objects.create(
+        id=first_of(ahead), timestamp=ahead, organization=world.organization, resource_kind="test", resource_id="1",
+        action="test.ahead", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
+    )  # fmt: skip
+    audit.seal_all()
+
+    audit.record("test.after", actor=system("test"), scope=world.organization, resource=("test", "2"))
+    audit.seal_all()
+
+    assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
+
+
+def test_sealing_does_not_go_through_the_whole_ledger(
+    world: World, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    audit.seal_all()
+
+    with django_assert_num_queries(2) as queries:
+        audit.seal_all()
+
+    last = AuditSeal.objects.order_by("-id").first()
+    assert last is not None
+    earliest = first_of(last.event.timestamp - timedelta(hours=1))
+    assert earliest.hex in queries.captured_queries[1]["sql"]
 
 
 def test_the_api_shows_the_seal(world: World) -> None:
