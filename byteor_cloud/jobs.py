@@ -48,7 +48,7 @@ def final_job(name: str) -> Callable[[Callable[..., None]], Any]:
 
 
 def periodic(name: str, cron: str) -> Callable[[Callable[[], None]], Any]:
-    """Declare the job ``name``, enqueued by every worker's clock at most once a tick (six fields: with seconds)."""
+    """Declare the job ``name``, enqueued by every worker's clock at most once a tick (a sixth field is seconds)."""
 
     def declare(function: Callable[[], None]) -> Any:
         def run(timestamp: int) -> None:

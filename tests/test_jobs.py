@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.periodic import PeriodicRegistry
 
@@ -267,3 +269,25 @@ def test_jobs_that_wait_for_strangers_hold_up_no_others() -> None:
 
     assert ran == ["waits"] * 8 + ["a", "waits"]
     assert waiting() == []
+
+
+def test_what_comes_by_itself_comes_as_often_as_it_must() -> None:
+    """A sixth field of a cron is seconds, and it is the last: in front it would mean bursts, and long silences."""
+    noon = 1_795_521_600.0  # 2026-11-24 12:00 UTC
+    longest = {}
+    for task in app.periodic_registry.periodic_tasks.values():
+        ticks = task.croniter
+        ticks.set_current(noon)
+        times = [noon, *(ticks.get_next(float) for _ in range(100))]
+        longest[task.task.name] = max(after - before for before, after in pairwise(times))
+
+    assert longest == {
+        "releases.sweep": 5,
+        "tenancy.note_keys": 5,
+        "tenancy.seal_audit": 3,
+        "tenancy.wake_webhooks": 5,
+        "tenancy.close_minute": 60,
+        "artifacts.retention": 3600,
+        "tenancy.forget_deliveries": 3600,
+        "tenancy.forget_sign_ins": 3600,
+    }

@@ -45,7 +45,7 @@ def agent_left(agent_id: str) -> None:
     offers.agent_left(agent_id)
 
 
-@periodic("releases.sweep", cron="*/5 * * * * *")
+@periodic("releases.sweep", cron="* * * * * */5")
 def sweep() -> None:
     """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):

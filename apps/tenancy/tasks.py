@@ -33,19 +33,19 @@ def deliver_webhooks(webhook_id: str) -> None:
     delivery.deliver_due(UUID(webhook_id))
 
 
-@periodic("tenancy.wake_webhooks", cron="*/5 * * * * *")
+@periodic("tenancy.wake_webhooks", cron="* * * * * */5")
 def wake_webhooks() -> None:
     """Retries whose time has come."""
     delivery.wake_due()
 
 
-@periodic("tenancy.seal_audit", cron="*/3 * * * * *")
+@periodic("tenancy.seal_audit", cron="* * * * * */3")
 def seal_audit() -> None:
     """Append new audit events to their chains."""
     audit.seal_all()
 
 
-@periodic("tenancy.note_keys", cron="*/5 * * * * *")
+@periodic("tenancy.note_keys", cron="* * * * * */5")
 def note_keys() -> None:
     """Signing keys that became active, and those that are over."""
     signing_keys.note_all()
