@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -74,6 +73,19 @@ MOSTLY = {
     "revoke": {"pending_approval", "approved"},
 }
 
+type When = Callable[[Stories], object]
+CHANCES: list[tuple[str, int, When, dict[str, Any]]] = []
+
+
+def chance[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
+    """Something that may happen, so often, ``when`` it makes sense."""
+
+    def declare(function: F) -> F:
+        CHANCES.append((function.__name__, weight, when, arguments))
+        return function
+
+    return declare
+
 
 class Stories(RuleBasedStateMachine):
     """One environment in one story; what the story wrote is rolled back at its end."""
@@ -121,6 +133,13 @@ class Stories(RuleBasedStateMachine):
         for _ in range(before):
             self.release(0, m.Target(), m.Strategy(), "end")
 
+    @rule(data=st.data())
+    def next(self, data: Any) -> None:
+        """One rule for all: with a rule each, Hypothesis would leave most of them out of any one story."""
+        possible = [chance for chance in CHANCES if chance[2](self) for _ in range(chance[1])]
+        name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
+        getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))
+
     def _set(self, **changed: Any) -> None:
         settings = Environment.objects.get(pk=self.scene.here.pk).settings
         Environment.objects.filter(pk=self.scene.here.pk).update(settings={**settings, **changed})
@@ -134,9 +153,9 @@ class Stories(RuleBasedStateMachine):
             assert answer.status_code == expected, answer.json()
             return
         problem = answer.json()
-        code = problem["type"].removeprefix("urn:byteor:problem:")
-        assert answer.status_code == problem["status"]
+        code = problem.get("type", "not refused").removeprefix("urn:byteor:problem:")
         assert code in ({refusals} if isinstance(refusals, str) else refusals), (problem, refusals)
+        assert answer.status_code == problem["status"]
 
     def _post(self, rest: str, body: Any = None, *, by: str = "operator") -> Any:
         return self.scene.people[by].api.post(self.scene.path(rest), body)
@@ -169,16 +188,18 @@ class Stories(RuleBasedStateMachine):
             self.ids.append(UUID(answer.json()["id"]))
             self.model.create(bundle, target, strategy, by=by, **extra)
 
-    @rule(
+    @chance(
+        2,
         number=some, at=targets, strategy=strategies, take_over=st.booleans(),
         override_freeze=st.sampled_from([False, False, False, False, True]), by=people,
     )  # fmt: skip
     def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> None:
         self._create(number, at, strategy, by, **extra)
 
-    @rule(
-        number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating", ""])
-    )
+    @chance(
+        4,
+        number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating", ""]),
+    )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str) -> None:
         """All that is needed to have it with the agents, and their word on it, if any."""
         # Another bundle than the last time, mostly of the first pipeline: else there is nothing to go back to.
@@ -195,14 +216,18 @@ class Stories(RuleBasedStateMachine):
                 if deployment.status == "deploying" and deployment.wave_done is not None:
                     self.wait(60, swept=True)
 
-    @precondition(lambda self: self.model.policy.approvals)
-    @rule(number=some, at=targets, strategy=strategies, seconds=st.sampled_from([600, 3600, 7200]))
+    @chance(
+        1, when=lambda self: self.model.policy.approvals,
+        number=some, at=targets, strategy=strategies, seconds=st.sampled_from([600, 3600, 7200]),
+    )  # fmt: skip
     def break_glass(self, number: int, at: m.Target, strategy: m.Strategy, seconds: int) -> None:
         by = "operator" if number % 8 == 0 else "admin"
         self._create(number, at, strategy, by, take_over=number % 2 == 0, break_glass_s=seconds)
 
-    @precondition(lambda self: any(d.approval and d.approval.was_given for d in self.model.deployments))
-    @rule(which=some, strategy=strategies, same=st.sampled_from([True, True, True, False]))
+    @chance(
+        1, when=lambda self: any(d.approval and d.approval.was_given for d in self.model.deployments),
+        which=some, strategy=strategies, same=st.sampled_from([True, True, True, False]),
+    )  # fmt: skip
     def hand_in(self, which: int, strategy: m.Strategy, same: bool) -> None:
         """The credential of an approval that was given, for the same or for something else."""
         given = [d for d in self.model.deployments if d.approval and d.approval.was_given]
@@ -216,8 +241,10 @@ class Stories(RuleBasedStateMachine):
         fit = [d for d in self.model.deployments if d.status in statuses] if which % 4 else []
         return (found := fit or self.model.deployments)[-1 - which // 4 % len(found)]
 
-    @precondition(lambda self: self.model.policy.approvals and self.ids)
-    @rule(which=some, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]))
+    @chance(
+        2, when=lambda self: self.model.policy.approvals and self.ids,
+        which=some, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+    )  # fmt: skip
     def decide(self, which: int, person: str, word: str) -> None:
         pending = [d for d in self.model.deployments if d.approval and d.approval.status == "pending"]
         found = pending or self.model.deployments
@@ -228,8 +255,7 @@ class Stories(RuleBasedStateMachine):
         answer = self._post("/approvals", body, by=person)
         self._answered(answer, self.model.decide(deployment, person, word), 201)
 
-    @precondition(lambda self: self.ids)
-    @rule(which=some, action=st.sampled_from(["rollback", "retry", *MOSTLY]))
+    @chance(5, when=lambda self: self.ids, which=some, action=st.sampled_from(["rollback", "retry", *MOSTLY]))
     def command(self, which: int, action: str) -> None:
         deployment = self._pick(which, MOSTLY[action])
         model = self.model
@@ -251,8 +277,7 @@ class Stories(RuleBasedStateMachine):
         path = f"/deployments/{self.ids[deployment.number]}/{action}"
         self._answered(self._post(path, {"reason": "because"}), refusals)
 
-    @precondition(lambda self: self.model.bad)
-    @rule(which=some)
+    @chance(1, when=lambda self: self.model.bad, which=some)
     def clear(self, which: int) -> None:
         bad = sorted(self.model.bad)
         bundle, made = self.scene.bundles[bad[which % len(bad)]]
@@ -267,7 +292,7 @@ class Stories(RuleBasedStateMachine):
 
     # Agents.
 
-    @rule(what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=some)
+    @chance(2, what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=some)
     def change_of_fleet(self, what: str, number: int) -> None:
         site = "ab"[number % 2]
         if what == "enroll":
@@ -336,8 +361,10 @@ class Stories(RuleBasedStateMachine):
         else:
             self._answered(answer, None if self.model.report(known, by, source, status) else "late_report")
 
-    @precondition(lambda self: self.seen)
-    @rule(which=some, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]))
+    @chance(
+        3, when=lambda self: self.seen,
+        which=some, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
+    )  # fmt: skip
     def report(self, which: int, status: str) -> None:
         """About what is desired."""
         open_ones = [a for a in self.model.agents if a.offer and a.progress not in m.ENDS]
@@ -349,15 +376,16 @@ class Stories(RuleBasedStateMachine):
             end = "rolled_back" if agent.offer.action == "rollback" else "active"
             self._report(agent.number, agent.offer.by, agent.offer.source, end if status == "end" else status)
 
-    @precondition(lambda self: self.seen)
-    @rule(word=st.sampled_from(["end", "end", "activating", "failed"]))
+    @chance(2, when=lambda self: self.seen, word=st.sampled_from(["end", "end", "activating", "failed"]))
     def report_all(self, word: str) -> None:
         for agent in self.model.agents:
             if word and agent.progress not in m.ENDS:
                 self._report_on_offer(agent, word)
 
-    @precondition(lambda self: self.seen)
-    @rule(which=some, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]))
+    @chance(
+        2, when=lambda self: self.seen,
+        which=some, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
+    )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
         """About any offer that the agent ever had, in any order, again and again."""
         self._report(*self.seen[which % len(self.seen)], status)
@@ -407,8 +435,7 @@ class Stories(RuleBasedStateMachine):
         else:
             assert job.task_name == "releases.agent_left"
 
-    @precondition(lambda self: self.queue)
-    @rule(which=some, again=st.sampled_from([False, False, False, True]))
+    @chance(3, when=lambda self: self.queue, which=some, again=st.sampled_from([False, False, False, True]))
     def work(self, which: int, again: bool) -> None:
         """``again``: the worker ends after the job and before it has said so."""
         job = self._take(which)
@@ -419,8 +446,7 @@ class Stories(RuleBasedStateMachine):
         else:
             ProcrastinateJob.objects.filter(pk=job.pk).delete()
 
-    @precondition(lambda self: self.queue)
-    @rule(which=some)
+    @chance(2, when=lambda self: self.queue, which=some)
     def work_off(self, which: int) -> None:
         for _ in range(200):
             self.queue = self._waiting()
@@ -429,8 +455,7 @@ class Stories(RuleBasedStateMachine):
             self.work(which, again=False)
         raise AssertionError("something enqueues itself")
 
-    @precondition(lambda self: self.queue)
-    @rule(which=some, statement=st.integers(0, 40))
+    @chance(3, when=lambda self: self.queue, which=some, statement=st.integers(0, 40))
     def crash(self, which: int, statement: int) -> None:
         job = self._take(which)
         try:
@@ -446,8 +471,10 @@ class Stories(RuleBasedStateMachine):
             self._done(job)
         self._give_back(job)
 
-    @precondition(lambda self: any(job.task_name == "releases.build" for job in self.queue))
-    @rule(which=some, last=st.booleans())
+    @chance(
+        1, when=lambda self: any(job.task_name == "releases.build" for job in self.queue),
+        which=some, last=st.booleans(),
+    )  # fmt: skip
     def storage_fails(self, which: int, last: bool) -> None:
         self.queue = [job for job in self.queue if job.task_name == "releases.build"]
         job = self._take(which)
@@ -466,14 +493,17 @@ class Stories(RuleBasedStateMachine):
         sweep.func(0)
         self.model.sweep()
 
-    @rule(seconds=st.sampled_from([30, 60, 60, 300, 600, 600, 3600]), swept=st.sampled_from([True, True, True, False]))
+    @chance(
+        2,
+        seconds=st.sampled_from([30, 60, 60, 300, 600, 600, 3600]), swept=st.sampled_from([True, True, True, False]),
+    )  # fmt: skip
     def wait(self, seconds: int, swept: bool) -> None:
         self.model.now += seconds
         Clock.at += timedelta(seconds=seconds)
         if swept:
             self._sweep()
 
-    @rule(what=st.sampled_from(["freeze", "thaw", "thaw", "seal", "sweep"]))
+    @chance(1, what=st.sampled_from(["freeze", "thaw", "thaw", "seal", "sweep"]))
     def now_and_then(self, what: str) -> None:
         if what in {"freeze", "thaw"}:
             self._freeze(what == "freeze")
