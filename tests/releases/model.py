@@ -257,13 +257,13 @@ class Model:
         found = set()
         if not again and not (has_failed and any(part.progress == "pending" for part in parts.values())):
             found.add("nothing_to_retry")
+        if deployment.bundle.number in self.bad:
+            found.add("known_bad")
         if has_failed:
             if not deployment.built:
                 found.add("never_offered")
             if deployment.restores is not None:
                 found.add("was_rolled_back")
-            if deployment.bundle.number in self.bad:
-                found.add("known_bad")
             if self.frozen:
                 found.add("freeze_window")
             if self._in_flight() >= deployment.policy.in_flight:
@@ -374,6 +374,9 @@ class Model:
     def build(self, deployment: Deployment) -> None:
         self.begin_build(deployment)
         if deployment.status != "building":
+            return
+        if deployment.bundle.number in self.bad:
+            self._fail(deployment, "known_bad")
             return
         agents = self._free(deployment)
         if not agents:
@@ -522,6 +525,9 @@ class Model:
         return late
 
     def _roll_out(self, deployment: Deployment) -> None:
+        if deployment.bundle.number in self.bad:
+            self._give_up(deployment, "known_bad")
+            return
         parts, strategy = self._at_it(deployment), deployment.strategy
         reported = {n for n, part in parts.items() if part.progress == "failed"}
         late = self._give_up_late(deployment, parts)
@@ -529,9 +535,7 @@ class Model:
         wave = {n for n, part in counted.items() if part.wave == deployment.wave}
         bearable = strategy.threshold * len(wave)
         if len(wave & (reported | late)) * 100 > bearable:
-            self._fail(deployment, "threshold" if len(wave & reported) * 100 > bearable else "timeout")
-            if not strategy.auto_rollback or self.rollback(deployment) is not None:
-                self._withdraw(deployment)
+            self._give_up(deployment, "threshold" if len(wave & reported) * 100 > bearable else "timeout")
             return
 
         def waiting(upto: int) -> list[int]:
@@ -551,6 +555,11 @@ class Model:
         elif not deployment.paused and rested and self.now - deployment.wave_done >= strategy.pause_s:
             deployment.wave, deployment.wave_done = min(following), None
             self._offer(deployment, waiting(deployment.wave))
+
+    def _give_up(self, deployment: Deployment, reason: str) -> None:
+        self._fail(deployment, reason)
+        if not deployment.strategy.auto_rollback or self.rollback(deployment) is not None:
+            self._withdraw(deployment)
 
     def _activate(self, deployment: Deployment) -> None:
         for other in self.deployments:

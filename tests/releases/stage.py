@@ -92,7 +92,7 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
 
     made = {d.pk: d for d in Deployment.objects.filter(environment=scene.here)}
     bad = dict(KnownBad.objects.filter(environment=scene.here).values_list("config_hash", "since"))
-    assignments = list(Assignment.objects.filter(agent__environment=scene.here))
+    assignments = list(Assignment.objects.filter(agent__environment=scene.here).order_by("agent_id"))
     return {
         "deployments": {
             number[d.pk]: (

@@ -17,6 +17,7 @@ from apps.releases.services import builds, offers, rollout
 from apps.releases.services import bundles as bundle_services
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud import blobs
 from byteor_cloud.engine import rollout as planner
 from tests.releases import stories
 from tests.worlds import Api, World, plan, report
@@ -546,3 +547,45 @@ def test_a_large_fleet_is_enlisted_and_offered_piece_by_piece(
         run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, stories.progress(deployment)) == ("active", ["active"] * 4 + ["offered"] * 2)
+
+
+def test_what_becomes_known_bad_meanwhile_is_offered_to_nobody_else(world: World, run_jobs: Callable[[], int]) -> None:
+    """The same configuration is deployed again while the deployment before it is rolled back."""
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+    again = stories.offered(world, two, strategy=waves(50, 100))
+
+    assert command(world.operator.api, world, second, "rollback", reason="latency").status_code == 200
+    retried = command(world.operator.api, world, again, "retry")
+    assert (retried.status_code, retried.json()["type"]) == (409, "urn:byteor:problem:known_bad")
+    assert report(agents[0][1], agents[0][0], "active").status_code == 200
+    run_jobs()
+
+    again.refresh_from_db()
+    assert (again.status, again.reason) == ("failed", "known_bad")
+    assert stories.progress(again) == ["active", "pending"]
+    assert stories.desired(agents[1][0]) == (second.pk, "rollback")
+    assert Assignment.objects.get(agent=agents[1][0]).bundle_hash == first.bundle_hash
+
+
+def test_what_becomes_known_bad_while_it_is_built_is_offered_to_nobody(
+    world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
+    again = world.deployment(two)
+    put = blobs.put
+
+    def slowly(*content: Any) -> None:
+        put(*content)
+        assert command(world.operator.api, world, second, "rollback", reason="latency").status_code == 200
+
+    monkeypatch.setattr(blobs, "put", slowly)
+    run_jobs()
+
+    assert state(again) == ("failed", "known_bad")
+    assert (events(again)[-1], again.agents.count()) == ("fail", 0)
+    assert stories.desired(agents[0][0]) == (second.pk, "rollback")
+    assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash

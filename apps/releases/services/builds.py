@@ -122,6 +122,9 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
     deployment = lock(found, related=RELATED)
     if deployment.status != DeploymentStatus.BUILDING:
         return
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        fail(deployment, "known_bad", "The configuration was found bad meanwhile.")
+        return
     if (enlisting := offers.muster(deployment)) is None:
         fail(deployment, "empty_target", "No agent matches the target any more.")
         return

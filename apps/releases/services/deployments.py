@@ -264,6 +264,9 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     if has_failed:
         _check_retry(deployment, environment)
     if has_failed or deployment.status == DeploymentStatus.DEPLOYING:
+        if bundles.is_barred(environment.pk, deployment.config_hash):
+            detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
+            raise Conflict(detail, code="known_bad")
         waiting = has_failed and mine.filter(progress=AgentProgress.PENDING).exists()
         if not agent_ids and not waiting:
             raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
@@ -286,8 +289,6 @@ def _check_retry(deployment: Deployment, environment: Environment) -> None:
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
         raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
-    if bundles.is_barred(environment.pk, deployment.config_hash):
-        raise Conflict("It failed, and its configuration is known bad here; clear that first.", code="known_bad")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
     newer = Deployment.objects.filter(

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import offers, rollbacks
+from apps.releases.services import bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
@@ -33,8 +33,13 @@ def step(deployment_id: str) -> None:
     lock(found.environment)
     deployment = lock(found, related=RELATED)
     now = timezone.now()
-    if deployment.status == DeploymentStatus.DEPLOYING and deployment.enlisting is not None:
-        offers.enlist(deployment)
+    if deployment.status == DeploymentStatus.DEPLOYING:
+        if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+            # By another deployment of the same configuration: nobody else is to get it.
+            _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
+            return
+        if deployment.enlisting is not None:
+            offers.enlist(deployment)
     plan = _plan(deployment, now)
     if plan is not None and plan.timed_out:
         # A report may be on its way: it comes first, and then the plan is another.
@@ -110,12 +115,15 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
-        failed = fail(deployment, plan.reason, plan.detail)
-        if not (
-            deployment.strategy["auto_rollback"]
-            and rollbacks.start_if_possible(failed, reason=plan.detail, actor=WORKER)
-        ):
-            offers.withdraw_offers(failed)
+        _give_up(deployment, plan.reason, plan.detail)
+
+
+def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
+    """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
+    failed = fail(deployment, reason, detail)
+    back = deployment.strategy["auto_rollback"] and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)
+    if not back:
+        offers.withdraw_offers(failed)
 
 
 def _activate(deployment: Deployment) -> None:
