@@ -114,7 +114,7 @@ def _resolve(host: str, port: int, *, within: float) -> list[str]:
     def ask() -> None:
         try:
             answers.put([str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # whatever it is, it is for the one who asked
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
