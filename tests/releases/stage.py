@@ -51,6 +51,11 @@ class Clock(datetime):
         cls.at += timedelta(microseconds=1)
         return cls.at
 
+    @classmethod
+    def time_ns(cls) -> int:
+        """For the ids, which hold the time too."""
+        return int(cls.at.timestamp() * 1_000_000) * 1000
+
 
 class Scene:
     """What all stories begin with, made once: the tenant, its bundles, its first agents. Each story is rolled back."""

@@ -35,7 +35,7 @@ from apps.tenancy import audit
 from apps.tenancy.api import limits
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud import blobs
+from byteor_cloud import blobs, ids
 from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
 from tests.conftest import SEED
 from tests.releases import model as m
@@ -95,7 +95,7 @@ class Stories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         limits._local.clear()
-        Clock.at = self.scene.start
+        Clock.at, ids._last = self.scene.start, 0
         self.story = transaction.atomic()
         self.story.__enter__()
         self.model = m.Model(m.Policy())
@@ -615,6 +615,8 @@ def test_stories(monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"BYTEOR_TEST_SEED={SEED}")
     Stories.scene = Scene()
     monkeypatch.setattr(timezone, "datetime", Clock)
+    monkeypatch.setattr(ids, "time", Clock)
+    monkeypatch.setattr(ids, "_last", 0)
     run_state_machine_as_test(
         cast(Any, hypothesis.seed(SEED))(Stories),
         settings=settings(
