@@ -53,7 +53,7 @@ class Plan:
     wave: int = 0
     wave_done: bool = False
     outcome: Literal["active", "failed"] | None = None
-    reason: Literal["", "threshold", "timeout", "rollback_failed"] = ""
+    reason: Literal["", "threshold", "timeout", "empty_target", "rollback_failed"] = ""
     detail: str = ""
 
 
@@ -72,6 +72,9 @@ def plan_rollout(
 
     Until ``agents`` are ``complete`` no wave is over.
     """
+    if complete and not any(a.counted for a in agents):
+        # Nobody is left to go by: it must not become current unseen.
+        return Plan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
     late = _late(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)

@@ -86,6 +86,14 @@ def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
+def test_with_nobody_left_who_counts_it_fails() -> None:
+    expected = Plan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
+
+    assert plan([]) == expected
+    assert plan([view(TWO, P.ACTIVE, counted=False)], paused=True) == expected
+    assert plan([], complete=False) == Plan()
+
+
 def test_the_next_wave_is_offered_at_once() -> None:
     made = plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy((34, 67, 100)))
 

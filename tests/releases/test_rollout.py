@@ -478,6 +478,19 @@ def test_a_decommissioned_agent_is_not_waited_for(world: World, run_jobs: Callab
     assert state(deployment) == ("active", "")
 
 
+def test_when_everybody_left_nothing_is_current_and_nothing_barred(world: World, run_jobs: Callable[[], int]) -> None:
+    (agent, _), (away, _) = stories.fleet(world, 2)
+    stories.unheard(away, for_s=3600)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=True))
+
+    fleet.decommission(agent, actor=world.admin.actor)
+    run_jobs()
+
+    assert state(deployment) == ("failed", "empty_target")
+    assert not KnownBad.objects.exists()
+    assert stories.desired(away) == (None, None)
+
+
 def test_a_step_too_many_changes_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()

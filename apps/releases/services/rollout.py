@@ -121,8 +121,9 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
 def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
     """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
     failed = fail(deployment, reason, detail)
-    back = deployment.strategy["auto_rollback"] and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)
-    if not back:
+    # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
+    goes_back = deployment.strategy["auto_rollback"] and reason != "empty_target"
+    if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
         offers.withdraw_offers(failed)
 
 
