@@ -42,7 +42,7 @@ from tests.releases import model as m
 from tests.releases.stage import Clock, Crash, Scene, crash_before, rows_of, rows_of_model
 from tests.worlds import Api, run_job
 
-EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
 STEPS = 40
 
 people = st.sampled_from(["operator", "reviewer", "admin"])
@@ -198,21 +198,25 @@ class Stories(RuleBasedStateMachine):
 
     @chance(
         4,
-        number=some, at=targets, strategy=strategies, word=st.sampled_from(["end", "end", "failed", "activating", ""]),
+        number=some, at=targets, strategy=strategies, crash_at=st.none() | st.integers(0, 60),
+        word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
-    def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str) -> None:
-        """All that is needed to have it with the agents, and their word on it, if any."""
+    def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
+        """All that is needed to have it with the agents, and their word on it, if any; or it is aborted then."""
         # Another bundle than the last time, mostly of the first pipeline: else there is nothing to go back to.
-        another = 3 + number % 2 if number > 16 else (len(self.ids) + number // 8) % 3
+        another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
         for deployment in self.model.deployments[-1:]:
             if deployment.status == "pending_approval":
                 for person in ("reviewer", "admin")[: deployment.policy.approvals]:
                     self._decide(deployment, person, "approve")
             for _ in deployment.strategy.percents:
-                self.work_off(0)
+                self.work_off(0, crash_at)
+                if word == "abort":
+                    self._command(deployment, word, self.model.abort(deployment))
+                    return
                 self.report_all(word)
-                self.work_off(0)
+                self.work_off(0, crash_at)
                 if deployment.status == "deploying" and deployment.wave_done is not None:
                     self.wait(60, swept=True)
 
@@ -261,6 +265,9 @@ class Stories(RuleBasedStateMachine):
         model = self.model
         if action == "rollback":
             self._command(deployment, action, model.rollback(deployment))
+            if deployment.status == "rolling_back" and which % 2:
+                self.report_all("end")
+                self.work_off(which, None)
         elif action == "abort":
             self._command(deployment, action, model.abort(deployment))
         elif action == "retry":
@@ -446,16 +453,20 @@ class Stories(RuleBasedStateMachine):
         else:
             ProcrastinateJob.objects.filter(pk=job.pk).delete()
 
-    @chance(2, when=lambda self: self.queue, which=some)
-    def work_off(self, which: int) -> None:
-        for _ in range(200):
+    @chance(2, when=lambda self: self.queue, which=some, crash_at=st.none() | st.integers(0, 60))
+    def work_off(self, which: int, crash_at: int | None) -> None:
+        """All that waits; with ``crash_at``, each job begins once more after a crash there or a little later."""
+        for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:
                 return
+            if crash_at is not None:
+                self.crash(which, (crash_at + 7 * turn) % 61)
+                self.holds()
             self.work(which, again=False)
         raise AssertionError("something enqueues itself")
 
-    @chance(3, when=lambda self: self.queue, which=some, statement=st.integers(0, 40))
+    @chance(3, when=lambda self: self.queue, which=some, statement=st.integers(0, 60))
     def crash(self, which: int, statement: int) -> None:
         job = self._take(which)
         try:
@@ -602,7 +613,7 @@ class Stories(RuleBasedStateMachine):
                 return
             for agent in open_ones:
                 self._report_on_offer(agent, "end")
-            self.work_off(0)
+            self.work_off(0, None)
             self.holds()
 
 
