@@ -47,6 +47,8 @@ STEPS = 40
 
 people = st.sampled_from(["operator", "reviewer", "admin"])
 some = st.integers(0, 20)  # one of however many there are
+# Before which statement of a job: a step takes some fifteen, a build some sixty.
+crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
 targets = st.one_of(
     st.just(m.Target()),
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
@@ -198,7 +200,7 @@ class Stories(RuleBasedStateMachine):
 
     @chance(
         4,
-        number=some, at=targets, strategy=strategies, crash_at=st.none() | st.integers(0, 60),
+        number=some, at=targets, strategy=strategies, crash_at=crashes,
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
@@ -259,7 +261,9 @@ class Stories(RuleBasedStateMachine):
         answer = self._post("/approvals", body, by=person)
         self._answered(answer, self.model.decide(deployment, person, word), 201)
 
-    @chance(5, when=lambda self: self.ids, which=some, action=st.sampled_from(["rollback", "retry", *MOSTLY]))
+    @chance(
+        8, when=lambda self: self.ids, which=some, action=st.sampled_from(["rollback", "rollback", "retry", *MOSTLY])
+    )
     def command(self, which: int, action: str) -> None:
         deployment = self._pick(which, MOSTLY[action])
         model = self.model
@@ -453,7 +457,7 @@ class Stories(RuleBasedStateMachine):
         else:
             ProcrastinateJob.objects.filter(pk=job.pk).delete()
 
-    @chance(2, when=lambda self: self.queue, which=some, crash_at=st.none() | st.integers(0, 60))
+    @chance(2, when=lambda self: self.queue, which=some, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
         """All that waits; with ``crash_at``, each job begins once more after a crash there or a little later."""
         for turn in range(200):
@@ -461,7 +465,7 @@ class Stories(RuleBasedStateMachine):
             if not self.queue:
                 return
             if crash_at is not None:
-                self.crash(which, (crash_at + 7 * turn) % 61)
+                self.crash(which, (crash_at + turn) % 61)
                 self.holds()
             self.work(which, again=False)
         raise AssertionError("something enqueues itself")
