@@ -28,6 +28,7 @@ def test_deployments_go_as_published() -> None:
         ("building", "deploying"), ("deploying", "active"),
         *((status, "failed") for status in ("pending_approval", "approved", "building", "deploying", "rolling_back")),
         *((status, "rolling_back") for status in ("active", "failed", "deploying")),
+        *((status, "deploying") for status in ("failed", "deploying")),  # retry
         ("rolling_back", "rolled_back"),
     }  # fmt: skip
     assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}

@@ -107,13 +107,13 @@ def test_a_bad_key_is_refused(world: World, key: str) -> None:
 
 
 def test_the_key_commits_with_the_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = IdempotencyKey.objects.create
+    real = IdempotencyKey.save
 
-    def broken(**columns: Any) -> None:
-        real(**columns)
+    def broken(key: IdempotencyKey, **options: Any) -> None:
+        real(key, **options)
         raise RuntimeError("the process dies here")
 
-    monkeypatch.setattr(IdempotencyKey.objects, "create", broken)
+    monkeypatch.setattr(IdempotencyKey, "save", broken)
     with pytest.raises(AssertionError, match="answered 500"):  # the document knows no 500
         world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
