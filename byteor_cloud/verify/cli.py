@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 from byteor_cloud.engine.delivery import tar
 from byteor_cloud.engine.delivery.bundle import SIGNING_KEYS
@@ -33,21 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         proof, trust = _ledger(options) if of_ledger else _evidence(options)
     except (Unproven, Refused) as error:
         if options.json:
-            print(json.dumps({"proven": False, "code": error.code, "detail": error.detail}))
+            _say(json.dumps({"proven": False, "code": error.code, "detail": error.detail}))
         else:
-            print(f"NOT PROVEN  {error.code}: {error.detail}")
+            _say(f"NOT PROVEN  {error.code}: {error.detail}")
         return 1
     except (UsageError, OSError) as error:
-        print(f"byteor-verify: {error}", file=sys.stderr)
+        _say(f"byteor-verify: {error}", file=sys.stderr)
         return 2
     if options.json:
         trusted = {"source": trust.source, "came_with_the_evidence": trust.beside, "only": sorted(trust.kids)}
-        print(json.dumps({"proven": True, **proof.document(), "keys_trusted": trusted}))
+        _say(json.dumps({"proven": True, **proof.document(), "keys_trusted": trusted}))
     else:
-        print("PROVEN")
+        _say("PROVEN")
         for name, text in (*proof.lines(), ("keys trusted", str(trust))):
-            print(f"  {name:<13} {text}")
+            _say(f"  {name:<13} {text}")
     return 0
+
+
+def _say(line: str, *, file: TextIO | None = None) -> None:
+    """Print one line: what files say can neither move the cursor nor look like a line of ours."""
+    print("".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line), file=file)
 
 
 def _evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:

@@ -52,13 +52,16 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What holds. ``approval`` is the signed consent; ``afterwards`` when it came only after the delivery."""
+    """What holds. ``approval`` is the signed consent; ``beside`` when the bundle does not carry it.
+
+    Then it came after the delivery, and binds the spec and the environment, but neither the config nor the bytes.
+    """
 
     bundle_hash: str
     manifest: Manifest
     envelope_kid: str
     approval: credential.Payload | None
-    afterwards: bool
+    beside: bool
     told: Json  # what deployment.json says; nobody signed that
 
     def document(self) -> Json:
@@ -66,8 +69,8 @@ class Proof:
         manifest = self.manifest.document()
         del manifest["files"]
         return {
-            "approved": self.approval is not None and not self.afterwards,
-            "approved_afterwards": self.afterwards,
+            "approved": self.approval is not None and not self.beside,
+            "approval_beside": self.beside,
             "bundle_hash": self.bundle_hash,
             "manifest": manifest,
             "approval": self.approval
@@ -89,9 +92,12 @@ class Proof:
         if approval is None:
             yield "approved by", "NOBODY: no approval was needed, or it went ahead by break-glass"
         else:
-            window = f"{format_time(approval.issued_at)}, good until {format_time(approval.expires_at)}"
-            late = "  AFTERWARDS: it was delivered by break-glass" if self.afterwards else ""
-            yield "approved by", f"{approval.issued_by} at {window}{late}"
+            at = format_time(approval.issued_at)
+            if self.beside:
+                lies = f"beside them lies {approval.issued_by}'s approval of {at} of this spec for this environment"
+                yield "approved by", f"NOBODY within these bytes; {lies}, which is not bound to these bytes"
+            else:
+                yield "approved by", f"{approval.issued_by} at {at}, good until {format_time(approval.expires_at)}"
             yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
         yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
         yield "organization", manifest.org_id
@@ -118,10 +124,9 @@ def prove(evidence: Evidence, trust: Trust, *, environment_id: str | None = None
     if inside is not None and inside != beside and (evidence.whole or beside is not None):
         what = "is missing" if beside is None else "is not the one in the bundle"
         raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} {what}")
-    afterwards = inside is None and beside is not None
     approval = verified.approval
     if inside is None and beside is not None:
-        approval = _afterwards(beside, verified.manifest, trust.keyset)
+        approval = _beside(beside, verified.manifest, trust.keyset)
     if approval is not None:
         trust.check(approval.kid)
     return Proof(
@@ -129,13 +134,13 @@ def prove(evidence: Evidence, trust: Trust, *, environment_id: str | None = None
         manifest=verified.manifest,
         envelope_kid=statement.kid,
         approval=approval,
-        afterwards=afterwards,
+        beside=inside is None and beside is not None,
         told=_told(evidence.deployment, verified.manifest, verified.bundle_hash),
     )
 
 
-def _afterwards(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
-    """The approval that a break-glass deployment was given later: it covers the bytes, and no time before it."""
+def _beside(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
+    """The approval that a break-glass deployment was given later: it fits the manifest, but names no bytes."""
     payload = credential.verify(
         text,
         keyset=keyset,

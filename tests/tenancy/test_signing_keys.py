@@ -26,6 +26,7 @@ from byteor_cloud.config import read_key
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.errors import Conflict
+from byteor_cloud.ids import first_of
 from tests.races import Race, at_once
 from tests.worlds import Api, World
 
@@ -255,6 +256,41 @@ def test_the_next_key_is_withdrawn(world: World, clock: list[timedelta]) -> None
     assert found is not None
     assert not found.trusts(new.created_at)
     assert world.admin.api.post(org(world, "/rotate")).status_code == 201
+
+
+def test_a_clock_that_steps_back_takes_no_key_away(world: World, clock: list[timedelta]) -> None:
+    first = SigningKey.objects.get(organization=world.organization)
+    clock.append(timedelta(minutes=-5))
+    assert (published(world), signs(world)) == (["active"], first.kid)
+    assert first.current_status == "active"
+
+    second = signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
+
+    assert states(world) == published(world) == ["retiring", "active"]
+    clock.append(timedelta(minutes=-5))
+    assert (published(world), signs(world)) == (["retiring", "active"], second.kid)
+    third = signing_keys.rotate(organization=world.organization, activate_in_s=60, actor=world.admin.actor)
+    assert published(world) == ["retiring", "active", "next"]
+
+    signing_keys.retire(third, reason="made by mistake", actor=world.admin.actor)
+    clock.append(timedelta(minutes=-5))
+    assert states(world) == published(world) == ["retiring", "active", "retired"]
+    assert signs(world) == second.kid
+
+
+def test_the_id_of_the_next_key_may_be_the_lower(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another process makes it whose clock stepped back."""
+    first = SigningKey.objects.get(organization=world.organization)
+    with monkeypatch.context() as patched:
+        patched.setattr(SigningKey._meta.pk, "_get_default", lambda: first_of(first.created_at - timedelta(minutes=5)))
+        second = signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
+
+    assert second.pk < first.pk
+    assert (second.status, signs(world)) == ("active", second.kid)
+    assert [(kid, status) for _, kid, (_, status) in events(world)][-2:] == [
+        (first.kid, "retiring"),
+        (second.kid, "active"),
+    ]
 
 
 def test_the_active_key_is_not_retired(world: World, clock: list[timedelta]) -> None:

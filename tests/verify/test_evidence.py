@@ -62,7 +62,7 @@ def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> Non
     assert told == {
         "proven": True,
         "approved": True,
-        "approved_afterwards": False,
+        "approval_beside": False,
         "bundle_hash": sha256(good["deploy-bundle.tar"]),
         "manifest": manifest,
         "approval": {
@@ -357,18 +357,33 @@ def test_it_says_that_nobody_approved(makers: World, verify: Verifier) -> None:
     assert "  approved by   NOBODY: no approval was needed, or it went ahead by break-glass\n" in verify.said
     assert '  not signed    break_glass: {"by":"ada@example.com","reason":"outage"}\n' in verify.said
     told = verify.told(files)
-    assert (told["approved"], told["approved_afterwards"], told["approval"]) == (False, False, None)
+    assert (told["approved"], told["approval_beside"], told["approval"]) == (False, False, None)
 
 
-def test_it_says_that_the_approval_came_afterwards(makers: World, verify: Verifier) -> None:
+def test_an_approval_beside_the_bundle_is_none_of_these_bytes(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
     assert verify(files) == 0
 
-    assert "approved by   ada@example.com at" in verify.said
-    assert "AFTERWARDS: it was delivered by break-glass" in verify.said
+    assert (
+        "  approved by   NOBODY within these bytes; beside them lies ada@example.com's approval of "
+        "2026-10-20T08:00:00.250000Z of this spec for this environment, which is not bound to these bytes\n"
+    ) in verify.said
     told = verify.told(files)
-    assert (told["approved"], told["approved_afterwards"]) == (False, True)
+    assert (told["approved"], told["approval_beside"]) == (False, True)
+    assert told["approval"]["issued_by"] == "ada@example.com"
+
+
+def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
+    makers: World, verify: Verifier
+) -> None:
+    """The credential fits any config of that spec: it was given for another one."""
+    other = makers.bundle(approved_at=None, deployment_id="deployment-2")
+    files = export(makers, other, approval=makers.credential())
+
+    told = verify.told(files)
+
+    assert (told["proven"], told["approved"], told["approval_beside"]) == (True, False, True)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +397,7 @@ def test_it_says_that_the_approval_came_afterwards(makers: World, verify: Verifi
         ({"issued_at": APPROVED - timedelta(hours=1)}, "approval.expired"),
     ],
 )
-def test_an_approval_afterwards_is_of_these_bytes(
+def test_an_approval_beside_the_bundle_must_fit_its_manifest(
     makers: World, verify: Verifier, claims: dict[str, Any], code: str
 ) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(**claims))
@@ -394,6 +409,40 @@ def test_a_credential_that_is_none_is_malformed(makers: World, verify: Verifier)
     files = export(makers, makers.bundle(approved_at=None), approval="no credential")
 
     assert verify.told(files)["code"] == "approval.malformed"
+
+
+# -- hostile texts ----------------------------------------------------------------------------------------------------
+
+HOSTILE = "a\x1b[8A\r  approved by   ceo"
+
+
+def test_what_nobody_signed_cannot_write_over_what_is_proven(makers: World, verify: Verifier) -> None:
+    told = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+    credential = makers.credential(issued_by="ada\n  approved by   ceo")
+    files = export(makers, makers.bundle(approval=credential), approval=credential, **told)
+
+    assert verify(files) == 0
+
+    lines = verify.said.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert [line[:16] for line in lines if "approved by" in line[:16]] == ["  approved by   "]
+    assert lines[1].startswith("  approved by   ada\\u000a  approved by   ceo at ")
+    assert "  not signed    a\\u001b[8A\\u000d  approved by   ceo: " in verify.said
+    assert "\\u009b8A" in verify.said
+    assert verify.told(files)["unsigned"] == told
+    assert verify.said.strip("\n").isprintable()
+
+
+def test_a_refusal_is_one_printable_line(good: Files, verify: Verifier, tmp_path: Path) -> None:
+    envelope = {**json.loads(good["envelope.json"]), HOSTILE: "\x9b"}
+    assert verify({**good, "envelope.json": canonical(envelope)}) == 1
+    assert verify.said.startswith("NOT PROVEN  envelope.")
+    assert verify.said.removesuffix("\n").isprintable()
+
+    (tmp_path / "x\x1b[2K.tar").write_bytes(b"x" * 2000)
+    assert verify.run(str(tmp_path / "x\x1b[2K.tar")) == 1
+    assert verify.said.startswith("NOT PROVEN  evidence.malformed: x\\u001b[2K.tar: ")
+    assert verify.said.removesuffix("\n").isprintable()
 
 
 # -- misused ----------------------------------------------------------------------------------------------------------

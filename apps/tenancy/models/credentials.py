@@ -119,7 +119,10 @@ class SigningKey(Row):
         return self.kid
 
     def status_at(self, moment: datetime) -> KeyStatus:
-        """What the key is then, however late the worker is."""
+        """What the key is then, however late the worker is. What was noted stays, though a clock steps back."""
+        return max(KeyStatus(self.status), self._by_its_times(moment), key=list(KeyStatus).index)
+
+    def _by_its_times(self, moment: datetime) -> KeyStatus:
         if self.not_after is not None and self.not_after <= moment:
             return KeyStatus.RETIRED
         if self.signs_until is not None and self.signs_until <= moment:

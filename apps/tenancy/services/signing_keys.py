@@ -162,8 +162,9 @@ def _make(
 
 def _note(organization: Organization, now: datetime, *, actor: Actor) -> None:
     """Bring every status in line with its key's times; the caller holds the organization's lock."""
-    # Oldest first: the active one steps down before the next one takes over.
-    for key in SigningKey.objects.filter(organization=organization).due(now).order_by("id"):
+    due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
+    # The active one steps down before the next one takes over; ids don't tell which that is where a clock stepped back.
+    for key in sorted(due, key=lambda key: key.status == KeyStatus.NEXT):
         _advance(key, key.status_at(now), actor=actor)
 
 
