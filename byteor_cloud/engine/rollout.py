@@ -81,7 +81,9 @@ def plan_rollout(
     failed = reported + sum(a.id in late for a in in_wave)
     timed_out = tuple(late)
     bearable = strategy.failure_threshold_percent * len(in_wave)
-    if failed * 100 > bearable:
+    # Of a wave that is still being enlisted nobody knows yet what share has failed.
+    is_whole = complete or any(a.wave > wave for a in agents)
+    if is_whole and failed * 100 > bearable:
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:

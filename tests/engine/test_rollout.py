@@ -86,6 +86,14 @@ def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
+def test_a_wave_is_judged_when_all_of_it_is_known() -> None:
+    known = [view(ONE, P.FAILED), view(TWO, P.ACTIVE)]
+
+    assert plan(known, Strategy((50, 100)), complete=False) == Plan()
+    assert plan([*known, view(THREE, P.PENDING, 1)], Strategy((50, 100)), complete=False).outcome == "failed"
+    assert plan(known).outcome == "failed"
+
+
 def test_with_nobody_left_who_counts_it_fails() -> None:
     expected = Plan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
 

@@ -240,7 +240,7 @@ class Model:
     def abort(self, deployment: Deployment) -> str | None:
         if deployment.status not in {"pending_approval", "approved", "building", "deploying"}:
             return "illegal_transition"
-        if deployment.approval and deployment.approval.status == "pending":
+        if deployment.approval and deployment.approval.status == "pending" and not deployment.approval.broken:
             deployment.approval.status = "revoked"
         deployment.paused = False
         self._fail(deployment, "aborted")
@@ -255,7 +255,7 @@ class Model:
         parts = self._enrolled(deployment)
         again = [n for n, p in parts.items() if p.progress == "failed" and self._has(n, deployment)]
         found = set()
-        if not again and not (has_failed and any(part.progress == "pending" for part in parts.values())):
+        if not again and not (has_failed and parts):
             found.add("nothing_to_retry")
         if deployment.bundle.number in self.bad:
             found.add("known_bad")
@@ -269,10 +269,17 @@ class Model:
             if self._in_flight() >= deployment.policy.in_flight:
                 found.add("in_flight_limit")
             later = self.deployments[deployment.number + 1 :]
-            if any(d.built and d.bundle.pipeline == deployment.bundle.pipeline for d in later):
+            begun = [d for d in later if d.built or d.status == "building"]
+            if any(d.bundle.pipeline == deployment.bundle.pipeline for d in begun):
                 found.add("newer_deployment")
+            if self._overlaps(deployment, [d for d in self.deployments if d.status in UNDER_WAY]):
+                found.add("agents_busy")
+            if self._is_refused(deployment):
+                found.add("not_approved")
         if not found:
             deployment.status, deployment.reason, deployment.wave_done = "deploying", "", None
+            for part in deployment.parts.values():
+                part.offered = self.now if has_failed and part.offered is not None else part.offered
             self._offer(deployment, again)
         return found
 
@@ -281,24 +288,43 @@ class Model:
             return "not_current"
         if deployment.status not in {"active", "failed", "deploying"}:
             return "illegal_transition"
+        if deployment.status == "failed" and not self._touched(deployment):
+            return "nothing_to_roll_back"
         target = self._earlier(deployment)
         if target is None:
             return "nothing_to_roll_back_to"
         deployment.status, deployment.restores, deployment.paused = "rolling_back", target.number, False
         self.bad.add(deployment.bundle.number)
         since = self.tick()
-        for number, part in deployment.parts.items():
+        for number, part in self._touched(deployment).items():
             agent = self.agents[number]
-            if part.offered is None or agent.left or not agent.offer:
-                continue
-            if deployment.number in {agent.offer.by, agent.offer.source}:
-                before = None if part.before is None else self.deployments[part.before]
-                if before is None or not before.built or before.bundle.number in self.bad or before is deployment:
-                    before = target
-                agent.offer = Offer(deployment.number, before.number, "rollback", since)
-                agent.progress = part.progress = "offered"
-                part.action, part.offered, part.since = "rollback", self.now, since
+            before = None if part.before is None else self.deployments[part.before]
+            if before is None or not before.built or before is deployment or not self._is_good(before):
+                before = target
+            agent.offer = Offer(deployment.number, before.number, "rollback", since)
+            agent.progress = part.progress = "offered"
+            part.action, part.offered, part.since = "rollback", self.now, since
+            new = Part(before.wave, False, None, progress="active", offered=self.now, since=since)
+            before.parts.setdefault(number, new)
         return None
+
+    def _touched(self, deployment: Deployment) -> dict[int, Part]:
+        """Who has its bundle, or is to have it."""
+        found = {}
+        for number, part in self._enrolled(deployment).items():
+            offer = self.agents[number].offer
+            if part.offered is not None and offer and deployment.number in {offer.by, offer.source}:
+                found[number] = part
+        return found
+
+    def _is_good(self, deployment: Deployment) -> bool:
+        """Whether somebody may be brought back to it."""
+        return deployment.bundle.number not in self.bad and not self._is_refused(deployment)
+
+    @staticmethod
+    def _is_refused(deployment: Deployment) -> bool:
+        approval = deployment.approval
+        return approval is not None and approval.broken and approval.status in {"denied", "expired", "revoked"}
 
     def clear(self, bundle: Bundle) -> str | None:
         if bundle.number not in self.bad:
@@ -364,11 +390,14 @@ class Model:
             d for d in self.deployments[: deployment.number]
             if d.status == "approved" and (d.overrides_freeze or not self.frozen)
         ]  # fmt: skip
+        return not self._overlaps(deployment, under_way + earlier)
+
+    def _overlaps(self, deployment: Deployment, others: Iterable[Deployment]) -> bool:
         mine = {agent.number for agent in self.matching(deployment.target)}
-        return not any(
+        return any(
             other.bundle.pipeline == deployment.bundle.pipeline
             or mine & {agent.number for agent in self.matching(other.target)}
-            for other in under_way + earlier
+            for other in others
         )
 
     def build(self, deployment: Deployment) -> None:
@@ -404,9 +433,9 @@ class Model:
     def undo_break_glass(self, deployment: Deployment) -> None:
         approval = deployment.approval
         assert approval is not None
-        under_way = deployment.status == "deploying"
-        if under_way or (deployment.current and deployment.status == "active"):
-            if self.rollback(deployment) is None:
+        under_way, has_failed = deployment.status == "deploying", deployment.status == "failed"
+        if under_way or has_failed or (deployment.current and deployment.status == "active"):
+            if (self._touched(deployment) and self.rollback(deployment) is None) or has_failed:
                 return
             self.bad.add(deployment.bundle.number)
         if under_way or deployment.status in {"approved", "building"}:
@@ -532,6 +561,10 @@ class Model:
         reported = {n for n, part in parts.items() if part.progress == "failed"}
         late = self._give_up_late(deployment, parts)
         counted = {n: part for n, part in parts.items() if part.counted}
+        if not counted:
+            self._fail(deployment, "empty_target")
+            self._withdraw(deployment)
+            return
         wave = {n for n, part in counted.items() if part.wave == deployment.wave}
         bearable = strategy.threshold * len(wave)
         if len(wave & (reported | late)) * 100 > bearable:
@@ -558,7 +591,8 @@ class Model:
 
     def _give_up(self, deployment: Deployment, reason: str) -> None:
         self._fail(deployment, reason)
-        if not deployment.strategy.auto_rollback or self.rollback(deployment) is not None:
+        goes_back = deployment.strategy.auto_rollback and self._touched(deployment)
+        if not goes_back or self.rollback(deployment) is not None:
             self._withdraw(deployment)
 
     def _activate(self, deployment: Deployment) -> None:
@@ -566,6 +600,7 @@ class Model:
             if other.current and other.bundle.pipeline == deployment.bundle.pipeline:
                 other.current, other.superseded_by = False, deployment.number
         deployment.status, deployment.current, deployment.activated = "active", True, self.tick()
+        deployment.paused = False
         self._offer_late(deployment)
 
     def _roll_back(self, deployment: Deployment) -> None:
@@ -580,12 +615,14 @@ class Model:
         deployment.status, deployment.current = "rolled_back", False
         pipeline = deployment.bundle.pipeline
         restored = self.deployments[deployment.restores]  # type: ignore[index]  # it rolls back
-        if not any(d.current and d.bundle.pipeline == pipeline for d in self.deployments):
+        is_free = not any(d.current and d.bundle.pipeline == pipeline for d in self.deployments)
+        if is_free and restored.status == "active" and restored.bundle.number not in self.bad:
             restored.current, restored.superseded_by = True, None
-        self._offer_late(restored)
+            self._offer_late(restored)
 
     def _fail(self, deployment: Deployment, reason: str) -> None:
         deployment.status, deployment.reason, deployment.current = "failed", reason, False
+        deployment.paused = False
         if reason in {"build_failed", "threshold", "timeout", "rollback_failed"}:
             self.bad.add(deployment.bundle.number)
 
@@ -593,7 +630,7 @@ class Model:
         found = [
             d for d in self.deployments
             if d.status == "active" and d.bundle.pipeline == deployment.bundle.pipeline and d is not deployment
-            and d.bundle.number not in self.bad | {deployment.bundle.number}
+            and self._is_good(d) and d.bundle.number != deployment.bundle.number
         ]  # fmt: skip
         return max(found, key=lambda d: (d.current, d.activated), default=None)
 
@@ -606,7 +643,7 @@ class Model:
                 continue
             earlier = None if part.before is None else self.deployments[part.before]
             its_part = None if earlier is None else earlier.parts.get(number)
-            if earlier is None or its_part is None or its_part.offered is None or earlier.bundle.number in self.bad:
+            if earlier is None or its_part is None or its_part.offered is None or not self._is_good(earlier):
                 agent.offer, agent.progress = None, "pending"
             else:
                 agent.offer = Offer(earlier.number, earlier.number, "activate", its_part.since)

@@ -241,15 +241,60 @@ def test_not_both_a_credential_and_a_hammer(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_abort_withdraws_the_request_and_undoes_nothing_twice(world: World, run_jobs: Callable[[], int]) -> None:
+def test_aborted_before_anybody_began_there_is_nothing_to_undo(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
     run_jobs()
 
     assert world.admin.api.post(world.path(world.prod, f"/deployments/{deployment.pk}/abort")).status_code == 200
+    assert Approval.objects.get().status == "pending"
     lapse()
     run_jobs()
 
     deployment.refresh_from_db()
-    assert (deployment.status, deployment.reason, Approval.objects.get().status) == ("failed", "aborted", "revoked")
+    assert (deployment.status, deployment.reason, Approval.objects.get().status) == ("failed", "aborted", "expired")
     assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+
+
+def test_an_abort_is_no_way_around_the_approval(world: World, run_jobs: Callable[[], int]) -> None:
+    agents, earlier, bundle = before(world, run_jobs)
+    deployment = broken(world, bundle)
+    run_jobs()
+    report(agents[0][1], agents[0][0], "active")
+    path = world.path(world.prod, f"/deployments/{deployment.pk}")
+    world.admin.api.post(f"{path}/abort")
+
+    decide(world, world.reviewer, deployment, "deny", comment="no")
+    refusal = world.operator.api.post(f"{path}/retry")
+    run_jobs()
+
+    assert (refusal.status_code, refusal.json()["type"]) == (409, "urn:byteor:problem:not_approved")
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
+    assert stories.desired(agents[0][0]) == (deployment.pk, "rollback")
+    assert stories.desired(agents[1][0]) == (earlier.pk, "activate")
+
+
+def test_nobody_goes_back_to_what_was_not_approved(world: World, run_jobs: Callable[[], int]) -> None:
+    agents, _, bundle = before(world, run_jobs)
+    unapproved = broken(world, bundle)
+    run_jobs()
+    for agent, api in agents:
+        report(api, agent, "active")
+    run_jobs()
+    third = world.deployment(world.bundle(world.prod, "third", version=bundle.version, env={"N": "3"}))
+    decide(world, world.reviewer, third)
+    run_jobs()
+    for agent, api in agents:
+        report(api, agent, "active")
+    run_jobs()
+    decide(world, world.reviewer, unapproved, "deny", comment="no")
+    run_jobs()
+
+    answer = world.operator.api.post(world.path(world.prod, f"/deployments/{third.pk}/rollback"), {"reason": "slow"})
+
+    assert answer.status_code == 200
+    third.refresh_from_db()
+    assert third.restores is not None
+    assert third.restores != unapproved
+    assert not Assignment.objects.filter(bundle_deployment_id=unapproved.pk).exists()

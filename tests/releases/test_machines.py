@@ -120,7 +120,7 @@ ALLOWED = {
     "pause": "deploying broken_glass",
     "resume": "paused",
     "retry": "cleared aborted",
-    "rollback": "deploying paused active failed cleared aborted expired revoked broken_glass",
+    "rollback": "deploying paused active failed cleared broken_glass",
 }
 # What a refusal says when it is not the status that stands in the way.
 INSTEAD = {

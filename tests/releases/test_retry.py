@@ -15,7 +15,7 @@ from apps.releases.services import bundles as bundle_services
 from apps.releases.services import offers
 from apps.tenancy.models import AuditEvent
 from tests.releases import stories
-from tests.worlds import Api, World, report
+from tests.worlds import Api, World, plan, report
 
 pytestmark = pytest.mark.django_db
 WAVES = {"kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": False}
@@ -187,6 +187,30 @@ def test_over_the_in_flight_limit_and_behind_a_newer_one(world: World, run_jobs:
     newer.refresh_from_db()
     assert newer.status == "active"
     refused(world, deployment, "newer_deployment")
+
+
+def test_it_takes_no_agent_from_another_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+    environment = world.environment("dev", "wide", max_in_flight_deployments=3)
+    stories.fleet(world, 1, environment)
+    deployment = stories.offered(world, world.bundle(environment))
+    world.operator.api.post(world.path(environment, f"/deployments/{deployment.pk}/abort"))
+    trades = world.bundle(environment, "trades", version=world.version(environment, plan("trades")))
+    stories.offered(world, trades, take_over=True)
+    refused(world, deployment, "agents_busy")
+
+
+def test_who_was_at_it_gets_time_anew(world: World, run_jobs: Callable[[], int]) -> None:
+    ((agent, api),) = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    report(api, agent, "downloading")
+    world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
+    stories.offered_before(deployment, 3600, agent)
+
+    assert retry(world.operator.api, world, deployment).status_code == 200
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, stories.progress(deployment)) == ("deploying", ["downloading"])
 
 
 def test_viewers_may_not(world: World) -> None:

@@ -335,9 +335,7 @@ def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, 
     assert (first.is_current, third.is_current) == (True, True)
 
 
-def test_rolling_back_an_old_failure_takes_nothing_from_the_current_one(
-    world: World, run_jobs: Callable[[], int]
-) -> None:
+def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     one, two, three = stories.bundles(world, 3)
@@ -347,13 +345,64 @@ def test_rolling_back_an_old_failure_takes_nothing_from_the_current_one(
     run_jobs()
     current = stories.active(world, three, agents)
 
-    assert roll_back(world, failed).status_code == 200
-    run_jobs()
+    bundle_services.clear(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
+    answer = roll_back(world, failed)
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:nothing_to_roll_back")
+    run_jobs()
     failed.refresh_from_db()
     current.refresh_from_db()
-    assert (failed.status, current.is_current) == ("rolled_back", True)
+    assert (failed.status, current.is_current) == ("failed", True)
     assert stories.desired(agent) == (current.pk, "activate")
+    assert not bundle_services.is_barred(world.dev.pk, failed.config_hash)
+
+
+def test_what_was_rolled_back_meanwhile_is_not_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    (one, one_api), (two, two_api) = agents
+    oldest, restored, last = stories.bundles(world, 3)
+    stories.active(world, oldest, agents)
+    middle = stories.active(world, restored, agents)
+    deployment = stories.offered(world, last, target={"agents": [str(one.pk)]})
+    assert roll_back(world, deployment).status_code == 200
+    assert roll_back(world, middle).status_code == 200
+    report(two_api, two, "failed")
+    run_jobs()
+    middle.refresh_from_db()
+
+    report(one_api, one, "rolled_back")
+    run_jobs()
+
+    deployment.refresh_from_db()
+    middle.refresh_from_db()
+    assert deployment.status == "rolled_back"
+    assert middle.is_current is False
+
+
+def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    one, two, three = stories.bundles(world, 3)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents)
+    joined, api = world.agent(name="joined")
+    run_jobs()
+    report(api, joined, "active")
+    roll_back(world, second)
+    all_back(world, [*agents, (joined, api)], run_jobs)
+    third = stories.offered(world, three)
+
+    # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
+    world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
+    assert stories.desired(joined) == (first.pk, "activate")
+
+    # And the first one's own rollback finds it.
+    clear = bundle_services.clear
+    clear(second.config_bundle, reason="mended", actor=world.admin.actor)
+    again = stories.active(world, two, [*agents, (joined, api)])
+    roll_back(world, again)
+    all_back(world, [*agents, (joined, api)], run_jobs)
+    assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
 def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:

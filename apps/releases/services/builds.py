@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.db import transaction
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.releases.models import Deployment
 from apps.releases.services import approvals, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
@@ -80,12 +79,7 @@ def _has_turn(deployment: Deployment, environment: Environment) -> bool:
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
         earlier = earlier.exclude(freeze_override="")  # these wait for the window's end
-    mine = fleet.matching(environment, deployment.target)
-    return not any(
-        other.pipeline == deployment.pipeline
-        or mine.filter(pk__in=fleet.matching(environment, other.target).order_by().values("pk")).exists()
-        for other in (*under_way, *earlier)
-    )
+    return not offers.overlaps(deployment, (*under_way, *earlier))
 
 
 def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:

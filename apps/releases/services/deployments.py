@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -18,7 +18,14 @@ from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
 from byteor_cloud.engine.delivery.encoding import format_time
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.machines import (
+    IN_FLIGHT,
+    UNDER_WAY,
+    AgentProgress,
+    ApprovalStatus,
+    DeploymentEvent,
+    DeploymentStatus,
+)
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system("rollout")
@@ -212,12 +219,13 @@ def _refuse_take_over(environment: Environment, agents: QuerySet[Agent], pipelin
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop it where it is: ``failed`` with the reason ``aborted``. What agents run already, they go on running.
 
-    An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again.
+    An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again. That of a
+    break-glass still waits: unless somebody approves what agents run already, it is undone.
     """
     if deployment.approval is not None:
         # Approval before deployment, as everywhere: one order of locks.
         approval = lock(deployment.approval)
-        if approval.status == ApprovalStatus.PENDING:
+        if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
     aborted = advance(
         deployment,
@@ -243,6 +251,7 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
         reason=reason[:40],
         detail=detail,
         is_current=False,
+        paused_at=None,
         changes={"reason": reason, "detail": detail},
     )
 
@@ -267,8 +276,7 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         if bundles.is_barred(environment.pk, deployment.config_hash):
             detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
             raise Conflict(detail, code="known_bad")
-        waiting = has_failed and mine.filter(progress=AgentProgress.PENDING).exists()
-        if not agent_ids and not waiting:
+        if not agent_ids and not (has_failed and mine.exists()):
             raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
     deployment = advance(
         deployment,
@@ -279,6 +287,8 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         wave_done_at=None,
         changes={"reason": reason, "agents": len(agent_ids)},
     )
+    if has_failed:  # those that were at it get their time anew
+        deployment.agents.filter(offered_at__isnull=False).update(offered_at=timezone.now())
     offers.offer(deployment, agent_ids)
     offers.wake(deployment.pk)
     return deployment
@@ -289,13 +299,20 @@ def _check_retry(deployment: Deployment, environment: Environment) -> None:
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
         raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
+    if Deployment.objects.filter(offers.UNCONSENTED, pk=deployment.pk).exists():
+        raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
     newer = Deployment.objects.filter(
-        environment=environment, pipeline=deployment.pipeline, pk__gt=deployment.pk, bundle_hash__isnull=False
+        Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
+        environment=environment,
+        pipeline=deployment.pipeline,
+        pk__gt=deployment.pk,
     )
     if newer.exists():
         raise Conflict("It failed, and there is a newer deployment of this pipeline.", code="newer_deployment")
+    if offers.overlaps(deployment, Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)):
+        raise Conflict("It failed, and another deployment is under way with some of its agents.", code="agents_busy")
 
 
 @transaction.atomic

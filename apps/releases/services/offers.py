@@ -5,12 +5,13 @@ Statements over whole fleets: a deployment may have 100,000 agents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -18,10 +19,15 @@ from apps.fleet.models import Agent
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.state import lock
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, DeploymentStatus
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AT_ONCE, Strategy
 from byteor_cloud.jobs import enqueue
 
+# What went ahead by break-glass and was not approved afterwards: nobody goes back to it.
+UNCONSENTED = Q(
+    break_glass__isnull=False,
+    approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
+)
 _ENLIST = """
 INSERT INTO releases_deploymentagent
     (deployment_id, agent_id, wave, counted, action, progress, detail, updated_at, before_id)
@@ -45,6 +51,16 @@ def strategy_of(deployment: Deployment) -> Strategy:
         percents=tuple(stored.get("percents", (100,))),
         pause_s=stored.get("pause_s", 0),
         failure_threshold_percent=stored["failure_threshold_percent"],
+    )
+
+
+def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
+    """Whether one of the others has its pipeline or, by their targets, some of its agents."""
+    mine = fleet.matching(deployment.environment, deployment.target)
+    return any(
+        other.pipeline == deployment.pipeline
+        or mine.filter(pk__in=fleet.matching(deployment.environment, other.target).order_by().values("pk")).exists()
+        for other in others
     )
 
 
@@ -146,6 +162,7 @@ def withdraw_offers(deployment: Deployment) -> None:
     earlier = (
         Deployment.objects.filter(pk__in=open_offers.order_by().values("before"))
         .exclude(config_hash__in=barred)
+        .exclude(UNCONSENTED)
         .in_bulk()
     )
     parts = DeploymentAgent.objects.filter(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
-from apps.releases.models import Deployment, KnownBad
+from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
@@ -31,6 +31,7 @@ def target_of(deployment: Deployment) -> Deployment | None:
         .exclude(pk=deployment.pk)
         .exclude(config_hash__in=barred)
         .exclude(config_hash=deployment.config_hash)  # rolling back bars it
+        .exclude(offers.UNCONSENTED)
         .order_by("-is_current", "-activated_at")
         .first()
     )
@@ -46,6 +47,9 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
         # Says so in the same words as every other illegal step.
         return advance(deployment, DeploymentEvent.ROLL_BACK, actor=actor)
+    if deployment.status == DeploymentStatus.FAILED and not _touched(deployment).exists():
+        # It would only bar what may run well elsewhere.
+        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
     target = target_of(deployment)
     if target is None:
         raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
@@ -66,25 +70,32 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
     """The automatic rollback of a failed deployment; False, and it stays failed, without anything to go back to."""
-    if target_of(deployment) is None:
+    if target_of(deployment) is None or not _touched(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
     return True
 
 
-def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    # Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
-    # rollback brought back here is.
-    touched = deployment.agents.filter(
+def _touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
+    """Who has its bundle, or is to have it.
+
+    Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
+    rollback brought back here is.
+    """
+    return deployment.agents.filter(
         Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
         offered_at__isnull=False,
         agent__decommissioned_at=None,
     )
+
+
+def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
     barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
-    parts = list(touched.values_list("agent_id", "before_id"))
+    parts = list(_touched(deployment).values_list("agent_id", "before_id"))
     earlier = (
         Deployment.objects.filter(pk__in={before_id for _, before_id in parts}, bundle_hash__isnull=False)
         .exclude(config_hash__in=barred)
+        .exclude(offers.UNCONSENTED)
         .exclude(pk=deployment.pk)
         .in_bulk()
     )
@@ -94,22 +105,46 @@ def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
     now = timezone.now()
     for before, agent_ids in groups.items():
         fleet.offer(agent_ids, offers.offer_of(before, by=deployment, since=now))
+        # Who had no part in that one has it from now on: its own rollback must find them.
+        DeploymentAgent.objects.bulk_create(
+            [
+                DeploymentAgent(
+                    deployment=before,
+                    agent_id=agent_id,
+                    wave=before.wave,
+                    counted=False,
+                    progress=AgentProgress.ACTIVE,
+                    offered_at=now,
+                )
+                for agent_id in agent_ids
+            ],
+            batch_size=2000,
+            ignore_conflicts=True,
+        )
     deployment.agents.filter(agent_id__in=fleet.these(agent_id for agent_id, _ in parts)).update(
         action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
     )
 
 
-def finish(deployment: Deployment, *, actor: Actor) -> None:
-    """Every agent is back: the restored deployment is current again. The caller holds the environment's lock."""
+def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
+    """Every agent is back: the restored deployment is current again, and is returned, unless another one is.
+
+    Or unless it was rolled back itself meanwhile, or found bad. The caller holds the environment's lock.
+    """
     advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
     # A deployment that failed before it was current took that from nobody: there may be a current one.
-    if deployment.restores is not None and not others.exists():
-        restored = lock(deployment.restores)
-        restored.is_current, restored.superseded_by = True, None
-        restored.save(update_fields=["is_current", "superseded_by"])
+    if deployment.restores is None or others.exists():
+        return None
+    restored = lock(deployment.restores, related=RELATED)
+    is_bad = bundles.is_barred(restored.environment_id, restored.config_hash)
+    if restored.status != DeploymentStatus.ACTIVE or is_bad:
+        return None
+    restored.is_current, restored.superseded_by = True, None
+    restored.save(update_fields=["is_current", "superseded_by"])
+    return restored
 
 
 @transaction.atomic
@@ -125,8 +160,9 @@ def undo_break_glass(deployment_id: str) -> None:
     deployment = lock(found, related=RELATED)
     why = f"break-glass: its approval was {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
-    if under_way or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):
-        if start_if_possible(deployment, reason=why, actor=WORKER):
+    has_failed = deployment.status == DeploymentStatus.FAILED
+    if under_way or has_failed or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):
+        if start_if_possible(deployment, reason=why, actor=WORKER) or has_failed:
             return
         bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:

@@ -51,9 +51,9 @@ def step(deployment_id: str) -> None:
     if deployment.status == DeploymentStatus.DEPLOYING:
         _carry_out(deployment, plan)
     elif plan.outcome == "active":
-        rollbacks.finish(deployment, actor=WORKER)
-        if deployment.restores is not None:
-            offers.offer_late(deployment.restores)
+        restored = rollbacks.finish(deployment, actor=WORKER)
+        if restored is not None:
+            offers.offer_late(restored)
     elif plan.outcome == "failed":
         fail(deployment, plan.reason, plan.detail)
 
@@ -110,12 +110,13 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
     offers.offer(deployment, plan.offer)
-    if plan.more or deployment.enlisting is not None:
-        offers.wake(deployment.pk)
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
         _give_up(deployment, plan.reason, plan.detail)
+    elif plan.more or deployment.enlisting is not None:
+        # Last: reports hold their agent's row when they wake, and the rows are taken before.
+        offers.wake(deployment.pk)
 
 
 def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
@@ -137,7 +138,9 @@ def _activate(deployment: Deployment) -> None:
     if previous is not None:
         previous.is_current, previous.superseded_by = False, deployment
         previous.save(update_fields=["is_current", "superseded_by"])
-    current = advance(deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, activated_at=timezone.now())
+    current = advance(
+        deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
+    )
     offers.offer_late(current)
 
 
