@@ -290,4 +290,5 @@ def test_what_comes_by_itself_comes_as_often_as_it_must() -> None:
         "artifacts.retention": 3600,
         "tenancy.forget_deliveries": 3600,
         "tenancy.forget_sign_ins": 3600,
+        "tenancy.seal_rest": 3600,
     }

@@ -18,6 +18,8 @@ from apps.tenancy.webhooks.announce import announce
 from byteor_cloud.engine.ledger import GENESIS, GRACE, Event, link_hash
 from byteor_cloud.ids import first_of
 
+AT_ONCE = 5000  # events that are sealed in one transaction
+
 type Scope = Organization | Project | Environment | None
 
 
@@ -84,9 +86,10 @@ def _as_linked(row: AuditEvent) -> Event:
 
 
 @transaction.atomic
-def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
+def seal_organization(organization_id: UUID, *, limit: int = AT_ONCE, whole: bool = False) -> int:
     """Append the unsealed events to the organization's chain, oldest first; how many were sealed.
 
+    ``whole`` looks for them in the whole ledger, not only as far back as one may wait in the usual course.
     Done by the worker, so that one organization's writes do not queue behind the head of its chain.
     """
     Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
@@ -94,7 +97,7 @@ def seal_organization(organization_id: UUID, *, limit: int = 5000) -> int:
     head = seals_before.order_by("-seq").first()
     seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
     seals = []
-    waiting = _unsealed(head).filter(organization_id=organization_id)
+    waiting = _unsealed(None if whole else head).filter(organization_id=organization_id)
     for event in waiting.order_by("id")[:limit]:
         seq += 1
         sealed = link_hash(_as_linked(event), seq=seq, prev_hash=prev_hash)
@@ -113,12 +116,13 @@ def _unsealed(last: AuditSeal | None) -> QuerySet[AuditEvent]:
     return events.filter(id__gte=first_of(min(last.event.timestamp, timezone.now()) - GRACE))
 
 
-def seal_all() -> None:
-    """Seal every organization that has unsealed events."""
-    last = AuditSeal.objects.select_related("event").order_by("-id").first()
+def seal_all(*, whole: bool = False) -> None:
+    """Seal every organization that has unsealed events; ``whole`` finds also those left while others were sealed."""
+    last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
     waiting = _unsealed(last).filter(organization__isnull=False)
     for organization_id in waiting.order_by().values_list("organization_id", flat=True).distinct():
-        seal_organization(organization_id)
+        while seal_organization(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
+            pass
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:

@@ -45,6 +45,12 @@ def seal_audit() -> None:
     audit.seal_all()
 
 
+@periodic("tenancy.seal_rest", cron="41 * * * *")
+def seal_rest() -> None:
+    """Append what was left, wherever it is: of an organization that was quiet since."""
+    audit.seal_all(whole=True)
+
+
 @periodic("tenancy.note_keys", cron="* * * * * */5")
 def note_keys() -> None:
     """Signing keys that became active, and those that are over."""

@@ -300,7 +300,7 @@ class Checkpoint:
             if fields.integer("v") != 1:
                 raise ValueError("'v' is not 1")
             return cls(
-                org_id=fields.text("org_id"),
+                org_id=_uuid(fields, "org_id"),
                 seq=fields.integer("seq"),
                 hash=fields.digest("hash"),
                 created_at=fields.time("created_at"),

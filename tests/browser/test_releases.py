@@ -202,6 +202,27 @@ def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Brow
     context.close()
 
 
+def test_an_answer_that_never_comes_is_given_up(world: World, chromium: Browser, live_server: Any) -> None:
+    fleet(world, 1)
+    deployment = offered(world, world.bundle())
+    context = chromium.new_context(base_url=live_server.url)  # its errors are the point here
+    page = context.new_page()
+    sign_in(page, world.viewer.user)
+    page.route("**/live/", lambda route: None)
+    page.add_init_script(
+        "const after = AbortSignal.timeout.bind(AbortSignal);"
+        "AbortSignal.timeout = (ms) => { window.allowed = ms; return after(ms / 1000); };"
+    )
+    page.goto(row_page(deployment))
+
+    expect(page.locator("[data-trouble]")).to_have_text(
+        "The server does not answer; what is shown may be old. Trying again."
+    )
+
+    assert page.evaluate("window.allowed") == 15_000
+    context.close()
+
+
 def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..., Page]) -> None:
     agents = fleet(world, 2)
     deployment = active(world, world.bundle(), agents)

@@ -163,7 +163,7 @@ def test_what_comes_after_the_end_is_not_walked() -> None:
 
 def checkpoint(**changes: Any) -> Checkpoint:
     made: dict[str, Any] = {
-        "org_id": "org",
+        "org_id": EVENT.organization_id,
         "seq": 3,
         "last": GENESIS,
         "created_at": EVENT.timestamp,
@@ -186,7 +186,9 @@ def test_a_checkpoint_reads_back() -> None:
     [
         ('"seq":3', '"seq":4', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
         ('"hash":"sha256:0', '"hash":"sha256:1', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
-        ('"org_id":"org"', '"org_id":"gro"', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
+        ('"org_id":"0', '"org_id":"1', LedgerCode.CHECKPOINT_BAD_SIGNATURE),
+        ('"org_id":"', '"org_id":"x', LedgerCode.CHECKPOINT_MALFORMED),
+        ('"org_id":"', '"org_id":"urn:uuid:', LedgerCode.CHECKPOINT_MALFORMED),
         ('"kid":"', '"kid":"x', LedgerCode.CHECKPOINT_UNKNOWN_KEY),
         ('"v":1', '"v":2', LedgerCode.CHECKPOINT_MALFORMED),
         ('"v":1', '"v":1,"x":1', LedgerCode.CHECKPOINT_MALFORMED),

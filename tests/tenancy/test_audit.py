@@ -15,7 +15,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from apps.tenancy import audit
+from apps.tenancy import audit, tasks
 from apps.tenancy.actors import system
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
@@ -209,6 +209,53 @@ def test_what_comes_after_a_clock_that_was_ahead_is_sealed_too(world: World) -> 
     audit.seal_all()
 
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
+
+
+def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
+    world: World, other: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = AuditEvent.objects.filter(seal=None, organization=world.organization)
+    later = timezone.now() + timedelta(hours=2)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: later)
+    AuditEvent.objects.create(
+        id=first_of(later), timestamp=later, organization=other.organization, resource_kind="test", resource_id="1",
+        action="test.later", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
+    )  # fmt: skip
+    audit.seal_organization(other.organization.pk)
+    audit.seal_all()
+    assert left.exists()
+
+    tasks.seal_rest.func(0)
+
+    assert not left.exists()
+    assert list(Verification(world.organization.pk).faults()) == []
+
+
+def test_what_was_left_behind_the_last_seal_is_sealed_and_named(world: World) -> None:
+    audit.seal_all()
+    past = timezone.now() - timedelta(hours=2)
+    event = AuditEvent.objects.create(
+        id=first_of(past), timestamp=past, organization=world.organization, resource_kind="test", resource_id="1",
+        action="test.past", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
+    )  # fmt: skip
+    audit.seal_all()
+    assert [fault.code for fault in Verification(world.organization.pk).faults()] == ["ledger.unsealed"]
+
+    tasks.seal_rest.func(0)
+
+    faults = [(fault.code, fault.event_id) for fault in Verification(world.organization.pk).faults()]
+    assert faults == [("ledger.backdated", str(event.pk))]
+
+
+def test_more_than_fits_at_once_is_sealed_in_one_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "AT_ONCE", 2)
+    left = AuditEvent.objects.filter(seal=None, organization=world.organization)
+    assert left.count() > 4
+
+    audit.seal_all()
+
+    assert not left.exists()
+    assert list(Verification(world.organization.pk).faults()) == []
 
 
 def test_sealing_does_not_go_through_the_whole_ledger(

@@ -465,6 +465,7 @@ def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: 
         (lambda text: text.replace('"seq":', '"seq": 1'), 1, "checkpoint.bad_signature"),
         (lambda text: text[:-20] + "}", 1, "checkpoint.malformed"),
         (lambda text: "", 1, "checkpoint.malformed"),
+        (lambda text: text.replace('"org_id":"', '"org_id":"x'), 1, "checkpoint.malformed"),
         (lambda text: text.replace('"kid":"', '"kid":"x'), 1, "checkpoint.unknown_key"),
     ],
 )

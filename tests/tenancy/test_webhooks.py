@@ -280,6 +280,24 @@ def test_one_that_is_refused_does_not_hold_up_the_next(world: World, receiver: R
     assert [line["status"] for line in log(world, path)] == ["delivered", "delivered", "pending"]
 
 
+def test_a_job_that_took_long_leaves_the_rest_to_the_next(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe(world, receiver)
+    for _ in range(3):
+        happens(world)
+    ProcrastinateJob.objects.all()._raw_delete("default")
+    ticks = iter([0, 4, 10])
+    monkeypatch.setattr(delivery, "monotonic", lambda: next(ticks))
+
+    delivery.deliver_due(Webhook.objects.get().pk)
+
+    assert len(receiver.got) == 2
+    assert ProcrastinateJob.objects.get().task_name == "tenancy.deliver_webhooks"
+    monkeypatch.undo()
+    assert delivery.LONGEST_S == 10
+
+
 def test_a_receiver_that_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [410]
@@ -417,6 +435,22 @@ def test_a_ping_is_sent_whatever_was_asked_for(world: World, receiver: Receiver)
     said = json.loads(receiver.got[0].body)
     assert (said["type"], said["resource"]["url"], said["environment_id"]) == ("ping", path, None)
     assert is_signed(receiver.got[0], token)
+
+
+def test_the_log_is_filtered_by_the_type_that_is_told(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    world.admin.api.post(f"{path}/test")
+    happens(world)
+
+    types = ("ping", "deployment.create", "approval.approve", "")
+    found = [world.admin.api.get(f"{path}/deliveries?type={type}").json()["results"] for type in types]
+
+    assert [[line["type"] for line in lines] for lines in found] == [
+        ["ping"],
+        ["deployment.create"],
+        [],
+        ["deployment.create", "ping"],
+    ]
 
 
 def test_a_rotated_secret_signs_beside_the_old_for_a_day(world: World, receiver: Receiver) -> None:

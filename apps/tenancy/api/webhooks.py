@@ -18,7 +18,7 @@ from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListMode
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
-from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome
+from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
 from byteor_cloud.api.schema import with_secret
 from byteor_cloud.errors import NotFound
 
@@ -98,10 +98,18 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
+class TypeFilter(django_filters.CharFilter):
+    """By the type that the receiver is told, which for a ping is not the event's action."""
+
+    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Deliveries of that type."""
+        return super().filter(qs, action_of(value))
+
+
 class WebhookDeliveryFilter(RowFilter):
     status = django_filters.ChoiceFilter(choices=[(each.value, each.value) for each in Outcome])
     event_id = django_filters.UUIDFilter()
-    type = django_filters.CharFilter("event__action")
+    type = TypeFilter("event__action")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):

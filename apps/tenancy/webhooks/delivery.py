@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -30,17 +31,21 @@ LONGEST_RETRY_AFTER = timedelta(days=1)
 # A receiver that has taken nothing for so long, when a delivery is given up, is disabled.
 DISABLED_AFTER = timedelta(days=3)
 KEPT_FOR = timedelta(days=30)
-AT_ONCE = 20  # deliveries of one job: then another receiver's may have the slot
+# Of one job, in deliveries and in time: then another receiver's may have the slot, and a shutdown does not wait long.
+AT_ONCE, LONGEST_S = 20, 10
 KEPT_ATTEMPTS = 50
 
 
 def deliver_due(webhook_id: UUID) -> None:
-    """Send one receiver what it is owed, oldest first, until it fails to take one."""
+    """Send one receiver what it is owed, oldest first, until it fails to take one; another job goes on after a while."""
+    until = monotonic() + LONGEST_S
     due = WebhookDelivery.objects.select_related("webhook__organization", "event").order_by("id")
     for _ in range(AT_ONCE):
         delivery = due.due(timezone.now()).filter(webhook=webhook_id).first()
         if delivery is None or not _attempt(delivery):
             return
+        if monotonic() >= until:
+            break
     wake(webhook_id)
 
 

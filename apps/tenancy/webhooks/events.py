@@ -43,6 +43,11 @@ def type_of(action: str) -> str:
     return "ping" if action == PING else action
 
 
+def action_of(type: str) -> str:
+    """The action of the audit events that a receiver hears of under that type."""
+    return PING if type == "ping" else type
+
+
 def wants(patterns: Iterable[str], action: str) -> bool:
     """Whether one of the patterns, types or wildcards, covers the event of that action."""
     return any(action.startswith(p.removesuffix("*")) if p.endswith("*") else action == p for p in patterns)

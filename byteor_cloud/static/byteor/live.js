@@ -1,6 +1,7 @@
 // A row's page that moves by itself: the server renders its live part again, and what differs is changed in place, so
 // that scroll position, focus, open parts and what one has typed stay. No library, no build.
 const SLOWEST = 30000; // ms, for a tab that nobody looks at and a server that does not answer
+const LONGEST = 15000; // ms, for one answer
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 const root = document.querySelector("[data-live]");
@@ -73,7 +74,10 @@ function later() {
 async function refresh() {
   clearTimeout(timer);
   try {
-    const response = await fetch(root.dataset.live + location.search, { headers: { Accept: "text/html" } });
+    const response = await fetch(root.dataset.live + location.search, {
+      headers: { Accept: "text/html" },
+      signal: AbortSignal.timeout(LONGEST), // while the answer is read, too
+    });
     if (response.redirected) return say("You are signed out: sign in again to see how it goes on.");
     if (response.status === 404 || response.status === 403) return say("It is not there any more, or not for you.");
     if (!response.ok) throw new Error(response.status);
