@@ -37,7 +37,7 @@ KEPT_ATTEMPTS = 50
 
 
 def deliver_due(webhook_id: UUID) -> None:
-    """Send one receiver what it is owed, oldest first, until it fails to take one; another job goes on after a while."""
+    """Send one receiver what it is owed, oldest first, until it fails to take one. Another job takes the rest."""
     until = monotonic() + LONGEST_S
     due = WebhookDelivery.objects.select_related("webhook__organization", "event").order_by("id")
     for _ in range(AT_ONCE):
