@@ -50,6 +50,8 @@ def sweep() -> None:
     """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):
         approvals.expire(approval, actor=deployments.WORKER)
+    for deployment_id in rollbacks.unapproved().values_list("pk", flat=True):
+        offers.enqueue_undo(deployment_id)
     for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
             enqueue(

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Assignment
 from apps.releases.models import Approval, Deployment
@@ -273,6 +275,23 @@ def test_an_abort_is_no_way_around_the_approval(world: World, run_jobs: Callable
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
     assert stories.desired(agents[0][0]) == (deployment.pk, "rollback")
     assert stories.desired(agents[1][0]) == (earlier.pk, "activate")
+
+
+def test_a_lost_job_is_made_up_for(world: World, run_jobs: Callable[[], int]) -> None:
+    _, earlier, bundle = before(world, run_jobs)
+    deployment = broken(world, bundle)
+    run_jobs()
+    lapse()
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM procrastinate_jobs")
+
+    sweep.func(0)
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
+    sweep.func(0)
+    assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 
 def test_nobody_goes_back_to_what_was_not_approved(world: World, run_jobs: Callable[[], int]) -> None:

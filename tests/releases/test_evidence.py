@@ -143,14 +143,14 @@ def test_a_break_glass_deployment_is_approved_afterwards(
     run_jobs()
     deployment = Deployment.objects.get(pk=made.json()["id"])
     before = verified(tmp_path, download(world, deployment), capsys)
-    assert (before["proven"], before["approved"], before["approved_afterwards"]) == (True, False, False)
+    assert (before["proven"], before["approved"], before["approval_beside"]) == (True, False, False)
     assert before["unsigned"]["break_glass"]["by"] == "admin@acme.example"
 
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
 
     after = verified(tmp_path, download(world, deployment), capsys)
-    assert (after["proven"], after["approved"], after["approved_afterwards"]) == (True, False, True)
+    assert (after["proven"], after["approved"], after["approval_beside"]) == (True, False, True)
     assert after["approval"]["issued_by"] == "reviewer@acme.example"
     assert after["bundle_hash"] == before["bundle_hash"]
 

@@ -214,7 +214,7 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
         _tell(deployment, f"break_glass_{closed.status}", actor)
-        enqueue("releases.undo_break_glass", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+        offers.enqueue_undo(deployment.pk)
     elif deployment is not None and event is ApprovalEvent.DENY:
         advance(deployment, DeploymentEvent.DENY, actor=actor)
     elif deployment is not None and deployment.status in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED}:

@@ -254,3 +254,13 @@ def wake(deployment_id: object) -> None:
 def enqueue_build(deployment: Deployment) -> None:
     """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
     enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+
+
+def enqueue_undo(deployment_id: object) -> None:
+    """Have the worker undo what went ahead by break-glass."""
+    enqueue(
+        "releases.undo_break_glass",
+        once=f"undo:{deployment_id}",
+        serial=str(deployment_id),
+        deployment_id=str(deployment_id),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -145,6 +145,15 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     restored.is_current, restored.superseded_by = True, None
     restored.save(update_fields=["is_current", "superseded_by"])
     return restored
+
+
+def unapproved() -> QuerySet[Deployment]:
+    """What went ahead by break-glass, was not approved, and is not undone: the job for it may have been lost."""
+    barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
+    before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
+    return Deployment.objects.filter(
+        offers.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+    ).exclude(Exists(barred))
 
 
 @transaction.atomic
