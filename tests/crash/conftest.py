@@ -70,7 +70,13 @@ class Workspace:
     # -- processes ----------------------------------------------------------------------------------------------
 
     def _child(self, what: str) -> int:
-        return next(pid for pid, line in children(self.server.pid).items() if what in line)
+        """A process that the supervisor keeps running; one that was killed just now comes again."""
+
+        def found() -> list[int]:
+            return [pid for pid, line in children(self.server.pid).items() if what in line]
+
+        wait_until(found)
+        return found()[0]
 
     def worker(self) -> int:
         """The process that runs the jobs."""
