@@ -7,7 +7,7 @@ from django.utils import timezone
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, builds, deployments, offers, rollbacks, rollout
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
-from byteor_cloud.jobs import enqueue, final_job, job, periodic
+from byteor_cloud.jobs import final_job, job, periodic
 
 
 @final_job("releases.build")
@@ -54,11 +54,6 @@ def sweep() -> None:
         offers.enqueue_undo(deployment_id)
     for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-            enqueue(
-                "releases.build",
-                once=f"build:{deployment_id}",
-                serial=str(deployment_id),
-                deployment_id=str(deployment_id),
-            )
+            offers.enqueue_build(deployment_id)
         else:
             offers.wake(deployment_id)

@@ -250,6 +250,9 @@ def test_the_buttons_are_those_of_the_state(world: World, run_jobs: Callable[[],
     assert offers(deployment) == ["Roll back", "Retry", "Resume", "Abort"]
     deployments.abort(Deployment.objects.get(pk=deployment.pk), actor=world.operator.actor)
     assert offers(deployment) == ["Roll back", "Retry"]
+    unbuilt = world.deployment(second)
+    deployments.abort(unbuilt, actor=world.operator.actor)
+    assert offers(unbuilt) == []
 
 
 def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None:

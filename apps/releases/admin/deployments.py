@@ -24,7 +24,6 @@ from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
-_LEFT = [AgentProgress.FAILED, AgentProgress.PENDING]
 _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
 
 
@@ -36,8 +35,15 @@ def _has_something_to_retry(row: Deployment) -> bool:
     """As far as the page can tell; the service has the last word."""
     if row.bundle_hash is None or row.rollback_reason or bundles.is_barred(row.environment_id, row.config_hash):
         return False
-    left = [AgentProgress.FAILED] if row.status == DeploymentStatus.DEPLOYING else _LEFT
-    return row.agents.filter(progress__in=left, agent__decommissioned_at=None).exists()
+    mine = row.agents.filter(agent__decommissioned_at=None)
+    return (mine if row.status == DeploymentStatus.FAILED else mine.filter(progress=AgentProgress.FAILED)).exists()
+
+
+def _has_something_to_roll_back(row: Deployment) -> bool:
+    """Not one that was superseded, nor a failed one that no agent has."""
+    if row.status == DeploymentStatus.FAILED:
+        return rollbacks.touched(row).exists()
+    return row.is_current or row.status != DeploymentStatus.ACTIVE
 
 
 @admin.register(Deployment, site=site)
@@ -62,8 +68,7 @@ class DeploymentAdmin(LiveAdmin):
             "Each agent that was touched is offered what it ran before. The configuration is then known bad here.",
             lambda row, doing: rollbacks.start(row, reason=doing.words, actor=doing.actor),
             P.OPERATE_ENVIRONMENT, "undo", words="required", dangerous=True,
-            applies=lambda row: can(DeploymentEvent.ROLL_BACK)(row)
-            and (row.is_current or row.status != DeploymentStatus.ACTIVE),
+            applies=lambda row: can(DeploymentEvent.ROLL_BACK)(row) and _has_something_to_roll_back(row),
         ),
         Act(
             "retry", "Retry", "It is offered again to the agents that failed, and goes on from there.",

@@ -199,7 +199,7 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
         _tell(deployment, "break_glass_approved", actor)
     elif deployment is not None:
         advance(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
-        offers.enqueue_build(deployment)
+        offers.enqueue_build(deployment.pk)
     _tell_replay(approved)
     return approved
 

@@ -123,7 +123,7 @@ def create_deployment(
     }
     _note(deployment, "create", changes, actor=actor)
     if not waits:
-        offers.enqueue_build(deployment)
+        offers.enqueue_build(deployment.pk)
     return deployment
 
 

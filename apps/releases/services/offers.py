@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -42,6 +42,13 @@ LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deploymen
 ORDER BY found.place  -- so that lists of them are in the fleet's order
 RETURNING agent_id
 """
+
+
+def good(environment_id: UUID) -> QuerySet[Deployment]:
+    """What an agent may be brought back to: built, not known bad, and not a break-glass that nobody approved."""
+    barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
+    built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
+    return built.exclude(config_hash__in=barred).exclude(UNCONSENTED)
 
 
 def strategy_of(deployment: Deployment) -> Strategy:
@@ -158,13 +165,7 @@ def withdraw_offers(deployment: Deployment) -> None:
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
     ).order_by("agent_id")
-    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
-    earlier = (
-        Deployment.objects.filter(pk__in=open_offers.order_by().values("before"))
-        .exclude(config_hash__in=barred)
-        .exclude(UNCONSENTED)
-        .in_bulk()
-    )
+    earlier = good(deployment.environment_id).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
     parts = DeploymentAgent.objects.filter(
         deployment__in=earlier, agent__in=open_offers.order_by().values("agent"), offered_at__isnull=False
     ).values_list("deployment_id", "agent_id", "offered_at", "progress")
@@ -243,24 +244,19 @@ def agent_left(agent_id: str) -> None:
 
 def wake(deployment_id: object) -> None:
     """Have the worker take the deployment's next step; many wakes become one."""
-    enqueue(
-        "releases.step",
-        once=f"step:{deployment_id}",
-        serial=str(deployment_id),
-        deployment_id=str(deployment_id),
-    )
+    _enqueue("step", deployment_id)
 
 
-def enqueue_build(deployment: Deployment) -> None:
+def enqueue_build(deployment_id: object) -> None:
     """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
-    enqueue("releases.build", serial=str(deployment.pk), deployment_id=str(deployment.pk))
+    _enqueue("build", deployment_id)
 
 
 def enqueue_undo(deployment_id: object) -> None:
     """Have the worker undo what went ahead by break-glass."""
-    enqueue(
-        "releases.undo_break_glass",
-        once=f"undo:{deployment_id}",
-        serial=str(deployment_id),
-        deployment_id=str(deployment_id),
-    )
+    _enqueue("undo_break_glass", deployment_id)
+
+
+def _enqueue(job: str, deployment_id: object) -> None:
+    key = str(deployment_id)
+    enqueue(f"releases.{job}", once=f"{job}:{key}", serial=key, deployment_id=key)

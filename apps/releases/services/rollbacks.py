@@ -20,18 +20,11 @@ from byteor_cloud.errors import Conflict
 
 def target_of(deployment: Deployment) -> Deployment | None:
     """The last current deployment of the same environment and pipeline that is not known bad."""
-    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
     return (
-        Deployment.objects.filter(
-            environment_id=deployment.environment_id,
-            pipeline=deployment.pipeline,
-            status=DeploymentStatus.ACTIVE,
-            bundle_hash__isnull=False,
-        )
+        offers.good(deployment.environment_id)
+        .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
-        .exclude(config_hash__in=barred)
         .exclude(config_hash=deployment.config_hash)  # rolling back bars it
-        .exclude(offers.UNCONSENTED)
         .order_by("-is_current", "-activated_at")
         .first()
     )
@@ -47,7 +40,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
         # Says so in the same words as every other illegal step.
         return advance(deployment, DeploymentEvent.ROLL_BACK, actor=actor)
-    if deployment.status == DeploymentStatus.FAILED and not _touched(deployment).exists():
+    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
         # It would only bar what may run well elsewhere.
         raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
     target = target_of(deployment)
@@ -70,13 +63,13 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
     """The automatic rollback of a failed deployment; False, and it stays failed, without anything to go back to."""
-    if target_of(deployment) is None or not _touched(deployment).exists():
+    if target_of(deployment) is None or not touched(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
     return True
 
 
-def _touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
+def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     """Who has its bundle, or is to have it.
 
     Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
@@ -90,15 +83,9 @@ def _touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 
 
 def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    barred = KnownBad.objects.filter(environment_id=deployment.environment_id).values("config_hash")
-    parts = list(_touched(deployment).values_list("agent_id", "before_id"))
-    earlier = (
-        Deployment.objects.filter(pk__in={before_id for _, before_id in parts}, bundle_hash__isnull=False)
-        .exclude(config_hash__in=barred)
-        .exclude(offers.UNCONSENTED)
-        .exclude(pk=deployment.pk)
-        .in_bulk()
-    )
+    parts = list(touched(deployment).values_list("agent_id", "before_id"))
+    others = offers.good(deployment.environment_id).exclude(pk=deployment.pk)
+    earlier = others.filter(pk__in={before_id for _, before_id in parts}).in_bulk()
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in parts:
         groups.setdefault(earlier.get(before_id, target), []).append(agent_id)
