@@ -47,6 +47,7 @@ class Config:
     api_threads: int
     trusted_proxies: int
     max_body_bytes: int
+    max_agent_body_bytes: int
     max_upload_bytes: int
     webhook_allow_private: tuple[Network, ...]
     log_format: Literal["console", "json"]
@@ -261,6 +262,7 @@ def load(environ: Mapping[str, str]) -> Config:
         api_threads=take("API_THREADS", _number(1, 64), 8),
         trusted_proxies=take("TRUSTED_PROXIES", _number(0, 10), 0),
         max_body_bytes=take("MAX_BODY_BYTES", _number(1024, 1 << 30), 4 << 20),
+        max_agent_body_bytes=take("MAX_AGENT_BODY_BYTES", _number(1024, 1 << 30), 64 << 10),
         max_upload_bytes=take("MAX_UPLOAD_BYTES", _number(1024, 1 << 40), 64 << 20),
         webhook_allow_private=take("WEBHOOK_ALLOW_PRIVATE", _networks, ()),
         log_format=cast("Literal['console', 'json']", take("LOG_FORMAT", _choice("console", "json"), "console")),

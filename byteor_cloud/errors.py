@@ -102,6 +102,22 @@ class PreconditionFailed(DomainError):
     status = 412
 
 
+class RequestTimeout(DomainError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    title = "Request timeout"
+    status = 408
+
+
+class LengthRequired(DomainError):
+    """The body must say its length."""
+
+    code = "length_required"
+    title = "Length required"
+    status = 411
+
+
 class PayloadTooLarge(DomainError):
     """The body is over its cap."""
 

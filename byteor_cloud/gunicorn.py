@@ -5,17 +5,29 @@ Its log lines go where ours do: with the application, Django's LOGGING is loaded
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
-from prometheus_client.multiprocess import mark_process_dead
+from gevent import monkey
 
-worker_class = "gthread"
+# Before the application is imported (preload_app): locks and sockets that were made earlier would block the event loop.
+monkey.patch_all()
+
+from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
+
+worker_class = "byteor_cloud.front_door.Worker"
 preload_app = True  # one import for all processes
 control_socket_disable = True  # else it writes into the home folder
 loglevel = "warning"
 keepalive = 75  # longer than a load balancer's, so that it is never we who hang up first
 graceful_timeout = 20
 timeout = 120
+sendfile = False  # it would go round the minimum rate of front_door.PacedSocket
+
+# Each waiting client costs a file descriptor: allow as many as the system does, and leave some for everything else.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
+worker_connections = max(64, min(8192, _hard - 256))
 
 
 def child_exit(server: Any, worker: Any) -> None:

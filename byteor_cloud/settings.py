@@ -73,6 +73,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "byteor_cloud.api.bodies.release_when_answered",
     "byteor_cloud.api.middleware.request_id",
     "byteor_cloud.api.system.observe",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
@@ -85,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "byteor_cloud.api.bodies.receive_form",
 ]
 APPEND_SLASH = False
 ROOT_URLCONF = "byteor_cloud.urls"
@@ -157,7 +159,7 @@ STORAGES = {
 }
 FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the folder is made with the first upload
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_HANDLERS: list[str] = []  # no form takes files; the upload's parser brings a handler of its own
 # The API's parsers enforce this cap themselves; the forms of the console go by Django's.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 

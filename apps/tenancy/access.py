@@ -26,6 +26,8 @@ class Principal:
     user: User | None = None
     # The organization of a key, an enrollment token or an agent; a person may have several.
     organization_id: UUID | None = None
+    # What the rate limit counts, where it is not the caller.
+    limited_as: str | None = None
     is_authenticated: bool = field(default=True, init=False)  # what DRF asks of request.user
 
     @property

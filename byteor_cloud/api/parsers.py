@@ -16,7 +16,8 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
-from byteor_cloud.errors import InvalidInput, PayloadTooLarge, below
+from byteor_cloud.api import bodies
+from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge, below
 
 MAX_DEPTH = 200
 
@@ -59,17 +60,18 @@ def _check(value: Any) -> None:
             waiting.extend((child, f"{pointer}/{i}", depth + 1) for i, child in enumerate(item))
 
 
-def _read_capped(stream: IO[bytes], declared: object) -> bytes:
-    cap: int = settings.CONFIG.max_body_bytes
-    if str(declared or "").isdigit() and int(str(declared)) > cap:
-        raise PayloadTooLarge(f"The body is over {cap} bytes.")
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON text. Raises InvalidInput."""
     try:
-        body = stream.read(cap + 1)
-    except (UnreadablePostError, OSError):
-        raise InvalidInput("The body ended before its declared length.") from None
-    if len(body) > cap:
-        raise PayloadTooLarge(f"The body is over {cap} bytes.")
-    return body
+        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise InvalidInput("The body is not UTF-8.", code="malformed_json") from None
+    except RecursionError:
+        raise InvalidInput("The body is nested too deeply.", code="malformed_json") from None
+    except ValueError as error:
+        raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
+    _check(value)
+    return value
 
 
 class StrictJSONParser(BaseParser):
@@ -83,21 +85,10 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The parsed value. Raises InvalidInput or PayloadTooLarge."""
-        declared = (parser_context or {})["request"].META.get("CONTENT_LENGTH")
-        body = _read_capped(stream, declared)
-        try:
-            value = json.loads(
-                body.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
-            )
-        except UnicodeDecodeError:
-            raise InvalidInput("The body is not UTF-8.", code="malformed_json") from None
-        except RecursionError:
-            raise InvalidInput("The body is nested too deeply.", code="malformed_json") from None
-        except ValueError as error:
-            raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
-        _check(value)
-        return value
+        """Return the parsed value. Raises InvalidInput, PayloadTooLarge or RequestTimeout."""
+        context = parser_context or {}
+        cap: int = getattr(settings.CONFIG, context["view"].body_cap)
+        return parse_json(bodies.read(context["request"]._request, cap))
 
 
 class _HashingHandler(TemporaryFileUploadHandler):
@@ -153,20 +144,19 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Fields and files. Raises InvalidInput or PayloadTooLarge, and then no file is left."""
+        """Return fields and files. Raises for a body that is too large, too slow or cut off; then no file is left."""
         request = (parser_context or {})["request"]._request
-        cap: int = settings.CONFIG.max_upload_bytes
-        declared = int(request.META.get("CONTENT_LENGTH") or 0)
-        if declared > cap + settings.CONFIG.max_body_bytes:
-            raise PayloadTooLarge(f"The upload is over {cap} bytes.")
-        handler = _HashingHandler(cap)
+        if bodies.is_chunked(request):
+            raise LengthRequired("Send the upload with a Content-Length.")
+        declared = bodies.declared_length(request)
+        handler = _HashingHandler(settings.CONFIG.max_upload_bytes)
         request.upload_handlers = [handler]
         watched = _Watched(stream)
         try:
             parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
-        except (UnreadablePostError, OSError):
+        except (UnreadablePostError, OSError) as error:
             handler.upload_interrupted()
-            raise InvalidInput("The upload was cut off.", code="truncated") from None
+            raise bodies.interrupted(error) from None
         except Exception:
             handler.upload_interrupted()
             raise

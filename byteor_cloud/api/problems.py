@@ -100,7 +100,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
         case RequestDataTooBig() | TooManyFilesSent():
             return errors.PayloadTooLarge("The body is too large.")
         case UnreadablePostError():
-            return errors.InvalidInput("The body ended before its declared length.")
+            return errors.InvalidInput("The body ended before its declared length.", code="truncated")
         case SuspiciousOperation():
             return errors.InvalidInput("The request is malformed.")
         case IntegrityError() if (known := _from_integrity(exc)) is not None:
@@ -161,7 +161,7 @@ def wants_page(request: HttpRequest | Request) -> bool:
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
-def _answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """A page for a browser outside the API, problem+json for everybody else."""
     if request.path.startswith("/api/") or not wants_page(request):
         return respond(request, error)
@@ -172,24 +172,24 @@ def _answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400."""
-    return _answer(request, errors.InvalidInput("The request is malformed."))
+    return answer(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler403."""
-    return _answer(request, errors.Forbidden("You may not do this."))
+    return answer(request, errors.Forbidden("You may not do this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Django's CSRF_FAILURE_VIEW."""
-    return _answer(request, errors.Forbidden("The form has expired, or came from another site; load it again."))
+    return answer(request, errors.Forbidden("The form has expired, or came from another site; load it again."))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    return _answer(request, errors.NotFound("There is nothing here."))
+    return answer(request, errors.NotFound("There is nothing here."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500; Django has logged the traceback."""
-    return _answer(request, _Internal("An unexpected error; the log has it under this request id."))
+    return answer(request, _Internal("An unexpected error; the log has it under this request id."))

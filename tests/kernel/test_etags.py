@@ -94,6 +94,25 @@ def test_a_foreign_tag_matches_nothing(world: World, tag: str) -> None:
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
+@pytest.mark.parametrize("form", ["{}", '"1.x", {}', '{},"7.y"', ' {} , W/"z"'])
+def test_one_matching_tag_of_a_list_is_enough(world: World, form: str) -> None:
+    tag = world.admin.api.get(project(world))["ETag"]
+
+    assert world.admin.api.put(project(world), {"name": "x"}, If_Match=form.format(tag)).status_code == 200
+
+
+@pytest.mark.parametrize("spoil", [lambda tag: "W/" + tag, lambda tag: tag[:-2] + '0"', lambda tag: tag[:3] + '"'])
+def test_the_whole_tag_is_compared_strongly(world: World, spoil: Callable[[str], str]) -> None:
+    tag = world.admin.api.get(project(world))["ETag"]
+    other = spoil(tag) if spoil(tag) != tag else tag[:-2] + '1"'
+
+    response = world.admin.api.put(project(world), {"name": "x"}, If_Match=other)
+
+    assert response.status_code == 412
+    world.project.refresh_from_db()
+    assert (world.project.name, world.project.revision) == ("trading", 1)
+
+
 def test_any_tag_will_do_for_a_star(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
@@ -118,9 +137,10 @@ def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, ki
     method = "PATCH" if kind == "agent" else "PUT"
     stale = world.admin.api(method, path, body, If_Match=f'"7.{"0" * 32}"')
     assert stale.status_code == 412
+    current = world.admin.api(method, path, {})["ETag"]  # which changes nothing
 
     with CaptureQueriesContext(connection) as captured:
-        assert world.admin.api(method, path, body, If_Match=f'"1.{"0" * 32}"').status_code == 200
+        assert world.admin.api(method, path, body, If_Match=current).status_code == 200
 
     written = next(i for i, q in enumerate(captured) if q["sql"].startswith("UPDATE") and "revision" in q["sql"])
     table = re.match(r'UPDATE "(\w+)"', captured[written]["sql"])

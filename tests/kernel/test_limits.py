@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.api import limits
-from apps.tenancy.credentials import Family
+from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Project, RateCounter
 from byteor_cloud.config import Config
 from byteor_cloud.errors import TooManyRequests
@@ -72,15 +72,45 @@ def test_all_tokens_of_a_person_share_a_limit_and_people_do_not(world: World, mo
     assert world.operator.api.get("/api/v1/me").status_code == 200
 
 
-def test_enrollments_count_for_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_enrollments_count_for_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.ENROLLMENT, 2)
-    enrollers = [Api(world.enrollment_token()) for _ in range(3)]
+    enroll, path = Api(world.enrollment_token(max_uses=9)), world.path(rest="/agents")
+    assert [enroll.post(path, {"name": f"a{i}"}).status_code for i in range(3)] == [201] * 3
 
-    answers = [e.post(world.path(rest="/agents"), {"name": f"a{i}"}) for i, e in enumerate(enrollers)]
+    refused = [enroll.post(path, {"name": "a0"}) for _ in range(3)]
+    other = Api(world.enrollment_token()).post(path, {"name": "b"})
     elsewhere = Api(world.enrollment_token(world.prod)).post(world.path(world.prod, "/agents"), {"name": "a"})
 
-    assert [a.status_code for a in answers] == [201, 201, 429]
-    assert elsewhere.status_code == 201
+    assert [a.status_code for a in refused] == [409, 409, 429]
+    assert [a["X-RateLimit-Remaining"] for a in refused] == ["1", "0", "0"]
+    assert (other.status_code, elsewhere.status_code) == (429, 201)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/orgs/01990a5c-7a40-7cc0-8000-3f2b7e5d1c04", 404),
+        ("/api/v1/agents/01990a5c-7a40-7cc0-8000-3f2b7e5d1c04", 403),
+    ],
+)
+def test_refused_requests_count_and_say_so(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, status: int
+) -> None:
+    limit(monkeypatch, Family.USER, 2)
+
+    answers = [world.viewer.api.get(path) for _ in range(3)]
+
+    assert [a.status_code for a in answers] == [status, status, 429 if status == 404 else 403]
+    assert [a["X-RateLimit-Remaining"] for a in answers] == ["1", "0", "0"]
+
+
+def test_an_unknown_agent_key_is_not_remembered(world: World) -> None:
+    agent, _ = world.agent()
+    stranger = Api(generate(Family.AGENT).text)
+
+    answer = stranger.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+
+    assert (answer.status_code, limits._local) == (401, {})
 
 
 def test_agents_are_counted_in_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +152,27 @@ def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock:
         admitted = 0
         for _ in range(50):
             try:
-                limits.count("racing", 100)
+                limits.count_sign_in("begin", "192.0.2.7")
             except TooManyRequests:
                 continue
             admitted += 1
         return admitted
 
-    assert sum(at_once(*[fifty] * 8)) == 100
-    assert RateCounter.objects.get(key="racing").count == 400
+    assert sum(at_once(*[fifty] * 8)) == limits.SIGN_INS_PER_ADDRESS
+    assert RateCounter.objects.get(key="sign-in-begin:192.0.2.7").count == 400
+
+
+def remaining(key: str) -> str:
+    """What is left to an agent after one more request. Raises TooManyRequests."""
+    usage = limits.count_agent(key)
+    assert usage is not None
+    usage.check()
+    return usage.headers["X-RateLimit-Remaining"]
 
 
 def test_the_count_in_the_process_is_exact_too(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, Family.AGENT, 100)
+
     class Slow(dict[str, int]):
         """Lets another thread come between reading a count and writing it."""
 
@@ -147,7 +187,7 @@ def test_the_count_in_the_process_is_exact_too(clock: list[float], monkeypatch: 
     def fifty() -> None:
         for _ in range(50):
             with contextlib.suppress(TooManyRequests):
-                admitted.append(limits.count("racing", 100, shared=False)["X-RateLimit-Remaining"])
+                admitted.append(remaining("racing"))
 
     threads = [threading.Thread(target=fifty) for _ in range(8)]
     for thread in threads:
@@ -156,13 +196,13 @@ def test_the_count_in_the_process_is_exact_too(clock: list[float], monkeypatch: 
         thread.join()
 
     assert sorted(map(int, admitted)) == list(range(100))
+    assert limits._local["racing"] == 400
 
 
 def test_a_new_minute_forgets_the_old(clock: list[float]) -> None:
     for _ in range(3):
-        limits.count("a", 3, shared=False)
+        remaining("a")
     clock[0] = NOON + 60
 
-    assert limits.count("b", 3, shared=False)["X-RateLimit-Remaining"] == "2"
-    assert limits.count("a", 3, shared=False)["X-RateLimit-Remaining"] == "2"
+    assert (remaining("b"), remaining("a")) == ("599", "599")
     assert limits._local == {"a": 1, "b": 1}

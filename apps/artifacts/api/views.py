@@ -31,6 +31,8 @@ class UploadViewSet(AgentSelfViewSet):
     parser_classes = [UploadParser]
     permissions = {"create": SIGNED_IN}
     agent_scope = "agent:artifact_upload"
+    body_cap = "max_upload_bytes"
+    body_allowance = 1 << 20
 
     @extend_schema(
         request={"multipart/form-data": s.UploadSerializer},

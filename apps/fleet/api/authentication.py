@@ -23,6 +23,11 @@ def is_live(agent: Agent) -> bool:
     return agent.decommissioned_at is None and _live(agent.environment)
 
 
+def limited_as(key_digest: str) -> str:
+    """Return what an agent's requests are counted as: its key, since anybody could claim an id."""
+    return f"agent-key:{key_digest}"
+
+
 class EnrollmentTokenAuthentication(CredentialAuthentication):
     model = EnrollmentToken
 
@@ -44,7 +49,10 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
         return "enrollment_token", str(credential.pk), f"enrollment token {credential.prefix}…"
 
     def belongs(self, credential: EnrollmentToken) -> dict[str, Any]:
-        return {"organization_id": credential.environment.project.organization_id}
+        return {
+            "organization_id": credential.environment.project.organization_id,
+            "limited_as": f"enroll:{credential.environment_id}",
+        }
 
 
 class AgentKeyAuthentication(CredentialAuthentication):
@@ -60,4 +68,7 @@ class AgentKeyAuthentication(CredentialAuthentication):
         return "agent", str(credential.agent_id), f"agent {credential.agent.name}"
 
     def belongs(self, credential: AgentKey) -> dict[str, Any]:
-        return {"organization_id": credential.agent.environment.project.organization_id}
+        return {
+            "organization_id": credential.agent.environment.project.organization_id,
+            "limited_as": limited_as(credential.digest),
+        }

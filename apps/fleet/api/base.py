@@ -12,15 +12,11 @@ from apps.tenancy.models import Environment
 from byteor_cloud.errors import Forbidden, NotFound
 
 
-def rate_key(digest: str) -> str:
-    """What an agent's requests are counted by: its key, since an id alone could be anybody's claim."""
-    return f"agent-key:{digest}"
-
-
 class AgentSelfViewSet(ApiViewSet):
     """Below ``/agents/{id}`` with the agent's key; ``agent_scope`` is what the key must permit."""
 
     agent_scope: ClassVar[str | None] = None
+    body_cap = "max_agent_body_bytes"
     agent: Agent
     environment: Environment
 
@@ -36,9 +32,6 @@ class AgentSelfViewSet(ApiViewSet):
         self.agent, self.environment = key.agent, key.agent.environment
         if self.agent_scope is not None and self.agent_scope not in key.scopes:
             raise Forbidden(f"This key does not permit {self.agent_scope}.")
-
-    def rate_key(self) -> str:
-        return rate_key(self.principal.credential.digest)
 
     @property
     def scope(self) -> audit.Scope:

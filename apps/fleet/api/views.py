@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import django_filters
+from django.conf import settings
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
@@ -18,11 +19,11 @@ from rest_framework.views import APIView
 
 from apps.fleet import heartbeats, services
 from apps.fleet.api import serializers as s
-from apps.fleet.api.authentication import is_live
-from apps.fleet.api.base import AgentSelfViewSet, rate_key
+from apps.fleet.api.authentication import is_live, limited_as
+from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Liveness
 from apps.tenancy.api import limits
-from apps.tenancy.api.authentication import bearer
+from apps.tenancy.api.authentication import UNUSABLE, bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import LabelFilter, NamedFilter, RowFilter
 from apps.tenancy.api.mixins import (
@@ -37,9 +38,9 @@ from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
-from byteor_cloud.api import problems
-from byteor_cloud.api.parsers import StrictJSONParser
-from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated, UnsupportedMediaType
+from byteor_cloud.api import bodies, problems
+from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.errors import DomainError, Forbidden, NotFound, TooManyRequests, Unauthenticated, UnsupportedMediaType
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
@@ -71,11 +72,18 @@ class AgentFilter(NamedFilter):
     hostname = django_filters.CharFilter(lookup_expr="icontains")
 
 
+REPORTED = frozenset({
+    "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
+    "last_failed", "report",
+})  # fmt: skip
+
+
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """The environment's fleet; POST enrolls, with an enrollment token instead of a role."""
 
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
+    reported_fields = REPORTED
     filterset_class = AgentFilter
     credentials = {"create": (Family.ENROLLMENT,)}
     permissions = {
@@ -98,9 +106,6 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             raise NotFound("There is nothing here.")
         self.environment = environment
         return None
-
-    def rate_key(self) -> str | None:
-        return f"enroll:{self.environment.pk}" if self.action == "create" else None
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
@@ -142,6 +147,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
+    reported_fields = REPORTED
     permissions = {"retrieve": SIGNED_IN}
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -166,6 +172,12 @@ class SigningKeyViewSet(AgentSelfViewSet):
         return response
 
 
+def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpResponse:
+    for name, value in usage.headers.items() if usage is not None else ():
+        response[name] = value
+    return response
+
+
 class HeartbeatView(APIView):
     """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
 
@@ -187,32 +199,51 @@ class HeartbeatView(APIView):
             raise Unauthenticated("This needs an agent key.")
         if family is not Family.AGENT:
             raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
-        if request.content_type != "application/json":
-            raise UnsupportedMediaType("Send application/json.")
-        # By the key, not by the id in the path: nobody spends another agent's allowance.
-        headers = limits.count(rate_key(digest(text)), limits.PER_MINUTE[Family.AGENT], shared=False)
-        body = StrictJSONParser().parse(request, parser_context={"request": request})  # type: ignore[arg-type]
-        beat = heartbeats.parse(body)
-        answer = heartbeats.store(digest=digest(text), agent_id=id, beat=beat)
+        key = digest(text)
+        usage = limits.count_agent(limited_as(key))
+        try:
+            if usage is not None:
+                usage.check()
+        except TooManyRequests as error:  # only a known key gets here (forget_agent): this needs no query
+            return _with_usage(problems.respond(request, error), usage)
+        try:
+            answer = heartbeats.store(digest=key, agent_id=id, beat=self._beat(request))
+        except DomainError as error:
+            # The key is checked with the statement that stores the beat. Whoever has none is told of nothing else.
+            return self._refuse(request, self._refusal(key, id) or error, usage)
         if answer is None:
-            raise self._refusal(text, id)
-        response = HttpResponse(
-            json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json", headers=headers
-        )
+            return self._refuse(request, self._refusal(key, id) or Unauthenticated(UNUSABLE), usage)
+        response = HttpResponse(json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json")
         response["Cache-Control"] = "no-store"
-        return response
+        return _with_usage(response, usage)
 
     @staticmethod
-    def _refusal(text: str, id: UUID) -> Exception:
-        """Why no row was written: the key is not usable, or it is another agent's."""
-        key = (
-            AgentKey.objects.usable().filter(digest=digest(text)).select_related("agent__environment__project").first()
-        )
+    def _beat(request: HttpRequest) -> heartbeats.Beat:
+        cap: int = settings.CONFIG.max_agent_body_bytes
+        bodies.admit(request, cap)
+        if request.content_type != "application/json":
+            raise UnsupportedMediaType("Send application/json.")
+        return heartbeats.parse(parse_json(bodies.read(request, cap)))
+
+    @staticmethod
+    def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:
+        response = problems.respond(request, error)
+        if isinstance(error, Unauthenticated):
+            limits.forget_agent(limited_as(digest(bearer(request) or "")))
+            return response
+        return _with_usage(response, usage)
+
+    @staticmethod
+    def _refusal(key_digest: str, id: UUID) -> DomainError | None:
+        """Return why this key may not send this agent's beats: it is not usable, or another's; None when it may."""
+        key = AgentKey.objects.usable().filter(digest=key_digest).select_related("agent__environment__project").first()
         if key is None or not is_live(key.agent):
-            return Unauthenticated("The credential is unknown, expired or revoked.")
+            return Unauthenticated(UNUSABLE)
         if key.agent_id != id:
             return NotFound("There is nothing here.")
-        return Forbidden("This key does not permit agent:heartbeat.")
+        if "agent:heartbeat" not in key.scopes:
+            return Forbidden("This key does not permit agent:heartbeat.")
+        return None
 
     @csrf_exempt
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -104,7 +104,7 @@ class _SignInView(APIView):
 
 def _count(request: HttpRequest | Request, step: str) -> None:
     # Each step by itself: a sign-in that takes two of them is one.
-    limits.count(f"sign-in-{step}:{client_ip(request)}", limits.SIGN_INS_PER_ADDRESS)
+    limits.count_sign_in(step, client_ip(request))
 
 
 class LoginView(_SignInView):

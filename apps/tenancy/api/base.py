@@ -6,11 +6,11 @@ A subclass names ``permissions`` (and where it differs ``credentials``) an actio
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 from uuid import UUID
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from rest_framework.exceptions import MethodNotAllowed
@@ -29,15 +29,20 @@ from apps.tenancy.api.idempotency import once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
-from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated
+from byteor_cloud.api.bodies import admit, declared_length, is_chunked, release_connection
+from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 
-_TAG = re.compile(r'"([0-9]{1,9})\.[0-9a-f]{32}"')
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
 
 
 def body_digest(data: Any) -> str:
     """A digest of what an answer says, for its ETag."""
     return hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]
+
+
+def _tags(header: str) -> set[str]:
+    """The entity tags of a list as ``If-Match`` and ``If-None-Match`` carry it."""
+    return {tag.strip() for tag in header.split(",")}
 
 
 class AnyAccept(BaseContentNegotiation):
@@ -62,6 +67,13 @@ class ApiViewSet(GenericViewSet[Any]):
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
+    # The setting that bounds a body of this view, and what a form may have around its file.
+    body_cap: ClassVar[str] = "max_body_bytes"
+    body_allowance: ClassVar[int] = 0
+
+    # Fields that a machine reports all the time. An edit does not depend on them.
+    reported_fields: ClassVar[frozenset[str]] = frozenset()
+
     rate_headers: Mapping[str, str] = {}
 
     # -- who calls ----------------------------------------------------------------------------------------------
@@ -83,13 +95,19 @@ class ApiViewSet(GenericViewSet[Any]):
 
     @final
     def check_permissions(self, request: Request) -> None:
-        """401, then 403 for the wrong family, then 404 for strangers and wrong ids, then 403 for a low role."""
-        if self.action not in self.action_map.values():
-            raise MethodNotAllowed(request.method or "")
+        """Refuse in this order: 401, 403 (family), 429, 404 (a stranger, or a wrong id), 403 (role).
+
+        The request counts as soon as the credential is recognized, so that refusals are limited too.
+        """
         if request.user is None:
             raise Unauthenticated("This needs a bearer credential.")
+        usage = limits.count_request(self.principal)
+        if usage is not None:
+            self.rate_headers = usage.headers
         if self.principal.family not in self.families(self.action):
             raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
+        if usage is not None:
+            usage.check()
         self.resolve_scope()
         needed = self.permissions.get(self.action)
         if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
@@ -118,25 +136,39 @@ class ApiViewSet(GenericViewSet[Any]):
         """The tenant row that the URL names."""
         return None
 
-    # -- limits and repeated requests ---------------------------------------------------------------------------
-
-    def rate_key(self) -> str | None:
-        """What is counted instead of the caller."""
-        return None
-
-    @final
-    def check_throttles(self, request: Request) -> None:
-        """Count the request."""
-        self.rate_headers = limits.count_request(self.principal, key=self.rate_key())
+    # -- bodies and repeated requests ---------------------------------------------------------------------------
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """DRF's checks; then a creating POST with an ``Idempotency-Key`` is made repeatable."""
+        """Check the request in the contract's order, and receive its body once it is known who sends it.
+
+        A creating POST with an ``Idempotency-Key`` is then made repeatable.
+        """
+        if self.action not in self.action_map.values():
+            raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
+        if request.method in {"POST", "PUT", "PATCH"}:
+            self._receive_body(request)
         if request.method == "POST" and "Idempotency-Key" in request.headers and not self._is_upload(request):
             handler = getattr(self, "post")  # noqa: B009  the ViewSet binds it by name
             secret = self.action in self.secret_actions
             self.post = once(handler, principal=self.principal, holds_secret=secret)
+
+    def _receive_body(self, request: Request) -> None:
+        """Raise for a body that is too large (413), of another type (415), or malformed (400).
+
+        It is read and parsed here, before the first transaction and without a database connection.
+        """
+        sent = request._request
+        admit(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
+        if declared_length(sent) or is_chunked(sent):
+            parsers = self.get_parsers()
+            if self.get_content_negotiator().select_parser(request, parsers) is None:
+                raise UnsupportedMediaType(f"Send {parsers[0].media_type}.")
+            if is_chunked(sent):
+                request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
+            release_connection()
+            request.data  # noqa: B018  DRF parses it when it is first asked for
 
     @staticmethod
     def _is_upload(request: Request) -> bool:
@@ -172,28 +204,46 @@ class ApiViewSet(GenericViewSet[Any]):
 
     @property
     def expected_revision(self) -> int | None:
-        """The revision that ``If-Match`` names; None without one. Raises PreconditionFailed on a foreign tag."""
+        """The revision that ``If-Match`` asks for; None without one. Raises PreconditionFailed when no tag matches.
+
+        The whole tag is compared here, and the revision again by the service, under the row's lock.
+        """
         header = self.request.headers.get("If-Match", "*").strip()
         if header == "*":
             return None
-        tag = _TAG.fullmatch(header)
-        if tag is None:
-            raise PreconditionFailed("If-Match holds no ETag of this resource.")
-        return int(tag[1])
+        row = self.get_object()
+        current = self._without_reports(self.etag(self.get_serializer(row).data, row.revision))
+        # The comparison is strong (RFC 9110, 13.1.1): a weak tag never matches.
+        if current not in map(self._without_reports, _tags(header)):
+            raise PreconditionFailed("If-Match names another state than the current one. Read it again.")
+        return int(row.revision)
+
+    def etag(self, data: Mapping[str, Any], revision: int) -> str:
+        """Return the entity tag: the row's revision, a digest of its fields, and one of what a machine reports."""
+        edited = {name: value for name, value in data.items() if name not in self.reported_fields}
+        tag = f"{revision}.{body_digest(edited)}"
+        if self.reported_fields:
+            tag += "." + body_digest({name: data[name] for name in sorted(self.reported_fields)})
+        return f'"{tag}"'
+
+    def _without_reports(self, tag: str) -> str:
+        """The part of a tag that ``If-Match`` compares: a heartbeat must not get in the way of an edit."""
+        return tag.rpartition(".")[0] if self.reported_fields else tag
 
     @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Rate headers; an ETag on single resources; 304 where the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
+        if response.status_code >= 400 and self.rate_headers:  # else no credential was recognized
+            limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
         response.setdefault("Cache-Control", "private, no-store")
         data = getattr(response, "data", None)
         if response.status_code in {200, 201} and isinstance(data, dict) and "id" in data:
-            # ``"<revision>.<digest of the body>"``: ``If-Match`` compares the first, ``If-None-Match`` the whole.
-            response["ETag"] = f'"{getattr(response, "revision", 0)}.{body_digest(data)}"'
+            response["ETag"] = self.etag(data, getattr(response, "revision", 0))
         if request.method == "GET" and response.status_code == 200 and "ETag" in response:
-            known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+            known = {tag.removeprefix("W/") for tag in _tags(request.headers.get("If-None-Match", ""))}
             if known & {response["ETag"], "*"}:
                 return self._not_modified(response)
         return response

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
 
 from apps.tenancy.access import Principal
 from apps.tenancy.credentials import Family
+from apps.tenancy.models import RateCounter
 from byteor_cloud.errors import TooManyRequests
 
 WINDOW_S = 60
@@ -21,20 +24,54 @@ _local: dict[str, int] = {}
 _local_minute = 0
 
 
-def _count_shared(key: str, minute: int) -> int:
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many requests were counted in this minute, and how many are allowed."""
+
+    used: int
+    limit: int
+    now: float
+
+    @property
+    def _reset(self) -> int:
+        return (int(self.now // WINDOW_S) + 1) * WINDOW_S
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The ``X-RateLimit-*`` headers of the answer."""
+        return {
+            "X-RateLimit-Limit": str(self.limit),
+            "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
+            "X-RateLimit-Reset": str(self._reset),
+        }
+
+    def check(self) -> None:
+        """Raise TooManyRequests over the limit."""
+        if self.used > self.limit:
+            raise TooManyRequests(
+                f"Over {self.limit} requests a minute; wait for the next minute.",
+                retry_after=max(1, int(self._reset - self.now) + 1),
+            )
+
+
+def _add_shared(key: str, minute: int, amount: int) -> int:
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO tenancy_ratecounter (key, minute, count) VALUES (%s, %s, 1)"
-            " ON CONFLICT (key) DO UPDATE SET minute = EXCLUDED.minute, count ="
-            " CASE WHEN tenancy_ratecounter.minute = EXCLUDED.minute THEN tenancy_ratecounter.count + 1 ELSE 1 END"
+            "INSERT INTO tenancy_ratecounter (key, minute, count) VALUES (%s, %s, %s)"
+            " ON CONFLICT (key) DO UPDATE SET minute = EXCLUDED.minute, count = EXCLUDED.count +"
+            " CASE WHEN tenancy_ratecounter.minute = EXCLUDED.minute THEN tenancy_ratecounter.count ELSE 0 END"
             " RETURNING count",
-            [key, minute],
+            [key, minute, amount],
         )
         count: int = cursor.fetchone()[0]
     return count
 
 
-def _count_local(key: str, minute: int) -> int:
+def _read_shared(key: str, minute: int) -> int:
+    return RateCounter.objects.filter(key=key, minute=minute).values_list("count", flat=True).first() or 0
+
+
+def _add_local(key: str, minute: int) -> int:
     global _local_minute  # noqa: PLW0603  one table a process and minute; a new minute forgets the old one whole
     with _lock:
         if minute != _local_minute:
@@ -44,27 +81,47 @@ def _count_local(key: str, minute: int) -> int:
     return count
 
 
-def count(key: str, limit: int, *, shared: bool = True) -> dict[str, str]:
-    """Count one request of ``key``; the ``X-RateLimit-*`` headers. Raises TooManyRequests over ``limit`` a minute."""
+def _usage(limit: int, count: Callable[[int], int]) -> Usage | None:
     if not settings.CONFIG.rate_limit:
-        return {}
+        return None
     now = time.time()
-    minute = int(now // WINDOW_S)
-    used = (_count_shared if shared else _count_local)(key, minute)
-    reset = (minute + 1) * WINDOW_S
-    if used > limit:
-        raise TooManyRequests(
-            f"Over {limit} requests a minute; wait for the next minute.",
-            retry_after=max(1, int(reset - now) + 1),
-        )
-    return {
-        "X-RateLimit-Limit": str(limit),
-        "X-RateLimit-Remaining": str(limit - used),
-        "X-RateLimit-Reset": str(reset),
-    }
+    return Usage(count(int(now // WINDOW_S)), limit, now)
 
 
-def count_request(principal: Principal, *, key: str | None = None) -> dict[str, str]:
-    """Count a request of an authenticated caller."""
-    family = principal.family
-    return count(key or principal.caller, PER_MINUTE[family], shared=family is not Family.AGENT)
+def count_sign_in(step: str, address: str | None) -> None:
+    """Count an attempt to sign in. Raises TooManyRequests over the limit of the address."""
+    usage = _usage(SIGN_INS_PER_ADDRESS, lambda minute: _add_shared(f"sign-in-{step}:{address}", minute, 1))
+    if usage is not None:
+        usage.check()
+
+
+def count_agent(key: str) -> Usage | None:
+    """Count a request of the agent key ``key`` in this process; None when limits are off."""
+    return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(key, minute))
+
+
+def forget_agent(key: str) -> None:
+    """Undo the counts of a key that turned out to be unknown, so that a storm of unknown keys takes no memory."""
+    with _lock:
+        _local.pop(key, None)
+
+
+def count_request(principal: Principal) -> Usage | None:
+    """Count a request of a recognized credential; None when limits are off.
+
+    An enrollment counts only when it is refused (``count_refusal``): here the count is read.
+    """
+    key = principal.limited_as or principal.caller
+    match principal.family:
+        case Family.AGENT:
+            return count_agent(key)
+        case Family.ENROLLMENT:
+            # The next refusal is the one that counts: at the limit this request is refused already.
+            return _usage(PER_MINUTE[Family.ENROLLMENT], lambda minute: _read_shared(key, minute) + 1)
+    return _usage(PER_MINUTE[principal.family], lambda minute: _add_shared(key, minute, 1))
+
+
+def count_refusal(principal: Principal) -> None:
+    """Count a refused request of an enrollment token for its environment."""
+    if principal.family is Family.ENROLLMENT and principal.limited_as and settings.CONFIG.rate_limit:
+        _add_shared(principal.limited_as, int(time.time() // WINDOW_S), 1)

@@ -99,7 +99,7 @@ def _api(current: Config) -> supervisor.Child:
         sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
         "--config", str(settings.BASE_DIR / "byteor_cloud" / "gunicorn.py"), "--chdir", str(settings.BASE_DIR),
         "--bind", f"{installation.bracketed(host)}:{port}",
-        "--workers", str(current.api_processes), "--threads", str(current.api_threads),
+        "--workers", str(current.api_processes),
     ]  # fmt: skip
     health = f"{installation.origin(current.api_bind_addr)}/healthz"
     # Its own answer says it, whatever proxy the environment names.

@@ -1,0 +1,121 @@
+"""gunicorn's worker class: an event loop in which a client that sends or reads slowly costs a file descriptor only.
+
+Each connection is served in a greenlet. It holds no thread and, as the views see to it, no database connection while
+it waits for the client (``byteor_cloud.api.bodies``). A client that stays below the minimum rate is disconnected.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from contextlib import suppress
+from typing import Any, override
+
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.ggevent import GeventWorker
+
+PATIENCE_S = 20.0
+MIN_BYTES_PER_S = 1000.0
+_PIECE = 64 * 1024
+
+
+class Budget:
+    """How long one client may keep the server waiting: ``PATIENCE_S``, and a second more for each 1,000 bytes.
+
+    Only the time in which the server waits for the client counts, not the time in which it works.
+    """
+
+    def __init__(self) -> None:
+        self._waited = 0.0
+        self._moved = 0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that the client has left. Raises TimeoutError when there are none."""
+        left = PATIENCE_S + self._moved / MIN_BYTES_PER_S - self._waited
+        if left <= 0:
+            # gunicorn passes over a reset connection without a traceback in the log, whoever causes it.
+            raise TimeoutError(errno.ECONNRESET, "The client is too slow.")
+        return left
+
+    def spend(self, seconds: float, moved: int) -> None:
+        """Count a wait of so many seconds in which so many bytes were moved."""
+        self._waited += seconds
+        self._moved += moved
+
+
+class PacedSocket:
+    """A client's socket that ends the connection of a client who is slower than its ``Budget`` allows."""
+
+    def __init__(self, sock: Any, *, keepalive_s: float) -> None:
+        self._sock = sock
+        self._keepalive_s = keepalive_s
+        self._has_answered = False
+        self._reading = Budget()
+        self._writing = Budget()
+        self.is_idle = True
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the socket's own."""
+        return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        """Receive at most ``size`` bytes. Raises TimeoutError when the client is too slow."""
+        if self._has_answered:
+            # What comes now is the next request: it may be a while until it begins.
+            self._has_answered, self.is_idle = False, True
+            self._reading = Budget()
+        self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
+        began = time.monotonic()
+        try:
+            data: bytes = self._sock.recv(size)
+        except TimeoutError:
+            raise TimeoutError(errno.ECONNRESET, "The client is too slow.") from None
+        if not self.is_idle:
+            self._reading.spend(time.monotonic() - began, len(data))
+        self.is_idle = False
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
+        if not self._has_answered:
+            self._has_answered, self._writing = True, Budget()
+        view = memoryview(data)
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
+            self._sock.settimeout(self._writing.left_s)
+            began = time.monotonic()
+            try:
+                self._sock.sendall(piece)
+            except TimeoutError:
+                raise TimeoutError(errno.ECONNRESET, "The client reads too slowly.") from None
+            self._writing.spend(time.monotonic() - began, len(piece))
+
+
+class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's gevent worker with a minimum rate for clients, and an end that waits for no idle connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clients: set[PacedSocket] = set()
+
+    @override
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection until it ends."""
+        paced = PacedSocket(client, keepalive_s=self.cfg.keepalive)
+        self._clients.add(paced)
+        try:
+            AsyncWorker.handle(self, listener, paced, addr)
+        finally:
+            self._clients.discard(paced)
+
+    @override
+    def notify(self) -> None:
+        """Tell the arbiter that this process lives; called every second. While it stops, hang up on idle clients."""
+        super().notify()
+        if not self.alive:
+            for client in list(self._clients):
+                if client.is_idle:
+                    with suppress(OSError):  # the client may have hung up first
+                        client.shutdown(socket.SHUT_RDWR)
