@@ -18,6 +18,9 @@ from gunicorn.workers.ggevent import GeventWorker
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
 _PIECE = 64 * 1024
+# What the kernel holds for a client that does not read. It would take megabytes by itself, and a thousand slow readers
+# would have the server work for as many megabytes each.
+_SEND_BUFFER = 128 * 1024
 
 
 class Budget:
@@ -50,6 +53,7 @@ class PacedSocket:
 
     def __init__(self, sock: Any, *, keepalive_s: float) -> None:
         self._sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
         self._has_answered = False
         self._reading = Budget()

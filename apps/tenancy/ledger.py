@@ -16,6 +16,8 @@ from byteor_cloud.engine.ledger import GENESIS, GRACE, Chain, Event, Fault, Ledg
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
+# An export waits for its reader with a page in memory, and there may be a thousand readers.
+EXPORT_PAGE = 50
 # Plain rows and no model instances, since an event may cost some microseconds only; a page at a time, since a ledger
 # has any length. The page is a range of seq and no LIMIT: with the planner's statistics out of date, that would have it
 # sort the whole rest of the ledger for each page. A time that Python has none of (infinity, or before Christ) was never
@@ -40,7 +42,9 @@ _UNSEALED = """
 _BEFORE_ALL = -(2**63)
 
 
-def links(organization_id: UUID | str, *, after_seq: int = _BEFORE_ALL, until: int | None = None) -> Iterator[Link]:
+def links(
+    organization_id: UUID | str, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
+) -> Iterator[Link]:
     """The organization's chain in its order, with no more than a page of it in memory."""
     seals = AuditSeal.objects.filter(organization_id=organization_id)
     while True:
@@ -48,7 +52,7 @@ def links(organization_id: UUID | str, *, after_seq: int = _BEFORE_ALL, until: i
         first = seals.filter(seq__gt=after_seq).aggregate(first=Min("seq"))["first"]
         if first is None or (until is not None and first > until):
             return
-        after_seq = first + PAGE - 1 if until is None else min(first + PAGE - 1, until)
+        after_seq = first + page - 1 if until is None else min(first + page - 1, until)
         with connection.cursor() as cursor:
             cursor.execute(_PAGE_OF_LINKS, [organization_id, first, after_seq])
             rows = cursor.fetchall()
@@ -90,7 +94,7 @@ def export(organization: Organization, *, after_seq: int = 0) -> Iterator[str]:
 
 
 def _lines(organization: Organization, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
-    for link in links(organization.pk, after_seq=after_seq, until=seq):
+    for link in links(organization.pk, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield line(link) + "\n"
     # At the end, and only then: an export that broke off on its way has none.
     checkpoint = sign_checkpoint(
