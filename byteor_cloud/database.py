@@ -8,9 +8,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections
+from gevent.monkey import get_original
 from psycopg_pool import ConnectionPool
 
 WORKER_THREADS = 12
+# Not gevent's: this one never waits, so it needs no event loop, and it costs a tenth.
+_poll = get_original("select", "poll")
 
 
 def configuration(url: str, *, threads: int) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
 
 def ensure_alive(connection: psycopg.Connection[Any]) -> None:
     """Raise OperationalError for an idle connection that its server has closed; costs no round trip."""
-    waiting = select.poll()
+    waiting = _poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if not waiting.poll(0):  # an idle server says nothing, a dead one hangs up
         return

@@ -58,6 +58,7 @@ class PacedSocket:
         self._has_answered = False
         self._reading = Budget()
         self._writing = Budget()
+        self._is_hung_up = False
         self.is_idle = True
 
     def __getattr__(self, name: str) -> Any:
@@ -76,10 +77,20 @@ class PacedSocket:
             data: bytes = self._sock.recv(size)
         except TimeoutError:
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.") from None
+        except OSError:
+            if self._is_hung_up:
+                return b""  # to gunicorn the client has gone
+            raise
         if not self.is_idle:
             self._reading.spend(time.monotonic() - began, len(data))
         self.is_idle = False
         return data
+
+    def hang_up(self) -> None:
+        """End the connection while ``recv`` waits for its next request."""
+        self._is_hung_up = True
+        with suppress(OSError):  # the client may have been faster
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
@@ -121,5 +132,4 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
         if not self.alive:
             for client in list(self._clients):
                 if client.is_idle:
-                    with suppress(OSError):  # the client may have hung up first
-                        client.shutdown(socket.SHUT_RDWR)
+                    client.hang_up()

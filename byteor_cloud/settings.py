@@ -73,7 +73,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "byteor_cloud.api.bodies.release_when_answered",
+    "byteor_cloud.api.bodies.finish_answer",
     "byteor_cloud.api.middleware.request_id",
     "byteor_cloud.api.system.observe",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",

@@ -13,30 +13,47 @@ class _Waiting[Item, Result]:
         self.done = False
         self.result: Result | None = None
         self.error: BaseException | None = None
+        # Held until this one's turn: its result is there, or it is to lead.
+        self.turn = threading.Lock()
+        self.turn.acquire()
 
 
 class Combiner[Item, Result]:
-    """Runs ``work`` on batches of what several threads hand in at once.
+    """Runs ``work`` on batches of what several threads or greenlets hand in at once.
 
-    There is no thread of its own: whoever holds the lock works for all who queue behind it (flat combining), on its
-    own database connection, and the others find their results ready. Alone, a caller just does its own work.
+    There is no thread of its own: one caller leads, works for all who have come by then, on its own database
+    connection, and then hands the lead to the first who came meanwhile. Alone, a caller just does its own work.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
         self._work, self._limit = work, limit
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._lock = threading.Lock()
+        self._is_led = False
 
     def submit(self, key: Hashable, item: Item) -> Result | None:
-        """The result of this item; what ``work`` raised for its batch is raised here. One item of a key a batch."""
+        """Return the result of this item, or raise what ``work`` raised for its batch. One item of a key a batch."""
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
-        self._queue.append(waiting)
         with self._lock:
-            while not waiting.done:
-                self._run(self._take())
+            self._queue.append(waiting)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            waiting.turn.acquire()
+        if not waiting.done:
+            try:
+                while not waiting.done:
+                    self._run(self._take(), leader=waiting)
+            finally:
+                self._hand_over()
         if waiting.error is not None:
             raise waiting.error
         return waiting.result
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._is_led = bool(self._queue)
+            if self._is_led:
+                self._queue[0].turn.release()
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         batch: dict[Hashable, _Waiting[Item, Result]] = {}
@@ -45,14 +62,17 @@ class Combiner[Item, Result]:
             batch[first.key] = first
         return list(batch.values())
 
-    def _run(self, batch: list[_Waiting[Item, Result]]) -> None:
+    def _run(self, batch: list[_Waiting[Item, Result]], *, leader: _Waiting[Item, Result]) -> None:
+        results: Sequence[Result | None] = [None] * len(batch)
+        error: BaseException | None = None
         try:
             results = self._work([waiting.item for waiting in batch])
-        except BaseException as error:
-            for waiting in batch:
-                waiting.error, waiting.done = error, True
-            if not isinstance(error, Exception):
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, Exception):
                 raise
-            return
-        for waiting, result in zip(batch, results, strict=True):
-            waiting.result, waiting.done = result, True
+        finally:
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.result, waiting.error, waiting.done = result, error, True
+                if waiting is not leader:
+                    waiting.turn.release()

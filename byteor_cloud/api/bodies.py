@@ -21,6 +21,7 @@ from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, Requ
 ANONYMOUS_FORM_BYTES = 64 * 1024
 _PIECE_BYTES = 16 * 1024
 _reading = threading.BoundedSemaphore(1)
+_EMPTY_STATUSES = frozenset({204, 304})
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -98,14 +99,17 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
     return middleware
 
 
-def release_when_answered(
-    get_response: Callable[[HttpRequest], HttpResponse],
-) -> Callable[[HttpRequest], HttpResponse]:
-    """Release the database connection when the answer is made: the client may read it slowly."""
+def finish_answer(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Release the database connection when the answer is made, since the client may read it slowly.
+
+    A length is declared where it is known: without one each answer would be sent in three pieces.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponse:
         response = get_response(request)
         release_connection()
+        if not response.streaming and response.status_code not in _EMPTY_STATUSES:
+            response.setdefault("Content-Length", str(len(response.content)))
         return response
 
     return middleware

@@ -34,8 +34,7 @@ def _agents() -> list[tuple[str, str]]:
 def _server(port: int) -> Iterator[None]:
     argv = [
         sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi", "--bind", f"127.0.0.1:{port}",
-        "--worker-class", "gthread", "--workers", "2", "--threads", "8", "--preload",
-        "--no-control-socket", "--log-level", "warning",
+        "--config", "byteor_cloud/gunicorn.py", "--workers", "2",
     ]  # fmt: skip
     process = subprocess.Popen(argv, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"})
     try:

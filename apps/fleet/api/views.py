@@ -40,7 +40,14 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.parsers import parse_json
-from byteor_cloud.errors import DomainError, Forbidden, NotFound, TooManyRequests, Unauthenticated, UnsupportedMediaType
+from byteor_cloud.errors import (
+    DomainError,
+    Forbidden,
+    NotFound,
+    TooManyRequests,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
@@ -208,11 +215,11 @@ class HeartbeatView(APIView):
             return _with_usage(problems.respond(request, error), usage)
         try:
             answer = heartbeats.store(digest=key, agent_id=id, beat=self._beat(request))
+            if answer is None:
+                raise Unauthenticated(UNUSABLE)
         except DomainError as error:
             # The key is checked with the statement that stores the beat. Whoever has none is told of nothing else.
             return self._refuse(request, self._refusal(key, id) or error, usage)
-        if answer is None:
-            return self._refuse(request, self._refusal(key, id) or Unauthenticated(UNUSABLE), usage)
         response = HttpResponse(json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json")
         response["Cache-Control"] = "no-store"
         return _with_usage(response, usage)
