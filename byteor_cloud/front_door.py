@@ -17,7 +17,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
-_PIECE = 64 * 1024
+_PIECE = 16 * 1024
 # What the kernel holds for a client that does not read. It would take megabytes by itself, and a thousand slow readers
 # would have the server work for as many megabytes each.
 _SEND_BUFFER = 128 * 1024

@@ -1,0 +1,263 @@
+"""Bodies are bounded for each kind of route, read once it is known who sends them, and without a connection."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import Client
+
+from apps.fleet.models import Heartbeat
+from apps.pipelines.models import Draft
+from apps.tenancy.credentials import Family, generate
+from byteor_cloud.api import bodies
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+JSON = "application/json"
+FORM = "multipart/form-data; boundary=xx"
+
+
+class Body(io.RawIOBase):
+    """A request's body that counts what is read of it, and what the server holds meanwhile."""
+
+    def __init__(self, content: bytes = b"", *, fails: Exception | None = None) -> None:
+        self.content, self.fails = io.BytesIO(content), fails
+        self.count = 0
+        self.held_connection = False
+
+    def read(self, size: int = -1) -> bytes:
+        self.held_connection |= connection.connection is not None
+        data = self.content.read(size)
+        self.count += len(data)
+        if len(data) < size and self.fails is not None:
+            raise self.fails
+        return data
+
+    def readline(self, size: int | None = -1) -> bytes:
+        raise AssertionError("no reader of ours reads lines")
+
+
+def send(path: str, body: Body, *, length: int, token: str | None, kind: str = JSON, **environ: Any) -> Any:
+    """POST ``body`` as a server hands it over."""
+    if token is not None:
+        environ["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    given = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
+    return Client(raise_request_exception=True).generic("POST", path, **given)
+
+
+def drafts(world: World) -> str:
+    return world.path(rest="/drafts")
+
+
+def refused(response: Any, status: int, code: str) -> bool:
+    return (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
+
+
+@pytest.mark.parametrize(
+    ("route", "cap"),
+    [
+        ("drafts", 4 << 20),
+        ("heartbeat", 64 << 10),
+        ("deployment", 64 << 10),
+        ("artifacts", (64 << 20) + (1 << 20)),
+        ("/auth/link/x", 64 << 10),
+        ("/admin/login/", 64 << 10),
+        ("/nowhere", 64 << 10),
+    ],
+)
+def test_each_kind_of_route_has_a_cap_that_is_enforced_before_a_byte_is_read(
+    world: World, route: str, cap: int
+) -> None:
+    agent, api = world.agent()
+    own = route in {"heartbeat", "deployment", "artifacts"}
+    path = f"/api/v1/agents/{agent.pk}/{route}" if own else drafts(world) if route == "drafts" else route
+    token = api.token if own else world.operator.api.token if route == "drafts" else None
+    over, body = cap + 1, Body(b"x" * 100)
+
+    response = send(path, body, length=over, token=token, kind=FORM if route == "artifacts" else JSON)
+
+    assert refused(response, 413, "payload_too_large")
+    assert body.count == 0
+    under = send(path, Body(b"{}"), length=2, token=token, kind=FORM if route == "artifacts" else JSON)
+    assert under.status_code != 413
+
+
+def test_a_body_that_does_not_say_its_length_is_bounded_too(world: World) -> None:
+    body = Body(b"[" + b"1," * (8 << 20))
+
+    response = send(
+        drafts(world), body, length=0, token=world.operator.api.token,
+        **{"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True},
+    )  # fmt: skip
+
+    assert refused(response, 413, "payload_too_large")
+    assert body.count <= (4 << 20) + 1
+
+
+def test_a_chunked_body_is_read(world: World) -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+
+    response = send(
+        drafts(world), Body(b'{"name": "chunked", "plan": {}}'), length=0, token=world.operator.api.token, **chunked
+    )
+    agent, api = world.agent()
+    upload = send(
+        f"/api/v1/agents/{agent.pk}/artifacts", Body(b"--xx"), length=0, token=api.token, kind=FORM, **chunked
+    )
+
+    assert (response.status_code, Draft.objects.get().name) == (201, "chunked")
+    assert refused(upload, 411, "length_required")
+
+
+@pytest.mark.parametrize("path", ["/auth/link/x", "/admin/", "/nowhere"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_form_with_a_file_leaves_nothing_on_the_disk(path: str, folder: bool) -> None:
+    uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
+    if folder:
+        uploads.mkdir(exist_ok=True)
+    before = sorted(uploads.iterdir()) if uploads.exists() else []
+    part = b'--xx\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + b"x" * 50_000 + b"\r\n--xx--\r\n"
+    client = Client(enforce_csrf_checks=True, raise_request_exception=True)
+    client.cookies["csrftoken"] = "a" * 32
+
+    response = client.generic("POST", path, part, FORM)
+
+    assert response.status_code in {403, 404}
+    assert (sorted(uploads.iterdir()) if uploads.exists() else []) == before
+
+
+def test_a_stranger_is_refused_before_a_byte_is_read(world: World) -> None:
+    agent, _ = world.agent()
+    for path in (drafts(world), f"/api/v1/agents/{agent.pk}/artifacts", f"/api/v1/agents/{agent.pk}/deployment"):
+        body = Body(b"x" * 100)
+
+        response = send(path, body, length=10**9, token=None)
+
+        assert refused(response, 401, "unauthenticated")
+        assert body.count == 0
+
+
+@pytest.mark.parametrize(
+    ("who", "kind", "length", "status", "code"),
+    [
+        ("nobody", "text/plain", 10**9, 401, "unauthenticated"),
+        ("an agent", "text/plain", 10**9, 403, "wrong_credential"),
+        ("a stranger", "text/plain", 10**9, 404, "not_found"),
+        ("a viewer", "text/plain", 10**9, 403, "forbidden"),
+        ("an operator", "text/plain", 10**9, 413, "payload_too_large"),
+        ("an operator", "text/plain", 5, 415, "unsupported_media_type"),
+        ("an operator", JSON, 5, 400, "malformed_json"),
+    ],
+)
+def test_the_order_of_refusals(
+    world: World, other: World, who: str, kind: str, length: int, status: int, code: str
+) -> None:
+    _, agent = world.agent()
+    callers = {
+        "an agent": agent,
+        "a stranger": other.operator.api,
+        "a viewer": world.viewer.api,
+        "an operator": world.operator.api,
+    }
+    token = callers[who].token if who in callers else None
+
+    assert refused(send(drafts(world), Body(b"{{{{{"), length=length, token=token, kind=kind), status, code)
+
+
+def test_an_unknown_method_comes_before_the_credential(world: World) -> None:
+    response = Api("bor_usr_nonsense")("PATCH", drafts(world), {})
+
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, POST")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b"{", JSON), (b"{}", "text/plain"), (b'{"status": 1}', JSON), (b"x" * 70_000, JSON)]
+)
+def test_a_heartbeat_with_an_unknown_key_is_told_of_nothing_else(world: World, body: bytes, kind: str) -> None:
+    agent, api = world.agent()
+    path = f"/api/v1/agents/{agent.pk}/heartbeat"
+
+    stranger = send(path, Body(body), length=len(body), token=generate(Family.AGENT).text, kind=kind)
+    itself = send(path, Body(body), length=len(body), token=api.token, kind=kind)
+
+    assert refused(stranger, 401, "unauthenticated")
+    assert itself.status_code in {400, 413, 415}
+    assert "X-RateLimit-Remaining" in itself
+    assert Heartbeat.objects.get(agent=agent).last_seen_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("route", ["drafts", "heartbeat", "deployment", "artifacts", "/auth/link/x"])
+def test_no_connection_is_held_while_a_body_arrives(route: str) -> None:
+    world = World("acme")
+    agent, api = world.agent()
+    own = route in {"heartbeat", "deployment", "artifacts"}
+    path = f"/api/v1/agents/{agent.pk}/{route}" if own else drafts(world) if route == "drafts" else route
+    token = api.token if own else world.operator.api.token if route == "drafts" else None
+    body = Body(b"--xx--\r\n" if route == "artifacts" else b"{}")
+
+    send(path, body, length=len(body.content.getvalue()), token=token, kind=FORM if route == "artifacts" else JSON)
+
+    assert body.count > 0
+    assert not body.held_connection
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (TimeoutError(104, "too slow"), 408, "request_timeout"),
+        (ConnectionResetError(104, "gone"), 400, "truncated"),
+        (None, 400, "truncated"),
+    ],
+)
+@pytest.mark.parametrize("route", ["drafts", "heartbeat", "artifacts"])
+def test_a_body_that_does_not_arrive_whole_changes_nothing(
+    world: World, route: str, error: Exception | None, status: int, code: str
+) -> None:
+    agent, api = world.agent()
+    path = drafts(world) if route == "drafts" else f"/api/v1/agents/{agent.pk}/{route}"
+    token = world.operator.api.token if route == "drafts" else api.token
+    form = b'--xx\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nabc'
+    body = Body(form if route == "artifacts" else b'{"name": "x", "plan": {}}', fails=error)
+
+    response = send(path, body, length=1000, token=token, kind=FORM if route == "artifacts" else JSON)
+
+    assert refused(response, status, code)
+    assert not Draft.objects.exists()
+    assert Heartbeat.objects.get(agent=agent).last_seen_at is None
+    uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
+    assert not (uploads.exists() and list(uploads.iterdir()))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_holds_no_connection_between_its_pieces() -> None:
+    def lines() -> Iterator[str]:
+        for number in range(100):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            yield f"{number:01000d}\n"
+
+    pieces = []
+    for piece in bodies.stream(lines()):
+        assert connection.connection is None
+        pieces.append(piece)
+
+    assert len(pieces) > 1
+    assert b"".join(pieces) == "".join(f"{number:01000d}\n" for number in range(100)).encode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_connection_is_held_while_an_answer_is_read() -> None:
+    world = World("acme")
+
+    response = world.operator.api.get(drafts(world))
+
+    assert response.status_code == 200
+    assert connection.connection is None
+    assert response["Content-Length"] == str(len(response.content))

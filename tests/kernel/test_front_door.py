@@ -1,0 +1,137 @@
+"""The minimum rate of a client, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import errno
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from byteor_cloud import front_door
+from byteor_cloud.front_door import PATIENCE_S, PacedSocket
+
+
+class Client:
+    """A socket whose other end needs ``seconds`` for each ``size`` bytes; it takes the timeout into account."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, size: int, seconds: float) -> None:
+        self.now, self.size, self.seconds = 1000.0, size, seconds
+        self.moved = 0
+        self.timeout = 0.0
+        self.is_open = True
+        monkeypatch.setattr(front_door, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def setsockopt(self, *args: Any) -> None:
+        pass
+
+    def settimeout(self, seconds: float) -> None:
+        self.timeout = seconds
+
+    def _wait(self, seconds: float) -> None:
+        self.now += min(seconds, self.timeout)
+        if seconds > self.timeout:
+            raise TimeoutError("timed out")
+
+    def recv(self, size: int) -> bytes:
+        if not self.is_open:
+            raise OSError(errno.EBADF, "closed")
+        self._wait(self.seconds)
+        moved = min(size, self.size)
+        self.moved += moved
+        return b"x" * moved
+
+    def sendall(self, data: bytes) -> None:
+        self._wait(self.seconds * len(data) / self.size)
+        self.moved += len(data)
+
+    def shutdown(self, how: int) -> None:
+        self.is_open = False
+
+
+def receive_all(paced: PacedSocket, count: int) -> None:
+    received = 0
+    while received < count:
+        received += len(paced.recv(8192))
+
+
+def test_a_client_of_one_byte_a_second_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=1, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+
+    with pytest.raises(TimeoutError) as raised:
+        receive_all(paced, 10_000)
+
+    assert raised.value.errno == errno.ECONNRESET  # which gunicorn does not log
+    assert client.now - 1000 <= PATIENCE_S + 2
+
+
+def test_a_client_that_sends_nothing_is_ended_after_the_keepalive_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=1, seconds=10_000)
+
+    with pytest.raises(TimeoutError):
+        PacedSocket(client, keepalive_s=75).recv(8192)
+
+    assert client.now == 1075
+
+
+def test_a_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=1100, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+
+    receive_all(paced, 20_000_000)
+
+    assert client.now - 1000 > 4 * 3600
+
+
+def test_the_time_in_which_the_server_works_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=10, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+    for _ in range(10):
+        paced.recv(8192)
+        client.now += 100
+
+    paced.recv(8192)
+
+    assert client.moved == 110
+
+
+def test_each_request_has_a_budget_of_its_own_and_may_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=10, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+    for _ in range(5):
+        receive_all(paced, 150)
+        paced.sendall(b"x" * 10)
+        assert not paced.is_idle
+        client.seconds = 70
+        assert len(paced.recv(8192)) == 10
+        client.seconds = 1.0
+
+    assert client.moved == 5 * 170
+
+
+@pytest.mark.parametrize(("size", "is_ended"), [(2, True), (1100, False)])
+def test_a_slow_reader_is_ended_and_one_above_the_rate_is_not(
+    monkeypatch: pytest.MonkeyPatch, size: int, is_ended: bool
+) -> None:
+    client = Client(monkeypatch, size=size, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+
+    if is_ended:
+        with pytest.raises(TimeoutError):
+            paced.sendall(b"x" * 10_000_000)
+        assert client.now - 1000 <= PATIENCE_S + 1
+    else:
+        # Each piece brings the time for the next.
+        for _ in range(1000):
+            paced.sendall(b"x" * 10_000)
+        assert client.moved == 10_000_000
+
+
+def test_an_idle_client_that_is_hung_up_on_has_gone_for_gunicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(monkeypatch, size=10, seconds=1.0)
+    paced = PacedSocket(client, keepalive_s=75)
+
+    paced.hang_up()
+
+    assert paced.recv(8192) == b""
