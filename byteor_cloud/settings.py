@@ -86,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "byteor_cloud.api.places.take_place",
     "byteor_cloud.api.bodies.receive_form",
 ]
 APPEND_SLASH = False

@@ -1,20 +1,22 @@
-"""Request bodies: how large one may be, and that no database connection is held while one arrives.
+"""Request bodies: how large one may be, and that nothing scarce is held while one arrives.
 
 A view admits a body when it knows who sends it (``admit``), and only then receives it. The forms of the console and
-of ``/auth`` go through ``receive_form``, before anything of Django's reads them.
+of ``/auth`` go through ``receive_form``, before anything of Django's reads them. Scarce are database connections and
+the places of ``byteor_cloud.api.places``.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from byteor_cloud.api import problems
+from byteor_cloud.api import places, problems
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout
 
 # What a form may hold whose sender has not signed in: the forms of /auth are a token and a button.
@@ -32,6 +34,14 @@ def release_connection() -> None:
     """
     if not connection.in_atomic_block:
         connection.close()
+
+
+@contextmanager
+def waiting_for_client(request: HttpRequest) -> Iterator[None]:
+    """While the block reads from the client, hold neither a database connection nor a place."""
+    release_connection()
+    with places.given_up(request):
+        yield
 
 
 def is_chunked(request: HttpRequest) -> bool:
@@ -57,10 +67,10 @@ def read(request: HttpRequest, cap: int) -> bytes:
     Raises PayloadTooLarge, InvalidInput when it ends early, and RequestTimeout when it comes too slowly.
     """
     admit(request, cap)
-    release_connection()
     stream: IO[bytes] | HttpRequest = request.META["wsgi.input"] if is_chunked(request) else request
     try:
-        body = stream.read(cap + 1)
+        with waiting_for_client(request):
+            body = stream.read(cap + 1)
     except (UnreadablePostError, OSError) as error:
         raise interrupted(error) from None
     if len(body) > cap:

@@ -153,7 +153,8 @@ class UploadParser(MultiPartParser):
         request.upload_handlers = [handler]
         watched = _Watched(stream)
         try:
-            parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
+            with bodies.waiting_for_client(request):
+                parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
         except (UnreadablePostError, OSError) as error:
             handler.upload_interrupted()
             raise bodies.interrupted(error) from None

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [compiler|heartbeat|deployment|ledger|demo …]``: all of them without an argument."""
+"""``python -m tests.bench [NAME …]``: the benchmarks of those names, or all of them."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ def _ledger() -> None:
         ledger.run()
 
 
+def _slow_clients() -> None:
+    from tests.bench import slow_clients
+
+    slow_clients.run()
+
+
 def _compiler() -> None:
     from tests.bench import compiler
 
@@ -87,6 +93,7 @@ BENCHES = {
     "heartbeat": _heartbeat,
     "deployment": _deployment,
     "ledger": _ledger,
+    "slow-clients": _slow_clients,
     "demo": _demo,
 }
 

@@ -29,7 +29,7 @@ from apps.tenancy.api.idempotency import once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
-from byteor_cloud.api.bodies import admit, declared_length, is_chunked, release_connection
+from byteor_cloud.api.bodies import admit, declared_length, is_chunked
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
@@ -167,7 +167,6 @@ class ApiViewSet(GenericViewSet[Any]):
                 raise UnsupportedMediaType(f"Send {parsers[0].media_type}.")
             if is_chunked(sent):
                 request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
-            release_connection()
             request.data  # noqa: B018  DRF parses it when it is first asked for
 
     @staticmethod

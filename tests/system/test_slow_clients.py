@@ -1,0 +1,28 @@
+"""A server without a proxy in front, and a thousand slow clients of each kind at once."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.slow_clients import KINDS, crowd, measure, prepare
+from tests.system.conftest import Installation, wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
+
+
+def test_slow_clients_hold_up_nobody_and_are_ended(installation: Installation) -> None:
+    installation.serve(RATE_LIMIT="off")
+    target = prepare(installation.base, installation.bootstrap())
+
+    with crowd(target, 1000) as slow:
+        during = measure(target, 100)
+        # Idle clients and those that take a byte a second of what the kernel holds for them may stay a while longer.
+        senders = [kind for kind in KINDS if kind.startswith("slow") and "reader" not in kind]
+        wait_until(lambda: all(slow.ended.get(kind) == 1000 for kind in senders), 120)
+
+    assert during.failures == []
+    assert measure(target, 10).failures == []
+    assert "Traceback" not in installation.said()
+    assert installation.stop(installation.servers[0]) == 0
