@@ -12,11 +12,14 @@ import time
 from contextlib import suppress
 from typing import Any, override
 
+from gevent.server import StreamServer
+from gunicorn.workers import ggevent
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
+ACCEPTED_A_TURN = 32
 _PIECE = 16 * 1024
 # What the kernel holds for a client that does not read. It would take megabytes by itself, and a thousand slow readers
 # would have the server work for as many megabytes each.
@@ -106,6 +109,19 @@ class PacedSocket:
             except TimeoutError:
                 raise TimeoutError(errno.ECONNRESET, "The client reads too slowly.") from None
             self._writing.spend(time.monotonic() - began, len(piece))
+
+
+class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
+    """gevent's server that accepts several connections a turn of the event loop.
+
+    gunicorn would have it accept one, and in a burst of thousands the next client would wait for as many turns.
+    """
+
+    max_accept = property(lambda self: ACCEPTED_A_TURN, lambda self, value: None)
+
+
+# The name by which gunicorn's worker makes its server.
+ggevent.StreamServer = Server
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
