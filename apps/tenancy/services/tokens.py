@@ -91,14 +91,16 @@ def record_credential(
     scope: audit.Scope,
     changes: dict[str, object] | None = None,
 ) -> None:
-    """The audit event of a credential: its prefix, never more of it."""
-    audit.record(
-        action,
-        actor=actor,
-        scope=scope,
-        resource=(credential._meta.model_name or "credential", credential.pk),
-        changes={"prefix": credential.prefix, **(changes or {})},
-    )
+    """Write the audit event of a credential, with its prefix and never more of it.
+
+    That of a user token goes to the organizations that its owner has joined; ``scope`` is then None.
+    """
+    resource = (credential._meta.model_name or "credential", credential.pk)
+    said = {"prefix": credential.prefix, **(changes or {})}
+    if isinstance(credential, UserToken):
+        audit.record_of_person(action, person=credential.user, actor=actor, resource=resource, changes=said)
+    else:
+        audit.record(action, actor=actor, scope=scope, resource=resource, changes=said)
 
 
 @transaction.atomic
