@@ -20,8 +20,7 @@ from .evidence import NAMES, Evidence, Proof, prove
 from .ledger import LedgerProof
 from .trust import EvidenceCode, Outcome, Trust, Unproven
 
-
-_EXIT_CODES = {Outcome.PROVEN: 0, Outcome.NOT_PROVEN: 1, Outcome.CONSISTENT: 3}  # 2: misused
+EXIT_CODES = {Outcome.PROVEN: 0, Outcome.NOT_PROVEN: 1, Outcome.CONSISTENT: 3}  # 2: misused
 _OUTCOMES = """\
 the first word of the answer, and the exit code:
   PROVEN      0  everything holds, and the keys that signed are ones that you named by --trust or --keys
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             said += [f"  {name:<13} {text}" for name, text in (*proof.lines(), ("keys", str(trust)))]
     for line in said:
         _say(line)
-    return _EXIT_CODES[outcome]
+    return EXIT_CODES[outcome]
 
 
 def _headline(outcome: Outcome) -> str:
@@ -194,6 +193,6 @@ def _with_keys(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         f"{SIGNING_KEYS} that came with the files is read, which proves nothing by itself",
     )
     parser.add_argument(
-        "--json", action="store_true", help='one line of JSON: {"outcome": "proven" | "consistent" | "not_proven", …}'
+        "--json", action="store_true", help='one line of JSON: {"outcome": "proven" | "consistent" | "not_proven", ...}'
     )
     return parser
