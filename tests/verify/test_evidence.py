@@ -438,9 +438,7 @@ def test_it_says_that_nobody_approved(makers: World, verify: Verifier) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--trust", KID)])
-def test_an_approval_can_be_required(
-    makers: World, good: Files, verify: Verifier, options: tuple[str, ...]
-) -> None:
+def test_an_approval_can_be_required(makers: World, good: Files, verify: Verifier, options: tuple[str, ...]) -> None:
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
     afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 

@@ -132,7 +132,10 @@ def test_the_installations_own_chain(ledger: Ledger) -> None:
 
     code, said = ledger([*own, checkpoint(own, org_id=None)], options=TRUSTED)
 
-    assert (code, said.splitlines()[:2]) == (0, ["PROVEN", "  organization  none: this is the installation's own chain"])
+    assert (code, said.splitlines()[:2]) == (
+        0,
+        ["PROVEN", "  organization  none: this is the installation's own chain"],
+    )
     told = json.loads(ledger([*own, checkpoint(own, org_id=None)], options=("--json", *TRUSTED))[1])
     assert (told["outcome"], told["events"], told["checkpoint"]["org_id"]) == ("proven", 3, None)
     mixed = chained(event(1, organization_id=None), event(2))

@@ -53,13 +53,18 @@ class UserToken(Credential):
 
 
 class OrganizationKey(Credential):
-    """A machine's bearer token: a role in an organization, or in one project of it."""
+    """A machine's bearer token: a role in an organization, or in one project of it.
+
+    ``created_by`` is the person who made it; for a key that was made with another key, the person who made that one.
+    It is null where nobody knows.
+    """
 
     family = Family.ORGANIZATION
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=200)
     role = models.CharField(max_length=20, choices=choices(Role))
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
 
     class Meta:
         constraints = [

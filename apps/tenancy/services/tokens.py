@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -72,6 +73,7 @@ def create_organization_key(
         digest=secret.digest,
         prefix=secret.prefix,
         expires_at=_lifetime(expires_in_s, _longest([organization])),
+        created_by_id=person_behind(actor),
     )
     record_credential(
         "api_key.create",
@@ -81,6 +83,14 @@ def create_organization_key(
         changes={"name": [None, name], "role": [None, role]},
     )
     return key, secret.text
+
+
+def person_behind(actor: Actor) -> UUID | None:
+    """Return the id of the person who acts, or who made the organization key that acts; None where nobody knows."""
+    if actor.kind == "organization_key":
+        key = OrganizationKey.objects.filter(pk=actor.id).first()
+        return None if key is None else key.created_by_id
+    return actor.user_id
 
 
 def record_credential(
