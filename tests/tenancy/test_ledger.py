@@ -343,7 +343,7 @@ def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> Non
 
 
 def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "PAGE", 3)
+    monkeypatch.setattr(ledger, "EXPORT_PAGE", 3)
     lines = ledger.export(world.organization)
 
     with CaptureQueriesContext(connection) as one_page:
