@@ -22,7 +22,7 @@ from apps.tenancy.state import Stateful
 
 FRESH_S = 5.0  # several scrapers, or one that is impatient, cost the database no more than this
 TIMEOUT_MS = 2000
-MOST_UNSEALED = 10_000  # of one organization: beyond that the exact number says nothing more
+MOST_UNSEALED = 10_000  # of one chain: beyond that the exact number says nothing more
 logger = structlog.get_logger(__name__)
 
 
@@ -45,7 +45,16 @@ GROUP BY j.id
 """
 # Behind the head of each chain, not every event without a seal: two look-ups in an index instead of the whole trail.
 _UNSEALED = """
-SELECT coalesce(sum(behind.count), 0) FROM tenancy_organization o
+SELECT coalesce(sum(behind.count), 0) + (
+    SELECT count(*) FROM (
+        SELECT 1 FROM tenancy_auditevent
+        WHERE organization_id IS NULL AND id > coalesce(
+            (SELECT event_id FROM tenancy_auditseal WHERE organization_id IS NULL ORDER BY seq DESC LIMIT 1),
+            '00000000-0000-0000-0000-000000000000'
+        ) LIMIT %(most)s
+    ) AS events
+)
+FROM tenancy_organization o
 LEFT JOIN LATERAL (
     SELECT event_id FROM tenancy_auditseal WHERE organization_id = o.id ORDER BY seq DESC LIMIT 1
 ) AS head ON true

@@ -6,7 +6,11 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
+
 from byteor_cloud.config import PREFIX, Config
+from byteor_cloud.verify import cli
+from byteor_cloud.verify.trust import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -33,3 +37,22 @@ def test_the_commands_it_names_exist() -> None:
 
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)) <= set(targets)
     assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= commands
+
+
+def test_what_the_verifier_says_is_told_as_its_help_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Outcomes and exit codes agree, and no call without named keys is shown as a proof."""
+    told = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
+    calls = re.findall(r"^byteor-verify .*$", README, re.MULTILINE)
+
+    assert {(word, Outcome(value)): int(code) for word, value, code in told} == {
+        (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in cli.EXIT_CODES.items()
+    }
+    assert len(calls) == 3
+    assert all(re.search("--(trust|keys) ", call) for call in calls)
+    assert "`byteor-verify evidence.tar`" not in README
+    for of in ([], ["ledger"]):
+        with pytest.raises(SystemExit):
+            cli.main([*of, "--help"])
+        help_text = capsys.readouterr().out
+        for word, _, code in told:
+            assert re.search(rf"^  {word} +{code}  ", help_text, re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
@@ -21,22 +22,35 @@ from procrastinate.exceptions import ConnectorException
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays
 from apps.fleet.models import Agent
-from apps.releases.models import Deployment
+from apps.releases.models import Approval, Deployment
 from apps.tenancy import audit
 from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
 from apps.tenancy.console.base import granted, within_live_tenant
 from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import Conflict
 
-# The argument that says which row a job is for.
-SUBJECTS: dict[str, type[Model]] = {
-    "deployment_id": Deployment,
-    "agent_id": Agent,
-    "artifact_id": Artifact,
-    "replay_id": Replay,
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a job may be about: a table, the path from it to the tenant, and the permission that shows its rows."""
+
+    model: type[Model]
+    tenant: str = "environment"
+    needs: P = P.VIEW_ENVIRONMENT
+
+
+# By the argument that names the row.
+SUBJECTS: dict[str, Subject] = {
+    "deployment_id": Subject(Deployment),
+    "agent_id": Subject(Agent),
+    "approval_id": Subject(Approval),
+    "artifact_id": Subject(Artifact),
+    "replay_id": Subject(Replay),
+    "webhook_id": Subject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
 }
 
 
@@ -141,20 +155,19 @@ def retry(job: ProcrastinateJob, doing: Doing) -> None:
 
 
 def _tenant_of(job: ProcrastinateJob) -> Tenant:
-    for argument, model in SUBJECTS.items():
+    """Return the tenant of what the job is about; None when it is about nothing, or that is gone."""
+    for argument, subject in SUBJECTS.items():
         if argument in job.args:
-            row: Any = (
-                model._default_manager.select_related("environment__project").filter(pk=job.args[argument]).first()
-            )
-            return row.environment if row is not None else None
+            row = subject.model._default_manager.filter(pk=job.args[argument]).first()
+            return None if row is None else getattr(row, subject.tenant)
     return None
 
 
 @admin.register(ProcrastinateJob, site=site)
 class JobAdmin(ReadOnlyAdmin):
-    """Superusers see all jobs; others those of rows in environments that they operate."""
+    """Installation operators see all jobs, others those about rows that they may see."""
 
-    needs = P.OPERATE_ENVIRONMENT
+    needs = P.VIEW_ENVIRONMENT
     section, icon = "Operation", "conveyor_belt"
     menu = "Jobs"
     omitted = frozenset({"worker", "abort_requested"})
@@ -180,9 +193,10 @@ class JobAdmin(ReadOnlyAdmin):
         if standing.is_superuser:
             return queryset
         mine = Q()
-        for argument, model in SUBJECTS.items():
+        for argument, subject in SUBJECTS.items():
+            model = subject.model
             rows = model._default_manager.filter(
-                within_live_tenant(model, "environment"), granted(model, "environment", self.needs, standing)
+                within_live_tenant(model, subject.tenant), granted(model, subject.tenant, subject.needs, standing)
             )
             queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
             mine |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})

@@ -70,7 +70,8 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    requester_id = models.UUIDField(null=True)  # the person, if a person asked
+    # The person who asked, or who made the key that asked; null where nobody knows, of requests of older releases.
+    requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that waits for it, if one does. A plain id: replays live in the app above.
     replay_id = models.UUIDField(null=True, unique=True)

@@ -1,24 +1,39 @@
-"""The audit trail: events in the change's own transaction, sealed into a chain per organization by the worker."""
+"""The audit trail: events in the change's own transaction, sealed by the worker into a chain for each organization.
+
+What belongs to no organization goes to the installation's own chain: sign-ins, user tokens, the master key.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project
+from apps.tenancy.models import (
+    AuditEvent,
+    AuditSeal,
+    DenialCount,
+    Environment,
+    Membership,
+    Organization,
+    Project,
+    User,
+)
 from apps.tenancy.webhooks.announce import announce
 from byteor_cloud.engine.ledger import GENESIS, GRACE, Event, link_hash
 from byteor_cloud.ids import first_of
 
 AT_ONCE = 5000  # events that are sealed in one transaction
+_SEALING = 7_226_190_004  # the lock of the installation's chain: any number, the same in every process
+_NOT_COPIED = frozenset({"name"})  # what a person calls a token is none of an organization's business
 
 type Scope = Organization | Project | Environment | None
 
@@ -48,7 +63,61 @@ def record(
     outcome: str = "success",
 ) -> AuditEvent:
     """Write one event; call it inside the transaction of the change. ``changes`` holds no secret."""
-    event = AuditEvent.objects.create(
+    event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
+    event.save(force_insert=True)
+    announce(event)
+    return event
+
+
+@transaction.atomic
+def record_of_person(
+    action: str,
+    *,
+    person: User,
+    actor: Actor,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an event of a person's account: a sign-in, or what becomes of their tokens.
+
+    It is written in full to the installation's chain, and copied, without the address and the token's name, to the
+    chain of each organization that the person has joined by now.
+    """
+    record(action, actor=actor, scope=None, resource=resource, changes=changes)
+    copied = {name: value for name, value in (changes or {}).items() if name not in _NOT_COPIED}
+    AuditEvent.objects.bulk_create(
+        _event(action, replace(actor, ip=None), resource, copied, organization_id=organization_id)
+        for organization_id in _joined(person, actor)
+    )
+
+
+def _joined(person: User, actor: Actor) -> list[UUID]:
+    """Return the organizations that the person is a member of; none while the invited account is unclaimed.
+
+    An account is claimed when somebody has signed in to it or used a token of it, as who acts as the person does now.
+    """
+    is_claimed = (
+        actor.user_id == person.pk
+        or person.last_login is not None
+        or person.social_auth.exists()
+        or person.tokens.filter(last_used_at__isnull=False).exists()
+    )
+    if not is_claimed:
+        return []
+    mine = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=person)
+    return list(mine.order_by("organization_id").values_list("organization_id", flat=True).distinct())
+
+
+def _event(
+    action: str,
+    actor: Actor,
+    resource: tuple[str, object],
+    changes: Mapping[str, Any] | None,
+    *,
+    outcome: str = "success",
+    **scope_ids: Any,
+) -> AuditEvent:
+    return AuditEvent(
         action=action,
         outcome=outcome,
         actor_kind=actor.kind,
@@ -59,17 +128,15 @@ def record(
         resource_kind=resource[0],
         resource_id=str(resource[1]),
         changes=dict(changes or {}),
-        **_scope_ids(scope),
+        **scope_ids,
     )
-    announce(event)
-    return event
 
 
 def _as_linked(row: AuditEvent) -> Event:
     return Event(
         id=str(row.id),
         timestamp=row.timestamp,
-        organization_id=str(row.organization_id),
+        organization_id=str(row.organization_id) if row.organization_id else None,
         project_id=str(row.project_id) if row.project_id else None,
         environment_id=str(row.environment_id) if row.environment_id else None,
         resource_kind=row.resource_kind,
@@ -86,18 +153,22 @@ def _as_linked(row: AuditEvent) -> Event:
 
 
 @transaction.atomic
-def seal_organization(organization_id: UUID, *, limit: int = AT_ONCE, whole: bool = False) -> int:
-    """Append the unsealed events to the organization's chain, oldest first; how many were sealed.
+def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
+    """Append the unsealed events to the chain of an organization, or (None) of the installation, oldest first.
 
-    ``whole`` looks for them in the whole ledger, not only as far back as one may wait in the usual course.
-    Done by the worker, so that one organization's writes do not queue behind the head of its chain.
+    Returns how many were sealed. ``whole`` looks for them in the whole ledger, not only as far back as one may wait in
+    the usual course. The worker does this, so that writes do not queue behind the head of a chain.
     """
-    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
-    seals_before = AuditSeal.objects.filter(organization_id=organization_id).select_related("event")
+    if organization_id is None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+    else:
+        Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+    seals_before = AuditSeal.objects.filter(organization=organization_id).select_related("event")
     head = seals_before.order_by("-seq").first()
     seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
     seals = []
-    waiting = _unsealed(None if whole else head).filter(organization_id=organization_id)
+    waiting = _unsealed(None if whole else head).filter(organization=organization_id)
     for event in waiting.order_by("id")[:limit]:
         seq += 1
         sealed = link_hash(_as_linked(event), seq=seq, prev_hash=prev_hash)
@@ -117,11 +188,10 @@ def _unsealed(last: AuditSeal | None) -> QuerySet[AuditEvent]:
 
 
 def seal_all(*, whole: bool = False) -> None:
-    """Seal every organization that has unsealed events; ``whole`` finds also those left while others were sealed."""
+    """Seal every chain that has unsealed events; ``whole`` finds also those left while other chains were sealed."""
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
-    waiting = _unsealed(last).filter(organization__isnull=False)
-    for organization_id in waiting.order_by().values_list("organization_id", flat=True).distinct():
-        while seal_organization(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
+    for organization_id in _unsealed(last).order_by().values_list("organization_id", flat=True).distinct():
+        while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
             pass
 
 

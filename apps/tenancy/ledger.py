@@ -29,24 +29,31 @@ _PAGE_OF_LINKS = """
         e.resource_kind, e.resource_id, e.action, e.outcome, e.actor_kind, e.actor_id, e.actor_display,
         e.request_id, e.ip, e.changes::text
     FROM tenancy_auditseal s LEFT JOIN tenancy_auditevent e ON e.id = s.event_id
-    WHERE s.organization_id = %s AND s.seq BETWEEN %s AND %s ORDER BY s.seq, s.id
+    WHERE {chain} AND s.seq BETWEEN %s AND %s ORDER BY s.seq, s.id
 """
 _UNSEALED = """
     SELECT count(*), least(greatest(min(e.timestamp), '0001-01-02Z'), '9999-12-30Z'),
         array_agg(e.id::text ORDER BY e.id) FILTER (WHERE e.timestamp < %s::timestamptz - make_interval(secs => %s))
     FROM tenancy_auditevent e
-    WHERE e.organization_id = %s AND NOT EXISTS (SELECT FROM tenancy_auditseal s WHERE s.event_id = e.id)
+    WHERE {chain} AND NOT EXISTS (SELECT FROM tenancy_auditseal s WHERE s.event_id = e.id)
 """
 
 
 _BEFORE_ALL = -(2**63)
 
 
+def _of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
+    """Return the query for one chain and its parameters: that of an organization, or (None) of the installation."""
+    if organization_id is None:
+        return sql.format(chain=f"{table}.organization_id IS NULL"), []
+    return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
+
+
 def links(
-    organization_id: UUID | str, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
+    organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
-    """The organization's chain in its order, with no more than a page of it in memory."""
-    seals = AuditSeal.objects.filter(organization_id=organization_id)
+    """Return the chain of an organization, or (None) of the installation, with no more than a page of it in memory."""
+    seals = AuditSeal.objects.filter(organization=organization_id)
     while True:
         # Asked for each page: a gap may be of any size.
         first = seals.filter(seq__gt=after_seq).aggregate(first=Min("seq"))["first"]
@@ -54,26 +61,32 @@ def links(
             return
         after_seq = first + page - 1 if until is None else min(first + page - 1, until)
         with connection.cursor() as cursor:
-            cursor.execute(_PAGE_OF_LINKS, [organization_id, first, after_seq])
+            sql, chain = _of_chain(_PAGE_OF_LINKS, "s", organization_id)
+            cursor.execute(sql, [*chain, first, after_seq])
             rows = cursor.fetchall()
         for seq, prev_hash, sealed, event_id, *event in rows:
             yield Link(seq, prev_hash, sealed, event_id, Event._make(event) if event[0] else None)
 
 
 class Verification:
-    """One organization's ledger under scrutiny. What the checkpoints in ``known`` saw must still be there."""
+    """The ledger of an organization, or (None) of the installation, under scrutiny.
 
-    def __init__(self, organization_id: UUID, *, known: dict[int, str] | None = None) -> None:
-        self.chain = Chain(str(organization_id), known=known)
+    What the checkpoints in ``known`` saw must still be there.
+    """
+
+    def __init__(self, organization_id: UUID | None, *, known: dict[int, str] | None = None) -> None:
+        self.organization_id = organization_id
+        self.chain = Chain(None if organization_id is None else str(organization_id), known=known)
         self.unsealed = 0
         self.unsealed_since: datetime | None = None
 
     def faults(self) -> Iterator[Fault]:
         """Read the whole ledger and say what is wrong with it."""
-        yield from self.chain.walk(links(self.chain.organization_id))
+        yield from self.chain.walk(links(self.organization_id))
         yield from self.chain.end()
         with connection.cursor() as cursor:
-            cursor.execute(_UNSEALED, [self.chain.time, GRACE.total_seconds(), self.chain.organization_id])
+            unsealed, chain = _of_chain(_UNSEALED, "e", self.organization_id)
+            cursor.execute(unsealed, [self.chain.time, GRACE.total_seconds(), *chain])
             self.unsealed, since, early = cursor.fetchone()
             self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
@@ -81,8 +94,10 @@ class Verification:
             yield Fault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
-def export(organization: Organization, *, after_seq: int = 0) -> Iterator[str]:
-    """NDJSON: a line a sealed event after ``after_seq``, in the chain's order, then one with a signed checkpoint.
+def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
+    """Return NDJSON: a line a sealed event after ``after_seq``, in the chain's order, then a signed checkpoint.
+
+    The chain is the organization's, or (None) the installation's own, whose signing key must have been made.
 
     Raises InvalidInput, before the first line, when the chain does not reach that far.
     """
@@ -93,15 +108,16 @@ def export(organization: Organization, *, after_seq: int = 0) -> Iterator[str]:
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
 
 
-def _lines(organization: Organization, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
-    for link in links(organization.pk, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
+def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
+    organization_id = None if organization is None else organization.pk
+    for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield line(link) + "\n"
     # At the end, and only then: an export that broke off on its way has none.
     checkpoint = sign_checkpoint(
-        org_id=str(organization.pk),
+        org_id=None if organization_id is None else str(organization_id),
         seq=seq,
         last=last,
         created_at=timezone.now(),
-        private_key=signing_keys.active_private_key(organization.pk),
+        private_key=signing_keys.active_private_key(organization_id),
     )
     yield checkpoint.line() + "\n"

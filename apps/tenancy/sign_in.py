@@ -73,7 +73,7 @@ def claim_or_create_account(
         account, action = _account(_email(details.get("email")), verified=verified, name=details.get("fullname"))
         social = identities.create_social_auth(account, uid, backend.name, id_key=id_key)
         actor = Actor("user", str(account.pk), account.email, request_id, ip)
-        audit.record(action, actor=actor, scope=None, resource=("user", account.pk))
+        audit.record_of_person(action, person=account, actor=actor, resource=("user", account.pk))
         return {"user": account, "social": social, "is_new": True}
 
     try:

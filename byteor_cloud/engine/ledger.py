@@ -60,11 +60,14 @@ class CheckpointRefused(Exception):
 
 
 class Event(NamedTuple):
-    """An event as stored: ids are the text of UUIDs, ``timestamp`` is in UTC, ``changes`` is JSON in any spelling."""
+    """An event as stored: ids are the text of UUIDs, ``timestamp`` is in UTC, ``changes`` is JSON in any spelling.
+
+    An event without an organization belongs to the installation's own chain.
+    """
 
     id: str
     timestamp: datetime
-    organization_id: str
+    organization_id: str | None
     project_id: str | None
     environment_id: str | None
     resource_kind: str
@@ -108,7 +111,7 @@ def link_hash(event: Event, *, seq: int, prev_hash: str) -> str:
         f',"environment_id":"{environment_id}"'
         f',"id":"{event_id}"'
         f',"ip":{"null" if ip is None else _quoted(ip)}'
-        f',"organization_id":"{organization_id}"'
+        f',"organization_id":{"null" if organization_id is None else _quoted(organization_id)}'
         f',"outcome":{_quoted(outcome)}'
         f',"prev_hash":{_quoted(prev_hash)}'
         f',"project_id":"{project_id}"'
@@ -151,13 +154,13 @@ def _fits(event: Event, seq: int, prev_hash: str, sealed: str) -> bool:
 
 
 class Chain:
-    """A walk along one organization's chain; it remembers no more than where it is.
+    """A walk along the chain of one organization, or (None) of the installation; it remembers only where it is.
 
     ``known`` says of some places what their link was, by checkpoints.
     """
 
     def __init__(
-        self, organization_id: str, *, seq: int = 0, last: str = GENESIS, known: Mapping[int, str] | None = None
+        self, organization_id: str | None, *, seq: int = 0, last: str = GENESIS, known: Mapping[int, str] | None = None
     ) -> None:
         self.organization_id = organization_id
         self.seq, self.hash = seq, last
@@ -180,7 +183,7 @@ class Chain:
                 if not _fits(event, seq, prev_hash, sealed):
                     yield Fault(LedgerCode.ALTERED, seq, event_id, "the event, its place or its link was altered")
                 if event.organization_id != self.organization_id:
-                    yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event is another organization's")
+                    yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event is of another chain")
                 if self.time - event.timestamp > GRACE:
                     late = f"says {format_time(event.timestamp)}, over an hour before the event sealed before it"
                     yield Fault(LedgerCode.BACKDATED, seq, event_id, late)
@@ -239,7 +242,7 @@ def read_line(text: str) -> Link:
     event = Event(
         id=_uuid(fields, "id"),
         timestamp=parse_time(fields.text("timestamp")),
-        organization_id=_uuid(scope, "organization_id"),
+        organization_id=_uuid_or_none(scope, "organization_id"),
         project_id=_uuid_or_none(scope, "project_id"),
         environment_id=_uuid_or_none(scope, "environment_id"),
         resource_kind=_text(scope, "kind"),
@@ -280,9 +283,12 @@ def _uuid_or_none(fields: Fields, name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The organization's chain had this link at this place. Nothing is said of who signed it before ``verify``."""
+    """The chain of this organization, or (None) of the installation, had this link at this place.
 
-    org_id: str
+    Nothing is said of who signed it before ``verify``.
+    """
+
+    org_id: str | None
     seq: int
     hash: str
     created_at: datetime
@@ -300,7 +306,7 @@ class Checkpoint:
             if fields.integer("v") != 1:
                 raise ValueError("'v' is not 1")
             return cls(
-                org_id=_uuid(fields, "org_id"),
+                org_id=_uuid_or_none(fields, "org_id"),
                 seq=fields.integer("seq"),
                 hash=fields.digest("hash"),
                 created_at=fields.time("created_at"),
@@ -334,7 +340,7 @@ class Checkpoint:
         return _compact({"checkpoint": self.document(), "signature": base64url(self.signature)})
 
 
-def sign_checkpoint(*, org_id: str, seq: int, last: str, created_at: datetime, private_key: bytes) -> Checkpoint:
+def sign_checkpoint(*, org_id: str | None, seq: int, last: str, created_at: datetime, private_key: bytes) -> Checkpoint:
     """Sign the RFC 8785 JSON of a new checkpoint."""
     kid = keys.kid(keys.public_key(private_key))
     unsigned = Checkpoint(org_id=org_id, seq=seq, hash=last, created_at=created_at, kid=kid, signature=b"")

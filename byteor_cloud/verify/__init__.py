@@ -1,1 +1,1 @@
-"""The offline verifier: proves from exported files alone who approved what for where. No server, no Django."""
+"""The offline verifier: checks exported files alone, and says what they prove. It needs no server and no Django."""

@@ -109,8 +109,13 @@ class Proof:
             yield "not signed", f"{name}: {canonical(self.told[name]).decode()}"
 
 
-def prove(evidence: Evidence, trust: Trust, *, environment_id: str | None = None) -> Proof:
-    """Return what these files prove, or raise Refused or Unproven with the first reason why they do not."""
+def prove(
+    evidence: Evidence, trust: Trust, *, environment_id: str | None = None, require_approval: bool = False
+) -> Proof:
+    """Return what these files say, if nothing is wrong with them. Raises Refused or Unproven with the first reason.
+
+    ``environment_id`` refuses what is for another environment, ``require_approval`` what nobody approved as it is.
+    """
     try:
         envelope = parse_object(evidence.envelope)
     except ValueError as error:
@@ -129,6 +134,9 @@ def prove(evidence: Evidence, trust: Trust, *, environment_id: str | None = None
         approval = _beside(beside, verified.manifest, trust.keyset)
     if approval is not None:
         trust.check(approval.kid)
+    if require_approval and inside is None:
+        beside_it = "the approval beside the bundle is not bound to these bytes" if approval else "nobody approved this"
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle carries no approval: {beside_it}")
     return Proof(
         bundle_hash=verified.bundle_hash,
         manifest=verified.manifest,
@@ -168,11 +176,12 @@ def _issued_at(text: str) -> datetime:
 
 
 def _told(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
-    """What the server tells beside what is signed; it may add to that, not contradict it."""
+    """Return what the server says beside what is signed. It may add to that, but not contradict it. Raises Unproven."""
     if data is None:
         return {}
     try:
         told = parse_object(data)
+        canonical(told)  # what is shown must have a spelling
     except ValueError as error:
         raise Unproven(EvidenceCode.MALFORMED, f"{DEPLOYMENT}: {error}") from error
     signed = {**manifest.document(), "bundle_hash": bundle_hash}

@@ -15,7 +15,7 @@ from .trust import EvidenceCode, Trust, Unproven
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerProof:
-    """The chain of ``org_id`` holds from ``first`` to the checkpoint."""
+    """The chain holds from ``first`` to the checkpoint."""
 
     first: int
     events: int
@@ -28,7 +28,7 @@ class LedgerProof:
     def lines(self) -> Iterator[tuple[str, str]]:
         """Say it to people."""
         seen = self.checkpoint
-        yield "organization", seen.org_id
+        yield "organization", seen.org_id or "none: this is the installation's own chain"
         yield "events", f"{self.events}, from seq {self.first} to {seen.seq}" if self.events else "none"
         yield "checkpoint", f"seq {seen.seq} {seen.hash}, signed {format_time(seen.created_at)}"
         yield "signed by", f"key {seen.kid}"
@@ -66,7 +66,8 @@ def _begin(links: list[Link], export: _Export, trust: Trust) -> Chain:
 
 def _must_be_at(chain: Chain, checkpoint: Checkpoint) -> None:
     if checkpoint.org_id != chain.organization_id:
-        raise Unproven(EvidenceCode.CHECKPOINT_ORGANIZATION, f"the checkpoint is of {checkpoint.org_id}")
+        whose = checkpoint.org_id or "the installation"
+        raise Unproven(EvidenceCode.CHECKPOINT_ORGANIZATION, f"the checkpoint is of {whose}")
     if checkpoint.seq > chain.seq:
         detail = f"the events end at seq {chain.seq}, and the checkpoint says {checkpoint.seq}"
         raise Unproven(LedgerCode.CUT_OFF, detail)
@@ -101,7 +102,7 @@ class _Export:
                 break
             try:
                 return read_line(text.removesuffix("\n"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Unproven(EvidenceCode.LEDGER_MALFORMED, f"line {number}: {error}") from error
         raise StopIteration
 

@@ -25,7 +25,7 @@ from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
 from apps.releases.tasks import sweep
-from apps.tenancy.models import AuditEvent, Environment
+from apps.tenancy.models import AuditEvent, Environment, OrganizationKey
 from apps.tenancy.services import organizations
 from byteor_cloud.engine.allowlist import url_prefix
 from byteor_cloud.engine.replay import IncidentBundle
@@ -543,6 +543,42 @@ def test_a_revoked_credential_is_refused_at_once(world: World, receiver: Receive
     revoke(world, replay)
 
     refused(ask(world, artifact, approval=credential), 409, "approval.revoked", replays_before=1)
+
+
+# --- four eyes: whoever made the key that asks is the requester
+
+
+def key(world: World, maker: Api, name: str = "ci") -> Api:
+    made = maker.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": "operator"})
+    return Api(made.json()["token"])
+
+
+def test_who_made_the_key_that_asks_cannot_approve(world: World, receiver: Receiver) -> None:
+    answer = ask(world, captured(world, receiver, allowing(world)), key(world, world.admin.api))
+    replay = Replay.objects.get(pk=answer.json()["id"])
+
+    assert decide(world, replay, api=world.admin.api).json()["type"] == "urn:byteor:problem:approval.self"
+    assert decide(world, replay, api=world.reviewer.api).status_code == 201
+
+
+def test_who_approved_cannot_hand_the_credential_in(world: World, receiver: Receiver) -> None:
+    artifact = captured(world, receiver, allowing(world))
+    replay = asked(world, artifact)
+    credential = decide(world, replay, api=world.admin.api).json()["credential"]
+
+    for api in (world.admin.api, key(world, world.admin.api)):
+        refused(ask(world, artifact, api, approval=credential), 403, "approval.self", replays_before=1)
+
+
+def test_a_key_whose_maker_nobody_knows_cannot_ask(world: World, receiver: Receiver) -> None:
+    strict, dev = captured(world, receiver, allowing(world)), captured(world, receiver)
+    _, credential = approved(world, strict)
+    api = key(world, world.admin.api)
+    OrganizationKey.objects.update(created_by=None)
+
+    refused(ask(world, strict, api), 403, "approval.requester_unknown", replays_before=1)
+    refused(ask(world, strict, api, approval=credential), 403, "approval.requester_unknown", replays_before=1)
+    assert ask(world, dev, api).status_code == 202
 
 
 # --- what is refused when it is asked for

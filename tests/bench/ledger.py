@@ -51,7 +51,7 @@ def _fill() -> None:
             )
             for number in range(start, start + 10_000)
         )
-    while audit.seal_organization(world.organization.pk):
+    while audit.seal_chain(world.organization.pk):
         pass
 
 

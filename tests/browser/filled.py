@@ -103,7 +103,7 @@ def fill(world: World, suffix: str = "1") -> Filled:
     event = AuditEvent.objects.filter(organization=world.organization).latest("id")
     WebhookDelivery.objects.create(webhook=webhook, event=event, status="delivered")
     audit.count_denial(f"test.{suffix}", actor=world.viewer.actor, organization_id=world.organization.pk)
-    audit.seal_organization(world.organization.pk)
+    audit.seal_chain(world.organization.pk)
     artifact = Artifact.objects.create(
         environment=environment, agent=agent, deployment=deployment, version=bundle.version, kind="incident_bundle",
         status="verified", spec_hash=bundle.version.spec_hash, content_hash="sha256:" + "a" * 64, size_bytes=10,

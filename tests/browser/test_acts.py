@@ -21,6 +21,7 @@ from apps.tenancy.models import (
     Webhook,
     WebhookDelivery,
 )
+from byteor_cloud.ids import uuid7
 from tests.browser.filled import Filled, act, dead_letter, fill, row_page, signed_in, superuser, table
 from tests.worlds import World, plan, report
 
@@ -111,13 +112,16 @@ def test_deny(world: World) -> None:
     assert ApprovalDecision.objects.get().comment == "not on a Friday"
 
 
+OWN = "You, or a key that you made, asked for this: somebody else must approve it."
+
+
 def test_a_refusal_of_the_service_is_shown_and_changes_nothing(world: World) -> None:
     deployment = waiting(world)
     events = AuditEvent.objects.count()
 
     refused = signed_in(world.operator.user).post(act(deployment, "approve"), YES, follow=True)
 
-    assert said(refused) == [("error", "quotes v1 to prod: The requester can't approve their own request here.")]
+    assert said(refused) == [("error", f"quotes v1 to prod: {OWN}")]
     assert not ApprovalDecision.objects.exists()
     assert AuditEvent.objects.count() == events
 
@@ -239,7 +243,7 @@ def test_revoke_a_credential(world: World, model: Any, who: str, action: str, sc
     row.refresh_from_db()
     assert row.revoked_at is not None
     assert said(again) == [("error", f"{row}: It is revoked already.")]
-    event = AuditEvent.objects.get(action=action)
+    event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
@@ -308,6 +312,49 @@ def test_a_superuser_retries_a_job_of_no_tenant(world: World) -> None:
 
     assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
     assert AuditEvent.objects.get(action="job.retry").organization_id is None
+
+
+def jobs_seen(person: Any) -> set[str]:
+    page = signed_in(person).get(table(ProcrastinateJob), {"status__exact": "failed"})
+    return {job.task_name for job in page.context["cl"].result_list} if page.status_code == 200 else set()
+
+
+def test_a_dead_letter_is_seen_by_whoever_may_see_what_it_is_about(world: World, other: World) -> None:
+    made = fill(world)
+    approval, webhook = Approval.objects.get(), Webhook.objects.filter(organization=world.organization)[0]
+    about = {
+        "releases.step": {"deployment_id": str(made.deployment.pk)},
+        "releases.welcome": {"agent_id": str(made.agent.pk)},
+        "artifacts.ingest": {"artifact_id": str(made.artifact.pk)},
+        "artifacts.replay": {"replay_id": str(made.replay.pk)},
+        "artifacts.replay_decided": {"approval_id": str(approval.pk)},
+    }
+    letters = {task: dead_letter(task, **args) for task, args in about.items()}
+    hook = dead_letter("tenancy.deliver_webhooks", webhook_id=str(webhook.pk))
+    for task, args in (("tenancy.seal_audit", {}), ("artifacts.sweep", {"deployment_id": str(uuid7())})):
+        dead_letter(task, **args)
+    everything = {*about, "tenancy.deliver_webhooks", "tenancy.seal_audit", "artifacts.sweep"}
+
+    assert jobs_seen(world.viewer.user) == jobs_seen(world.operator.user) == set(about)
+    assert jobs_seen(world.admin.user) == {*about, "tenancy.deliver_webhooks"}
+    assert jobs_seen(other.admin.user) == jobs_seen(other.viewer.user) == set()
+    assert jobs_seen(superuser()) == everything
+
+    # Who may only look may not retry, and who may not look is told nothing.
+    for job in letters.values():
+        assert signed_in(world.viewer.user).post(act(job, "retry"), YES).status_code == 403
+        assert act(job, "retry") not in signed_in(world.viewer.user).get(row_page(job)).text
+    signed_in(world.operator.user).post(act(hook, "retry"), YES)
+    signed_in(other.admin.user).post(act(hook, "retry"), YES)
+    assert ProcrastinateJob.objects.get(pk=hook.pk).status == "failed"
+    signed_in(world.admin.user).post(act(hook, "retry"), YES)
+    signed_in(world.operator.user).post(act(letters["artifacts.replay_decided"], "retry"), YES)
+    for job in (hook, letters["artifacts.replay_decided"]):
+        assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
+    scopes = AuditEvent.objects.filter(action="job.retry").values_list("resource_id", "organization_id")
+    assert dict(scopes) == dict.fromkeys(
+        (str(hook.pk), str(letters["artifacts.replay_decided"].pk)), world.organization.pk
+    )
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])

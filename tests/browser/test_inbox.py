@@ -94,10 +94,35 @@ def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
     assert panel("viewer") == []
 
 
+def test_who_made_the_key_that_asked_is_not_asked_and_may_deny_only(world: World) -> None:
+    approval = approval_of(*waiting(world, 1))
+    Approval.objects.filter(pk=approval.pk).update(requester_id=world.reviewer.user.pk, requested_by="key ci")
+    reviewer = signed_in(world.reviewer.user)
+
+    assert listed(reviewer, **{"for": "me"}) == []
+    decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
+    assert decide.keys() == {"why", "deny"}
+    assert "a key that you made" in decide["why"]
+
+
+def test_a_request_whose_maker_nobody_knows_waits_for_nobody(world: World) -> None:
+    approval = approval_of(*waiting(world, 1))
+    Approval.objects.filter(pk=approval.pk).update(requester_id=None)
+    reviewer = signed_in(world.reviewer.user)
+
+    assert listed(reviewer, **{"for": "me"}) == []
+    decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
+    assert decide.keys() == {"why", "deny"}
+    assert "nobody is known to have made" in decide["why"]
+    Approval.objects.filter(pk=approval.pk).update(allow_self_approval=True)
+    assert listed(reviewer, **{"for": "me"}) == [approval.pk]
+
+
 def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World) -> None:
     replay_id = UUID(int=7)
     row = Approval.objects.create(
-        environment=world.prod, replay_id=replay_id, requested_by="somebody", spec_hash="sha256:" + "a" * 64,
+        environment=world.prod, replay_id=replay_id, requested_by="somebody",
+        requester_id=world.operator.user.pk, spec_hash="sha256:" + "a" * 64,
         target={
             "mode": "execute", "artifact_id": str(UUID(int=42)), "content_hash": "sha256:" + "c" * 64, "last_n": None,
             "side_effects": ["http_post:https://orders.example"],

@@ -238,5 +238,6 @@ def test_the_menu_follows_the_main_job(world: World) -> None:
     menu = signed_in(world.viewer.user).get("/admin/").context["sidebar_navigation"]
 
     assert [group.get("title") for group in menu] == [
-        None, "Workspace", "Pipelines", "Releases", "Fleet", "Incidents", "People and keys", "Records",
+        None, "Workspace", "Pipelines", "Releases", "Fleet", "Incidents", "People and keys", "Operation",
+        "Records",
     ]  # fmt: skip

@@ -197,7 +197,6 @@ def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
                 "tenancy.organizationkey",
                 "tenancy.auditevent",
                 "fleet.enrollmenttoken",
-                "procrastinate.procrastinatejob",
             },
         ),
         ("operator", {"tenancy.organizationkey", "tenancy.auditevent", "fleet.enrollmenttoken"}),

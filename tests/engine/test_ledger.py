@@ -45,7 +45,7 @@ events = st.builds(
     Event,
     id=uuids,
     timestamp=st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.just(UTC)),
-    organization_id=uuids,
+    organization_id=st.none() | uuids,
     project_id=st.none() | uuids,
     environment_id=st.none() | uuids,
     ip=st.none() | texts,

@@ -60,7 +60,7 @@ def test_the_evidence_is_proven_elsewhere(
 
     kid = signing_keys.key_set(world.organization.pk).active.kid
     told = verified(tmp_path, files, capsys, "--trust", kid, "--environment", str(world.prod.pk))
-    assert told["proven"] is told["approved"] is True
+    assert (told["outcome"], told["approved"]) == ("proven", True)
     assert told["bundle_hash"] == delivered.bundle_hash
     assert told["manifest"]["deployment_id"] == str(delivered.pk)
     assert told["approval"]["issued_by"] == "reviewer@acme.example"
@@ -125,7 +125,7 @@ def test_without_need_of_approval_there_is_no_credential(
     files = tar.unpack(response.content)
     assert sorted(files) == ["deploy-bundle.tar", "deployment.json", "envelope.json", "signing_keys.json"]
     told = verified(tmp_path, files, capsys)
-    assert (told["proven"], told["approved"], told["approval"]) == (True, False, None)
+    assert (told["outcome"], told["approved"], told["approval"]) == ("consistent", False, None)
     assert told["unsigned"]["approval"] is None
 
 
@@ -143,14 +143,14 @@ def test_a_break_glass_deployment_is_approved_afterwards(
     run_jobs()
     deployment = Deployment.objects.get(pk=made.json()["id"])
     before = verified(tmp_path, download(world, deployment), capsys)
-    assert (before["proven"], before["approved"], before["approval_beside"]) == (True, False, False)
+    assert (before["outcome"], before["approved"], before["approval_beside"]) == ("consistent", False, False)
     assert before["unsigned"]["break_glass"]["by"] == "admin@acme.example"
 
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
 
     after = verified(tmp_path, download(world, deployment), capsys)
-    assert (after["proven"], after["approved"], after["approval_beside"]) == (True, False, True)
+    assert (after["outcome"], after["approved"], after["approval_beside"]) == ("consistent", False, True)
     assert after["approval"]["issued_by"] == "reviewer@acme.example"
     assert after["bundle_hash"] == before["bundle_hash"]
 
@@ -167,7 +167,8 @@ def test_the_exported_ledger_is_proven_elsewhere(
         exports.append(file)
     (tmp_path / "signing_keys.json").write_bytes(download(world, delivered)["signing_keys.json"])
 
-    assert cli.main(["ledger", str(exports[0]), "--json"]) == 0
+    kid = signing_keys.key_set(world.organization.pk).active.kid
+    assert cli.main(["ledger", str(exports[0]), "--json", "--trust", kid]) == 0
 
     told = json.loads(capsys.readouterr().out)
     assert told["checkpoint"]["org_id"] == str(world.organization.pk)

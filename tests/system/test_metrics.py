@@ -126,7 +126,7 @@ def test_unsealed_events(world: World, other: World) -> None:
     total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
     assert total > 20
 
-    audit.seal_organization(world.organization.pk)
+    audit.seal_chain(world.organization.pk)
     behind = scrape()["byteor_audit_unsealed_events"]
     audit.seal_all()
 

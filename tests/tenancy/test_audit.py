@@ -138,7 +138,7 @@ def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCap
 @pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
 def test_the_database_refuses_a_change_to_its_owner_too(world: World, table: str, statement: str, role: str) -> None:
-    audit.seal_organization(world.organization.pk)
+    audit.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -182,7 +182,7 @@ def test_the_organization_cannot_be_removed_from_under_its_trail(world: World) -
 def test_sealing_links_every_event_once(world: World, other: World) -> None:
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = [audit.seal_organization(world.organization.pk, limit=5) for _ in range(total // 5 + 2)]
+    sealed = [audit.seal_chain(world.organization.pk, limit=5) for _ in range(total // 5 + 2)]
 
     assert sum(sealed) == total
     assert sealed[-1] == 0
@@ -221,7 +221,7 @@ def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
         id=first_of(later), timestamp=later, organization=other.organization, resource_kind="test", resource_id="1",
         action="test.later", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
-    audit.seal_organization(other.organization.pk)
+    audit.seal_chain(other.organization.pk)
     audit.seal_all()
     assert left.exists()
 
@@ -287,7 +287,7 @@ def test_two_workers_seal_one_chain(at_once: Race) -> None:  # noqa: F811
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = at_once(*[lambda: audit.seal_organization(world.organization.pk)] * 4)
+    sealed = at_once(*[lambda: audit.seal_chain(world.organization.pk)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(world.organization.pk).faults()) == []

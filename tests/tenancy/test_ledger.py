@@ -267,7 +267,7 @@ def test_a_chain_made_anew_shows_against_a_checkpoint(world: World, seals: Any) 
     with unguarded():
         AuditEvent.objects.filter(pk=third).update(actor_display="nobody")
         AuditSeal.objects.filter(organization=world.organization).delete()
-        audit.seal_organization(world.organization.pk)
+        audit.seal_chain(world.organization.pk)
 
     assert faults(world) == []
     assert faults(world, known=known) == [(LedgerCode.REWRITTEN, 9, event_of(seals, 9))]
@@ -343,7 +343,7 @@ def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> Non
 
 
 def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "PAGE", 3)
+    monkeypatch.setattr(ledger, "EXPORT_PAGE", 3)
     lines = ledger.export(world.organization)
 
     with CaptureQueriesContext(connection) as one_page:
@@ -408,13 +408,14 @@ def test_verify_ledger_says_a_line_an_organization(world: World, other: World, s
     code, said = run("verify_ledger")
 
     assert code == 0
-    assert len(said) == 2
+    assert len(said) == 3
     events = seals.count()
     assert said[0].startswith(
         f"acme {world.organization.pk}: ok; {events} events, to seq {events} {seals.last().hash}; "
     )
     assert said[0].endswith(" events/s")
     assert said[1].startswith(f"umbrella {other.organization.pk}: ok; ")
+    assert said[2].startswith("the installation: ok; ")
     by_slug, by_id = run("verify_ledger", "--org", "umbrella"), run("verify_ledger", f"--org={other.organization.pk}")
     assert by_slug[0] == by_id[0] == 0
     assert by_slug[1][0].partition(";")[0] == by_id[1][0].partition(";")[0] == said[1].partition(";")[0]
@@ -431,7 +432,7 @@ def test_verify_ledger_says_where_it_was_altered(world: World, other: World, sea
     assert said[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
     assert f"acme {world.organization.pk}: 1 fault; " in said[1]
     assert f"umbrella {other.organization.pk}: ok; " in said[2]
-    assert said[3] == "the ledger does not hold"
+    assert said[4] == "the ledger does not hold"
 
 
 def test_verify_ledger_tells_what_waits(world: World, seals: Any) -> None:

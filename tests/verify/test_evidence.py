@@ -18,7 +18,8 @@ from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from tests.engine.delivery.conftest import APPROVED, World
 from tests.verify.conftest import Change, Files, Verifier, export
 
-KID = keys.kid(keys.public_key(World().active))
+KID, STRANGER = (keys.kid(keys.public_key(key)) for key in (World().active, World().stranger))
+MODULE = (sys.executable, "-I", "-m", "byteor_cloud.verify")
 OFFLINE = """
 import sys
 from byteor_cloud.verify.cli import main
@@ -35,7 +36,7 @@ def program(folder: Path, *argv: str) -> tuple[int, str, str]:
 
 
 def test_it_proves_who_approved_which_bytes_for_which_environment(makers: World, good: Files, verify: Verifier) -> None:
-    assert verify(good) == 0
+    assert verify(good, "--trust", KID) == 0
 
     manifest = makers.bundle().manifest
     assert verify.said == (
@@ -49,9 +50,28 @@ def test_it_proves_who_approved_which_bytes_for_which_environment(makers: World,
         f"  config        {manifest.config_hash}\n"
         f"  bundle        {sha256(good['deploy-bundle.tar'])}; key {KID}\n"
         '  not signed    requested_by: "bob@example.com"\n'
-        "  keys trusted  ANY of the export's signing_keys.json: whoever made these files chose them; "
-        "compare the key ids, or use --trust\n"
+        f"  keys          only {KID}, as named by --trust\n"
     )
+
+
+def test_without_named_keys_the_same_is_consistent_at_most(good: Files, verify: Verifier) -> None:
+    assert verify(good, "--trust", KID) == 0
+    proven = verify.said.splitlines()
+
+    assert verify(good) == 3
+
+    first, *rest, keys_ = verify.said.splitlines()
+    assert first.startswith("CONSISTENT  ")
+    assert "--trust" in first
+    assert "PROVEN" not in verify.said
+    assert rest == proven[1:-1]
+    assert keys_ == (
+        "  keys          any of the export's signing_keys.json, which came with the files: "
+        "whoever made the files chose them"
+    )
+    told = verify.told(good)
+    assert told["outcome"] == "consistent"
+    assert told["keys"] == {"source": "the export's signing_keys.json", "named": False, "trusted_kids": []}
 
 
 def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> None:
@@ -60,7 +80,7 @@ def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> Non
     manifest = makers.bundle().manifest.document()
     del manifest["files"]
     assert told == {
-        "proven": True,
+        "outcome": "proven",
         "approved": True,
         "approval_beside": False,
         "bundle_hash": sha256(good["deploy-bundle.tar"]),
@@ -75,13 +95,13 @@ def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> Non
         },
         "envelope_kid": KID,
         "unsigned": {"requested_by": "bob@example.com"},
-        "keys_trusted": {"source": "the export's signing_keys.json", "came_with_the_evidence": True, "only": [KID]},
+        "keys": {"source": "the export's signing_keys.json", "named": False, "trusted_kids": [KID]},
     }
 
 
 def test_it_needs_neither_server_nor_django(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    verify(good)
-    alone = (sys.executable, "-I", "-c", OFFLINE, ".")
+    verify(good, "--trust", KID)
+    alone = (sys.executable, "-I", "-c", OFFLINE, ".", "--trust", KID)
 
     assert program(tmp_path, *alone) == (0, verify.said, "")
 
@@ -90,10 +110,11 @@ def test_it_needs_neither_server_nor_django(good: Files, verify: Verifier, tmp_p
 
 
 def test_it_is_a_command(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    verify(good)
+    for options, code in ((("--trust", KID), 0), ((), 3)):
+        verify(good, *options)
 
-    assert program(tmp_path, str(Path(sys.executable).with_name("byteor-verify")), ".") == (0, verify.said, "")
-    assert program(tmp_path, sys.executable, "-I", "-m", "byteor_cloud.verify", ".") == (0, verify.said, "")
+        for program_ in ((str(Path(sys.executable).with_name("byteor-verify")),), MODULE):
+            assert program(tmp_path, *program_, ".", *options) == (code, verify.said, "")
 
 
 def test_the_tar_as_it_was_downloaded_will_do(good: Files, verify: Verifier, tmp_path: Path) -> None:
@@ -101,7 +122,7 @@ def test_the_tar_as_it_was_downloaded_will_do(good: Files, verify: Verifier, tmp
     by_folder = verify.said
     (tmp_path / "evidence.tar").write_bytes(tar.pack(good))
 
-    assert verify.run(str(tmp_path / "evidence.tar")) == 0
+    assert verify.run(str(tmp_path / "evidence.tar")) == 3
 
     assert verify.said == by_folder
 
@@ -116,7 +137,7 @@ def test_the_files_one_by_one_will_do(good: Files, verify: Verifier, tmp_path: P
 
     assert verify.run(*argv) == 0
 
-    assert f"  keys trusted  those of {tmp_path}/signing_keys.json, as named by --keys\n" in verify.said
+    assert f"  keys          those of {tmp_path}/signing_keys.json, as named by --keys\n" in verify.said
     assert "not signed" not in verify.said
     assert verify.run(*argv[:2], argv[3]) == 0  # the credential is in the bundle too
     assert "approved by   ada@example.com" in verify.said
@@ -293,12 +314,12 @@ def test_it_names_what_is_wrong(makers: World, good: Files, verify: Verifier, ch
     altered = change(makers, good)
     assert altered != good
 
-    assert verify(altered) == 1
+    assert verify(altered) == verify(altered, "--trust", KID, "--trust", STRANGER) == 1
 
     assert verify.said.startswith(f"NOT PROVEN  {code}: ")
     assert verify.said.count("\n") == 1
     answer = verify.told(altered)
-    assert answer == {"proven": False, "code": code, "detail": answer["detail"]}
+    assert answer == {"outcome": "not_proven", "code": code, "detail": answer["detail"]}
 
 
 def test_no_bit_of_what_is_signed_can_change(good: Files, verify: Verifier) -> None:
@@ -311,24 +332,80 @@ def test_no_bit_of_what_is_signed_can_change(good: Files, verify: Verifier) -> N
 # -- whose keys -------------------------------------------------------------------------------------------------------
 
 
-def test_an_export_that_is_forged_as_a_whole_needs_a_trusted_key(
+def forged_by(forger: World) -> Files:
+    """A whole export that fits together, made without any key of ours."""
+    credential = forger.credential(private_key=forger.active)
+    return export(forger, forger.bundle(approval=credential), approval=credential)
+
+
+def test_an_export_that_is_forged_as_a_whole_is_consistent_and_not_proven(
     makers: World, good: Files, verify: Verifier, tmp_path: Path
 ) -> None:
-    forger = replace(makers, active=makers.stranger)
-    credential = forger.credential(private_key=forger.active)
-    forged = export(forger, forger.bundle(approval=credential), approval=credential)
+    forged = forged_by(replace(makers, active=makers.stranger))
     ours = tmp_path / "ours.trusted"
     ours.write_bytes(good["signing_keys.json"])
 
-    assert verify(forged) == 0  # which is why it says whose keys it took
-    assert "keys trusted  ANY of the export's signing_keys.json: whoever made these files chose them" in verify.said
+    assert verify(forged) == verify(forged, "--require-approval") == 3
+    assert verify.said.startswith("CONSISTENT ")
+    assert verify.told(forged)["outcome"] == "consistent"
     assert verify.told(forged, "--trust", KID)["code"] == "keys.untrusted"
     assert verify.told(forged, "--keys", str(ours))["code"] == "envelope.unknown_key"
     assert verify(good, "--keys", str(ours)) == 0
-    assert f"keys trusted  those of {ours}, as named by --keys\n" in verify.said
-    assert verify(good, "--trust", KID) == 0
-    assert f"keys trusted  only {KID}, as named by --trust\n" in verify.said
-    assert verify(without(good, "signing_keys.json"), "--keys", str(ours)) == 0
+    assert f"  keys          those of {ours}, as named by --keys\n" in verify.said
+    assert verify(without(good, "signing_keys.json"), "--keys", str(ours), "--trust", KID) == 0
+    assert verify(forged, "--keys", str(ours), "--trust", STRANGER) == 1
+
+
+def test_our_key_among_a_forgers_makes_nothing_proven(makers: World, verify: Verifier, tmp_path: Path) -> None:
+    """The set names our key, and the forger's, which signs."""
+    for active, retiring in ((makers.stranger, makers.active), (makers.stranger, makers.retiring)):
+        forger = replace(makers, active=active, retiring=retiring)
+        forged = forged_by(forger)
+        kid = keys.kid(keys.public_key(retiring))
+
+        assert verify(forged) == 3
+        assert verify.told(forged, "--trust", kid)["code"] == "keys.untrusted"
+
+
+def test_an_approval_by_a_forger_in_what_we_signed(makers: World, good: Files, verify: Verifier) -> None:
+    """The envelope is by our key; the approval is by the forger's, which the set that came along names too."""
+    approval = makers.credential(private_key=makers.stranger)
+    files = signed(makers, {**entries(good), "approval.cred": approval.encode()})
+    mixed = replace(makers, retiring=makers.stranger).keyset
+    files["signing_keys.json"] = canonical(mixed.document())
+
+    assert verify(files) == 3
+    assert verify.told(files, "--trust", KID)["code"] == "keys.untrusted"
+    beside = export(makers, makers.bundle(approved_at=None), approval=approval)
+    beside["signing_keys.json"] = canonical(mixed.document())
+    assert verify.told(beside, "--trust", KID)["code"] == "keys.untrusted"
+
+
+def test_what_a_retired_key_signs_after_its_end_is_refused(makers: World, good: Files, verify: Verifier) -> None:
+    """It may not sign an envelope at all, and no approval after its end."""
+    retired = keys.kid(keys.public_key(makers.retired))
+    envelope = {**good, "envelope.json": canonical(makers.envelope(makers.bundle(), makers.retired))}
+    approval = _signed_with(private_key=makers.retired)(makers, good)
+
+    for options in ((), ("--trust", retired, "--trust", KID)):
+        assert verify.told(envelope, *options)["code"] == "envelope.unknown_key"
+        assert verify.told(approval, *options)["code"] == "approval.unknown_key"
+
+
+@pytest.mark.parametrize("kid", ["A" * 43, "", "x", KID.lower(), f" {KID}", KID[:-1]])
+def test_a_key_id_that_nobody_has_proves_nothing(good: Files, verify: Verifier, kid: str) -> None:
+    assert verify.told(good, "--trust", kid)["code"] == "keys.untrusted"
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"active_kid":"x","keys":[]}'])
+def test_a_key_file_that_is_none_does_not_fall_back_to_the_exports(
+    good: Files, verify: Verifier, tmp_path: Path, data: bytes
+) -> None:
+    (tmp_path / "ours.trusted").write_bytes(data)
+
+    told = verify.told(good, "--keys", str(tmp_path / "ours.trusted"))
+
+    assert (told["outcome"], told["code"]) == ("not_proven", "keys.malformed")
 
 
 def test_the_keys_of_envelope_and_approval_must_both_be_trusted(makers: World, verify: Verifier) -> None:
@@ -342,7 +419,7 @@ def test_the_keys_of_envelope_and_approval_must_both_be_trusted(makers: World, v
 
 
 def test_another_environment_than_the_expected_is_refused(good: Files, verify: Verifier) -> None:
-    assert verify(good, "--environment", "environment-1") == 0
+    assert verify(good, "--environment", "environment-1", "--trust", KID) == 0
     assert verify.told(good, "--environment", "environment-2")["code"] == "bundle.environment"
 
 
@@ -352,18 +429,31 @@ def test_another_environment_than_the_expected_is_refused(good: Files, verify: V
 def test_it_says_that_nobody_approved(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "outage"})
 
-    assert verify(files) == 0
+    assert verify(files, "--trust", KID) == 0
 
     assert "  approved by   NOBODY: no approval was needed, or it went ahead by break-glass\n" in verify.said
     assert '  not signed    break_glass: {"by":"ada@example.com","reason":"outage"}\n' in verify.said
-    told = verify.told(files)
+    told = verify.told(files, "--trust", KID)
     assert (told["approved"], told["approval_beside"], told["approval"]) == (False, False, None)
+
+
+@pytest.mark.parametrize("options", [(), ("--trust", KID)])
+def test_an_approval_can_be_required(makers: World, good: Files, verify: Verifier, options: tuple[str, ...]) -> None:
+    unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
+    afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
+
+    for files, why in ((unapproved, "nobody approved this"), (afterwards, "is not bound to these bytes")):
+        told = verify.told(files, "--require-approval", *options)
+
+        assert (told["outcome"], told["code"]) == ("not_proven", "evidence.not_approved")
+        assert why in told["detail"]
+        assert verify(files, *options) == verify(good, "--require-approval", *options) == (0 if options else 3)
 
 
 def test_an_approval_beside_the_bundle_is_none_of_these_bytes(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
-    assert verify(files) == 0
+    assert verify(files, "--trust", KID) == 0
 
     assert (
         "  approved by   NOBODY within these bytes; beside them lies ada@example.com's approval of "
@@ -381,9 +471,9 @@ def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
     other = makers.bundle(approved_at=None, deployment_id="deployment-2")
     files = export(makers, other, approval=makers.credential())
 
-    told = verify.told(files)
+    told = verify.told(files, "--trust", KID)
 
-    assert (told["proven"], told["approved"], told["approval_beside"]) == (True, False, True)
+    assert (told["outcome"], told["approved"], told["approval_beside"]) == ("proven", False, True)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +511,7 @@ def test_what_nobody_signed_cannot_write_over_what_is_proven(makers: World, veri
     credential = makers.credential(issued_by="ada\n  approved by   ceo")
     files = export(makers, makers.bundle(approval=credential), approval=credential, **told)
 
-    assert verify(files) == 0
+    assert verify(files, "--trust", KID) == 0
 
     lines = verify.said.split("\n")
     assert all(line.isprintable() for line in lines)
@@ -443,6 +533,23 @@ def test_a_refusal_is_one_printable_line(good: Files, verify: Verifier, tmp_path
     assert verify.run(str(tmp_path / "x\x1b[2K.tar")) == 1
     assert verify.said.startswith("NOT PROVEN  evidence.malformed: x\\u001b[2K.tar: ")
     assert verify.said.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"n":99999999999999999999}', '{"n":NaN}', '{"n":Infinity}', '{"n":"\\ud800"}', '{"\\ud800":1}',
+     '{"n":' + "[" * 5000 + "]" * 5000 + "}", '{"n":' + "9" * 5000 + "}", '{"n":1e999}'],
+    ids=range(8),
+)  # fmt: skip
+def test_what_has_no_spelling_is_refused_before_anything_is_said(good: Files, verify: Verifier, text: str) -> None:
+    """It must not end the program after it said PROVEN."""
+    hostile = {**good, "deployment.json": good["deployment.json"][:-1] + b"," + text[1:].encode()}
+
+    told = verify.told(hostile, "--trust", KID)
+
+    assert (told["outcome"], told["code"]) == ("not_proven", "evidence.malformed")
+    assert verify(hostile, "--trust", KID) == 1
+    assert verify.said.startswith("NOT PROVEN  evidence.malformed: ")
 
 
 # -- misused ----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.verify.conftest import Verifier
 ORG, OTHER = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c05", "01990a5c-7a40-7cc0-8000-3f2b7e5d1c06"
 BEGAN = datetime(2026, 10, 20, 8, tzinfo=UTC)
 KID = keys.kid(keys.public_key(World().active))
+TRUSTED = ("--trust", KID)
 
 
 def event(number: int, **changes: object) -> Event:
@@ -53,7 +54,7 @@ def chained(*events: Event) -> list[str]:
     return lines
 
 
-def checkpoint(lines: list[str], *, org_id: str = ORG, key: bytes | None = None) -> str:
+def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None = None) -> str:
     """The checkpoint after these lines."""
     last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
     signed = sign_checkpoint(
@@ -89,7 +90,7 @@ def ledger(verify: Verifier, tmp_path: Path) -> Ledger:
 
 
 def test_a_whole_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
-    code, said = ledger([*LINES, checkpoint(LINES)])
+    code, said = ledger([*LINES, checkpoint(LINES)], options=TRUSTED)
 
     last = json.loads(LINES[-1])["hash"]
     assert code == 0
@@ -99,9 +100,54 @@ def test_a_whole_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
         "  events        8, from seq 1 to 8\n"
         f"  checkpoint    seq 8 {last}, signed 2026-10-20T08:00:00Z\n"
         f"  signed by     key {KID}\n"
-        f"  keys trusted  ANY of {tmp_path}/signing_keys.json: whoever made these files chose them; "
-        "compare the key ids, or use --trust\n"
+        f"  keys          only {KID}, as named by --trust\n"
     )
+
+
+def test_a_ledger_that_rests_on_the_key_beside_it_is_consistent(ledger: Ledger, tmp_path: Path) -> None:
+    """As a forger makes one: a chain of their own, their key, their key set."""
+    stranger = replace(World(), active=World().stranger)
+    (tmp_path / "signing_keys.json").write_bytes(canonical(stranger.keyset.document()))
+    forged = [*LINES, checkpoint(LINES, key=World().stranger)]
+
+    code, said = ledger(forged)
+    assert (code, said.partition(" ")[0]) == (3, "CONSISTENT")
+    assert "PROVEN" not in said
+    assert json.loads(ledger(forged, options=("--json",))[1])["outcome"] == "consistent"
+    code, said = ledger(forged, options=("--json", *TRUSTED))
+    assert (code, json.loads(said)["outcome"], json.loads(said)["code"]) == (1, "not_proven", "keys.untrusted")
+
+
+def test_every_checkpoint_of_a_row_must_be_by_a_named_key(ledger: Ledger) -> None:
+    first, second = [*LINES[:5], checkpoint(LINES[:5], key=World().retiring)], [*LINES[5:], checkpoint(LINES)]
+
+    for parts in ((first, second), (first[-1:], second)):
+        assert ledger(*parts)[0] == 3
+        assert ledger(*parts, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
+
+
+def test_the_installations_own_chain(ledger: Ledger) -> None:
+    """It has no organization, neither in its events nor in its checkpoint; nothing else passes for it."""
+    own = chained(*(event(number, organization_id=None) for number in range(1, 4)))
+
+    code, said = ledger([*own, checkpoint(own, org_id=None)], options=TRUSTED)
+
+    assert (code, said.splitlines()[:2]) == (
+        0,
+        ["PROVEN", "  organization  none: this is the installation's own chain"],
+    )
+    told = json.loads(ledger([*own, checkpoint(own, org_id=None)], options=("--json", *TRUSTED))[1])
+    assert (told["outcome"], told["events"], told["checkpoint"]["org_id"]) == ("proven", 3, None)
+    mixed = chained(event(1, organization_id=None), event(2))
+    for lines, of, reason in (
+        (own, ORG, "checkpoint.organization"),
+        (LINES, None, "checkpoint.organization: the checkpoint is of the installation"),
+        (mixed, None, "ledger.foreign: seq 2"),
+        (chained(event(1), event(2, organization_id=None)), ORG, "ledger.foreign: seq 2"),
+    ):
+        assert ledger([*lines, checkpoint(lines, org_id=of)])[1].startswith(f"NOT PROVEN  {reason}")
+    relabelled = [text.replace(f'"organization_id":"{ORG}"', '"organization_id":null') for text in LINES]
+    assert ledger([*relabelled, checkpoint(LINES, org_id=None)])[1].startswith("NOT PROVEN  ledger.altered: seq 1")
 
 
 def test_it_is_told_as_json(ledger: Ledger) -> None:
@@ -109,23 +155,24 @@ def test_it_is_told_as_json(ledger: Ledger) -> None:
 
     told = json.loads(said)
     assert code == 0
-    assert (told["proven"], told["first_seq"], told["events"], told["checkpoint"]["seq"]) == (True, 1, 8, 8)
-    assert told["keys_trusted"]["only"] == [KID]
+    assert (told["outcome"], told["first_seq"], told["events"], told["checkpoint"]["seq"]) == ("proven", 1, 8, 8)
+    assert told["keys"]["trusted_kids"] == [KID]
 
 
 def test_exports_that_go_on_from_one_another(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
 
-    assert ledger(first, second)[1].startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
+    whole = ledger(first, second, options=TRUSTED)[1]
+    assert whole.startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
     assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line will do
-    assert ledger(first, first[-1:])[0] == 0  # nothing happened since
+    assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # nothing happened since
     assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
     assert ledger(second, first)[0] == 1
     assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
 
 
 def test_an_empty_ledger_has_a_checkpoint_too(ledger: Ledger) -> None:
-    code, said = ledger([checkpoint([])])
+    code, said = ledger([checkpoint([])], options=TRUSTED)
 
     assert code == 0
     assert "  events        none\n" in said
@@ -149,6 +196,8 @@ ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
     ("ledger.backdated: seq 2", lambda: _end(chained(event(1), event(2, timestamp=BEGAN - timedelta(hours=2))))),
     ("ledger.malformed: line 3", lambda: _end([*LINES[:2], "{}", *LINES[3:]])),
     ("ledger.malformed: line 9", lambda: [*LINES, ""]),
+    ("ledger.malformed: line 3",
+     lambda: _end([*LINES[:2], LINES[2].replace('["approved"', "[" * 9000 + "]" * 9000 + ',["approved"'), *LINES[3:]])),
     ("ledger.malformed: line 10", lambda: [*_end(LINES), LINES[0]]),
     ("checkpoint.missing", lambda: LINES),
     ("checkpoint.missing", list),
@@ -156,12 +205,15 @@ ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
     ("checkpoint.unknown_key", lambda: [*LINES, checkpoint(LINES, key=World().stranger)]),
     ("checkpoint.bad_signature", lambda: [*LINES, checkpoint(LINES).replace('"seq":8', '"seq":9')]),
     ("checkpoint.malformed", lambda: [*LINES, '{"checkpoint":{}}']),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("code", "make"), ALTERED, ids=[f"{i} {code}" for i, (code, _) in enumerate(ALTERED)])
-def test_it_says_what_is_wrong_and_where(ledger: Ledger, code: str, make: Callable[[], list[str]]) -> None:
-    exit_code, said = ledger(make())
+@pytest.mark.parametrize("options", [(), ("--trust", KID)], ids=["any key", "a named key"])
+def test_it_says_what_is_wrong_and_where(
+    ledger: Ledger, code: str, make: Callable[[], list[str]], options: tuple[str, ...]
+) -> None:
+    exit_code, said = ledger(make(), options=options)
 
     assert exit_code == 1
     assert said.startswith(f"NOT PROVEN  {code}")
@@ -171,8 +223,8 @@ def test_it_says_what_is_wrong_and_where(ledger: Ledger, code: str, make: Callab
 def test_another_key_is_not_trusted(ledger: Ledger) -> None:
     retiring = [*LINES, checkpoint(LINES, key=World().retiring)]
 
-    assert ledger(retiring)[0] == 0
-    assert ledger(retiring, options=("--trust", KID))[1].startswith("NOT PROVEN  keys.untrusted: ")
+    assert ledger(retiring)[0] == 3
+    assert ledger(retiring, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
 
 
 def test_the_key_set_may_come_from_elsewhere(ledger: Ledger, tmp_path: Path) -> None:

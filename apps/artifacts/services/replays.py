@@ -84,7 +84,9 @@ def request(
         requested_by=actor.display,
     )
     if credential is not None:
-        row.approval = approvals.hand_in(credential, environment, _subject(row))
+        row.approval = approvals.hand_in(
+            credential, environment, _subject(row), is_needed=_needs_approval(row), actor=actor
+        )
     elif _needs_approval(row):
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(

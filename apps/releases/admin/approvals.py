@@ -67,13 +67,13 @@ def of_approval(act: Act) -> Act:
 
 
 def waiting_for(request: HttpRequest) -> Q:
-    """The approvals that the person may give now: operated by them, not decided and not asked for by them."""
+    """The approvals that the person may give now: where they operate, and neither decided nor asked for by them."""
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
         Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
         & granted(Approval, "environment", P.OPERATE_ENVIRONMENT, standing_of(request))
-        & ~Q(requester_id=user.pk, allow_self_approval=False)
+        & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
         & ~Q(Exists(mine))
     )
 
@@ -327,5 +327,8 @@ def decision_form(request: HttpRequest, row: Approval, said: list[ApprovalDecisi
         return {"why": "You have decided; it waits for others."}
     urls = {act.name: reverse("admin:releases_approval_act", args=[row.pk, act.name]) for act in (APPROVE, DENY)}
     if row.requester_id == request.user.pk and not row.allow_self_approval:
-        return {"why": "You asked for it: somebody else must approve it.", "deny": urls["deny"]}
+        why = "You, or a key that you made, asked for it: somebody else must approve it."
+        return {"why": why, "deny": urls["deny"]}
+    if row.requester_id is None and not row.allow_self_approval:
+        return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}
     return {"explain": APPROVE.explain, **urls}

@@ -16,7 +16,7 @@ from apps.releases.services import offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
-from apps.tenancy.services import signing_keys
+from apps.tenancy.services import signing_keys, tokens
 from apps.tenancy.state import advance, lock
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
@@ -24,6 +24,10 @@ from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, Deployme
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
 
+_OWN = "You, or a key that you made, asked for this: somebody else must approve it."
+REQUESTER_UNKNOWN = (
+    "A key asked for this that nobody is known to have made, so nobody can approve it. Deny it, and ask again."
+)
 SHOWN = frozenset({"resolved", "count"})  # beside the target, for people
 # What the credential itself says makes a request invalid; what became of its approval is a conflict.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
@@ -53,12 +57,13 @@ def request_approval(
     """Ask for consent to exactly this; call it in the transaction that creates what needs it.
 
     ``shown`` is shown with the target but not bound (how many agents it finds now). ``break_glass_s``: it goes ahead
-    at once, and somebody else must consent within that time.
+    at once, and somebody else must consent within that time. Raises Forbidden for a key that nobody is known to have
+    made: its requester could not be told from the approvers.
     """
     breaking = break_glass_s is not None
     approval = Approval.objects.create(
         environment=environment,
-        requester_id=actor.user_id,
+        requester_id=_requester(actor),
         requested_by=actor.display,
         replay_id=replay_id,
         break_glass=breaking,
@@ -79,6 +84,18 @@ def request_approval(
         changes={"break_glass": True} if breaking else {},
     )
     return approval
+
+
+def _requester(actor: Actor) -> UUID:
+    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden where nobody knows."""
+    person_id = tokens.person_behind(actor)
+    if person_id is None:
+        raise Forbidden(
+            "Nobody is known to have made this key, so its request could be approved by the one who makes it. "
+            "Make a new key and ask with that.",
+            code="approval.requester_unknown",
+        )
+    return person_id
 
 
 def check(text: str, environment: Environment, subject: Subject, *, lock_it: bool = False) -> Approval:
@@ -108,19 +125,27 @@ def check(text: str, environment: Environment, subject: Subject, *, lock_it: boo
     return approval
 
 
-def hand_in(text: str, environment: Environment, subject: Subject) -> Approval:
-    """The approval behind a credential that came with a request; it is spent when the use begins.
+def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed: bool, actor: Actor) -> Approval:
+    """Return the approval behind a credential that came with a request; it is spent when the use begins.
 
-    Raises InvalidInput or Conflict with the code ``approval.<reason>``.
+    ``is_needed`` says that the request needs consent. Then the word of whoever asks now does not count, unless the
+    approval says that a requester's own does. Raises InvalidInput, Conflict or Forbidden, all with the code
+    ``approval.<reason>``.
     """
+    requester_id = _requester(actor) if is_needed else None
     try:
-        return check(text, environment, subject)
+        approval = check(text, environment, subject)
     except Refused as refused:
         code = str(refused.code)
         if refused.code in _CONFLICTS:
             raise Conflict(refused.detail, code=code) from None
         errors = [FieldError("/approval", code, refused.detail)]
         raise InvalidInput(refused.detail, code=code, errors=errors) from None
+    if requester_id is not None and not approval.allow_self_approval:
+        others = approval.decisions.filter(decision="approve").exclude(user_id=requester_id)
+        if others.count() < approval.required_approvals:
+            raise Forbidden(_OWN, code="approval.self")
+    return approval
 
 
 def use(text: str, environment: Environment, subject: Subject) -> Approval:
@@ -151,8 +176,11 @@ def decide(
         raise Conflict(f"This approval is {locked.status}.", code="approval.decided")
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
-    if decision == "approve" and locked.requester_id == user.pk and not locked.allow_self_approval:
-        raise Forbidden("The requester can't approve their own request here.", code="approval.self")
+    if decision == "approve" and not locked.allow_self_approval:
+        if locked.requester_id is None:
+            raise Conflict(REQUESTER_UNKNOWN, code="approval.requester_unknown")
+        if locked.requester_id == user.pk:
+            raise Forbidden(_OWN, code="approval.self")
     if locked.decisions.filter(user=user).exists():
         raise Conflict("You have decided on this already.", code="approval.decided_before")
     ApprovalDecision.objects.create(

@@ -81,9 +81,12 @@ def create_deployment(
         strategy=dict(strategy),
         capabilities=config_bundle.required_capabilities,
     )
-    handed_in = approvals.hand_in(approval, locked, subject) if approval is not None else None
+    is_needed = policy["approvals_required"]
+    handed_in = None
+    if approval is not None:
+        handed_in = approvals.hand_in(approval, locked, subject, is_needed=is_needed, actor=actor)
     requested = None
-    if policy["approvals_required"] and handed_in is None:
+    if is_needed and handed_in is None:
         requested = approvals.request_approval(
             environment=locked,
             policy=policy,

@@ -146,7 +146,9 @@ class CallbackView(_SignInView):
             raise Unauthenticated("This account is not active.")
         actor = Actor("user", str(user.pk), user.email, request_id, ip)
         with transaction.atomic():
-            audit.record("session.sign_in", actor=actor, scope=None, resource=("user", user.pk), changes={"by": "oidc"})
+            audit.record_of_person(
+                "session.sign_in", person=user, actor=actor, resource=("user", user.pk), changes={"by": "oidc"}
+            )
             if problems.wants_page(request):
                 following = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
                 login(request._request, user, backend=DJANGO_BACKEND)

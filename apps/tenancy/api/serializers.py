@@ -196,10 +196,18 @@ class OrganizationKeySerializer(ModelSerializer):
     project_id = serializers.UUIDField(required=False, allow_null=True)
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
     expires_at = serializers.DateTimeField(read_only=True)
+    created_by = serializers.EmailField(
+        source="created_by.email",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="The person who made the key, or the key that made it. They count as the requester of what it asks "
+        "for. Null where nobody knows: such a key can't ask for what needs an approval.",
+    )
 
     class Meta:
         model = OrganizationKey
-        fields = [*CREDENTIAL_FIELDS, "role", "project_id", "expires_in_s"]
+        fields = [*CREDENTIAL_FIELDS, "role", "project_id", "created_by", "expires_in_s"]
         read_only_fields = ["prefix"]
 
 

@@ -290,7 +290,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
 class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's API keys."""
 
-    queryset = OrganizationKey.objects.all()
+    queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
     filterset_class = NamedFilter
     permissions = {

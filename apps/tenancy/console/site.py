@@ -72,7 +72,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """End the session."""
         if isinstance(request.user, User):
-            audit.record("session.sign_out", actor=actor_of(request), scope=None, resource=("user", request.user.pk))
+            user = request.user
+            audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))
         logout(request)
         return HttpResponseRedirect(reverse("index"))
 

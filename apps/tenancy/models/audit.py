@@ -13,7 +13,8 @@ from byteor_cloud.ids import uuid7
 class AuditEvent(models.Model):
     """What happened. Append-only in the database: a trigger refuses UPDATE, DELETE and TRUNCATE.
 
-    The scope is plain ids, since an event outlives what it tells of.
+    An event without an organization belongs to the installation's own chain. The rest of the scope is plain ids, since
+    an event outlives what it is about.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -48,16 +49,21 @@ class AuditEvent(models.Model):
 
 
 class AuditSeal(models.Model):
-    """A link of an organization's hash chain over its events. Append-only, as they are."""
+    """A link of the hash chain of an organization, or (null) of the installation. Append-only, as the events are."""
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
     seq = models.BigIntegerField()
     event = models.OneToOneField(AuditEvent, on_delete=models.PROTECT, related_name="seal")
     prev_hash = models.CharField(max_length=71)
     hash = models.CharField(max_length=71)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["organization", "seq"], name="tenancy_auditseal_unique_seq")]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "seq"], name="tenancy_auditseal_unique_seq"),
+            models.UniqueConstraint(
+                fields=["seq"], condition=Q(organization=None), name="tenancy_auditseal_unique_installation_seq"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"#{self.seq}"

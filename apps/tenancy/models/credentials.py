@@ -53,13 +53,18 @@ class UserToken(Credential):
 
 
 class OrganizationKey(Credential):
-    """A machine's bearer token: a role in an organization, or in one project of it."""
+    """A machine's bearer token: a role in an organization, or in one project of it.
+
+    ``created_by`` is the person who made it; for a key that was made with another key, the person who made that one.
+    It is null where nobody knows.
+    """
 
     family = Family.ORGANIZATION
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=200)
     role = models.CharField(max_length=20, choices=choices(Role))
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
 
     class Meta:
         constraints = [
@@ -83,12 +88,13 @@ class SigningKeyQuerySet(models.QuerySet[Any]):
 
 
 class SigningKey(Row):
-    """An organization's Ed25519 key. Its times say what it is at any moment; ``status`` notes it within seconds.
+    """The Ed25519 key of an organization, or (null) of the installation, which signs the checkpoints of its own chain.
 
-    The private half is encrypted under the master key, and destroyed when the key is retired.
+    Its times say what it is at any moment; ``status`` notes it within seconds. The private half is encrypted under the
+    master key, and destroyed when the key is retired.
     """
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="signing_keys")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="signing_keys")
     kid = models.CharField(max_length=43, unique=True)
     public_key = models.BinaryField()
     private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", null=True)
@@ -103,10 +109,16 @@ class SigningKey(Row):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["organization"], condition=Q(status="active"), name="tenancy_signingkey_one_active"
+                fields=["organization"],
+                condition=Q(status="active"),
+                nulls_distinct=False,
+                name="tenancy_signingkey_one_active",
             ),
             models.UniqueConstraint(
-                fields=["organization"], condition=Q(status="next"), name="tenancy_signingkey_one_next"
+                fields=["organization"],
+                condition=Q(status="next"),
+                nulls_distinct=False,
+                name="tenancy_signingkey_one_next",
             ),
             one_of("status", KeyStatus, "tenancy_signingkey_status"),
             models.CheckConstraint(

@@ -1,4 +1,4 @@
-"""Accounts: made by invitation, bootstrap or sign-in; the one-time link to the console."""
+"""Accounts: made by invitation, bootstrap or sign-in; one-time links to the console; installation operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, digest, generate
 from apps.tenancy.models import SignInLink, User
-from byteor_cloud.errors import Unauthenticated
+from apps.tenancy.state import lock
+from byteor_cloud.errors import Conflict, Unauthenticated
 
 LINK_LIFETIME = timedelta(hours=1)
 
@@ -33,7 +34,7 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
     """The secret part of a link that signs ``user`` in to the console once, within an hour."""
     secret = generate(Family.USER)
     SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
-    audit.record("sign_in_link.create", actor=actor, scope=None, resource=("user", user.pk))
+    audit.record_of_person("sign_in_link.create", person=user, actor=actor, resource=("user", user.pk))
     return secret.text
 
 
@@ -48,11 +49,29 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     user: User = found.user
     if not user.is_active:
         raise Unauthenticated("This account is not active.")
-    audit.record(
+    audit.record_of_person(
         "session.sign_in",
+        person=user,
         actor=Actor("user", str(user.pk), user.email, ip=ip),
-        scope=None,
         resource=("user", user.pk),
         changes={"by": "link"},
     )
     return user
+
+
+@transaction.atomic
+def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
+    """Give the person the role of installation operator, who sees everything in the console, or take it away.
+
+    Returns False, and changes nothing, when it is so already. Raises Conflict for an account that is not active.
+    """
+    locked = lock(user)
+    if locked.is_superuser is is_operator:
+        return False
+    if is_operator and not locked.is_active:
+        raise Conflict(f"The account of {locked.email} is not active.", code="not_active")
+    locked.is_superuser = is_operator
+    locked.save(update_fields=["is_superuser"])
+    action = "installation_operator.grant" if is_operator else "installation_operator.revoke"
+    audit.record(action, actor=actor, scope=None, resource=("user", locked.pk), changes={"email": locked.email})
+    return True

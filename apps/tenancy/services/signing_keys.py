@@ -1,4 +1,6 @@
-"""An organization's signing keys: published, then used, then retired. The private half leaves the vault only to sign.
+"""Signing keys of organizations and of the installation: published, then used, then retired.
+
+The private half leaves the vault only to sign. The installation's (no organization) signs its own ledger's checkpoints.
 
 What a key is follows from its times alone (``SigningKey.status_at``), so that everybody who reads sees the same change
 at the same moment. The worker notes it afterwards: the status, the audit event, the ETag that heartbeats carry.
@@ -10,7 +12,7 @@ import hashlib
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.tenancy import audit, vault
@@ -25,6 +27,7 @@ from byteor_cloud.errors import Conflict, IllegalTransition
 # files that somebody took away to verify elsewhere.
 RETIRE_IN_S = 7 * 86_400
 _SOONEST_S = 60
+_INSTALLATION = 7_226_190_005  # the lock of the installation's keys: any number, the same in every process
 _BEATS = 3  # one may be lost, and the interval is stretched under load
 _EVENTS = {
     KeyStatus.ACTIVE: "signing_key.activate",
@@ -42,18 +45,27 @@ def create(*, organization: Organization, actor: Actor) -> SigningKey:
 
 
 @transaction.atomic
+def ensure_installation_key() -> None:
+    """Make the installation's first signing key, active at once, unless it is there. Safe to race."""
+    _lock(None)
+    if not SigningKey.objects.filter(organization=None).exists():
+        _make(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system("signing_keys"))
+
+
+@transaction.atomic
 def rotate(
     *,
-    organization: Organization,
+    organization: Organization | None,
     activate_in_s: int | None = None,
     retire_in_s: int = RETIRE_IN_S,
     actor: Actor,
 ) -> SigningKey:
     """A new key, published now; it signs after ``activate_in_s`` seconds, by default when all agents have seen it.
 
-    The one before goes on verifying for ``retire_in_s`` seconds more. Raises Conflict while a next one waits.
+    Without an organization it is the installation's, which no agent has to see: it signs at once. The one before goes
+    on verifying for ``retire_in_s`` seconds more. Raises Conflict while a next one waits.
     """
-    locked = lock(organization)
+    locked = _lock(organization)
     now = timezone.now()
     _note(locked, now, actor=actor)
     if SigningKey.objects.filter(organization=locked, status=KeyStatus.NEXT).exists():
@@ -77,7 +89,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
 
     What a retired key signed before still verifies, as far as it says when; a withdrawn one has signed nothing.
     """
-    organization = lock(key.organization)
+    organization = _lock(key.organization)
     now = timezone.now()
     _note(organization, now, actor=actor)
     key = SigningKey.objects.get(pk=key.pk)
@@ -101,24 +113,24 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
 
 
 def note_all() -> None:
-    """Note what time has brought about since, in every organization."""
+    """Note what time has brought about since, in every organization and of the installation's keys."""
     due = SigningKey.objects.due(timezone.now()).order_by()
     for organization_id in due.values_list("organization_id", flat=True).distinct():
         note(organization_id)
 
 
 @transaction.atomic
-def note(organization_id: UUID) -> None:
+def note(organization_id: UUID | None) -> None:
     """Note what time has brought about since: a key that became active, one that was retired."""
-    organization = lock(Organization(pk=organization_id))
+    organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _note(organization, timezone.now(), actor=system("signing_keys"))
     _publish(organization)
 
 
-def key_set(organization_id: UUID) -> keys.KeySet:
-    """All published keys as they are now, newest first."""
+def key_set(organization_id: UUID | None) -> keys.KeySet:
+    """Return all published keys of an organization, or (None) of the installation, as they are now, newest first."""
     now = timezone.now()
-    rows = SigningKey.objects.filter(organization_id=organization_id).order_by("-id")
+    rows = SigningKey.objects.filter(organization=organization_id).order_by("-id")
     return keys.KeySet(
         tuple(keys.PublicKey(bytes(row.public_key), row.status_at(now), row.not_before, row.not_after) for row in rows)
     )
@@ -129,22 +141,33 @@ def etag(key_set: keys.KeySet) -> str:
     return hashlib.sha256(encoding.canonical(key_set.document())).hexdigest()[:32]
 
 
-def active_private_key(organization_id: UUID) -> bytes:
-    """The raw private key that signs now. Keep it no longer than the signing takes."""
+def active_private_key(organization_id: UUID | None) -> bytes:
+    """Return the raw private key that signs now. Keep it no longer than the signing takes."""
     now = timezone.now()
-    rows = SigningKey.objects.filter(organization_id=organization_id, private_key__isnull=False)
+    rows = SigningKey.objects.filter(organization=organization_id, private_key__isnull=False)
     return vault.unseal(next(row for row in rows if row.status_at(now) is KeyStatus.ACTIVE), "private_key")
 
 
-def _time_to_be_seen_s(organization: Organization) -> int:
+def _lock(organization: Organization | None) -> Organization | None:
+    """Lock the keys of an organization, or (None) of the installation, until the transaction ends."""
+    if organization is not None:
+        return lock(organization)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION])
+    return None
+
+
+def _time_to_be_seen_s(organization: Organization | None) -> int:
     """How long until every agent that is there has beaten, and so has fetched what was published before."""
+    if organization is None:
+        return 0
     environments = Environment.objects.live().filter(project__organization=organization)
     intervals = [environment.effective_settings["heartbeat_interval_s"] for environment in environments]
     return max(_SOONEST_S, _BEATS * max(intervals, default=0))
 
 
 def _make(
-    organization: Organization, status: KeyStatus, *, not_before: datetime, actor: Actor, **said: str
+    organization: Organization | None, status: KeyStatus, *, not_before: datetime, actor: Actor, **said: str
 ) -> SigningKey:
     private = keys.generate()
     public = keys.public_key(private)
@@ -160,7 +183,7 @@ def _make(
     return key
 
 
-def _note(organization: Organization, now: datetime, *, actor: Actor) -> None:
+def _note(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
     """Bring every status in line with its key's times; the caller holds the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
     # The active one steps down before the next one takes over; ids don't tell which that is where a clock stepped back.
@@ -179,7 +202,9 @@ def _advance(key: SigningKey, status: KeyStatus, *, actor: Actor, **said: str) -
     )
 
 
-def _publish(organization: Organization) -> None:
+def _publish(organization: Organization | None) -> None:
     """Tell the agents, by the ETag in their next heartbeat, that the set is another one."""
+    if organization is None:
+        return
     organization.key_set_etag = etag(key_set(organization.pk))
     organization.save(update_fields=["key_set_etag"])

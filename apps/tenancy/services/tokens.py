@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -72,6 +73,7 @@ def create_organization_key(
         digest=secret.digest,
         prefix=secret.prefix,
         expires_at=_lifetime(expires_in_s, _longest([organization])),
+        created_by_id=person_behind(actor),
     )
     record_credential(
         "api_key.create",
@@ -83,6 +85,14 @@ def create_organization_key(
     return key, secret.text
 
 
+def person_behind(actor: Actor) -> UUID | None:
+    """Return the id of the person who acts, or who made the organization key that acts; None where nobody knows."""
+    if actor.kind == "organization_key":
+        key = OrganizationKey.objects.filter(pk=actor.id).first()
+        return None if key is None else key.created_by_id
+    return actor.user_id
+
+
 def record_credential(
     action: str,
     credential: Credential,
@@ -91,14 +101,16 @@ def record_credential(
     scope: audit.Scope,
     changes: dict[str, object] | None = None,
 ) -> None:
-    """The audit event of a credential: its prefix, never more of it."""
-    audit.record(
-        action,
-        actor=actor,
-        scope=scope,
-        resource=(credential._meta.model_name or "credential", credential.pk),
-        changes={"prefix": credential.prefix, **(changes or {})},
-    )
+    """Write the audit event of a credential, with its prefix and never more of it.
+
+    That of a user token goes to the organizations that its owner has joined; ``scope`` is then None.
+    """
+    resource = (credential._meta.model_name or "credential", credential.pk)
+    said = {"prefix": credential.prefix, **(changes or {})}
+    if isinstance(credential, UserToken):
+        audit.record_of_person(action, person=credential.user, actor=actor, resource=resource, changes=said)
+    else:
+        audit.record(action, actor=actor, scope=scope, resource=resource, changes=said)
 
 
 @transaction.atomic

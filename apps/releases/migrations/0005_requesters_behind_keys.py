@@ -1,0 +1,21 @@
+"""Whoever made the key that asked counts as the requester, of the requests of before too."""
+
+from django.db import migrations
+
+REQUESTERS = """
+UPDATE releases_approval AS approval SET requester_id = key.created_by_id
+FROM tenancy_auditevent AS event JOIN tenancy_organizationkey AS key ON key.id::text = event.actor_id
+WHERE event.action = 'approval.request' AND event.resource_kind = 'approval'
+    AND event.resource_id = approval.id::text AND event.actor_kind = 'organization_key'
+    AND key.created_by_id IS NOT NULL AND approval.requester_id IS NULL
+"""
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('releases', '0004_large_fleets'),
+        ('tenancy', '0008_makers_of_older_keys'),
+    ]
+
+    operations = [migrations.RunSQL(REQUESTERS, migrations.RunSQL.noop)]
