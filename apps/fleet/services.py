@@ -94,7 +94,7 @@ def enroll(
         labels={**(labels or {}), **locked.labels},
         public_key=public_key,
     )
-    Heartbeat.objects.create(agent=agent)
+    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings["heartbeat_interval_s"])
     Assignment.objects.create(agent=agent)
     key = _create_key(agent, environment=environment, actor=actor)
     locked.uses += 1
