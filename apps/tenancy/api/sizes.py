@@ -24,7 +24,8 @@ def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
     """
     is_small = LessThanOrEqual(_ByteLength(Cast(F(path), TextField())), MAX_LISTED_BYTES)
     shown = Case(When(is_small, then=F(path)), output_field=JSONField(null=True))
-    return queryset.defer(path).annotate(**{f"listed_{path.rpartition('__')[2]}": shown})
+    listed: QuerySet[Any] = queryset.defer(path).annotate(**{f"listed_{path.rpartition('__')[2]}": shown})
+    return listed
 
 
 class ListedJSON(JSONObject):
