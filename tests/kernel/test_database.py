@@ -81,7 +81,7 @@ def test_a_statement_that_takes_too_long_is_503_and_changes_nothing() -> None:
     assert not Project.objects.filter(name="billing").exists()
 
 
-def _lock(parameters: dict[str, Any], world: World) -> psycopg.Connection[Any]:
+def _lock(parameters: Any, world: World) -> psycopg.Connection[Any]:
     other = psycopg.connect(**parameters)
     other.execute("SELECT 1 FROM tenancy_project WHERE id = %s FOR UPDATE", [world.project.pk])
     return other

@@ -90,7 +90,7 @@ def test_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
 
 def test_no_approval_is_open_when_the_key_that_asked_for_it_goes() -> None:
     """So that who made the key is known for as long as somebody may decide."""
-    longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value
+    longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
 
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 
