@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage
+from django.db import connection
 
 from byteor_cloud.errors import Unavailable
 
@@ -73,19 +75,47 @@ def read(content_hash: str) -> IO[bytes]:
         return default_storage.open(name_of(content_hash), "rb")
 
 
+def keep(content_hash: str) -> None:
+    """Hold off the removal of these bytes until the caller's transaction ends, which writes a row that refers to them.
+
+    Ask ``is_stored`` afterwards: they may have been removed just before.
+    """
+    _hold(content_hash, "pg_advisory_xact_lock_shared")
+
+
+def hold_for_removal(content_hash: str) -> None:
+    """Wait for the transactions that ``keep`` these bytes, and hold off new ones until the caller's own ends."""
+    _hold(content_hash, "pg_advisory_xact_lock")
+
+
+def _hold(content_hash: str, function: str) -> None:
+    number = int.from_bytes(hashlib.sha256(f"blob {content_hash}".encode()).digest()[:8], signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {function}(%s)", [number])
+
+
+def is_stored(content_hash: str) -> bool:
+    """Whether the bytes are there."""
+    with _reachable():
+        return default_storage.exists(name_of(content_hash))
+
+
 def delete(content_hash: str) -> None:
-    """Remove the bytes; the caller has made sure that nothing refers to them."""
-    default_storage.delete(name_of(content_hash))
+    """Remove the bytes, if they are there. Call it under ``hold_for_removal``, when nothing refers to them."""
+    with _reachable():
+        default_storage.delete(name_of(content_hash))
 
 
-def stored_before(moment: datetime) -> Iterator[list[str]]:
-    """The hashes of all bytes stored before ``moment``, a folder at a time."""
-    try:
-        folders = default_storage.listdir("sha256")[0]
-    except FileNotFoundError:
-        return
-    for folder in sorted(folders):
-        names = default_storage.listdir(f"sha256/{folder}")[1]
-        old = [n for n in names if default_storage.get_modified_time(f"sha256/{folder}/{n}") < moment]
-        if old:
-            yield [f"sha256:{name}" for name in old]
+def stored(folder: int) -> list[str]:
+    """Return the hashes of all bytes in one of the 256 folders."""
+    with _reachable():
+        try:
+            return [f"sha256:{name}" for name in default_storage.listdir(f"sha256/{folder:02x}")[1]]
+        except FileNotFoundError:
+            return []
+
+
+def stored_at(content_hash: str) -> datetime:
+    """Return when the bytes were stored last. Raises FileNotFoundError."""
+    with _reachable():
+        return default_storage.get_modified_time(name_of(content_hash))

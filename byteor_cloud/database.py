@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
@@ -14,12 +15,57 @@ from psycopg_pool import ConnectionPool
 WORKER_THREADS = 12
 # Not gevent's: this one never waits, so it needs no event loop, and it costs a tenth.
 _poll = get_original("select", "poll")
+# What kind of process this is, for the sake of TIMEOUTS; ``wsgi.py`` and ``manage.py`` set it before Django starts.
+KIND = "BYTEOR_PROCESS_KIND"
+# Beside its pool for jobs, a worker has the queue's own four; commands that run beside the server have two each.
+QUEUE_CONNECTIONS, COMMANDS, COMMAND_CONNECTIONS = 4, 3, 2
+
+
+class Timeouts(NamedTuple):
+    """After how many seconds the database ends a statement, a wait for a lock, an idle transaction."""
+
+    statement_s: int
+    lock_s: int
+    idle_s: int
+
+
+# Requests must not wait long; jobs may take their time, but not for ever. Commands (migrations, a purge by hand) have
+# somebody who watches them, and no limit.
+TIMEOUTS = {"api": Timeouts(30, 10, 60), "worker": Timeouts(600, 60, 600)}
+
+
+def pool_size(threads: int) -> int:
+    """Return how many connections a process of so many threads, or a worker, may open."""
+    # A connection for every thread: the default of four fails under eight (stack.md).
+    return max(threads, WORKER_THREADS) + 2
+
+
+def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
+    """Return how many connections these processes and a few commands beside them may open in all."""
+    of_a_worker = pool_size(threads) + QUEUE_CONNECTIONS
+    return api_processes * pool_size(threads) + workers * of_a_worker + COMMANDS * COMMAND_CONNECTIONS
+
+
+def _server_settings(timeouts: Timeouts | None) -> str:
+    """Return what each connection asks of the server, as libpq's ``options``."""
+    if timeouts is None:
+        return ""
+    return (
+        f"-c statement_timeout={timeouts.statement_s}s -c lock_timeout={timeouts.lock_s}s"
+        f" -c idle_in_transaction_session_timeout={timeouts.idle_s}s"
+    )
 
 
 def configuration(url: str, *, threads: int) -> dict[str, Any]:
-    """Django's settings of the database at ``url`` for a process of so many threads, or a worker."""
+    """Return Django's settings of the database at ``url`` for a process of so many threads, or a worker.
+
+    ``options`` of the URL come after our timeouts and so win.
+    """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
+    asked = f"{_server_settings(TIMEOUTS.get(os.environ.get(KIND, '')))} {options.pop('options', '')}".strip()
+    if asked:
+        options["options"] = asked
     return {
         # Not django-prometheus's engine: it wraps a pooled connection's cursors once more at every request.
         "ENGINE": "django.db.backends.postgresql",
@@ -31,8 +77,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
         "OPTIONS": {
             "pool": {
                 "min_size": 2,
-                # A connection for every thread: the default of four fails under eight (stack.md).
-                "max_size": max(threads, WORKER_THREADS) + 2,
+                "max_size": pool_size(threads),
                 # Both bound what an outage costs: a request's wait, and the pool's back-off after it.
                 "timeout": 5,
                 "reconnect_timeout": 5,

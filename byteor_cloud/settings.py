@@ -193,8 +193,12 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # Two schemas have it, and then it cannot be named after one of them.
-    "ENUM_NAME_OVERRIDES": {"SigningKeyStatusEnum": ["next", "active", "retiring", "retired"]},
+    # Two schemas have each, and then it cannot be named after one of them.
+    "ENUM_NAME_OVERRIDES": {
+        "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
+        "ArtifactStatusEnum": ["received", "verified", "rejected"],
+        "ArtifactKindEnum": "apps.artifacts.models.Artifact.Kind",
+    },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -4,5 +4,8 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from byteor_cloud.database import KIND
+
+os.environ[KIND] = "api"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
 application = get_wsgi_application()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
+from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
@@ -45,6 +46,22 @@ class Artifact(Stateful):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"
+
+
+class UnreferencedBlob(models.Model):
+    """Stored bytes that may be removed: the last row that referred to them is gone, or there never was one.
+
+    Triggers of the database write these rows when an artifact or a deployment is deleted, by whatever way.
+    """
+
+    content_hash = models.CharField(max_length=200, primary_key=True)
+    since = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = [models.Index(fields=["since"], name="artifacts_unreferenced_since")]
+
+    def __str__(self) -> str:
+        return self.content_hash
 
 
 class Replay(Stateful):

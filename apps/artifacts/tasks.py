@@ -31,6 +31,8 @@ def replay_decided(approval_id: str) -> None:
 
 @periodic("artifacts.retention", cron="17 * * * *")
 def retain() -> None:
-    """Once an hour: artifacts past their time, and bytes that nothing refers to."""
+    """Once an hour: artifacts past their time, agents that left long ago, and bytes that nothing refers to."""
     retention.expire_artifacts()
-    retention.remove_orphans()
+    retention.forget_agents()
+    retention.note_strays()
+    retention.remove_unreferenced()

@@ -15,7 +15,8 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from apps.fleet.combining import Combiner
-from apps.fleet.models import DEFAULT_INTERVAL_S, Heartbeat
+from apps.fleet.models import Heartbeat
+from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.errors import FieldError, InvalidInput, below
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -25,13 +26,16 @@ _FIELDS = frozenset({"status", "agent_version", "runtime_version", "uptime_s", "
 _MAX_VERSION = 64
 
 # One statement for a batch of beats of different agents, whose rows are locked in one order.
-_SQL = """
+_SQL = f"""
 WITH beat AS (
     SELECT * FROM unnest(%s::int[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::text[],
-                         %s::text[])
-        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash)
+                         %s::text[], %s::float8[])
+        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash, pace)
 ), caller AS (
-    SELECT b.*, e.settings->>'heartbeat_interval_s' AS interval_s, o.key_set_etag
+    SELECT b.*, o.key_set_etag, round(
+            (coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}) * b.pace)::numeric,
+            1
+        )::float8 AS next_heartbeat_s
     FROM beat b
     JOIN fleet_agentkey k ON k.digest = b.digest AND k.agent_id = b.agent_id
     JOIN fleet_agent a ON a.id = k.agent_id
@@ -47,12 +51,14 @@ WITH beat AS (
 )
 UPDATE fleet_heartbeat h
 SET last_seen_at = now(), status = c.status, agent_version = c.agent_version, report = c.report,
+    next_heartbeat_s = c.next_heartbeat_s,
     running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM c.bundle_hash THEN now() ELSE h.running_since END,
     running_deployment_id = c.deployment_id, running_bundle_hash = c.bundle_hash, running_spec_hash = c.spec_hash
 FROM caller c JOIN held USING (agent_id) JOIN fleet_assignment s USING (agent_id)
 WHERE h.agent_id = c.agent_id
-RETURNING c.number, h.last_seen_at, c.interval_s, c.key_set_etag, s.deployment_id, s.action, s.bundle_hash, s.since
-"""
+RETURNING c.number, h.last_seen_at, h.next_heartbeat_s, c.key_set_etag,
+    s.deployment_id, s.action, s.bundle_hash, s.since
+"""  # noqa: S608  the number is a constant of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Answer:
     """What the statement read while it stored the beat."""
 
     server_time: datetime
-    interval_s: int
+    next_heartbeat_s: float
     signing_key_etag: str
     deployment_id: UUID | None
     action: str | None
@@ -144,13 +150,14 @@ def _store_batch(items: Sequence[_Item]) -> list[Answer | None]:
             b.deployment_id,
             b.bundle_hash,
             b.spec_hash,
+            pace.factor(),
         )
         for number, (digest, agent_id, b) in enumerate(items)
     ]
     with connection.cursor() as cursor:
         cursor.execute(_SQL, [list(column) for column in zip(*rows, strict=True)])
-        for number, seen_at, interval_s, *rest in cursor:
-            answers[number] = Answer(seen_at, int(interval_s or DEFAULT_INTERVAL_S), *rest)
+        for number, *read in cursor:
+            answers[number] = Answer(*read)
     return answers
 
 
@@ -159,7 +166,7 @@ _combiner: Combiner[_Item, Answer] = Combiner(_store_batch)
 
 
 class Pace:
-    """Spreads a fleet's beats: the interval ±10 %, stretched while this process is asked for more than it can take."""
+    """Spreads a fleet's beats: by ±10 %, and stretched while this process is asked for more than it can take."""
 
     COMFORTABLE_PER_S = 500.0
 
@@ -168,15 +175,15 @@ class Pace:
         self._count = 0
         self._rate = 0.0
 
-    def next_beat_s(self, interval_s: int) -> float:
-        """Seconds until the agent should beat again."""
+    def factor(self) -> float:
+        """Count a beat; what to multiply its environment's interval by for the agent's next one."""
         second = int(time.monotonic())
         if second != self._second:
             self._rate = 0.7 * self._rate + 0.3 * self._count / max(1, second - self._second)
             self._second, self._count = second, 0
         self._count += 1
         stretch = max(1.0, self._rate / self.COMFORTABLE_PER_S)
-        return round(interval_s * stretch * random.uniform(0.9, 1.1), 1)  # noqa: S311  spread, not secrecy
+        return stretch * random.uniform(0.9, 1.1)  # noqa: S311  spread, not secrecy
 
 
 pace = Pace()

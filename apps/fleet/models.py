@@ -9,23 +9,21 @@ from typing import Any, Self
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Case, DurationField, ExpressionWrapper, F, FloatField, Q, Value, When
+from django.db.models import Case, DurationField, ExpressionWrapper, F, Q, Value, When
 from django.db.models.expressions import Combinable
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned
-from apps.tenancy.policy import Posture, defaults
+from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
 STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a beat
-DEFAULT_INTERVAL_S: int = defaults(Posture.PROD)["heartbeat_interval_s"]  # the same for every posture
 
 
 class Liveness(StrEnum):
-    """How long an agent has been silent, in heartbeat intervals of its environment; derived, never stored."""
+    """How long an agent has been silent, in the intervals that it was last told; derived, never stored."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -51,12 +49,9 @@ class EnrollmentToken(Credential):
         return self.uses >= self.max_uses
 
 
-def _beats(count: int, interval_s: int | None) -> Combinable:
-    """The time of ``count`` heartbeat intervals."""
-    if interval_s is not None:
-        return Value(timedelta(seconds=count * interval_s), DurationField())
-    own = Cast(KeyTextTransform("heartbeat_interval_s", "environment__settings"), FloatField())
-    each = Coalesce(own, Value(float(DEFAULT_INTERVAL_S)))
+def _beats(count: int) -> Combinable:
+    """The time of ``count`` intervals, as the agent was last told them."""
+    each = F("heartbeat__next_heartbeat_s")
     return ExpressionWrapper(each * Value(timedelta(seconds=count), DurationField()), output_field=DurationField())
 
 
@@ -65,11 +60,10 @@ class AgentQuerySet(models.QuerySet[Any]):
         """Without the decommissioned."""
         return self.filter(decommissioned_at=None)
 
-    def with_state(self, interval_s: int | None = None) -> Self:
+    def with_state(self) -> Self:
         """With heartbeat and assignment, and ``liveness`` and ``drifted`` derived from them.
 
-        An enrollment counts as a sign of life, as a beat does. Without an interval each agent goes by its own
-        environment's; with one, that of the only environment asked about, none is looked up for each row.
+        An enrollment counts as a sign of life, as a beat does.
         """
         silence = ExpressionWrapper(
             Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
@@ -79,8 +73,8 @@ class AgentQuerySet(models.QuerySet[Any]):
             .alias(silence=silence)
             .annotate(
                 liveness=Case(
-                    When(silence__lte=_beats(STALE_AFTER, interval_s), then=Value(Liveness.ONLINE)),
-                    When(silence__lte=_beats(OFFLINE_AFTER, interval_s), then=Value(Liveness.STALE)),
+                    When(silence__lte=_beats(STALE_AFTER), then=Value(Liveness.ONLINE)),
+                    When(silence__lte=_beats(OFFLINE_AFTER), then=Value(Liveness.STALE)),
                     default=Value(Liveness.OFFLINE),
                 ),
                 drifted=Case(
@@ -137,6 +131,8 @@ class Heartbeat(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
     last_seen_at = models.DateTimeField(null=True)
+    # What the agent was last told: under load the server asks for fewer beats, and they count as no silence.
+    next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
     report = models.JSONField(default=dict)  # runtime_version, uptime_s, tuning, resources, pipeline as sent

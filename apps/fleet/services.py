@@ -18,6 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
+from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import lock
@@ -94,7 +95,7 @@ def enroll(
         labels={**(labels or {}), **locked.labels},
         public_key=public_key,
     )
-    Heartbeat.objects.create(agent=agent)
+    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings["heartbeat_interval_s"])
     Assignment.objects.create(agent=agent)
     key = _create_key(agent, environment=environment, actor=actor)
     locked.uses += 1
@@ -170,6 +171,12 @@ def _decommission(agent: Agent, *, environment: Environment, actor: Actor, actio
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent need not wait any longer.
     enqueue("releases.agent_left", agent_id=str(agent.pk))
+
+
+def forget_credentials(now: datetime | None = None) -> int:
+    """Remove enrollment tokens and agent keys that ended 90 days ago; return how many."""
+    now = now or timezone.now()
+    return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
 
 
 def matching(environment: Environment, target: Mapping[str, Any]) -> Any:

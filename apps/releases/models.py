@@ -227,7 +227,7 @@ class DeploymentAgent(models.Model):
 
 
 class AgentReport(Row):
-    """What an agent said of an offer, accepted or late."""
+    """What an agent said of an offer: a row for each accepted report, and one for all late ones of a status."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -235,9 +235,19 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
+    # How often a late one came, and when last: its row holds the last of its kind.
+    count = models.PositiveIntegerField(default=1)
+    last_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         indexes = [models.Index(fields=["deployment", "agent"], name="releases_agentreport_offer")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["deployment", "agent", "status"],
+                condition=Q(accepted=False),
+                name="releases_agentreport_one_late",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.status}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, builds, deployments, offers, rollbacks, rollout
+from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import final_job, job, periodic
 
@@ -43,6 +43,12 @@ def welcome(agent_id: str) -> None:
 def agent_left(agent_id: str) -> None:
     """Step the rollouts that may have waited for the agent."""
     offers.agent_left(agent_id)
+
+
+@periodic("releases.forget_particulars", cron="29 * * * *")
+def forget_particulars() -> None:
+    """Reports, agents' parts and timelines of deployments that were over long ago."""
+    housekeeping.forget_particulars()
 
 
 @periodic("releases.sweep", cron="* * * * * */5")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -11,23 +11,58 @@ _STEP = {"daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 
 
 def active_window(windows: Iterable[Mapping[str, Any]], now: datetime) -> Mapping[str, Any] | None:
-    """The first window that ``now`` falls into; a recurring one repeats at the same wall-clock time in its zone."""
+    """Return the first window that ``now`` falls into; a recurring one repeats at the same wall-clock time."""
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
 def open_until(windows: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Mapping[str, Any], datetime] | None:
-    """Of the windows that ``now`` falls into the one that ends last, and when it does."""
+    """Return, of the windows that ``now`` falls into, the one that ends last, and when it does."""
     ends = [(window, end) for window in windows if (end := _end(window, now)) is not None]
     return max(ends, key=lambda pair: pair[1], default=None)
 
 
+def instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """Return the earliest and the latest instant in UTC that ``moment`` can mean.
+
+    With an offset both are the same. Without one it is wall-clock time in ``zone``, and when the clocks change there
+    may be two: an hour that they repeat comes twice, and one that they skip is meant before or after.
+    """
+    if moment.tzinfo is not None:
+        return moment.astimezone(UTC), moment.astimezone(UTC)
+    first, second = sorted(moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    return first, second
+
+
+def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
+    """Whether no clock in ``zone`` ever shows this wall-clock time."""
+    shown = moment.replace(tzinfo=zone).astimezone(UTC).astimezone(zone)
+    return shown.replace(tzinfo=None) != moment.replace(fold=0)
+
+
 def _end(window: Mapping[str, Any], now: datetime) -> datetime | None:
-    """When the window ends that ``now`` falls into; None when it falls into none."""
+    """Return when the window ends that ``now`` falls into; None when it falls into none."""
     zone = ZoneInfo(window.get("time_zone") or "UTC")
-    start, end = (datetime.fromisoformat(window[edge]).astimezone(zone) for edge in ("start", "end"))
+    start, end = (datetime.fromisoformat(window[edge]) for edge in ("start", "end"))
+    occurrences = [(instants(start, zone)[0], instants(end, zone)[1])]
     step = _STEP.get(window.get("recurrence") or "")
-    if step is not None and now > start:
-        # Within one zone this is arithmetic of the wall clock: the same hour before and after a change of it.
-        shift = step * ((now.astimezone(zone) - start) // step)
-        start, end = start + shift, end + shift
-    return end if start <= now < end else None
+    if step is not None:
+        occurrences += _repetitions(start, end, step, zone, now)
+    ends = [last for first, last in occurrences if first <= now < last]
+    return max(ends, default=None)
+
+
+def _repetitions(
+    start: datetime, end: datetime, step: timedelta, zone: ZoneInfo, now: datetime
+) -> Iterable[tuple[datetime, datetime]]:
+    """Yield the occurrences around ``now``, each in its widest reading when the clocks change at its edges."""
+    start, end, wall = (_on_the_wall(moment, zone) for moment in (start, end, now))
+    latest = (wall - start) // step
+    # The one before and the one after too: in an hour that comes twice, the wall clock alone does not tell them apart.
+    for number in range(max(1, latest - 1), latest + 2):
+        shift = step * number
+        yield instants(start + shift, zone)[0], instants(end + shift, zone)[1]
+
+
+def _on_the_wall(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return the wall-clock time that ``zone`` shows at ``moment``, without an offset."""
+    return moment if moment.tzinfo is None else moment.astimezone(zone).replace(tzinfo=None, fold=0)

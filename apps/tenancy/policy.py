@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+DEFAULT_HEARTBEAT_INTERVAL_S = 30  # of every posture
+
 
 class Posture(StrEnum):
     """How careful an environment is; fixed at creation."""
@@ -32,7 +34,7 @@ def defaults(posture: Posture) -> dict[str, Any]:
         "allow_self_approval": dev,
         "approval_ttl_s": 3600,
         "replay_policy": ReplayPolicy.ALLOWED if dev else ReplayPolicy.DRY_RUN_ONLY,
-        "heartbeat_interval_s": 30,
+        "heartbeat_interval_s": DEFAULT_HEARTBEAT_INTERVAL_S,
         "agent_timeout_s": 600,
         "max_in_flight_deployments": 1,
         "artifact_retention_days": 90,

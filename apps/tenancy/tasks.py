@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from uuid import UUID
 
-from django.core.management import call_command
-from social_django.models import Association, Nonce
-
 from apps.tenancy import audit
-from apps.tenancy.models import Environment, IdempotencyKey, Project
-from apps.tenancy.services import organizations, signing_keys
+from apps.tenancy.models import Environment, Project
+from apps.tenancy.services import housekeeping, organizations, signing_keys
 from apps.tenancy.webhooks import delivery
 from byteor_cloud.jobs import OUTBOUND_QUEUE, job, periodic
 
@@ -59,17 +55,21 @@ def note_keys() -> None:
 
 @periodic("tenancy.close_minute", cron="* * * * *")
 def close_minute() -> None:
-    """Denials of the minute that is over become events; idempotency keys end."""
+    """Denials of the minute that is over become events; its counters and old idempotency keys end."""
     audit.close_denials()
-    IdempotencyKey.objects.expired().delete()
+    housekeeping.forget_requests()
 
 
 @periodic("tenancy.forget_sign_ins", cron="7 * * * *")
 def forget_sign_ins() -> None:
     """Sessions that are over, and what abandoned sign-ins left behind."""
-    call_command("clearsessions")
-    Association.cleanup_expired()
-    Nonce.objects.filter(timestamp__lt=time.time() - 3600).delete()
+    housekeeping.forget_sign_ins()
+
+
+@periodic("tenancy.forget_credentials", cron="11 * * * *")
+def forget_credentials() -> None:
+    """Tokens, keys and one-time links that ended long ago."""
+    housekeeping.forget_credentials()
 
 
 @periodic("tenancy.forget_deliveries", cron="23 * * * *")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
-from django.db import IntegrityError, InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.template.loader import render_to_string
 from psycopg import errors as pg
@@ -86,6 +87,25 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
     return None
 
 
+def _from_database(exc: BaseException | None) -> errors.Unavailable | None:
+    """Return the refusal when the database is in trouble, or ended what took too long; None for anything else."""
+    match exc:
+        case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
+            return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
+        case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
+            logger.error("statement_timeout")
+            return errors.Unavailable(
+                "The database took too long over this; try again, or ask for less.", retry_after=5
+            )
+        case InternalError() if isinstance(exc.__cause__, (pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)):
+            logger.error("transaction_timeout")
+            return errors.Unavailable("It took too long and was given up; try again.", retry_after=5)
+        case OperationalError() | InterfaceError() | PoolTimeout():
+            logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
+            return errors.Unavailable("The database is not reachable.", retry_after=5)
+    return None
+
+
 def as_domain_error(exc: Exception) -> errors.DomainError:
     """The refusal that ``exc`` means; what nobody foresaw is logged and becomes a bare 500."""
     match exc:
@@ -105,11 +125,8 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
             return errors.InvalidInput("The request is malformed.")
         case IntegrityError() if (known := _from_integrity(exc)) is not None:
             return known
-        case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
-            return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
-        case OperationalError() | InterfaceError() | PoolTimeout():
-            logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
-            return errors.Unavailable("The database is not reachable.", retry_after=5)
+    if (unavailable := _from_database(exc)) is not None:
+        return unavailable
     logger.error("unhandled_error", exc_info=exc)
     return _Internal("An unexpected error; the log has it under this request id.")
 
@@ -167,7 +184,7 @@ def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
         return respond(request, error)
     # Without the request's context processors: the page must also render when the database is the trouble.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
-    return HttpResponse(page, status=error.status)
+    return HttpResponse(page, status=error.status, headers=_headers(error))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -191,5 +208,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500; Django has logged the traceback."""
-    return answer(request, _Internal("An unexpected error; the log has it under this request id."))
+    """Django's handler500; Django has logged the traceback. A database in trouble is 503 here too."""
+    unavailable = _from_database(sys.exc_info()[1])
+    return answer(request, unavailable or _Internal("An unexpected error; the log has it under this request id."))

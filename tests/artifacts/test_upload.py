@@ -247,3 +247,26 @@ def test_lists_filter(world: World) -> None:
     assert found("captured_after=2026-06-01T00:00:00Z") == [second["id"]]
     assert found("captured_before=2026-06-01T00:00:00Z") == [first["id"]]
     assert incidents.FORM["kind"] == "telemetry"
+
+
+def test_metadata_over_64_kib_is_refused_before_it_is_parsed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, api = world.agent()
+    fits = '{"why": "' + "é" * ((64 * 1024 - 11) // 2) + '"}'
+    over = [fits + " " * 2, '{"why": "' + "x" * (64 * 1024) + '"}', "[" * (64 * 1024 + 1)]
+
+    for number, metadata in enumerate(over):
+        refused(upload(api, agent, b"%d" % number, metadata=metadata), 413, "payload_too_large", b"%d" % number)
+
+    assert upload(api, agent, b"fits", metadata=fits).status_code == 201
+
+
+def test_the_list_leaves_out_large_metadata(world: World) -> None:
+    agent, api = world.agent()
+    ids = [
+        upload(api, agent, b"%d" % size, metadata='{"why": "' + "x" * size + '"}').json()["id"] for size in (3000, 5000)
+    ]
+
+    shown = world.viewer.api.get(world.path(rest="/artifacts")).json()["results"]
+
+    assert {row["id"]: row["metadata"] for row in shown} == {ids[0]: {"why": "x" * 3000}, ids[1]: None}
+    assert world.viewer.api.get(world.path(rest=f"/artifacts/{ids[1]}")).json()["metadata"] == {"why": "x" * 5000}

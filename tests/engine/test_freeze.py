@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from apps.tenancy.freeze import active_window, open_until
+from apps.tenancy.freeze import active_window, is_skipped, open_until
 
 
 def window(start: str, end: str, **more: Any) -> dict[str, Any]:
@@ -105,3 +105,45 @@ def test_of_several_that_are_open_the_last_to_end_says_until_when() -> None:
     assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
     assert open_until([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
     assert open_until([ONCE], saturday) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "is_frozen"),
+    [
+        ("2026-07-01T15:59:59Z", False), ("2026-07-01T16:00:00Z", True), ("2026-07-02T03:59:59Z", True),
+        ("2026-07-02T04:00:00Z", False),
+    ],
+)  # fmt: skip
+def test_times_without_an_offset_are_of_the_windows_zone(now: str, is_frozen: bool) -> None:
+    wall = window("2026-07-01T18:00:00", "2026-07-02T06:00:00", time_zone="Europe/Berlin")
+
+    assert (active_window([wall], at(now)) is wall) is is_frozen
+
+
+SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="daily", time_zone="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("now", "is_frozen"),
+    [
+        ("2026-03-28T01:29:59Z", False), ("2026-03-28T01:30:00Z", True), ("2026-03-28T01:45:00Z", False),
+        # The clocks skip it: it is meant before or after.
+        ("2026-03-29T00:29:59Z", False), ("2026-03-29T00:30:00Z", True), ("2026-03-29T01:44:59Z", True),
+        ("2026-03-29T01:45:00Z", False),
+        ("2026-03-30T00:30:00Z", True), ("2026-03-30T00:45:00Z", False),
+        # The clocks repeat it: from the first to the last.
+        ("2026-10-25T00:29:59Z", False), ("2026-10-25T00:30:00Z", True), ("2026-10-25T01:00:00Z", True),
+        ("2026-10-25T01:44:59Z", True), ("2026-10-25T01:45:00Z", False),
+        ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
+    ],
+)  # fmt: skip
+def test_when_the_clocks_change_at_its_edges_it_takes_in_both_readings(now: str, is_frozen: bool) -> None:
+    assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
+
+
+def test_a_skipped_time_is_told() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+
+    assert [is_skipped(at(f"2026-{day}"), berlin) for day in ("03-29T02:30", "03-29T03:00", "10-25T02:30")] == [
+        True, False, False,
+    ]  # fmt: skip

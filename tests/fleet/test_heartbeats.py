@@ -160,16 +160,16 @@ def test_under_load_the_interval_is_stretched(monkeypatch: pytest.MonkeyPatch) -
     pace = Pace()
     for _ in range(20):
         clock[0] += 1
-        waits = [pace.next_beat_s(30) for _ in range(2000)]
+        waits = [30 * pace.factor() for _ in range(2000)]
 
     assert min(waits) >= 30 * 0.9 * 3.9
     assert max(waits) <= 30 * 1.1 * 4
 
     clock[0] += 1000
-    pace.next_beat_s(30)
+    pace.factor()
     for _ in range(20):
         clock[0] += 1
-        calm = pace.next_beat_s(30)
+        calm = 30 * pace.factor()
     assert 27 <= calm <= 33
 
 
@@ -331,6 +331,51 @@ def test_liveness_is_derived_from_the_last_beat(world: World, intervals: float, 
     for other in ("online", "stale", "offline"):
         found = world.viewer.api.get(f"{path}?liveness={other}").json()["results"]
         assert len(found) == (other == liveness)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "liveness"), [(2.9, "online"), (3.1, "stale"), (9.9, "stale"), (10.1, "offline")]
+)
+def test_liveness_goes_by_the_interval_that_the_agent_was_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, intervals: float, liveness: str
+) -> None:
+    environment = world.environment("dev", "busy", heartbeat_interval_s=20)
+    agent, api = world.agent(environment)
+    monkeypatch.setattr(Pace, "factor", lambda self: 5.0)  # as under load
+
+    with CaptureQueriesContext(connection) as queries:
+        told = beat(api, agent).json()["next_heartbeat_s"]
+    assert (told, len(queries)) == (100, 1)
+    seen(intervals * 100)
+    world.admin.api.put(world.path(environment), {"settings": {"heartbeat_interval_s": 1}})  # it knows nothing of this
+
+    path = world.path(environment, "/agents")
+    assert world.viewer.api.get(f"{path}/{agent.pk}").json()["liveness"] == liveness
+    assert len(world.viewer.api.get(f"{path}?liveness={liveness}").json()["results"]) == 1
+
+
+def test_the_list_leaves_out_a_large_report(world: World) -> None:
+    (small, small_api), (large, large_api) = stories.fleet(world, 2)
+    beat(small_api, small, resources={"note": "x" * 3000})
+    beat(large_api, large, resources={"note": "x" * 5000})
+
+    listed = {row["id"]: row["report"] for row in world.viewer.api.get(world.path(rest="/agents")).json()["results"]}
+
+    assert listed == {str(small.pk): {"resources": {"note": "x" * 3000}}, str(large.pk): None}
+    whole = world.viewer.api.get(world.path(rest=f"/agents/{large.pk}")).json()
+    assert whole["report"] == {"resources": {"note": "x" * 5000}}
+
+
+def test_a_page_of_large_reports_is_not_read(world: World) -> None:
+    agents = stories.fleet(world, 3)
+    for agent, api in agents:
+        beat(api, agent, resources={"note": "x" * 5000})
+
+    with CaptureQueriesContext(connection) as queries:
+        world.viewer.api.get(world.path(rest="/agents"))
+
+    (page,) = [query["sql"] for query in queries if 'AS "listed_report"' in query["sql"]]
+    assert page.count('"fleet_heartbeat"."report"') == 2  # its size is asked for, and itself only where that is small
 
 
 def test_drift_is_running_other_than_desired(world: World) -> None:

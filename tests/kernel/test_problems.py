@@ -43,9 +43,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "retry_after"),
-    [("40P01", "1"), ("55P03", "1"), ("57P01", "5"), ("57P03", "5"), ("53300", "5"), ("08006", "5")],
-    ids=["deadlock", "lock not available", "shutdown", "starting up", "too many connections", "connection lost"],
-)
+    [
+        ("40P01", "1"), ("55P03", "1"), ("57014", "5"), ("25P03", "5"), ("57P01", "5"), ("57P03", "5"), ("53300", "5"),
+        ("08006", "5"),
+    ],
+    ids=[
+        "deadlock", "lock timeout", "statement timeout", "idle in transaction", "shutdown", "starting up",
+        "too many connections", "connection lost",
+    ],
+)  # fmt: skip
 def test_a_database_in_trouble_is_503(
     world: World, monkeypatch: pytest.MonkeyPatch, code: str, retry_after: str
 ) -> None:

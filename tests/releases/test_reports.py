@@ -109,6 +109,33 @@ def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None
     assert Assignment.objects.get(agent=agent).failed_deployment_id is None
 
 
+def test_late_reports_are_counted_in_a_row_for_each_status(world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.active(world, world.bundle(), [(agent, api)])
+
+    for number in range(30):
+        for status in ("failed", "downloading"):
+            again = report(api, agent, status, bundle_hash=f"sha256:{number:064}", detail=f"at {number}")
+            assert again.status_code == 409
+
+    late = AgentReport.objects.filter(accepted=False).order_by("id")
+    assert [(r.deployment_id, r.status, r.count, r.detail, r.bundle_hash) for r in late] == [
+        (deployment.pk, status, 30, "at 29", f"sha256:{29:064}") for status in ("failed", "downloading")
+    ]
+    assert all(r.last_at > r.created_at for r in late)
+    assert stories.progress(deployment) == ["active"]
+
+
+def test_a_late_report_twice_at_once_is_one_row(at_once: Race, world: World) -> None:
+    (agent, api), *_ = stories.fleet(world, 1)
+    stories.active(world, world.bundle(), [(agent, api)])
+
+    answers = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
+
+    assert answers == [409] * 6
+    assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
+
+
 def test_another_environments_deployment_is_unknown(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
@@ -146,6 +173,8 @@ def test_another_agents_route_is_unknown(world: World) -> None:
         ({"detail": "x" * 4001}, "/detail"),
         ({"tuning": []}, "/tuning"),
         ({"tuning": {"degraded": [{"setting": "cpu"}]}}, "/tuning/degraded/0/reason"),
+        ({"tuning": {"degraded": [{"setting": "cpu", "reason": "x"}] * 101}}, "/tuning/degraded"),
+        ({"tuning": {"failed": [{"setting": "cpu", "reason": "x"}] * 101}}, "/tuning/failed"),
         ({"when": "now"}, "/when"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What abandoned sign-ins leave behind ends."""
+"""What is over goes, and what is still of use stays."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.sessions.models import Session
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from social_django.models import Nonce
+from social_django.models import Association, Code, Nonce, Partial
 
-from apps.tenancy import tasks
+from apps.tenancy import pruning, tasks
+from apps.tenancy.api.serializers import EnvironmentSettingsSerializer
+from apps.tenancy.models import AuditEvent, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import accounts, housekeeping, tokens
+from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +29,91 @@ def test_old_sessions_and_nonces_go_and_young_ones_stay() -> None:
     Nonce.objects.create(server_url="https://a.example", timestamp=int(time.time()) - 4000, salt="old")
     Nonce.objects.create(server_url="https://a.example", timestamp=int(time.time()), salt="young")
 
+    for handle, issued in (("old", time.time() - 100), ("young", time.time())):
+        Association.objects.create(
+            server_url="https://a.example", handle=handle, secret="", issued=int(issued), lifetime=50, assoc_type=""
+        )
+    for age, name in ((timedelta(hours=2), "old"), (timedelta(0), "young")):
+        Code.objects.create(email=f"{name}@a.example", code=name, timestamp=now - age)
+        Partial.objects.create(token=name, backend="oidc", data={})
+    Code.objects.filter(code="old").update(timestamp=now - timedelta(hours=2))
+    Partial.objects.filter(token="old").update(timestamp=now - timedelta(hours=2))
+
     tasks.forget_sign_ins.func(timestamp=0)
 
     assert list(Session.objects.values_list("session_key", flat=True)) == ["young"]
     assert list(Nonce.objects.values_list("salt", flat=True)) == ["young"]
+    assert list(Association.objects.values_list("handle", flat=True)) == ["young"]
+    assert list(Code.objects.values_list("code", flat=True)) == ["young"]
+    assert list(Partial.objects.values_list("token", flat=True)) == ["young"]
+
+
+def test_counters_and_kept_answers_of_the_past_go(world: World) -> None:
+    minute = int(time.time()) // 60
+    for name, age in (("old", 3), ("last", 1), ("now", 0)):
+        RateCounter.objects.create(key=name, minute=minute - age, count=1)
+    world.admin.api.post("/api/v1/orgs", {"name": "kept"}, Idempotency_Key="kept")
+    world.admin.api.post("/api/v1/orgs", {"name": "over"}, Idempotency_Key="over")
+    IdempotencyKey.objects.filter(key="over").update(expires_at=timezone.now() - timedelta(seconds=1))
+
+    tasks.close_minute.func(timestamp=0)
+
+    assert set(RateCounter.objects.exclude(key__startswith="usr").values_list("key", flat=True)) >= {"last", "now"}
+    assert not RateCounter.objects.filter(key="old").exists()
+    assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["kept"]
+
+
+DAYS_89, DAYS_91 = timedelta(days=89), timedelta(days=91)
+
+
+@pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
+def test_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
+    now = timezone.now()
+    for name in ("old", "recent", "usable"):
+        tokens.create_user_token(user=world.viewer.user, name=name, actor=world.viewer.actor)
+        tokens.create_organization_key(
+            organization=world.organization, name=name, role=Role.VIEWER, granter=GRANTS[Role.ORG_ADMIN],
+            actor=world.admin.actor,
+        )  # fmt: skip
+    for name, age in (("old", DAYS_91), ("recent", DAYS_89)):
+        for family in (UserToken, OrganizationKey):
+            family.objects.filter(name=name).update(**{column: now - age})
+    events = AuditEvent.objects.count()
+
+    tasks.forget_credentials.func(timestamp=0)
+
+    for family in (UserToken, OrganizationKey):
+        left = family.objects.filter(name__in=["old", "recent", "usable"]).order_by("id")
+        assert list(left.values_list("name", flat=True)) == ["recent", "usable"]
+    assert AuditEvent.objects.count() == events
+
+
+def test_no_approval_is_open_when_the_key_that_asked_for_it_goes() -> None:
+    """So that who made the key is known for as long as somebody may decide."""
+    longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
+
+    assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
+
+
+def test_one_time_links_go_a_day_after_they_expired(world: World) -> None:
+    for _ in range(3):
+        accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
+    old, recent, _valid = SignInLink.objects.order_by("id")
+    for link, hours in ((old, 25), (recent, 23)):
+        SignInLink.objects.filter(pk=link.pk).update(expires_at=timezone.now() - timedelta(hours=hours))
+
+    tasks.forget_credentials.func(timestamp=0)
+
+    assert SignInLink.objects.count() == 2
+    assert not SignInLink.objects.filter(pk=old.pk).exists()
+
+
+def test_no_statement_deletes_more_than_a_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "AT_ONCE", 10)
+    minute = int(time.time()) // 60
+    RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))
+
+    with CaptureQueriesContext(connection) as queries:
+        assert pruning.delete_in_batches(RateCounter.objects.filter(minute=minute - 9)) == 25
+
+    assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3

@@ -137,6 +137,47 @@ def test_a_new_environment_may_not_start_loose_either(world: World) -> None:
     assert world.admin.api.post(path, body).status_code == 201
 
 
+LOOSE_DEFAULTS = {"allow_self_approval": True, "approval_ttl_s": 7200, "replay_policy": "allowed"}
+
+
+@pytest.mark.parametrize("posture", ["prod", "staging"])
+def test_the_organizations_own_defaults_are_no_loosening(world: World, posture: str) -> None:
+    world.admin.api.put(org(world), {"settings": {"default_environment_settings": LOOSE_DEFAULTS}})
+    path = org(world, f"/projects/{world.project.pk}/environments")
+
+    plain = world.project_admin.api.post(path, {"name": "plain", "posture": posture})
+    tighter = world.project_admin.api.post(
+        path, {"name": "tighter", "posture": posture, "settings": {"approval_ttl_s": 60, "replay_policy": "disabled"}}
+    )
+
+    assert (plain.status_code, tighter.status_code) == (201, 201)
+    assert plain.json()["settings"].items() >= LOOSE_DEFAULTS.items()
+
+
+@pytest.mark.parametrize(
+    ("defaults", "settings"),
+    [
+        (LOOSE_DEFAULTS, {"approval_ttl_s": 7201}),
+        (LOOSE_DEFAULTS, {"approvals_required": False}),
+        ({"approvals_required": True}, {"approvals_required": False}),
+        ({"required_approvals": 3}, {"required_approvals": 2}),
+        ({"freeze_windows": [WINDOW]}, {"freeze_windows": []}),
+    ],
+)
+def test_beyond_the_organizations_defaults_is_loosening(
+    world: World, defaults: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    world.admin.api.put(org(world), {"settings": {"default_environment_settings": defaults}})
+    path = org(world, f"/projects/{world.project.pk}/environments")
+    body = {"name": "looser", "posture": "prod", "settings": settings}
+    events = AuditEvent.objects.exclude(outcome="denied").count()
+
+    assert world.project_admin.api.post(path, body).status_code == 403
+    assert not Environment.objects.filter(name="looser").exists()
+    assert AuditEvent.objects.exclude(outcome="denied").count() == events
+    assert world.admin.api.post(path, body).status_code == 201
+
+
 def test_loosening_is_pure() -> None:
     old = policy.defaults(Posture.PROD)
 
@@ -159,6 +200,18 @@ def test_loosening_is_pure() -> None:
         ({"freeze_windows": [{**WINDOW, "time_zone": "Mars/Olympus"}]}, "/settings/freeze_windows/0/time_zone"),
         ({"freeze_windows": [{**WINDOW, "recurrence": "hourly"}]}, "/settings/freeze_windows/0/recurrence"),
         ({"freeze_windows": [{"start": WINDOW["start"]}]}, "/settings/freeze_windows/0/end"),
+        ({"freeze_windows": [{**WINDOW, "start": "2026-13-01T00:00:00Z"}]}, "/settings/freeze_windows/0/start"),
+        ({"freeze_windows": [{**WINDOW, "start": "1999-12-31T00:00:00Z"}]}, "/settings/freeze_windows/0/start"),
+        ({"freeze_windows": [{**WINDOW, "end": "9999-12-31T23:59:59-23:59"}]}, "/settings/freeze_windows/0/end"),
+        ({"freeze_windows": [{**WINDOW, "start": "0001-01-01T00:00:00+23:59"}]}, "/settings/freeze_windows/0/start"),
+        ({"freeze_windows": [{**WINDOW, "start": "2026-12-24"}]}, "/settings/freeze_windows/0/start"),
+        ({"freeze_windows": [{**WINDOW, "start": 5}]}, "/settings/freeze_windows/0/start"),
+        ({"freeze_windows": [{**WINDOW, "start": None}]}, "/settings/freeze_windows/0/start"),
+        (
+            {"freeze_windows": [{**WINDOW, "start": "2026-03-29T02:30:00", "time_zone": "Europe/Berlin"}]},
+            "/settings/freeze_windows/0/start",
+        ),
+        ({"freeze_windows": [WINDOW] * 101}, "/settings/freeze_windows"),
     ],
 )
 def test_a_bad_setting_is_pointed_to(world: World, settings: dict[str, Any], pointer: str) -> None:
@@ -179,6 +232,41 @@ def test_a_freeze_window_is_stored_as_said(world: World) -> None:
     assert answer.json()["settings"]["freeze_windows"] == [stored]
     world.dev.refresh_from_db()
     assert world.dev.settings["freeze_windows"] == [stored]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "zone", "start_in_utc", "end_in_utc"),
+    [
+        ("2026-12-24T18:00:00", "2026-12-27T06:00", "Europe/Berlin", "2026-12-24T17:00:00Z",
+         "2026-12-27T05:00:00Z"),
+        ("2026-07-01T18:00:00", "2026-07-02T06:00:00", "Europe/Berlin", "2026-07-01T16:00:00Z",
+         "2026-07-02T04:00:00Z"),
+        ("2026-07-01T18:00:00", "2026-07-02T06:00:00", None, "2026-07-01T18:00:00Z",
+         "2026-07-02T06:00:00Z"),
+        # An offset says it all, whatever the zone.
+        ("2026-07-01T18:00:00-05:00", "2026-07-02T06:00:00Z", "Asia/Tokyo", "2026-07-01T23:00:00Z",
+         "2026-07-02T06:00:00Z"),
+        # 02:30 comes twice that night: both are within.
+        ("2026-10-25T02:30:00", "2026-10-25T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z",
+         "2026-10-25T01:30:00Z"),
+        ("2026-10-25T02:30:00", "2026-10-26T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z",
+         "2026-10-26T01:30:00Z"),
+    ],
+)  # fmt: skip
+def test_a_freeze_windows_times_without_an_offset_are_of_its_zone(
+    world: World, start: str, end: str, zone: str | None, start_in_utc: str, end_in_utc: str
+) -> None:
+    said = {"start": start, "end": end, "reason": "holidays", **({"time_zone": zone} if zone else {})}
+
+    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [said]}})
+
+    (window,) = answer.json()["settings"]["freeze_windows"]
+    assert (window["start"], window["end"]) == (start_in_utc, end_in_utc)
+    by_default = world.admin.api.put(
+        org(world), {"settings": {"default_environment_settings": {"freeze_windows": [said]}}}
+    )
+    (window,) = by_default.json()["settings"]["default_environment_settings"]["freeze_windows"]
+    assert (window["start"], window["end"]) == (start_in_utc, end_in_utc)
 
 
 def test_the_posture_is_fixed(world: World) -> None:

@@ -11,6 +11,10 @@ from rest_framework.fields import empty
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
 from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Strict
+from apps.tenancy.api.sizes import ListedJSON
+from byteor_cloud.errors import PayloadTooLarge
+
+MAX_METADATA_BYTES = 64 * 1024
 
 
 class JSONText(JSONObject):
@@ -32,6 +36,18 @@ class JSONText(JSONObject):
         return super().to_internal_value(data)
 
 
+class Metadata(JSONText):
+    """What an agent says of its upload; at most 64 KiB as sent."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The object. Raises PayloadTooLarge, before it is parsed, or ValidationError."""
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Must be a JSON object.", code="invalid")
+        if len(data.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
+            raise PayloadTooLarge(f"The metadata is over {MAX_METADATA_BYTES} bytes.")
+        return super().to_internal_value(data)
+
+
 class UploadSerializer(Strict):
     """The form of an upload."""
 
@@ -39,7 +55,7 @@ class UploadSerializer(Strict):
     captured_at = serializers.DateTimeField()
     spec_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z", required=False)
     deployment_id = serializers.UUIDField(required=False)
-    metadata = JSONText(required=False)
+    metadata = Metadata(required=False)
     file = serializers.FileField(allow_empty_file=False)
 
 
@@ -58,6 +74,15 @@ class ArtifactSerializer(ModelSerializer):
             "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
             "content_hash", "size_bytes", "captured_at", "metadata", "created_at",
         ]  # fmt: skip
+
+
+class ListedArtifactSerializer(ArtifactSerializer):
+    """An artifact as the list shows it."""
+
+    metadata = ListedJSON(source="listed_metadata")
+
+    class Meta(ArtifactSerializer.Meta):
+        pass
 
 
 class ReplayRequestSerializer(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import django_filters
+from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -18,6 +19,7 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import RowFilter
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
+from apps.tenancy.api.sizes import without_large
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.api.parsers import UploadParser
@@ -78,6 +80,12 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "content": P.OPERATE_ENVIRONMENT,
         "replay": P.OPERATE_ENVIRONMENT,
     }
+
+    def get_serializer_class(self) -> type[s.ArtifactSerializer]:
+        return s.ListedArtifactSerializer if self.action == "list" else s.ArtifactSerializer
+
+    def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return without_large(queryset, "metadata") if self.action == "list" else queryset
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def content(self, request: Request, **kwargs: Any) -> FileResponse:

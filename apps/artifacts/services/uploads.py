@@ -25,7 +25,7 @@ from apps.tenancy.state import advance
 from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract, validate
-from byteor_cloud.errors import InvalidInput
+from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import enqueue
 
 WORKER = system("artifacts")
@@ -44,18 +44,23 @@ def receive(
     metadata: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
-    """Store an upload; the artifact, and whether it is new: the same content of an environment is kept once."""
+    """Store an upload; return the artifact, and whether it is new: an environment keeps the same content once.
+
+    When this returns, the bytes are stored and nothing removes them while the artifact is there.
+    """
     deployment = None
     if deployment_id is not None:
         deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
         if deployment is None:
             raise InvalidInput.at("/deployment_id", "There is no such deployment here.", code="does_not_exist")
-    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
-    if (existing := known.first()) is not None:
+    if (existing := _existing(environment, content_hash)) is not None:
         return existing, False
     blobs.put_file(content_hash, file)  # first: a row never names bytes that are not there
     try:
         with transaction.atomic():
+            blobs.keep(content_hash)
+            if not blobs.is_stored(content_hash):  # the end of an older artifact took them away meanwhile
+                raise Unavailable("An older copy was being removed at the same moment; upload it again.", retry_after=1)
             artifact = Artifact.objects.create(
                 environment=environment,
                 agent=agent,
@@ -76,10 +81,20 @@ def receive(
             )
             enqueue("artifacts.ingest", artifact_id=str(artifact.pk))
     except IntegrityError:
-        if (existing := known.first()) is None:
-            raise
-        return existing, False  # the same upload on another connection was faster
+        # The same upload on another connection was faster, and its artifact may be removed again by now.
+        if (existing := _existing(environment, content_hash)) is None:
+            raise Unavailable(
+                "Another copy was being removed at the same moment; upload it again.", retry_after=1
+            ) from None
+        return existing, False
     return artifact, True
+
+
+@transaction.atomic
+def _existing(environment: Environment, content_hash: str) -> Artifact | None:
+    """Return the environment's artifact of that content, after any deletion of it that is under way."""
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
+    return known.select_for_update(no_key=True).first()
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from uuid import UUID
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.fleet.heartbeats import Answer, pace
+from apps.fleet.heartbeats import Answer
 from apps.fleet.models import Agent, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
+from apps.tenancy.api.sizes import ListedJSON
 
 
 class Labels(serializers.DictField):
@@ -110,6 +111,15 @@ class AgentSerializer(ModelSerializer):
         """What failed on it last, and why."""
         a = agent.assignment
         return _state(a.failed_deployment_id, a.failed_bundle_hash, a.failed_since, detail=a.failed_detail)
+
+
+class ListedAgentSerializer(AgentSerializer):
+    """An agent as the list shows it."""
+
+    report = ListedJSON(source="listed_report")
+
+    class Meta(AgentSerializer.Meta):
+        pass
 
 
 class EnrollSerializer(Strict):
@@ -223,7 +233,7 @@ def heartbeat_answer(agent_id: UUID, answer: Answer) -> dict[str, Any]:
         )
     return {
         "server_time": _text(answer.server_time),
-        "next_heartbeat_s": pace.next_beat_s(answer.interval_s),
+        "next_heartbeat_s": answer.next_heartbeat_s,
         "desired": desired,
         "signing_key_etag": answer.signing_key_etag,
         "commands": [],

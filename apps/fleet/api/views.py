@@ -35,6 +35,7 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.api.serializers import KeySetSerializer
+from apps.tenancy.api.sizes import without_large
 from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
@@ -103,6 +104,9 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     }
     secret_actions = frozenset({"create", "rotate_key"})
 
+    def get_serializer_class(self) -> type[s.AgentSerializer]:
+        return s.ListedAgentSerializer if self.action == "list" else s.AgentSerializer
+
     def resolve_scope(self) -> None:
         token = self.principal.credential
         if not isinstance(token, EnrollmentToken):
@@ -115,7 +119,8 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         return None
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+        agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
+        return without_large(agents, "heartbeat__report") if self.action == "list" else agents
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
@@ -158,7 +163,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     permissions = {"retrieve": SIGNED_IN}
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
 
 
 class SigningKeyViewSet(AgentSelfViewSet):

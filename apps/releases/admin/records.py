@@ -54,7 +54,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
     icon = "campaign"
     related = ("deployment__environment__project__organization", "agent")
-    list_display = ("agent", "deployment", "status", "accepted", "detail", "created_at")
+    list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
 

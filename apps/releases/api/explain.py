@@ -55,7 +55,7 @@ class ExplanationViewSet(EnvironmentViewSet):
     permissions = {"retrieve": P.VIEW_ENVIRONMENT}
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state(self.environment.effective_settings["heartbeat_interval_s"])  # type: ignore[attr-defined,no-any-return]
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]
 
     @extend_schema(responses=ExplanationSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:

@@ -337,8 +337,8 @@ class AgentTuningSerializer(serializers.Serializer[Any]):
 
     profile = serializers.CharField(max_length=200, required=False)
     applied = JSONObject(required=False)
-    degraded = UnmetSettingSerializer(many=True, required=False)
-    failed = UnmetSettingSerializer(many=True, required=False)
+    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
 
 
 class ReportSerializer(Strict):

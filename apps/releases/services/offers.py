@@ -81,8 +81,7 @@ def free(deployment: Deployment) -> Any:
 
 
 def _matching(deployment: Deployment) -> Any:
-    interval = deployment.environment.effective_settings["heartbeat_interval_s"]
-    return free(deployment).with_state(interval)
+    return free(deployment).with_state()
 
 
 def muster(deployment: Deployment) -> dict[str, Any] | None:

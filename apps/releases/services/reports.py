@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from apps.fleet import services as fleet
@@ -68,14 +69,19 @@ def _take_report(
         return None
     current = AgentProgress(assignment.progress)
     accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[current]
-    AgentReport.objects.create(
-        deployment=deployment,
-        agent=agent,
-        status=status,
-        bundle_hash=bundle_hash,
-        detail=detail,
-        accepted=accepted,
-    )
+    said_now = {"bundle_hash": bundle_hash, "detail": detail}
+    if accepted:
+        AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **said_now)
+    else:
+        # An agent may repeat itself for ever, and vary what it says: one row holds the last and counts them.
+        AgentReport.objects.update_or_create(
+            deployment=deployment,
+            agent=agent,
+            status=status,
+            accepted=False,
+            defaults={**said_now, "count": F("count") + 1, "last_at": timezone.now()},
+            create_defaults=said_now,
+        )
     if not accepted:
         return f"this offer is {current} already" if desired else "another offer is desired now"
     fleet.note_progress(assignment, status, detail=detail)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zoneinfo
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import empty
 
-from apps.tenancy import policy
+from apps.tenancy import freeze, policy
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict
 from apps.tenancy.models import (
     AuditEvent,
@@ -34,11 +37,43 @@ class Slug(serializers.RegexField):
         super().__init__(r"^[a-z0-9][a-z0-9-]{0,62}$", **kwargs)
 
 
+_WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
+_YEARS = range(2000, 3000)  # what time zones know, and far from where arithmetic with times overflows
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "pattern": _WINDOW_EDGE,
+        "example": "2026-12-24T18:00:00Z",
+        "description": (
+            "RFC 3339; without an offset it is wall-clock time in `time_zone`. Years 2000 to 2999. Shown in UTC."
+        ),
+    }
+)
+class WindowEdge(serializers.RegexField):
+    """The start or the end of a freeze window."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Check the text and return its time, with or without an offset. Raises ValidationError."""
+        text = super().run_validation(data)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise serializers.ValidationError(f"Is no time: {error}.", code="invalid") from None
+        if moment.year not in _YEARS:
+            raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
+        return moment
+
+
 class FreezeWindowSerializer(Strict):
     """A time in which nothing is deployed."""
 
-    start = serializers.DateTimeField()
-    end = serializers.DateTimeField()
+    start = WindowEdge()
+    end = WindowEdge()
     time_zone = serializers.CharField(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
     reason = Name()
@@ -49,16 +84,24 @@ class FreezeWindowSerializer(Strict):
             raise serializers.ValidationError("Not an IANA time zone.")
         return value
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The end follows the start."""
-        if attrs["end"] <= attrs["start"]:
-            raise serializers.ValidationError({"end": "Must be after start."})
-        return attrs
-
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """As stored: JSON."""
+        """The window as stored: JSON, with its times in UTC. Raises ValidationError."""
         value = super().to_internal_value(data)
-        return {**value, **{name: self.fields[name].to_representation(value[name]) for name in ("start", "end")}}
+        zone = zoneinfo.ZoneInfo(value["time_zone"])
+        for name in ("start", "end"):
+            moment = value[name]
+            if moment.tzinfo is None and freeze.is_skipped(moment, zone):
+                text = f"The clocks in {zone} skip this time; give another, or one with an offset."
+                raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
+        # Of an hour that the clocks repeat, the window takes in all.
+        start, end = freeze.instants(value["start"], zone)[0], freeze.instants(value["end"], zone)[1]
+        if end <= start:
+            raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
+        return {**value, "start": _in_utc(start), "end": _in_utc(end)}
+
+
+def _in_utc(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 class EnvironmentSettingsSerializer(Strict):
@@ -73,7 +116,7 @@ class EnvironmentSettingsSerializer(Strict):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
-    freeze_windows = FreezeWindowSerializer(many=True, required=False)
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
 
 
 class OrganizationSettingsSerializer(Strict):

@@ -107,10 +107,16 @@ def create_environment(
     may_loosen: bool,
     actor: Actor,
 ) -> Environment:
-    """A new environment: the organization's default settings, then the given. Raises Forbidden (see ``update``)."""
-    chosen = {**project.organization.effective_settings["default_environment_settings"], **(settings or {})}
+    """Create an environment with the organization's default settings, overridden by ``settings``.
+
+    Raises Forbidden when ``settings`` loosen approval, replay or freeze rules beyond those defaults and the caller may
+    not.
+    """
+    own_defaults = project.organization.effective_settings["default_environment_settings"]
+    chosen = {**own_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
-    _check_loosening(Environment(posture=posture), environment.effective_settings, may_loosen)
+    unchanged = Environment(posture=posture, settings=own_defaults)
+    _check_loosening(unchanged, environment.effective_settings, may_loosen)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",

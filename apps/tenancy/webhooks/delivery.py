@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from apps.tenancy.actors import system
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
+from apps.tenancy.pruning import delete_in_batches
 from apps.tenancy.services import webhooks
 from apps.tenancy.vault import VaultError
 from apps.tenancy.webhooks import outgoing, signing
@@ -58,9 +59,7 @@ def wake_due() -> None:
 
 def forget_old() -> None:
     """Remove the log's lines past their time."""
-    old = WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR)
-    while old.filter(pk__in=list(old.values_list("pk", flat=True)[:1000])).delete()[0]:
-        pass
+    delete_in_batches(WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT_FOR))
 
 
 def payload(event: AuditEvent) -> bytes:

@@ -16,11 +16,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import connection, connections
 
 from apps.tenancy.management import installation
 from apps.tenancy.management.revival import revived
-from byteor_cloud import supervisor
+from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, Address, Config
 
 LEFTOVER_S = 3600.0
@@ -37,6 +37,7 @@ class Command(BaseCommand):
             _ensure_free(current.api_bind_addr, "API_BIND_ADDR")
         elif current.worker_bind_addr is not None:
             _ensure_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
+        _ensure_connections(current)
         installation.migrate()
         _sweep(current.data_dir)
         if is_api:
@@ -65,6 +66,27 @@ def _ensure_free(address: Address, setting: str) -> None:
         except OSError as error:
             where = f"{installation.bracketed(host)}:{port}"
             raise CommandError(f"cannot listen on {where}: {error.strerror} ({PREFIX}{setting})") from None
+
+
+def _ensure_connections(current: Config) -> None:
+    """Refuse to start where the processes could open more connections than the database server gives out."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
+            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # PostgreSQL 16 and newer
+        )
+        most, reserved = cursor.fetchone()
+    needed = database.connections_needed(
+        api_processes=current.api_processes if current.deployment_mode != "worker" else 0,
+        threads=current.api_threads,
+        workers=1 if current.deployment_mode != "api" else 0,
+    )
+    if needed > most - reserved:
+        raise CommandError(
+            f"up to {needed} database connections are needed, and the server gives out {most - reserved}: lower"
+            f" {PREFIX}API_PROCESSES ({current.api_processes}) or {PREFIX}API_THREADS ({current.api_threads}), or raise"
+            f" PostgreSQL's max_connections ({most})"
+        )
 
 
 def _sweep(data_dir: Path) -> None:

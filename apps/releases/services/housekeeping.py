@@ -1,0 +1,56 @@
+"""How long the particulars of deployments are kept (docs/tables.md). The deployments themselves stay."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from apps.fleet.models import Assignment
+from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
+from apps.tenancy.pruning import delete_in_batches
+from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
+
+REPORTS_KEPT_FOR = timedelta(days=90)
+LEAVERS_KEPT_FOR = timedelta(days=90)
+PARTICULARS_KEPT_FOR = timedelta(days=365)
+_OPEN = [DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]
+
+
+def _over(prefix: str = "deployment__") -> Q:
+    """Return the condition of rows whose deployment is neither current nor on its way."""
+    return ~Q(**{f"{prefix}status__in": _OPEN}) & Q(**{f"{prefix}is_current": False})
+
+
+def _wanted() -> Exists:
+    """Return the condition of rows whose agent still has to do with their deployment.
+
+    What it is to run, what that goes back to, and what failed on it last are explained from these rows, and a rollback
+    starts from them.
+    """
+    named = (
+        Q(deployment_id=OuterRef("deployment_id"))
+        | Q(bundle_deployment_id=OuterRef("deployment_id"))
+        | Q(failed_deployment_id=OuterRef("deployment_id"))
+    )
+    return Exists(Assignment.objects.filter(named, agent_id=OuterRef("agent_id")))
+
+
+def forget_particulars(now: datetime | None = None) -> int:
+    """Remove reports, agents' parts and timelines of deployments that were over long ago; return how many rows."""
+    now = now or timezone.now()
+    return sum(delete_in_batches(rows) for rows in _forgettable(now))
+
+
+def _forgettable(now: datetime) -> list[QuerySet[Any]]:
+    long_ago = Q(deployment__created_at__lt=now - PARTICULARS_KEPT_FOR)
+    left = Q(agent__decommissioned_at__lt=now - LEAVERS_KEPT_FOR)
+    done = ~Q(deployment__status__in=_OPEN)
+    return [
+        AgentReport.objects.filter(~_wanted() | left, created_at__lt=now - REPORTS_KEPT_FOR),
+        DeploymentAgent.objects.filter(_over() & ~_wanted(), long_ago, updated_at__lt=now - PARTICULARS_KEPT_FOR),
+        DeploymentAgent.objects.filter(left, done),
+        TimelineEntry.objects.filter(_over(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR),
+    ]

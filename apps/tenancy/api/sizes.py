@@ -1,0 +1,36 @@
+"""What a list leaves out: JSON of a size that callers choose, when it is large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Case, F, Func, IntegerField, JSONField, QuerySet, TextField, When
+from django.db.models.functions import Cast
+from django.db.models.lookups import LessThanOrEqual
+
+from apps.tenancy.api.fields import JSONObject
+
+MAX_LISTED_BYTES = 4096
+
+
+class _ByteLength(Func):
+    function, output_field = "octet_length", IntegerField()
+
+
+def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
+    """The rows without the JSON column ``path``; ``listed_<column>`` holds it where it has at most 4 KiB, else null.
+
+    The database decides, so that a page of large values is never read into this process.
+    """
+    is_small = LessThanOrEqual(_ByteLength(Cast(F(path), TextField())), MAX_LISTED_BYTES)
+    shown = Case(When(is_small, then=F(path)), output_field=JSONField(null=True))
+    listed: QuerySet[Any] = queryset.defer(path).annotate(**{f"listed_{path.rpartition('__')[2]}": shown})
+    return listed
+
+
+class ListedJSON(JSONObject):
+    """A JSON object as lists show it: null when ``without_large`` left it out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        text = "As JSON; null when it has more than 4 KiB: read the single resource then."
+        super().__init__(**{"allow_null": True, "read_only": True, "help_text": text, **kwargs})

@@ -1,0 +1,159 @@
+"""The database's own limits: what takes too long is ended and told; what cannot fit does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from django.core.management import CommandError
+from django.db import connection, transaction
+from django.test import Client
+
+from apps.tenancy.management.commands import serve
+from apps.tenancy.models import Project
+from apps.tenancy.services import organizations
+from byteor_cloud import database
+from tests.worlds import World
+
+URL = "postgresql://someone@db.example:5432/cloud"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("api", "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"),
+        ("worker", "-c statement_timeout=600s -c lock_timeout=60s -c idle_in_transaction_session_timeout=600s"),
+        ("", None),
+    ],
+)
+def test_each_kind_of_process_has_its_timeouts(
+    monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None
+) -> None:
+    monkeypatch.setenv(database.KIND, kind)
+
+    asked = database.configuration(URL, threads=8)["OPTIONS"].get("options")
+    own = database.configuration(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
+
+    assert asked == expected
+    assert own == f"{expected or ''} -c statement_timeout=5s".strip()
+
+
+@contextmanager
+def timeouts(**seconds: float) -> Iterator[None]:
+    """This connection's settings for the block."""
+    with connection.cursor() as cursor:
+        for name, value in seconds.items():
+            cursor.execute(f"SET {name} = '{int(value * 1000)}ms'")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            for name in seconds:
+                cursor.execute(f"RESET {name}")
+
+
+@pytest.fixture
+def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = organizations.create_project
+
+    def create(**columns: Any) -> Project:
+        with transaction.atomic():
+            made = real(**columns)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(60)")
+        return made
+
+    monkeypatch.setattr(organizations, "create_project", create)
+
+
+@pytest.mark.usefixtures("slow_project")
+@pytest.mark.django_db(transaction=True)
+def test_a_statement_that_takes_too_long_is_503_and_changes_nothing() -> None:
+    world = World("slow")
+    with timeouts(statement_timeout=1):
+        answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert answer.json()["detail"] == "The database took too long over this; try again, or ask for less."
+    assert not Project.objects.filter(name="billing").exists()
+
+
+def _lock(parameters: Any, world: World) -> psycopg.Connection[Any]:
+    other = psycopg.connect(**parameters)
+    other.execute("SELECT 1 FROM tenancy_project WHERE id = %s FOR UPDATE", [world.project.pk])
+    return other
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lock_that_is_not_given_up_is_503_and_changes_nothing() -> None:
+    world = World("held")
+    parameters = connection.get_connection_params()
+    where = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
+    with _lock(where, world) as other, timeouts(lock_timeout=0.2):
+        answer = world.admin.api.put(
+            f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}", {"name": "renamed"}
+        )
+        other.rollback()
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+    assert not Project.objects.filter(name="renamed").exists()
+
+
+@pytest.mark.django_db
+def test_a_page_of_the_console_is_503_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancelled(*args: Any, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
+
+    monkeypatch.setattr("apps.tenancy.api.auth.accounts.spend_sign_in_link", cancelled)
+    client = Client(raise_request_exception=False, headers={"Accept": "text/html"})
+
+    answer = client.get("/auth/link/x")
+    if answer.status_code != 503:
+        answer = client.post("/auth/link/x")
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert b"secret" not in answer.content
+
+
+@pytest.mark.parametrize(
+    ("mode", "processes", "threads", "needed"),
+    [("combined", 2, 8, 2 * 14 + 18 + 6), ("api", 3, 64, 3 * 66 + 6), ("worker", 64, 8, 18 + 6)],
+)
+def test_connections_are_counted(mode: str, processes: int, threads: int, needed: int) -> None:
+    counted = database.connections_needed(
+        api_processes=0 if mode == "worker" else processes, threads=threads, workers=0 if mode == "api" else 1
+    )
+
+    assert counted == needed
+
+
+@pytest.mark.django_db
+def test_more_connections_than_the_server_has_refuse_the_start(settings: Any, set_config: Callable[..., Any]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+        )
+        given = cursor.fetchone()[0]
+    fits = (given - 18 - 6) // 14
+
+    serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits, api_threads=8))
+    serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))
+    with pytest.raises(CommandError, match=r"^up to \d+ database connections") as refused:
+        serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits + 1, api_threads=8))
+
+    said = str(refused.value)
+    assert "\n" not in said
+    for name in (f"BYTEOR_CLOUD_API_PROCESSES ({fits + 1})", "BYTEOR_CLOUD_API_THREADS (8)", "max_connections"):
+        assert name in said
+
+
+@pytest.fixture
+def set_config(settings: Any) -> Callable[..., Any]:
+    """The settings as they are, but for some."""
+    from dataclasses import replace
+
+    return lambda **changes: replace(settings.CONFIG, **changes)

@@ -1,0 +1,161 @@
+"""Particulars of old deployments go; what explains the present stays, and so do the deployments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.artifacts import tasks as artifacts
+from apps.fleet import services as fleet
+from apps.fleet import tasks as fleet_tasks
+from apps.fleet.models import Agent, AgentKey, Assignment, EnrollmentToken
+from apps.releases import tasks
+from apps.releases.models import AgentReport, Deployment, DeploymentAgent, TimelineEntry
+from apps.tenancy.models import AuditEvent
+from tests.artifacts.incidents import upload
+from tests.releases import stories
+from tests.worlds import World, report
+
+pytestmark = pytest.mark.django_db
+YEARS = timedelta(days=1000)
+
+
+def age(days: int, *rows: Any) -> None:
+    """Let these rows, or all that tells of these deployments, be that old."""
+    moment = timezone.now() - timedelta(days=days)
+    for deployment in rows:
+        Deployment.objects.filter(pk=deployment.pk).update(created_at=moment)
+        AgentReport.objects.filter(deployment=deployment).update(created_at=moment)
+        TimelineEntry.objects.filter(deployment=deployment).update(created_at=moment)
+        DeploymentAgent.objects.filter(deployment=deployment).update(updated_at=moment)
+
+
+def kept(deployment: Deployment) -> tuple[int, int, bool]:
+    """How many parts of agents, how many reports, and whether there is a timeline."""
+    return deployment.agents.count(), deployment.reports.count(), deployment.timeline.exists()
+
+
+def test_what_a_later_deployment_replaced_goes_after_a_year(world: World) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
+    age(364, old)
+    age(364, new)
+
+    tasks.forget_particulars.func(timestamp=0)
+    assert kept(old) == (2, 0, True)  # reports live 90 days
+    assert kept(new)[0] == 2
+
+    age(366, old)
+    age(366, new)
+    tasks.forget_particulars.func(timestamp=0)
+
+    assert kept(old) == (0, 0, False)
+    # It runs: who has it, what they last said of it and how it came about are wanted, however old.
+    assert kept(new) == (2, 2, True)
+    old.refresh_from_db()
+    assert old.status == "active"
+    assert old.superseded_by_id == new.pk
+
+
+def test_what_runs_can_still_be_rolled_back(world: World, run_jobs: Any) -> None:
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
+    age(1000, old, new)
+    tasks.forget_particulars.func(timestamp=0)
+
+    answer = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
+    run_jobs()
+
+    assert answer.status_code in {200, 202}, answer.json()
+    assert stories.desired(agents[0][0]) == (new.pk, "rollback")
+    report(agents[0][1], agents[0][0], "rolled_back")
+    run_jobs()
+    old.refresh_from_db()
+    assert old.is_current
+
+
+def test_what_is_on_its_way_stays_whole(world: World) -> None:
+    stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    age(1000, deployment)
+    parts, reports, has_timeline = kept(deployment)
+
+    tasks.forget_particulars.func(timestamp=0)
+
+    assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
+
+
+def test_a_repeated_report_is_answered_alike_however_old(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    deployment = stories.active(world, world.bundle(), agents)
+    age(1000, deployment)
+    Assignment.objects.update(since=timezone.now() - YEARS - timedelta(days=1))
+    tasks.forget_particulars.func(timestamp=0)
+
+    answer = report(agents[0][1], agents[0][0], "active")
+
+    assert (answer.status_code, answer.json()) == (200, {"accepted": True})
+
+
+def test_an_agent_that_left_goes_when_nothing_tells_of_it(world: World) -> None:
+    (stays, _), (left, left_api) = agents = stories.fleet(world, 2)
+    deployment = stories.active(world, world.bundle(), agents)
+    artifact = upload(left_api, left).json()["id"]
+    fleet.decommission(left, actor=world.admin.actor)
+    events = AuditEvent.objects.count()
+
+    def prune(days: int) -> bool:
+        Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - timedelta(days=days))
+        age(days, deployment)
+        tasks.forget_particulars.func(timestamp=0)
+        artifacts.retain.func(timestamp=0)
+        return Agent.objects.filter(pk=left.pk).exists()
+
+    assert prune(89)
+    assert deployment.agents.count() == 2
+    assert prune(91)  # its artifact has a time of its own
+    assert list(deployment.agents.values_list("agent_id", flat=True)) == [stays.pk]
+    world.dev.settings = {"artifact_retention_days": 1}
+    world.dev.save()
+    from apps.artifacts.models import Artifact
+
+    Artifact.objects.filter(pk=artifact).update(created_at=timezone.now() - timedelta(days=2))
+    assert not prune(91)
+    assert Agent.objects.filter(pk=stays.pk).exists()
+    assert AuditEvent.objects.count() == events + 1  # that the artifact expired
+
+
+def test_a_deployment_under_way_keeps_its_leavers(world: World) -> None:
+    (left, _), *_ = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle())
+    Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - YEARS)
+
+    tasks.forget_particulars.func(timestamp=0)
+    artifacts.retain.func(timestamp=0)
+
+    assert deployment.agents.count() == 2
+    assert Agent.objects.filter(pk=left.pk).exists()
+
+
+@pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
+def test_the_fleets_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
+    (one, _), (two, _), (three, _) = stories.fleet(world, 3)
+    now = timezone.now()
+    for agent, days in ((one, 91), (two, 89)):
+        AgentKey.objects.filter(agent=agent).update(**{column: now - timedelta(days=days)})
+    first, second, *_ = EnrollmentToken.objects.order_by("id")
+    before = EnrollmentToken.objects.count()
+    for token, days in ((first, 91), (second, 89)):
+        EnrollmentToken.objects.filter(pk=token.pk).update(**{column: now - timedelta(days=days)})
+
+    fleet_tasks.forget_credentials.func(timestamp=0)
+
+    assert set(AgentKey.objects.values_list("agent_id", flat=True)) == {two.pk, three.pk}
+    assert not EnrollmentToken.objects.filter(pk=first.pk).exists()
+    assert EnrollmentToken.objects.count() == before - 1
+    assert Agent.objects.count() == 3

@@ -1,0 +1,62 @@
+"""docs/tables.md names every table of the database, and the jobs that prune them run."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from procrastinate.contrib.django import app
+
+from byteor_cloud.ids import uuid7
+
+pytestmark = pytest.mark.django_db
+PAGE = Path(__file__).parents[1] / "docs/tables.md"
+# Removed without a job: why is told beside each.
+WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """The cells of each table on the page, but for the headings."""
+    cells = [tuple(part.strip() for part in line.split("|")[1:-1]) for line in PAGE.read_text().splitlines()
+             if line.startswith("| `")]  # fmt: skip
+    assert all(len(row) == 4 and all(row) for row in cells)
+    return cells  # type: ignore[return-value]  # four each, as was checked
+
+
+def named_jobs() -> list[str]:
+    return sorted({job for *_, by in rows() for job in re.findall(r"`(\w+\.\w+)`", by)})
+
+
+def test_the_page_names_every_table_once() -> None:
+    named = [table.strip("`") for table, *_ in rows()]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+        there = {name for (name,) in cursor.fetchall()}
+
+    assert sorted(named) == sorted(set(named))
+    assert there - set(named) == set(), "describe these in docs/tables.md: what bounds them, and which job prunes them"
+    assert set(named) - there == set(), "docs/tables.md names tables that are not there"
+
+
+def test_every_table_has_a_job_or_says_why_not() -> None:
+    without = [table for table, _, _, by in rows() if "`" not in by and not WITHOUT_A_JOB.match(by)]
+
+    assert without == []
+
+
+@pytest.mark.parametrize("name", named_jobs())
+def test_the_named_jobs_run(name: str) -> None:
+    task = app.tasks[name]
+    arguments = {"timestamp": 0} if "timestamp" in inspect.signature(task.func).parameters else {"id": str(uuid7())}
+
+    task.func(**arguments)
+
+
+def test_the_page_names_the_jobs_that_run_by_themselves() -> None:
+    periodic = {task.task.name for task in app.periodic_registry.periodic_tasks.values()}
+    purges = {"tenancy.purge_project", "tenancy.purge_environment"}
+
+    assert set(named_jobs()) - purges <= periodic
