@@ -19,6 +19,7 @@ from byteor_cloud.api import bodies
 from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
+CHUNKED: dict[str, Any] = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=xx"
 
@@ -91,24 +92,19 @@ def test_each_kind_of_route_has_a_cap_that_is_enforced_before_a_byte_is_read(
 def test_a_body_that_does_not_say_its_length_is_bounded_too(world: World) -> None:
     body = Body(b"[" + b"1," * (8 << 20))
 
-    response = send(
-        drafts(world), body, length=0, token=world.operator.api.token,
-        **{"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True},
-    )  # fmt: skip
+    response = send(drafts(world), body, length=0, token=world.operator.api.token, **CHUNKED)
 
     assert refused(response, 413, "payload_too_large")
     assert body.count <= (4 << 20) + 1
 
 
 def test_a_chunked_body_is_read(world: World) -> None:
-    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
-
     response = send(
-        drafts(world), Body(b'{"name": "chunked", "plan": {}}'), length=0, token=world.operator.api.token, **chunked
+        drafts(world), Body(b'{"name": "chunked", "plan": {}}'), length=0, token=world.operator.api.token, **CHUNKED
     )
     agent, api = world.agent()
     upload = send(
-        f"/api/v1/agents/{agent.pk}/artifacts", Body(b"--xx"), length=0, token=api.token, kind=FORM, **chunked
+        f"/api/v1/agents/{agent.pk}/artifacts", Body(b"--xx"), length=0, token=api.token, kind=FORM, **CHUNKED
     )
 
     assert (response.status_code, Draft.objects.get().name) == (201, "chunked")

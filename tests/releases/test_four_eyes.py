@@ -256,7 +256,7 @@ def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -
 
     for _ in range(2):
         run_migration("apps.tenancy.migrations.0008_makers_of_older_keys", "MAKERS")
-        run_migration("apps.releases.migrations.0005_requesters_behind_keys", "REQUESTERS")
+        run_migration("apps.releases.migrations.0006_requesters_behind_keys", "REQUESTERS")
 
     makers = dict(OrganizationKey.objects.values_list("name", "created_by"))
     admin = world.admin.user.pk

@@ -14,7 +14,7 @@ WHERE event.action = 'approval.request' AND event.resource_kind = 'approval'
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('releases', '0004_large_fleets'),
+        ('releases', '0005_counted_late_reports'),
         ('tenancy', '0008_makers_of_older_keys'),
     ]
 
