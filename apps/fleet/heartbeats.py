@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from apps.fleet.combining import Combiner
 from apps.fleet.models import DEFAULT_INTERVAL_S, Heartbeat
 from byteor_cloud.errors import FieldError, InvalidInput, below
+from byteor_cloud.ids import read_id
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _STATUSES = frozenset(Heartbeat.Status.values)
@@ -115,8 +116,8 @@ def parse(body: Any) -> Beat:
             if not isinstance(value, str) or not _HASH.fullmatch(value):
                 wrong(f"/active/{name}", "Must be sha256:<64 lowercase hex>.")
         try:
-            deployment_id = UUID(active["deployment_id"])
-        except (KeyError, ValueError, AttributeError, TypeError):
+            deployment_id = read_id(active["deployment_id"])
+        except (KeyError, ValueError, TypeError):
             wrong("/active/deployment_id", "Must be an id.")
     elif active is not None:
         wrong("/active", "Must be an object or null.")

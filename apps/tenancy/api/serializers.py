@@ -9,7 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.tenancy import policy
-from apps.tenancy.api.fields import ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import Id, ModelSerializer, Name, Strict, Text, Time
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -26,19 +26,22 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
+MAX_TOKEN_S = 3650 * 86400
 
-class Slug(serializers.RegexField):
+
+class Slug(Text):
     """Lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(r"^[a-z0-9][a-z0-9-]{0,62}$", **kwargs)
+        rule = "Must be 1 to 63 lower-case letters, digits and dashes, and may not begin with a dash."
+        super().__init__(pattern="^[a-z0-9][a-z0-9-]{0,62}$", rule=rule, **kwargs)
 
 
 class FreezeWindowSerializer(Strict):
     """A time in which nothing is deployed."""
 
-    start = serializers.DateTimeField()
-    end = serializers.DateTimeField()
+    start = Time()
+    end = Time()
     time_zone = serializers.CharField(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
     reason = Name()
@@ -73,7 +76,7 @@ class EnvironmentSettingsSerializer(Strict):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
-    freeze_windows = FreezeWindowSerializer(many=True, required=False)
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
 
 
 class OrganizationSettingsSerializer(Strict):
@@ -81,7 +84,7 @@ class OrganizationSettingsSerializer(Strict):
 
     token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
     email_domains = serializers.ListField(
-        child=serializers.RegexField(r"^[A-Za-z0-9.-]{1,253}$"), required=False, max_length=100
+        child=Text(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
 
@@ -162,7 +165,7 @@ class EnvironmentSerializer(ModelSerializer):
 
 class MemberSerializer(ModelSerializer):
     user_id = serializers.UUIDField(read_only=True)
-    email = serializers.EmailField(source="user.email", max_length=254)
+    email = serializers.EmailField(source="user.email", max_length=254, trim_whitespace=False)
     role = serializers.ChoiceField(list(Role))
 
     class Meta:
@@ -181,7 +184,7 @@ CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revo
 
 class UserTokenSerializer(ModelSerializer):
     name = Name()
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
 
     class Meta:
@@ -193,8 +196,8 @@ class UserTokenSerializer(ModelSerializer):
 class OrganizationKeySerializer(ModelSerializer):
     name = Name()
     role = serializers.ChoiceField(list(Role))
-    project_id = serializers.UUIDField(required=False, allow_null=True)
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    project_id = Id(required=False, allow_null=True)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
 
     class Meta:
@@ -254,7 +257,7 @@ class RotateSigningKeySerializer(Strict):
 
 
 class RetireSigningKeySerializer(Strict):
-    reason = serializers.CharField(max_length=2000)
+    reason = Text(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
@@ -308,7 +311,3 @@ class AuditEventSerializer(ModelSerializer):
         fields = [
             "id", "timestamp", "actor", "action", "outcome", "resource_scope", "request_id", "ip", "changes", "seal",
         ]  # fmt: skip
-
-
-class ExportQuery(Strict):
-    after_seq = serializers.IntegerField(min_value=0, default=0, help_text="Go on after an earlier export.")
