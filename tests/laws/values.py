@@ -60,7 +60,8 @@ def is_valid(schema: dict[str, Any], value: Any) -> bool:
 @cache
 def _registry() -> Registry[Any]:
     registry: Registry[Any] = Registry()
-    return registry.with_resource(ADDRESS, DRAFT202012.create_resource(document()))
+    registry = registry.with_resource(ADDRESS, DRAFT202012.create_resource(document()))
+    return registry
 
 
 def _local(schema: Any) -> Any:

@@ -42,7 +42,7 @@ class FreezeWindowSerializer(Strict):
 
     start = Time()
     end = Time()
-    time_zone = serializers.CharField(default="UTC", max_length=64)
+    time_zone = Text(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
     reason = Name()
 
