@@ -59,9 +59,9 @@ def is_valid(schema: dict[str, Any], value: Any) -> bool:
 
 @cache
 def _registry() -> Registry[Any]:
-    registry: Registry[Any] = Registry()
-    registry = registry.with_resource(ADDRESS, DRAFT202012.create_resource(document()))
-    return registry
+    empty: Registry[Any] = Registry()
+    made: Registry[Any] = empty.with_resource(ADDRESS, DRAFT202012.create_resource(document()))
+    return made
 
 
 def _local(schema: Any) -> Any:

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import empty
 
 from byteor_cloud.api.parameters import SHA256, read_time
 from byteor_cloud.ids import read_id
@@ -59,7 +60,17 @@ NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
 _NAME_RULE = "Must be one line of visible characters, without spaces around them."
 
 
-class Text(serializers.CharField):
+class _AsSent:
+    """A form's empty text is a text, and not a field that was left out, as it is to DRF."""
+
+    field_name: str
+
+    def get_value(self, dictionary: Any) -> Any:
+        """The field's value in the body."""
+        return dictionary.get(self.field_name, empty)
+
+
+class Text(_AsSent, serializers.CharField):
     """A text, kept exactly as it was sent; ``pattern`` as in JSON Schema, and ``rule`` says it in words."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
@@ -79,7 +90,7 @@ class Hash(Text):
         super().__init__(pattern=SHA256, rule="Must be sha256: and 64 lower-case hexadecimal digits.", **kwargs)
 
 
-class Id(serializers.UUIDField):
+class Id(_AsSent, serializers.UUIDField):
     """An id in its usual form only."""
 
     def to_internal_value(self, data: Any) -> UUID:
@@ -90,7 +101,7 @@ class Id(serializers.UUIDField):
             self.fail("invalid", value=data)
 
 
-class Time(serializers.DateTimeField):
+class Time(_AsSent, serializers.DateTimeField):
     """An RFC 3339 time with its offset, in UTC afterwards."""
 
     def to_internal_value(self, value: Any) -> datetime:
