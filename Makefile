@@ -1,10 +1,11 @@
 # Every path is relative, so that the checkout may lie anywhere, also below a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run demo test check bench lock schema migrations
+.PHONY: help setup run demo test check fuzz bench lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 2
 ARGS =
+FUZZ_SECONDS = 60
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,11 +27,15 @@ check: setup ## Lint, format, types, import contracts; drift of lock files, migr
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	@for lock in runtime dev build; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
+	@for lock in runtime dev build fuzz; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock does not belong to this pyproject.toml: make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: make schema"; exit 1; }
+
+fuzz: setup ## Fuzz the API of a live server for a minute; longer: make fuzz FUZZ_SECONDS=600; again: ARGS='--seed 7'
+	@sh bootstrap.sh fuzz
+	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
 
 bench: setup ## Measure the speeds that the README names, as ratios within one run
 	@$(PYTHON) -m tests.bench $(ARGS)
@@ -45,6 +50,7 @@ lock: setup ## Bring the lock files in line with pyproject.toml; newer releases:
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
+	$(COMPILE) "$$declared" --group pyproject.toml:fuzz -o requirements/fuzz.lock; \
 	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock
 
 COMPILE = "$$(command -v uv || echo .uv/bin/uv)" pip compile --quiet --universal --python-version 3.12 \

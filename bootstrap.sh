@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
+# `bootstrap.sh fuzz` makes .venv/fuzz/ beside it, for `make fuzz`, in the same way.
 set -eu
 cd "$(dirname "$0")"
 
@@ -8,8 +9,12 @@ fail() {
     exit 1
 }
 
-wanted="$(cat bootstrap.sh requirements/dev.lock requirements/build.lock pyproject.toml | cksum)"
-if [ "$(cat .venv/.made-from 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+into=.venv lock=requirements/dev.lock
+if [ "${1:-}" = fuzz ]; then
+    into=.venv/fuzz lock=requirements/fuzz.lock
+fi
+wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml | cksum)"
+if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
@@ -52,14 +57,16 @@ if [ -z "$uv" ]; then
     fi
 fi
 
-echo "Making .venv/"
-rm -f .venv/.made-from
-if ! .venv/bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
-    "$uv" venv --quiet --clear --python "${python:-3.13}" .venv ||
-        fail "could not make .venv/${python:+ with $python}${python:-: install Python 3.12 or newer}"
+echo "Making $into/"
+rm -f "$into/.made-from"
+if ! "$into/bin/python" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+    "$uv" venv --quiet --clear --python "${python:-3.13}" "$into" ||
+        fail "could not make $into/${python:+ with $python}${python:-: install Python 3.12 or newer}"
 fi
-"$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.lock ||
-    fail "could not install what requirements/dev.lock names; is there a network?"
-"$uv" pip install --quiet --python .venv/bin/python --no-deps --build-constraints requirements/build.lock --editable . ||
-    fail "could not install the project itself into .venv/"
-echo "$wanted" >.venv/.made-from
+"$uv" pip sync --quiet --python "$into/bin/python" --require-hashes "$lock" ||
+    fail "could not install what $lock names; is there a network?"
+if [ "$into" = .venv ]; then
+    "$uv" pip install --quiet --python .venv/bin/python --no-deps --build-constraints requirements/build.lock \
+        --editable . || fail "could not install the project itself into .venv/"
+fi
+echo "$wanted" >"$into/.made-from"

@@ -21,6 +21,15 @@ class FieldError:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterError:
+    """One wrong parameter of the query, or one wrong header."""
+
+    parameter: str
+    code: str
+    detail: str
+
+
 class DomainError(Exception):
     """A refusal with a stable ``code``; ``detail`` is for people and may change."""
 
@@ -33,7 +42,7 @@ class DomainError(Exception):
         detail: str,
         *,
         code: str | None = None,
-        errors: Sequence[FieldError] = (),
+        errors: Sequence[FieldError | ParameterError] = (),
         retry_after: int | None = None,
     ) -> None:
         super().__init__(detail)
@@ -53,6 +62,11 @@ class InvalidInput(DomainError):
     def at(cls, pointer: str, detail: str, *, code: str = "invalid") -> InvalidInput:
         """One invalid field."""
         return cls(detail, errors=[FieldError(pointer, code, detail)])
+
+    @classmethod
+    def at_parameter(cls, parameter: str, detail: str, *, code: str = "invalid") -> InvalidInput:
+        """Say that one parameter or header is wrong."""
+        return cls(detail, errors=[ParameterError(parameter, code, detail)])
 
 
 class Unauthenticated(DomainError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import uuid
@@ -10,6 +11,7 @@ from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
+_FORM = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 def uuid7() -> uuid.UUID:
@@ -26,3 +28,10 @@ def uuid7() -> uuid.UUID:
 def first_of(moment: datetime) -> uuid.UUID:
     """What no id that was made at ``moment`` or later is below."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def read_id(text: str) -> uuid.UUID:
+    """Read an id in its usual form, which is less than Python's UUID takes. Raises ValueError."""
+    if not _FORM.fullmatch(text):
+        raise ValueError("Must be an id such as 01990a5c-7a40-7cc0-8000-3f2b7e5d1c04.")
+    return uuid.UUID(text)

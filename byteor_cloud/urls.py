@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 
 from apps.artifacts.api import urls as artifacts
 from apps.fleet.api import urls as fleet
@@ -12,7 +12,7 @@ from apps.tenancy.api import auth
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
 from byteor_cloud import metrics
-from byteor_cloud.api import system
+from byteor_cloud.api import document, system
 
 ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
 
@@ -36,7 +36,7 @@ urlpatterns = [
     path("auth/login", auth.LoginView.as_view(), name="login"),
     path("auth/callback", auth.CallbackView.as_view()),
     path("auth/link/<str:secret>", auth.link, name="sign-in-link"),
-    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema", document.DocumentView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
     path("api/v1/", include(api)),

@@ -18,6 +18,7 @@ from apps.fleet.combining import Combiner
 from apps.fleet.models import Heartbeat
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.errors import FieldError, InvalidInput, below
+from byteor_cloud.ids import read_id
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _STATUSES = frozenset(Heartbeat.Status.values)
@@ -121,8 +122,8 @@ def parse(body: Any) -> Beat:
             if not isinstance(value, str) or not _HASH.fullmatch(value):
                 wrong(f"/active/{name}", "Must be sha256:<64 lowercase hex>.")
         try:
-            deployment_id = UUID(active["deployment_id"])
-        except (KeyError, ValueError, AttributeError, TypeError):
+            deployment_id = read_id(active["deployment_id"])
+        except (KeyError, ValueError, TypeError):
             wrong("/active/deployment_id", "Must be an id.")
     elif active is not None:
         wrong("/active", "Must be an object or null.")

@@ -104,7 +104,7 @@ def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
     seq, last = (head.seq, head.hash) if head else (0, GENESIS)
     if after_seq > seq:
-        raise InvalidInput.at("after_seq", f"The ledger ends at {seq}.", code="max_value")
+        raise InvalidInput.at_parameter("after_seq", f"The ledger ends at {seq}.", code="max_value")
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.conf import settings
 from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
+from rest_framework.response import Response
 
+from byteor_cloud.api.parameters import LIMIT
 from byteor_cloud.errors import InvalidInput
 
 
@@ -16,16 +18,12 @@ class NewestFirst(CursorPagination):
     """``?limit=`` 1..200 (50), ``?cursor=``; ids are UUIDv7, so id order is creation order."""
 
     ordering = "-id"
-    page_size = 50
-    max_limit = 200
+    page_size = LIMIT.schema["default"]
     page_size_query_param = "limit"
 
     def get_page_size(self, request: Request) -> int:
-        """The limit asked for. Raises InvalidInput."""
-        text = request.query_params.get("limit", str(self.page_size))
-        if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= self.max_limit:
-            raise InvalidInput.at("limit", f"limit must be a whole number from 1 to {self.max_limit}.")
-        return int(text)
+        """The limit asked for; the view has checked it."""
+        return int(request.query_params.get("limit", self.page_size))
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         """A page of ``queryset``. Raises InvalidInput."""
@@ -42,14 +40,26 @@ class NewestFirst(CursorPagination):
             if cursor and cursor.position is not None:
                 self._parse_id(cursor.position)
         except Exception:  # noqa: BLE001,RUF100  DRF and the fields raise several kinds; all mean the same here
-            raise InvalidInput.at("cursor", "Not a cursor of this list.") from None
+            raise InvalidInput.at_parameter("cursor", "Not a cursor of this list.", code="unknown_cursor") from None
         return cursor
+
+    def get_paginated_response(self, data: Any) -> Response:
+        """The page with its links, and the cursor of the next page by itself."""
+        following = self.get_next_link()
+        cursor = None if following is None else parse_qs(urlsplit(following).query)[self.cursor_query_param][0]
+        page = {"next": following, "previous": self.get_previous_link(), "next_cursor": cursor, "results": data}
+        return Response(page)
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """DRF's own says ``nullable``, which OpenAPI 3.1 does not know."""
         link = {"type": ["string", "null"], "format": "uri"}
         return {
             "type": "object",
-            "required": ["next", "previous", "results"],
-            "properties": {"next": link, "previous": link, "results": schema},
+            "required": ["next", "previous", "next_cursor", "results"],
+            "properties": {
+                "next": link,
+                "previous": link,
+                "next_cursor": {"type": ["string", "null"]},
+                "results": schema,
+            },
         }

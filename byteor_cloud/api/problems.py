@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -49,7 +50,9 @@ _DRF_CODES = {
 }
 
 
-class _MethodNotAllowed(errors.DomainError):
+class MethodNotAllowed(errors.DomainError):
+    """The path has no such method."""
+
     code, title, status = "method_not_allowed", "Method not allowed", 405
 
 
@@ -66,7 +69,7 @@ def _from_drf(exc: drf.APIException) -> errors.DomainError:
         found = list(_field_errors(exc.detail))
         return errors.InvalidInput("; ".join(e.detail for e in found[:3]), errors=found)
     kind: type[errors.DomainError] = {
-        drf.MethodNotAllowed: _MethodNotAllowed,
+        drf.MethodNotAllowed: MethodNotAllowed,
         drf.NotAcceptable: _NotAcceptable,
         drf.UnsupportedMediaType: errors.UnsupportedMediaType,
     }.get(type(exc), _DRF_CODES.get(exc.status_code, errors.InvalidInput))
@@ -142,7 +145,7 @@ def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
         "request_id": request.META.get("HTTP_X_REQUEST_ID"),
     }
     if error.errors:
-        body["errors"] = [{"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors]
+        body["errors"] = [asdict(each) for each in error.errors]
     return body
 
 

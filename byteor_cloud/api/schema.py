@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import copy
 from functools import cache
 from typing import Any
 
+import uritemplate
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.plumbing import ResolvedComponent
+from drf_spectacular.plumbing import ResolvedComponent, force_instance
+from drf_spectacular.utils import Direction
 from rest_framework import serializers
 
 from byteor_cloud import errors
-from byteor_cloud.api.problems import CONTENT_TYPE, URN
+from byteor_cloud.api.parameters import IDEMPOTENCY_KEY, Parameter
+from byteor_cloud.api.problems import CONTENT_TYPE, URN, MethodNotAllowed
 from byteor_cloud.engine.compiler import plan_schema
 
 JSON = "application/json"
@@ -37,21 +41,26 @@ PROBLEM = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["pointer", "code", "detail"],
+                "required": ["code", "detail"],
+                "description": "Where it is: `pointer` for the body, `parameter` for the query and the headers.",
                 "properties": {
                     "pointer": {"type": "string", "description": "A JSON Pointer into the request's body."},
+                    "parameter": {"type": "string", "description": "The name of a query parameter or of a header."},
                     "code": {"type": "string"},
                     "detail": {"type": "string"},
                 },
+                "oneOf": [{"required": ["pointer"]}, {"required": ["parameter"]}],
             },
         },
     },
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
-    "400": (errors.InvalidInput, "Malformed JSON or invalid fields."),
+    "400": (errors.InvalidInput, "Malformed JSON, an invalid field, or an invalid parameter."),
     "401": (errors.Unauthenticated, "No, bad, spent, expired or revoked credential."),
     "403": (errors.Forbidden, "The role is too low, or the wrong family of credential."),
     "404": (errors.NotFound, "Unknown, or another tenant's."),
+    "405": (MethodNotAllowed, "The path has no such method; `Allow` names those that it has."),
+    "408": (errors.RequestTimeout, "The body arrives too slowly."),
     "409": (errors.Conflict, "The present state does not allow it."),
     "412": (errors.PreconditionFailed, "`If-Match` names another revision."),
     "413": (errors.PayloadTooLarge, "The body is over its cap."),
@@ -120,8 +129,42 @@ class Schema(AutoSchema):
             self._register("securitySchemes", name, scheme)
         return [{name: []} for name in names]
 
+    def get_request_serializer(self) -> Any:
+        """As the base; an update takes any part of the fields."""
+        serializer: Any = super().get_request_serializer()
+        if self._action == "update":
+            serializer = copy(force_instance(serializer))  # type: ignore[no-untyped-call]  # untyped library
+            serializer.partial = True
+        return serializer
+
+    def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
+        schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
+        if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
+            schema["maxItems"] = longest
+        return schema
+
+    def _map_basic_serializer(self, serializer: Any, direction: Direction) -> Any:
+        schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
+        if direction == "request" and getattr(serializer, "refuses_unknown", False):
+            schema["additionalProperties"] = False
+        return schema
+
+    def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Direction) -> Any:
+        if direction == "request" and getattr(serializer, "partial", False):
+            for name, shape in schema["properties"].items():
+                if shape.get("readOnly"):
+                    schema["properties"][name] = {"description": "Read-only: it may be sent back, and is ignored."}
+        return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
+
+    def _get_parameters(self) -> list[dict[str, Any]]:
+        if not hasattr(self.view, "query_parameters"):
+            return super()._get_parameters()
+        path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
+        declared: Mapping[str, Parameter] = self.view.query_parameters(self._action)
+        return [*path, *(declared[name].document(name) for name in sorted(declared))]
+
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """The operation with its error responses and the headers that the kernel reads."""
+        """The operation with its error responses and the headers that the kernel reads and writes."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -131,23 +174,49 @@ class Schema(AutoSchema):
         for code in ERRORS.keys() & responses.keys():
             responses[code] = {**_problem(code), **responses[code]}
         for code in self._errors():
-            responses.setdefault(code, self._component("responses", f"Error{code}", _problem(code)))
+            responses.setdefault(code, _problem(code))
         for name in self._headers():
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
         if "If-None-Match" in self._headers():
-            responses["304"] = self._component("responses", "NotModified", {"description": "It is as you have it."})
+            responses["304"] = {"description": "It is as you have it."}
+        for code, response in responses.items():
+            names = [*response.get("headers", {}), *self._answer_headers(code)]
+            response["headers"] = {name: self._component("headers", name, ANSWER_HEADERS[name]) for name in names}
+            for name in _ALWAYS.get(code, ()):
+                response["headers"][name] = {**ANSWER_HEADERS[name], "required": True}
+            # Equal ones are said once.
+            if code in ERRORS and CONTENT_TYPE in response.get("content", {}):
+                kind = "Open" if not hasattr(self.view, "families") else ""
+                same = response["description"] == ERRORS[code][1]
+                if same:
+                    responses[code] = self._component("responses", f"{kind}Error{code}", response)
         operation["responses"] = dict(sorted(responses.items()))
         return operation
 
-    def _errors(self) -> Iterator[str]:
+    def _answer_headers(self, code: str) -> Iterator[str]:
+        yield "X-Request-ID"
         if not hasattr(self.view, "families"):
             return
-        writes = self.method in {"POST", "PUT", "PATCH"}
-        yield from ("401", "403", "404", "429", "503")
-        if self.method != "DELETE":
-            yield "400"
-        if writes:
-            yield from ("409", "413", "415")
+        if code != "401":
+            yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+        if code in {"409", "503"}:
+            yield "Retry-After"
+        if code in {"200", "304"} and self.method == "GET" and self._action != "list":
+            yield "ETag"
+        if code[0] == "2" and self.method in {"POST", "PUT", "PATCH"}:
+            yield "ETag"
+        if code in {"201", "202"}:
+            yield "Location"
+        if code[0] == "2" and "Idempotency-Key" in self._headers():
+            yield "Idempotent-Replayed"
+
+    def _errors(self) -> Iterator[str]:
+        yield "405"
+        if not hasattr(self.view, "families"):
+            return
+        yield from ("400", "401", "403", "404", "429", "503")
+        if self.method in {"POST", "PUT", "PATCH"}:
+            yield from ("408", "409", "413", "415")
         if self.method == "DELETE" or self._action in {"bundle", "evidence"}:
             yield "409"
         if "If-Match" in self._headers():
@@ -213,14 +282,33 @@ def _problem(code: str) -> dict[str, Any]:
     return {"description": description, "content": {CONTENT_TYPE: content}}
 
 
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {"in": "header", "name": name, "schema": {"type": "string"}, "description": description}
+
+
 HEADERS = {
-    name: {"in": "header", "name": name, "schema": {"type": "string"}, "description": description}
-    for name, description in {
-        "Idempotency-Key": "Repeat the request safely: the first 2xx answer is given again.",
-        "If-Match": "The ETag that you read; refused with 412 when it was changed since.",
-        "If-None-Match": "The ETag that you have; 304 when it is still so.",
-    }.items()
+    "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", place="header"),
+    "If-Match": _header("If-Match", "The ETag that you read; refused with 412 when it was changed since."),
+    "If-None-Match": _header("If-None-Match", "The ETag that you have; 304 when it is still so."),
 }
+_REQUEST_ID = "^[A-Za-z0-9._-]{8,64}$"
+ANSWER_HEADERS: dict[str, dict[str, Any]] = {
+    name: {"description": description, "schema": schema}
+    for name, description, schema in (
+        ("X-Request-ID", "The id that the logs know the request by.", {"type": "string", "pattern": _REQUEST_ID}),
+        ("X-RateLimit-Limit", "Requests a minute.", {"type": "integer", "minimum": 1}),
+        ("X-RateLimit-Remaining", "How many of them are left.", {"type": "integer", "minimum": 0}),
+        ("X-RateLimit-Reset", "When the minute ends, in Unix seconds.", {"type": "integer", "minimum": 0}),
+        ("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 1}),
+        ("WWW-Authenticate", "The scheme of the credential.", {"type": "string", "const": "Bearer"}),
+        ("Allow", "The methods of the path.", {"type": "string"}),
+        ("ETag", "For `If-None-Match`, and for `If-Match` where it is taken.", {"type": "string", "pattern": '^".*"$'}),
+        ("Location", "The path of what was made.", {"type": "string"}),
+        ("Idempotent-Replayed", "The answer of an earlier request.", {"type": "string", "const": "true"}),
+    )
+}
+# Headers without which an answer of that status is wrong.
+_ALWAYS = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"]}
 _ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 _BY_NAME = {
     "name": "quotes", "email": "ada@example.com", "slug": "acme", "next": None, "previous": None, "number": 3,
@@ -258,7 +346,11 @@ def _example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str
     if isinstance(kind, list):
         kind = next((k for k in kind if k != "null"), "null")
     if kind == "object":
-        return {key: _example(child, components, key) for key, child in schema.get("properties", {}).items()}
+        return {
+            name: _example(child, components, name)
+            for name, child in schema.get("properties", {}).items()
+            if child.keys() != {"description"}  # read-only in an update
+        }
     if kind == "array":
         return [_example(schema.get("items", {}), components, name)]
     if name in _BY_NAME:

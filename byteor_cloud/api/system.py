@@ -37,20 +37,27 @@ class StatusSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["alive", "ready"])
 
 
-class _OpenView(APIView):
+class OpenView(APIView):
+    """For anybody, without a credential; always answered in its one form, whatever ``Accept`` says."""
+
+    http_method_names = ["get", "head"]
     authentication_classes = []
     permission_classes = []
     throttle_classes = []
 
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """The first renderer."""
+        return super().perform_content_negotiation(request, force=True)
 
-class HealthView(_OpenView):
+
+class HealthView(OpenView):
     @extend_schema(responses={200: StatusSerializer})
     def get(self, request: Request) -> Response:
         """Returns 200 when the service is alive; touches nothing."""
         return Response({"status": "alive"})
 
 
-class ReadyView(_OpenView):
+class ReadyView(OpenView):
     @extend_schema(responses={200: StatusSerializer, 503: OpenApiResponse(description="What is missing.")})
     def get(self, request: Request) -> Response:
         """Returns 200 when the service is ready to accept traffic; 503 names what is not."""
@@ -63,7 +70,7 @@ class ReadyView(_OpenView):
         return Response({"status": "ready"})
 
 
-class MetricsView(_OpenView):
+class MetricsView(OpenView):
     domain: ClassVar[CollectorRegistry | None] = None
     """The domain's own series; the table of contents gives them."""
 

@@ -56,7 +56,7 @@ def test_the_same_body_in_another_spelling_is_the_same_request(world: World) -> 
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/projects", {"name": "other"}), ("/projects?x=1", {"name": "billing"}), ("/members", {"name": "billing"})],
+    [("/projects", {"name": "other"}), ("/members", {"name": "billing"})],
 )
 def test_another_request_under_the_same_key_is_a_conflict(world: World, path: str, body: dict[str, Any]) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")

@@ -181,4 +181,4 @@ def test_a_bad_limit_or_cursor_is_refused(operation: Operation, query: str, scen
     response = right_caller(operation, scene).get(f"{path}?{query}")
 
     assert response.status_code == 400
-    assert [e["pointer"] for e in response.json()["errors"]] == [query.partition("=")[0]]
+    assert [e["parameter"] for e in response.json()["errors"]] == [query.partition("=")[0]]

@@ -263,7 +263,7 @@ def test_a_diff_says_against_what(world: World, query: str) -> None:
     for kind, row_id in (("versions", version.pk), ("drafts", version.draft_id)):
         answer = world.viewer.api.get(world.path(rest=f"/{kind}/{row_id}/diff{query}"))
         assert answer.status_code == 400
-        assert [error["pointer"] for error in answer.json()["errors"]] == ["against"]
+        assert [error["parameter"] for error in answer.json()["errors"]] == ["against"]
 
 
 def test_a_diff_stays_in_the_environment(world: World, other: World) -> None:

@@ -442,8 +442,8 @@ def test_the_log_is_filtered_by_the_type_that_is_told(world: World, receiver: Re
     world.admin.api.post(f"{path}/test")
     happens(world)
 
-    types = ("ping", "deployment.create", "approval.approve", "")
-    found = [world.admin.api.get(f"{path}/deliveries?type={type}").json()["results"] for type in types]
+    queries = ("?type=ping", "?type=deployment.create", "?type=approval.approve", "")
+    found = [world.admin.api.get(f"{path}/deliveries{query}").json()["results"] for query in queries]
 
     assert [[line["type"] for line in lines] for lines in found] == [
         ["ping"],

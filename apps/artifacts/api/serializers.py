@@ -10,7 +10,7 @@ from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
-from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Strict
+from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Strict, Text, Time
 from apps.tenancy.api.sizes import ListedJSON
 from byteor_cloud.errors import PayloadTooLarge
 
@@ -52,9 +52,9 @@ class UploadSerializer(Strict):
     """The form of an upload."""
 
     kind = serializers.ChoiceField(Artifact.Kind.values)
-    captured_at = serializers.DateTimeField()
-    spec_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z", required=False)
-    deployment_id = serializers.UUIDField(required=False)
+    captured_at = Time()
+    spec_hash = Hash(required=False)
+    deployment_id = Id(required=False)
     metadata = Metadata(required=False)
     file = serializers.FileField(allow_empty_file=False)
 
@@ -89,12 +89,12 @@ class ReplayRequestSerializer(Strict):
     """How to replay."""
 
     mode = serializers.ChoiceField(Replay.Mode.values, required=False)
-    journal_lane = serializers.RegexField(r"^[a-z][a-z0-9_-]{0,62}\Z", required=False)
+    journal_lane = Text(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
     last_n = serializers.IntegerField(required=False, min_value=1, max_value=2_000_000_000)
     version_id = EnvironmentRelatedField(
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
-    approval = serializers.CharField(source="credential", max_length=16 * 1024, required=False)
+    approval = Text(source="credential", max_length=16 * 1024, required=False)
 
 
 class ReplaySerializer(ModelSerializer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import QuerySet
 from django.http import FileResponse
 from drf_spectacular.types import OpenApiTypes
@@ -17,12 +16,14 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import RowFilter
+from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.api.sizes import without_large
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
+from byteor_cloud.api.parameters import choice, digest, identifier, moment
 from byteor_cloud.api.parsers import UploadParser
+from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 
 
 class UploadViewSet(AgentSelfViewSet):
@@ -56,23 +57,22 @@ class UploadViewSet(AgentSelfViewSet):
         return Response(s.ArtifactSerializer(artifact).data, status=201 if fresh else 200)
 
 
-class ArtifactFilter(RowFilter):
-    kind = django_filters.CharFilter()
-    status = django_filters.CharFilter()
-    agent_id = django_filters.UUIDFilter()
-    deployment_id = django_filters.UUIDFilter()
-    version_id = django_filters.UUIDFilter()
-    spec_hash = django_filters.CharFilter()
-    captured_after = django_filters.IsoDateTimeFilter("captured_at", "gte")
-    captured_before = django_filters.IsoDateTimeFilter("captured_at", "lt")
-
-
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """What the environment's agents handed in."""
 
     queryset = Artifact.objects.select_related("deployment__config_bundle")
     serializer_class = s.ArtifactSerializer
-    filterset_class = ArtifactFilter
+    filters = {
+        **BY_CREATION,
+        "kind": choice(Artifact.Kind.values, "kind"),
+        "status": choice(ArtifactStatus, "status"),
+        "agent_id": identifier("agent_id"),
+        "deployment_id": identifier("deployment_id"),
+        "version_id": identifier("version_id"),
+        "spec_hash": digest("spec_hash"),
+        "captured_after": moment("captured_at__gte", description="Captured at that time or later."),
+        "captured_before": moment("captured_at__lt", description="Captured before that time."),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "retrieve": P.VIEW_ENVIRONMENT,
@@ -111,17 +111,16 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         return Response(s.ReplaySerializer(replay).data, status=202, headers={"Location": location})
 
 
-class ReplayFilter(RowFilter):
-    status = django_filters.CharFilter()
-    mode = django_filters.CharFilter()
-    artifact_id = django_filters.UUIDFilter()
-    version_id = django_filters.UUIDFilter()
-
-
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Replays and what came of them."""
 
     queryset = Replay.objects.all()
     serializer_class = s.ReplaySerializer
-    filterset_class = ReplayFilter
+    filters = {
+        **BY_CREATION,
+        "status": choice(ReplayStatus, "status"),
+        "mode": choice(Replay.Mode.values, "mode"),
+        "artifact_id": identifier("artifact_id"),
+        "version_id": identifier("version_id"),
+    }
     permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}

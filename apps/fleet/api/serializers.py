@@ -11,15 +11,28 @@ from rest_framework import serializers
 
 from apps.fleet.heartbeats import Answer
 from apps.fleet.models import Agent, EnrollmentToken, Liveness
-from apps.tenancy.api.fields import ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import Hash, Id, ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSON
+from byteor_cloud.api.parameters import matcher
+
+_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
+
+_is_key = matcher(_KEY)
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": 64,
+        "propertyNames": {"pattern": _KEY},
+        "additionalProperties": {"type": "string", "maxLength": 255},
+    }
+)
 class Labels(serializers.DictField):
     """At most 64 labels; keys as in Kubernetes, values of at most 255 characters."""
 
-    child = serializers.CharField(max_length=255, allow_blank=True)
+    child = Text(max_length=255, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """The labels. Raises ValidationError."""
@@ -27,7 +40,7 @@ class Labels(serializers.DictField):
         if len(labels) > 64:
             raise serializers.ValidationError("At most 64 labels.", code="too_many")
         for key in labels:
-            if not (1 <= len(key) <= 128 and key.isprintable() and "=" not in key and "," not in key):
+            if not (_is_key(key) and key.isprintable()):
                 raise serializers.ValidationError(
                     {key[:140]: "A key has 1 to 128 printable characters without = and ,."}
                 )
@@ -126,9 +139,9 @@ class EnrollSerializer(Strict):
     """The machine introduces itself."""
 
     name = Name(required=False)
-    hostname = serializers.RegexField(r"^[A-Za-z0-9._:-]{1,253}$", required=False)
+    hostname = Text(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
     labels = Labels(required=False)
-    public_key = serializers.CharField(required=False, max_length=2000)
+    public_key = Text(required=False, max_length=2000)
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):
@@ -169,9 +182,9 @@ class EnrollmentTokenSerializer(ModelSerializer):
 
 
 class ActiveSerializer(Strict):
-    deployment_id = serializers.UUIDField()
-    bundle_hash = serializers.CharField()
-    spec_hash = serializers.CharField()
+    deployment_id = Id()
+    bundle_hash = Hash()
+    spec_hash = Hash()
 
 
 class HeartbeatSerializer(Strict):
@@ -179,12 +192,12 @@ class HeartbeatSerializer(Strict):
 
     status = serializers.ChoiceField(["starting", "healthy", "degraded", "failed", "draining"])
     agent_version = serializers.CharField(max_length=64)
-    runtime_version = serializers.CharField(max_length=64, required=False)
-    uptime_s = serializers.FloatField(required=False, min_value=0)
+    runtime_version = serializers.CharField(max_length=64, required=False, allow_blank=True, allow_null=True)
+    uptime_s = serializers.FloatField(required=False, min_value=0, allow_null=True)
     active = ActiveSerializer(allow_null=True, required=False)
-    tuning = serializers.DictField(required=False)
-    resources = serializers.DictField(required=False)
-    pipeline = serializers.DictField(required=False)
+    tuning = serializers.DictField(required=False, allow_null=True)
+    resources = serializers.DictField(required=False, allow_null=True)
+    pipeline = serializers.DictField(required=False, allow_null=True)
 
 
 class OfferSerializer(serializers.Serializer[Any]):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
-import django_filters
 from django.conf import settings
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -21,11 +20,11 @@ from apps.fleet import heartbeats, services
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live, limited_as
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Liveness
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import LabelFilter, NamedFilter, RowFilter
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -40,6 +39,7 @@ from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
+from byteor_cloud.api.parameters import check_query, choice, flag, line
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import (
     DomainError,
@@ -56,7 +56,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
 
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
-    filterset_class = RowFilter
+    filters = BY_CREATION
     permissions = {
         "list": P.MANAGE_ENVIRONMENT,
         "create": P.MANAGE_ENVIRONMENT,
@@ -72,14 +72,6 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
         tokens.revoke(row, action="enrollment_token.revoke", actor=self.actor, scope=self.environment)
 
 
-class AgentFilter(NamedFilter):
-    status = django_filters.CharFilter("heartbeat__status")
-    liveness = django_filters.ChoiceFilter(choices=[(v.value, v.value) for v in Liveness])
-    drifted = django_filters.BooleanFilter()
-    label = LabelFilter("labels")
-    hostname = django_filters.CharFilter(lookup_expr="icontains")
-
-
 REPORTED = frozenset({
     "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
     "last_failed", "report",
@@ -92,7 +84,14 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
-    filterset_class = AgentFilter
+    filters = {
+        **BY_NAME,
+        "status": choice(Heartbeat.Status.values, "heartbeat__status"),
+        "liveness": choice(Liveness, "liveness"),
+        "drifted": flag("drifted"),
+        "label": by_labels("labels"),
+        "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
+    }
     credentials = {"create": (Family.ENROLLMENT,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
@@ -235,6 +234,7 @@ class HeartbeatView(APIView):
         bodies.admit(request, cap)
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
+        check_query({}, request.GET)
         return heartbeats.parse(parse_json(bodies.read(request, cap)))
 
     @staticmethod

@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.api.fields import JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Name, Strict
 
 
 class DiagnosticSerializer(serializers.Serializer[Any]):
@@ -66,7 +66,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
 
 
 class PromoteSerializer(Strict):
-    expected_revision = serializers.IntegerField(required=False, min_value=1)
+    expected_revision = serializers.IntegerField(required=False, min_value=1, max_value=999_999_999)
 
 
 class VersionSerializer(ModelSerializer):
@@ -106,4 +106,4 @@ class DiffSerializer(serializers.Serializer[Any]):
 
 
 class CopyVersionSerializer(Strict):
-    from_version_id = serializers.UUIDField()
+    from_version_id = Id()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
-import django_filters
 from django.db.models import Model, QuerySet
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,7 +15,7 @@ from apps.pipelines import services
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
-from apps.tenancy.api.filters import NamedFilter
+from apps.tenancy.api.filters import BY_NAME
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -27,24 +25,21 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.parameters import choice, digest, identifier
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.errors import InvalidInput, NotFound
+from byteor_cloud.errors import NotFound
 
 TARGETS = ["single_ring", "lane_graph"]
-AGAINST = OpenApiParameter("against", OpenApiTypes.UUID, required=True, description="The version to compare with.")
+AGAINST = {"against": identifier(required=True, description="The version to compare with.")}
 
 
 class _DiffMixin(EnvironmentViewSet):
     """``?against=`` names the version to compare with."""
 
-    def against(self, request: Request) -> Version:
-        """That version. Raises InvalidInput and NotFound."""
-        try:
-            version_id = UUID(request.query_params.get("against", ""))
-        except ValueError:
-            raise InvalidInput.at("against", "Say which version: ?against=<its id>.") from None
-        version = Version.objects.filter(environment=self.environment, pk=version_id).first()
+    def against(self) -> Version:
+        """That version. Raises NotFound."""
+        version = Version.objects.filter(environment=self.environment, pk=self.given["against"]).first()
         if version is None:
             raise NotFound("There is no such version in this environment.")
         return version
@@ -55,7 +50,11 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
 
     queryset = Draft.objects.all()
     serializer_class = s.DraftSerializer
-    filterset_class = NamedFilter
+    filters = BY_NAME
+    parameters = {
+        "diff": AGAINST,
+        "preview": {"target": choice(TARGETS, description="Compile for this target instead of the plan's own.")},
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -82,17 +81,15 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     @extend_schema(
         request=s.PreviewRequestSerializer,
         responses=s.PreviewSerializer,
-        parameters=[OpenApiParameter("target", str, enum=TARGETS)],
     )
     def preview(self, request: Request, **kwargs: Any) -> Response:
         """Compile without persisting a version; a plan that does not compile is an answer, not an error."""
         draft = self.get_object()
         body = s.PreviewRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        target = request.query_params.get("target")
-        if target is not None and target not in TARGETS:
-            raise InvalidInput.at("target", f"target must be one of {', '.join(TARGETS)}.")
-        compilation = services.compile_for_preview(body.validated_data.get("plan", draft.plan), target=target)
+        compilation = services.compile_for_preview(
+            body.validated_data.get("plan", draft.plan), target=self.given.get("target")
+        )
         return Response(compilation.to_json())
 
     @extend_schema(request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
@@ -108,18 +105,12 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         return response
 
     @extend_schema(
-        parameters=[AGAINST],
         responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
     )
     def diff(self, request: Request, **kwargs: Any) -> Response:
         """What the saved draft changes of a version; 422 when it does not compile."""
-        draft, against = self.get_object(), self.against(request)
+        draft, against = self.get_object(), self.against()
         return Response({"against": against.pk, **services.diff_draft(draft, against=against).to_json()})
-
-
-class VersionFilter(NamedFilter):
-    spec_hash = django_filters.CharFilter()
-    draft_id = django_filters.UUIDFilter()
 
 
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
@@ -127,7 +118,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 
     queryset = Version.objects.all()
     serializer_class = s.VersionSerializer
-    filterset_class = VersionFilter
+    filters = {**BY_NAME, "spec_hash": digest("spec_hash"), "draft_id": identifier("draft_id")}
+    parameters = {"diff": AGAINST}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -159,10 +151,10 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         response["ETag"] = f'"{version.spec_hash}"'
         return response
 
-    @extend_schema(parameters=[AGAINST], responses=s.DiffSerializer)
+    @extend_schema(responses=s.DiffSerializer)
     def diff(self, request: Request, **kwargs: Any) -> Response:
         """What the version changes of another one."""
-        version, against = self.get_object(), self.against(request)
+        version, against = self.get_object(), self.against()
         return Response({"against": against.pk, **services.diff_versions(version, against=against).to_json()})
 
     @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})

@@ -21,7 +21,7 @@ from apps.releases.models import (
     TimelineEntry,
 )
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
-from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Name, Strict, Text
 from apps.tenancy.permissions import Permission
 from byteor_cloud.engine.machines import AgentProgress
 
@@ -29,13 +29,22 @@ ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_roll
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "required": ["kind"],
+        "properties": {"kind": {"type": "string", "enum": list(ADAPTER_KINDS)}},
+        "additionalProperties": {},
+    }
+)
 class Adapter(JSONObject):
     """One adapter: ``kind`` and whatever that kind takes."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         """Checked for its kind. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
-        if value.get("kind") not in ADAPTER_KINDS:
+        kind = value.get("kind")
+        if not isinstance(kind, str) or kind not in ADAPTER_KINDS:
             raise serializers.ValidationError(
                 {"kind": [serializers.ErrorDetail(f"One of {', '.join(ADAPTER_KINDS)}.", code="invalid_choice")]}
             )
@@ -47,6 +56,23 @@ class AdaptersSerializer(Strict):
     egress = Adapter(required=False)
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_ENV_NAME.pattern}$"},
+        "additionalProperties": {
+            "oneOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "required": ["secret_ref"],
+                    "properties": {"secret_ref": {"type": "string", "pattern": f"^{_ENV_NAME.pattern}$"}},
+                    "additionalProperties": False,
+                },
+            ]
+        },
+    }
+)
 class EnvVars(serializers.DictField):
     """Environment variables: a string, or ``{"secret_ref": NAME}`` which the node resolves."""
 
@@ -99,17 +125,17 @@ class ConfigBundleSerializer(ModelSerializer):
 
 
 class ReasonSerializer(Strict):
-    reason = serializers.CharField(max_length=2000)
+    reason = Text(max_length=2000)
 
 
 class OptionalReasonSerializer(Strict):
-    reason = serializers.CharField(max_length=2000, required=False, allow_blank=True, default="")
+    reason = Text(max_length=2000, required=False, allow_blank=True, default="")
 
 
 class TargetSerializer(Strict):
     """Exactly one of the three."""
 
-    agents = serializers.ListField(child=serializers.UUIDField(), required=False, min_length=1, max_length=100_000)
+    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
     selector = Labels(required=False)
     all = serializers.BooleanField(required=False)
 
@@ -158,9 +184,13 @@ class StrategySerializer(Strict):
 class BreakGlassSerializer(Strict):
     """An org_admin goes ahead without approval; somebody else must approve within the time, or it is undone."""
 
-    reason = serializers.CharField(max_length=2000)
+    reason = Text(max_length=2000)
     expires_in_s = serializers.IntegerField(
-        required=False, min_value=60, write_only=True, help_text="At most the environment's approval_ttl_s, the default"
+        required=False,
+        min_value=60,
+        max_value=30 * 86400,
+        write_only=True,
+        help_text="At most the environment's approval_ttl_s, the default",
     )
     by = serializers.CharField(read_only=True)
     approve_by = serializers.DateTimeField(read_only=True)
@@ -185,11 +215,11 @@ class DeploymentSerializer(ModelSerializer):
     )
     target = TargetSerializer()
     strategy = StrategySerializer(default=ALL_AT_ONCE)
-    note = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    note = Text(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
-    approval = serializers.CharField(
+    approval = Text(
         required=False, write_only=True, max_length=16_384, help_text="The credential of an unused approval of the same"
     )
     approval_id = serializers.SerializerMethodField()
@@ -225,9 +255,10 @@ class DeploymentSerializer(ModelSerializer):
         return {"total": sum(counts.values()), **counts}
 
 
-class UnmetSettingSerializer(serializers.Serializer[Any]):
-    setting = serializers.CharField(max_length=200)
-    reason = serializers.CharField(max_length=2000)
+class UnmetSettingSerializer(Strict):
+    refuses_unknown = False
+    setting = Text(max_length=200)
+    reason = Text(max_length=2000)
 
 
 class TuningSerializer(serializers.Serializer[Any]):
@@ -308,9 +339,9 @@ class DecideSerializer(Strict):
         what="deployment",
         required=False,
     )
-    replay_id = serializers.UUIDField(required=False)
+    replay_id = Id(required=False)
     decision = serializers.ChoiceField(["approve", "deny"])
-    comment = serializers.CharField(required=False, allow_blank=True, max_length=2000)
+    comment = Text(required=False, allow_blank=True, max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
 
     def validate(self, attrs: Any) -> Any:
@@ -332,10 +363,11 @@ class DecideSerializer(Strict):
         return attrs
 
 
-class AgentTuningSerializer(serializers.Serializer[Any]):
+class AgentTuningSerializer(Strict):
     """How much of the tuning profile the agent could do; what it says beyond that is not kept."""
 
-    profile = serializers.CharField(max_length=200, required=False)
+    refuses_unknown = False
+    profile = Text(max_length=200, required=False)
     applied = JSONObject(required=False)
     degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
     failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
@@ -344,10 +376,10 @@ class AgentTuningSerializer(serializers.Serializer[Any]):
 class ReportSerializer(Strict):
     """An agent's word on its offer."""
 
-    deployment_id = serializers.UUIDField()
+    deployment_id = Id()
     status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
-    bundle_hash = serializers.RegexField(r"^sha256:[0-9a-f]{64}\Z")
-    detail = serializers.CharField(required=False, allow_blank=True, max_length=4000)
+    bundle_hash = Hash()
+    detail = Text(required=False, allow_blank=True, max_length=4000)
     tuning = AgentTuningSerializer(required=False)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import Count, Exists, Model, OuterRef, Q, QuerySet
 from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -20,19 +19,15 @@ from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentA
 from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
 from apps.tenancy.api.fields import Strict
-from apps.tenancy.api.filters import NamedFilter, RowFilter
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from byteor_cloud import blobs
+from byteor_cloud.api.parameters import choice, digest, flag, identifier, line, whole
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.errors import Conflict, InvalidInput, NotFound
-
-
-class ConfigBundleFilter(NamedFilter):
-    version_id = django_filters.UUIDFilter()
-    config_hash = django_filters.CharFilter()
+from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.errors import Conflict, NotFound
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
@@ -40,7 +35,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
 
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
-    filterset_class = ConfigBundleFilter
+    filters = {**BY_NAME, "version_id": identifier("version_id"), "config_hash": digest("config_hash")}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -67,19 +62,18 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         return self.represent(self.get_object())
 
 
-class DeploymentFilter(RowFilter):
-    status = django_filters.CharFilter()
-    pipeline = django_filters.CharFilter()
-    is_current = django_filters.BooleanFilter()
-    config_bundle_id = django_filters.UUIDFilter()
-
-
 class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Config bundles on their way to agents."""
 
     queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
     serializer_class = s.DeploymentSerializer
-    filterset_class = DeploymentFilter
+    filters = {
+        **BY_CREATION,
+        "status": choice(DeploymentStatus, "status"),
+        "pipeline": line("pipeline"),
+        "is_current": flag("is_current"),
+        "config_bundle_id": identifier("config_bundle_id"),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -170,17 +164,12 @@ class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
         return queryset.filter(deployment=deployment)
 
 
-class DeploymentAgentFilter(django_filters.FilterSet):
-    progress = django_filters.CharFilter()
-    wave = django_filters.NumberFilter()
-
-
 class DeploymentAgentViewSet(_OfDeploymentViewSet):
     """Each agent's part in the deployment."""
 
     queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
     serializer_class = s.DeploymentAgentSerializer
-    filterset_class = DeploymentAgentFilter
+    filters = {"progress": choice(AgentProgress, "progress"), "wave": whole(0, 1000, "wave")}
 
 
 class TimelineViewSet(_OfDeploymentViewSet):
@@ -190,18 +179,17 @@ class TimelineViewSet(_OfDeploymentViewSet):
     serializer_class = s.TimelineEntrySerializer
 
 
-class ApprovalFilter(RowFilter):
-    status = django_filters.CharFilter()
-    deployment_id = django_filters.UUIDFilter("deployment__id")
-    replay_id = django_filters.UUIDFilter()
-
-
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Requests for people's consent; POST records a decision."""
 
     queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
     serializer_class = s.ApprovalSerializer
-    filterset_class = ApprovalFilter
+    filters = {
+        **BY_CREATION,
+        "status": choice(ApprovalStatus, "status"),
+        "deployment_id": identifier("deployment__id"),
+        "replay_id": identifier("replay_id"),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -239,6 +227,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     queryset = Agent.objects.none()
     serializer_class = s.ReportSerializer
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
+    parameters = {"bundle": {"hash": digest(required=True, description="The bundle_hash of the offer.")}}
     agent_scope = "agent:deployment"
 
     @extend_schema(responses=s.DesiredAnswerSerializer)
@@ -273,14 +262,11 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         return Response({"accepted": True})
 
     @extend_schema(
-        parameters=[OpenApiParameter("hash", str, required=True)],
         responses={(200, "application/x-tar"): OpenApiTypes.BINARY},
     )
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
         """The deploy bundle's tar."""
-        wanted = request.query_params.get("hash")
-        if not wanted:
-            raise InvalidInput.at("hash", "Say which bundle: ?hash=sha256:…", code="required")
+        wanted = self.given["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != wanted:
             raise Conflict("That bundle is not desired of this agent any more.", code="not_desired")

@@ -30,6 +30,7 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from byteor_cloud.api.bodies import admit, declared_length, is_chunked
+from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 
 SIGNED_IN = frozenset[Permission]()  # any caller with the right family of credential
@@ -64,6 +65,10 @@ class ApiViewSet(GenericViewSet[Any]):
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
     # Actions whose answer holds a secret: kept encrypted for ten minutes only, under an Idempotency-Key.
     secret_actions: ClassVar[frozenset[str]] = frozenset()
+    # The query parameters of the list, and of other actions; ``given`` holds the request's, read.
+    filters: ClassVar[Mapping[str, Parameter]] = {}
+    parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
+    given: Mapping[str, Any] = {}
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
@@ -136,6 +141,23 @@ class ApiViewSet(GenericViewSet[Any]):
         """The tenant row that the URL names."""
         return None
 
+    # -- parameters ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def query_parameters(cls, action: str) -> Mapping[str, Parameter]:
+        """The query parameters that ``action`` takes; the OpenAPI document is made from them too."""
+        return {**PAGE, **cls.filters} if action == "list" else cls.parameters.get(action, {})
+
+    def check_parameters(self, request: Request) -> None:
+        """Read the query into ``given``. Raises InvalidInput, also for a parameter that the action does not have."""
+        self.given = check_query(self.query_parameters(self.action), request._request.GET)
+
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Only the rows that the list's filters ask for."""
+        asked = self.filters.keys() & self.given.keys()
+        lookups = {str(self.filters[name].lookup): self.given[name] for name in asked}
+        return queryset.filter(**lookups)
+
     # -- bodies and repeated requests ---------------------------------------------------------------------------
 
     @final
@@ -147,27 +169,28 @@ class ApiViewSet(GenericViewSet[Any]):
         if self.action not in self.action_map.values():
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
-        if request.method in {"POST", "PUT", "PATCH"}:
-            self._receive_body(request)
+        has_body = request.method in {"POST", "PUT", "PATCH"} and self._admit_body(request)
+        self.check_parameters(request)
+        if has_body:
+            # Read and parsed here, before the first transaction and without a database connection.
+            request.data  # noqa: B018  DRF parses it when it is first asked for
         if request.method == "POST" and "Idempotency-Key" in request.headers and not self._is_upload(request):
             handler = getattr(self, "post")  # noqa: B009  the ViewSet binds it by name
             secret = self.action in self.secret_actions
             self.post = once(handler, principal=self.principal, holds_secret=secret)
 
-    def _receive_body(self, request: Request) -> None:
-        """Raise for a body that is too large (413), of another type (415), or malformed (400).
-
-        It is read and parsed here, before the first transaction and without a database connection.
-        """
+    def _admit_body(self, request: Request) -> bool:
+        """Say whether there is a body to read. Raises for one that is too large (413) or of another type (415)."""
         sent = request._request
         admit(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
-        if declared_length(sent) or is_chunked(sent):
-            parsers = self.get_parsers()
-            if self.get_content_negotiator().select_parser(request, parsers) is None:
-                raise UnsupportedMediaType(f"Send {parsers[0].media_type}.")
-            if is_chunked(sent):
-                request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
-            request.data  # noqa: B018  DRF parses it when it is first asked for
+        if not (declared_length(sent) or is_chunked(sent)):
+            return False
+        parsers = self.get_parsers()
+        if self.get_content_negotiator().select_parser(request, parsers) is None:
+            raise UnsupportedMediaType(f"Send {parsers[0].media_type}.")
+        if is_chunked(sent):
+            request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
+        return True
 
     @staticmethod
     def _is_upload(request: Request) -> bool:

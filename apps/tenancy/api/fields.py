@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+import re
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
 
+from django.core.validators import RegexValidator
 from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import empty
+
+from byteor_cloud.api.parameters import SHA256, read_time
+from byteor_cloud.ids import read_id
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
@@ -26,7 +35,7 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
     (serializers.IntegerField, int, "a whole number"),
     (serializers.FloatField, (int, float), "a number"),
     (serializers.CharField, str, "a string"),
-    (serializers.UUIDField, str, "a string"),
+    (serializers.UUIDField, str, "an id"),
 )
 
 
@@ -44,13 +53,79 @@ def mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
     return None
 
 
+# White space and what cannot be seen, written out, since programs differ in what \s is.
+_SPACES = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
+NOT_BLANK = f"[^{_SPACES}]"
+NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
+_NAME_RULE = "Must be one line of visible characters, without spaces around them."
+
+
+class _AsSent:
+    """A form's empty text is a text, and not a field that was left out, as it is to DRF."""
+
+    field_name: str | None
+
+    def get_value(self, dictionary: Any) -> Any:
+        """The field's value in the body."""
+        return dictionary.get(self.field_name, empty)
+
+
+class Text(_AsSent, serializers.CharField):
+    """A text, kept exactly as it was sent; ``pattern`` as in JSON Schema, and ``rule`` says it in words."""
+
+    def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+        if pattern is None and not self.allow_blank:
+            pattern, rule = NOT_BLANK, "May not be blank."
+        if pattern is not None:
+            # Python's ``$`` would also match before a newline at the end.
+            expression = re.sub(r"\$$", r"\\Z", pattern)
+            self.validators.append(RegexValidator(expression, rule or f"Must match {pattern}", code="pattern"))
+
+
+class Hash(Text):
+    """A SHA-256: ``sha256:`` and 64 lower-case hexadecimal digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(pattern=SHA256, rule="Must be sha256: and 64 lower-case hexadecimal digits.", **kwargs)
+
+
+class Id(_AsSent, serializers.UUIDField):
+    """An id in its usual form only."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """The id. Raises ValidationError."""
+        try:
+            return read_id(data) if isinstance(data, str) else self.fail("invalid", value=data)
+        except ValueError:
+            self.fail("invalid", value=data)
+
+
+class Time(_AsSent, serializers.DateTimeField):
+    """An RFC 3339 time with its offset, in UTC afterwards."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        """The time. Raises ValidationError."""
+        if not isinstance(value, str):
+            raise serializers.ValidationError("Must be a string.", code="invalid")
+        try:
+            return read_time(value)
+        except ValueError as wrong:
+            raise serializers.ValidationError(str(wrong), code="invalid") from None
+
+
 # A docstring of these two would be the description of every schema without one of its own.
 class Strict(serializers.Serializer[Any]):
-    # A misspelt field is an error, not silence. Read-only fields may be sent back.
+    # A misspelt field is an error, not silence. An update may send read-only fields back, and they are ignored.
+    # ``refuses_unknown`` is what the document calls additionalProperties: false.
+    refuses_unknown: ClassVar[bool] = True
 
     def to_internal_value(self, data: Any) -> Any:
         """The checked body. Raises ValidationError, also of unknown and of mistyped fields."""
-        errors = unknown_fields(data, self.fields) if isinstance(data, dict) else {}
+        errors: dict[str, Any] = {}
+        if self.refuses_unknown and isinstance(data, dict):
+            known = [name for name, field in self.fields.items() if self.partial or not field.read_only]
+            errors.update(unknown_fields(data, known))
         if type(data) is dict:  # JSON; the fields of a form are all text
             for name, field in self.fields.items():
                 if not field.read_only and (wrong := mistyped(field, data.get(name))):
@@ -81,7 +156,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
 
     def __init__(self, *, what: str = "object", **kwargs: Any) -> None:
         self.what = what
-        kwargs.setdefault("pk_field", serializers.UUIDField())
+        kwargs.setdefault("pk_field", Id())
         super().__init__(**kwargs)
 
     def get_queryset(self) -> QuerySet[Any]:
@@ -95,21 +170,22 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         return super().fail(key, what=self.what, **kwargs)
 
 
-class Name(serializers.CharField):
-    """A label for people: 1 to 200 characters on one line."""
+class Name(Text):
+    """A label for people: 1 to 200 characters on one line, without spaces around them."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("max_length", 200)
-        super().__init__(**kwargs)
+        super().__init__(**{"max_length": 200, "pattern": NAME, "rule": _NAME_RULE, **kwargs})
 
     def to_internal_value(self, data: Any) -> str:
         """The name. Raises ValidationError on control characters."""
-        value: str = super().to_internal_value(data)
+        value = super().to_internal_value(data)
+        # The pattern names the characters that could mislead a reader; of the rest, those that nobody can see.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value
 
 
+@extend_schema_field({"type": "object", "additionalProperties": {}})
 class JSONObject(serializers.DictField):
     """A JSON object with any values."""
 

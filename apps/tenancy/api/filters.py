@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import django_filters
-from django.db.models import QuerySet
+from byteor_cloud.api.parameters import Parameter, line, matcher, moment
 
-from byteor_cloud.errors import InvalidInput
-
-
-class RowFilter(django_filters.FilterSet):
-    """By time of creation, as every list."""
-
-    created_after = django_filters.IsoDateTimeFilter("created_at", "gte")
-    created_before = django_filters.IsoDateTimeFilter("created_at", "lt")
+BY_CREATION: Mapping[str, Parameter] = {
+    "created_after": moment("created_at__gte", description="Created at that time or later."),
+    "created_before": moment("created_at__lt", description="Created before that time."),
+}
+BY_NAME: Mapping[str, Parameter] = {**BY_CREATION, "name": line("name__icontains", description="A part of the name.")}
+LABEL = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}=[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
 
 
-class NamedFilter(RowFilter):
-    """Also by a part of the name."""
+def _read_labels(text: str) -> dict[str, str]:
+    if not _is_labels(text):
+        raise ValueError("Must be key=value, or several separated by commas.")
+    return dict(part.split("=", 1) for part in text.split(","))
 
-    name = django_filters.CharFilter(lookup_expr="icontains")
+
+_LABELS = f"^{LABEL}(,{LABEL}){{0,63}}$"
+_is_labels = matcher(_LABELS)
 
 
-class LabelFilter(django_filters.CharFilter):
-    """``?label=key=value``; several, separated by commas, must all match."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Rows with all the labels. Raises InvalidInput."""
-        if not value:
-            return qs
-        labels = {}
-        for part in value.split(","):
-            key, equals, text = part.partition("=")
-            if not (key and equals):
-                raise InvalidInput.at("label", "label must be key=value, or several separated by commas.")
-            labels[key] = text
-        return qs.filter(**{f"{self.field_name}__contains": labels})
+def by_labels(column: str) -> Parameter:
+    """Rows whose JSON ``column`` holds all the labels of ``?label=key=value,key=value``."""
+    return Parameter(
+        schema={"type": "string", "pattern": _LABELS},
+        read=_read_labels,
+        lookup=f"{column}__contains",
+        description="`key=value`; several, separated by commas, must all match.",
+    )

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from apps.tenancy import vault
 from apps.tenancy.access import Principal
 from apps.tenancy.models import IdempotencyKey
+from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
 from byteor_cloud.errors import Conflict, InvalidInput
 
 LIFETIME = timedelta(hours=24)
@@ -28,8 +29,10 @@ def once(handler: Callable[..., Response], *, principal: Principal, holds_secret
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers["Idempotency-Key"]
-        if not 1 <= len(key) <= 255 or not key.isprintable() or not key.isascii():
-            raise InvalidInput("Idempotency-Key must be 1 to 255 printable ASCII characters.")
+        try:
+            IDEMPOTENCY_KEY.read(key)
+        except ValueError as wrong:
+            raise InvalidInput.at_parameter("Idempotency-Key", str(wrong)) from None
         body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
         fingerprint = hashlib.sha256(f"{request.method} {request.get_full_path()}\n{body}".encode()).hexdigest()
         with transaction.atomic():

@@ -12,7 +12,7 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
 from apps.tenancy import freeze, policy
-from apps.tenancy.api.fields import ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import Id, ModelSerializer, Name, Strict, Text
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -29,12 +29,15 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
+MAX_TOKEN_S = 3650 * 86400
 
-class Slug(serializers.RegexField):
+
+class Slug(Text):
     """Lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(r"^[a-z0-9][a-z0-9-]{0,62}$", **kwargs)
+        rule = "Must be 1 to 63 lower-case letters, digits and dashes, and may not begin with a dash."
+        super().__init__(pattern="^[a-z0-9][a-z0-9-]{0,62}$", rule=rule, **kwargs)
 
 
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
@@ -62,8 +65,8 @@ class WindowEdge(serializers.RegexField):
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise serializers.ValidationError(f"Is no time: {error}.", code="invalid") from None
+        except ValueError:  # its text depends on the interpreter
+            raise serializers.ValidationError("There is no such time.", code="invalid") from None
         if moment.year not in _YEARS:
             raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
         return moment
@@ -74,7 +77,7 @@ class FreezeWindowSerializer(Strict):
 
     start = WindowEdge()
     end = WindowEdge()
-    time_zone = serializers.CharField(default="UTC", max_length=64)
+    time_zone = Text(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
     reason = Name()
 
@@ -124,7 +127,7 @@ class OrganizationSettingsSerializer(Strict):
 
     token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
     email_domains = serializers.ListField(
-        child=serializers.RegexField(r"^[A-Za-z0-9.-]{1,253}$"), required=False, max_length=100
+        child=Text(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
 
@@ -205,7 +208,7 @@ class EnvironmentSerializer(ModelSerializer):
 
 class MemberSerializer(ModelSerializer):
     user_id = serializers.UUIDField(read_only=True)
-    email = serializers.EmailField(source="user.email", max_length=254)
+    email = serializers.EmailField(source="user.email", max_length=254, trim_whitespace=False)
     role = serializers.ChoiceField(list(Role))
 
     class Meta:
@@ -224,7 +227,7 @@ CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revo
 
 class UserTokenSerializer(ModelSerializer):
     name = Name()
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
 
     class Meta:
@@ -236,8 +239,8 @@ class UserTokenSerializer(ModelSerializer):
 class OrganizationKeySerializer(ModelSerializer):
     name = Name()
     role = serializers.ChoiceField(list(Role))
-    project_id = serializers.UUIDField(required=False, allow_null=True)
-    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60)
+    project_id = Id(required=False, allow_null=True)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
     created_by = serializers.EmailField(
         source="created_by.email",
@@ -305,7 +308,7 @@ class RotateSigningKeySerializer(Strict):
 
 
 class RetireSigningKeySerializer(Strict):
-    reason = serializers.CharField(max_length=2000)
+    reason = Text(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
@@ -359,7 +362,3 @@ class AuditEventSerializer(ModelSerializer):
         fields = [
             "id", "timestamp", "actor", "action", "outcome", "resource_scope", "request_id", "ip", "changes", "seal",
         ]  # fmt: skip
-
-
-class ExportQuery(Strict):
-    after_seq = serializers.IntegerField(min_value=0, default=0, help_text="Go on after an earlier export.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import django_filters
 from django.db.models import Model, QuerySet
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -22,7 +21,7 @@ from apps.tenancy.api.base import (
     OrganizationViewSet,
     ProjectViewSet,
 )
-from apps.tenancy.api.filters import NamedFilter
+from apps.tenancy.api.filters import BY_NAME
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -44,8 +43,10 @@ from apps.tenancy.models import (
 )
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
+from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
 from byteor_cloud.api import bodies
+from byteor_cloud.api.parameters import choice, identifier, line, moment, whole
 from byteor_cloud.errors import InvalidInput
 
 USER_ONLY = (Family.USER,)
@@ -83,7 +84,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
 
     queryset = UserToken.objects.all()
     serializer_class = s.UserTokenSerializer
-    filterset_class = NamedFilter
+    filters = BY_NAME
     permissions = {"list": SIGNED_IN, "create": SIGNED_IN, "destroy": SIGNED_IN}
     credentials = {"list": USER_ONLY, "create": USER_ONLY, "destroy": USER_ONLY}
     secret_actions = frozenset({"create"})
@@ -105,7 +106,7 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
 
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
-    filterset_class = NamedFilter
+    filters = BY_NAME
     permissions = {"list": SIGNED_IN, "create": SIGNED_IN}
     credentials = {"create": USER_ONLY}
 
@@ -137,7 +138,7 @@ class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet)
 
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
-    filterset_class = NamedFilter
+    filters = BY_NAME
     permissions = {"list": P.VIEW_ORG, "create": P.CREATE_PROJECT}
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -165,16 +166,12 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
         organizations.delete(row, kind="project", actor=self.actor, expected_revision=self.expected_revision)
 
 
-class EnvironmentFilter(NamedFilter):
-    posture = django_filters.CharFilter()
-
-
 class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     """The project's environments."""
 
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
-    filterset_class = EnvironmentFilter
+    filters = {**BY_NAME, "posture": choice(Posture, "posture")}
     permissions = {"list": P.VIEW_PROJECT, "create": P.MANAGE_PROJECT}
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -211,17 +208,15 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
         organizations.delete(row, kind="environment", actor=self.actor, expected_revision=self.expected_revision)
 
 
-class MemberFilter(django_filters.FilterSet):
-    role = django_filters.CharFilter()
-    email = django_filters.CharFilter("user__email", lookup_expr="icontains")
-
-
 class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
     """Members by the person's id."""
 
     queryset = Membership.objects.select_related("user", "organization", "project")
     serializer_class = s.MemberSerializer
-    filterset_class = MemberFilter
+    filters = {
+        "role": choice(Role, "role"),
+        "email": line("user__email__icontains", max_length=254, description="A part of the address."),
+    }
     lookup_url_kwarg = "user_id"
 
     def object_lookup(self) -> dict[str, Any]:
@@ -292,7 +287,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 
     queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
-    filterset_class = NamedFilter
+    filters = BY_NAME
     permissions = {
         "list": P.MANAGE_ORG_MEMBERSHIPS,
         "create": P.MANAGE_ORG_MEMBERSHIPS,
@@ -350,28 +345,28 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
         return Response(self.get_serializer(key).data)
 
 
-class AuditFilter(django_filters.FilterSet):
-    action = django_filters.CharFilter()
-    outcome = django_filters.CharFilter()
-    actor_id = django_filters.CharFilter()
-    resource_kind = django_filters.CharFilter()
-    resource_id = django_filters.CharFilter()
-    project_id = django_filters.UUIDFilter()
-    environment_id = django_filters.UUIDFilter()
-    after = django_filters.IsoDateTimeFilter("timestamp", "gte")
-    before = django_filters.IsoDateTimeFilter("timestamp", "lt")
-
-
 class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     """What happened in the organization."""
 
     queryset = AuditEvent.objects.select_related("seal")
     serializer_class = s.AuditEventSerializer
-    filterset_class = AuditFilter
+    filters = {
+        "action": line("action"),
+        "outcome": choice(["success", "denied", "error"], "outcome"),
+        "actor_id": line("actor_id"),
+        "resource_kind": line("resource_kind"),
+        "resource_id": line("resource_id"),
+        "project_id": identifier("project_id"),
+        "environment_id": identifier("environment_id"),
+        "after": moment("timestamp__gte", description="At that time or later."),
+        "before": moment("timestamp__lt", description="Before that time."),
+    }
+    parameters = {
+        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Go on after an earlier export.", default=0)}
+    }
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
 
     @extend_schema(
-        parameters=[s.ExportQuery],
         responses={
             (200, "application/x-ndjson"): OpenApiResponse(
                 OpenApiTypes.BINARY,
@@ -383,9 +378,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
-        query = s.ExportQuery(data=request.query_params)
-        query.is_valid(raise_exception=True)
-        lines = ledger.export(self.organization, **query.validated_data)
+        lines = ledger.export(self.organization, after_seq=self.given.get("after_seq", 0))
         return StreamingHttpResponse(
             bodies.stream(lines),
             content_type="application/x-ndjson",

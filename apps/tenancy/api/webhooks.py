@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import django_filters
 from django.db.models import Model, QuerySet
 from drf_spectacular.utils import OpenApiWebhook, extend_schema
 from rest_framework import serializers
@@ -12,26 +12,27 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.fields import JSONObject, ModelSerializer, Strict
-from apps.tenancy.api.filters import RowFilter
+from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Strict, Text
+from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
+from byteor_cloud.api.parameters import choice, flag, identifier
 from byteor_cloud.api.schema import with_secret
 from byteor_cloud.errors import NotFound
 
 
 class WebhookSerializer(ModelSerializer):
-    url = serializers.CharField(max_length=2000)
+    url = Text(max_length=2000)
     events = serializers.ListField(
-        child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, max_length=100
+        child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
     )
-    description = serializers.CharField(required=False, allow_blank=True, max_length=200)
+    description = Text(required=False, allow_blank=True, max_length=200)
     enabled = serializers.BooleanField(required=False)
-    project_id = serializers.UUIDField(required=False, allow_null=True)
-    environment_id = serializers.UUIDField(required=False, allow_null=True)
+    project_id = Id(required=False, allow_null=True)
+    environment_id = Id(required=False, allow_null=True)
 
     class Meta:
         model = Webhook
@@ -60,16 +61,12 @@ class WebhookDeliverySerializer(ModelSerializer):
         ]  # fmt: skip
 
 
-class WebhookFilter(RowFilter):
-    enabled = django_filters.BooleanFilter()
-
-
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's webhooks; events of deployments and approvals are posted to them, signed."""
 
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filterset_class = WebhookFilter
+    filters = {**BY_CREATION, "enabled": flag("enabled")}
     permissions = dict.fromkeys(
         ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
     )
@@ -98,18 +95,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
-class TypeFilter(django_filters.CharFilter):
-    """By the type that the receiver is told, which for a ping is not the event's action."""
-
-    def filter(self, qs: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """Deliveries of that type."""
-        return super().filter(qs, action_of(value))
-
-
-class WebhookDeliveryFilter(RowFilter):
-    status = django_filters.ChoiceFilter(choices=[(each.value, each.value) for each in Outcome])
-    event_id = django_filters.UUIDFilter()
-    type = TypeFilter("event__action")
+_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="The type that the receiver is told.")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
@@ -117,7 +103,13 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
 
     queryset = WebhookDelivery.objects.select_related("event")
     serializer_class = WebhookDeliverySerializer
-    filterset_class = WebhookDeliveryFilter
+    filters = {
+        **BY_CREATION,
+        "status": choice(Outcome, "status"),
+        "event_id": identifier("event_id"),
+        # For a ping the receiver is told another type than the event's action.
+        "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
+    }
     lookup_url_kwarg = "delivery_id"
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "redeliver": P.MANAGE_ORG_MEMBERSHIPS}
 

@@ -1,0 +1,63 @@
+"""``/api/schema``: the OpenAPI document, made once a process and then only sent."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any, NamedTuple
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from byteor_cloud.api.system import OpenView
+from byteor_cloud.errors import InvalidInput
+
+_RENDERERS: dict[str, Any] = {"yaml": OpenApiYamlRenderer, "json": OpenApiJsonRenderer}
+
+
+class _Rendered(NamedTuple):
+    content: bytes
+    content_type: str
+    etag: str
+
+
+_made: dict[str, _Rendered] = {}
+_lock = threading.Lock()
+
+
+def _rendered() -> dict[str, _Rendered]:
+    """The document by format. It takes a second to make, so that callers at once wait for the first one's."""
+    with _lock:
+        if not _made:
+            document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+            for name, renderer in _RENDERERS.items():
+                content = renderer().render(document, renderer_context={})
+                _made[name] = _Rendered(content, renderer.media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return _made
+
+
+def _format(request: HttpRequest) -> str:
+    """YAML, unless ``?format=json`` or the Accept header asks for JSON."""
+    asked = request.GET.get("format")
+    if asked is None:
+        return "json" if "json" in request.headers.get("Accept", "").lower() else "yaml"
+    if asked not in _RENDERERS:
+        raise InvalidInput.at_parameter("format", f"Must be one of {', '.join(_RENDERERS)}.")
+    return asked
+
+
+class DocumentView(OpenView):
+    """The OpenAPI document of this service."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        """Send the document, or 304 to a caller that has it."""
+        rendered = _rendered()[_format(request._request)]
+        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
+        headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept"}
+        if known & {rendered.etag, "*"}:
+            return HttpResponse(status=304, headers=headers)
+        return HttpResponse(rendered.content, content_type=rendered.content_type, headers=headers)

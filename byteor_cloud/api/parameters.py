@@ -1,0 +1,179 @@
+"""Query parameters: declared once on a view, checked before the operation runs, and documented from the declaration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import QueryDict
+
+from byteor_cloud.errors import InvalidInput, ParameterError
+from byteor_cloud.ids import read_id
+
+SHA256 = r"^sha256:[0-9a-f]{64}$"
+# One line of visible characters; written out, since programs differ in what \s and \S are.
+LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])"
+)
+_IDEMPOTENCY_KEY = r"^[!-~]([ -~]{0,253}[!-~])?$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter: its JSON Schema, how its text is read, and the lookup of a list's filter.
+
+    ``read`` raises ValueError with a sentence for people.
+    """
+
+    schema: Mapping[str, Any]
+    read: Callable[[str], Any]
+    description: str = ""
+    required: bool = False
+    lookup: str | None = None
+
+    def document(self, name: str, *, place: str = "query") -> dict[str, Any]:
+        """The parameter as OpenAPI writes it."""
+        made: dict[str, Any] = {"in": place, "name": name, "schema": dict(self.schema)}
+        if self.description:
+            made["description"] = self.description
+        if self.required:
+            made["required"] = True
+        return made
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """A test for a pattern of the document, whose ``$`` is the very end, as in JSON Schema and not as in Python."""
+    search = re.compile(re.sub(r"\$$", r"\\Z", pattern)).search
+    return lambda text: search(text) is not None
+
+
+def read_time(text: str) -> datetime:
+    """Read an RFC 3339 time with its offset, and convert it to UTC. Raises ValueError."""
+    if not _TIME.fullmatch(text):
+        raise ValueError("Must be an RFC 3339 time with an offset, such as 2026-11-24T12:00:00Z.")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("There is no such time in UTC between the years 1 and 9999.") from None
+
+
+def matching(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
+    """A text of that pattern; ``rule`` says it in words."""
+    schema: dict[str, Any] = {"type": "string", "pattern": pattern}
+    if max_length is not None:
+        schema |= {"minLength": 1, "maxLength": max_length}
+    is_match = matcher(pattern)
+
+    def read(text: str) -> str:
+        if (max_length is not None and not 1 <= len(text) <= max_length) or not is_match(text):
+            raise ValueError(rule)
+        return text
+
+    return Parameter(schema=schema, read=read, **more)
+
+
+def line(lookup: str | None = None, *, max_length: int = 200, **more: Any) -> Parameter:
+    """One line of text."""
+    rule = f"Must be 1 to {max_length} characters without line breaks and control characters."
+    return matching(LINE, rule, max_length=max_length, lookup=lookup, **more)
+
+
+def choice(values: Iterable[str], lookup: str | None = None, **more: Any) -> Parameter:
+    """One of ``values``."""
+    allowed = [str(value) for value in values]
+
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"Must be one of {', '.join(allowed)}.")
+        return text
+
+    return Parameter(schema={"type": "string", "enum": allowed}, read=read, lookup=lookup, **more)
+
+
+def flag(lookup: str, **more: Any) -> Parameter:
+    """``true`` or ``false``."""
+
+    def read(text: str) -> bool:
+        if text not in {"true", "false"}:
+            raise ValueError("Must be true or false.")
+        return text == "true"
+
+    return Parameter(schema={"type": "boolean"}, read=read, lookup=lookup, **more)
+
+
+def whole(minimum: int, maximum: int, lookup: str | None = None, **more: Any) -> Parameter:
+    """A whole number between two bounds."""
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    if "default" in more:
+        schema["default"] = more.pop("default")
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"0|[1-9][0-9]{0,18}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"Must be a whole number from {minimum} to {maximum}.")
+        return int(text)
+
+    return Parameter(schema=schema, read=read, lookup=lookup, **more)
+
+
+def identifier(lookup: str | None = None, **more: Any) -> Parameter:
+    """An id."""
+    return Parameter(schema={"type": "string", "format": "uuid"}, read=read_id, lookup=lookup, **more)
+
+
+def moment(lookup: str, **more: Any) -> Parameter:
+    """An RFC 3339 time with an offset."""
+    return Parameter(schema={"type": "string", "format": "date-time"}, read=read_time, lookup=lookup, **more)
+
+
+def digest(lookup: str | None = None, **more: Any) -> Parameter:
+    """A SHA-256, as the API writes it."""
+    return matching(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
+
+
+LIMIT = whole(1, 200, description="How many rows a page has at most.", default=50)
+CURSOR = matching(
+    r"^[A-Za-z0-9+/]{4,400}={0,2}$",
+    "Must be a cursor that this list gave.",
+    description="Where the page begins: `next_cursor` of the page before, or the cursor in its links.",
+)
+PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
+IDEMPOTENCY_KEY = matching(
+    _IDEMPOTENCY_KEY,
+    "Must be 1 to 255 printable ASCII characters.",
+    description="Repeat the request safely: the first 2xx answer is given again.",
+)
+
+
+def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str, Any]:
+    """Read the query's parameters; their values by name. Raises InvalidInput that names each wrong parameter."""
+    values: dict[str, Any] = {}
+    errors: list[ParameterError] = []
+    for name, texts in given.lists():
+        parameter = declared.get(name)
+        if parameter is None:
+            errors.append(ParameterError(name[:200], "unknown_parameter", _unknown(name, declared)))
+        elif len(texts) != 1:
+            errors.append(ParameterError(name, "repeated", "Give it once."))
+        else:
+            try:
+                values[name] = parameter.read(texts[0])
+            except ValueError as wrong:
+                errors.append(ParameterError(name, "invalid", str(wrong)))
+    for name, parameter in declared.items():
+        if parameter.required and name not in given:
+            errors.append(ParameterError(name, "required", parameter.description or "It is required."))
+    if errors:
+        said = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
+        raise InvalidInput(said, errors=errors)
+    return values
+
+
+def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:
+    near = difflib.get_close_matches(name[:64], list(declared), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"This operation has no such parameter.{hint}"

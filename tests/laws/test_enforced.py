@@ -1,0 +1,208 @@
+"""What the document says of a parameter or a body is what the server takes: no more, and no less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.laws import values
+from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, right_caller, send
+from tests.laws.scene import INCIDENT, Scene, writes
+from tests.openapi import document
+
+pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).parents[2]
+FORM = "multipart/form-data"
+# A value of the right form may still be refused for what it means; then with one of the services' own codes.
+OF_THE_FORM = {
+    "required", "null", "blank", "invalid_choice", "min_value", "max_value", "max_length", "min_length", "pattern",
+    "unknown_field", "unknown_parameter", "not_a_dict", "not_a_list", "empty",
+}  # fmt: skip
+every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _no_limits(settings: Any) -> None:
+    """Some operations are refused far more often here than a caller may be in a minute."""
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
+
+
+def documented(operation: Operation) -> dict[str, Any]:
+    found: dict[str, Any] = document()["paths"][operation.path][operation.method.lower()]
+    return found
+
+
+def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
+    """The operation's parameters in the query, the path or the headers."""
+    for parameter in documented(operation).get("parameters", []):
+        if "$ref" in parameter:
+            parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901
+        if parameter["in"] == place:
+            yield parameter
+
+
+def body_of(operation: Operation, media_type: str) -> dict[str, Any] | None:
+    """The schema of the operation's body."""
+    content = documented(operation).get("requestBody", {}).get("content", {})
+    return content[media_type]["schema"] if media_type in content else None
+
+
+def bare(operation: Operation, scene: Scene) -> str:
+    """The path on home's rows, without a query."""
+    return scene.fill(operation.path, scene.home.ids())
+
+
+def refused_at(response: Any, key: str, place: str) -> bool:
+    """Whether the answer is a 400 that names the place, or something in it."""
+    if response.status_code != 400:
+        return False
+    places = [error.get(key) for error in response.json().get("errors", [])]
+    return any(found == place or str(found).startswith(f"{place}/") for found in places)
+
+
+WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query")]
+
+
+@pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
+def test_a_parameter_is_enforced(operation: Operation, name: str, scene: Scene) -> None:
+    caller = right_caller(operation, scene)
+    [parameter] = [p for p in parameters(operation, "query") if p["name"] == name]
+    counts = {True: 0, False: 0}
+    for text in values.texts(parameter["schema"]):
+        allowed = values.is_valid_text(parameter["schema"], text)
+        counts[allowed] += 1
+        before = writes()
+
+        response = caller(operation.method, f"{bare(operation, scene)}?{urlencode({name: text})}")
+
+        if not allowed:
+            assert refused_at(response, "parameter", name), (text, response.status_code, response.getvalue())
+            assert writes() == before
+        elif response.status_code == 400:
+            codes = [e["code"] for e in response.json().get("errors", []) if e.get("parameter") == name]
+            assert codes in ([], ["max_value"], ["unknown_cursor"]), (text, response.getvalue())
+    assert counts[True]
+    # A list's text filters take nearly anything; they refuse what cannot be in a name.
+    assert counts[False]
+
+
+@pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
+def test_a_parameter_is_given_once(operation: Operation, name: str, scene: Scene) -> None:
+    response = right_caller(operation, scene)(operation.method, f"{bare(operation, scene)}?{name}=1&{name}=1")
+
+    assert refused_at(response, "parameter", name)
+
+
+def test_a_required_parameter_is_required(scene: Scene) -> None:
+    required = [(o, p["name"]) for o in operations() for p in parameters(o, "query") if p.get("required")]
+    assert required
+    for operation, name in required:
+        response = right_caller(operation, scene)(operation.method, bare(operation, scene))
+
+        assert [(e["parameter"], e["code"]) for e in response.json()["errors"]] == [(name, "required")]
+
+
+@every_operation
+def test_an_unknown_parameter_is_refused(operation: Operation, scene: Scene) -> None:
+    make_body = CALLS[operation.method, operation.path].body
+    path = path_of(operation, scene, scene.home.ids())
+    headers = {"Content_Type": f"{FORM}; boundary={BOUNDARY}"} if body_of(operation, FORM) else {}
+    before = writes()
+
+    response = right_caller(operation, scene)(
+        operation.method,
+        f"{path}{'&' if '?' in path else '?'}surprise=1",
+        make_body(scene) if make_body else None,
+        **headers,
+    )
+
+    assert response.status_code == 400
+    assert [(e["parameter"], e["code"]) for e in response.json()["errors"]] == [("surprise", "unknown_parameter")]
+    assert writes() == before
+
+
+@every_operation
+def test_every_parameter_that_is_read_is_documented(operation: Operation) -> None:
+    takes_none = not hasattr(operation.view, "query_parameters")  # the heartbeat's own path
+    declared: dict[str, Any] = {} if takes_none else operation.view.query_parameters(operation.action)
+
+    assert {p["name"] for p in parameters(operation, "query")} == set(declared)
+
+
+def test_no_view_reads_the_query_by_itself() -> None:
+    for file in (ROOT / "apps").glob("*/api/*.py"):
+        text = file.read_text()
+        assert "query_params" not in text, file
+        assert file.name in {"base.py", "views.py"} or "request.GET" not in text, file
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "\xe9"])
+def test_a_bad_idempotency_key_is_refused(key: str, scene: Scene) -> None:
+    taking = [o for o in operations() if any(p["name"] == "Idempotency-Key" for p in parameters(o, "header"))]
+    assert taking
+    for operation in taking:
+        before = writes()
+
+        response = send(operation, scene, right_caller(operation, scene), Idempotency_Key=key)
+
+        assert refused_at(response, "parameter", "Idempotency-Key"), operation
+        assert writes() == before
+
+
+WITH_JSON = [o for o in operations() if body_of(o, "application/json")]
+
+
+@pytest.mark.parametrize("operation", WITH_JSON, ids=str)
+def test_a_body_is_enforced(operation: Operation, scene: Scene) -> None:
+    schema, make_body = body_of(operation, "application/json"), CALLS[operation.method, operation.path].body
+    assert schema is not None
+    assert make_body is not None
+    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    wrong: list[Any] = []
+    counts = {True: 0, False: 0}
+    for pointer, body, allowed in values.around(schema, make_body(scene)):
+        counts[allowed] += 1
+        before = writes() if not allowed else {}
+
+        # Without a body nothing is wrong where nothing is required; ``null`` is another thing.
+        response = caller(operation.method, path, b"null" if body is None else body)
+
+        if not allowed:
+            if not refused_at(response, "pointer", pointer) or writes() != before:
+                wrong.append(("taken", pointer, body, response.status_code, response.getvalue()[:300]))
+        elif response.status_code == 400:
+            errors = response.json().get("errors", [])
+            here = [e for e in errors if e.get("pointer") == pointer and e["code"] in OF_THE_FORM]
+            wrong += [("refused", pointer, body, error) for error in here]
+    assert wrong == []
+    assert min(counts.values()) > 0
+
+
+@pytest.mark.parametrize("operation", [o for o in operations() if body_of(o, FORM)], ids=str)
+def test_a_form_is_enforced(operation: Operation, scene: Scene) -> None:
+    schema = body_of(operation, FORM)
+    assert schema is not None
+    flat = values.resolved(schema)
+    good = {"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z"}
+    caller, path = right_caller(operation, scene), bare(operation, scene)
+
+    def post(fields: dict[str, str]) -> Any:
+        return caller("POST", path, multipart(INCIDENT, **fields), Content_Type=f"{FORM}; boundary={BOUNDARY}")
+
+    assert refused_at(post({**good, "surprise": "1"}), "pointer", "/surprise")
+    for name in set(flat["required"]) - {"file"}:
+        assert refused_at(post({key: text for key, text in good.items() if key != name}), "pointer", f"/{name}")
+    for name, child in flat["properties"].items():
+        if values.resolved(child).get("type") != "string" or child.get("format") == "binary":
+            continue
+        for text in values.texts(child):
+            if "\n" not in text and not values.is_valid(child, text):
+                before = writes()
+                response = post({**good, name: text})
+                assert refused_at(response, "pointer", f"/{name}"), (name, text, response.getvalue())
+                assert writes() == before

@@ -1,0 +1,158 @@
+"""Values on both sides of everything that a JSON Schema of the OpenAPI document says."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from byteor_cloud.api.schema import _example
+from tests.openapi import ADDRESS, document
+
+ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
+_IDS = [ID, ID.upper(), f"{{{ID}}}", f"urn:uuid:{ID}", ID.replace("-", ""), ID[:-1]]
+_TIMES = [
+    "2026-11-24T12:00:00Z", "2026-11-24T12:00:00.123456+02:00", "2026-11-24", "2026-11-24T12:00", "2026-11-24T12:00:00",
+    "2026-11-24 12:00:00Z", "20261124T120000Z", "2026-02-30T12:00:00Z", "2026-11-24T24:00:00Z", "1700000000",
+    "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0000-01-01T00:00:00Z", "2026-11-24T12:00:00+24:00",
+]  # fmt: skip
+# What the patterns of the document are about: at least one of these is inside of each, and one is outside.
+_TEXTS = [
+    "sha256:" + "5f" * 32, "sha256:" + "5F" * 32, "5f" * 32, "a", "A", "name", "edge-1", "host.example", "a b", " a",
+    "a ", "-a", "a\nb", "a\x07b", "a\u202eb", "", " ", "\t", "k=v", "k=v,l=w", "k", "=v", "a" * 64, "a" * 300, "SECRET",
+    "x@y", base64.b64encode(f"p={ID}".encode()).decode(), "{}",
+]  # fmt: skip
+_ANYTHING = [None, True, 5, -1, 1.5, "x", "", [], {}, [5], {"surprise": 1}]
+LONGEST = 20_000
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema that it refers to, without its null alternative."""
+    while True:
+        if "$ref" in schema:
+            schema = document()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        elif "allOf" in schema:
+            schema = schema["allOf"][0]
+        elif "oneOf" in schema and len(schema["oneOf"]) == 2 and {"type": "null"} in schema["oneOf"]:
+            schema = next(each for each in schema["oneOf"] if each != {"type": "null"})
+        else:
+            return schema
+
+
+def is_valid(schema: dict[str, Any], value: Any) -> bool:
+    """Whether the document allows ``value``. A time must exist, which the format alone does not ask."""
+    flat = resolved(schema)
+    if isinstance(value, str) and flat.get("format") == "date-time" and value not in _TIMES[:2]:
+        return False
+    if isinstance(value, str) and flat.get("format") == "uuid" and value not in _IDS[:2]:
+        return False
+    if isinstance(value, str) and flat.get("format") == "email" and value != "ada@example.com":
+        return False
+    return bool(Draft202012Validator(_local(schema), registry=_registry()).is_valid(value))
+
+
+@cache
+def _registry() -> Registry[Any]:
+    empty: Registry[Any] = Registry()
+    made: Registry[Any] = empty.with_resource(ADDRESS, DRAFT202012.create_resource(document()))
+    return made
+
+
+def _local(schema: Any) -> Any:
+    """With references that can be followed from anywhere."""
+    if isinstance(schema, list):
+        return [_local(each) for each in schema]
+    if isinstance(schema, dict):
+        return {key: ADDRESS + value if key == "$ref" else _local(value) for key, value in schema.items()}
+    return schema
+
+
+def example(schema: dict[str, Any]) -> Any:
+    """A plausible value."""
+    return _example(schema, document()["components"]["schemas"])
+
+
+def texts(schema: dict[str, Any]) -> list[str]:
+    """Texts on both sides of what ``schema`` says of a text, as a query or a form sends them."""
+    flat = resolved(schema)
+    found = ["", "surprise", *flat.get("enum", [])]
+    match flat.get("format"), flat.get("type"):
+        case "uuid", _:
+            found += _IDS
+        case "date-time", _:
+            found += _TIMES
+        case _, "boolean":
+            found += ["true", "false", "True", "1", "yes", "null"]
+        case _, "integer":
+            found += [" 1", "1.0", "1e1", "0x1", "٣", "true", "+1", "01"]
+            found += [str(flat[bound] + step) for bound in ("minimum", "maximum") for step in (-1, 0, 1)]
+        case _, "string" if "enum" not in flat:
+            found += _TEXTS
+            found += [
+                "a" * (flat[bound] + step) for bound in ("minLength", "maxLength") if bound in flat for step in (0, 1)
+            ]
+    return list(dict.fromkeys(found))
+
+
+def is_valid_text(schema: dict[str, Any], text: str) -> bool:
+    """Whether a query's ``text`` is a value that the document allows."""
+    match resolved(schema).get("type"):
+        case "boolean":
+            return text in {"true", "false"}
+        case "integer":
+            return bool(re.fullmatch("0|-?[1-9][0-9]*", text)) and is_valid(schema, int(text))
+    return is_valid(schema, text)
+
+
+def _pool(schema: dict[str, Any]) -> list[Any]:
+    """Values on both sides of what ``schema`` says."""
+    flat = resolved(schema)
+    found = [*_ANYTHING, *flat.get("enum", [])]
+    for bound in ("minimum", "maximum"):
+        if bound in flat:
+            found += [flat[bound] - 1, flat[bound], flat[bound] + 1]
+    if flat.get("type") == "string" or "string" in (flat.get("type") or ()):
+        found += _IDS if flat.get("format") == "uuid" else _TIMES if flat.get("format") == "date-time" else _TEXTS
+        if flat.get("maxLength", LONGEST) < LONGEST:
+            found += ["a" * flat["maxLength"], "a" * (flat["maxLength"] + 1)]
+    if "items" in flat:
+        one = example(flat["items"])
+        found += [[one] * n for n in (flat.get("minItems", 1), flat.get("maxItems", LONGEST) + 1) if n < LONGEST]
+    if "propertyNames" in flat:
+        found += [{text: "v"} for text in _TEXTS]
+    if "maxProperties" in flat:
+        found += [{f"k{i}": "v" for i in range(flat["maxProperties"] + more)} for more in (0, 1)]
+    return found
+
+
+def around(
+    schema: dict[str, Any], base: Any, pointer: str = "", put: Callable[[Any], Any] = lambda value: value
+) -> Iterator[tuple[str, Any, bool]]:
+    """Bodies that are ``base`` but for one place: its pointer, the body, and whether the document allows it."""
+    for value in _pool(schema):
+        yield pointer, put(value), is_valid(schema, value)
+    flat = resolved(schema)
+    if "items" in flat:
+        yield from around(flat["items"], None, f"{pointer}/0", lambda value: put([value]))
+    if "properties" not in flat:
+        return
+    node: dict[str, Any] = base if isinstance(base, dict) else example(schema)
+    for name in flat.get("required", []):
+        yield f"{pointer}/{name}", put({key: value for key, value in node.items() if key != name}), False
+    if flat.get("additionalProperties") is False:
+        yield f"{pointer}/surprise", put({**node, "surprise": 1}), False
+    for name, child in flat["properties"].items():
+
+        def put_child(value: Any, name: str = name) -> Any:
+            return put({**node, name: value})
+
+        if child.keys() == {"description"}:  # read-only: whatever is sent back is ignored
+            yield f"{pointer}/{name}", put_child(5), True
+        else:
+            yield from around(child, node.get(name), f"{pointer}/{name}", put_child)
