@@ -6,8 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('releases', '0005_counted_late_reports'),
-        ('releases', '0005_requesters_behind_keys'),
+        ('releases', '0006_requesters_behind_keys'),
     ]
 
     operations = [
