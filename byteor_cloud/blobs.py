@@ -71,8 +71,25 @@ def _sync(path: Path) -> None:
 
 def read(content_hash: str) -> IO[bytes]:
     """Open the bytes for reading. Raises FileNotFoundError, or Unavailable when the store does not answer."""
-    with _reachable():
-        return default_storage.open(name_of(content_hash), "rb")
+    try:
+        with _reachable():
+            return default_storage.open(name_of(content_hash), "rb")
+    except FileNotFoundError:
+        if _is_mounted():
+            raise
+        raise Unavailable("The artifact store's folder is missing.", retry_after=10) from None
+
+
+def _is_mounted() -> bool:
+    """Whether a local store is there at all: without its folder no file of it is missing, but the disk."""
+    store = default_storage._wrapped  # type: ignore[attr-defined]  # the lazy object's target
+    return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
+
+
+def check(content_hash: str) -> None:
+    """Raise what ``read`` does, or OSError, unless the bytes can be read now."""
+    with read(content_hash) as stored, _reachable():
+        stored.read(1)
 
 
 def keep(content_hash: str) -> None:

@@ -12,13 +12,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from gevent.monkey import get_original
 from psycopg_pool import ConnectionPool
 
-WORKER_THREADS = 12
+# Of a worker process: a thread for each slot (``jobs.SLOTS``), and three that fetch, show that it lives, and tend.
+WORKER_THREADS = 19
 # Not gevent's: this one never waits, so it needs no event loop, and it costs a tenth.
 _poll = get_original("select", "poll")
 # What kind of process this is, for the sake of TIMEOUTS; ``wsgi.py`` and ``manage.py`` set it before Django starts.
 KIND = "BYTEOR_PROCESS_KIND"
-# Beside its pool for jobs, a worker has the queue's own four; commands that run beside the server have two each.
-QUEUE_CONNECTIONS, COMMANDS, COMMAND_CONNECTIONS = 4, 3, 2
+# Commands that run beside the server have two each.
+COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
 
 class Timeouts(NamedTuple):
@@ -42,8 +43,7 @@ def pool_size(threads: int) -> int:
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return how many connections these processes and a few commands beside them may open in all."""
-    of_a_worker = pool_size(threads) + QUEUE_CONNECTIONS
-    return api_processes * pool_size(threads) + workers * of_a_worker + COMMANDS * COMMAND_CONNECTIONS
+    return (api_processes + workers) * pool_size(threads) + COMMANDS * COMMAND_CONNECTIONS
 
 
 def _server_settings(timeouts: Timeouts | None) -> str:

@@ -1,184 +1,330 @@
-"""The queue: jobs are enqueued in the transaction of the change that wants them (procrastinate, in PostgreSQL)."""
+"""The queue: jobs are enqueued in the transaction of the change that wants them, and kept in procrastinate's tables.
+
+A job belongs to a lane and to an organization. ``byteor_cloud.worker`` runs them.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+import errno
+import gzip
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-import structlog
-from django.db import transaction
-from procrastinate import App, JobContext, PsycopgConnector, RetryStrategy
-from procrastinate.contrib.django import app
-from procrastinate.contrib.django.django_connector import DjangoConnector
-from procrastinate.exceptions import AlreadyEnqueued, ConnectorException
-from procrastinate.manager import JobManager
-from procrastinate.periodic import PeriodicRegistry
+import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
+from django.db import InterfaceError, OperationalError, connection, transaction
 
-from byteor_cloud.database import WORKER_THREADS
+from byteor_cloud.errors import Unavailable
 
-QUEUE = "default"
-# For jobs that wait for strangers on the network: they have slots of their own, so that no other job waits for them.
-OUTBOUND_QUEUE = "outbound"
-SLOTS = {QUEUE: 4, OUTBOUND_QUEUE: WORKER_THREADS - 4}
-ATTEMPTS = 5  # the first run and four retries, after 3, 9, 27 and 81 s
-_ALIVE = 7_226_190_002  # the advisory lock of living workers: any number, the same in every process
-logger = structlog.get_logger(__name__)
-_RETRY = RetryStrategy(max_attempts=ATTEMPTS - 1, exponential_wait=3)
+ATTEMPTS = 5  # of a job that fails by itself: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # so often the process may be killed in the same job before it is a dead letter
+MOST_DEAD_LETTERS = 1_000  # of one organization in one lane; the newest are kept
+DEAD_LETTER_DAYS = 90
+EVENT_DAYS = 7  # how long the log of a waiting job's retries goes back
+# A periodic job that comes again so soon is not retried: the next one is its retry.
+_COMES_SOON_S = 60
 
 
-def job[**A](name: str, *, queue: str = QUEUE) -> Callable[[Callable[A, None]], Any]:
-    """Declare the job ``name``: retried with back-off, then left as failed (the dead letters)."""
-    return app.task(name=name, retry=_RETRY, pass_context=False, queue=queue)
+class Lane(StrEnum):
+    """A queue with slots of its own in each worker: what waits in one lane holds up nothing in another.
+
+    Within a lane organizations take turns: a free slot goes to the one that was served longest ago, however many
+    jobs others have waiting, and one organization holds at most half of a worker's slots (``share``). The second
+    rule keeps a slot for the others when one organization's jobs run for long.
+    """
+
+    RELEASES = "release"
+    HOUSEKEEPING = "housekeeping"  # the installation's own short jobs, which must come on time: sealing, sweeps
+    CLEANING = "cleanup"  # long jobs that nobody waits for: purges, retention
+    INGEST = "ingest"
+    REPLAY = "replay"
+    WEBHOOKS = "webhook"  # jobs that wait for strangers on the network
 
 
-def final_job(name: str) -> Callable[[Callable[..., None]], Any]:
-    """As ``job``, for one that must know when its last attempt runs: the function gets ``last=True`` then."""
+# Jobs of one worker process at once. Each may hold a database connection (``database.WORKER_THREADS``).
+SLOTS: dict[Lane, int] = {
+    Lane.RELEASES: 4,
+    Lane.HOUSEKEEPING: 2,
+    Lane.CLEANING: 2,
+    Lane.INGEST: 2,
+    Lane.REPLAY: 2,
+    Lane.WEBHOOKS: 4,
+}
+INSTALLATION = "installation"
 
-    def declare(function: Callable[..., None]) -> Any:
-        def run(context: JobContext, /, **kwargs: Any) -> None:
-            function(**kwargs, last=context.job.attempts >= ATTEMPTS - 1)
 
-        return app.task(name=name, retry=_RETRY, pass_context=True)(run)
+def queue_of(lane: Lane, organization: UUID | None) -> str:
+    """The queue of one organization in a lane; of the installation itself for None.
+
+    Kept to 40 characters: PostgreSQL's notification channel of a queue is procrastinate's prefix and this name.
+    """
+    return f"{lane}:{organization.hex if organization else INSTALLATION}"
+
+
+def share(queue: str) -> int:
+    """How many slots of a worker the jobs of this queue may hold at once."""
+    lane, _, owner = queue.partition(":")
+    slots = SLOTS[Lane(lane)]
+    return slots if owner == INSTALLATION else max(1, slots // 2)
+
+
+class Lost(BaseException):
+    """The job was taken over by another worker. No ``Exception``, so that nobody takes it for the job's own failure."""
+
+
+class Claim:
+    """What a worker has of the job that it runs. This one cannot be lost: for a job that is run by hand."""
+
+    def ensure(self) -> None:
+        """Return when the job is surely still this worker's; wait while that cannot be known. Raises Lost."""
+
+    def confirm(self) -> None:
+        """Keep the job this worker's until the current transaction ends. Raises Lost."""
+
+    def insist(self, write: Callable[[], None]) -> None:
+        """Run ``write``, again and again while the database fails: for a result that cannot be had twice.
+
+        Raises Lost, and what ``write`` raises for another reason.
+        """
+        write()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Why a job is a dead letter now: its process was ``killed`` too often, or it failed with ``error``."""
+
+    killed: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is declared of the jobs of one name; ``every_s`` and ``at_s`` of a periodic one."""
+
+    name: str
+    lane: Lane
+    run: Callable[..., None]  # takes the claim, and the job's arguments by name
+    gave_up: Callable[..., None] | None = None
+    every_s: int | None = None
+    at_s: int = 0
+
+    @property
+    def comes_soon(self) -> bool:
+        """Whether it comes again so soon that a retry would only be in the way."""
+        return self.every_s is not None and self.every_s <= _COMES_SOON_S
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def job[F: Callable[..., None]](
+    name: str, *, lane: Lane, gave_up: Callable[..., None] | None = None
+) -> Callable[[F], F]:
+    """Declare the function as the job ``name``.
+
+    A job that fails by itself is retried ``ATTEMPTS`` times in all, one whose process is killed ``KILLS`` times, and
+    while database or storage are in trouble for as long as it takes. Then it is left as a dead letter, and
+    ``gave_up(GivenUp, **arguments)`` is called in the transaction that says so.
+    """
+
+    def declare(function: F) -> F:
+        def run(claim: Claim, /, **arguments: Any) -> None:
+            function(**arguments)
+
+        KINDS[name] = Kind(name, lane, run, gave_up)
+        return function
 
     return declare
 
 
-def periodic(name: str, cron: str) -> Callable[[Callable[[], None]], Any]:
-    """Declare the job ``name``, enqueued by every worker's clock at most once a tick (a sixth field is seconds)."""
+def claimed_job[F: Callable[..., None]](
+    name: str, *, lane: Lane, gave_up: Callable[..., None] | None = None
+) -> Callable[[F], F]:
+    """As ``job``, for a function that takes the claim first, since it must not write after the job was taken over."""
 
-    def declare(function: Callable[[], None]) -> Any:
-        def run(timestamp: int) -> None:
+    def declare(function: F) -> F:
+        KINDS[name] = Kind(name, lane, function, gave_up)
+        return function
+
+    return declare
+
+
+def periodic(
+    name: str, *, every_s: int, at_s: int = 0, lane: Lane = Lane.HOUSEKEEPING
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Declare a job that runs every ``every_s`` seconds of Unix time, ``at_s`` after each multiple, one at a time."""
+
+    def declare(function: Callable[[], None]) -> Callable[[], None]:
+        def run(claim: Claim, /) -> None:
             function()
 
-        # One at a time, and none queues up behind a slow one.
-        task = app.task(name=name, queueing_lock=name, lock=name)(run)
-        return app.periodic(cron=cron)(task)
+        KINDS[name] = Kind(name, lane, run, every_s=every_s, at_s=at_s)
+        return function
 
     return declare
 
 
-def enqueue(name: str, *, once: str | None = None, serial: str | None = None, **arguments: Any) -> None:
-    """Enqueue ``name`` in the current transaction. ``serial``: jobs of that key run one at a time.
+# A job that killed its process too often waits for a person; new ones of the same work would only do it again.
+_NOT_CONDEMNED = """
+NOT EXISTS (SELECT FROM procrastinate_jobs dead
+            WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s
+              AND dead.byteor_kills >= %(kills)s)
+"""
+_ENQUEUE = f"""
+INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
+SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb WHERE {_NOT_CONDEMNED}
+ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
+"""
+_ENQUEUE_TICK = f"""
+SELECT procrastinate_defer_periodic_job_v2(%(queue)s, %(task)s, %(task)s, %(task)s, 0, '', %(tick)s, '{{}}')
+WHERE {_NOT_CONDEMNED}
+"""
 
-    ``once``: no second job of that key waits beside one that waits already. A job that another transaction enqueued
-    may start before this one commits and so miss its change; the change is then announced again after the commit.
+
+def enqueue(
+    name: str, *, organization: UUID | None, once: str | None = None, serial: str | None = None, **arguments: Any
+) -> None:
+    """Enqueue ``name`` in the current transaction, on behalf of the organization (None: of the installation).
+
+    ``serial``: jobs of that key run one at a time. ``once``: no second job of that key waits beside one that waits
+    already. A job that another transaction enqueued may start before this one commits and so miss its change; the
+    change is then announced again after the commit. Nothing is enqueued while a job of the same name and ``serial``
+    is a dead letter because it killed its process.
     """
-    deferrer = app.configure_task(name, lock=serial, queueing_lock=once, allow_unknown=True)
-    try:
-        with transaction.atomic():
-            deferrer.defer(**arguments)
-    except AlreadyEnqueued:
+    values: dict[str, Any] = {
+        "queue": queue_of(KINDS[name].lane, organization),
+        "task": name,
+        "serial": serial,
+        "once": once,
+        "arguments": json.dumps(arguments),
+        "kills": KILLS,
+    }
 
-        def again() -> None:
-            try:
-                with transaction.atomic():
-                    deferrer.defer(**arguments)
-            except AlreadyEnqueued:
-                pass
+    def insert() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(_ENQUEUE, values)
+            return bool(cursor.rowcount)
 
-        transaction.on_commit(again)
+    if not insert() and once is not None:
+        transaction.on_commit(insert)
 
 
-class _Manager(JobManager):
-    """Jobs that go back into the queue give their ``once`` up: another of that key may wait there, and two cannot.
+def enqueue_tick(kind: Kind, tick: int) -> None:
+    """Enqueue a periodic job for the tick (Unix time), unless somebody did or one waits already."""
+    values: dict[str, Any] = {
+        "queue": queue_of(kind.lane, None),
+        "task": kind.name,
+        "serial": kind.name,
+        "tick": tick,
+        "kills": KILLS,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM procrastinate_jobs WHERE queueing_lock = %s AND status = 'todo'", [kind.name])
+        if cursor.rowcount == 0:
+            cursor.execute(_ENQUEUE_TICK, values)
 
-    The database would refuse, and the job would count as running, and hold its ``serial``, for ever.
+
+def release_connection() -> None:
+    """Give this thread's database connection back before long work without it; in a transaction it is kept."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+_OWN_FAULT = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG}
+
+
+def is_trouble(error: BaseException | None) -> bool:
+    """Whether the error, or one behind it, says that database or storage cannot be used just now.
+
+    Such work is done later; it speaks against nothing that a job was given. A statement that the server cancelled
+    is the job's own failure: it would be cancelled again.
     """
-
-    async def retry_job_by_id_async(
-        self,
-        job_id: int,
-        retry_at: datetime,
-        priority: int | None = None,
-        queue: str | None = None,
-        lock: str | None = None,
-    ) -> None:
-        """Put the job back."""
-        give_up = "UPDATE procrastinate_jobs SET queueing_lock = NULL WHERE id = %(job_id)s"
-        await self.connector.execute_query_async(give_up, job_id=job_id)
-        await super().retry_job_by_id_async(job_id, retry_at, priority, queue, lock)
-
-
-def worker_app() -> App:
-    """The app on a connection pool of its own; jobs still enqueue through Django's, within their transaction."""
-    connector: DjangoConnector = app.connector  # type: ignore[assignment]  # which is what Django's app has
-    worker = app.with_connector(connector.get_worker_connector())
-    worker.job_manager = _Manager(worker.connector)
-    return worker
+    while error is not None:
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            return False
+        if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+            return True  # a failover is under way
+        if isinstance(error, OperationalError) and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            return False
+        database = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
+        if isinstance(error, (*database, Unavailable, BotoCoreError, ClientError)):
+            return True
+        # A file that is missing or in the way, or no archive, says something about the file.
+        about_the_file = (FileNotFoundError, FileExistsError, IsADirectoryError, gzip.BadGzipFile)
+        if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
-async def run_queues(worker: App, **options: Any) -> None:
-    """Run the jobs of each queue in its own slots until SIGTERM, or until one queue's worker ends by itself."""
-    # The loop's own threads are fewer than the slots.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORKER_THREADS, "job"))
-    outbound = worker.with_connector(worker.connector)
-    outbound.job_manager = worker.job_manager
-    outbound.periodic_registry = PeriodicRegistry()  # type: ignore[no-untyped-call]  # one clock a process
-    workers = (
-        worker.run_worker_async(queues=[QUEUE], concurrency=SLOTS[QUEUE], **options),
-        # It looks by itself every second: a second listener would hold a second connection for ever.
-        outbound.run_worker_async(
-            queues=[OUTBOUND_QUEUE],
-            concurrency=SLOTS[OUTBOUND_QUEUE],
-            **{**options, "install_signal_handlers": False, "listen_notify": False, "fetch_job_polling_interval": 1.0},
-        ),
-    )
-    tasks = [asyncio.create_task(each) for each in workers]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()  # which lets running jobs end
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+def retry_dead_letter(job_id: int) -> bool:
+    """Put a dead letter back into the queue with all its attempts; False when the same work waits there already."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = NULL, worker_id = NULL,"
+            " byteor_errors = 0, byteor_kills = 0, byteor_outages = 0"
+            " WHERE id = %s AND status = 'failed' AND NOT EXISTS ("
+            "  SELECT FROM procrastinate_jobs twin WHERE twin.status = 'todo'"
+            "  AND twin.queueing_lock = dead.queueing_lock)",
+            [job_id],
+        )
+        return bool(cursor.rowcount)
 
 
-@asynccontextmanager
-async def tended(worker: App, *, every_s: float, after_s: float) -> AsyncIterator[None]:
-    """While the block runs, put the jobs of workers that died back into the queue.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What holds a piece of work up: its job is a dead letter, or waits for database or storage to come back."""
 
-    Each worker holds a lock of its database session, which ends with its process. One that starts and finds nobody
-    holding it knows that every job marked as running is an orphan. Beside other workers a job is one when its worker
-    gave no sign of life for ``after_s`` seconds.
-    """
-    connector: PsycopgConnector = worker.connector  # type: ignore[assignment]  # which a worker's app has
-    async with connector.pool.connection() as session:
-        await session.set_autocommit(True)
-        alone = await (await session.execute("SELECT pg_try_advisory_lock(%s)", [_ALIVE])).fetchone() == (True,)
-        if alone:
-            await _rescue(worker, after_s=0)
-        # Taken before the other is given up: nobody finds the workers missing in between.
-        await session.execute("SELECT pg_advisory_lock_shared(%s)", [_ALIVE])
-        if alone:
-            await session.execute("SELECT pg_advisory_unlock(%s)", [_ALIVE])
-        rescuer = asyncio.create_task(_keep_rescuing(worker, every_s=every_s, after_s=after_s))
-        try:
-            yield
-        finally:
-            rescuer.cancel()
-            with suppress(asyncio.CancelledError):
-                await rescuer
-            await session.close()  # and the lock with it; the pool makes itself another
+    task: str
+    is_dead: bool
+    error: str
+
+    @property
+    def told(self) -> str:
+        """A sentence for people."""
+        error = self.error.rstrip(".")
+        if self.is_dead:
+            return f"The job {self.task} was given up and can be retried in the console: {error}."
+        return f"The job {self.task} waits until the control plane's database and storage can be used: {error}."
 
 
-async def _keep_rescuing(worker: App, *, every_s: float, after_s: float) -> None:
-    while True:
-        await asyncio.sleep(every_s)
-        try:
-            await _rescue(worker, after_s=after_s)
-        except ConnectorException as error:
-            logger.warning("rescue_failed", error=repr(error.__cause__ or error))
+def held_up(serials: Collection[str]) -> dict[str, Held]:
+    """What holds up the jobs of those ``serial`` keys, of each that is held up."""
+    if not serials:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT lock, task_name, status = 'failed', byteor_error FROM procrastinate_jobs"
+            " WHERE lock = ANY(%s) AND status IN ('todo', 'doing', 'failed')"
+            " AND (status = 'failed' OR byteor_outages > 0)"
+            " ORDER BY status = 'failed', id",
+            [list(serials)],
+        )
+        return {serial: Held(*row) for serial, *row in cursor.fetchall()}
 
 
-async def _rescue(worker: App, *, after_s: float) -> None:
-    for stalled in await worker.job_manager.get_stalled_jobs(seconds_since_heartbeat=after_s):
-        logger.warning("job_rescued", job=stalled.task_name, id=stalled.id)
-        try:
-            await worker.job_manager.retry_job(stalled)
-        except ConnectorException as error:  # it has ended by itself meanwhile
-            logger.warning("job_not_rescued", id=stalled.id, error=repr(error.__cause__ or error))
+def forget_old() -> None:
+    """Remove dead letters past their time or their number, and what else the queue has left behind."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "DELETE FROM procrastinate_jobs job WHERE status NOT IN ('todo', 'doing') AND NOT EXISTS ("
+            " SELECT FROM procrastinate_events event WHERE event.job_id = job.id"
+            " AND event.at >= now() - make_interval(days => %s))",
+            [DEAD_LETTER_DAYS],
+        )
+        cursor.execute(
+            "DELETE FROM procrastinate_jobs WHERE id IN (SELECT id FROM ("
+            " SELECT id, row_number() OVER (PARTITION BY queue_name ORDER BY id DESC) AS place"
+            " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE place > %s)",
+            [MOST_DEAD_LETTERS],
+        )
+        # The metrics ask since when a job waits, and the rule above when it died: these two stay.
+        cursor.execute(
+            "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
+            " AND at < now() - make_interval(days => %s)",
+            [EVENT_DAYS],
+        )

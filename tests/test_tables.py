@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 from django.db import connection
-from procrastinate.contrib.django import app
 
 from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
@@ -49,14 +48,14 @@ def test_every_table_has_a_job_or_says_why_not() -> None:
 
 @pytest.mark.parametrize("name", named_jobs())
 def test_the_named_jobs_run(name: str) -> None:
-    task = app.tasks[name]
-    arguments = {"timestamp": 0} if "timestamp" in inspect.signature(task.func).parameters else {"id": str(uuid7())}
+    kind = KINDS[name]
+    arguments = {"id": str(uuid7())} if kind.every_s is None else {}
 
-    task.func(**arguments)
+    kind.run(Claim(), **arguments)
 
 
 def test_the_page_names_the_jobs_that_run_by_themselves() -> None:
-    periodic = {task.task.name for task in app.periodic_registry.periodic_tasks.values()}
+    periodic = {kind.name for kind in KINDS.values() if kind.every_s is not None}
     purges = {"tenancy.purge_project", "tenancy.purge_environment"}
 
     assert set(named_jobs()) - purges <= periodic

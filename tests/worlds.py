@@ -9,8 +9,6 @@ from typing import Any
 
 from django.db import connection
 from django.test import Client
-from procrastinate import JobContext, jobs
-from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet import services as fleet
@@ -23,6 +21,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, organizations, tokens
+from byteor_cloud import jobs
 from tests import openapi
 
 PLAN: dict[str, Any] = {
@@ -201,16 +200,7 @@ def run_jobs(*, limit: int = 200) -> int:
 
 def run_job(row: ProcrastinateJob) -> None:
     """Run the job as a worker does; its row in the queue is the caller's."""
-    task = app.tasks[row.task_name]
-    if task.pass_context:
-        job = jobs.Job(
-            id=row.pk, queue=row.queue_name, lock=row.lock, queueing_lock=row.queueing_lock,
-            task_name=row.task_name, task_kwargs=row.args, attempts=row.attempts,
-        )  # fmt: skip
-        context = JobContext(app=app, job=job, abort_reason=lambda: None, start_timestamp=0.0)
-        task.func(context, **row.args)
-    else:
-        task.func(**row.args)
+    jobs.KINDS[row.task_name].run(jobs.Claim(), **row.args)
 
 
 def report(api: Api, agent: Agent, status: str, **extra: Any) -> Any:

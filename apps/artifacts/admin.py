@@ -14,10 +14,7 @@ from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
-from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateJob
-from procrastinate.exceptions import ConnectorException
 
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays
@@ -30,6 +27,7 @@ from apps.tenancy.console.standing import Standing, Tenant, standing_of
 from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
+from byteor_cloud import jobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import Conflict
 
@@ -143,11 +141,8 @@ def retry(job: ProcrastinateJob, doing: Doing) -> None:
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
         raise Conflict(f"The job is {locked.status}; only a failed one can be retried.", code="not_failed")
-    try:
-        with transaction.atomic():
-            app.job_manager.retry_job_by_id(locked.pk, timezone.now())
-    except ConnectorException:
-        raise Conflict("The same work waits in the queue already.", code="queued_again") from None
+    if not jobs.retry_dead_letter(locked.pk):
+        raise Conflict("The same work waits in the queue already.", code="queued_again")
     audit.record(
         "job.retry", actor=doing.actor, scope=_tenant_of(locked), resource=("job", locked.pk),
         changes={"task": locked.task_name},

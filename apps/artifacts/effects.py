@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -36,6 +37,8 @@ class Executor:
     replay_id: str
     until: float
     timeout_s: float = TIMEOUT_S
+    # Called before each side effect; raises, or waits, when somebody else may have it performed.
+    may_act: Callable[[], None] = lambda: None
 
     def decide(self, stage: str, op: str) -> Decision:
         """As the gate says."""
@@ -43,6 +46,7 @@ class Executor:
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
         """One request, one process. Raises EffectFailed."""
+        self.may_act()
         deadline = min(time.monotonic() + self.timeout_s, self.until)
         if deadline <= time.monotonic():
             raise EffectFailed("the side effects of this replay have taken too long altogether")

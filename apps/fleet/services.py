@@ -109,7 +109,7 @@ def enroll(
         changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
     )
     # A late joiner is offered what runs here; who decides that lives in the app above.
-    enqueue("releases.welcome", agent_id=str(agent.pk))
+    _enqueue("releases.welcome", agent, environment)
     return agent, key
 
 
@@ -152,7 +152,7 @@ def update_agent(
         actor=actor,
         expected_revision=expected_revision,
     )
-    enqueue("releases.welcome", agent_id=str(agent.pk))
+    _enqueue("releases.welcome", agent, agent.environment)
     return changed
 
 
@@ -170,7 +170,11 @@ def _decommission(agent: Agent, *, environment: Environment, actor: Actor, actio
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent need not wait any longer.
-    enqueue("releases.agent_left", agent_id=str(agent.pk))
+    _enqueue("releases.agent_left", agent, environment)
+
+
+def _enqueue(job: str, agent: Agent, environment: Environment) -> None:
+    enqueue(job, organization=environment.project.organization_id, agent_id=str(agent.pk))
 
 
 def forget_credentials(now: datetime | None = None) -> int:

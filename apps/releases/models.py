@@ -154,6 +154,10 @@ class Deployment(Stateful):
     # {"reason", "by", "user_id", "approve_by"}: an org_admin went ahead without approval.
     break_glass: models.JSONField[Any, Any] = models.JSONField(null=True)
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
+    # When the worker last found that agents can get its bundle; null while they cannot.
+    served_at = models.DateTimeField(null=True)
+    # Since when agents have their time, after an outage of ours that cost them some of it.
+    timeouts_from = models.DateTimeField(null=True)
     # Fixed when building begins, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
     manifest: models.JSONField[Any, Any] = models.JSONField(null=True)

@@ -6,12 +6,11 @@ import dataclasses
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,9 @@ from apps.tenancy.models import AuditEvent, Environment, OrganizationKey
 from apps.tenancy.services import organizations
 from byteor_cloud.engine.allowlist import url_prefix
 from byteor_cloud.engine.replay import IncidentBundle
+from byteor_cloud.errors import Unavailable
 from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import Claim
 from tests.artifacts import incidents
 from tests.artifacts.incidents import PAYLOADS, incident
 from tests.artifacts.servers import Receiver, plainly, receiving
@@ -344,27 +345,25 @@ def test_two_replays_at_once_with_one_credential(at_once: Race, receiver: Receiv
 
 def test_broken_off_it_is_failed_at_once(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     replay = asked(world, captured(world, receiver))
-    job: Callable[..., None] = replay_job.func
 
     def broken(*_: Any, **__: Any) -> None:
-        raise OSError("disk\0full")
+        raise ArithmeticError("not\0finite")
 
     monkeypatch.setattr(replays, "replay", broken)
-    with pytest.raises(OSError, match="disk"):
-        job(SimpleNamespace(job=SimpleNamespace(attempts=0)), replay_id=str(replay.pk))
+    with pytest.raises(ArithmeticError, match="finite"):
+        replay_job(Claim(), replay_id=str(replay.pk))
 
-    assert ended(replay) == ("failed", "OSError: disk?full")
-    job(SimpleNamespace(job=SimpleNamespace(attempts=1)), replay_id=str(replay.pk))
+    assert ended(replay) == ("failed", "ArithmeticError: not?finite")
+    replay_job(Claim(), replay_id=str(replay.pk))
     assert receiver.came == []
 
 
 def test_a_store_that_does_not_answer_costs_no_approval(world: World, receiver: Receiver, store: Path) -> None:
     replay, _ = approved(world, captured(world, receiver, allowing(world)))
     store.rename(store.with_name("away"))
-    job: Callable[..., None] = replay_job.func
 
-    with pytest.raises(OSError, match="No such file"):
-        job(SimpleNamespace(job=SimpleNamespace(attempts=0)), replay_id=str(replay.pk))
+    with pytest.raises(Unavailable, match="store's folder is missing"):
+        replay_job(Claim(), replay_id=str(replay.pk))
 
     assert (ended(replay), Approval.objects.get().used_at) == (("queued", None), None)
     store.with_name("away").rename(store)
@@ -391,7 +390,7 @@ def test_not_decided_in_time(world: World, receiver: Receiver) -> None:
     replay = asked(world, captured(world, receiver, allowing(world)))
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
-    sweep.func(timestamp=0)
+    sweep()
     run_jobs()
 
     assert (ended(replay), receiver.came) == (("denied", "approval.expired"), [])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine import replay as engine
 from byteor_cloud.engine.replay import Status
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import ATTEMPTS
+from byteor_cloud.jobs import KINDS, Claim, GivenUp
 from tests.artifacts import incidents
 from tests.artifacts.incidents import PAYLOADS, digest_of, frames, incident, ingested, journal
 from tests.releases import stories
@@ -349,20 +347,23 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     ask(world, artifact)
 
     def broken(*_: Any, **__: Any) -> None:
-        raise OSError("disk\0full")
+        raise ArithmeticError("not\0finite")
 
     monkeypatch.setattr(uploads, "extract", broken)
-    job: Callable[..., None] = replay_job.func
-    context, row = SimpleNamespace(job=SimpleNamespace(attempts=0)), Replay.objects.get()
-    for attempts in range(ATTEMPTS):
-        row.refresh_from_db()
-        assert row.status == "queued"
-        context.job.attempts = attempts
-        with pytest.raises(OSError, match="disk"):
-            job(context, replay_id=str(row.pk))
+    row = Replay.objects.get()
+    with pytest.raises(ArithmeticError, match="finite") as caught:
+        replay_job(Claim(), replay_id=str(row.pk))
+    row.refresh_from_db()
+    assert row.status == "queued"
+
+    gave_up = KINDS["artifacts.replay"].gave_up
+    assert gave_up is not None
+    gave_up(GivenUp(killed=False, error=f"ArithmeticError: {caught.value}"), replay_id=str(row.pk))
 
     row.refresh_from_db()
-    assert (row.status, row.error) == ("failed", "OSError: disk?full")
+    assert (row.status, row.error) == ("failed", "ArithmeticError: not?finite")
+    replay_job(Claim(), replay_id=str(row.pk))
+    assert AuditEvent.objects.filter(action="replay.fail").count() == 1
 
 
 def test_the_posture_is_on_the_audit(world: World) -> None:

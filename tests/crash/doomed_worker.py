@@ -18,6 +18,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -53,18 +54,14 @@ class Doom:
         """Patch the worker's own process: no hook is in the product."""
         from django.core.files.base import ContentFile
         from django.db.backends.base.base import BaseDatabaseWrapper
-        from procrastinate.contrib.django import app
 
         from byteor_cloud import blobs
+        from byteor_cloud.jobs import KINDS
 
-        for task in app.tasks.values():
-            if task.name in {"releases.build", "releases.step"}:
-                task.func = self._watched(task.func)
-        for key, periodic in app.periodic_registry.periodic_tasks.items():
-            if periodic.task.name == "releases.sweep":  # the pauses of the test are of one second
-                import attr
-
-                app.periodic_registry.periodic_tasks[key] = attr.evolve(periodic, cron="* * * * * *")
+        for name in ("releases.build", "releases.step"):
+            KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
+        # The pauses of the test are of one second.
+        KINDS["releases.sweep"] = replace(KINDS["releases.sweep"], every_s=1)
 
         commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # Django's own seam
 

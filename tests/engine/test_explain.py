@@ -311,6 +311,13 @@ CASES = [
         (BEAT, (N.RESUME, None)),
     ),
     Case(
+        "its build is held up",
+        facts(new(S.BUILDING, held_up="The job releases.build waits: No space left on device."), old(), **SETTLED),
+        "agent-1 runs quotes/one: the bundle of quotes/two is being built.",
+        (B.BUILDING, B.HELD_UP, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
         "waits for approval",
         facts(new(S.PENDING_APPROVAL, consent=CONSENT), old(), **SETTLED),
         "agent-1 runs quotes/one: the deployment of quotes/two waits for approval: 1 of 2 people have approved it.",

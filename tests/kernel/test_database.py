@@ -121,7 +121,7 @@ def test_a_page_of_the_console_is_503_too(world: World, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("mode", "processes", "threads", "needed"),
-    [("combined", 2, 8, 2 * 14 + 18 + 6), ("api", 3, 64, 3 * 66 + 6), ("worker", 64, 8, 18 + 6)],
+    [("combined", 2, 8, 2 * 21 + 21 + 6), ("api", 3, 64, 3 * 66 + 6), ("worker", 64, 8, 21 + 6)],
 )
 def test_connections_are_counted(mode: str, processes: int, threads: int, needed: int) -> None:
     counted = database.connections_needed(
@@ -138,7 +138,7 @@ def test_more_connections_than_the_server_has_refuse_the_start(settings: Any, se
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         )
         given = cursor.fetchone()[0]
-    fits = (given - 18 - 6) // 14
+    fits = (given - 21 - 6) // 21
 
     serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits, api_threads=8))
     serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))

@@ -623,7 +623,7 @@ class Model:
     def _fail(self, deployment: Deployment, reason: str) -> None:
         deployment.status, deployment.reason, deployment.current = "failed", reason, False
         deployment.paused = False
-        if reason in {"build_failed", "threshold", "timeout", "rollback_failed"}:
+        if reason in {"threshold", "timeout", "rollback_failed"}:
             self.bad.add(deployment.bundle.number)
 
     def _earlier(self, deployment: Deployment) -> Deployment | None:

@@ -237,14 +237,14 @@ def test_a_request_lapses(world: World) -> None:
     lapse(deployment)
 
     refused(decide(world.reviewer.api, world, deployment), 409, "approval.expired", deployment)
-    sweep.func(0)
+    sweep()
 
     deployment.refresh_from_db()
     assert Approval.objects.get().status == "expired"
     assert (deployment.status, deployment.reason) == ("failed", "approval_expired")
     bundle = world.viewer.api.get(world.path(world.prod, f"/config-bundles/{deployment.config_bundle_id}"))
     assert bundle.json()["known_bad"] is False
-    sweep.func(0)
+    sweep()
     assert AuditEvent.objects.filter(action="approval.expire").count() == 1
 
 

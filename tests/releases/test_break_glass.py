@@ -46,7 +46,7 @@ def decide(world: World, person: Person, deployment: Deployment, decision: str =
 
 def lapse() -> None:
     Approval.objects.filter(status="pending").update(expires_at=timezone.now() - timedelta(seconds=1))
-    sweep.func(0)
+    sweep()
 
 
 def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, Deployment, Any]:
@@ -285,12 +285,12 @@ def test_a_lost_job_is_made_up_for(world: World, run_jobs: Callable[[], int]) ->
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs")
 
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
-    sweep.func(0)
+    sweep()
     assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 

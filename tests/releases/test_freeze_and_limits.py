@@ -37,7 +37,7 @@ def statuses(*deployments: Deployment) -> list[str]:
 
 def time_passes(run_jobs: Run) -> None:
     """The sweep looks after everything once."""
-    sweep.func(0)
+    sweep()
     run_jobs()
 
 

@@ -114,7 +114,7 @@ def test_of_two_that_hand_it_in_one_gets_it(world: World, run_jobs: Callable[[],
 
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     assert [(d.status, d.reason) for d in Deployment.objects.filter(pk__in=ids).order_by("id")] == [

@@ -45,13 +45,13 @@ def test_what_a_later_deployment_replaced_goes_after_a_year(world: World) -> Non
     age(364, old)
     age(364, new)
 
-    tasks.forget_particulars.func(timestamp=0)
+    tasks.forget_particulars()
     assert kept(old) == (2, 0, True)  # reports live 90 days
     assert kept(new)[0] == 2
 
     age(366, old)
     age(366, new)
-    tasks.forget_particulars.func(timestamp=0)
+    tasks.forget_particulars()
 
     assert kept(old) == (0, 0, False)
     # It runs: who has it, what they last said of it and how it came about are wanted, however old.
@@ -66,7 +66,7 @@ def test_what_runs_can_still_be_rolled_back(world: World, run_jobs: Any) -> None
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
     age(1000, old, new)
-    tasks.forget_particulars.func(timestamp=0)
+    tasks.forget_particulars()
 
     answer = world.operator.api.post(world.path(rest=f"/deployments/{new.pk}/rollback"), {"reason": "p99"})
     run_jobs()
@@ -85,7 +85,7 @@ def test_what_is_on_its_way_stays_whole(world: World) -> None:
     age(1000, deployment)
     parts, reports, has_timeline = kept(deployment)
 
-    tasks.forget_particulars.func(timestamp=0)
+    tasks.forget_particulars()
 
     assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
 
@@ -95,7 +95,7 @@ def test_a_repeated_report_is_answered_alike_however_old(world: World) -> None:
     deployment = stories.active(world, world.bundle(), agents)
     age(1000, deployment)
     Assignment.objects.update(since=timezone.now() - YEARS - timedelta(days=1))
-    tasks.forget_particulars.func(timestamp=0)
+    tasks.forget_particulars()
 
     answer = report(agents[0][1], agents[0][0], "active")
 
@@ -112,8 +112,8 @@ def test_an_agent_that_left_goes_when_nothing_tells_of_it(world: World) -> None:
     def prune(days: int) -> bool:
         Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - timedelta(days=days))
         age(days, deployment)
-        tasks.forget_particulars.func(timestamp=0)
-        artifacts.retain.func(timestamp=0)
+        tasks.forget_particulars()
+        artifacts.retain()
         return Agent.objects.filter(pk=left.pk).exists()
 
     assert prune(89)
@@ -135,8 +135,8 @@ def test_a_deployment_under_way_keeps_its_leavers(world: World) -> None:
     deployment = stories.offered(world, world.bundle())
     Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - YEARS)
 
-    tasks.forget_particulars.func(timestamp=0)
-    artifacts.retain.func(timestamp=0)
+    tasks.forget_particulars()
+    artifacts.retain()
 
     assert deployment.agents.count() == 2
     assert Agent.objects.filter(pk=left.pk).exists()
@@ -153,7 +153,7 @@ def test_the_fleets_credentials_that_ended_long_ago_go(world: World, column: str
     for token, days in ((first, 91), (second, 89)):
         EnrollmentToken.objects.filter(pk=token.pk).update(**{column: now - timedelta(days=days)})
 
-    fleet_tasks.forget_credentials.func(timestamp=0)
+    fleet_tasks.forget_credentials()
 
     assert set(AgentKey.objects.values_list("agent_id", flat=True)) == {two.pk, three.pk}
     assert not EnrollmentToken.objects.filter(pk=first.pk).exists()

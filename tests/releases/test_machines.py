@@ -164,7 +164,7 @@ def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deploymen
                 monkeypatch.undo()
             case "expire":
                 Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
-                sweep.func(0)
+                sweep()
             case "end" | "fail":
                 end = "rolled_back" if stories.desired(agent)[1] == "rollback" else "active"
                 assert report(api, agent, end if step == "end" else "failed").status_code == 200

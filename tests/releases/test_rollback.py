@@ -300,7 +300,7 @@ def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs
     roll_back(world, second)
     stories.offered_before(second, 600, agents[0][0])
 
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     second.refresh_from_db()

@@ -132,12 +132,12 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     report(one_api, one, "active")
     report(two_api, two, "downloading")
     stories.offered_before(deployment, 59, two)
-    sweep.func(0)
+    sweep()
     run_jobs()
     assert state(deployment) == ("deploying", "")
 
     stories.offered_before(deployment, 60, two)
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     assert state(deployment) == ("failed", "timeout")
@@ -176,7 +176,7 @@ def test_borne_time_outs(world: World, run_jobs: Callable[[], int]) -> None:
     report(one_api, one, "active")
     stories.offered_before(deployment, 600, two)
 
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     assert state(deployment) == ("active", "")
@@ -195,7 +195,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
     # It is offered all the same, and takes its time.
     stories.offered_before(deployment, 10_000, away)
-    sweep.func(0)
+    sweep()
     assert report(away_api, away, "active").status_code == 200
     run_jobs()
     assert (state(deployment), stories.progress(deployment)) == (("active", ""), ["active", "active"])
@@ -330,12 +330,12 @@ def test_between_waves_there_is_a_pause(world: World, run_jobs: Callable[[], int
     assert (deployment.wave, deployment.wave_done_at is not None) == (0, True)
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=299))
-    sweep.func(0)
+    sweep()
     run_jobs()
     assert stories.progress(deployment) == ["active", "pending"]
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=300))
-    sweep.func(0)
+    sweep()
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.wave, deployment.wave_done_at) == (1, None)
@@ -353,7 +353,7 @@ def test_a_bad_wave_stops_the_next(world: World, run_jobs: Callable[[], int]) ->
     assert state(deployment) == ("failed", "threshold")
     assert stories.progress(deployment) == ["active", "failed", "pending", "pending"]
     assert stories.desired(agents[3][0]) == (None, None)
-    sweep.func(0)
+    sweep()
     run_jobs()
     assert events(deployment) == ["create", "build", "offer", "fail"]
 
@@ -525,7 +525,7 @@ def test_time_limits_are_those_of_the_creation(world: World, run_jobs: Callable[
     Environment.objects.filter(pk=world.dev.pk).update(settings={"agent_timeout_s": 1})
     stories.offered_before(deployment, 599, agent)
 
-    sweep.func(0)
+    sweep()
     run_jobs()
 
     assert state(deployment) == ("deploying", "")

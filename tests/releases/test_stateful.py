@@ -37,6 +37,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs, ids
 from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
+from byteor_cloud.jobs import KINDS, GivenUp
 from tests.conftest import SEED
 from tests.releases import model as m
 from tests.releases.stage import Clock, Crash, Scene, crash_before, rows_of, rows_of_model
@@ -493,19 +494,22 @@ class Stories(RuleBasedStateMachine):
     def storage_fails(self, which: int, last: bool) -> None:
         self.queue = [job for job in self.queue if job.task_name == "releases.build"]
         job = self._take(which)
-        job.attempts = 4 if last else 0
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(blobs, "put", _no_storage)
             try:
                 run_job(job)
             except OSError:
+                if last:
+                    gave_up = KINDS["releases.build"].gave_up
+                    assert gave_up is not None
+                    gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
                 (self.model.give_up_building if last else self.model.begin_build)(self._deployment(job))
             else:  # it was not its turn
                 self.model.begin_build(self._deployment(job))
         self._give_back(job)
 
     def _sweep(self) -> None:
-        sweep.func(0)
+        sweep()
         self.model.sweep()
 
     @chance(

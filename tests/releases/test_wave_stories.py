@@ -56,7 +56,7 @@ def events(deployment: Deployment) -> list[str]:
 
 def time_passes(run_jobs: Run) -> None:
     """The sweep looks after everything once."""
-    sweep.func(0)
+    sweep()
     run_jobs()
 
 

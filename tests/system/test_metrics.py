@@ -64,7 +64,7 @@ def test_an_installation_at_work(world: World, other: World) -> None:
     world.deployment(world.bundle(world.prod))
     run_jobs()
     report(api, agent, "active")
-    enqueue("releases.build", id="1")
+    enqueue("releases.build", organization=None, id="1")
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_events SET at = at - interval '90 seconds'")
 

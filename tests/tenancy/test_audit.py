@@ -225,7 +225,7 @@ def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
     audit.seal_all()
     assert left.exists()
 
-    tasks.seal_rest.func(0)
+    tasks.seal_rest()
 
     assert not left.exists()
     assert list(Verification(world.organization.pk).faults()) == []
@@ -241,7 +241,7 @@ def test_what_was_left_behind_the_last_seal_is_sealed_and_named(world: World) ->
     audit.seal_all()
     assert [fault.code for fault in Verification(world.organization.pk).faults()] == ["ledger.unsealed"]
 
-    tasks.seal_rest.func(0)
+    tasks.seal_rest()
 
     faults = [(fault.code, fault.event_id) for fault in Verification(world.organization.pk).faults()]
     assert faults == [("ledger.backdated", str(event.pk))]

@@ -39,7 +39,7 @@ def test_old_sessions_and_nonces_go_and_young_ones_stay() -> None:
     Code.objects.filter(code="old").update(timestamp=now - timedelta(hours=2))
     Partial.objects.filter(token="old").update(timestamp=now - timedelta(hours=2))
 
-    tasks.forget_sign_ins.func(timestamp=0)
+    tasks.forget_sign_ins()
 
     assert list(Session.objects.values_list("session_key", flat=True)) == ["young"]
     assert list(Nonce.objects.values_list("salt", flat=True)) == ["young"]
@@ -56,7 +56,7 @@ def test_counters_and_kept_answers_of_the_past_go(world: World) -> None:
     world.admin.api.post("/api/v1/orgs", {"name": "over"}, Idempotency_Key="over")
     IdempotencyKey.objects.filter(key="over").update(expires_at=timezone.now() - timedelta(seconds=1))
 
-    tasks.close_minute.func(timestamp=0)
+    tasks.close_minute()
 
     assert set(RateCounter.objects.exclude(key__startswith="usr").values_list("key", flat=True)) >= {"last", "now"}
     assert not RateCounter.objects.filter(key="old").exists()
@@ -80,7 +80,7 @@ def test_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
             family.objects.filter(name=name).update(**{column: now - age})
     events = AuditEvent.objects.count()
 
-    tasks.forget_credentials.func(timestamp=0)
+    tasks.forget_credentials()
 
     for family in (UserToken, OrganizationKey):
         left = family.objects.filter(name__in=["old", "recent", "usable"]).order_by("id")
@@ -102,7 +102,7 @@ def test_one_time_links_go_a_day_after_they_expired(world: World) -> None:
     for link, hours in ((old, 25), (recent, 23)):
         SignInLink.objects.filter(pk=link.pk).update(expires_at=timezone.now() - timedelta(hours=hours))
 
-    tasks.forget_credentials.func(timestamp=0)
+    tasks.forget_credentials()
 
     assert SignInLink.objects.count() == 2
     assert not SignInLink.objects.filter(pk=old.pk).exists()

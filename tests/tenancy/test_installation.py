@@ -205,7 +205,7 @@ def own_events() -> int:
 def test_the_worker_seals_it_with_the_others(world: World) -> None:
     make_token(world.viewer)
 
-    tasks.seal_audit.func(0)
+    tasks.seal_audit()
 
     seals = AuditSeal.objects.filter(organization=None)
     assert seals.count() == own_events() > 0
@@ -359,7 +359,7 @@ def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: Wor
     old = SigningKey.objects.get(organization=None, status="retiring")
     SigningKey.objects.filter(pk=old.pk).update(not_after=old.created_at)
 
-    tasks.note_keys.func(0)
+    tasks.note_keys()
 
     old.refresh_from_db()
     key.refresh_from_db()

@@ -97,7 +97,7 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     assert {k["kid"]: k["status"] for k in answer.json()["keys"]} == {old.kid: "active", body["kid"]: "next"}
     parsed = keys.KeySet.parse(answer.content)
     assert all(key.trusts(timezone.now()) for key in parsed)
-    tasks.note_keys.func(0)
+    tasks.note_keys()
     assert states(world) == ["active", "next"]
 
     # Its time comes, and everybody who reads sees it at once, before the worker noted it.
@@ -109,15 +109,15 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     assert [(k["kid"], k["status"]) for k in listed] == [(body["kid"], "active"), (old.kid, "retiring")]
     fresh = api.get(f"/api/v1/agents/{agent.pk}/signing-key", If_None_Match=answer["ETag"])
     assert (fresh.status_code, fresh.json()["active_kid"]) == (200, body["kid"])
-    tasks.note_keys.func(0)
+    tasks.note_keys()
     assert states(world) == ["retiring", "active"]
     assert f'"{etag_of_heartbeat(agent, api)}"' == fresh["ETag"]
 
     # A week later the old one is retired, its private half destroyed.
     clock.append(timedelta(days=7))
     assert published(world) == ["retired", "active"]
-    tasks.note_keys.func(0)
-    tasks.note_keys.func(0)
+    tasks.note_keys()
+    tasks.note_keys()
     assert states(world) == ["retired", "active"]
     old.refresh_from_db()
     assert old.private_key is None
@@ -248,7 +248,7 @@ def test_the_next_key_is_withdrawn(world: World, clock: list[timedelta]) -> None
 
     assert (done.status_code, done.json()["status"]) == (200, "retired")
     clock.append(timedelta(days=8))
-    tasks.note_keys.func(0)
+    tasks.note_keys()
     assert states(world) == published(world) == ["active", "retired"]
     assert signs(world) == old.kid
     # It has signed nothing, whatever a signature says of its time.

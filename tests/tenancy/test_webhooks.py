@@ -29,6 +29,7 @@ from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks import delivery
 from apps.tenancy.webhooks.events import FAMILIES, TYPES
+from byteor_cloud.jobs import Lane, queue_of
 from tests.tenancy.receiver import Message, Receiver, serving
 from tests.worlds import World, run_jobs
 
@@ -72,7 +73,7 @@ def log(world: World, path: str) -> list[dict[str, Any]]:
 def later(**by: Any) -> None:
     """Time passes for what is owed; then the worker looks."""
     WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
-    tasks.wake_webhooks.func(timestamp=0)
+    tasks.wake_webhooks()
     run_jobs()
 
 
@@ -362,7 +363,7 @@ def test_a_worker_that_dies_after_sending_sends_it_again(
         with pytest.raises(KeyboardInterrupt):
             run_jobs()
     assert log(world, path)[0]["status"] == "pending"
-    tasks.wake_webhooks.func(timestamp=0)
+    tasks.wake_webhooks()
     run_jobs()
 
     assert [message.headers["webhook-id"] for message in receiver.got] == [str(AuditEvent.objects.latest("id").pk)] * 2
@@ -388,7 +389,9 @@ def test_waking_twice_enqueues_once(world: World, receiver: Receiver) -> None:
     delivery.wake_due()
 
     job = ProcrastinateJob.objects.get()
-    assert (job.task_name, job.queue_name) == ("tenancy.deliver_webhooks", "outbound")
+    assert (job.task_name, job.queue_name) == (
+        "tenancy.deliver_webhooks", queue_of(Lane.WEBHOOKS, world.organization.pk)
+    )  # fmt: skip
     assert job.lock == f"webhook:{Webhook.objects.get().pk}"
 
 
@@ -552,6 +555,6 @@ def test_the_log_is_kept_for_a_month(world: World, receiver: Receiver) -> None:
     WebhookDelivery.objects.filter(event=old).update(created_at=timezone.now() - timedelta(days=30, minutes=1))
     WebhookDelivery.objects.filter(event=young).update(created_at=timezone.now() - timedelta(days=29))
 
-    tasks.forget_deliveries.func(timestamp=0)
+    tasks.forget_deliveries()
 
     assert WebhookDelivery.objects.get().event == young

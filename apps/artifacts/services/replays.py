@@ -31,8 +31,9 @@ from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayE
 from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
 from byteor_cloud.engine.replay.stages import SIDE_EFFECTS
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.jobs import Claim, enqueue, is_trouble, release_connection
 
+INTERRUPTED = "interrupted"  # its worker was killed
 _RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
 _OUTCOME = {
     Status.SUCCEEDED: ReplayEvent.SUCCEED,
@@ -101,8 +102,13 @@ def request(
         changes={"artifact": str(artifact.pk), "version": str(chosen), "mode": mode, "approval": _id(row.approval)},
     )
     if row.status == ReplayStatus.QUEUED:
-        enqueue("artifacts.replay", replay_id=str(row.pk))
+        _enqueue(row)
     return row
+
+
+def _enqueue(row: Replay) -> None:
+    organization = row.environment.project.organization_id
+    enqueue("artifacts.replay", organization=organization, replay_id=str(row.pk))
 
 
 def _id(approval: Approval | None) -> str | None:
@@ -146,7 +152,7 @@ def follow_approval(approval_id: str) -> None:
         waits = row.status == ReplayStatus.PENDING_APPROVAL
         if waits and approval.status == ApprovalStatus.APPROVED:
             advance(row, ReplayEvent.APPROVE, actor=WORKER)
-            enqueue("artifacts.replay", replay_id=str(row.pk))
+            _enqueue(row)
         elif waits and approval.status != ApprovalStatus.PENDING:
             _end(row, ReplayEvent.DENY, error=f"approval.{approval.status}")
         elif row.status == ReplayStatus.QUEUED and approval.status == ApprovalStatus.REVOKED:
@@ -158,37 +164,52 @@ def _end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = ""
     advance(row, event, actor=WORKER, changes=changes, error=error, finished_at=timezone.now(), **fields)
 
 
-def run(replay_id: str) -> None:
+def run(replay_id: str, claim: Claim | None = None) -> None:
     """Run a queued replay. One whose worker was killed is run again only if it was a dry run: that has no effect."""
+    claim = claim or Claim()
     row = Replay.objects.select_related(*_RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
-        _end(row, ReplayEvent.FAIL, error="interrupted")
+        _end(row, ReplayEvent.FAIL, error=INTERRUPTED)
         return
+    release_connection()
     with unpacked(row.artifact) as bundle:  # before it begins: a store that does not answer costs no approval
-        begun = _begin(row)
+        begun = _begin(row, claim)
         if begun is None:
             return
-        outcome = _replayed(begun, bundle)
+        try:
+            outcome = _replayed(begun, bundle, claim)
+        except Exception as error:
+            if row.mode == Replay.Mode.EXECUTE and not is_trouble(error):
+                give_up(replay_id, f"{type(error).__name__}: {error}")
+            raise
     counts = Counter(str(action["decision"]) for action in outcome.audit["actions"])
-    advance(
-        begun,
-        _OUTCOME[outcome.status],
-        actor=WORKER,
-        changes={"actions": dict(counts)} if counts else {},
-        result=outcome.result,
-        audit=outcome.audit,
-        warnings=list(outcome.warnings),
-        error=None if outcome.error is None else storable(outcome.error),
-        finished_at=timezone.now(),
-    )
+
+    @transaction.atomic
+    def write() -> None:
+        claim.confirm()
+        advance(
+            begun,
+            _OUTCOME[outcome.status],
+            actor=WORKER,
+            changes={"actions": dict(counts)} if counts else {},
+            result=outcome.result,
+            audit=outcome.audit,
+            warnings=list(outcome.warnings),
+            error=None if outcome.error is None else storable(outcome.error),
+            finished_at=timezone.now(),
+        )
+
+    # Side effects are not had twice, so their result must not be lost with a connection.
+    claim.insist(write)
 
 
 @transaction.atomic
-def _begin(found: Replay) -> Replay | None:
+def _begin(found: Replay, claim: Claim) -> Replay | None:
     """Say ``running``, and spend the approval, before anything happens; None when it is not to run."""
     row = lock(found, related=_RELATED)
+    claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
         return None
     if row.status == ReplayStatus.RUNNING and row.mode == Replay.Mode.DRY_RUN:
@@ -209,13 +230,14 @@ def _begin(found: Replay) -> Replay | None:
     return lock(row, related=_RELATED)
 
 
-def _replayed(row: Replay, bundle: IncidentBundle) -> ReplayOutcome:
+def _replayed(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
     artifact, version, environment = row.artifact, row.version, row.environment
     stage_config = bundle.stage_config
     if stage_config is None and artifact.deployment is not None:
         stage_config = artifact.deployment.config_bundle.stage_config
     spec = decode(version.spec_kv)
     ops = installed_ops()
+    release_connection()
     with tempfile.TemporaryDirectory(dir=settings.CONFIG.data_dir / "scratch") as folder:
         gate = Gate(
             urls=settings.CONFIG.replay_http_allowlist,
@@ -223,7 +245,7 @@ def _replayed(row: Replay, bundle: IncidentBundle) -> ReplayOutcome:
             stage_config=stage_config or {},
             consented=row.approval is not None or not _needs_approval(row),
         )
-        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S)
+        executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S, may_act=claim.ensure)
         return replay(
             bundle,
             created_unix_ms=int((row.started_at or row.created_at).timestamp() * 1000),
@@ -241,11 +263,9 @@ def _replayed(row: Replay, bundle: IncidentBundle) -> ReplayOutcome:
 
 
 @transaction.atomic
-def note_error(replay_id: str, error: str, *, last: bool) -> None:
-    """An attempt broke off: the last one fails the replay, and any one of an execute replay that had begun."""
+def give_up(replay_id: str, error: str) -> None:
+    """Fail a replay that is not run again: its last attempt broke off, or side effects may have happened."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock(found) if found is not None else None
-    if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        return
-    if last or (row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING):
+    if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         _end(row, ReplayEvent.FAIL, error=storable(error))

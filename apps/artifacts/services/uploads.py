@@ -21,12 +21,12 @@ from apps.releases.models import Deployment
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance
+from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract, validate
 from byteor_cloud.errors import InvalidInput, Unavailable
-from byteor_cloud.jobs import enqueue
+from byteor_cloud.jobs import Claim, enqueue, release_connection
 
 WORKER = system("artifacts")
 
@@ -79,7 +79,11 @@ def receive(
                 resource=("artifact", artifact.pk),
                 changes={"kind": kind, "content_hash": content_hash, "size_bytes": file.size},
             )
-            enqueue("artifacts.ingest", artifact_id=str(artifact.pk))
+            enqueue(
+                "artifacts.ingest",
+                organization=environment.project.organization_id,
+                artifact_id=str(artifact.pk),
+            )
     except IntegrityError:
         # The same upload on another connection was faster, and its artifact may be removed again by now.
         if (existing := _existing(environment, content_hash)) is None:
@@ -107,26 +111,28 @@ def unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
         yield validate(Path(folder))
 
 
-def ingest(artifact_id: str) -> None:
+def ingest(artifact_id: str, claim: Claim | None = None) -> None:
     """Check what was received: ``verified``, or ``rejected`` with reasons. Safe to run twice."""
+    claim = claim or Claim()
     artifact = Artifact.objects.select_related("deployment__config_bundle").filter(pk=artifact_id).first()
     if artifact is None or artifact.status != ArtifactStatus.RECEIVED:
         return
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        advance(artifact, ArtifactEvent.VERIFY, actor=WORKER)
+        _verify(artifact, claim)
         return
+    release_connection()
     try:
         with unpacked(artifact) as bundle:
             spec_hash = bundle.spec_hash
     except RejectedBundle as rejected:
-        _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons])
+        _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
     if artifact.spec_hash not in {None, spec_hash}:
         detail = f"the upload said {artifact.spec_hash}, the bundle's spec.kv is {spec_hash}"
-        _reject(artifact, [{"code": "spec_hash", "detail": detail}])
+        _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
-    advance(artifact, ArtifactEvent.VERIFY, actor=WORKER, spec_hash=spec_hash, version=version)
+    _verify(artifact, claim, spec_hash=spec_hash, version=version)
 
 
 def storable(text: str) -> str:
@@ -134,7 +140,24 @@ def storable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
-def _reject(artifact: Artifact, reasons: list[dict[str, str]]) -> None:
+@transaction.atomic
+def reject_killed(artifact_id: str) -> None:
+    """Reject the artifact whose check killed the worker's process again and again."""
+    found = Artifact.objects.filter(pk=artifact_id).first()
+    if found is not None and lock(found).status == ArtifactStatus.RECEIVED:
+        detail = "Checking it ended the worker's process again and again."
+        _reject(found, [{"code": "worker_killed", "detail": detail}], Claim())
+
+
+@transaction.atomic
+def _verify(artifact: Artifact, claim: Claim, **fields: Any) -> None:
+    claim.confirm()
+    advance(artifact, ArtifactEvent.VERIFY, actor=WORKER, **fields)
+
+
+@transaction.atomic
+def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> None:
+    claim.confirm()
     advance(artifact, ArtifactEvent.REJECT, actor=WORKER, reasons=reasons, changes={"reasons": reasons[:20]})
 
 

@@ -13,7 +13,7 @@ from apps.releases import progress
 from apps.releases.admin.approvals import APPROVE, DENY, can, decision_form, decisions, marks, of_approval
 from apps.releases.changes import changes_of
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import bundles, deployments, rollbacks
+from apps.releases.services import bundles, deployments, explanations, rollbacks
 from apps.releases.services.offers import strategy_of
 from apps.releases.waves import Standing, Wave, headline, waves
 from apps.releases.words import agents, strategy_words, target_words, timeline_words
@@ -187,6 +187,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
+        ("Held up", explanations.held_up([row]).get(row.pk)),
         ("Goes back to", row.restores and _named(row.restores)),
         ("Rolled back because", row.rollback_reason),
         ("Superseded by", row.superseded_by and _named(row.superseded_by)),

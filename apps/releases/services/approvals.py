@@ -258,7 +258,11 @@ def _tell(deployment: Deployment, event: str, actor: Actor) -> None:
 def _tell_replay(approval: Approval) -> None:
     """A replay that waits for it lives in the app above, and goes on by a job."""
     if approval.replay_id is not None:
-        enqueue("artifacts.replay_decided", approval_id=str(approval.pk))
+        enqueue(
+            "artifacts.replay_decided",
+            organization=approval.environment.project.organization_id,
+            approval_id=str(approval.pk),
+        )
 
 
 @transaction.atomic

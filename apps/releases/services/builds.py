@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from django.db import transaction
 from django.utils import timezone
 
@@ -18,6 +20,7 @@ from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud.engine.machines import UNDER_WAY, DeploymentEvent, DeploymentStatus
+from byteor_cloud.jobs import Claim, release_connection
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
@@ -25,18 +28,20 @@ _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
 }
 
 
-def build(deployment_id: str) -> None:
+def build(deployment_id: str, claim: Claim | None = None) -> None:
     """Build the deploy bundle and make the first offers. Safe to run twice and to resume after a crash."""
-    deployment = _begin(deployment_id)
+    claim = claim or Claim()
+    deployment = _begin(deployment_id, claim)
     if deployment is None:
         return
     built = _bundle_of(deployment)
+    release_connection()
     blobs.put(built.bundle_hash, built.tar)
-    _offer_first(deployment, built)
+    _offer_first(deployment, built, claim)
 
 
 @transaction.atomic
-def _begin(deployment_id: str) -> Deployment | None:
+def _begin(deployment_id: str, claim: Claim) -> Deployment | None:
     """Spend the approval's one use and fix what goes into the bundle; None when there is nothing to build now."""
     found = Deployment.objects.select_related(*RELATED, "approval", "handed_in").filter(pk=deployment_id).first()
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
@@ -46,6 +51,7 @@ def _begin(deployment_id: str) -> Deployment | None:
     environment = lock(found.environment, related=("project__organization",))
     consent = lock(found.consent) if found.consent else None
     deployment = lock(found, related=RELATED)
+    claim.confirm()
     if deployment.status != DeploymentStatus.APPROVED or not _has_turn(deployment, environment):
         return None
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
@@ -110,10 +116,11 @@ def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:
 
 
 @transaction.atomic
-def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
+def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -> None:
     """Resolve the target again and offer the first wave, in the transaction that says ``deploying``."""
     lock(found.environment)
     deployment = lock(found, related=RELATED)
+    claim.confirm()
     if deployment.status != DeploymentStatus.BUILDING:
         return
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
@@ -133,6 +140,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
         bundle_size=len(built.tar),
         manifest=built.manifest.document(),
         enlisting=enlisting,
+        served_at=datetime.now(UTC),
     )
     offers.offer_first_wave(deployment)
     offers.wake(deployment.pk)
@@ -140,7 +148,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle) -> None:
 
 @transaction.atomic
 def give_up(deployment_id: str, error: str) -> None:
-    """The build's last attempt failed."""
+    """Fail the deployment whose build failed by itself for the last time; it says nothing of the configuration."""
     deployment = Deployment.objects.filter(pk=deployment_id).first()
     if deployment is not None and deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
         fail(deployment, "build_failed", error[:2000])

@@ -31,7 +31,7 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
-_CONDEMNING = {"build_failed", "threshold", "timeout", "rollback_failed"}
+_CONDEMNING = {"threshold", "timeout", "rollback_failed"}
 POLICY = (
     "approvals_required", "required_approvals", "allow_self_approval", "approval_ttl_s", "agent_timeout_s",
     "max_in_flight_deployments",

@@ -15,9 +15,10 @@ from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import offers
 from apps.tenancy import freeze
+from byteor_cloud import jobs
 from byteor_cloud.engine.explain import explain, facts
 from byteor_cloud.engine.explain.findings import Explanation
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView
 
 AT_MOST = 100  # deployments: who has more that wait for approval is told of the newest
@@ -41,7 +42,11 @@ def facts_of(agent: Any, now: datetime) -> facts.Facts:
     }
     said = _said(found)
     waves = _waves([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
-    told = (_deployment(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {})) for row in found)
+    held = held_up([row for row in found if row.status in IN_FLIGHT])
+    told = (
+        _deployment(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
+        for row in found
+    )
     window = freeze.open_until(agent.environment.effective_settings["freeze_windows"], now)
     return facts.Facts(
         now=now,
@@ -49,6 +54,16 @@ def facts_of(agent: Any, now: datetime) -> facts.Facts:
         deployments=tuple(told),
         freeze=window and facts.Freeze(window[0]["reason"], window[1]),
     )
+
+
+def held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
+    """Why the control plane cannot go on with deployments, as a sentence for each that it holds up."""
+    by_key = {str(row.pk): row for row in deployments}
+    told = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
+    for row in by_key.values():
+        if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
+            told.setdefault(row.pk, "Agents cannot get its bundle: the artifact store cannot be read. No time runs.")
+    return told
 
 
 def _agent(agent: Any) -> facts.Agent:
@@ -118,7 +133,11 @@ def _deployments(agent: Any) -> list[Any]:
 
 
 def _deployment(
-    row: Any, part: DeploymentAgent | None, waves: Mapping[int, facts.Wave], said: Mapping[str, facts.Said]
+    row: Any,
+    part: DeploymentAgent | None,
+    waves: Mapping[int, facts.Wave],
+    said: Mapping[str, facts.Said],
+    held: str,
 ) -> facts.Deployment:
     return facts.Deployment(
         id=row.pk,
@@ -141,9 +160,10 @@ def _deployment(
         rollback_reason=row.rollback_reason,
         freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
+        held_up=held,
         consent=_consent(row),
         break_glass=_break_glass(row.break_glass),
-        part=_part(part) if part else None,
+        part=_part(part, row.timeouts_from) if part else None,
         waves=waves,
         said=said,
     )
@@ -163,8 +183,9 @@ def _break_glass(stored: Mapping[str, str] | None) -> facts.BreakGlass | None:
     return facts.BreakGlass(stored["by"], stored["reason"], datetime.fromisoformat(stored["approve_by"]))
 
 
-def _part(part: DeploymentAgent) -> facts.Part:
-    view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), part.offered_at)
+def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
+    since = part.offered_at and max(part.offered_at, timeouts_from or part.offered_at)
+    view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), since)
     return facts.Part(view, part.action, part.detail, part.updated_at)
 
 

@@ -258,4 +258,6 @@ def enqueue_undo(deployment_id: object) -> None:
 
 def _enqueue(job: str, deployment_id: object) -> None:
     key = str(deployment_id)
-    enqueue(f"releases.{job}", once=f"{job}:{key}", serial=key, deployment_id=key)
+    of = Deployment.objects.filter(pk=key).order_by().values_list("environment__project__organization_id", flat=True)
+    if (organization := of.first()) is not None:
+        enqueue(f"releases.{job}", organization=organization, once=f"{job}:{key}", serial=key, deployment_id=key)

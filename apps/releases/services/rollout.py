@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -15,24 +16,36 @@ from apps.releases.services import bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
+from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
+from byteor_cloud.errors import Unavailable
+
+logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
+_RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
+# The sweep has every rollout stepped every 5 s. After a longer pause something of ours was away.
+_NOTED_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _AT_IT = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
-@transaction.atomic
 def step(deployment_id: str) -> None:
     """Take the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
-    found = Deployment.objects.select_related("environment").filter(pk=deployment_id).first()
-    if found is None:
-        return
+    found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
+    if found is not None:
+        _step(found, is_served=_is_served(found))
+
+
+@transaction.atomic
+def _step(found: Deployment, *, is_served: bool) -> None:
     lock(found.environment)
     deployment = lock(found, related=RELATED)
     now = timezone.now()
+    if deployment.status in _RUNNING:
+        _note_outage(deployment, now, is_served=is_served)
     if deployment.status == DeploymentStatus.DEPLOYING:
         if bundles.is_barred(deployment.environment_id, deployment.config_hash):
             # By another deployment of the same configuration: nobody else is to get it.
@@ -58,6 +71,42 @@ def step(deployment_id: str) -> None:
         fail(deployment, plan.reason, plan.detail)
 
 
+def _is_served(deployment: Deployment) -> bool:
+    """Whether agents can get now what they are offered: the store may be down."""
+    source = deployment.restores if deployment.status == DeploymentStatus.ROLLING_BACK else deployment
+    if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
+        return True
+    try:
+        blobs.check(source.bundle_hash)
+    except (OSError, Unavailable) as error:
+        logger.warning("bundle_not_served", deployment=str(deployment.pk), error=repr(error))
+        return False
+    return True
+
+
+def _note_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
+    """While agents cannot get the bundle their time stands still, and after an outage they have all of it again.
+
+    Nobody looked for a while means that worker or database were away, and then agents could not report either.
+    """
+    before, looked = deployment.served_at, _real_time()
+    if not is_served:
+        if before is not None:
+            deployment.served_at = None
+            deployment.save(update_fields=["served_at"])
+    elif before is None or looked - before > _OUTAGE:
+        deployment.served_at, deployment.timeouts_from = looked, now
+        deployment.save(update_fields=["served_at", "timeouts_from"])
+    elif looked - before >= _NOTED_EVERY:
+        deployment.served_at = looked
+        deployment.save(update_fields=["served_at"])
+
+
+def _real_time() -> datetime:
+    """The clock of this machine, to measure pauses between steps by."""
+    return datetime.now(UTC)
+
+
 def _plan(deployment: Deployment, now: datetime) -> Plan | None:
     # Of those that are at it, only who still has this offer: another deployment's rollback may have taken some away.
     theirs = Q(progress__in=_AT_IT) & ~Q(agent__assignment__deployment_id=deployment.pk)
@@ -71,7 +120,7 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
             offers.strategy_of(deployment),
-            _views(rows),
+            _views(deployment, rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
@@ -80,14 +129,20 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
             now=now,
         )
     if deployment.status == DeploymentStatus.ROLLING_BACK:
-        return plan_rollback(_views(rows.filter(action="rollback")), timeout_s=timeout_s, now=now)
+        return plan_rollback(_views(deployment, rows.filter(action="rollback")), timeout_s=timeout_s, now=now)
     return None
 
 
-def _views(rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
+def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
+    def clock(offered_at: datetime | None) -> datetime | None:
+        """Since when its time runs."""
+        if deployment.served_at is None or offered_at is None:
+            return None
+        return max(offered_at, deployment.timeouts_from or offered_at)
+
     columns = rows.order_by().values_list("agent_id", "wave", "counted", "progress", "offered_at")
     return [
-        AgentView(agent_id, wave, counted, _PROGRESS[progress], offered_at)
+        AgentView(agent_id, wave, counted, _PROGRESS[progress], clock(offered_at))
         for agent_id, wave, counted, progress, offered_at in columns
     ]
 

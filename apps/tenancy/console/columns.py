@@ -44,7 +44,9 @@ TONES: Mapping[str, str] = {
     "runs_desired": "good",
     **dict.fromkeys(("rollback_failed", "deployment_failed", "known_bad", "threshold", "break_glass"), "bad"),
     **dict.fromkeys(("local_rollback", "not_fetched", "freeze_window", "superseded", "ended_before_its_turn"), "warn"),
-    **dict.fromkeys(("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave"), "waiting"),
+    **dict.fromkeys(
+        ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
+    ),
     "staging": "waiting",
     "prod": "busy",
 }

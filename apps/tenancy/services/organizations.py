@@ -158,7 +158,8 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
-    enqueue(f"tenancy.purge_{kind}", id=str(locked.pk))
+    organization = locked.organization_id if isinstance(locked, Project) else locked.project.organization_id
+    enqueue(f"tenancy.purge_{kind}", organization=organization, id=str(locked.pk))
 
 
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:

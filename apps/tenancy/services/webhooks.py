@@ -141,7 +141,7 @@ def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
     locked.next_attempt_at, locked.finished_at = timezone.now(), None
     locked.save(update_fields=["status", "tries", "next_attempt_at", "finished_at"])
     _record("redeliver", webhook, actor=actor, changes={"delivery": str(locked.pk)})
-    wake(webhook.pk)
+    wake(webhook.pk, webhook.organization_id)
     return locked
 
 

@@ -34,14 +34,20 @@ def owe(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[WebhookDelivery]
     owed = [WebhookDelivery(webhook_id=pk, event=event, next_attempt_at=now) for pk in webhook_ids]
     WebhookDelivery.objects.bulk_create(owed)
     for webhook_id in webhook_ids:
-        wake(webhook_id)
+        wake(webhook_id, event.organization_id)
     return owed
 
 
-def wake(webhook_id: UUID, *, once: bool = False) -> None:
+def wake(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
     """Have the worker send what the receiver is owed, after what it sends there already.
 
     Not ``once`` within a change: a second change would wait for the first one's commit.
     """
     key = f"webhook:{webhook_id}"
-    enqueue("tenancy.deliver_webhooks", serial=key, once=key if once else None, webhook_id=str(webhook_id))
+    enqueue(
+        "tenancy.deliver_webhooks",
+        organization=organization_id,
+        serial=key,
+        once=key if once else None,
+        webhook_id=str(webhook_id),
+    )

@@ -41,20 +41,23 @@ def deliver_due(webhook_id: UUID) -> None:
     """Send one receiver what it is owed, oldest first, until it fails to take one. Another job takes the rest."""
     until = monotonic() + LONGEST_S
     due = WebhookDelivery.objects.select_related("webhook__organization", "event").order_by("id")
+    organization_id: UUID | None = None
     for _ in range(AT_ONCE):
         delivery = due.due(timezone.now()).filter(webhook=webhook_id).first()
         if delivery is None or not _attempt(delivery):
             return
+        organization_id = delivery.webhook.organization_id
         if monotonic() >= until:
             break
-    wake(webhook_id)
+    wake(webhook_id, organization_id)
 
 
 def wake_due() -> None:
     """Have the worker send what is due: retries, and what a killed worker left."""
     due = WebhookDelivery.objects.due(timezone.now())
-    for webhook_id in due.order_by().values_list("webhook_id", flat=True).distinct():
-        wake(webhook_id, once=True)
+    receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
+    for webhook_id, organization_id in receivers:
+        wake(webhook_id, organization_id, once=True)
 
 
 def forget_old() -> None:

@@ -149,6 +149,8 @@ def _ended_before(deployment: Deployment) -> Told:
 
 def marks(deployment: Deployment) -> Told:
     """Paused, retried, begun without approval, known bad."""
+    if deployment.held_up:
+        yield Finding(B.HELD_UP, f"{deployment.label} is held up. {deployment.held_up}", deployment.id)
     label, said = deployment.label, deployment.said
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
         by = said.get("pause")

@@ -95,6 +95,7 @@ class Deployment:
     rollback_reason: str = ""
     freeze_override: bool = False
     known_bad: str | None = None
+    held_up: str = ""  # why the control plane cannot go on with it
     consent: Consent | None = None
     break_glass: BreakGlass | None = None
     part: Part | None = None

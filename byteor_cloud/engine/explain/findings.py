@@ -47,6 +47,7 @@ class Because(StrEnum):
     BUILDING = "building"
     OFFER_DUE = "offer_due"
     PAUSED = "paused"
+    HELD_UP = "held_up"
     ENDED_BEFORE = "ended_before_its_turn"
     # What else bears on it.
     THRESHOLD = "threshold"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import signal
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -13,35 +13,22 @@ from django.core.management.base import BaseCommand, CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from byteor_cloud.config import Address, Config
-from byteor_cloud.jobs import run_queues, tended, worker_app
-
-HEARTBEAT_S = 2.0
-STALLED_AFTER_S = 10.0
-GRACE_S = 20.0
+from byteor_cloud.worker import Worker
 
 
 class Command(BaseCommand):
     help = "Run the worker until SIGTERM."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run jobs, and put those of killed workers back into the queue."""
+        """Run jobs, and take over those of workers that died."""
         current: Config = settings.CONFIG
         # Beside an API process, that one's address tells all there is to tell.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()
-        asyncio.run(self._run())
-
-    async def _run(self) -> None:
-        app = worker_app()
-        async with app.open_async(), tended(app, every_s=STALLED_AFTER_S / 2, after_s=STALLED_AFTER_S):
-            await run_queues(
-                app,
-                delete_jobs="successful",
-                fetch_job_polling_interval=2.0,
-                update_heartbeat_interval=HEARTBEAT_S,
-                stalled_worker_timeout=STALLED_AFTER_S,
-                shutdown_graceful_timeout=GRACE_S,
-            )
+        worker = Worker()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        worker.run()
 
 
 class _Handler(BaseHTTPRequestHandler):

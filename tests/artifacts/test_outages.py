@@ -1,0 +1,224 @@
+"""Eight replays that block, and a store that cannot be read for ten minutes: with the real worker, for real tenants."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment, KnownBad
+from apps.releases.services import explanations
+from apps.tenancy.models import AuditEvent, AuditSeal
+from byteor_cloud.worker import Worker
+from tests.artifacts import incidents
+from tests.artifacts.incidents import incident, ingested
+from tests.releases import stories
+from tests.worlds import World, report, run_jobs
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
+ROUNDS = 16  # with the growing pauses between them more than ten minutes
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "this takes too long"
+        time.sleep(0.05)
+
+
+# -- replays that block
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
+    """Every replay blocks until the test is over; one event for each that has begun."""
+    go_on, begun = threading.Event(), []
+
+    def block(*_: Any, **__: Any) -> Any:
+        begun.append(threading.Event())
+        go_on.wait(120)
+        raise RuntimeError("the test is over")
+
+    monkeypatch.setattr(replays, "replay", block)
+    yield begun
+    go_on.set()
+
+
+def unsealed(world: World) -> int:
+    own = AuditEvent.objects.filter(organization=world.organization)
+    return own.exclude(pk__in=AuditSeal.objects.values("event_id")).count()
+
+
+def test_eight_blocking_replays_hold_up_nobody(blocked: list[threading.Event]) -> None:
+    acme, umbrella = World("acme"), World("umbrella")
+    agent, _ = acme.agent()
+    bundle = acme.bundle()
+    spec = bundle.version.spec_kv
+    theirs = ingested(acme, incident(spec))
+    artifact = ingested(umbrella, incident(umbrella.version().spec_kv))
+    for _ in range(8):
+        assert umbrella.operator.api.post(
+            umbrella.path(rest=f"/artifacts/{artifact.pk}/replay"), {}
+        ).status_code == 202  # fmt: skip
+    worker = Worker(grace_s=0.5)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        wait_until(lambda: blocked)
+        deployment = acme.deployment(bundle)
+        wait_until(lambda: Deployment.objects.get(pk=deployment.pk).status == "deploying")
+        assert stories.desired(agent) == (deployment.pk, "activate")
+        wait_until(lambda: unsealed(acme) == 0)
+        # Neither an ingest nor a replay of another tenant waits for them.
+        body = incident(spec, quotes_in=incidents.journal([b"{}"]))
+        agent_two, api_two = acme.agent(name="two")
+        incidents.upload(api_two, agent_two, body, kind="incident_bundle")
+        wait_until(lambda: not Artifact.objects.filter(status="received").exists())
+        acme.operator.api.post(acme.path(rest=f"/artifacts/{theirs.pk}/replay"), {})
+        wait_until(lambda: Replay.objects.filter(environment=acme.dev, status="running").exists())
+        assert Replay.objects.filter(environment=umbrella.dev, status="running").count() == 1
+        assert len(blocked) == 2
+    finally:
+        worker.stop()
+        thread.join(60)
+    assert not thread.is_alive()  # they do not hold up the end of the worker either
+    assert set(Replay.objects.values_list("status", flat=True)) == {"running", "queued"}
+
+
+# -- a store that is away
+
+
+class Away:
+    """While the block runs, something else is where the store was: it can be neither read nor written."""
+
+    def __init__(self, store: Path) -> None:
+        self.store, self.aside = store, store.with_name("aside")
+
+    def __enter__(self) -> None:
+        self.store.rename(self.aside)
+        self.store.write_text("not a folder")
+
+    def __exit__(self, *_: object) -> None:
+        self.store.unlink()
+        self.aside.rename(self.store)
+
+
+def work_for_ten_minutes() -> None:
+    """What a worker does in that time, without the time."""
+    for _ in range(ROUNDS):
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
+        Worker(has_clock=False).run(until_idle=True)
+
+
+def test_a_build_waits_for_the_store(store: Path) -> None:
+    world = World("acme")
+    agent, _ = world.agent(world.prod)
+    run_jobs()
+    deployment = world.deployment(world.bundle(world.prod))
+    world.reviewer.api.post(
+        world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
+    )
+
+    with Away(store):
+        work_for_ten_minutes()
+        deployment.refresh_from_db()
+        assert deployment.status == "building"
+        seen = Agent.objects.with_state().select_related("environment__project").get(pk=agent.pk)
+        told = explanations.of(seen)
+        (finding,) = [each for each in told.because if each.code == "held_up"]
+        assert "releases.build waits until" in finding.detail
+    work_for_ten_minutes()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, stories.desired(agent)) == ("deploying", (deployment.pk, "activate"))
+    assert [entry.event for entry in deployment.timeline.order_by("id")] == ["create", "approve", "build", "offer"]
+    assert Approval.objects.get().used_at is not None
+    assert not KnownBad.objects.exists()
+    assert not ProcrastinateJob.objects.filter(status="failed").exists()
+
+
+def test_an_ingest_and_a_dry_run_wait_for_the_store(store: Path) -> None:
+    world = World("acme")
+    agent, api = world.agent()
+    version = world.version()
+    first = ingested(world, incident(version.spec_kv))
+    world.operator.api.post(world.path(rest=f"/artifacts/{first.pk}/replay"), {})
+    incidents.upload(
+        api, agent, incident(version.spec_kv, quotes_in=incidents.journal([b"{}"])), kind="incident_bundle"
+    )
+
+    with Away(store):
+        work_for_ten_minutes()
+        assert sorted(Artifact.objects.values_list("status", flat=True)) == ["received", "verified"]
+        assert Replay.objects.get().status == "queued"
+    work_for_ten_minutes()
+
+    assert set(Artifact.objects.values_list("status", flat=True)) == {"verified"}
+    assert Replay.objects.get().status == "succeeded"
+    assert not ProcrastinateJob.objects.exists()
+
+
+@pytest.mark.parametrize("how", ["fails", "is missing"])
+def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Path, how: str) -> None:
+    world = World("acme")
+    (agent, api), *_ = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+
+    away = Away(store)
+    if how == "fails":
+        away.__enter__()
+    else:
+        store.rename(away.aside)
+    stories.offered_before(deployment, 660, agent)  # of 600 that it has
+    from apps.releases.tasks import sweep
+
+    for _ in range(3):
+        sweep()
+        run_jobs()
+    deployment.refresh_from_db()
+    assert deployment.status == "deploying"
+    assert "No time runs" in explanations.held_up([deployment])[deployment.pk]
+    if how == "fails":
+        away.__exit__()
+    else:
+        away.aside.rename(store)
+
+    sweep()
+    run_jobs()  # nor is it over as soon as the store is back
+    deployment.refresh_from_db()
+    assert (deployment.status, explanations.held_up([deployment])) == ("deploying", {})
+    report(api, agent, "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, KnownBad.objects.exists()) == ("active", False)
+
+
+def test_after_an_outage_an_agent_has_its_whole_time_and_no_more(store: Path) -> None:
+    from apps.releases.tasks import sweep
+
+    world = World("acme")
+    ((agent, _),) = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle())
+    with Away(store):
+        sweep()
+        run_jobs()
+    sweep()
+    run_jobs()
+    stories.offered_before(deployment, 660, agent)
+    Deployment.objects.update(timeouts_from=deployment.agents.get().offered_at)
+
+    sweep()
+    run_jobs()
+
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.reason) == ("failed", "timeout")

@@ -1,0 +1,48 @@
+"""Workers that a job kills with ``kill -9``, one after the other.
+
+``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each it starts a worker in a process of
+its own, in which the job JOB kills the process, and writes ``died`` when it has. At the end of the input it starts
+one that lives until nothing is due. Each is a fork of this process, which has loaded the code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+
+def _fork(poison: str) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        from byteor_cloud.jobs import KINDS
+        from byteor_cloud.worker import Worker
+
+        def kill(*_: Any, **__: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        KINDS[poison] = replace(KINDS[poison], run=kill)
+        Worker(has_clock=False).run(until_idle=True)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    import django
+
+    django.setup()
+    for _ in sys.stdin:
+        status = os.waitpid(_fork(sys.argv[1]), 0)[1]
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        os.write(1, b"died\n" if killed else b"lived\n")
+    assert os.waitpid(_fork(sys.argv[1]), 0)[1] == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A job that kills its worker's process, really and ten times: a dead letter, and everybody else goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact, Replay
+from apps.releases.models import Deployment, KnownBad
+from byteor_cloud.jobs import KILLS
+from byteor_cloud.worker import Worker
+from tests.artifacts import incidents
+from tests.artifacts.incidents import incident, ingested
+from tests.races import at_once
+from tests.worlds import World, run_jobs
+
+__all__ = ["at_once"]
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("at_once"),
+    pytest.mark.skipif(sys.platform != "linux", reason="the kernel's files of dead processes"),
+]
+
+
+def kill_in(job: str) -> None:
+    """Run workers until the job has killed ten, and one more that lives; the pauses between them are left out."""
+    here = connection.settings_dict
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings",
+        "BYTEOR_EMBEDDED_DATABASE_URL": f"postgresql://{here['USER']}@/{here['NAME']}?host={here['HOST']}",
+        "BYTEOR_CLOUD_DATA_DIR": str(django_settings.CONFIG.data_dir),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.poisoned_worker", job],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as workers:  # fmt: skip
+        assert workers.stdin is not None
+        assert workers.stdout is not None
+        for _ in range(KILLS):
+            Worker(has_clock=False)._tend()  # which every living worker does
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
+            workers.stdin.write("go\n")
+            workers.stdin.flush()
+            assert workers.stdout.readline() == "died\n"
+        workers.stdin.close()
+        assert workers.wait(60) == 0
+
+
+@pytest.fixture
+def made() -> Any:
+    """A tenant with an artifact to be checked, a replay and a deployment to be built, and a second tenant's."""
+    acme, other = World("acme"), World("other")
+    agent, api = acme.agent()
+    version = acme.version()
+    first = ingested(acme, incident(version.spec_kv))
+    bundle, theirs = acme.bundle(version=version), other.bundle()
+    other.agent()
+    run_jobs()
+    incidents.upload(
+        api, agent, incident(version.spec_kv, quotes_in=incidents.journal([b"{}"])), kind="incident_bundle"
+    )
+    acme.operator.api.post(acme.path(rest=f"/artifacts/{first.pk}/replay"), {})
+    acme.deployment(bundle)
+    other.deployment(theirs)
+    return acme
+
+
+def outcome() -> dict[str, Any]:
+    return {
+        "artifacts": sorted(Artifact.objects.values_list("status", flat=True)),
+        "replay": Replay.objects.values_list("status", "error").get(),
+        "deployments": [*Deployment.objects.order_by("pk").values_list("status", flat=True)],
+        "dead": [*ProcrastinateJob.objects.values_list("task_name", "status", "attempts")],
+    }
+
+
+WELL = {
+    "artifacts": ["verified", "verified"],
+    "replay": ("succeeded", None),
+    "deployments": ["deploying", "deploying"],
+}
+
+
+@pytest.mark.parametrize(
+    ("job", "differs"),
+    [
+        ("artifacts.ingest", {"artifacts": ["rejected", "verified"]}),
+        ("artifacts.replay", {"replay": ("failed", "interrupted")}),
+        ("releases.build", {"deployments": ["approved", "approved"]}),
+    ],
+)
+def test_killed_ten_times(made: World, job: str, differs: dict[str, Any]) -> None:
+    if job == "releases.build":  # the other tenant's build would kill as well
+        Deployment.objects.exclude(environment=made.dev).delete()
+        ProcrastinateJob.objects.filter(task_name=job).exclude(
+            queue_name__endswith=made.organization.pk.hex
+        )._raw_delete("default")
+        differs = {"deployments": ["approved"]}
+
+    kill_in(job)
+
+    assert outcome() == {**WELL, **differs, "dead": [(job, "failed", KILLS)]}
+    if job == "artifacts.ingest":
+        (reason,) = Artifact.objects.get(status="rejected").reasons
+        assert reason["code"] == "worker_killed"
+    assert not KnownBad.objects.exists()
