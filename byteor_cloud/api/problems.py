@@ -37,7 +37,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]
             nested = isinstance(child, (Mapping, list))
             yield from _field_errors(child, f"{pointer}/{index}" if nested else pointer)
     else:
-        yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), str(detail))
+        yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), errors.shorten(str(detail)))
 
 
 _DRF_CODES = {
@@ -143,6 +143,8 @@ def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
     }
     if error.errors:
         body["errors"] = [{"pointer": e.pointer, "code": e.code, "detail": e.detail} for e in error.errors]
+    if error.more_errors:
+        body["more_errors"] = error.more_errors
     return body
 
 

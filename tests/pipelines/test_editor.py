@@ -78,7 +78,7 @@ def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> N
         (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" comes twice in this object.'),
         (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
         (b"[" * 100_000, 1, 65, "Nested deeper than 64 levels."),
-        (b"", 1, 1, "Expecting value."),
+        (b"", 1, 1, "Expected a value."),
     ],
 )
 def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(

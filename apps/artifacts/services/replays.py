@@ -164,7 +164,7 @@ def run(replay_id: str) -> None:
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
-        _end(row, ReplayEvent.FAIL, error="interrupted")
+        _end(row, ReplayEvent.FAIL, error="interrupted", error_code="interrupted")
         return
     with unpacked(row.artifact) as bundle:  # before it begins: a store that does not answer costs no approval
         begun = _begin(row)
@@ -181,6 +181,7 @@ def run(replay_id: str) -> None:
         audit=outcome.audit,
         warnings=list(outcome.warnings),
         error=None if outcome.error is None else storable(outcome.error),
+        error_code=outcome.error_code,
         finished_at=timezone.now(),
     )
 
@@ -248,4 +249,4 @@ def note_error(replay_id: str, error: str, *, last: bool) -> None:
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if last or (row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING):
-        _end(row, ReplayEvent.FAIL, error=storable(error))
+        _end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")

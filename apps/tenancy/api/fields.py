@@ -9,16 +9,28 @@ from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+from byteor_cloud.errors import MAX_FIELD_ERRORS
+
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
-    """An error for each key of ``data`` that is not among ``known``, with the nearest that is."""
-    found = {}
+    """Give an error for each key of ``data`` that is not among ``known``, with the nearest that is.
+
+    After as many as an answer names, the rest share one error: looking for what was meant takes time for each.
+    """
+    found: dict[str, list[ErrorDetail]] = {}
     for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
+        if key in known:
+            continue
+        if len(found) < MAX_FIELD_ERRORS:
+            near = difflib.get_close_matches(str(key)[:80], list(known), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
+        else:
+            found[str(key)] = _UNKNOWN
     return found
+
+
+_UNKNOWN = [ErrorDetail("Unknown field.", code="unknown_field")]
 
 
 _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tuple[type, ...], str], ...] = (

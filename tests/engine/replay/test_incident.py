@@ -366,8 +366,8 @@ def test_all_reasons_are_told_at_once(root: Path) -> None:
     assert found[0].detail.startswith("spec.kv: line ")
     assert found[1:] == [
         Reason("missing_file", "environment.json"),
-        Reason("bad_json", "single_ring_snapshot.json: not an object"),
-        Reason("bad_json", "lane_graph_state.json: Expecting value: line 1 column 2 (char 1)"),
+        Reason("bad_json", "single_ring_snapshot.json: line 1, column 1: Not a JSON object."),
+        Reason("bad_json", 'lane_graph_state.json: line 1, column 2: Expected a value or "]".'),
         Reason("missing_key", "spec_validation.json: ok"),
         Reason("missing_key", "spec_validation.json: description|error"),
         Reason("missing_key", "runtime.json: crate.version"),
