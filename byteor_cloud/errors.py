@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-
 MAX_FIELD_ERRORS = 100
 """A refusal names at most this many invalid fields, and says how many more there are."""
 MAX_POINTER = 1_000
@@ -14,7 +13,7 @@ MAX_DETAIL = 1_000
 
 
 def below(pointer: str, key: object) -> str:
-    """Give the JSON Pointer of a member of what ``pointer`` points to; of one too long to be told, that of the whole."""
+    """Give the JSON Pointer of a member of what ``pointer`` points to, or ``pointer`` where that would be too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer

@@ -44,10 +44,12 @@ def test_what_is_refused_is_refused_in_our_own_words(text: str) -> None:
     try:
         value = read(text, Limits())
     except Malformed as error:
-        assert error.message != "This is no JSON."  # the words for what only Python's scanner refuses
-        assert 1 <= error.line <= text.count("\n") + 1
+        refused = error
     else:
         assert json.loads(text) == value
+        return
+    assert refused.message != "This is no JSON."  # the words for what only Python's scanner refuses
+    assert 1 <= refused.line <= text.count("\n") + 1
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_saving_goes_by_the_revision_that_was_loaded(world: World, draft: Draft)
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
-        ('{"plan_v": 1,\n}', "Line 1, column 13: Illegal trailing comma before end of object."),
+        ('{"plan_v": 1,\n}', "Line 2, column 1: Expected a key in double quotes."),
         ("[1]", "A plan is a JSON object: {…}."),
         ('{"name": "\\u0000"}', "Line 1, column 10: A string may hold neither NUL nor half a surrogate pair."),
     ],

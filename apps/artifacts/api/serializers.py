@@ -106,6 +106,6 @@ class ReplaySerializer(ModelSerializer):
         model = Replay
         fields = [
             "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n",
-            "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at", "finished_at",
-            "created_at",
+            "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
+            "finished_at", "created_at",
         ]  # fmt: skip

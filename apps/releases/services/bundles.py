@@ -62,7 +62,7 @@ def _pointer(way: _Way) -> str:
 
 def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[FieldError]:
     stages = dict(decode(version.spec_kv).stages)
-    errors = []
+    errors: list[FieldError] = []
     for stage_id, params in stage_config.items():
         pointer = below("/stage_config", stage_id)
         if len(errors) > MAX_FIELD_ERRORS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from django.db.models import QuerySet
@@ -15,22 +17,19 @@ from byteor_cloud.errors import MAX_FIELD_ERRORS
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Give an error for each key of ``data`` that is not among ``known``, with the nearest that is.
 
-    After as many as an answer names, the rest share one error: looking for what was meant takes time for each.
+    Of more than an answer names, the last one says how many they are: each error takes time and memory.
     """
+    unknown = [key for key in data if key not in known]
+    named = unknown[: MAX_FIELD_ERRORS - 1]
     found: dict[str, list[ErrorDetail]] = {}
-    for key in data:
-        if key in known:
-            continue
-        if len(found) < MAX_FIELD_ERRORS:
-            near = difflib.get_close_matches(str(key)[:80], list(known), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
-        else:
-            found[str(key)] = _UNKNOWN
+    for key in named:
+        near = difflib.get_close_matches(str(key)[:80], list(known), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
+    if len(unknown) > len(named):
+        more = f"Unknown field; in all there are {len(unknown):,} unknown fields."
+        found[str(unknown[len(named)])] = [ErrorDetail(more, code="unknown_field")]
     return found
-
-
-_UNKNOWN = [ErrorDetail("Unknown field.", code="unknown_field")]
 
 
 _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tuple[type, ...], str], ...] = (
@@ -47,13 +46,19 @@ def mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
     if value is None:
         return None  # null is the field's own business
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
-        return {str(key): wrong for key, item in value.items() if (wrong := mistyped(field.child, item))}
+        return _first_wrong(field.child, value.items())
     if isinstance(field, serializers.ListField) and isinstance(value, list):
-        return {str(i): wrong for i, item in enumerate(value) if (wrong := mistyped(field.child, item))}
+        return _first_wrong(field.child, enumerate(value))
     for kind, types, name in _JSON_TYPES:
         if isinstance(field, kind) and (not isinstance(value, types) or (type(value) is bool and types is not bool)):
             return [ErrorDetail(f"Must be {name}.", code="invalid")]
     return None
+
+
+def _first_wrong(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, Any]:
+    """Give what is wrong with the types of items, for as many as an answer names."""
+    wrong = ((str(key), mistyped(child, item)) for key, item in items)
+    return dict(islice(((key, found) for key, found in wrong if found), MAX_FIELD_ERRORS))
 
 
 # A docstring of these two would be the description of every schema without one of its own.
@@ -67,6 +72,8 @@ class Strict(serializers.Serializer[Any]):
             for name, field in self.fields.items():
                 if not field.read_only and (wrong := mistyped(field, data.get(name))):
                     errors[name] = wrong
+        if len(errors) >= MAX_FIELD_ERRORS or any(len(wrong) >= MAX_FIELD_ERRORS for wrong in errors.values()):
+            raise serializers.ValidationError(errors)  # the answer is full: looking for more would only take time
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:

@@ -82,11 +82,9 @@ class Schema:
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
         nodes = list(_subschemas(schema))
-        if faults := _dialect_faults(nodes):
-            raise BadSchema(faults)
         graph = _Graph(schema, nodes)
         options = _pattern_options(nodes)
-        if faults := graph.faults + _pattern_faults(nodes, options):
+        if faults := _dialect_faults(nodes) + graph.faults + _pattern_faults(nodes, options):
             raise BadSchema(sorted(faults, key=lambda error: (error.pointer, error.code))[:_MAX_ERRORS])
         self.keywords = graph.count_keywords()
         for node in nodes:

@@ -411,7 +411,7 @@ def test_references_that_lead_on_without_end_are_refused() -> None:
 
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
 def test_a_record_over_the_limit_of_work_is_no_drop(op: str) -> None:
-    params = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
+    params: dict[str, Any] = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
         {"rules": []} if op == "dataguard_fused" else {}
     )
     payload = json.dumps({"a": [1] * 98}).encode()  # 100 nodes, 3 keywords
@@ -435,9 +435,8 @@ def test_a_record_of_more_values_than_any_limit_is_no_drop() -> None:
         build("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")
 
 
-@pytest.mark.parametrize("pattern", [r"\pL{{150}}x{}", r"^\w{{1,400}}{}"])
-def test_patterns_of_a_schema_share_a_bound_of_memory(pattern: str) -> None:
-    found = errors("dataguard_check", {"schema": {"allOf": [{"pattern": pattern.format(n)} for n in range(300)]}})
+def test_patterns_of_a_schema_share_a_bound_of_memory() -> None:
+    found = errors("dataguard_check", {"schema": {"allOf": [{"pattern": rf"\pL{{150}}x{n}"} for n in range(300)]}})
 
     assert len(found) == 20
     assert {code for _, code in found} == {"schema.pattern"}
