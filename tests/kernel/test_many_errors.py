@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def refusal(body: dict[str, Any]) -> tuple[DomainError, int]:
     return error, calls
 
 
-MANY = {
+MANY: dict[str, Callable[[int], dict[str, Any]]] = {
     "unknown keys": lambda n: {f"key{i}": 1 for i in range(n)},
     "invalid items": lambda n: {"items": [5] * n},
     "invalid labels": lambda n: {"labels": {f"k{i}": 5 for i in range(n)}},
@@ -80,8 +81,13 @@ def test_a_heartbeat_of_unknown_fields_names_the_first_in_order() -> None:
 
 
 def test_a_search_for_secrets_builds_a_pointer_only_for_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    built = []
-    monkeypatch.setattr(bundles, "_pointer", lambda way: built.append(way) or "/x")
+    built: list[object] = []
+
+    def pointer(way: object) -> str:
+        built.append(way)
+        return "/x"
+
+    monkeypatch.setattr(bundles, "_pointer", pointer)
     key = "-----BEGIN PRIVATE KEY-----"
 
     assert bundles._secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
