@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+MAX_FIELD_ERRORS = 100
+"""A refusal names at most this many invalid fields, and says how many more there are."""
+MAX_POINTER = 1_000
+MAX_DETAIL = 1_000
+
 
 def below(pointer: str, key: object) -> str:
-    """The JSON Pointer of a member of what ``pointer`` points to."""
-    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    """Give the JSON Pointer of a member of what ``pointer`` points to, or ``pointer`` where that would be too long."""
+    text = str(key)
+    if len(pointer) + len(text) >= MAX_POINTER:
+        return pointer
+    return f"{pointer}/{text.replace('~', '~0').replace('/', '~1')}"
+
+
+def shorten(text: str, length: int = MAX_DETAIL) -> str:
+    """Cut a text that may quote what a client sent."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,11 @@ class DomainError(Exception):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(detail)
-        self.detail = detail
+        self.detail = shorten(detail)
         self.reason = code or self.code
-        self.errors = tuple(errors)
+        # Whoever sends 300,000 wrong fields is told of the first ones.
+        self.errors = tuple(errors[:MAX_FIELD_ERRORS])
+        self.more_errors = len(errors) - len(self.errors)
         self.retry_after = retry_after
 
 

@@ -96,7 +96,7 @@ def parse(body: Any) -> Beat:
     def wrong(pointer: str, detail: str, code: str = "invalid") -> None:
         errors.append(FieldError(pointer, code, detail))
 
-    for key in body.keys() - _FIELDS:
+    for key in sorted(body.keys() - _FIELDS):
         wrong(below("", key), "Unknown field.", "unknown_field")
     status, version = body.get("status"), body.get("agent_version")
     if not isinstance(status, str) or status not in _STATUSES:
@@ -115,7 +115,7 @@ def parse(body: Any) -> Beat:
     deployment_id = bundle_hash = spec_hash = None
     active = body.get("active")
     if isinstance(active, dict):
-        for key in active.keys() - {"deployment_id", "bundle_hash", "spec_hash"}:
+        for key in sorted(active.keys() - {"deployment_id", "bundle_hash", "spec_hash"}):
             wrong(below("/active", key), "Unknown field.", "unknown_field")
         bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
         for name, value in (("bundle_hash", bundle_hash), ("spec_hash", spec_hash)):

@@ -24,7 +24,7 @@ from byteor_cloud.engine.replay import (
     encode_frame,
     encode_journal,
 )
-from byteor_cloud.engine.replay.stages import LimitExceeded
+from byteor_cloud.engine.replay.work import LimitExceeded
 
 from .configuration import ActivationFailed, RuntimeConfig
 from .state import State

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping
 from typing import IO, Any
@@ -17,61 +15,23 @@ from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
 from byteor_cloud.api import bodies
-from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge, below
+from byteor_cloud.engine import strict_json
+from byteor_cloud.engine.strict_json import Fault
+from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 
 MAX_DEPTH = 200
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:30]} is out of range")
-    return number
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _check(value: Any) -> None:
-    """Refuse NUL and lone surrogates in any string, and nesting over MAX_DEPTH; iterative, whatever the depth."""
-    waiting: list[tuple[Any, str, int]] = [(value, "", 0)]
-    while waiting:
-        item, pointer, depth = waiting.pop()
-        if depth > MAX_DEPTH:
-            raise InvalidInput.at(pointer[:200], f"Nested deeper than {MAX_DEPTH}.", code="too_deep")
-        if isinstance(item, str):
-            if "\0" in item or (not item.isascii() and any("\ud800" <= c <= "\udfff" for c in item)):
-                raise InvalidInput.at(pointer, "Holds a NUL or a lone surrogate.", code="character")
-        elif isinstance(item, dict):
-            for key, child in item.items():
-                waiting.append((key, pointer, depth))
-                waiting.append((child, below(pointer, key), depth + 1))
-        elif isinstance(item, list):
-            waiting.extend((child, f"{pointer}/{i}", depth + 1) for i, child in enumerate(item))
-
-
-def parse_json(body: bytes) -> Any:
-    """Return the value of a JSON text. Raises InvalidInput."""
+def parse_json(data: bytes | str) -> Any:
+    """Read strict JSON from a client. Raises InvalidInput."""
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise InvalidInput("The body is not UTF-8.", code="malformed_json") from None
-    except RecursionError:
-        raise InvalidInput("The body is nested too deeply.", code="malformed_json") from None
-    except ValueError as error:
+        return strict_json.read(data, strict_json.Limits(max_depth=MAX_DEPTH))
+    except strict_json.Malformed as error:
+        if error.fault is Fault.DEPTH:
+            raise InvalidInput.at(error.pointer, f"Nested deeper than {MAX_DEPTH}.", code="too_deep") from None
+        if error.fault is Fault.CHARACTER:
+            raise InvalidInput.at(error.pointer, "Holds a NUL or a lone surrogate.", code="character") from None
         raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
-    _check(value)
-    return value
 
 
 class StrictJSONParser(BaseParser):

@@ -38,7 +38,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]
             nested = isinstance(child, (Mapping, list))
             yield from _field_errors(child, f"{pointer}/{index}" if nested else pointer)
     else:
-        yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), str(detail))
+        yield errors.FieldError(pointer, getattr(detail, "code", "invalid"), errors.shorten(str(detail)))
 
 
 _DRF_CODES = {
@@ -146,6 +146,8 @@ def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
     }
     if error.errors:
         body["errors"] = [asdict(each) for each in error.errors]
+    if error.more_errors:
+        body["more_errors"] = error.more_errors
     return body
 
 

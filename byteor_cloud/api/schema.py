@@ -37,6 +37,7 @@ PROBLEM = {
         "detail": {"type": "string"},
         "instance": {"type": "string"},
         "request_id": {"type": ["string", "null"]},
+        "more_errors": {"type": "integer", "description": "How many invalid fields more than those in `errors`."},
         "errors": {
             "type": "array",
             "items": {

@@ -172,6 +172,10 @@ def test_over_the_cap(world: World, settings: Any, over: str) -> None:
         ({"metadata": "{"}, "/metadata"),
         ({"metadata": "[]"}, "/metadata"),
         ({"metadata": '{"a": "\\u0000"}'}, "/metadata"),
+        ({"metadata": '{"a": "\\ud800"}'}, "/metadata"),
+        ({"metadata": '{"\\udfff": 1}'}, "/metadata"),
+        ({"metadata": '{"a": 1, "a": 2}'}, "/metadata"),
+        ({"metadata": '{"a": NaN}'}, "/metadata"),
         ({"capturd_at": "x"}, "/capturd_at"),
     ],
 )

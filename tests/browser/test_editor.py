@@ -150,7 +150,7 @@ def test_a_malformed_text_is_told_at_its_line(world: World, page: Page) -> None:
     page.locator(".finding").click()
     assert text.evaluate("text => text.value.slice(text.selectionStart, text.selectionEnd)") == "2"
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_role("alert")).to_have_text("Line 3, column 16: Expecting ',' delimiter.")
+    expect(page.get_by_role("alert")).to_have_text('Line 3, column 16: Expected "," or "}".')
     draft.refresh_from_db()
     assert (draft.plan, draft.revision) == (PLAN, 1)
 

@@ -34,7 +34,7 @@ BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
     ("a number of 5,000 digits", b'{"name": ' + b"9" * 5000 + b"}", 400, "malformed_json", None),
     ("a duplicate key", b'{"name": "a", "name": "b"}', 400, "malformed_json", None),
     ("a duplicate key deep inside", b'{"name": [{"a": 1, "a": 1}]}', 400, "malformed_json", None),
-    ("deep nesting", DEEP, 400, "malformed_json", None),
+    ("deep nesting", DEEP, 400, "invalid", ("/a" * 100, "too_deep")),
     ("nesting just too deep", b'{"a":' * 201 + b"1" + b"}" * 201, 400, "invalid", ("/a" * 100, "too_deep")),
     ("a NUL", b'{"name": "a\\u0000b"}', 400, "invalid", ("/name", "character")),
     ("a NUL in a key", b'{"na\\u0000me": 1}', 400, "invalid", ("", "character")),

@@ -78,7 +78,7 @@ def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> N
         (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" comes twice in this object.'),
         (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
         (b"[" * 100_000, 1, 65, "Nested deeper than 64 levels."),
-        (b"", 1, 1, "Expecting value."),
+        (b"", 1, 1, "Expected a value."),
     ],
 )
 def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(
@@ -212,7 +212,7 @@ def test_saving_goes_by_the_revision_that_was_loaded(world: World, draft: Draft)
 @pytest.mark.parametrize(
     ("text", "detail"),
     [
-        ('{"plan_v": 1,\n}', "Line 1, column 13: Illegal trailing comma before end of object."),
+        ('{"plan_v": 1,\n}', "Line 2, column 1: Expected a key in double quotes."),
         ("[1]", "A plan is a JSON object: {…}."),
         ('{"name": "\\u0000"}', "Line 1, column 10: A string may hold neither NUL nor half a surrogate pair."),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from rest_framework import serializers
@@ -12,7 +11,8 @@ from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
 from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Strict, Text, Time
 from apps.tenancy.api.sizes import ListedJSON
-from byteor_cloud.errors import PayloadTooLarge
+from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.errors import InvalidInput, PayloadTooLarge
 
 MAX_METADATA_BYTES = 64 * 1024
 
@@ -28,11 +28,11 @@ class JSONText(JSONObject):
         """The object. Raises ValidationError."""
         if isinstance(data, str):
             try:
-                data = json.loads(data)
-            except (ValueError, RecursionError):
-                raise serializers.ValidationError("Must be a JSON object.", code="invalid") from None
-        if "\\u0000" in json.dumps(data):
-            raise serializers.ValidationError("Holds a NUL character.", code="character")
+                data = parse_json(data)
+            except InvalidInput as refused:
+                field = refused.errors[0] if refused.errors else None
+                code = field.code if field else "invalid"
+                raise serializers.ValidationError(f"Must be a JSON object. {refused.detail}", code=code) from None
         return super().to_internal_value(data)
 
 
@@ -106,6 +106,6 @@ class ReplaySerializer(ModelSerializer):
         model = Replay
         fields = [
             "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n",
-            "approval_id", "result", "audit", "warnings", "error", "requested_by", "started_at", "finished_at",
-            "created_at",
+            "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
+            "finished_at", "created_at",
         ]  # fmt: skip

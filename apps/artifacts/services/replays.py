@@ -171,7 +171,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
-        _end(row, ReplayEvent.FAIL, error=INTERRUPTED)
+        _end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
         return
     release_connection()
     with unpacked(row.artifact) as bundle:  # before it begins: a store that does not answer costs no approval
@@ -198,6 +198,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
             audit=outcome.audit,
             warnings=list(outcome.warnings),
             error=None if outcome.error is None else storable(outcome.error),
+            error_code=outcome.error_code,
             finished_at=timezone.now(),
         )
 
@@ -268,4 +269,4 @@ def give_up(replay_id: str, error: str) -> None:
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        _end(row, ReplayEvent.FAIL, error=storable(error))
+        _end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")

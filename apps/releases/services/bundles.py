@@ -18,7 +18,7 @@ from byteor_cloud.engine.allowlist import program, url_prefix
 from byteor_cloud.engine.compiler import decode, split_op
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
-from byteor_cloud.errors import Conflict, FieldError, InvalidInput, below
+from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, below
 
 WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core": "spin"}
 ADAPTER_KINDS = [
@@ -32,25 +32,41 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt
 
 def _secrets(value: Any, pointer: str) -> list[FieldError]:
     """Literals anywhere in the configuration that look like a private key or a credential of ours."""
-    found, waiting = [], [(value, pointer)]
-    while waiting:
-        item, at = waiting.pop()
-        if isinstance(item, str) and _SECRET.search(item):
-            found.append(
-                FieldError(at, "secret", 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.')
-            )
-        elif isinstance(item, dict):
-            waiting += [(child, below(at, key)) for key, child in item.items()]
-        elif isinstance(item, list):
-            waiting += [(child, f"{at}/{index}") for index, child in enumerate(item)]
+    found: list[FieldError] = []
+    # Containers wait with the way to them, so that a pointer is only built for what is found.
+    waiting: list[tuple[Any, _Way]] = [({pointer[1:]: value}, None)]
+    while waiting and len(found) <= MAX_FIELD_ERRORS:
+        container, way = waiting.pop()
+        for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(item, (dict, list)):
+                waiting.append((item, (way, key)))
+            elif isinstance(item, str) and _SECRET.search(item):
+                detail = 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.'
+                found.append(FieldError(_pointer((way, key)), "secret", detail))
     return found
+
+
+type _Way = tuple[_Way, str | int] | None
+
+
+def _pointer(way: _Way) -> str:
+    parts: list[str | int] = []
+    while way is not None:
+        way, part = way
+        parts.append(part)
+    pointer = ""
+    for part in reversed(parts):
+        pointer = below(pointer, part)
+    return pointer
 
 
 def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[FieldError]:
     stages = dict(decode(version.spec_kv).stages)
-    errors = []
+    errors: list[FieldError] = []
     for stage_id, params in stage_config.items():
         pointer = below("/stage_config", stage_id)
+        if len(errors) > MAX_FIELD_ERRORS:
+            break
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
             errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))

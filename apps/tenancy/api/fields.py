@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -16,17 +18,25 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
 from byteor_cloud.api.parameters import SHA256, read_time
+from byteor_cloud.errors import MAX_FIELD_ERRORS
 from byteor_cloud.ids import read_id
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
-    """An error for each key of ``data`` that is not among ``known``, with the nearest that is."""
-    found = {}
-    for key in data:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
+    """Give an error for each key of ``data`` that is not among ``known``, with the nearest that is.
+
+    Of more than an answer names, the last one says how many they are: each error takes time and memory.
+    """
+    unknown = [key for key in data if key not in known]
+    named = unknown[: MAX_FIELD_ERRORS - 1]
+    found: dict[str, list[ErrorDetail]] = {}
+    for key in named:
+        near = difflib.get_close_matches(str(key)[:80], list(known), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
+    if len(unknown) > len(named):
+        more = f"Unknown field; in all there are {len(unknown):,} unknown fields."
+        found[str(unknown[len(named)])] = [ErrorDetail(more, code="unknown_field")]
     return found
 
 
@@ -44,9 +54,9 @@ def mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
     if value is None:
         return None  # null is the field's own business
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
-        return {str(key): wrong for key, item in value.items() if (wrong := mistyped(field.child, item))}
+        return _first_wrong(field.child, value.items())
     if isinstance(field, serializers.ListField) and isinstance(value, list):
-        return {str(i): wrong for i, item in enumerate(value) if (wrong := mistyped(field.child, item))}
+        return _first_wrong(field.child, enumerate(value))
     for kind, types, name in _JSON_TYPES:
         if isinstance(field, kind) and (not isinstance(value, types) or (type(value) is bool and types is not bool)):
             return [ErrorDetail(f"Must be {name}.", code="invalid")]
@@ -114,6 +124,12 @@ class Time(_AsSent, serializers.DateTimeField):
             raise serializers.ValidationError(str(wrong), code="invalid") from None
 
 
+def _first_wrong(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, Any]:
+    """Give what is wrong with the types of items, for as many as an answer names."""
+    wrong = ((str(key), mistyped(child, item)) for key, item in items)
+    return dict(islice(((key, found) for key, found in wrong if found), MAX_FIELD_ERRORS))
+
+
 # A docstring of these two would be the description of every schema without one of its own.
 class Strict(serializers.Serializer[Any]):
     # A misspelt field is an error, not silence. An update may send read-only fields back, and they are ignored.
@@ -130,6 +146,8 @@ class Strict(serializers.Serializer[Any]):
             for name, field in self.fields.items():
                 if not field.read_only and (wrong := mistyped(field, data.get(name))):
                     errors[name] = wrong
+        if len(errors) >= MAX_FIELD_ERRORS or any(len(wrong) >= MAX_FIELD_ERRORS for wrong in errors.values()):
+            raise serializers.ValidationError(errors)  # the answer is full: looking for more would only take time
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .syntax import TOKEN
+from byteor_cloud.engine.strict_json import TOKEN
 
 
 class Position(NamedTuple):

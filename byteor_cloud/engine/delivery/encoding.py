@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import rfc8785
+
+from byteor_cloud.engine import strict_json
 
 type Json = dict[str, object]
 
@@ -18,6 +19,8 @@ class Malformed(ValueError):
     """Data that is not in its one form."""
 
 
+# As for the API's bodies, and as large as an evidence's or an answer's reader takes at most.
+_LIMITS = strict_json.Limits(max_depth=200)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
@@ -72,15 +75,11 @@ def canonical(value: object) -> bytes:
 
 
 def parse_object(data: bytes | str) -> Json:
-    """Read a JSON object in UTF-8 without duplicate keys."""
-    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    """Read a strict JSON object in UTF-8."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-    except RecursionError as error:
-        raise Malformed("JSON nested too deeply") from error
-    if not isinstance(value, dict):
-        raise Malformed("not a JSON object")
-    return value
+        return strict_json.read_object(data, _LIMITS)
+    except strict_json.Malformed as error:
+        raise Malformed(str(error)) from None
 
 
 def parse_canonical_object(data: bytes) -> Json:
@@ -183,10 +182,3 @@ class Fields:
     def names(self) -> frozenset[str]:
         """Return the names of all members."""
         return frozenset(self._value)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> Json:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise Malformed("duplicate key in JSON object")
-    return value

@@ -19,10 +19,13 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from byteor_cloud.engine.replay import strict_json
+from byteor_cloud.engine.replay.payload import Malformed, canonical, count_nodes, parse
 from byteor_cloud.engine.replay.schema import BadSchema, Schema
+from byteor_cloud.engine.replay.work import Work
+from byteor_cloud.engine.strict_json import pointer_of
 
 OPS = frozenset({"dataguard_check", "dataguard_redact", "dataguard_fused"})
 MAX_PARAMS_BYTES = 64 * 1024
@@ -76,31 +79,43 @@ def check_params(op: str, params: object) -> list[ParamError]:
     return []
 
 
-def build(op: str, params: object) -> Guard:
-    """The function of a dataguard op; ``BadParams`` when it cannot run so. ``None`` passes all through.
+def build(op: str, params: object, work: Work | None = None) -> Guard:
+    """Make the function of a dataguard op; ``BadParams`` when it cannot run so. ``None`` passes all through.
 
-    Not for use by several threads at once.
+    What it does is counted as ``work``. Not for use by several threads at once.
     """
+    work = work or Work()
     if params is None:
-        return lambda payload: payload
+        return partial(_pass_through, work=work)
     schema, rules, stop = _read_params(op, params)
 
     def guard(payload: bytes) -> bytes | None:
         try:
-            value = strict_json.parse(payload)
+            if schema is None:
+                work.spend_bytes(payload)
+            value = parse(payload)
             if not isinstance(value, dict):
-                raise strict_json.Malformed("no JSON object")
-            if schema and not schema.accepts(value, len(payload)):
-                raise strict_json.Malformed("does not conform to the schema")
-        except strict_json.Malformed as error:
+                raise Malformed("no JSON object")
+            if schema is not None:
+                work.spend(schema.keywords * count_nodes(value))
+                if not schema.accepts(value):
+                    raise Malformed("does not conform to the schema")
+            if rules is None:
+                return payload
+            for rule in rules:
+                _redact(value, rule.path, rule.change, work)
+            return canonical(value)
+        except Malformed as error:
             if stop:
                 raise Rejected(f"payload rejected: {error}") from None
             return None
-        for rule in rules or ():
-            _redact(value, rule.path, rule.change)
-        return payload if rules is None else strict_json.canonical(value)
 
     return guard
+
+
+def _pass_through(payload: bytes, work: Work) -> bytes:
+    work.spend_bytes(payload)
+    return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +129,14 @@ def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | 
     if not isinstance(params, Mapping):
         raise BadParams([ParamError("", "params.type", "must be an object")])
     try:
-        size = len(strict_json.canonical(dict(params)))
-    except strict_json.Malformed as error:
+        size = len(canonical(dict(params)))
+    except Malformed as error:
         raise BadParams([ParamError("", "params.json", str(error))]) from None
     if size > MAX_PARAMS_BYTES:
         raise BadParams([ParamError("", "params.too_large", f"over {MAX_PARAMS_BYTES} bytes of JSON")])
     parts = _PARTS[op]
     errors = [
-        ParamError(strict_json.pointer([key]), "params.unknown", f"{op} has no such parameter")
+        ParamError(pointer_of([key]), "params.unknown", f"{op} has no such parameter")
         for key in sorted(params.keys() - {*parts, "on_reject"})
     ]
     errors += [ParamError(f"/{key}", "params.required", "is required") for key in parts if key not in params]
@@ -164,7 +179,7 @@ def _change(match: re.Match[str]) -> Callable[[Any], str] | None:
     if match["plain"] == "drop":
         return None
     if match["plain"] == "hash":
-        return lambda value: hashlib.sha256(strict_json.canonical(value)).hexdigest()
+        return lambda value: hashlib.sha256(canonical(value)).hexdigest()
     if (replacement := match["value"]) is not None:
         return lambda value: replacement
     if match["length"]:
@@ -183,16 +198,17 @@ def _change(match: re.Match[str]) -> Callable[[Any], str] | None:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else strict_json.canonical(value).decode()
+    return value if isinstance(value, str) else canonical(value).decode()
 
 
-def _redact(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None) -> None:
+def _redact(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: Work) -> None:
     if isinstance(node, list):
+        work.spend(len(node))
         for item in node:
-            _redact(item, path, change)
+            _redact(item, path, change, work)
     elif isinstance(node, dict) and (name := path[0]) in node:
         if path[1:]:
-            _redact(node[name], path[1:], change)
+            _redact(node[name], path[1:], change, work)
         elif change is None:
             del node[name]
         else:

@@ -18,7 +18,8 @@ from heapq import heappop, heappush
 
 from byteor_cloud.engine.compiler import LaneGraph, Role
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.stages import LimitExceeded, Runtime, Stage, Unsupported
+from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
+from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
 """Lane writes that one input record may cause: routers in a row multiply copies without end."""
@@ -50,7 +51,8 @@ class Graph:
             for payload in _work(role, stage, queues, record.sequence):
                 left -= len(role.tx)
                 if left < 0:
-                    raise LimitExceeded(f"record {record.sequence} makes over {MAX_DELIVERIES} deliveries")
+                    detail = f"record {record.sequence} makes over {MAX_DELIVERIES} deliveries"
+                    raise LimitExceeded(LimitCode.DELIVERIES, detail)
                 for lane in role.tx:
                     queues[lane].append(payload)
         return [(name, payload) for name, lane in self._exits for payload in queues[lane]]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.compiler import KvError, PipelineSpec, decode, encode, spec_hash
 
 # Keys that must exist in each document, any of some alternatives; their values may be null.
@@ -27,7 +28,9 @@ _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
 _OPTIONAL = ("runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
-_MAX_DOCUMENT = 16 * 1024 * 1024
+# A document is read whole, and takes a small multiple of its bytes: as much as a body of the API, and no more values.
+_MAX_DOCUMENT = 4 * 1024 * 1024
+_MAX_NESTING = 200
 _MAX_PATH = 1024
 _MAX_NAME = 255
 _MAX_DEPTH = 16
@@ -251,14 +254,11 @@ def _document(path: Path, reasons: list[Reason]) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        document = json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        reasons.append(Reason("bad_json", f"{path.name}: {error}"))
+        return strict_json.read_object(content, strict_json.Limits(max_depth=_MAX_NESTING))
+    except strict_json.Malformed as error:
+        code = "too_large" if error.fault is strict_json.Fault.VALUES else "bad_json"
+        reasons.append(Reason(code, f"{path.name}: {error}"))
         return None
-    if not isinstance(document, dict):
-        reasons.append(Reason("bad_json", f"{path.name}: not an object"))
-        return None
-    return document
 
 
 def _content(path: Path, reasons: list[Reason]) -> bytes | None:

@@ -6,8 +6,8 @@ the stages after it. With several shards (``per_key``), a record's shard is the 
 as running the records in that order, which is what is done here; the shard shows in ``shard_records``.
 
 The key is found by the dotted path ``shard_key`` in the JSON payload: a string counts as its UTF-8, any other
-value as its canonical JSON. A payload that is no strict JSON or has no such field has the empty key, so that
-all of these share one shard and keep their order.
+value as its canonical JSON. A payload that is no strict JSON or has no such field, or one without canonical JSON,
+has the empty key, so that all of these share one shard and keep their order.
 
 The graph's rules are in ``graph.py``. Whatever the model, an output record has its input's sequence, and a
 stage error stops the pipeline.
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
-from byteor_cloud.engine.replay import strict_json
 from byteor_cloud.engine.replay.graph import Graph
 from byteor_cloud.engine.replay.journal import Record
+from byteor_cloud.engine.replay.payload import Malformed, canonical, parse
 from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
@@ -33,6 +33,7 @@ from byteor_cloud.engine.replay.stages import (
     StageOp,
     Unsupported,
 )
+from byteor_cloud.engine.replay.work import RecordOverLimit, Work
 
 MAX_ACTIONS = 10_000
 MAX_SHARDS = 1_024
@@ -83,12 +84,14 @@ class Machine:
         effects: Effects | None = None,
         entry: str | None = None,
         max_actions: int = MAX_ACTIONS,
+        work: Work | None = None,
     ) -> None:
         runtime = Runtime(
             stage_config=stage_config or {},
             ops=ops or {},
             effects=effects or DryRun(),
             max_actions=max_actions,
+            work=work,
         )
         self.model: Ring | Graph = (
             Ring(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
@@ -96,11 +99,13 @@ class Machine:
         self.egresses = self.model.egresses
         self.counters: Mapping[str, Counters] = runtime.counters
         self.actions: list[Action] = runtime.actions
+        self._work = runtime.work
 
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
         """What one input record becomes, in output order: egress and payload. ``StageError`` stops the run,
         ``LimitExceeded`` too; the machine is then not to be fed again.
         """
+        self._work.begin_record()
         return self.model.feed(record)
 
 
@@ -146,14 +151,17 @@ def run(
 def key_of(payload: bytes, path: str) -> bytes:
     """The shard key of a payload, as the module's docstring says; empty when it has none."""
     try:
-        value = strict_json.parse(payload)
-    except strict_json.Malformed:
+        value = parse(payload)
+    except (Malformed, RecordOverLimit):
         return b""
     for name in path.split("."):
         if not isinstance(value, dict) or name not in value:
             return b""
         value = value[name]
-    return value.encode() if isinstance(value, str) else strict_json.canonical(value)
+    try:
+        return value.encode() if isinstance(value, str) else canonical(value)
+    except Malformed:
+        return b""
 
 
 def fnv1a_64(data: bytes) -> int:

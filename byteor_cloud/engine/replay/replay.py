@@ -28,11 +28,11 @@ from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
     Effects,
-    LimitExceeded,
     StageError,
     StageOp,
     Unsupported,
 )
+from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, Work
 
 _SAMPLES = 16
 
@@ -42,6 +42,13 @@ class Mode(StrEnum):
 
     DRY_RUN = "dry_run"
     EXECUTE = "execute"
+
+
+class ErrorCode(StrEnum):
+    """Why a replay failed, where it was no limit (``LimitCode``)."""
+
+    STAGE_ERROR = "stage_error"
+    BAD_INPUT = "bad_input"
 
 
 class Status(StrEnum):
@@ -60,6 +67,8 @@ class Limits:
     max_selected_bytes: int = 128 * 1024 * 1024
     max_records: int = 5_000_000  # in the whole journal, of which an index is kept in memory
     max_egress_bytes: int = 1024 * 1024  # an egress with more has no ``egress_frames``
+    max_record_work: int = MAX_RECORD  # a record over it is an error of the stage that it is in
+    max_work: int = MAX_REPLAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class ReplayOutcome:
 
     status: Status
     error: str | None
+    error_code: LimitCode | ErrorCode | None
     audit: dict[str, Any]
     result: dict[str, Any]
     warnings: tuple[str, ...]
@@ -78,7 +88,7 @@ class ReplayOutcome:
 
 
 class _Failed(Exception):
-    """A replay that cannot go on, and why."""
+    """A replay that cannot go on with what it was given, and why."""
 
 
 def replay(
@@ -107,11 +117,16 @@ def replay(
     """
     run = _Run(limits or Limits(), journal_lane)
     spec = spec or bundle.spec
-    error = None
+    error: str | None = None
+    error_code: LimitCode | ErrorCode | None = None
     try:
         run.through(bundle, spec, stage_config=stage_config, ops=ops, effects=effects, last_n=last_n)
-    except (LimitExceeded, StageError, Unsupported, _Failed) as stopped:
-        error = str(stopped)
+    except LimitExceeded as stopped:
+        error, error_code = str(stopped), stopped.code
+    except StageError as stopped:
+        error, error_code = str(stopped), ErrorCode.STAGE_ERROR
+    except (Unsupported, _Failed) as stopped:
+        error, error_code = str(stopped), ErrorCode.BAD_INPUT
     result = run.result()
     status = Status.FAILED if error else Status.DIVERGED if result["divergence"] else Status.SUCCEEDED
     audit = {
@@ -131,7 +146,7 @@ def replay(
         "actions": [dataclasses.asdict(action) for action in run.actions],
     }
     frames = {name: None if exit.frames is None else bytes(exit.frames) for name, exit in run.exits.items()}
-    return ReplayOutcome(status, error, audit, result, tuple(run.warnings), frames)
+    return ReplayOutcome(status, error, error_code, audit, result, tuple(run.warnings), frames)
 
 
 class _Exit:
@@ -187,6 +202,7 @@ class _Run:
             effects=effects,
             entry=self.lane,
             max_actions=self._limits.max_actions,
+            work=Work(self._limits.max_record_work, self._limits.max_work),
         )
         self.actions, self._counters = machine.actions, machine.counters
         self.exits = {name: _Exit(self._limits.max_egress_bytes) for name in machine.egresses}
@@ -229,7 +245,8 @@ class _Run:
         try:
             for record in reader:
                 if len(sizes) == self._limits.max_records:
-                    raise _Failed(f"the journal has more than {self._limits.max_records} records")
+                    detail = f"the journal has more than {self._limits.max_records} records"
+                    raise LimitExceeded(LimitCode.RECORDS, detail)
                 found.sequences.append(record.sequence)
                 found.offsets.append(reader.offset)
                 sizes.append(len(record.payload))
@@ -243,7 +260,8 @@ class _Run:
         order = order if last_n is None else order[-last_n:]
         self.selected_bytes = sum(sizes[at] for at in order)
         if self.selected_bytes > self._limits.max_selected_bytes:
-            raise _Failed(f"{self.selected_bytes} bytes of input, over {self._limits.max_selected_bytes}")
+            detail = f"{self.selected_bytes} bytes of input, over {self._limits.max_selected_bytes}"
+            raise LimitExceeded(LimitCode.INPUT, detail)
         return _Index(*(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets)))
 
     def _feed(self, machine: Machine, record: Record) -> None:

@@ -1,44 +1,60 @@
-"""JSON Schema 2020-12 for payloads of strangers: no remote reference, no runaway pattern or recursion.
+"""JSON Schema 2020-12 for payloads of strangers: no remote reference, and no work that was not counted before.
 
-The ``jsonschema`` library does the checking. What differs from its defaults, and why:
+The ``jsonschema_rs`` library does the checking, on decimal numbers of any size. What we add to it, and why:
 
-- A pattern is compiled by RE2, which runs in linear time; what RE2 refuses is an error of the schema.
-- A ``$ref`` or ``$dynamicRef`` must lead to a subschema of the same document.
+- A pattern runs in linear time (Rust's ``regex``), and the memory of all patterns together is bounded; what that
+  engine refuses, such as look-around, is an error of the schema.
+- A ``$ref`` or ``$dynamicRef`` must lead to a subschema of the same document, and never back to where it came from
+  without going deeper into the value. Nothing is fetched.
 - ``$schema`` may only name 2020-12; only the whole document may have an ``$id``; an anchor is there once.
-- ``unevaluatedProperties`` in one document with ``patternProperties`` is refused: the library would match
-  those patterns with Python's backtracking ``re``.
-- Work on one value is metered, in keywords evaluated and in their nesting, so that a schema that refers to
-  itself ends the same way on every machine: the value does not conform.
-- ``uniqueItems`` compares canonical JSON, as the library's comparison of objects is quadratic.
-- ``format`` is an annotation, as in the standard's default.
+- Keywords that 2020-12 does not have are left out: the library knows some of older drafts. ``format`` and
+  ``content…`` are annotations, as in the standard's default.
+- ``Schema.keywords`` is what the schema costs a node of a value: its keywords, with those that a reference leads to
+  counted at the reference, unless it leads back up, and an ``enum`` or ``const`` as the nodes of its values (an
+  ``enum`` of texts alone is looked up at once, and counts as one). The
+  library remembers what it has decided in a recursion, so that keywords times nodes bounds its work.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import unquote, urldefrag, urljoin
 
-import jsonschema_specifications  # type: ignore[import-untyped]  # it ships no types
-import re2
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012, SchemaRegistry
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
-from byteor_cloud.engine.replay import strict_json
+from byteor_cloud.engine.replay import payload
+from byteor_cloud.engine.strict_json import pointer_of, shown
+
+MAX_KEYWORDS = 1_000_000
+MAX_CHAIN = 256
+"""Subschemas and references may lead on this far without coming back."""
 
 _DRAFT = "https://json-schema.org/draft/2020-12/"
 _MAX_ERRORS = 20
-_MAX_NESTING = 128  # keywords within keywords: at four frames each, well inside Python's stack
-_STEPS = 100_000
-_STEPS_PER_BYTE = 32
+_MAX_PATTERN_BYTES = 256 * 1024  # of one compiled pattern
+_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # of all together
 
-type Keyword = Callable[[Any, Any, Any, Mapping[str, Any]], Iterator[ValidationError] | None]
+# Where the subschemas of a schema are, and which of them see the same value as the schema does.
+_SAME_VALUE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
+_ONE = frozenset(
+    {"not", "if", "then", "else", "additionalProperties", "contains", "items", "propertyNames", "contentSchema",
+     "unevaluatedItems", "unevaluatedProperties"}
+)  # fmt: skip
+_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+_REFERENCES = ("$ref", "$dynamicRef")
+# Only kept to be referred to: they cost nothing by themselves.
+_APART = frozenset({"$defs", "definitions", "contentSchema"})
+_ASSERTIONS = frozenset(
+    {"type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
+     "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxContains", "minContains", "maxProperties",
+     "minProperties", "required", "dependentRequired"}
+)  # fmt: skip
+_KNOWN = _ONE | _LISTS | _MAPS | _ASSERTIONS | {*_REFERENCES, "$id", "$anchor", "$dynamicAnchor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +67,7 @@ class SchemaError:
 
 
 class BadSchema(ValueError):
-    """A schema that cannot be used; ``errors`` says all that is wrong with it."""
+    """A schema that cannot be used; ``errors`` says all that is wrong with it, up to a bound."""
 
     def __init__(self, errors: list[SchemaError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -62,188 +78,229 @@ class Schema:
     """A compiled schema; ``BadSchema`` when it is none or asks for what the module's docstring rules out."""
 
     def __init__(self, document: object) -> None:
-        schema = json.loads(strict_json.canonical(document))  # a copy: ``$schema`` is taken out of it below
+        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is changed below
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
-        self._meter = _Meter()
-        patterns: dict[str, Any] = {}
-        if faults := _faults(schema, patterns):
-            raise BadSchema(faults)
-        self._validator = _validator(schema, Registry(), patterns, self._meter)
+        nodes = list(_subschemas(schema))
+        graph = _Graph(schema, nodes)
+        options = _pattern_options(nodes)
+        if faults := _dialect_faults(nodes) + graph.faults + _pattern_faults(nodes, options):
+            raise BadSchema(sorted(faults, key=lambda error: (error.pointer, error.code))[:_MAX_ERRORS])
+        self.keywords = graph.count_keywords()
+        for node in nodes:
+            for keyword in node.value.keys() - _KNOWN:
+                del node.value[keyword]
+        self._validator = _compiled(schema, options)
 
-    def accepts(self, value: object, size: int) -> bool:
-        """Whether a value (from ``size`` bytes of JSON) conforms; one that costs too much work does not."""
-        self._meter.reset(size)
-        try:
-            return bool(self._validator.is_valid(value))
-        except _TooMuchWork:
-            return False
-
-
-class _TooMuchWork(Exception):
-    pass
+    def accepts(self, value: object) -> bool:
+        """Say whether a value conforms; it may hold ``Decimal`` numbers."""
+        return self._validator.is_valid(value)
 
 
-class _Meter:
-    """Counts keyword evaluations on one value, and how deep they are nested."""
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A subschema that is an object, and the way to it."""
 
-    def reset(self, size: int) -> None:
-        self.steps = _STEPS + _STEPS_PER_BYTE * size
-        self.nesting = 0
+    value: dict[str, Any]
+    above: _Node | None
+    parts: tuple[str | int, ...]
 
-    def metered(self, keyword: Keyword) -> Keyword:
-        def evaluate(
-            validator: Any, argument: Any, instance: Any, schema: Mapping[str, Any]
-        ) -> Iterator[ValidationError]:
-            self.steps -= 1
-            self.nesting += 1
-            if self.steps < 0 or self.nesting > _MAX_NESTING:
-                raise _TooMuchWork
-            try:
-                yield from keyword(validator, argument, instance, schema) or ()
-            finally:
-                self.nesting -= 1
-
-        return evaluate
+    def pointer(self, *parts: str | int) -> str:
+        """Write the JSON Pointer of a place in it."""
+        ways, node = [self.parts], self.above
+        while node is not None:
+            ways.append(node.parts)
+            node = node.above
+        return pointer_of(part for way in (*reversed(ways), parts) for part in way)
 
 
-def _validator(schema: Any, registry: SchemaRegistry, patterns: Mapping[str, Any], meter: _Meter) -> Any:
-    """A validator of a schema that has no ``$schema`` (the library would change to its own class at one)."""
-
-    def pattern(validator: Any, argument: str, instance: Any, schema: object) -> Iterator[ValidationError]:
-        if isinstance(instance, str) and not patterns[argument].search(instance):
-            yield ValidationError(f"does not match {argument!r}")
-
-    def pattern_properties(
-        validator: Any, argument: Mapping[str, Any], instance: Any, schema: object
-    ) -> Iterator[ValidationError]:
-        if isinstance(instance, dict):
-            for text, subschema in argument.items():
-                for name, value in instance.items():
-                    if patterns[text].search(name):
-                        yield from validator.descend(value, subschema, path=name, schema_path=text)
-
-    def additional_properties(
-        validator: Any, argument: Any, instance: Any, schema: Mapping[str, Any]
-    ) -> Iterator[ValidationError]:
-        if isinstance(instance, dict):
-            named, matched = schema.get("properties", {}), schema.get("patternProperties", {})
-            for name, value in instance.items():
-                if name not in named and not any(patterns[text].search(name) for text in matched):
-                    yield from validator.descend(value, argument, path=name)
-
-    keywords = dict(Draft202012Validator.VALIDATORS) | {
-        "pattern": pattern,
-        "patternProperties": pattern_properties,
-        "additionalProperties": additional_properties,
-        "uniqueItems": _unique_items,
-    }
-    metered = {name: meter.metered(keyword) for name, keyword in keywords.items()}
-    metered_class = extend(Draft202012Validator, validators=metered)  # type: ignore[no-untyped-call]  # idem
-    return metered_class(schema, registry=registry)
+def _subschemas(schema: Any) -> Iterator[_Node]:
+    """Walk the subschemas that are objects, each after the one that holds it."""
+    waiting = [_Node(schema, None, ())] if isinstance(schema, dict) else []
+    while waiting:
+        node = waiting.pop()
+        yield node
+        below = [_Node(child, node, parts) for parts, child in _children(node.value) if isinstance(child, dict)]
+        waiting += reversed(below)
 
 
-def _unique_items(validator: Any, argument: bool, instance: Any, schema: object) -> Iterator[ValidationError]:
-    unique = argument and isinstance(instance, list)
-    if unique and len({strict_json.canonical(item) for item in instance}) < len(instance):
-        yield ValidationError("has an item twice")
+def _children(schema: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    for keyword, value in schema.items():
+        if keyword in _ONE:
+            yield (keyword,), value
+        elif keyword in _LISTS:
+            yield from (((keyword, index), child) for index, child in enumerate(value))
+        elif keyword in _MAPS:
+            yield from (((keyword, name), child) for name, child in value.items())
 
 
-def _compile(pattern: str) -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(pattern, options)
+def _refuse_retrieval(uri: str) -> NoReturn:
+    raise ValueError(f"{uri} is not part of the schema")
 
 
-# Without ``$schema``, so that the metaschema too is evaluated by our own keywords.
-_METASCHEMA = {
-    uri: {key: value for key, value in resource.contents.items() if key != "$schema"}
-    for uri, resource in jsonschema_specifications.REGISTRY.items()
-    if uri.startswith(_DRAFT)
-}
+def _compiled(schema: Any, options: RegexOptions) -> Draft202012Validator:
+    return Draft202012Validator(
+        schema, pattern_options=options, retriever=_refuse_retrieval, validate_formats=False, mask="the value"
+    )
+
+
+_METASCHEMA = _compiled({"$ref": f"{_DRAFT}schema"}, RegexOptions())
 
 
 def _against_metaschema(schema: object) -> list[SchemaError]:
-    meter = _Meter()
-    meter.reset(len(strict_json.canonical(schema)))
-    registry: SchemaRegistry = Registry().with_resources(
-        (uri, DRAFT202012.create_resource(contents)) for uri, contents in _METASCHEMA.items()
-    )
-    patterns = {text: _compile(text) for text in (r"^[^#]*#?$", r"^[A-Za-z_][-A-Za-z0-9._]*$")}
-    validator = _validator(_METASCHEMA[f"{_DRAFT}schema"], registry, patterns, meter)
-    try:
-        # Each of the metaschema's vocabularies repeats some faults; the message may quote the whole schema.
-        faults = {
-            SchemaError(strict_json.pointer(error.absolute_path), "schema.invalid", error.message[:200]): None
-            for error in islice(validator.iter_errors(schema), _MAX_ERRORS)
-        }
-    except _TooMuchWork:
-        return [SchemaError("", "schema.too_complex", "takes too much work to check")]
-    return list(faults)
+    # Each of the metaschema's vocabularies repeats some faults.
+    faults = {
+        SchemaError(pointer_of(error.instance_path), "schema.invalid", error.message[:200]): None
+        for error in islice(_METASCHEMA.iter_errors(schema), 4 * _MAX_ERRORS)
+    }
+    return list(faults)[:_MAX_ERRORS]
 
 
-def _faults(schema: Any, patterns: dict[str, Any]) -> list[SchemaError]:
-    """What the metaschema does not say. Takes ``$schema`` out; puts what it compiles into ``patterns``."""
-    pointers = dict(_objects(schema, ""))
+def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
     faults: list[SchemaError] = []
-
-    def fault(node: object, key: str, code: str, detail: str) -> None:
-        faults.append(SchemaError(f"{pointers[id(node)]}{strict_json.pointer([key])}", code, detail))
-
-    nodes = list(_subschemas(schema))
-    known = {id(node) for node in nodes}
     anchors: set[str] = set()
     for node in nodes:
-        if node.pop("$schema", None) not in {None, f"{_DRAFT}schema", f"{_DRAFT}schema#"}:
-            fault(node, "$schema", "schema.dialect", "only JSON Schema 2020-12 is understood")
-        if "$id" in node and node is not schema:
-            fault(node, "$id", "schema.unsupported", "only the whole document may have an $id")
-        for key in ("$anchor", "$dynamicAnchor"):
-            if key in node and node[key] in anchors:
-                fault(node, key, "schema.ref", "the anchor is there twice")
-            anchors.add(node.get(key, ""))
-    resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
+        schema = node.value
+        if schema.get("$schema") not in {None, f"{_DRAFT}schema", f"{_DRAFT}schema#"}:
+            detail = "only JSON Schema 2020-12 is understood"
+            faults.append(SchemaError(node.pointer("$schema"), "schema.dialect", detail))
+        if "$id" in schema and node.above is not None:
+            detail = "only the whole document may have an $id"
+            faults.append(SchemaError(node.pointer("$id"), "schema.unsupported", detail))
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            if keyword in schema and schema[keyword] in anchors:
+                faults.append(SchemaError(node.pointer(keyword), "schema.ref", "the anchor is there twice"))
+            anchors.add(schema.get(keyword, ""))
+    return faults
+
+
+def _pattern_options(nodes: list[_Node]) -> RegexOptions:
+    count = sum(("pattern" in node.value) + len(node.value.get("patternProperties", ())) for node in nodes)
+    limit = min(_MAX_PATTERN_BYTES, _MAX_PATTERNS_BYTES // max(count, 1))
+    return RegexOptions(size_limit=limit, dfa_size_limit=limit)
+
+
+def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaError]:
+    faults: list[SchemaError] = []
     for node in nodes:
-        for key in ("$ref", "$dynamicRef"):
-            if key in node and not _leads_to(known, resolver, node[key]):
-                fault(node, key, "schema.ref", "leads to no subschema of this document")
-        named = [("pattern", node["pattern"])] if "pattern" in node else []
-        for key, text in named + [("patternProperties", text) for text in node.get("patternProperties", {})]:
+        named = [("pattern", node.value["pattern"])] if "pattern" in node.value else []
+        named += [("patternProperties", text) for text in node.value.get("patternProperties", ())]
+        for keyword, text in named:
             try:
-                patterns[text] = _compile(text)
-            except re2.error as error:
-                reason = error.args[0].decode(errors="replace")
-                fault(node, key, "schema.pattern", f"{text[:80]!r} is no RE2 pattern: {reason}")
-    with_patterns = any("patternProperties" in node for node in nodes)
-    for node in nodes:
-        if with_patterns and "unevaluatedProperties" in node:
-            detail = "not supported in one document with patternProperties"
-            fault(node, "unevaluatedProperties", "schema.unsupported", detail)
-    # The library walks a schema in the order of a set.
-    return sorted(faults, key=lambda error: (error.pointer, error.code))
+                _compiled({"pattern": text}, options)
+            except ValidationError:
+                detail = (
+                    f"{shown(text, 80)} is no pattern that runs in linear time and bounded memory "
+                    "(no look-around, no back-reference, no huge repetition)"
+                )
+                faults.append(SchemaError(node.pointer(keyword), "schema.pattern", detail))
+                if len(faults) == _MAX_ERRORS:
+                    return faults
+    return faults
 
 
-def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        yield schema
-        for subresource in DRAFT202012.create_resource(schema).subresources():
-            yield from _subschemas(subresource.contents)
+class _Graph:
+    """The subschemas of a document and what each leads to."""
+
+    def __init__(self, schema: Any, nodes: list[_Node]) -> None:
+        self.faults: list[SchemaError] = []
+        self._schema = schema
+        self._known = {id(node.value) for node in nodes}
+        self._base = schema.get("$id", "") if isinstance(schema, dict) else ""
+        self._anchors = {
+            node.value[keyword]: node.value for node in nodes for keyword in ("$anchor", "$dynamicAnchor")
+            if keyword in node.value
+        }  # fmt: skip
+        self._targets: dict[int, list[Any]] = {}
+        for node in nodes:
+            self._targets[id(node.value)] = []
+            for keyword in _REFERENCES:
+                if keyword in node.value:
+                    self._refer(node, keyword)
+        self._refuse_circles(nodes)
+
+    def _refer(self, node: _Node, keyword: str) -> None:
+        target = self._target(node.value[keyword])
+        if isinstance(target, bool) or id(target) in self._known:
+            self._targets[id(node.value)].append(target)
+        else:
+            detail = "leads to no subschema of this document"
+            self.faults.append(SchemaError(node.pointer(keyword), "schema.ref", detail))
+
+    def _target(self, reference: str) -> Any:
+        """Find what a reference leads to; None when it is no place of this document."""
+        try:
+            uri, fragment = urldefrag(urljoin(self._base, reference))
+            if uri != urldefrag(self._base)[0]:
+                return None
+            fragment = unquote(fragment, errors="strict")
+        except ValueError:
+            return None
+        if not fragment.startswith("/"):
+            return self._anchors.get(fragment) if fragment else self._schema
+        place = self._schema
+        for part in fragment.split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(place, list):
+                index = int(name) if name.isascii() and name.isdigit() and len(name) < 9 else len(place)
+                place = place[index] if index < len(place) else None
+            else:
+                place = place.get(name) if isinstance(place, dict) else None
+        return place
+
+    def _refuse_circles(self, nodes: list[_Node]) -> None:
+        by_id = {id(node.value): node for node in nodes}
+        same_value = {
+            number: [id(child) for parts, child in _children(node.value) if parts[0] in _SAME_VALUE]
+            + [id(target) for target in self._targets[number]]
+            for number, node in by_id.items()
+        }
+        try:
+            TopologicalSorter(same_value).prepare()
+        except CycleError as error:
+            circle = [by_id[number] for number in error.args[1]]
+            # Any of them could be named: take the first in the document.
+            first = min(circle, key=lambda node: node.pointer())
+            detail = "leads back to itself without going deeper into the value"
+            self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
+
+    def count_keywords(self) -> int:
+        """Count the keywords that a node of a value can meet. Raises BadSchema when they are too many."""
+        counts: dict[int, int] = {}
+        count, length = self._expanded(self._schema, counts, {}, set(), 0)
+        if count > MAX_KEYWORDS or length > MAX_CHAIN:
+            detail = "its references multiply to more keywords, or lead on farther, than a value may be checked for"
+            raise BadSchema([SchemaError("", "schema.too_complex", detail)])
+        return max(count, 1)
+
+    def _expanded(
+        self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
+    ) -> tuple[int, int]:
+        """Give the keywords of a subschema with all that it leads to, and the longest way on from it."""
+        number = id(schema)
+        if isinstance(schema, bool) or number in above:
+            return 0, 0
+        if depth > MAX_CHAIN:
+            return 1, 1 + MAX_CHAIN
+        if number not in counts:
+            above.add(number)
+            count, length = 0, 0
+            for keyword in schema.keys() & _KNOWN - _APART:
+                weighed = keyword in {"enum", "const"}
+                count += _weight(schema[keyword]) if weighed else 1
+            on = [child for parts, child in _children(schema) if parts[0] not in _APART]
+            for child in on + self._targets[number]:
+                more, farther = self._expanded(child, counts, lengths, above, depth + 1)
+                count, length = min(count + more, MAX_KEYWORDS + 1), max(length, farther + 1)
+            above.discard(number)
+            counts[number], lengths[number] = count, length
+        return counts[number], lengths[number]
 
 
-def _leads_to(known: set[int], resolver: Any, reference: str) -> bool:
-    try:
-        target = resolver.lookup(reference).contents
-    except (Unresolvable, ValueError):
-        return False
-    return isinstance(target, bool) or id(target) in known
-
-
-def _objects(value: Any, pointer: str) -> Iterator[tuple[int, str]]:
-    """The pointer of each object in a JSON value, by identity."""
-    if isinstance(value, dict):
-        yield id(value), pointer
-        for key, child in value.items():
-            yield from _objects(child, f"{pointer}{strict_json.pointer([key])}")
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            yield from _objects(child, f"{pointer}/{index}")
+def _weight(allowed: Any) -> int:
+    """Say what an ``enum`` or ``const`` costs: the library compares with each value, but looks up texts at once."""
+    options = allowed if isinstance(allowed, list) else [allowed]
+    if all(isinstance(option, str) for option in options):
+        return 1
+    # A number with a fraction is compared as slowly as a long one.
+    return payload.count_nodes(allowed) + 49 * sum(isinstance(option, float) for option in options)

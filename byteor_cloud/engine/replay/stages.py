@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay import dataguard
+from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, Work
 
 type StageOp = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
 """An op of a plugin: takes a payload and the stage's parameters; gives what goes on, ``None`` to drop it.
@@ -87,10 +88,6 @@ class EffectFailed(Exception):
     """A side effect that was allowed did not succeed; the text says how, for people."""
 
 
-class LimitExceeded(Exception):
-    """A run needs more than a limit allows; the text says which limit."""
-
-
 @dataclass(slots=True)
 class Counters:
     """What a stage has done so far."""
@@ -106,7 +103,7 @@ class Counters:
 
 
 class Runtime:
-    """What the stages of one run share: parameters, plugins, and the log of side effects, up to a limit.
+    """What the stages of one run share: parameters, plugins, the work done, and the log of side effects, up to a limit.
 
     ``counters`` has one entry a stage, in the order in which they were made; ``actions`` is in the order
     in which records reached them.
@@ -119,7 +116,9 @@ class Runtime:
         ops: Mapping[str, StageOp],
         effects: Effects,
         max_actions: int,
+        work: Work | None = None,
     ) -> None:
+        self.work = work or Work()
         self.counters: dict[str, Counters] = {}
         self.actions: list[Action] = []
         self._stage_config = stage_config
@@ -139,22 +138,31 @@ class Runtime:
         if not isinstance(params, Mapping | None):
             raise Unsupported(f"parameters of stage {id!r}: not an object")
         if op == "identity":
-            return lambda payload: payload
+            return self._metered(lambda payload: payload)
         if op in dataguard.OPS:
             try:
-                return dataguard.build(op, params)
+                return dataguard.build(op, params, self.work)
             except dataguard.BadParams as error:
                 raise Unsupported(f"parameters of stage {id!r}: {error}") from None
         if split_op(op)[0] in SIDE_EFFECTS:
-            return lambda payload: self._act(payload, id, op, lanes)
+            return self._metered(lambda payload: self._act(payload, id, op, lanes))
         if op in self._ops:
             plugin = self._ops[op]
-            return lambda payload: plugin(payload, params)
+            return self._metered(lambda payload: plugin(payload, params))
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
+
+    def _metered(self, apply: Apply) -> Apply:
+        """Count the work of an op that does not count its own."""
+
+        def metered(payload: bytes) -> bytes | None:
+            self.work.spend_bytes(payload)
+            return apply(payload)
+
+        return metered
 
     def _act(self, payload: bytes, stage: str, op: str, lanes: tuple[str, str]) -> bytes:
         if len(self.actions) == self._max_actions:
-            raise LimitExceeded(f"the run needs more than {self._max_actions} actions")
+            raise LimitExceeded(LimitCode.ACTIONS, f"the run needs more than {self._max_actions} actions")
         decision = self._effects.decide(stage, op)
         kind, target = split_op(op)
         self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))
@@ -180,6 +188,9 @@ class Stage:
                 raise TypeError(f"the op gave {type(result).__name__}, not bytes or None")
         except LimitExceeded:
             raise
+        except RecordOverLimit as error:
+            self._counters.errors += 1
+            raise StageError(self.id, sequence, f"limit: {error}") from None
         except Exception as error:  # whatever a stranger's op raises is that stage's error, never ours
             self._counters.errors += 1
             name = "" if isinstance(error, dataguard.Rejected | EffectFailed) else f"{type(error).__name__}: "

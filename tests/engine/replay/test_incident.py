@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,8 +367,8 @@ def test_all_reasons_are_told_at_once(root: Path) -> None:
     assert found[0].detail.startswith("spec.kv: line ")
     assert found[1:] == [
         Reason("missing_file", "environment.json"),
-        Reason("bad_json", "single_ring_snapshot.json: not an object"),
-        Reason("bad_json", "lane_graph_state.json: Expecting value: line 1 column 2 (char 1)"),
+        Reason("bad_json", "single_ring_snapshot.json: line 1, column 1: Not a JSON object."),
+        Reason("bad_json", 'lane_graph_state.json: line 1, column 2: Expected a value or "]".'),
         Reason("missing_key", "spec_validation.json: ok"),
         Reason("missing_key", "spec_validation.json: description|error"),
         Reason("missing_key", "runtime.json: crate.version"),
@@ -446,3 +447,19 @@ def test_yesterday_s_bundle_still_reads(root: Path) -> None:
     assert found.spec_hash == (GOLDEN / "incident.spec_hash").read_text().strip()
     assert list(found.journals) == ["in"]
     assert list(found.expected) == ["out"]
+
+
+def test_a_document_of_too_many_values_is_refused_before_they_are_built(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
+    write(root, encode(ring("identity")), documents)
+    poison = b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"
+    (root / "environment.json").write_bytes(poison)
+
+    tracemalloc.start()
+    (reason,) = reasons(root)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (reason.code, reason.detail.split(":")[0]) == ("too_large", "environment.json")
+    assert peak < 3 * len(poison)

@@ -17,7 +17,8 @@ from byteor_cloud.engine.compiler import (
 )
 from byteor_cloud.engine.replay import Decision, DryRun, Machine, Record, StageError, Unsupported, graph, run
 from byteor_cloud.engine.replay.machine import Output, Ring, RunResult, fnv1a_64, key_of
-from byteor_cloud.engine.replay.stages import Action, LimitExceeded
+from byteor_cloud.engine.replay.stages import Action
+from byteor_cloud.engine.replay.work import LimitExceeded
 
 type MakeRing = Callable[..., PipelineSpec]
 type Params = Mapping[str, Any] | None

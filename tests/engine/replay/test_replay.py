@@ -380,3 +380,35 @@ def test_two_replays_are_equal_byte_for_byte_whatever_the_hash_seed(
 
     assert len(outputs) == 1
     assert b'"divergence": {"egress": "out", "sequence": 0, "kind": "extra"' in outputs.pop()
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "error"),
+    [
+        (Limits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
+        (Limits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
+        (Limits(max_records=2), "limit.records", "the journal has more than 2 records"),
+        (Limits(max_selected_bytes=46), "limit.input", "47 bytes of input, over 46"),
+        (
+            Limits(max_record_work=1),
+            "stage_error",
+            "stage 's1' failed on record 1: limit: the record costs more than 1 units of work",
+        ),
+    ],
+)
+def test_a_failed_replay_names_its_limit(
+    bundle: MakeBundle, ring: MakeRing, limits: Limits, code: str, error: str
+) -> None:
+    held = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
+
+    first, second = run(held, limits=limits), run(held, limits=limits)
+
+    assert (first.status, first.error_code, first.error) == ("failed", code, error)
+    assert first.result == second.result
+
+
+def test_the_work_budget_is_inclusive(bundle: MakeBundle, ring: MakeRing) -> None:
+    outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=Limits(max_work=6, max_record_work=2))
+
+    assert (outcome.error, outcome.error_code) == (None, None)
+    assert (Limits().max_record_work, Limits().max_work) == (10**7, 10**10)

@@ -1,0 +1,173 @@
+"""The one reader of JSON: what it takes and refuses, in its own words, at a cost proportional to the bytes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tracemalloc
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byteor_cloud.engine.strict_json import MAX_POINTER, Fault, Limits, Malformed, read, read_object
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5),
+)
+
+
+def exact(value: Any) -> Any:
+    """All numbers as decimals; a boolean is none."""
+    if isinstance(value, dict):
+        return {name: exact(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    return Decimal(repr(value)) if type(value) in {int, float} else value
+
+
+@given(values, st.booleans(), st.sampled_from([None, 1]))
+def test_valid_json_is_read_as_python_reads_it(value: Any, ascii_only: bool, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+
+    assert read(text.encode(), Limits()) == json.loads(text) == value
+    assert exact(read(text, Limits(decimal=True))) == exact(json.loads(text, parse_float=Decimal))
+
+
+@given(st.text('[]{}:,"\\u0d8eE-1.+ ntrufalse\n\x01é', max_size=40))
+def test_what_is_refused_is_refused_in_our_own_words(text: str) -> None:
+    try:
+        value = read(text, Limits())
+    except Malformed as error:
+        refused = error
+    else:
+        assert json.loads(text) == value
+        return
+    assert refused.message != "This is no JSON."  # the words for what only Python's scanner refuses
+    assert 1 <= refused.line <= text.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "line", "column", "pointer", "message"),
+    [
+        ("[1,]", Fault.SYNTAX, 1, 4, "/1", "Expected a value."),
+        ("[1 2]", Fault.SYNTAX, 1, 4, "/0", 'Expected "," or "]".'),
+        ('{"a":1,}', Fault.SYNTAX, 1, 8, "", "Expected a key in double quotes."),
+        ('{"a":1]', Fault.SYNTAX, 1, 7, "/a", 'Expected "," or "}".'),
+        ("{1:2}", Fault.SYNTAX, 1, 2, "", 'Expected a key in double quotes or "}".'),
+        ("1 2", Fault.SYNTAX, 1, 3, "", "Expected nothing after the value."),
+        ("01", Fault.SYNTAX, 1, 1, "", '"01" is no JSON.'),
+        ("'a'", Fault.SYNTAX, 1, 1, "", '"\'" is no JSON.'),
+        ('["abc', Fault.SYNTAX, 1, 2, "/0", "This string has no end."),
+        ('"a\\x"', Fault.SYNTAX, 1, 3, "", "This is no escape of JSON."),
+        ('"a\tb"', Fault.SYNTAX, 1, 3, "", "A string may hold no control character; write it as an escape."),
+        ('{"x/~":\n {"a":1,"a":2}}', Fault.DUPLICATE_NAME, 2, 9, "/x~1~0",
+         'The key "a" comes twice in this object.'),
+        ('{"a": {"\\u0000": 1}}', Fault.CHARACTER, 1, 8, "/a",
+         "A string may hold neither NUL nor half a surrogate pair."),
+        ('[{"a": "\\udc00"}]', Fault.CHARACTER, 1, 8, "/0/a",
+         "A string may hold neither NUL nor half a surrogate pair."),
+        ("[1,[[2]]]", Fault.DEPTH, 1, 5, "/1/0", "Nested deeper than 2 levels."),
+        ("[1,2,3,4,5,6,7]", Fault.VALUES, 1, 13, "", "More than 6 values."),
+        ('{"a": ' + "9" * 500 + "}", Fault.NUMBER, 1, 7, "/a",
+         "99999999999999999999 is no number that JSON readers agree on."),
+    ],
+)  # fmt: skip
+def test_the_first_fault(text: str, fault: Fault, line: int, column: int, pointer: str, message: str) -> None:
+    with pytest.raises(Malformed) as refused:
+        read(text, Limits(max_depth=2, max_values=6))
+
+    error = refused.value
+    assert (error.fault, error.line, error.column, error.pointer, error.message) == (
+        fault, line, column, pointer, message,
+    )  # fmt: skip
+
+
+def test_bytes_and_type() -> None:
+    with pytest.raises(Malformed, match="Longer than 3 bytes"):
+        read(b"[1, 2]", Limits(max_bytes=3))
+    with pytest.raises(Malformed, match="Not a JSON object"):
+        read_object(b"[]", Limits())
+    assert read('["' + "," * 100 + '"]', Limits(max_values=1)) == ["," * 100]
+
+
+@pytest.mark.parametrize("word", ["1e1001", "1e-1001", "1" * 1001, "0." + "1" * 1001, "1e" + "9" * 5000])
+def test_a_decimal_number_has_bounds(word: str) -> None:
+    with pytest.raises(Malformed, match="is no number"):
+        read(word, Limits(decimal=True))
+
+
+def test_a_pointer_is_bounded_and_names_the_nearest_ancestor() -> None:
+    long = json.dumps({"a": {"b" * 5000: [0, "\0"]}})
+
+    with pytest.raises(Malformed) as refused:
+        read(long, Limits())
+    assert refused.value.pointer == "/a"
+    assert len(refused.value.pointer) <= MAX_POINTER
+
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "a long key above a long list": lambda n: json.dumps({"k" * n: list(range(n // 4))}),
+    "empty lists": lambda n: "[" + "[]," * (n // 3) + "[]]",
+    "empty objects": lambda n: json.dumps({str(i): {} for i in range(n // 12)}),
+    "small objects": lambda n: json.dumps([{"a": i, "b": "x"} for i in range(n // 20)]),
+    "long strings": lambda n: json.dumps(["x" * (n // 8)] * 8),
+    "escapes": lambda n: json.dumps(["é\n" * (n // 64)] * 8),
+    "surrogate pairs": lambda n: json.dumps(["😀" * (n // 96)] * 8),
+    "floats": lambda n: json.dumps([i / 7 for i in range(n // 20)]),
+    "big numbers": lambda n: "[" + ",".join(["9" * 300] * (n // 300)) + "]",
+    "deep": lambda n: "[" + ",".join(["[" * 60 + "]" * 60] * (n // 121)) + "]",
+}
+
+
+def cost(text: bytes) -> tuple[int, int]:
+    """The peak of memory, and the calls of Python functions, that it takes to read or refuse a text."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    tracemalloc.start()
+    sys.setprofile(count)
+    try:
+        read(text, Limits())
+    except Malformed:
+        pass
+    finally:
+        sys.setprofile(None)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak, calls
+
+
+@pytest.mark.parametrize("end", ["", "x", ',"\\ud800"]'])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_memory_and_steps_grow_with_the_bytes(shape: str, end: str) -> None:
+    def text(size: int) -> bytes:
+        made = SHAPES[shape](size)
+        return (made[:-1] + end if end.startswith(",") else made + end).encode()
+
+    small, large = text(40_000), text(80_000)
+    (peak, calls), (more_peak, more_calls) = cost(small), cost(large)
+
+    ratio = len(large) / len(small)
+    assert more_peak <= 1.3 * ratio * peak
+    assert more_calls <= 1.1 * ratio * calls + 100
+    assert more_peak < 64 * len(large)
+
+
+@pytest.mark.parametrize("made", [b"[" + b"[]," * 1_400_000 + b"1]", b"{" + b'"a":{},' * 500_000 + b'"b":1}'])
+def test_too_many_values_are_refused_before_one_is_built(made: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(Malformed, match="More than 250,000 values"):
+        read(made, Limits())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 2.5 * len(made)
