@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -57,6 +58,10 @@ class _NotAcceptable(errors.DomainError):
     code, title, status = "not_acceptable", "Not acceptable", 406
 
 
+class _Contended(errors.Unavailable):
+    retry_span_s = 3  # the other request ends soon
+
+
 class _Internal(errors.DomainError):
     code, title, status = "internal", "Internal error", 500
 
@@ -91,7 +96,7 @@ def _from_database(exc: BaseException | None) -> errors.Unavailable | None:
     """Return the refusal when the database is in trouble, or ended what took too long; None for anything else."""
     match exc:
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
-            return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
+            return _Contended("It is being changed by another request; try again.", retry_after=1)
         case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
             logger.error("statement_timeout")
             return errors.Unavailable(
@@ -151,7 +156,9 @@ def _headers(error: errors.DomainError) -> dict[str, str]:
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+        # Spread, so that a fleet that was refused together does not come back together.
+        spread = random.randint(0, error.retry_span_s)  # noqa: S311  nobody gains by guessing it
+        headers["Retry-After"] = str(error.retry_after + spread)
     return headers
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -23,6 +25,13 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 UNUSABLE = "The credential is unknown, expired or revoked."
 
 
+_LONGEST_ADDRESS = 128
+_HOST_AND_PORT = re.compile(
+    r"\[(?P<bracketed>[^\[\]]+)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+)(:[0-9]{1,5})?|(?P<v6>[0-9A-Fa-f:.]+(%[^,\s]*)?)",
+    re.ASCII,
+)
+
+
 def bearer(request: HttpRequest | Request) -> str | None:
     """The text after ``Bearer``; None without an Authorization header. Raises Unauthenticated on another scheme."""
     header: str = request.META.get("HTTP_AUTHORIZATION", "")
@@ -35,13 +44,30 @@ def bearer(request: HttpRequest | Request) -> str | None:
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:
-    """The caller's address; that of a trusted proxy's client where there are trusted proxies."""
+    """Return the caller's address as PostgreSQL's inet takes it, or None where it is not known.
+
+    Behind trusted proxies it is the one that the outermost of them names. Where that is no address, or the header
+    has fewer entries than there are proxies, it is the address of whoever is connected.
+    """
     hops: int = settings.CONFIG.trusted_proxies
-    forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
-    if hops and len(forwarded) >= hops:
-        return str(forwarded[-hops])
-    address: str | None = request.META.get("REMOTE_ADDR")
-    return address or None
+    if hops:
+        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", hops)[-hops:]
+        if len(forwarded) == hops and (named := _address(forwarded[0].rpartition(",")[2])) is not None:
+            return named
+    return _address(request.META.get("REMOTE_ADDR", ""))
+
+
+def _address(text: str) -> str | None:
+    """The address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, in one notation; else None."""
+    match = _HOST_AND_PORT.fullmatch(text.strip()[:_LONGEST_ADDRESS])
+    if match is None:
+        return None
+    try:
+        address = ip_address((match["bracketed"] or match["v4"] or match["v6"]).partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 class CredentialAuthentication(BaseAuthentication):
