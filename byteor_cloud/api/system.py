@@ -16,13 +16,13 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from byteor_cloud.api import counters
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
@@ -70,19 +70,10 @@ class MetricsView(_OpenView):
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
         """Prometheus-format metrics."""
-        page = generate_latest(_processes())
+        page = generate_latest(counters.registry())
         if self.domain is not None:
             page += generate_latest(self.domain)
         return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
-
-
-def _processes() -> CollectorRegistry:
-    """The series that processes count themselves: of all of the API's where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped library
-    return registry
 
 
 class _NotThere(Exception):

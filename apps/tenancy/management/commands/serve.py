@@ -113,10 +113,6 @@ def _children(current: Config) -> Iterator[supervisor.Child]:
 
 def _api(current: Config) -> supervisor.Child:
     host, port = current.api_bind_addr
-    metrics = current.data_dir / "metrics"
-    metrics.mkdir(parents=True, exist_ok=True)
-    for old in metrics.glob("*.db"):
-        old.unlink()
     argv = [
         sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
         "--config", str(settings.BASE_DIR / "byteor_cloud" / "gunicorn.py"), "--chdir", str(settings.BASE_DIR),
@@ -134,7 +130,7 @@ def _api(current: Config) -> supervisor.Child:
         except OSError:
             return False
 
-    return supervisor.Child("api", argv, {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}, answers)
+    return supervisor.Child("api", argv, dict(os.environ), answers)
 
 
 def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:
