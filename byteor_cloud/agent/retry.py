@@ -36,7 +36,7 @@ class Backoff:
 
     def delay_s(self, error: Exception) -> float:
         """Return how long to wait after this failure: the next delay, or longer than the control plane asked for."""
-        longest = min(_LONGEST_S, _FIRST_S * 2 ** min(self._failures, 10))
+        longest: float = min(_LONGEST_S, _FIRST_S * 2 ** min(self._failures, 10))
         self._failures += 1
         asked = (error.retry_after if isinstance(error, Unavailable) else None) or 0.0
         # Never earlier than asked, and with a random part of our own: the whole fleet may have been told the same.

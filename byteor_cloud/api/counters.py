@@ -158,7 +158,8 @@ class Shared(Collector):
             labels, total = json.loads(labels_text), 0.0
             for le in sorted(counts):  # a process counts each bucket by itself, the format wants them cumulative
                 total += counts[le]
-                families[family].add_sample(f"{family}_bucket", {**labels, "le": floatToGoString(le)}, total)
+                text = floatToGoString(le)  # type: ignore[no-untyped-call]  # untyped library
+                families[family].add_sample(f"{family}_bucket", {**labels, "le": text}, total)
             families[family].add_sample(f"{family}_count", labels, total)
         return families.values()
 

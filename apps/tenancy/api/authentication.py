@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -18,6 +19,7 @@ from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
+from byteor_cloud import space
 from byteor_cloud.errors import Unauthenticated
 
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -90,12 +92,22 @@ class CredentialAuthentication(BaseAuthentication):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()
         if credential.last_used_at is None or credential.last_used_at < now - USE_NOTED_EVERY:
-            stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
-            self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
+            self._note_use(credential, now)
         actor_kind, actor_id, display = self.who(credential)
         actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         principal = Principal(self.model.family, actor, credential, **self.belongs(credential))
         return principal, credential
+
+    def _note_use(self, credential: Credential, now: datetime) -> None:
+        """Remember when the credential was used last; a full disk must not keep anybody from reading."""
+        if space.is_low_for_database():
+            return
+        stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
+        try:
+            self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
+        except DatabaseError as error:
+            if not space.is_of_disk(error):
+                raise
 
     def authenticate_header(self, request: Request) -> str:
         """Without it DRF would turn a 401 into a 403."""
