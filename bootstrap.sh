@@ -1,5 +1,7 @@
 #!/bin/sh
 # Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
+# `bootstrap.sh 3.12` makes .venv-3.12/ instead, on the oldest release of that Python that is on this machine, and ends
+# with 3 where there is none.
 set -eu
 cd "$(dirname "$0")"
 
@@ -8,8 +10,11 @@ fail() {
     exit 1
 }
 
+version="${1:-}"
+venv=".venv${version:+-$version}"
+
 wanted="$(cat bootstrap.sh requirements/dev.lock requirements/build.lock pyproject.toml | cksum)"
-if [ "$(cat .venv/.made-from 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+if [ "$(cat "$venv/.made-from" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
@@ -20,14 +25,22 @@ fi
 
 # The first Python that really runs and is new enough: a pyenv shim may be found in PATH and refuse to run.
 python=
-for version in 3.13 3.12 3.14; do
-    for candidate in "$(command -v "python$version" || true)" "/usr/bin/python$version" "/usr/local/bin/python$version" \
-        "/opt/homebrew/bin/python$version" "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$version".*/bin/python; do
-        if [ -z "$python" ] && "$candidate" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+oldest=
+for series in ${version:-3.13 3.12 3.14}; do
+    for candidate in "$(command -v "python$series" || true)" "/usr/bin/python$series" "/usr/local/bin/python$series" \
+        "/opt/homebrew/bin/python$series" "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$series".*/bin/python; do
+        patch="$("$candidate" -c "import sys; sys.version_info >= (3, 12) and print(sys.version_info.micro)" \
+            2>/dev/null)" || continue
+        if [ -n "$patch" ] && { [ -z "$python" ] || { [ -n "$version" ] && [ "$patch" -lt "$oldest" ]; }; }; then
             python="$candidate"
+            oldest="$patch"
         fi
     done
 done
+if [ -n "$version" ] && [ -z "$python" ]; then
+    echo "no Python $version on this machine (looked in PATH, the system's folders and pyenv's)" >&2
+    exit 3
+fi
 
 uv="$(command -v uv || true)"
 if [ -z "$uv" ]; then
@@ -52,14 +65,14 @@ if [ -z "$uv" ]; then
     fi
 fi
 
-echo "Making .venv/"
-rm -f .venv/.made-from
-if ! .venv/bin/python -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
-    "$uv" venv --quiet --clear --python "${python:-3.13}" .venv ||
-        fail "could not make .venv/${python:+ with $python}${python:-: install Python 3.12 or newer}"
+echo "Making $venv/"
+rm -f "$venv/.made-from"
+if ! "$venv/bin/python" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+    "$uv" venv --quiet --clear --python "${python:-3.13}" "$venv" ||
+        fail "could not make $venv/${python:+ with $python}${python:-: install Python 3.12 or newer}"
 fi
-"$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.lock ||
+"$uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements/dev.lock ||
     fail "could not install what requirements/dev.lock names; is there a network?"
-"$uv" pip install --quiet --python .venv/bin/python --no-deps --build-constraints requirements/build.lock --editable . ||
-    fail "could not install the project itself into .venv/"
-echo "$wanted" >.venv/.made-from
+"$uv" pip install --quiet --python "$venv/bin/python" --no-deps --build-constraints requirements/build.lock --editable . ||
+    fail "could not install the project itself into $venv/"
+echo "$wanted" >"$venv/.made-from"

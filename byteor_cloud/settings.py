@@ -77,7 +77,6 @@ MIDDLEWARE = [
     "byteor_cloud.api.middleware.request_id",
     "byteor_cloud.api.system.observe",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "byteor_cloud.api.middleware.spare_the_disk",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -87,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "byteor_cloud.api.system.CountRequests",
+    "byteor_cloud.api.middleware.spare_the_disk",
     "byteor_cloud.api.places.take_place",
     "byteor_cloud.api.bodies.receive_form",
 ]

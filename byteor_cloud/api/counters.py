@@ -91,6 +91,7 @@ class Part:
             return None
         self._memory[start : start + _NUMBER.size] = _NUMBER.pack(len(text))
         self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
+        self._write(position, 0.0)  # a process that was killed here may have left something
         # Last: a reader, or the next process after a kill, sees the entry whole or not at all.
         self._memory[: _NUMBER.size] = _NUMBER.pack(end)
         self._positions[key] = position

@@ -59,6 +59,7 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "422": (errors.Unprocessable, "Well-formed, but it cannot be done with this content."),
     "429": (errors.TooManyRequests, "Over the rate limit; see `Retry-After`."),
     "503": (errors.Unavailable, "Something that serving needs is not there just now; see `Retry-After`."),
+    "507": (errors.InsufficientStorage, "No space is left for it; nothing was stored. See `Retry-After`."),
 }
 
 
@@ -148,6 +149,8 @@ class Schema(AutoSchema):
             yield "400"
         if writes:
             yield from ("409", "413", "415")
+        if writes and JSON not in self.map_parsers():  # an upload
+            yield "507"
         if self.method == "DELETE" or self._action in {"bundle", "evidence"}:
             yield "409"
         if "If-Match" in self._headers():
