@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from byteor_cloud.embedded import EmbeddedPostgres
 from tests.system.conftest import Installation, children, free_port, wait_until
 from tests.system.test_metrics import parsed
 
@@ -165,11 +166,10 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
 def test_a_start_on_a_full_disk_serves(disk: SmallDisk) -> None:
     """With the database elsewhere nothing that a start writes is needed to serve."""
     elsewhere = Installation()
+    database = EmbeddedPostgres(elsewhere.data_dir)
     try:
-        database = elsewhere.serve(DEPLOYMENT_MODE="worker")
-        folder = (elsewhere.data_dir / "postgres" / "socket").resolve()
         secrets = {
-            "DATABASE_URL": f"postgresql://byteor_cloud@/byteor_cloud?host={folder}&port=5432",
+            "DATABASE_URL": database.acquire(),
             "MASTER_KEY": "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=",
             "SECRET_KEY": "test" * 10,
         }
@@ -192,6 +192,8 @@ def test_a_start_on_a_full_disk_serves(disk: SmallDisk) -> None:
         wait_until(lambda: disk.call("GET", "/readyz", None).status_code == 200)
         assert disk.processes() == before
         assert disk.stop(server) == 0
-        assert elsewhere.stop(database) == 0
     finally:
+        for left in list(disk.servers):
+            disk.stop(left)
+        database.release()
         elsewhere.remove()
