@@ -114,7 +114,7 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
         (f"{environment}/artifacts/{artifact.json()['id']}/content", token), (agent, key), (f"{agent}/deployment", key),
         ("/admin/login/", None), ("/static/byteor/logo.svg", None), ("/api/docs", None),
     ]  # fmt: skip
-    writes = [
+    writes: list[tuple[str, str, str | None, dict[str, Any]]] = [
         ("POST", f"{org}/projects", token, {"json": {"name": "lost"}}),
         ("PUT", project, token, {"json": {"name": "lost"}}),
         ("DELETE", project, token, {}),
