@@ -1,6 +1,6 @@
 # Every path is relative, so that the checkout may lie anywhere, also below a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run demo test check fuzz bench lock schema migrations
+.PHONY: help setup run demo test test-oldest check fuzz bench lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 2
@@ -8,7 +8,7 @@ ARGS =
 FUZZ_SECONDS = 60
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Make .venv/ with all that running and testing need; the other targets do it first
 	@sh bootstrap.sh
@@ -21,6 +21,16 @@ demo: setup ## Walk the main job once on a scratch data folder; exits 0 when eve
 
 test: setup ## Run the tests; one of them: make test ARGS='tests/test_embedded.py -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+# Without the tests that start servers and browsers, which have nothing that depends on the interpreter.
+OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
+OLDEST_TESTS = tests/engine tests/verify tests/agent tests/kernel tests/laws \
+	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts
+
+test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest Python that is supported
+	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED: Python $(OLDEST), the oldest supported" >&2; exit 1; }
+	@.venv-$(OLDEST)/bin/python -VV
+	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(OLDEST_TESTS) $(ARGS)
 
 check: setup ## Lint, format, types, import contracts; drift of lock files, migrations and schema
 	.venv/bin/ruff check

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
 # `bootstrap.sh fuzz` makes .venv/fuzz/ beside it, for `make fuzz`, in the same way.
+# `bootstrap.sh 3.12` makes .venv-3.12/ instead, on the oldest release of that Python that is on this machine, and ends
+# with 3 where there is none.
 set -eu
 cd "$(dirname "$0")"
 
@@ -9,10 +11,14 @@ fail() {
     exit 1
 }
 
-into=.venv lock=requirements/dev.lock
-if [ "${1:-}" = fuzz ]; then
-    into=.venv/fuzz lock=requirements/fuzz.lock
-fi
+# What to make: the environment's folder, its lock file, and whether the project itself goes into it.
+version= into=.venv lock=requirements/dev.lock with_project=yes
+case "${1:-}" in
+    "") ;;
+    fuzz) into=.venv/fuzz lock=requirements/fuzz.lock with_project= ;;
+    *) version="$1" into=".venv-$1" ;;
+esac
+
 wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml | cksum)"
 if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
@@ -25,14 +31,22 @@ fi
 
 # The first Python that really runs and is new enough: a pyenv shim may be found in PATH and refuse to run.
 python=
-for version in 3.13 3.12 3.14; do
-    for candidate in "$(command -v "python$version" || true)" "/usr/bin/python$version" "/usr/local/bin/python$version" \
-        "/opt/homebrew/bin/python$version" "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$version".*/bin/python; do
-        if [ -z "$python" ] && "$candidate" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
+oldest=
+for series in ${version:-3.13 3.12 3.14}; do
+    for candidate in "$(command -v "python$series" || true)" "/usr/bin/python$series" "/usr/local/bin/python$series" \
+        "/opt/homebrew/bin/python$series" "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$series".*/bin/python; do
+        patch="$("$candidate" -c "import sys; sys.version_info >= (3, 12) and print(sys.version_info.micro)" \
+            2>/dev/null)" || continue
+        if [ -n "$patch" ] && { [ -z "$python" ] || { [ -n "$version" ] && [ "$patch" -lt "$oldest" ]; }; }; then
             python="$candidate"
+            oldest="$patch"
         fi
     done
 done
+if [ -n "$version" ] && [ -z "$python" ]; then
+    echo "no Python $version on this machine (looked in PATH, the system's folders and pyenv's)" >&2
+    exit 3
+fi
 
 uv="$(command -v uv || true)"
 if [ -z "$uv" ]; then
@@ -65,8 +79,8 @@ if ! "$into/bin/python" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>
 fi
 "$uv" pip sync --quiet --python "$into/bin/python" --require-hashes "$lock" ||
     fail "could not install what $lock names; is there a network?"
-if [ "$into" = .venv ]; then
-    "$uv" pip install --quiet --python .venv/bin/python --no-deps --build-constraints requirements/build.lock \
-        --editable . || fail "could not install the project itself into .venv/"
+if [ -n "$with_project" ]; then
+    "$uv" pip install --quiet --python "$into/bin/python" --no-deps --build-constraints requirements/build.lock \
+        --editable . || fail "could not install the project itself into $into/"
 fi
 echo "$wanted" >"$into/.made-from"

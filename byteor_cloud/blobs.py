@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import connection
 
-from byteor_cloud.errors import Unavailable
+from byteor_cloud import space
+from byteor_cloud.errors import InsufficientStorage, Unavailable
 
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 logger = structlog.get_logger(__name__)
 
 
@@ -30,6 +33,11 @@ def _reachable() -> Iterator[None]:
     except (Boto3Error, BotoCoreError, ClientError) as error:
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable("The artifact store is not reachable.", retry_after=10) from None
+    except OSError as error:
+        if not space.is_of_disk(error):
+            raise
+        logger.exception("storage_failed", kind=type(error).__name__)
+        raise Unavailable("The artifact store's disk is full or not writable.", retry_after=10) from error
 
 
 def name_of(content_hash: str) -> str:
@@ -48,15 +56,25 @@ def put(content_hash: str, content: bytes) -> None:
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
-    """Store a file that may be large; it is streamed. Again even if it is there, so that it counts as young."""
-    _save(name_of(content_hash), file)
+    """Store a file that may be large; it is streamed. Again even if it is there, so that it counts as young.
+
+    Raises InsufficientStorage when there is no space for it, and then nothing of it is left.
+    """
+    try:
+        _save(name_of(content_hash), file)
+    except Unavailable as unavailable:
+        if isinstance(unavailable.__cause__, OSError) and unavailable.__cause__.errno in _NO_SPACE:
+            raise InsufficientStorage(
+                "There is no space left for it; nothing was stored.", retry_after=30
+            ) from unavailable.__cause__
+        raise
 
 
 def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
     with _reachable():
         default_storage.save(name, file)
-    if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # the lazy object's target
-        _sync(Path(default_storage.path(name)))
+        if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # the lazy object's target
+            _sync(Path(default_storage.path(name)))
 
 
 def _sync(path: Path) -> None:

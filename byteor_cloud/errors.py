@@ -49,6 +49,8 @@ class DomainError(Exception):
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Refused"
     status: ClassVar[int] = 400
+    retry_span_s: ClassVar[int] = 3
+    """``Retry-After`` names a random second from ``retry_after`` to this much later: callers do not return together."""
 
     def __init__(
         self,
@@ -177,6 +179,7 @@ class TooManyRequests(DomainError):
     code = "too_many_requests"
     title = "Too many requests"
     status = 429
+    retry_span_s = 30
 
 
 class Unavailable(DomainError):
@@ -185,3 +188,13 @@ class Unavailable(DomainError):
     code = "unavailable"
     title = "Service unavailable"
     status = 503
+    retry_span_s = 10
+
+
+class InsufficientStorage(DomainError):
+    """No space is left for what was sent; it may be sent again when there is."""
+
+    code = "insufficient_storage"
+    title = "Insufficient storage"
+    status = 507
+    retry_span_s = 30

@@ -5,6 +5,7 @@ Its log lines go where ours do: with the application, Django's LOGGING is loaded
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import Any
 
@@ -13,7 +14,8 @@ from gevent import monkey
 # Before the application is imported (preload_app): locks and sockets that were made earlier would block the event loop.
 monkey.patch_all()
 
-from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
+from byteor_cloud.api import counters  # noqa: E402
+from byteor_cloud.config import load  # noqa: E402
 
 worker_class = "byteor_cloud.front_door.Worker"
 preload_app = True  # one import for all processes
@@ -29,7 +31,19 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))
 
+_shared = counters.share(load(os.environ).api_processes)  # before the application declares its first counter
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Set memory for its counters aside for a process."""
+    worker.counters = _shared.lend()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a new process count there."""
+    _shared.use(worker.counters)
+
 
 def child_exit(server: Any, worker: Any) -> None:
-    """A dead process's gauges end with it; what it counted stays in the sums."""
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # untyped library
+    """Pass the memory of a dead process on; what it counted stays in the sums."""
+    _shared.give_back(worker.counters)

@@ -84,7 +84,8 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "byteor_cloud.api.system.CountRequests",
+    "byteor_cloud.api.middleware.spare_the_disk",
     "byteor_cloud.api.places.take_place",
     "byteor_cloud.api.bodies.receive_form",
 ]
@@ -122,6 +123,9 @@ USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"
+# Set by ``serve`` for the API where they could not be collected, for want of space.
+STATIC_FROM_SOURCES = "BYTEOR_STATIC_FROM_SOURCES"
+WHITENOISE_USE_FINDERS = STATIC_FROM_SOURCES in os.environ
 STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 
 if CONFIG.s3_bucket:
@@ -150,7 +154,7 @@ if CONFIG.s3_bucket:
     }
 else:
     _artifacts = {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "BACKEND": "byteor_cloud.folder.Folder",
         "OPTIONS": {"location": CONFIG.data_dir / "artifacts", "allow_overwrite": True},
     }
 STORAGES = {

@@ -98,7 +98,7 @@ def _problem(response: Any, status: int) -> None:
     assert body["request_id"] == response["X-Request-ID"]
     if status == 401:
         assert response["WWW-Authenticate"] == "Bearer"
-    if status == 429 or (status == 503 and body["instance"].startswith("/api/")):
+    if status in {429, 507} or (status == 503 and body["instance"].startswith("/api/")):
         assert int(response["Retry-After"]) >= 1
 
 

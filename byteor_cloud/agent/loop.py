@@ -17,6 +17,7 @@ from .rollout import Rollout, Withdrawn
 
 _log = logging.getLogger("byteor.agent")
 _SHORTEST_S = 1.0
+_FIRST_BEAT_WITHIN_S = 5.0
 
 
 class Agent:
@@ -45,6 +46,9 @@ class Agent:
     def run(self) -> None:
         """Resume what ran, then beat for ever; whatever the network does, it tries again."""
         self._rollout.resume()
+        # A fleet that got its power back together does not beat together.
+        if self._wait(self._backoff.spread_s(min(_FIRST_BEAT_WITHIN_S, self._interval_s or _FIRST_BEAT_WITHIN_S))):
+            return
         while not self._wait(self._step()):
             pass
 

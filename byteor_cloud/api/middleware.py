@@ -1,4 +1,4 @@
-"""Every response carries the request's id."""
+"""What every request passes: its id, and the refusal of writes while the disk is full."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
+from byteor_cloud import space
+from byteor_cloud.api import problems
 from byteor_cloud.ids import uuid7
 
 _SANE = re.compile(r"[A-Za-z0-9._\-]{8,64}")
@@ -24,3 +26,20 @@ def request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
         return response
 
     return middleware
+
+
+def spare_the_disk(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Refuse writes while the embedded database's disk is as good as full: what is left keeps it alive for reads."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.method in _READING or not space.is_low_for_database():
+            return get_response(request)
+        if _UPLOAD.fullmatch(request.path):
+            return problems.answer(request, problems.no_room())
+        return problems.answer(request, problems.full_disk())
+
+    return middleware
+
+
+_READING = {"GET", "HEAD", "OPTIONS"}
+_UPLOAD = re.compile(r"/api/v1/agents/[^/]+/artifacts")

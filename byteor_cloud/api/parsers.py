@@ -14,7 +14,8 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
-from byteor_cloud.api import bodies
+from byteor_cloud import space
+from byteor_cloud.api import bodies, problems
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.strict_json import Fault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
@@ -115,9 +116,14 @@ class UploadParser(MultiPartParser):
         try:
             with bodies.waiting_for_client(request):
                 parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
-        except (UnreadablePostError, OSError) as error:
+        except UnreadablePostError as error:
             handler.upload_interrupted()
             raise bodies.interrupted(error) from None
+        except OSError as error:  # not the client's: the temporary file could not be written
+            handler.upload_interrupted()
+            if space.is_of_disk(error):
+                raise problems.no_room() from error
+            raise
         except Exception:
             handler.upload_interrupted()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFilesSent
-from django.db import IntegrityError, InterfaceError, InternalError, OperationalError
+from django.db import DatabaseError, IntegrityError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, UnreadablePostError
 from django.template.loader import render_to_string
 from psycopg import errors as pg
@@ -19,7 +20,7 @@ from rest_framework import exceptions as drf
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from byteor_cloud import errors
+from byteor_cloud import errors, space
 
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
@@ -60,6 +61,10 @@ class _NotAcceptable(errors.DomainError):
     code, title, status = "not_acceptable", "Not acceptable", 406
 
 
+class _Contended(errors.Unavailable):
+    retry_span_s = 3  # the other request ends soon
+
+
 class _Internal(errors.DomainError):
     code, title, status = "internal", "Internal error", 500
 
@@ -90,11 +95,24 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
     return None
 
 
-def _from_database(exc: BaseException | None) -> errors.Unavailable | None:
-    """Return the refusal when the database is in trouble, or ended what took too long; None for anything else."""
+def full_disk() -> errors.Unavailable:
+    """Return the refusal of a write while the server's disk is full or broken."""
+    return errors.Unavailable("The server's disk is full or not writable; nothing was changed.", retry_after=10)
+
+
+def no_room() -> errors.InsufficientStorage:
+    """Return the refusal of an upload while the server's disk is full."""
+    return errors.InsufficientStorage("There is no space left for it; nothing was stored.", retry_after=30)
+
+
+def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
+    """Return the refusal when database or disk is in trouble, or what took too long was ended; else None."""
     match exc:
+        case OSError() | DatabaseError() if space.is_of_disk(exc):
+            logger.error("disk_trouble", error=str(exc).partition("\n")[0])
+            return full_disk()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
-            return errors.Unavailable("It is being changed by another request; try again.", retry_after=1)
+            return _Contended("It is being changed by another request; try again.", retry_after=1)
         case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
             logger.error("statement_timeout")
             return errors.Unavailable(
@@ -128,7 +146,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
             return errors.InvalidInput("The request is malformed.")
         case IntegrityError() if (known := _from_integrity(exc)) is not None:
             return known
-    if (unavailable := _from_database(exc)) is not None:
+    if (unavailable := _from_infrastructure(exc)) is not None:
         return unavailable
     logger.error("unhandled_error", exc_info=exc)
     return _Internal("An unexpected error; the log has it under this request id.")
@@ -156,7 +174,9 @@ def _headers(error: errors.DomainError) -> dict[str, str]:
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+        # Spread, so that a fleet that was refused together does not come back together.
+        spread = random.randint(0, error.retry_span_s)  # noqa: S311  nobody gains by guessing it
+        headers["Retry-After"] = str(error.retry_after + spread)
     return headers
 
 
@@ -213,6 +233,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500; Django has logged the traceback. A database in trouble is 503 here too."""
-    unavailable = _from_database(sys.exc_info()[1])
+    """Django's handler500; Django has logged the traceback. Database or disk in trouble is 503 here too."""
+    unavailable = _from_infrastructure(sys.exc_info()[1])
     return answer(request, unavailable or _Internal("An unexpected error; the log has it under this request id."))

@@ -63,12 +63,14 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "405": (MethodNotAllowed, "The path has no such method; `Allow` names those that it has."),
     "408": (errors.RequestTimeout, "The body arrives too slowly."),
     "409": (errors.Conflict, "The present state does not allow it."),
+    "411": (errors.LengthRequired, "The upload does not say its length."),
     "412": (errors.PreconditionFailed, "`If-Match` names another revision."),
     "413": (errors.PayloadTooLarge, "The body is over its cap."),
     "415": (errors.UnsupportedMediaType, "The body is in another format."),
     "422": (errors.Unprocessable, "Well-formed, but it cannot be done with this content."),
     "429": (errors.TooManyRequests, "Over the rate limit; see `Retry-After`."),
     "503": (errors.Unavailable, "Something that serving needs is not there just now; see `Retry-After`."),
+    "507": (errors.InsufficientStorage, "No space is left for it; nothing was stored. See `Retry-After`."),
 }
 
 
@@ -200,7 +202,7 @@ class Schema(AutoSchema):
             return
         if code != "401":
             yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-        if code in {"409", "503"}:
+        if code in {"409", "503", "507"}:
             yield "Retry-After"
         if code in {"200", "304"} and self.method == "GET" and self._action != "list":
             yield "ETag"
@@ -218,6 +220,8 @@ class Schema(AutoSchema):
         yield from ("400", "401", "403", "404", "429", "503")
         if self.method in {"POST", "PUT", "PATCH"}:
             yield from ("408", "409", "413", "415")
+            if JSON not in self.map_parsers():  # an upload
+                yield from ("411", "507")
         if self.method == "DELETE" or self._action in {"bundle", "evidence"}:
             yield "409"
         if "If-Match" in self._headers():

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, override
 
 import structlog
 from django.core.files.base import ContentFile
@@ -14,15 +14,17 @@ from django.core.files.storage import default_storage
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
+from django_prometheus.middleware import PrometheusAfterMiddleware
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from byteor_cloud import space
+from byteor_cloud.api import counters
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
@@ -65,6 +67,8 @@ class ReadyView(OpenView):
         failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
         if not _passes(_storage):
             failed.append("storage")
+        if not _passes(_disk):
+            failed.append("disk")
         if failed:
             raise Unavailable(f"Not ready: {', '.join(failed)}.", retry_after=5)
         return Response({"status": "ready"})
@@ -77,19 +81,10 @@ class MetricsView(OpenView):
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
         """Prometheus-format metrics."""
-        page = generate_latest(_processes())
+        page = generate_latest(counters.registry())
         if self.domain is not None:
             page += generate_latest(self.domain)
         return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
-
-
-def _processes() -> CollectorRegistry:
-    """The series that processes count themselves: of all of the API's where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped library
-    return registry
 
 
 class _NotThere(Exception):
@@ -115,6 +110,11 @@ def _storage() -> None:
     default_storage.delete(name)
     default_storage.save(name, ContentFile(b"ready"))
     default_storage.delete(name)
+
+
+def _disk() -> None:
+    if space.is_low():
+        raise _NotThere
 
 
 def _passes(check: Callable[[], None]) -> bool:
@@ -148,6 +148,19 @@ def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Ht
         return response
 
     return middleware
+
+
+class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library
+    """django-prometheus's series, with as many labels as there are routes and methods.
+
+    One of its histograms takes the method as the caller wrote it: anybody could add series for ever.
+    """
+
+    @override
+    def label_metric(self, metric: Any, request: HttpRequest, response: Any = None, **labels: str) -> Any:
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
 
 
 _QUIET = ("/healthz", "/readyz", "/metrics", "/static/")

@@ -361,6 +361,8 @@ class NodeUnderTest:
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
+    """All but the first, which spreads the first beats of a fleet."""
+    first_wait: float | None = None
 
     @property
     def state(self) -> State:
@@ -371,10 +373,14 @@ class NodeUnderTest:
         self.state.save_node(Node(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
 
     def agent(self, *, beats: int = 1, interval_s: float | None = None) -> Agent:
-        """An agent that stops after so many waits."""
+        """An agent that stops after so many waits between beats."""
         self.waits.clear()
+        self.first_wait = None
 
         def wait(seconds: float) -> bool:
+            if self.first_wait is None:
+                self.first_wait = seconds
+                return False
             self.waits.append(seconds)
             return len(self.waits) >= beats
 

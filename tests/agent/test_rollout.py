@@ -56,13 +56,14 @@ def test_nothing_was_ever_offered(node: Any, plane: Any) -> None:
 
     assert [beat["status"] for beat in plane.beats] == ["starting", "healthy"]
     assert plane.reports == []
+    assert node.first_wait == 5.0  # times the jitter, which is 1 here
     assert node.waits == [29.5, 29.5]
 
 
 def test_the_interval_can_be_overridden(node: Any) -> None:
     node.agent(beats=2, interval_s=0.25).run()
 
-    assert node.waits == [0.25, 0.25]
+    assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
 
 
 def test_a_rollback_runs_the_earlier_bundle_and_says_so(node: Any, plane: Any) -> None:
@@ -365,7 +366,7 @@ def test_a_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, st
 
     agent = node.agent(beats=1)
     agent.run()
-    assert node.waits == [7.0]
+    assert node.waits == [7.0 + 1.75]
     assert [report.status for report in node.state.progress().pending] == [Status.ACTIVE]
 
     node.settle()  # after a restart

@@ -46,7 +46,8 @@ def test_the_headers_count_down_to_the_minutes_end(
     assert {a["X-RateLimit-Limit"] for a in answers[:3]} == {"3"}
     assert {a["X-RateLimit-Reset"] for a in answers[:3]} == {str(int(NOON) + 60)}
     refused = answers[3]
-    assert (refused.json()["type"], refused["Retry-After"]) == ("urn:byteor:problem:too_many_requests", "50")
+    assert refused.json()["type"] == "urn:byteor:problem:too_many_requests"
+    assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # the window's end, and a random part
     clock[0] += 50
     assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_a_preview_costs_at_most_five_queries(world: World, draft: Draft) -> Non
 
 
 def test_the_body_is_capped_as_settings_say(world: World, draft: Draft, settings: Any) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, max_body_bytes=1000)
     events = AuditEvent.objects.count()
     client = signed_in(world.operator.user)
 

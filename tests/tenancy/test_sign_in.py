@@ -597,7 +597,8 @@ def test_a_provider_that_is_not_there(client: Client, provider: Provider, accept
 
     response = client.get("/auth/login", headers={"Accept": accept})
 
-    assert (response.status_code, response["Retry-After"]) == (503, "10")
+    assert response.status_code == 503
+    assert 10 <= int(response["Retry-After"]) <= 20
 
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
@@ -607,7 +608,8 @@ def test_a_provider_that_fails(client: Client, provider: Provider, path: str, an
 
     response = sign_in(client, provider)
 
-    assert (response.status_code, response["Retry-After"]) == (503, "10")
+    assert response.status_code == 503
+    assert 10 <= int(response["Retry-After"]) <= 20
     assert nothing_came_of_it()
 
 
@@ -639,8 +641,8 @@ def test_twenty_sign_ins_an_address(provider: Provider) -> None:
     elsewhere = Client(REMOTE_ADDR="192.0.2.7").get("/auth/login", headers={"Accept": JSON})
 
     assert response.status_code == page.status_code == 429
-    assert 1 <= int(response["Retry-After"]) <= 61
-    assert page["Retry-After"] == response["Retry-After"]
+    for refused in (response, page):
+        assert 1 <= int(refused["Retry-After"]) <= 61 + 30
     assert elsewhere.status_code == 302
     assert UserToken.objects.count() == 20
 

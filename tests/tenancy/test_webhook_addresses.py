@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,24 @@ PRIVATE = [
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
 ]  # fmt: skip
+# The first and last address of each special-purpose network, and the neighbours on both sides.
+EDGES = [
+    ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"), ("100.64.0.0", "100.127.255.255"),
+    ("127.0.0.0", "127.255.255.255"), ("168.63.129.16", "168.63.129.16"), ("169.254.0.0", "169.254.255.255"),
+    ("172.16.0.0", "172.31.255.255"), ("192.0.0.0", "192.0.0.255"), ("192.0.2.0", "192.0.2.255"),
+    ("192.31.196.0", "192.31.196.255"), ("192.52.193.0", "192.52.193.255"), ("192.88.99.0", "192.88.99.255"),
+    ("192.168.0.0", "192.168.255.255"), ("192.175.48.0", "192.175.48.255"), ("198.18.0.0", "198.19.255.255"),
+    ("198.51.100.0", "198.51.100.255"), ("203.0.113.0", "203.0.113.255"), ("224.0.0.0", "255.255.255.255"),
+    ("2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"), ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ("2620:4f:8000::", "2620:4f:8000:ffff:ffff:ffff:ffff:ffff"),
+    ("3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ("::", "::fffe:ffff:ffff"), ("::ffff:a00:0", "::ffff:aff:ffff"), ("64:ff9b::a00:0", "64:ff9b::aff:ffff"),
+    ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+]  # fmt: skip
+# Neighbours that lie in another special network, or in no address space.
+ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
 
@@ -35,6 +53,28 @@ def test_an_address_inside_is_not_public(text: str) -> None:
 @pytest.mark.parametrize("text", PUBLIC)
 def test_an_address_of_the_internet_is_public(text: str) -> None:
     assert outgoing.is_public(ip_address(text))
+
+
+@pytest.mark.parametrize(("first", "last"), EDGES)
+def test_a_special_network_is_refused_to_its_edges_and_no_further(first: str, last: str) -> None:
+    low, high = ip_address(first), ip_address(last)
+    bits = low.max_prefixlen
+
+    assert [outgoing.is_public(address) for address in (low, high)] == [False, False]
+    assert not outgoing.is_public(type(low)((int(low) + int(high)) // 2))
+    for number in (int(low) - 1, int(high) + 1):
+        if 0 <= number < 2**bits and type(low)(number) not in ALSO_INSIDE:
+            assert outgoing.is_public(type(low)(number)), type(low)(number)
+
+
+@pytest.mark.parametrize("text", ["192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "2001:1::1", "2001:20::1"])
+def test_no_patch_release_of_python_decides(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    for kind in (IPv4Address, IPv6Address):
+        monkeypatch.setattr(kind, "is_global", True)
+        monkeypatch.setattr(kind, "is_private", False)
+        monkeypatch.setattr(kind, "is_reserved", False)
+
+    assert not outgoing.is_public(ip_address(text))
 
 
 def test_an_allowed_network_is_allowed_in_any_notation() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
+from ipaddress import IPv6Address, ip_address
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -16,11 +19,19 @@ from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
+from byteor_cloud import space
 from byteor_cloud.errors import Unauthenticated
 
 USE_NOTED_EVERY = timedelta(minutes=1)
 # One answer for unknown, spent, expired and revoked: no oracle.
 UNUSABLE = "The credential is unknown, expired or revoked."
+
+
+_LONGEST_ADDRESS = 128
+_HOST_AND_PORT = re.compile(
+    r"\[(?P<bracketed>[^\[\]]+)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+)(:[0-9]{1,5})?|(?P<v6>[0-9A-Fa-f:.]+(%[^,\s]*)?)",
+    re.ASCII,
+)
 
 
 def bearer(request: HttpRequest | Request) -> str | None:
@@ -35,13 +46,30 @@ def bearer(request: HttpRequest | Request) -> str | None:
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:
-    """The caller's address; that of a trusted proxy's client where there are trusted proxies."""
+    """Return the caller's address as PostgreSQL's inet takes it, or None where it is not known.
+
+    Behind trusted proxies it is the one that the outermost of them names. Where that is no address, or the header
+    has fewer entries than there are proxies, it is the address of whoever is connected.
+    """
     hops: int = settings.CONFIG.trusted_proxies
-    forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
-    if hops and len(forwarded) >= hops:
-        return str(forwarded[-hops])
-    address: str | None = request.META.get("REMOTE_ADDR")
-    return address or None
+    if hops:
+        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", hops)[-hops:]
+        if len(forwarded) == hops and (named := _address(forwarded[0].rpartition(",")[2])) is not None:
+            return named
+    return _address(request.META.get("REMOTE_ADDR", ""))
+
+
+def _address(text: str) -> str | None:
+    """The address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, in one notation; else None."""
+    match = _HOST_AND_PORT.fullmatch(text.strip()[:_LONGEST_ADDRESS])
+    if match is None:
+        return None
+    try:
+        address = ip_address((match["bracketed"] or match["v4"] or match["v6"]).partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 class CredentialAuthentication(BaseAuthentication):
@@ -64,12 +92,22 @@ class CredentialAuthentication(BaseAuthentication):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()
         if credential.last_used_at is None or credential.last_used_at < now - USE_NOTED_EVERY:
-            stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
-            self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
+            self._note_use(credential, now)
         actor_kind, actor_id, display = self.who(credential)
         actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         principal = Principal(self.model.family, actor, credential, **self.belongs(credential))
         return principal, credential
+
+    def _note_use(self, credential: Credential, now: datetime) -> None:
+        """Remember when the credential was used last; a full disk must not keep anybody from reading."""
+        if space.is_low_for_database():
+            return
+        stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
+        try:
+            self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
+        except DatabaseError as error:
+            if not space.is_of_disk(error):
+                raise
 
     def authenticate_header(self, request: Request) -> str:
         """Without it DRF would turn a 401 into a 403."""

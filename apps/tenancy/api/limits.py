@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from apps.tenancy.access import Principal
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import RateCounter
+from byteor_cloud import space
 from byteor_cloud.errors import TooManyRequests
 
 WINDOW_S = 60
@@ -55,15 +56,22 @@ class Usage:
 
 
 def _add_shared(key: str, minute: int, amount: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO tenancy_ratecounter (key, minute, count) VALUES (%s, %s, %s)"
-            " ON CONFLICT (key) DO UPDATE SET minute = EXCLUDED.minute, count = EXCLUDED.count +"
-            " CASE WHEN tenancy_ratecounter.minute = EXCLUDED.minute THEN tenancy_ratecounter.count ELSE 0 END"
-            " RETURNING count",
-            [key, minute, amount],
-        )
-        count: int = cursor.fetchone()[0]
+    if space.is_low_for_database():
+        return _add_local(key, minute)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO tenancy_ratecounter (key, minute, count) VALUES (%s, %s, %s)"
+                " ON CONFLICT (key) DO UPDATE SET minute = EXCLUDED.minute, count = EXCLUDED.count +"
+                " CASE WHEN tenancy_ratecounter.minute = EXCLUDED.minute THEN tenancy_ratecounter.count ELSE 0 END"
+                " RETURNING count",
+                [key, minute, amount],
+            )
+            count: int = cursor.fetchone()[0]
+    except DatabaseError as error:
+        if not space.is_of_disk(error):
+            raise
+        return _add_local(key, minute)  # a full disk must not keep anybody from reading
     return count
 
 

@@ -68,11 +68,13 @@ def site(current: Config) -> str:
 def noted(current: Config) -> Iterator[None]:
     """Tell the other commands on this data folder where this server listens (``site``)."""
     host, port = current.api_bind_addr
-    _note(current).write_text(f"{host} {port}")
+    with contextlib.suppress(OSError):  # a full disk: the others then believe the settings
+        _note(current).write_text(f"{host} {port}")
     try:
         yield
     finally:
-        _note(current).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _note(current).unlink(missing_ok=True)
 
 
 def _note(current: Config) -> Path:

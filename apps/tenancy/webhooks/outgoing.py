@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
@@ -28,9 +28,49 @@ ADDRESSES_TRIED = 3
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )
-_NAT64 = ip_network("64:ff9b::/96")
-# Other ways to write an IPv4 address, and a cloud's host services on an address that looks public (Azure's).
-_INSIDE = tuple(map(ip_network, ("64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10", "168.63.129.16/32")))
+# The special-purpose networks of IANA's registries (iana-ipv4-special-registry and iana-ipv6-special-registry, as of
+# 2025-10-09), with multicast and reserved space. A table of our own, since what `ipaddress` takes for public changed in
+# patch releases of Python. Those that the registry calls globally reachable (192.0.0.9/32, 192.31.196.0/24, parts of
+# 2001::/23, …) are infrastructure that no receiver lives on, so they are refused too.
+_SPECIAL_V4 = tuple(
+    IPv4Network(block)
+    for block in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared (carrier-grade NAT)
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # not in the registry: Azure's host services
+        "169.254.0.0/16",  # link-local; clouds' metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # multicast tunnelling
+        "192.88.99.0/24",  # 6to4 relays (deprecated)
+        "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarking
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
+# Only this is unicast of the internet. Loopback, IPv4-compatible, unique and link-local, site-local, segment routing
+# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast lie outside it.
+_GLOBAL_V6 = IPv6Network("2000::/3")
+_SPECIAL_V6 = tuple(
+    IPv6Network(block)
+    for block in (
+        "2001::/23",  # protocol assignments: Teredo (2001::/32), benchmarking (2001:2::/48), ORCHID, …
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: another way to write an IPv4 address
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
+)
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class Refused(Exception):
@@ -63,15 +103,12 @@ class Answer:
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one of the internet's, in whatever notation: not private, loopback, link-local, …"""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _NAT64:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
-    if any(address in network for network in _INSIDE):
-        return False
-    return address.is_global and not (address.is_multicast or address.is_reserved)
+    """Tell whether it is a unicast address of the internet, in whatever notation: not private, loopback, reserved, …"""
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _SPECIAL_V4)
+    if address in _MAPPED or address in _NAT64:
+        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
 def is_permitted(address: Address, allowed: Collection[Network]) -> bool:

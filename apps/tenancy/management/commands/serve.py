@@ -8,11 +8,12 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -22,8 +23,10 @@ from apps.tenancy.management import installation
 from apps.tenancy.management.revival import revived
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, Address, Config
+from byteor_cloud.folder import PARTIAL
 
 LEFTOVER_S = 3600.0
+logger = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
@@ -40,16 +43,16 @@ class Command(BaseCommand):
         _ensure_connections(current)
         installation.migrate()
         _sweep(current.data_dir)
-        if is_api:
-            call_command("collectstatic", interactive=False, verbosity=0)
+        static = _collect_static() if is_api else {}
         connections.close_all()
 
         def ready() -> None:
             where = f"on {installation.origin(current.api_bind_addr)}" if is_api else "as a worker"
-            self.stderr.write(f"byteor-cloud: serving {where}")
+            with suppress(OSError):  # stderr may be a file on a full disk
+                self.stderr.write(f"byteor-cloud: serving {where}")
 
         with revived(current), installation.noted(current) if is_api else nullcontext():
-            code = supervisor.run(list(_children(current)), ready)
+            code = supervisor.run(list(_children(current, static)), ready)
         if code:
             sys.exit(code)
 
@@ -91,8 +94,8 @@ def _ensure_connections(current: Config) -> None:
 
 def _sweep(data_dir: Path) -> None:
     """Remove what uploads and jobs of killed processes have left."""
-    for folder in (data_dir / "uploads", data_dir / "scratch"):
-        for leftover in folder.iterdir() if folder.exists() else ():
+    for folder, names in (("uploads", "*"), ("scratch", "*"), ("artifacts", f"{PARTIAL}*")):
+        for leftover in (data_dir / folder).glob(names):
             if leftover.lstat().st_mtime > time.time() - LEFTOVER_S:
                 continue  # a server beside this one may be at it
             if leftover.is_dir() and not leftover.is_symlink():
@@ -101,9 +104,22 @@ def _sweep(data_dir: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _children(current: Config) -> Iterator[supervisor.Child]:
+def _collect_static() -> dict[str, str]:
+    """Collect the console's files; return what the API's environment needs to serve them from where they are now."""
+    try:
+        call_command("collectstatic", interactive=False, verbosity=0)
+    except OSError as error:
+        # On a full disk they are served from where they were installed, uncompressed. What was collected goes: half a
+        # file would count as up to date at the next start.
+        logger.warning("static_files_not_collected", error=str(error))
+        shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)
+        return {settings.STATIC_FROM_SOURCES: "1"}
+    return {}
+
+
+def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor.Child]:
     if current.deployment_mode != "worker":
-        yield _api(current)
+        yield _api(current, static)
     if current.deployment_mode != "api":
         worker = [sys.executable, str(settings.BASE_DIR / "manage.py"), "worker"]
         yield supervisor.Child("worker", worker, dict(os.environ))
@@ -111,12 +127,8 @@ def _children(current: Config) -> Iterator[supervisor.Child]:
         yield from _demo_agents(current.data_dir / "demo-agents")
 
 
-def _api(current: Config) -> supervisor.Child:
+def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
     host, port = current.api_bind_addr
-    metrics = current.data_dir / "metrics"
-    metrics.mkdir(parents=True, exist_ok=True)
-    for old in metrics.glob("*.db"):
-        old.unlink()
     argv = [
         sys.executable, "-m", "gunicorn", "byteor_cloud.wsgi",
         "--config", str(settings.BASE_DIR / "byteor_cloud" / "gunicorn.py"), "--chdir", str(settings.BASE_DIR),
@@ -134,7 +146,7 @@ def _api(current: Config) -> supervisor.Child:
         except OSError:
             return False
 
-    return supervisor.Child("api", argv, {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}, answers)
+    return supervisor.Child("api", argv, {**os.environ, **static}, answers)
 
 
 def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:

@@ -1,0 +1,215 @@
+"""The counters and histograms of gunicorn's processes, in memory that all of them share.
+
+prometheus_client itself shares them in memory-mapped files, and a write to one of those ends the process with SIGBUS
+when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process adds up in a part of
+its own, so that nobody waits for a lock that a killed process holds; a scrape sums over the parts.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, override
+
+import structlog
+from prometheus_client import REGISTRY, CollectorRegistry, values
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+PART_BYTES = 8 << 20  # reserved, not used: memory is taken as series appear
+_NUMBER = struct.Struct("=q")
+_VALUE = struct.Struct("=d")
+logger = structlog.get_logger(__name__)
+
+
+class Part:
+    """The series of one process: after the bytes in use, for each its key's length, its key and its value."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+        self._is_full = False
+        self._positions = {key: position for key, position, _ in self._entries()}
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        """Yield keys and values; another process may be adding to them."""
+        for key, _, value in self._entries():
+            yield key, value
+
+    def add(self, key: str, amount: float) -> None:
+        """Add to a series, which begins at 0. One that finds no room is not counted."""
+        position = self._position(key)
+        if position is not None:
+            self._write(position, self._read(position) + amount)
+
+    def put(self, key: str, value: float) -> None:
+        """Set a series to a value."""
+        position = self._position(key)
+        if position is not None:
+            self._write(position, value)
+
+    def get(self, key: str) -> float:
+        """Return a series' value; 0 when it is not there."""
+        position = self._positions.get(key)
+        return 0.0 if position is None else self._read(position)
+
+    def _entries(self) -> Iterator[tuple[str, int, float]]:
+        end = self._used()
+        at = _NUMBER.size
+        while at < end:
+            (length,) = _NUMBER.unpack_from(self._memory, at)
+            at += _NUMBER.size
+            position = at + length + -length % _VALUE.size
+            yield bytes(self._memory[at : at + length]).decode(), position, self._read(position)
+            at = position + _VALUE.size
+
+    def _used(self) -> int:
+        return int(_NUMBER.unpack_from(self._memory)[0]) or _NUMBER.size
+
+    def _read(self, position: int) -> float:
+        return float(_VALUE.unpack_from(self._memory, position)[0])
+
+    def _write(self, position: int, value: float) -> None:
+        # In one assignment: pack_into writes zeros first, which another process could read.
+        self._memory[position : position + _VALUE.size] = _VALUE.pack(value)
+
+    def _position(self, key: str) -> int | None:
+        known = self._positions.get(key)
+        if known is not None or self._is_full:
+            return known
+        text = key.encode()
+        start = self._used()
+        position = start + _NUMBER.size + len(text) + -len(text) % _VALUE.size
+        end = position + _VALUE.size
+        if end > len(self._memory):
+            self._is_full = True
+            logger.warning("metrics_full", series=len(self._positions))
+            return None
+        self._memory[start : start + _NUMBER.size] = _NUMBER.pack(len(text))
+        self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
+        self._write(position, 0.0)  # a process that was killed here may have left something
+        # Last: a reader, or the next process after a kill, sees the entry whole or not at all.
+        self._memory[: _NUMBER.size] = _NUMBER.pack(end)
+        self._positions[key] = position
+        return position
+
+
+class Shared(Collector):
+    """The parts of all processes, and the sums over them; the first part is that of the process that forks."""
+
+    def __init__(self, processes: int, part_bytes: int = PART_BYTES) -> None:
+        # At a reload the old processes and the new ones live side by side.
+        count = 1 + 2 * processes + 2
+        whole = memoryview(mmap.mmap(-1, count * part_bytes))
+        self._memories = [whole[at * part_bytes : (at + 1) * part_bytes] for at in range(count)]
+        self._free = list(range(count - 1, 0, -1))
+        self.use(0)
+
+    def lend(self) -> int | None:
+        """Return the part for a process that is about to be forked, what a dead one counted included."""
+        return self._free.pop() if self._free else None
+
+    def give_back(self, number: int | None) -> None:
+        """Take back the part of a process that has ended; its counts stay in the sums."""
+        if number is not None:
+            self._free.append(number)
+
+    def use(self, number: int | None) -> None:
+        """Count in this part from now on; with None, where nobody else sees it."""
+        self._lock = threading.Lock()  # not the one that a thread of the parent may have held at the fork
+        self._own = Part(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
+
+    def add(self, key: str, amount: float) -> None:
+        """Add to one of this process's series."""
+        with self._lock:
+            self._own.add(key, amount)
+
+    def put(self, key: str, value: float) -> None:
+        """Set one of this process's series."""
+        with self._lock:
+            self._own.put(key, value)
+
+    def get(self, key: str) -> float:
+        """Return what this process has counted."""
+        with self._lock:
+            return self._own.get(key)
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums over all processes, dead ones included."""
+        sums: dict[str, float] = defaultdict(float)
+        for memory in self._memories:
+            for key, value in Part(memory):
+                sums[key] += value
+        families: dict[str, Metric] = {}
+        buckets: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
+        for key, value in sums.items():
+            kind, family, name, labels, help_text = json.loads(key)
+            metric = families.setdefault(family, Metric(family, help_text, kind))
+            if kind == "histogram" and "le" in labels:
+                le = float(labels.pop("le"))
+                buckets[family, json.dumps(labels)][le] = value
+            else:
+                metric.add_sample(name, labels, value)
+        for (family, labels_text), counts in buckets.items():
+            labels, total = json.loads(labels_text), 0.0
+            for le in sorted(counts):  # a process counts each bucket by itself, the format wants them cumulative
+                total += counts[le]
+                text = floatToGoString(le)  # type: ignore[no-untyped-call]  # untyped library
+                families[family].add_sample(f"{family}_bucket", {**labels, "le": text}, total)
+            families[family].add_sample(f"{family}_count", labels, total)
+        return families.values()
+
+
+def share(processes: int) -> Shared:
+    """Make all counters of this process and of those that it forks shared ones; call it before any is declared."""
+    global _shared  # noqa: PLW0603  gunicorn reads its settings again at a reload, and the counts go on
+    if _shared is not None:
+        return _shared
+    shared = Shared(processes)
+
+    class Value:
+        """What prometheus_client keeps each of its numbers in."""
+
+        _multiprocess = True
+
+        def __init__(
+            self, kind: str, family: str, name: str, names: Iterable[str], labels: Iterable[str], text: str, **_: Any
+        ) -> None:
+            if kind == "gauge":
+                raise TypeError(f"{family}: processes share counters and histograms; a gauge has no sum")
+            self._key = json.dumps([kind, family, name, dict(zip(names, labels, strict=True)), text])
+            shared.add(self._key, 0.0)  # a series that starts at 0 shows its first increase
+
+        def inc(self, amount: float) -> None:
+            shared.add(self._key, amount)
+
+        def set(self, value: float, timestamp: float | None = None) -> None:
+            shared.put(self._key, value)
+
+        def get(self) -> float:
+            return shared.get(self._key)
+
+        def set_exemplar(self, exemplar: object) -> None:
+            """Exemplars are not kept."""
+
+        def get_exemplar(self) -> None:
+            """There is none."""
+
+    values.ValueClass = Value
+    _registry.register(shared)
+    _shared = shared
+    return shared
+
+
+_registry = CollectorRegistry()
+_shared: Shared | None = None
+
+
+def registry() -> CollectorRegistry:
+    """Return the registry of what processes count: of this one, or of all that share."""
+    return REGISTRY if _shared is None else _registry

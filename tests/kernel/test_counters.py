@@ -1,0 +1,165 @@
+"""Counters that processes share: sums over all of them, never a file, never the end of a process."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byteor_cloud.api import counters
+from byteor_cloud.api.counters import Part, Shared
+
+ROOT = Path(__file__).parents[2]
+SOME = '["counter", "byteor_some", "byteor_some_total", {"kind": "a"}, "Some."]'
+
+
+def collected(shared: Shared) -> dict[str, float]:
+    return {
+        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        for metric in shared.collect()
+        for sample in metric.samples
+    }
+
+
+def in_a_child(shared: Shared, part: int | None, amount: float) -> None:
+    """Count in a process of its own, as gunicorn's do; it ends without a goodbye."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            shared.use(part)
+            shared.add(SOME, amount)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def test_processes_add_up_dead_ones_included() -> None:
+    shared = Shared(1, part_bytes=4096)
+    shared.add(SOME, 1)
+
+    for amount in (10, 100):
+        in_a_child(shared, shared.lend(), amount)
+    assert collected(shared) == {"byteor_some_total{a}": 111}
+
+    # The next process goes on where a dead one stopped.
+    shared.give_back(1)
+    part = shared.lend()
+    assert part == 1
+    in_a_child(shared, part, 1000)
+    assert collected(shared) == {"byteor_some_total{a}": 1111}
+
+
+def test_more_processes_than_parts_lose_counts_and_nothing_else() -> None:
+    shared = Shared(1, part_bytes=4096)
+    parts = [shared.lend() for _ in range(6)]
+
+    assert parts == [1, 2, 3, 4, None, None]
+    in_a_child(shared, None, 5)
+    shared.give_back(None)
+    assert collected(shared) == {}
+    assert shared.lend() is None
+
+
+@pytest.mark.parametrize("size", [64, 4096])
+def test_a_full_part_takes_no_more_series_and_goes_on_with_those_it_has(size: int) -> None:
+    memory = memoryview(bytearray(size))
+    part = Part(memory)
+
+    for number in range(1000):
+        part.add(f"series {number}", 1)
+        part.add(f"series {number}", 1)
+
+    kept = dict(part)
+    assert 0 < len(kept) < size / 24
+    assert set(kept.values()) == {2}
+    assert kept == {f"series {number}": 2 for number in range(len(kept))}
+    assert dict(Part(memory)) == kept  # as another process sees it
+    assert part.get("series 999") == 0
+
+
+@pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
+def test_keys_of_any_length(key: str) -> None:
+    memory = memoryview(bytearray(4096))
+    part = Part(memory)
+
+    part.add(key, 1.5)
+    part.add("other", 1)
+    part.put(key, 0.25)
+    part.add(key, 2)
+
+    assert dict(Part(memory)) == {key: 2.25, "other": 1}
+
+
+def test_a_process_that_was_killed_while_it_added_a_series_left_nothing_of_it() -> None:
+    memory = memoryview(bytearray(4096))
+    part = Part(memory)
+    part.add("whole", 1)
+    # What it had written: all but the number of bytes in use, which comes last.
+    part.add("half", 1)
+    memory[:8] = (8 + 8 + 8 + 8).to_bytes(8, sys.byteorder)
+
+    later = Part(memory)
+    assert dict(later) == {"whole": 1}
+    later.add("next", 3)
+    assert dict(Part(memory)) == {"whole": 1, "next": 3}
+
+
+def test_the_memory_has_no_file() -> None:
+    before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+    shared = Shared(2)
+
+    shared.add(SOME, 1)
+
+    if sys.platform == "linux":
+        assert set(os.listdir("/proc/self/fd")) <= before
+        mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/zero (deleted)" in line]
+        assert mapped  # as Linux calls shared memory that nobody can name, or fill a disk with
+    assert any(isinstance(each, mmap.mmap) for each in gc.get_objects())
+
+
+DECLARED = """
+from byteor_cloud.api import counters
+shared = counters.share(1)
+assert counters.share(1) is shared  # a reload of gunicorn's settings
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
+count = Counter("c", "Count.", ["l"])
+count.labels("x").inc(2)
+count.labels('"y\\\\n"').inc()
+spread = Histogram("h", "Spread.", ["l"], buckets=(1, 5, 10))
+for value in (0, 2, 2, 7, 50):
+    spread.labels("x").observe(value)
+try:
+    Gauge("g", "Gauge.")
+except TypeError as error:
+    print("refused:", error)
+print(generate_latest(counters.registry()).decode())
+"""
+
+
+def test_what_is_declared_with_the_library_is_shared() -> None:
+    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    assert lines == [
+        "refused: g: processes share counters and histograms; a gauge has no sum",
+        'c_total{l="x"} 2.0',
+        'c_total{l="\\"y\\\\n\\""} 1.0',
+        'h_sum{l="x"} 61.0',
+        'h_bucket{l="x",le="1.0"} 1.0',
+        'h_bucket{l="x",le="5.0"} 3.0',
+        'h_bucket{l="x",le="10.0"} 4.0',
+        'h_bucket{l="x",le="+Inf"} 5.0',
+        'h_count{l="x"} 5.0',
+    ]
+
+
+def test_alone_it_is_the_library_s_own_registry() -> None:
+    from prometheus_client import REGISTRY
+
+    assert counters.registry() is REGISTRY

@@ -1,0 +1,264 @@
+"""A full, read-only or broken disk: what is refused, with what, and what is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.core.files.uploadedfile import TemporaryUploadedFile
+from django.db import DatabaseError, connection
+from django.test import Client
+
+from apps.tenancy.api import limits
+from apps.tenancy.models import AuditEvent, Project, UserToken
+from byteor_cloud import blobs, errors, space
+from byteor_cloud.api import problems
+from byteor_cloud.folder import Folder
+from tests.worlds import World
+
+HASH = "sha256:" + "ab" * 32
+MIB = 1 << 20
+
+
+def disk(*, left: int, of: int, files_left: int = 1000, files: int = 2000) -> Callable[[Path], Any]:
+    """An ``os.statvfs`` of such a disk."""
+    answer = SimpleNamespace(
+        f_frsize=4096, f_blocks=of // 4096, f_bavail=left // 4096, f_files=files, f_favail=files_left
+    )
+    return lambda folder: answer
+
+
+FULL = disk(left=0, of=100 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("answer", "low"),
+    [
+        (disk(left=32 * MIB, of=10_000 * MIB), False),
+        (disk(left=32 * MIB - 4096, of=10_000 * MIB), True),
+        (disk(left=5 * MIB, of=100 * MIB), False),
+        (disk(left=5 * MIB - 4096, of=100 * MIB), True),
+        (FULL, True),
+        (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=63), True),
+        (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=64), False),
+        (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=0, files=0), False),  # btrfs counts no files
+    ],
+)
+def test_what_counts_as_full(monkeypatch: pytest.MonkeyPatch, answer: Any, low: bool) -> None:
+    monkeypatch.setattr(os, "statvfs", answer)
+
+    assert space.is_low(Path("/")) is low
+
+
+def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
+    assert space.is_low(tmp_path / "gone") is False
+    assert space.is_low(tmp_path) is False
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_trouble_of_a_disk_is_503(number: int) -> None:
+    error = problems.as_domain_error(OSError(number, os.strerror(number), "/secret/path"))
+
+    assert (type(error), error.retry_after) == (errors.Unavailable, 10)
+    assert "/secret/path" not in error.detail
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
+def test_other_errors_are_still_ours_to_mend(error: Exception) -> None:
+    assert not space.is_of_disk(error)
+    assert problems.as_domain_error(error).status == 500
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("code", ["53100", "58030"])
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_a_page_that_the_database_has_no_space_for_is_503(
+    monkeypatch: pytest.MonkeyPatch, code: str, accept: str
+) -> None:
+    """Also where no view of the API catches it, as when a session is saved."""
+    client = Client(raise_request_exception=False, headers={"Accept": accept})
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'secret detail' USING ERRCODE = '{code}'; END $$")
+
+    monkeypatch.setattr("django.contrib.sessions.middleware.SessionMiddleware.process_response", full)
+    response = client.get("/admin/login/")
+
+    assert response.status_code == 503
+    assert 10 <= int(response["Retry-After"]) <= 20
+    assert "secret detail" not in response.content.decode()
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", FULL)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_writes_are_refused_and_change_nothing(world: World, method: str) -> None:
+    before = AuditEvent.objects.count()
+    path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
+
+    response = world.admin.api.client.generic(
+        method.upper(), path, headers={"Authorization": f"Bearer {world.admin.api.token}"}
+    )
+
+    assert response.status_code == 503
+    assert response["Content-Type"] == "application/problem+json"
+    assert 10 <= int(response["Retry-After"]) <= 20
+    assert AuditEvent.objects.count() == before
+    assert Project.objects.filter(pk=world.project.pk, deleted_at=None).exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("full")
+def test_reads_are_answered_and_write_nothing(world: World, django_assert_num_queries: Any) -> None:
+    UserToken.objects.update(last_used_at=None)
+    writes: list[str] = []
+
+    def note(execute: Any, sql: str, *args: Any) -> Any:
+        if not sql.lstrip().upper().startswith("SELECT"):
+            writes.append(sql)
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(note):
+        response = world.admin.api.get("/api/v1/me")
+
+    assert response.status_code == 200
+    assert "X-RateLimit-Remaining" in response
+    assert writes == []
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("full")
+def test_another_database_s_disk_is_not_judged_by_ours(world: World, settings: Any) -> None:
+    import dataclasses
+
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, database_url="postgresql://elsewhere/x")
+
+    assert world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "more"}).status_code == 201
+    assert Client().get("/readyz").json()["detail"] == "Not ready: disk."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_read_does_without_the_writes_that_the_database_has_no_space_for(world: World) -> None:
+    UserToken.objects.update(last_used_at=None)
+    refused = []
+
+    def no_space(execute: Any, sql: str, *args: Any) -> Any:
+        if "tenancy_ratecounter" in sql or sql.startswith("UPDATE"):
+            refused.append(sql)
+            return execute("DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$", None, *args[1:])
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(no_space):
+        response = world.admin.api.get("/api/v1/me")
+        with pytest.raises(DatabaseError):
+            UserToken.objects.update(last_used_at=None)
+
+    assert response.status_code == 200
+    assert len(refused) >= 2
+    assert response["X-RateLimit-Limit"] == str(limits.PER_MINUTE[UserToken.family])
+
+
+class _Cut(ContentFile):  # type: ignore[type-arg]  # Django's has none at run time
+    """Content whose end finds no space."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(b"x" * 100)
+        self._number = number
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def artifacts(settings: Any, tmp_path: Path) -> Path:
+    options = {"location": tmp_path, "allow_overwrite": True}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {"BACKEND": "byteor_cloud.folder.Folder", "OPTIONS": options},
+    }
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("number", "refusal"),
+    [
+        (errno.ENOSPC, errors.InsufficientStorage), (errno.EDQUOT, errors.InsufficientStorage),
+        (errno.EROFS, errors.Unavailable), (errno.EIO, errors.Unavailable),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_upload_is_stored_whole_or_not_at_all(
+    artifacts: Path, number: int, refusal: type[errors.DomainError], is_there: bool
+) -> None:
+    if is_there:
+        blobs.put(HASH, b"the whole")
+    before = stored(artifacts)
+
+    with pytest.raises(refusal) as refused:
+        blobs.put_file(HASH, _Cut(number))
+
+    assert type(refused.value) is refusal
+    assert refused.value.retry_after is not None
+    assert stored(artifacts) == before
+    assert len(before) == is_there
+
+
+def test_a_bundle_that_finds_no_space_is_unavailable(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")  # as file systems that allocate late say it
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        with pytest.raises(errors.Unavailable) as refused:
+            blobs.put(HASH, b"tar")
+
+    assert isinstance(refused.value.__cause__, OSError)
+    assert stored(artifacts) == {}
+    blobs.put(HASH, b"tar")
+    assert stored(artifacts) == {"ab" * 32: b"tar"}
+
+
+def test_an_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> None:
+    settings.FILE_UPLOAD_TEMP_DIR = str(artifacts)
+    with TemporaryUploadedFile("a", "text/plain", 5, None) as file:
+        file.write(b"bytes")
+        file.flush()
+        inode = Path(file.temporary_file_path()).stat().st_ino
+
+        blobs.put_file(HASH, file)
+
+    assert stored(artifacts) == {"ab" * 32: b"bytes"}
+    (kept,) = [path for path in artifacts.rglob("*") if path.is_file()]
+    assert (kept.stat().st_ino, kept.stat().st_mode & 0o777) == (inode, 0o644)
+
+
+def test_one_on_another_disk_is_copied(artifacts: Path) -> None:
+    content: Any = ContentFile(b"bytes")
+    content.temporary_file_path = lambda: "/nowhere/at/all"
+
+    blobs.put_file(HASH, content)
+
+    assert stored(artifacts) == {"ab" * 32: b"bytes"}
+
+
+def test_the_storage_is_ours() -> None:
+    assert default_storage.exists("nothing") is False
+    assert type(default_storage._wrapped) is Folder  # type: ignore[attr-defined]  # the lazy object's target

@@ -1,0 +1,109 @@
+"""The caller's address: a valid one whatever proxies and strangers write into a header, and the same everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from typing import Any
+
+import pytest
+from django.test import Client, RequestFactory
+
+from apps.tenancy.api.authentication import client_ip
+from apps.tenancy.models import AuditEvent, Project, RateCounter
+from tests.worlds import World
+
+PEER = "192.0.2.7"
+
+
+@pytest.fixture
+def hops(settings: Any) -> Any:
+    """Trust so many proxies."""
+
+    def trust(count: int) -> None:
+        settings.CONFIG = dataclasses.replace(settings.CONFIG, trusted_proxies=count)
+
+    trust(1)
+    return trust
+
+
+def of(forwarded: str | None, peer: str = PEER) -> str | None:
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    return client_ip(RequestFactory().get("/", headers=headers, REMOTE_ADDR=peer))
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9:51724", "203.0.113.9"),
+        ("  203.0.113.9:51724  ", "203.0.113.9"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%25eth0]:80", "fe80::1"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("[::ffff:203.0.113.9]:80", "203.0.113.9"),
+        ("198.51.100.1, 203.0.113.9:1", "203.0.113.9"),  # what the client itself sent is not believed
+        ("127.0.0.1,,, 203.0.113.9", "203.0.113.9"),
+        ("1.1.1.1," * 10_000 + "203.0.113.9", "203.0.113.9"),
+    ],
+)
+def test_an_address_in_any_notation(hops: Any, forwarded: str, expected: str) -> None:
+    assert of(forwarded) == expected
+
+
+@pytest.mark.parametrize(
+    "forwarded",
+    [
+        None, "", " ", ",", "198.51.100.1,", "unknown", "_hidden", "_SEVKISEK", "localhost", "203.0.113",
+        "203.0.113.9:x", "203.0.113.9:", "203.0.113.256", "0203.0.113.9", "203.0.113.9/32", "203.0.113.9 203.0.113.8",
+        "[203.0.113.9", "[]", "[]:80", "[::1", "::1]", "[::1]x", "2001:db8::1:443:0:0:0:0:0", "%eth0", "fe80::1%",
+        "::1%\x00", "1" * 9000, ":" * 9000, "[" * 9000, "fe80::1%" + "a" * 9000 + "]", "203.0.113.9\x00",
+        "\u0662\u0660\u0663.0.113.9", "'; DROP TABLE x", '"203.0.113.9"',
+        "for=203.0.113.9",
+    ],
+)  # fmt: skip
+def test_anything_else_is_the_peer_s_address_or_valid(hops: Any, forwarded: str | None) -> None:
+    found = of(forwarded)
+
+    assert found == PEER or (forwarded or "").startswith(("fe80::1%", "::1%"))
+    ipaddress.ip_address(found or "")
+
+
+def test_the_right_entry_of_several_proxies(hops: Any) -> None:
+    hops(2)
+
+    assert of("6.6.6.6, 203.0.113.9:5, 198.51.100.1") == "203.0.113.9"
+    assert of("198.51.100.1") == PEER  # it did not come through both
+    assert of("6.6.6.6, unknown, 198.51.100.1") == PEER
+    hops(0)
+    assert of("203.0.113.9") == PEER
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"), [("", None), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None)]
+)
+def test_the_peer_s_own_address(peer: str, expected: str | None) -> None:
+    assert of(None, peer) == expected
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [("203.0.113.9:51724", "203.0.113.9"), ("[2001:db8::1]:1", "2001:db8::1"), ("unknown", PEER), ("x" * 5000, PEER)],
+)
+def test_the_audit_trail_and_the_sign_in_limit_have_it(hops: Any, world: World, forwarded: str, expected: str) -> None:
+    caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})
+    path = f"/api/v1/orgs/{world.organization.pk}/projects"
+
+    made = caller.post(
+        path, {"name": "billing"}, "application/json", headers={"Authorization": f"Bearer {world.admin.api.token}"}
+    )
+    caller.get("/auth/login")
+
+    assert made.status_code == 201
+    event = AuditEvent.objects.get(action="project.create", resource_id=str(Project.objects.get(name="billing").pk))
+    assert event.ip == expected
+    assert RateCounter.objects.filter(key=f"sign-in-begin:{expected}").exists()
