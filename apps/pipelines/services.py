@@ -16,6 +16,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import edit, lock_revision, same
 from apps.tenancy.state import lock
+from byteor_cloud.aside import compute_aside
 from byteor_cloud.engine.compiler import (
     COMPILER_VERSION,
     Compilation,
@@ -38,7 +39,7 @@ def installed_ops() -> Ops:
 
 def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
     """Compile without persisting anything; bad plans have diagnostics, they raise nothing."""
-    return compile_plan(plan, target=target, ops=installed_ops())
+    return compute_aside(compile_plan, plan, target=target, ops=installed_ops())
 
 
 def _compiled(plan: object) -> Compilation:
@@ -176,14 +177,14 @@ def diff_draft(draft: Draft, *, against: Version) -> SpecDiff:
     """What the saved plan changes of a version. Raises Unprocessable when it does not compile."""
     spec = _compiled(draft.plan).spec
     assert spec is not None  # noqa: S101  it is ok
-    return diff_specs(decode(against.spec_kv), spec)
+    return compute_aside(lambda: diff_specs(decode(against.spec_kv), spec))
 
 
 def diff_versions(version: Version, *, against: Version) -> SpecDiff:
     """What ``version`` changes of another one."""
-    return diff_specs(decode(against.spec_kv), decode(version.spec_kv))
+    return compute_aside(lambda: diff_specs(decode(against.spec_kv), decode(version.spec_kv)))
 
 
 def draw(version: Version) -> str:
     """The version's graph as SVG."""
-    return to_svg(decode(version.spec_kv))
+    return compute_aside(lambda: to_svg(decode(version.spec_kv)))

@@ -16,17 +16,22 @@ from rest_framework.parsers import BaseParser, MultiPartParser
 
 from byteor_cloud import space
 from byteor_cloud.api import bodies, problems
+from byteor_cloud.aside import compute_aside
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.strict_json import Fault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 
 MAX_DEPTH = 200
+LONG_BYTES = 64 * 1024  # a text that takes long enough to be read beside the event loop
 
 
 def parse_json(data: bytes | str) -> Any:
     """Read strict JSON from a client. Raises InvalidInput."""
+    limits = strict_json.Limits(max_depth=MAX_DEPTH)
     try:
-        return strict_json.read(data, strict_json.Limits(max_depth=MAX_DEPTH))
+        if len(data) <= LONG_BYTES:
+            return strict_json.read(data, limits)
+        return compute_aside(strict_json.read, data, limits)
     except strict_json.Malformed as error:
         if error.fault is Fault.DEPTH:
             raise InvalidInput.at(error.pointer, f"Nested deeper than {MAX_DEPTH}.", code="too_deep") from None
