@@ -43,16 +43,22 @@ def test_each_kind_of_process_has_its_timeouts(
 
 @contextmanager
 def timeouts(**seconds: float) -> Iterator[None]:
-    """This connection's settings for the block."""
-    with connection.cursor() as cursor:
-        for name, value in seconds.items():
-            cursor.execute(f"SET {name} = '{int(value * 1000)}ms'")
+    """Settings of every new connection for the block: a request gives its connection back and takes another."""
+    database_name = connection.settings_dict["NAME"]
+
+    def alter(change: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f'ALTER DATABASE "{database_name}" {change}')
+        connection.close()
+        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+
+    for name, value in seconds.items():
+        alter(f"SET {name} = '{int(value * 1000)}ms'")
     try:
         yield
     finally:
-        with connection.cursor() as cursor:
-            for name in seconds:
-                cursor.execute(f"RESET {name}")
+        for name in seconds:
+            alter(f"RESET {name}")
 
 
 @pytest.fixture
@@ -76,7 +82,8 @@ def test_a_statement_that_takes_too_long_is_503_and_changes_nothing() -> None:
     with timeouts(statement_timeout=1):
         answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
 
-    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert answer.status_code == 503
+    assert 5 <= int(answer["Retry-After"]) <= 15
     assert answer.json()["detail"] == "The database took too long over this; try again, or ask for less."
     assert not Project.objects.filter(name="billing").exists()
 
@@ -98,7 +105,8 @@ def test_a_lock_that_is_not_given_up_is_503_and_changes_nothing() -> None:
         )
         other.rollback()
 
-    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+    assert answer.status_code == 503
+    assert 1 <= int(answer["Retry-After"]) <= 4
     assert not Project.objects.filter(name="renamed").exists()
 
 
@@ -115,7 +123,8 @@ def test_a_page_of_the_console_is_503_too(world: World, monkeypatch: pytest.Monk
     if answer.status_code != 503:
         answer = client.post("/auth/link/x")
 
-    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert answer.status_code == 503
+    assert 5 <= int(answer["Retry-After"]) <= 15
     assert b"secret" not in answer.content
 
 
