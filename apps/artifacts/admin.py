@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
@@ -208,3 +208,11 @@ class JobAdmin(ReadOnlyAdmin):
         dead = self.get_queryset(request).filter(status="failed").count()
         url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
         return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]
+
+
+@admin.register(UnreferencedBlob, site=site)
+class UnreferencedBlobAdmin(ReadOnlyAdmin):
+    section, icon = "Operation", "delete_sweep"
+    ordering = ("-since", "content_hash")
+    list_display = ("content_hash", "since")
+    search_fields = ("content_hash",)

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.artifacts.models import UnreferencedBlob
 from apps.fleet.models import AgentKey, Heartbeat
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.console import site
@@ -32,6 +33,7 @@ def fill_operation(world: World, suffix: str = "1") -> None:
         caller="user:x", key=suffix, fingerprint="f", status=201, response=b"sealed", expires_at=expires
     )
     RateCounter.objects.create(key=f"sign-in:{suffix}", minute=1, count=1)
+    UnreferencedBlob.objects.create(content_hash=f"sha256:{suffix}")
 
 
 def test_every_model_has_a_table() -> None:

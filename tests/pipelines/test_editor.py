@@ -35,7 +35,9 @@ def page(row: Draft | Version, name: str) -> str:
 
 
 def post(client: Client, draft: Draft, name: str, text: str | bytes, **query: Any) -> Any:
-    return client.post(page(draft, f"{name}/"), text, "application/json", query_params=query)
+    # As the page's script asks.
+    headers = {"Accept": "*/*"}
+    return client.post(page(draft, f"{name}/"), text, "application/json", query_params=query, headers=headers)
 
 
 def unchanged(draft: Draft, events: int) -> bool:

@@ -20,7 +20,7 @@ class Malformed(ValueError):
 
 
 # As for the API's bodies, and as large as an evidence's or an answer's reader takes at most.
-_LIMITS = strict_json.Limits(max_depth=200)
+_LIMITS = strict_json.Limits(max_depth=200, allow_nul=True)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
