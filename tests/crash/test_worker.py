@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 AGENT = Path(sys.executable).with_name("byteor-agent")
 # So many numbers that building the bundle takes a moment, in which the worker can be killed.
-BULK = {"decode": {"bulk": list(range(400_000))}}
+BULK = {"decode": {"bulk": list(range(200_000))}}
 
 
 @pytest.fixture
