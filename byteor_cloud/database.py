@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from gevent.monkey import get_original
 from psycopg_pool import ConnectionPool
 
@@ -88,16 +88,25 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
     }
 
 
-def ensure_alive(connection: psycopg.Connection[Any]) -> None:
+def ensure_alive(session: psycopg.Connection[Any]) -> None:
     """Raise OperationalError for an idle connection that its server has closed; costs no round trip."""
     waiting = _poll()
-    waiting.register(connection.fileno(), select.POLLIN)
+    waiting.register(session.fileno(), select.POLLIN)
     if not waiting.poll(0):  # an idle server says nothing, a dead one hangs up
         return
     try:
-        ConnectionPool.check_connection(connection)
+        ConnectionPool.check_connection(session)
     except psycopg.OperationalError:
         # The others went with it. One by one they would cost the pool's growing pauses.
         pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
         pool.check()
         raise
+
+
+def release_connection() -> None:
+    """Give this thread's or greenlet's connection back to the pool, so that none is held through a long wait.
+
+    The next query takes one again. Inside a transaction nothing happens: there it cannot be given back.
+    """
+    if not connection.in_atomic_block:
+        connection.close()

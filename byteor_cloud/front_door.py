@@ -7,12 +7,14 @@ it waits for the client (``byteor_cloud.api.bodies``). A client that stays below
 from __future__ import annotations
 
 import errno
+import json
 import socket
 import time
 from contextlib import suppress
 from typing import Any, override
 
 from gevent.server import StreamServer
+from gunicorn import util
 from gunicorn.workers import ggevent
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
@@ -122,6 +124,24 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
 
 # The name by which gunicorn's worker makes its server.
 ggevent.StreamServer = Server
+
+
+def write_error(sock: Any, status: int, reason: str, message: str) -> None:
+    """Answer what is no HTTP request, or one with too long a head, as the API answers every error."""
+    body = json.dumps(
+        {
+            "type": "urn:byteor:problem:malformed_request" if status < 500 else "urn:byteor:problem:internal",
+            "title": reason,
+            "status": status,
+            "detail": message or reason,
+        }
+    ).encode()
+    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+
+
+# gunicorn's own answer is a page.
+util.write_error = write_error
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types

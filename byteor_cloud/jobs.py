@@ -228,12 +228,6 @@ def enqueue_tick(kind: Kind, tick: int) -> None:
             cursor.execute(_ENQUEUE_TICK, values)
 
 
-def release_connection() -> None:
-    """Give this thread's database connection back before long work without it; in a transaction it is kept."""
-    if not connection.in_atomic_block:
-        connection.close()
-
-
 _OWN_FAULT = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG}
 
 

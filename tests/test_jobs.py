@@ -16,11 +16,12 @@ from django.db import OperationalError, connection, transaction
 from django.db.utils import InterfaceError
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from byteor_cloud import database, jobs, worker
+from byteor_cloud import database, jobs
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KILLS, KINDS, Claim, GivenUp, Lane
-from byteor_cloud.worker import Worker
+from byteor_cloud.worker import claims, machine, process
+from byteor_cloud.worker.process import Worker
 from tests.races import at_once
 
 __all__ = ["at_once"]
@@ -213,7 +214,7 @@ def test_what_was_announced_before_the_commit_is_announced_again_after_it() -> N
 
 
 def test_a_running_worker_hears_of_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "POLL_S", 3600)
+    monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
             enqueue("test.note", word=str(number))
@@ -289,7 +290,7 @@ def test_fetching_costs_no_more_with_a_long_queue() -> None:
             "worker": None,
         }  # fmt: skip
         with connection.cursor() as cursor:
-            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + worker._FETCH, values)
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + process.FETCH, values)
             (plan,) = cursor.fetchone()
         return _actual_rows(plan[0]["Plan"])
 
@@ -531,9 +532,9 @@ def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
 
 
 def test_a_result_is_insisted_on_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_AGAIN_S", 0.01)
-    run = worker.Run((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
-    claim = worker.HeldClaim(run, lambda: True)
+    monkeypatch.setattr(claims, "AGAIN_S", 0.01)
+    run = claims.Run((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
+    claim = claims.HeldClaim(run, lambda: True)
     tries: list[int] = []
 
     def write() -> None:
@@ -575,7 +576,7 @@ def test_a_worker_that_ends_takes_its_row_and_its_file_along() -> None:
     work()
 
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
-    assert [path for path in worker._folder().iterdir() if path.name.isdigit()] == []
+    assert [path for path in machine.folder().iterdir() if path.name.isdigit()] == []
 
 
 # -- a job that kills its process

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import IO
 
 from django.conf import settings
-from django.db import connection
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
 from byteor_cloud.api import places, problems
+from byteor_cloud.database import release_connection
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout
 
 # What a form may hold whose sender has not signed in: the forms of /auth are a token and a button.
@@ -25,15 +25,6 @@ _PIECE_BYTES = 16 * 1024
 _reading = threading.BoundedSemaphore(1)
 _EMPTY_STATUSES = frozenset({204, 304})
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-
-
-def release_connection() -> None:
-    """Give the database connection back to the pool, so that none is held while the server waits for a client.
-
-    The next query takes one again. Inside a transaction nothing happens: there it cannot be given back.
-    """
-    if not connection.in_atomic_block:
-        connection.close()
 
 
 @contextmanager

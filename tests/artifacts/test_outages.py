@@ -18,7 +18,7 @@ from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import explanations
 from apps.tenancy.models import AuditEvent, AuditSeal
-from byteor_cloud.worker import Worker
+from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested
 from tests.releases import stories

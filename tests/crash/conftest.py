@@ -72,11 +72,14 @@ class Workspace:
     def _child(self, what: str) -> int:
         """A process that the supervisor keeps running; one that was killed just now comes again."""
 
-        def found() -> list[int]:
-            return [pid for pid, line in children(self.server.pid).items() if what in line]
+        found: list[int] = []
 
-        wait_until(found)
-        return found()[0]
+        def is_there() -> bool:
+            found[:] = [pid for pid, line in children(self.server.pid).items() if what in line]
+            return bool(found)
+
+        wait_until(is_there)
+        return found[0]
 
     def worker(self) -> int:
         """The process that runs the jobs."""

@@ -55,11 +55,12 @@ class Doom:
         from django.core.files.base import ContentFile
         from django.db.backends.base.base import BaseDatabaseWrapper
 
-        from byteor_cloud import blobs, jobs, worker
+        from byteor_cloud import blobs, jobs
         from byteor_cloud.jobs import KINDS
+        from byteor_cloud.worker import outcomes
 
         # One rollout sees more deaths than a job is allowed, and need not wait after each of them.
-        jobs.KILLS, worker._LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
+        jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in ("releases.build", "releases.step"):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
         # The pauses of the test are of one second.

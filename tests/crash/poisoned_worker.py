@@ -21,7 +21,7 @@ def _fork(poison: str) -> int:
     code = 1
     try:
         from byteor_cloud.jobs import KINDS
-        from byteor_cloud.worker import Worker
+        from byteor_cloud.worker.process import Worker
 
         def kill(*_: Any, **__: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -15,7 +15,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.artifacts.models import Artifact, Replay
 from apps.releases.models import Deployment, KnownBad
 from byteor_cloud.jobs import KILLS
-from byteor_cloud.worker import Worker
+from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested
 from tests.races import at_once

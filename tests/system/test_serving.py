@@ -46,6 +46,25 @@ def test_bootstrap_beside_it(running: Installation) -> None:
     assert "sessionid" in browser.cookies
 
 
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (b"hello\r\n\r\n", 400),
+        (b"POST /api/v1/orgs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_what_is_no_http_is_answered_as_a_problem(running: Installation, request_text: bytes, status: int) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
+        connection.sendall(request_text)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == status
+
+
 def test_a_second_server_on_its_port(running: Installation) -> None:
     started = time.monotonic()
 

@@ -24,6 +24,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.state import advance, lock
+from byteor_cloud.database import release_connection
 from byteor_cloud.engine.compiler import decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
@@ -31,7 +32,7 @@ from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayE
 from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
 from byteor_cloud.engine.replay.stages import SIDE_EFFECTS
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
-from byteor_cloud.jobs import Claim, enqueue, is_trouble, release_connection
+from byteor_cloud.jobs import Claim, enqueue, is_trouble
 
 INTERRUPTED = "interrupted"  # its worker was killed
 _RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")

@@ -23,10 +23,11 @@ from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
+from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract, validate
 from byteor_cloud.errors import InvalidInput, Unavailable
-from byteor_cloud.jobs import Claim, enqueue, release_connection
+from byteor_cloud.jobs import Claim, enqueue
 
 WORKER = system("artifacts")
 

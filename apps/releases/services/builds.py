@@ -15,12 +15,13 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
+from byteor_cloud.database import release_connection
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor_cloud.engine.machines import UNDER_WAY, DeploymentEvent, DeploymentStatus
-from byteor_cloud.jobs import Claim, release_connection
+from byteor_cloud.jobs import Claim
 
 _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
     ApprovalCode.EXPIRED: "approval_expired",

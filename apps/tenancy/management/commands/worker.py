@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from byteor_cloud.config import Address, Config
-from byteor_cloud.worker import Worker
+from byteor_cloud.worker.process import Worker
 
 
 class Command(BaseCommand):
