@@ -258,7 +258,7 @@ class ApiViewSet(GenericViewSet[Any]):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Rate headers; an ETag on single resources; 304 where the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if response.status_code >= 400 and self.rate_headers:  # else no credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # else no credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
