@@ -3,7 +3,7 @@
 .PHONY: help setup run demo test test-oldest check fuzz bench lock schema migrations
 
 PYTHON = .venv/bin/python
-WORKERS = 2
+WORKERS = 3
 ARGS =
 FUZZ_SECONDS = 60
 

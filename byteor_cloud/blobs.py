@@ -80,7 +80,12 @@ def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
 def _sync(path: Path) -> None:
     """What is acknowledged survives a power cut: the file and the entries that lead to it reach the disk."""
     for target in (path, path.parent, path.parent.parent):
-        handle = os.open(target, os.O_RDONLY)
+        try:
+            handle = os.open(target, os.O_RDONLY)
+        except FileNotFoundError:
+            if target != path:
+                raise
+            continue  # removed just now, since nothing referred to it yet: callers ask again once they ``keep`` it
         try:
             os.fsync(handle)
         finally:

@@ -11,6 +11,7 @@ from django.core.files.base import ContentFile
 
 from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.folder import Folder
 
 HASH = "sha256:" + "0" * 64
 
@@ -43,3 +44,20 @@ def test_an_unreachable_store_is_unavailable(use: Callable[[], object], settings
 
     assert refused.value.retry_after == 10
     assert "127.0.0.1" not in refused.value.detail
+
+
+def test_bytes_that_are_removed_as_soon_as_they_are_stored_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs them holds the removal off first, and then asks whether they are there (``keep``)."""
+    content_hash = "sha256:" + "5" * 64
+    save = Folder.save
+
+    def save_and_lose(store: Folder, *args: Any, **kwargs: Any) -> str:
+        saved = save(store, *args, **kwargs)
+        store.delete(saved)
+        return saved
+
+    monkeypatch.setattr(Folder, "save", save_and_lose)
+
+    blobs.put(content_hash, b"gone")
+
+    assert not blobs.is_stored(content_hash)

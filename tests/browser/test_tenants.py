@@ -18,7 +18,12 @@ from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superus
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
-OPERATORS_ONLY = {"tenancy.signinlink", "tenancy.idempotencykey", "tenancy.ratecounter"}
+OPERATORS_ONLY = {
+    "tenancy.signinlink",
+    "tenancy.idempotencykey",
+    "tenancy.ratecounter",
+    "artifacts.unreferencedblob",
+}
 
 
 def project_member(world: World, project: Any, role: Role) -> User:
