@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.slow_clients import KINDS, crowd, measure, prepare
+from tests.slow_clients import crowd, measure, prepare
 from tests.system.conftest import Installation, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
@@ -17,9 +17,9 @@ def test_slow_clients_hold_up_nobody_and_are_ended(installation: Installation) -
     target = prepare(installation.base, installation.bootstrap())
 
     with crowd(target, 1000) as slow:
-        during = measure(target, 100)
-        # Idle clients and those that take a byte a second of what the kernel holds for them may stay a while longer.
-        senders = [kind for kind in KINDS if kind.startswith("slow") and "reader" not in kind]
+        during = measure(target, 40)
+        # The others are ended later: tests/kernel/test_front_door.py has the minimum rate on a clock of its own.
+        senders = ("slow headers", "slow anonymous body")
         wait_until(lambda: all(slow.ended.get(kind) == 1000 for kind in senders), 120)
 
     assert during.failures == []
