@@ -157,6 +157,14 @@ class PayloadTooLarge(DomainError):
     status = 413
 
 
+class UriTooLong(DomainError):
+    """The request line is longer than the server reads."""
+
+    code = "uri_too_long"
+    title = "URI too long"
+    status = 414
+
+
 class UnsupportedMediaType(DomainError):
     """The body is in a format that is not read here."""
 
@@ -171,6 +179,14 @@ class Unprocessable(DomainError):
     code = "unprocessable"
     title = "Unprocessable content"
     status = 422
+
+
+class HeadersTooLarge(DomainError):
+    """A header is longer than the server reads, or there are too many of them."""
+
+    code = "headers_too_large"
+    title = "Request header fields too large"
+    status = 431
 
 
 class TooManyRequests(DomainError):

@@ -19,10 +19,15 @@ from gunicorn.workers import ggevent
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
+from byteor_cloud import errors
+from byteor_cloud.ids import uuid7
+
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
 ACCEPTED_A_TURN = 32
 _PIECE = 16 * 1024
+_LINGER_S = 2.0
+_LINGER_BYTES = 1024 * 1024
 # What the kernel holds for a client that does not read. It would take megabytes by itself, and a thousand slow readers
 # would have the server work for as many megabytes each.
 _SEND_BUFFER = 128 * 1024
@@ -97,6 +102,20 @@ class PacedSocket:
         with suppress(OSError):  # the client may have been faster
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def linger(self) -> None:
+        """End the answer, and read on for a moment what the client still sends.
+
+        A socket that is closed with bytes unread is reset, and then the client may never see the answer.
+        """
+        until, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
+        with suppress(OSError):  # the client may have gone
+            self._sock.shutdown(socket.SHUT_WR)
+            while left > 0 and (wait_s := until - time.monotonic()) > 0:
+                self._sock.settimeout(wait_s)
+                if not (data := self._sock.recv(_PIECE)):
+                    break
+                left -= len(data)
+
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
         if not self._has_answered:
@@ -126,18 +145,30 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
 ggevent.StreamServer = Server
 
 
-def write_error(sock: Any, status: int, reason: str, message: str) -> None:
-    """Answer what is no HTTP request, or one with too long a head, as the API answers every error."""
-    body = json.dumps(
-        {
-            "type": "urn:byteor:problem:malformed_request" if status < 500 else "urn:byteor:problem:internal",
-            "title": reason,
-            "status": status,
-            "detail": message or reason,
-        }
-    ).encode()
-    head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body)
+_TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "internal"}
+
+
+def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> None:
+    """Answer what is no HTTP request, or one with too long a head, as the API answers every error.
+
+    Nothing of such a request is known, its path neither.
+    """
+    request_id = str(uuid7())
+    problem = {
+        "type": f"urn:byteor:problem:{_TYPES.get(status, 'malformed_request')}",
+        "title": reason,
+        "status": status,
+        "detail": errors.shorten(message or reason),
+        "instance": "/",
+        "request_id": request_id,
+    }
+    body = json.dumps(problem).encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nX-Request-ID: {request_id}\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(sock, head.encode("latin-1") + body)
+    sock.linger()
 
 
 # gunicorn's own answer is a page.

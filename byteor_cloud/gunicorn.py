@@ -24,6 +24,7 @@ loglevel = "warning"
 keepalive = 75  # longer than a load balancer's, so that it is never we who hang up first
 graceful_timeout = 20
 timeout = 120
+limit_request_line = 8190
 sendfile = False  # it would go round the minimum rate of front_door.PacedSocket
 
 # Each waiting client costs a file descriptor: allow as many as the system does, and leave some for everything else.

@@ -66,9 +66,11 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "411": (errors.LengthRequired, "The upload does not say its length."),
     "412": (errors.PreconditionFailed, "`If-Match` names another revision."),
     "413": (errors.PayloadTooLarge, "The body is over its cap."),
+    "414": (errors.UriTooLong, "The path and its query are over 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body is in another format."),
     "422": (errors.Unprocessable, "Well-formed, but it cannot be done with this content."),
     "429": (errors.TooManyRequests, "Over the rate limit; see `Retry-After`."),
+    "431": (errors.HeadersTooLarge, "A header is over 8,190 bytes, or there are over 100."),
     "503": (errors.Unavailable, "Something that serving needs is not there just now; see `Retry-After`."),
     "507": (errors.InsufficientStorage, "No space is left for it; nothing was stored. See `Retry-After`."),
 }
@@ -200,7 +202,7 @@ class Schema(AutoSchema):
         yield "X-Request-ID"
         if not hasattr(self.view, "families"):
             return
-        if code != "401":
+        if code not in {"401", "414", "431"}:  # refused before the caller is known
             yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
         if code in {"409", "503", "507"}:
             yield "Retry-After"
@@ -214,10 +216,10 @@ class Schema(AutoSchema):
             yield "Idempotent-Replayed"
 
     def _errors(self) -> Iterator[str]:
-        yield "405"
+        yield from ("400", "405", "414", "431")
         if not hasattr(self.view, "families"):
             return
-        yield from ("400", "401", "403", "404", "429", "503")
+        yield from ("401", "403", "404", "429", "503")
         if self.method in {"POST", "PUT", "PATCH"}:
             yield from ("408", "409", "413", "415")
             if JSON not in self.map_parsers():  # an upload

@@ -16,6 +16,8 @@ from threading import Thread
 import pytest
 import requests
 
+from byteor_cloud.api.problems import URN
+from byteor_cloud.api.schema import PROBLEM
 from tests.system.conftest import PATIENCE_S, Installation, children, free_port, wait_until
 from tests.system.test_metrics import parsed
 
@@ -47,14 +49,17 @@ def test_bootstrap_beside_it(running: Installation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_text", "status"),
+    ("request_text", "status", "code"),
     [
-        (b"hello\r\n\r\n", 400),
-        (b"POST /api/v1/orgs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431),
+        (b"hello\r\n\r\n", 400, "malformed_request"),
+        (b"POST /api/v1/orgs HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, "malformed_request"),
+        (b"GET /api/v1/me?x=" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 414, "uri_too_long"),
+        (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
     ],
 )
-def test_what_is_no_http_is_answered_as_a_problem(running: Installation, request_text: bytes, status: int) -> None:
+def test_what_is_no_http_is_answered_as_a_problem(
+    running: Installation, request_text: bytes, status: int, code: str
+) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
         connection.sendall(request_text)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -62,7 +67,16 @@ def test_what_is_no_http_is_answered_as_a_problem(running: Installation, request
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"Content-Type: application/problem+json" in head
-    assert json.loads(body)["status"] == status
+    problem = json.loads(body)
+    assert problem.keys() == set(PROBLEM["required"])
+    assert (problem["status"], problem["type"]) == (status, URN + code)
+    assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in head
+
+
+def test_a_long_query_is_read(running: Installation) -> None:
+    answer = running.get(f"/api/v1/orgs?{'x' * 8_000}=1")
+
+    assert answer.status_code == 401
 
 
 def test_a_second_server_on_its_port(running: Installation) -> None:
