@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "apps.fleet",
     "apps.releases",
     "apps.artifacts",
+    "apps.operations",
 ]
 
 MIDDLEWARE = [

@@ -6,12 +6,12 @@ from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitV
 
 from apps.artifacts.api import urls as artifacts
 from apps.fleet.api import urls as fleet
+from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
 from apps.tenancy.api import auth
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
-from byteor_cloud import metrics
 from byteor_cloud.api import document, system
 
 ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"

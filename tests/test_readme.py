@@ -33,7 +33,7 @@ def test_its_links_and_paths_exist() -> None:
 
 def test_the_commands_it_names_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    commands = {path.stem for path in (ROOT / "apps/tenancy/management/commands").glob("*.py")}
+    commands = {path.stem for path in (ROOT / "apps/operations/management/commands").glob("*.py")}
 
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)) <= set(targets)
     assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= commands

@@ -1,55 +1,21 @@
-"""Artifacts, replays, and the jobs of the worker in the console."""
+"""Artifacts and replays in the console."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin
-from django.db import transaction
-from django.db.models import Model, Q, QuerySet, TextField
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.urls import reverse
-from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
-from apps.fleet.models import Agent
-from apps.releases.models import Approval, Deployment
-from apps.tenancy import audit
 from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
-from apps.tenancy.console.base import granted, within_live_tenant
-from apps.tenancy.console.standing import Standing, Tenant, standing_of
-from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
-from byteor_cloud import jobs
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
-from byteor_cloud.errors import Conflict
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a job may be about: a table, the path from it to the tenant, and the permission that shows its rows."""
-
-    model: type[Model]
-    tenant: str = "environment"
-    needs: P = P.VIEW_ENVIRONMENT
-
-
-# By the argument that names the row.
-SUBJECTS: dict[str, Subject] = {
-    "deployment_id": Subject(Deployment),
-    "agent_id": Subject(Agent),
-    "approval_id": Subject(Approval),
-    "artifact_id": Subject(Artifact),
-    "replay_id": Subject(Replay),
-    "webhook_id": Subject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
-}
 
 
 def _replay(mode: Replay.Mode) -> Callable[[Artifact, Doing], Replay]:
@@ -133,81 +99,6 @@ class ReplayAdmin(ReadOnlyAdmin):
         diverged = self.get_queryset(request).filter(status=ReplayStatus.DIVERGED).count()
         url = f"{reverse('admin:artifacts_replay_changelist')}?status__exact=diverged"
         return [Tile("Replays diverged", diverged, url, "warn" if diverged else "plain")]
-
-
-@transaction.atomic
-def retry(job: ProcrastinateJob, doing: Doing) -> None:
-    """Put a dead letter back into the queue. Raises Conflict for a job that has not failed, or is queued again."""
-    locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
-    if locked.status != "failed":
-        raise Conflict(f"The job is {locked.status}; only a failed one can be retried.", code="not_failed")
-    if not jobs.retry_dead_letter(locked.pk):
-        raise Conflict("The same work waits in the queue already.", code="queued_again")
-    audit.record(
-        "job.retry", actor=doing.actor, scope=_tenant_of(locked), resource=("job", locked.pk),
-        changes={"task": locked.task_name},
-    )  # fmt: skip
-
-
-def _tenant_of(job: ProcrastinateJob) -> Tenant:
-    """Return the tenant of what the job is about; None when it is about nothing, or that is gone."""
-    for argument, subject in SUBJECTS.items():
-        if argument in job.args:
-            row = subject.model._default_manager.filter(pk=job.args[argument]).first()
-            return None if row is None else getattr(row, subject.tenant)
-    return None
-
-
-@admin.register(ProcrastinateJob, site=site)
-class JobAdmin(ReadOnlyAdmin):
-    """Installation operators see all jobs, others those about rows that they may see."""
-
-    needs = P.VIEW_ENVIRONMENT
-    section, icon = "Operation", "conveyor_belt"
-    menu = "Jobs"
-    omitted = frozenset({"worker", "abort_requested"})
-    list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
-    list_filter = ("status", "task_name")
-    search_fields = ("task_name", "args", "=id")
-    acts = (
-        Act(
-            "retry",
-            "Retry",
-            "The job goes back into the queue. Every job is safe to run again.",
-            retry,
-            P.OPERATE_ENVIRONMENT,
-            "refresh",
-            applies=lambda row: row.status == "failed",
-        ),
-    )
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return standing_of(request).holds(self.needs)
-
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        if standing.is_superuser:
-            return queryset
-        mine = Q()
-        for argument, subject in SUBJECTS.items():
-            model = subject.model
-            rows = model._default_manager.filter(
-                within_live_tenant(model, subject.tenant), granted(model, subject.tenant, subject.needs, standing)
-            )
-            queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
-            mine |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
-        return queryset.filter(mine)
-
-    def tenant_of(self, row: ProcrastinateJob) -> Tenant:
-        return _tenant_of(row)
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, row: ProcrastinateJob) -> str:
-        return pill("dead letter" if row.status == "failed" else row.status)
-
-    def tiles(self, request: HttpRequest) -> list[Tile]:
-        dead = self.get_queryset(request).filter(status="failed").count()
-        url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
-        return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]
 
 
 @admin.register(UnreferencedBlob, site=site)

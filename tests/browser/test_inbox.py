@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet.models import Agent
-from apps.releases.changes import base_of, changes_of
+from apps.releases.admin.changes import base_of, changes_of
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import approvals, deployments
 from tests.browser.filled import act, row_page, signed_in, table

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from apps.tenancy.freeze import active_window, is_skipped, open_until
+from byteor_cloud.engine.freeze import active_window, is_skipped, open_until
 
 
 def window(start: str, end: str, **more: Any) -> dict[str, Any]:

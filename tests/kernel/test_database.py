@@ -12,7 +12,7 @@ from django.core.management import CommandError
 from django.db import connection, transaction
 from django.test import Client
 
-from apps.tenancy.management.commands import serve
+from apps.operations.management.commands import serve
 from apps.tenancy.models import Project
 from apps.tenancy.services import organizations
 from byteor_cloud import database

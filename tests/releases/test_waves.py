@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from apps.releases.waves import Counts, Standing, headline, waves
-from apps.releases.words import strategy_words, target_words, timeline_words
+from apps.releases.admin.waves import Counts, Standing, headline, waves
+from apps.releases.admin.words import strategy_words, target_words, timeline_words
 from byteor_cloud.engine.machines import AgentProgress as A
 from byteor_cloud.engine.machines import DeploymentStatus as S
 from byteor_cloud.engine.rollout import Strategy

@@ -17,9 +17,9 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
+from apps.operations import metrics
 from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
-from byteor_cloud import metrics
 from byteor_cloud.jobs import enqueue
 from tests.worlds import Api, World, report, run_jobs
 

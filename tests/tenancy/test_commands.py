@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 
-from apps.tenancy.management import installation
+from apps.operations.management import installation
 from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
 from apps.tenancy.permissions import Role
 from tests.system.conftest import ROOT, Installation

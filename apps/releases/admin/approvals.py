@@ -12,10 +12,10 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
-from apps.releases.changes import changes_of
+from apps.releases.admin.changes import changes_of
+from apps.releases.admin.words import agents, strategy_words, target_words
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
-from apps.releases.words import agents, strategy_words, target_words
 from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
 from apps.tenancy.console.base import granted
 from apps.tenancy.console.columns import where

@@ -9,14 +9,14 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases import progress
+from apps.releases.admin import progress
 from apps.releases.admin.approvals import APPROVE, DENY, can, decision_form, decisions, marks, of_approval
-from apps.releases.changes import changes_of
+from apps.releases.admin.changes import changes_of
+from apps.releases.admin.waves import Standing, Wave, headline, waves
+from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import bundles, deployments, explanations, rollbacks
 from apps.releases.services.offers import strategy_of
-from apps.releases.waves import Standing, Wave, headline, waves
-from apps.releases.words import agents, strategy_words, target_words, timeline_words
 from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
 from apps.tenancy.console.columns import TONES, where
 from apps.tenancy.console.standing import standing_of

@@ -8,9 +8,9 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from apps.fleet.models import Agent
-from apps.releases import explained
+from apps.releases.admin import explained
+from apps.releases.admin.words import timeline_words
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.words import timeline_words
 from apps.tenancy.console import ReadOnlyAdmin, Within, site
 
 

@@ -10,12 +10,12 @@ from django.utils import timezone
 from apps.releases.models import Deployment
 from apps.releases.services import approvals, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
-from apps.tenancy import freeze
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
+from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery.encoding import canonical
 from byteor_cloud.engine.delivery.keys import KeySet

@@ -13,10 +13,11 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.releases.services import approvals, bundles, offers
-from apps.tenancy import audit, freeze
+from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock
+from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.machines import (
     IN_FLIGHT,

@@ -14,8 +14,8 @@ from django.utils import timezone
 from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import offers
-from apps.tenancy import freeze
 from byteor_cloud import jobs
+from byteor_cloud.engine import freeze
 from byteor_cloud.engine.explain import explain, facts
 from byteor_cloud.engine.explain.findings import Explanation
 from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus

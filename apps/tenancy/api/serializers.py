@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
-from apps.tenancy import freeze, policy
+from apps.tenancy import policy
 from apps.tenancy.api.fields import Id, ModelSerializer, Name, Strict, Text
 from apps.tenancy.models import (
     AuditEvent,
@@ -27,6 +27,7 @@ from apps.tenancy.models import (
     choices,
 )
 from apps.tenancy.permissions import Role
+from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
 MAX_TOKEN_S = 3650 * 86400

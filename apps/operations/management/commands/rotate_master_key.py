@@ -9,8 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, transaction
 
+from apps.operations.management import installation
 from apps.tenancy.actors import system
-from apps.tenancy.management import installation
 from apps.tenancy.services import master_key
 from apps.tenancy.vault import VaultError
 from byteor_cloud.config import PREFIX, Config, replace_key

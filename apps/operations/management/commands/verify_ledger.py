@@ -9,8 +9,8 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.operations.management.installation import organization_named
 from apps.tenancy.ledger import Verification
-from apps.tenancy.management.installation import organization_named
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
 from byteor_cloud.engine.delivery.encoding import format_time

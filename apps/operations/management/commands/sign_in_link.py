@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from apps.tenancy.management.commands.bootstrap import credentials_of, show
+from apps.operations.management.commands.bootstrap import credentials_of, show
 from apps.tenancy.models import User
 
 

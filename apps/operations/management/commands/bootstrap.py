@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError, transaction
 from django.forms import EmailField
 
+from apps.operations.management import installation
 from apps.tenancy.actors import system
-from apps.tenancy.management import installation
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
 

@@ -19,8 +19,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, connections
 
-from apps.tenancy.management import installation
-from apps.tenancy.management.revival import revived
+from apps.operations.management import installation
+from apps.operations.management.revival import revived
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, Address, Config
 from byteor_cloud.folder import PARTIAL

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from apps.operations.management.installation import organization_named
 from apps.tenancy import ledger
-from apps.tenancy.management.installation import organization_named
 from apps.tenancy.services import signing_keys
 from byteor_cloud.errors import InvalidInput
 

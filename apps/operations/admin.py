@@ -1,0 +1,71 @@
+"""The worker's jobs in the console, dead letters among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet, TextField
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+from django.http import HttpRequest
+from django.urls import reverse
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.operations import dead_letters
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, pill, site
+from apps.tenancy.console.base import granted, within_live_tenant
+from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.permissions import Permission
+
+
+@admin.register(ProcrastinateJob, site=site)
+class JobAdmin(ReadOnlyAdmin):
+    """Installation operators see all jobs, others those about rows that they may see."""
+
+    needs = Permission.VIEW_ENVIRONMENT
+    section, icon = "Operation", "conveyor_belt"
+    menu = "Jobs"
+    omitted = frozenset({"worker", "abort_requested"})
+    list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
+    list_filter = ("status", "task_name")
+    search_fields = ("task_name", "args", "=id")
+    acts = (
+        Act(
+            name="retry",
+            label="Retry",
+            explain="The job goes back into the queue. Every job is safe to run again.",
+            run=lambda row, doing: dead_letters.retry(row, actor=doing.actor),
+            needs=Permission.OPERATE_ENVIRONMENT,
+            icon="refresh",
+            applies=lambda row: row.status == "failed",
+        ),
+    )
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return standing_of(request).holds(self.needs)
+
+    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+        if standing.is_superuser:
+            return queryset
+        mine = Q()
+        for argument, subject in dead_letters.SUBJECTS.items():
+            model = subject.model
+            rows = model._default_manager.filter(
+                within_live_tenant(model, subject.tenant), granted(model, subject.tenant, subject.needs, standing)
+            )
+            queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
+            mine |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
+        return queryset.filter(mine)
+
+    def tenant_of(self, row: ProcrastinateJob) -> Tenant:
+        return dead_letters.tenant_of(row)
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, row: ProcrastinateJob) -> str:
+        return pill("dead letter" if row.status == "failed" else row.status)
+
+    def tiles(self, request: HttpRequest) -> list[Tile]:
+        dead = self.get_queryset(request).filter(status="failed").count()
+        url = f"{reverse('admin:procrastinate_procrastinatejob_changelist')}?status__exact=failed"
+        return [Tile("Dead-letter jobs", dead, url, "bad" if dead else "plain")]
