@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+# Failed assertions in the helpers beside the tests are explained as those in the tests are.
+pytest.register_assert_rewrite(
+    *(f"tests.{folder}" for folder in ("artifacts", "browser", "engine", "pipelines", "releases", "tenancy", "verify"))
+)
+
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 

@@ -14,6 +14,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
 from tests.browser.conftest import TIMEOUT_MS, sign_in
 from tests.browser.filled import act, row_page, table
+from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
 
 pytestmark = pytest.mark.browser
@@ -25,11 +26,6 @@ def shots(tmp_path: Path) -> Path:
     folder = Path(os.environ.get("BYTEOR_TEST_SHOTS", tmp_path))
     folder.mkdir(exist_ok=True)
     return folder
-
-
-WAVES = {
-    "kind": "waves", "percents": [25, 75, 100], "pause_s": 0, "failure_threshold_percent": 50, "auto_rollback": True,
-}  # fmt: skip
 
 
 def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
@@ -150,7 +146,9 @@ def test_pages_to_look_at(
 ) -> None:
     agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]
     for name, ring in (("quotes 1", {}), ("quotes 2", {"stages": [{"id": "decode", "op": "identity"}]})):
-        deployment = requested(world, name, ALL_AT_ONCE if name == "quotes 1" else WAVES, **ring)
+        deployment = requested(
+            world, name, ALL_AT_ONCE if name == "quotes 1" else waves(25, 75, 100, threshold=50), **ring
+        )
         approved(world, deployment, run_jobs)
         for agent, api in agents if name == "quotes 1" else agents[:1]:
             report(api, agent, "active")

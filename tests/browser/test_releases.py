@@ -13,15 +13,12 @@ from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import approvals, deployments
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
-from tests.releases.stories import active, fleet, offered
+from tests.releases.stories import active, fleet, offered, waves
 from tests.worlds import ALL, ALL_AT_ONCE, World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 BOTH = (1440, 1000)
-WAVES = {
-    "kind": "waves", "percents": [25, 75, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True,
-}  # fmt: skip
 
 
 def approve(world: World, deployment: Deployment) -> None:
@@ -50,7 +47,7 @@ def risky(world: World, **options: Any) -> Deployment:
         world.prod, "risky", version=world.version(world.prod, plan(stages=stages)), tuning_profile="low-latency",
         env={"REGION": "us", "FEED": {"secret_ref": "FEED_B"}},
     )  # fmt: skip
-    return world.deployment(bundle, strategy=WAVES, **options)
+    return world.deployment(bundle, strategy=waves(25, 75, 100), **options)
 
 
 def wave(page: Page, number: int) -> Any:

@@ -1,3 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from apps.pipelines import services
+from apps.pipelines.models import Draft
 from tests.races import at_once
+from tests.worlds import PLAN, World
 
 __all__ = ["at_once"]
+
+
+@pytest.fixture
+def draft(world: World) -> Draft:
+    """A draft of the operator's in dev."""
+    return services.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)

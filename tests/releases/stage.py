@@ -15,7 +15,8 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad
-from tests.releases import model as m
+from tests.releases import model_records as m
+from tests.releases.model import Model
 from tests.worlds import Person, World, plan
 
 
@@ -128,7 +129,7 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
     }  # fmt: skip
 
 
-def rows_of_model(model: m.Model) -> dict[str, Any]:
+def rows_of_model(model: Model) -> dict[str, Any]:
     """The same of the model."""
     return {
         "deployments": {

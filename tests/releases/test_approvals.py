@@ -19,6 +19,7 @@ from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.ids import uuid7
 from tests.races import Race
 from tests.releases import stories
+from tests.releases.stories import events
 from tests.worlds import Api, Person, World
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +66,7 @@ def test_one_reviewer_approves(world: World) -> None:
     assert list(
         AuditEvent.objects.filter(action__in=actions).order_by("id").values_list("action", "actor_display")
     ) == [(action, world.reviewer.user.email) for action in actions]
-    assert list(deployment.timeline.order_by("id").values_list("event", flat=True)) == ["create", "approve"]
+    assert events(deployment) == ["create", "approve"]
 
 
 def test_the_credential_says_what_was_approved(world: World) -> None:

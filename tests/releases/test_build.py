@@ -11,7 +11,6 @@ from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import builds
 from apps.releases.services import bundles as bundle_services
-from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
@@ -21,6 +20,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
 from tests.releases import stories
+from tests.releases.stories import events, time_passes
 from tests.worlds import Api, World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -170,8 +170,7 @@ def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
     # The key set in the bundle is that of the moment when building began.
     with blobs.read(deployment.bundle_hash or "") as stored:
         assert len(open_bundle(stored.read()).signing_keys.keys) == 1
-    events = list(deployment.timeline.order_by("id").values_list("event", flat=True))
-    assert events == ["create", "approve", "build", "offer"]
+    assert events(deployment) == ["create", "approve", "build", "offer"]
     assert Approval.objects.get().used_at is not None
 
 
@@ -262,14 +261,12 @@ def test_approved_ones_take_turns(world: World, run_jobs: Callable[[], int]) -> 
 
     run_jobs()
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
-    sweep()
-    run_jobs()
+    time_passes(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
 
     report(agents[0][1], agents[0][0], "active")
     run_jobs()
-    sweep()
-    run_jobs()
+    time_passes(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["active", "deploying"]
 
 

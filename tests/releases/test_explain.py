@@ -12,19 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet import services as fleet
-from apps.fleet.models import Agent, Assignment, Heartbeat
-from apps.releases.models import Deployment
+from apps.fleet.models import Agent
 from apps.releases.services import deployments, explanations, rollbacks
-from apps.releases.tasks import sweep
 from apps.tenancy.models import Environment
 from tests.releases import stories
-from tests.worlds import Api, World, plan, report
+from tests.releases.stories import beat_running, time_passes, waves
+from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
-
-WAVES = {
-    "kind": "waves", "percents": [50, 100], "pause_s": 600, "failure_threshold_percent": 0, "auto_rollback": True
-}  # fmt: skip
 
 
 def explained(world: World, agent: Agent) -> Any:
@@ -47,23 +42,10 @@ def at(told: Any, code: str) -> datetime:
     return datetime.fromisoformat(event["at"])
 
 
-def beat(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
-    """A heartbeat that says what the agent runs: what is desired of it, unless told otherwise."""
-    wanted = Assignment.objects.get(agent=agent)
-    deployment_id, bundle_hash = wanted.bundle_deployment_id, wanted.bundle_hash
-    if runs is not None:
-        deployment_id, bundle_hash = runs.pk, runs.bundle_hash
-    active = {"deployment_id": str(deployment_id), "bundle_hash": bundle_hash, "spec_hash": "sha256:" + "0" * 64}
-    body = {"status": "healthy", "agent_version": "1", "active": active}
-    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
-    # The database's clock stands still in a test's one transaction.
-    Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
-
-
 def test_an_agent_that_runs_what_it_should(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
-    beat(agent, api)
+    beat_running(agent, api)
 
     told = explained(world, agent)
 
@@ -111,7 +93,7 @@ def test_it_is_another_pipeline_s(world: World) -> None:
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     stories.offered(world, trades, target={"selector": {"kind": "trades"}})
     Agent.objects.filter(pk=agent.pk).update(labels={"kind": "trades"})
-    beat(agent, api)
+    beat_running(agent, api)
 
     told = explained(world, agent)
 
@@ -142,7 +124,7 @@ def test_it_waits_for_approval(world: World) -> None:
 
 def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
     (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
-    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     begun = explained(world, third)
     report(first_api, first, "downloading")
     downloading = explained(world, first)
@@ -151,8 +133,7 @@ def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Cal
     run_jobs()
     half = explained(world, third)
     Agent.objects.filter(pk=second.pk).update(decommissioned_at=timezone.now())
-    sweep()
-    run_jobs()
+    time_passes(run_jobs)
     done = explained(world, third)
 
     offered_at = deployment.agents.get(agent=first).offered_at
@@ -172,7 +153,7 @@ def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Cal
 
 def test_it_is_paused(world: World) -> None:
     agents = stories.fleet(world, 2)
-    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     actor = world.operator.actor
     deployments.set_paused(deployment, paused=True, reason="earlier", actor=actor)
     deployments.set_paused(deployment, paused=False, actor=actor)
@@ -189,13 +170,13 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     agents = stories.fleet(world, 2)
     before, after = stories.bundles(world, 2)
     old = stories.active(world, before, agents)
-    deployment = stories.offered(world, after, strategy=WAVES)
+    deployment = stories.offered(world, after, strategy=waves(50, 100, pause_s=600))
     (agent, api), (spared, spared_api) = agents
     report(api, agent, "failed", detail="exit code 1")
     failed = explained(world, agent)
     run_jobs()
-    beat(agent, api, runs=old)
-    beat(spared, spared_api)
+    beat_running(agent, api, runs=old)
+    beat_running(spared, spared_api)
     going = explained(world, agent)
     report(api, agent, "rolled_back")
     run_jobs()
@@ -240,7 +221,7 @@ def test_it_drifted(world: World) -> None:
     old = stories.active(world, before, agents)
     stories.active(world, after, agents)
     waits = explained(world, agent)
-    beat(agent, api, runs=old)
+    beat_running(agent, api, runs=old)
 
     told = explained(world, agent)
 
@@ -370,7 +351,7 @@ def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch
     Environment.objects.filter(pk=world.prod.pk).update(settings={"approvals_required": False})
     world.prod.refresh_from_db()
     stories.active(world, first, [(agent, api)])
-    beat(agent, api)
+    beat_running(agent, api)
     Environment.objects.filter(pk=world.prod.pk).update(settings={})
     for bundle in others:
         world.deployment(bundle)
@@ -392,7 +373,7 @@ def test_as_many_queries_for_large_fleets(world: World, django_assert_num_querie
     # The credential, its rate, the environment, the roles, the agent; deployments, the agent's parts, who said what.
     with django_assert_num_queries(8):
         world.viewer.api.get(path)
-    stories.offered(world, second, target=names, strategy=WAVES)
+    stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))
     with CaptureQueriesContext(connection) as queries:
         world.viewer.api.get(path)
     assert len(queries) == 10  # and how far the waves are, and what holds it up

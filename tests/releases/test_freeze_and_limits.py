@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import builds
-from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment, UserToken
 from tests.releases import stories
-from tests.worlds import ALL, World, plan, report
+from tests.releases.stories import Run, all_say, allow_in_flight, events, state, time_passes, waves
+from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
 
-type Run = Callable[[], int]
 
 # In the zone's winter time, at which it is defined: Friday 18 h to Monday 6 h.
 WEEKENDS = {
     "start": "2026-01-02T18:00:00+01:00", "end": "2026-01-05T06:00:00+01:00", "time_zone": "Europe/Berlin",
     "recurrence": "weekly", "reason": "weekend",
 }  # fmt: skip
-BACK = {"kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True}
-
-
-def state(deployment: Deployment) -> tuple[str, str]:
-    deployment.refresh_from_db()
-    return deployment.status, deployment.reason
 
 
 def statuses(*deployments: Deployment) -> list[str]:
     return [state(deployment)[0] for deployment in deployments]
-
-
-def time_passes(run_jobs: Run) -> None:
-    """The sweep looks after everything once."""
-    sweep()
-    run_jobs()
-
-
-def all_say(agents: stories.Fleet, status: str, run_jobs: Run) -> None:
-    for agent, api in agents:
-        assert report(api, agent, status).status_code == 200
-    run_jobs()
 
 
 def ask(world: World, bundle: ConfigBundle, **body: Any) -> Any:
@@ -118,8 +98,7 @@ def test_a_build_waits_for_the_end_of_the_window(
     time_passes(run_jobs)
     assert state(deployment) == ("deploying", "")
     assert stories.desired(agent) == (deployment.pk, "activate")
-    events = deployment.timeline.order_by("id").values_list("event", flat=True)
-    assert list(events) == ["create", "build", "offer"]
+    assert events(deployment) == ["create", "build", "offer"]
 
 
 def test_an_overridden_window_holds_nothing_up(
@@ -161,7 +140,7 @@ def test_a_window_that_opens_stops_neither_a_rollout_nor_the_way_back(
     agents = stories.fleet(world, 4, frozen)
     one, two = stories.bundles(world, 2, frozen)
     first = stories.active(world, one, agents)
-    second = stories.offered(world, two, strategy=BACK)
+    second = stories.offered(world, two, strategy=waves(50, 100))
     clock.set("2027-03-19T17:00:00+00:00")
 
     all_say(agents[:2], "active", run_jobs)
@@ -213,16 +192,11 @@ def test_a_removed_window_holds_nothing_up(
 # -- the in-flight limit and turns ----------------------------------------------------------------------------------
 
 
-def two_at_once(world: World, count: int = 2) -> None:
-    world.dev.settings = {"max_in_flight_deployments": count}
-    world.dev.save(update_fields=["settings"])
-
-
 def test_at_a_limit_of_one_the_next_is_refused_until_the_first_ended(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    assert ask(world, two, strategy=BACK).status_code == 201
+    assert ask(world, two, strategy=waves(50, 100)).status_code == 201
     second = Deployment.objects.latest("id")
 
     refused(ask(world, one), "in_flight_limit", 2)
@@ -257,7 +231,7 @@ def test_approved_ones_wait_for_their_turn_at_a_limit_of_one(world: World, run_j
 
 
 def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs: Run) -> None:
-    two_at_once(world)
+    allow_in_flight(world, 2)
     agents = stories.fleet(world, 4)
     one, two, three = stories.bundles(world, 3)
     first = world.deployment(one, target={"agents": [str(agent.pk) for agent, _ in agents[:2]]})
@@ -279,7 +253,7 @@ def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs
 
 
 def test_at_a_limit_of_two_other_agents_of_another_pipeline_do_not_wait(world: World, run_jobs: Run) -> None:
-    two_at_once(world)
+    allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     first = world.deployment(world.bundle(), target={"agents": [str(agents[0][0].pk)]})
@@ -293,7 +267,7 @@ def test_at_a_limit_of_two_other_agents_of_another_pipeline_do_not_wait(world: W
 @pytest.mark.parametrize("with_others", [False, True])
 def test_who_asked_later_does_not_overtake(world: World, run_jobs: Run, with_others: bool) -> None:
     """The second waits for the sweep; the third is asked for just when the first has ended."""
-    two_at_once(world, 3)
+    allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)
     first = stories.offered(world, one)
@@ -337,10 +311,10 @@ def test_who_waits_for_a_window_does_not_stand_in_the_way_of_an_override(
 
 
 def test_a_paused_rollout_keeps_its_place(world: World, run_jobs: Run) -> None:
-    two_at_once(world)
+    allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
-    first = stories.offered(world, one, strategy=BACK)
+    first = stories.offered(world, one, strategy=waves(50, 100))
     second = world.deployment(two)
     path = world.path(rest=f"/deployments/{first.pk}")
     world.operator.api.post(f"{path}/pause", {})
@@ -356,7 +330,7 @@ def test_a_paused_rollout_keeps_its_place(world: World, run_jobs: Run) -> None:
 
 
 def test_who_waits_may_be_aborted_and_is_then_not_started(world: World, run_jobs: Run) -> None:
-    two_at_once(world)
+    allow_in_flight(world, 2)
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     first = stories.offered(world, one)
@@ -373,12 +347,12 @@ def test_who_waits_may_be_aborted_and_is_then_not_started(world: World, run_jobs
 
 
 def test_the_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
-    two_at_once(world)
+    allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     first = stories.offered(world, world.bundle(), target={"agents": [str(agents[0][0].pk)]})
     second = world.deployment(trades, target={"agents": [str(agents[1][0].pk)]})
-    two_at_once(world, 1)
+    allow_in_flight(world, 1)
 
     run_jobs()
 

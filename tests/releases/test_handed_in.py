@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals, deployments
-from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
@@ -23,6 +22,7 @@ from byteor_cloud.engine.delivery.encoding import base64url, canonical
 from byteor_cloud.engine.delivery.refusals import Refused
 from tests.races import Race
 from tests.releases import stories
+from tests.releases.stories import time_passes
 from tests.worlds import ALL, ALL_AT_ONCE, World
 
 pytestmark = pytest.mark.django_db
@@ -114,8 +114,7 @@ def test_of_two_that_hand_it_in_one_gets_it(world: World, run_jobs: Callable[[],
 
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
-    sweep()
-    run_jobs()
+    time_passes(run_jobs)
 
     assert [(d.status, d.reason) for d in Deployment.objects.filter(pk__in=ids).order_by("id")] == [
         ("failed", "aborted"),

@@ -28,13 +28,10 @@ from byteor_cloud.agent.rollout import Rollout
 from byteor_cloud.agent.state import State
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.releases import stories
+from tests.releases.stories import waves
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db(transaction=True)
-WAVES = {
-    "kind": "waves", "percents": [25, 50, 75, 100], "pause_s": 0, "failure_threshold_percent": 0,
-    "auto_rollback": False,
-}  # fmt: skip
 
 
 class Node:
@@ -141,7 +138,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     until(lambda: all(node.knows(first.kid) for node in nodes))
 
     # Approved under the first key, built after an immediate rotation: the credential was issued before, and holds.
-    deployment = approved(world, "quotes", strategy=WAVES)
+    deployment = approved(world, "quotes", strategy=waves(25, 50, 75, 100, auto_rollback=False))
     done = deployment.agents.filter(progress="active")
     second = rotate(world, activate_in_s=0)
     run_jobs()

@@ -15,10 +15,10 @@ from apps.releases.services import bundles as bundle_services
 from apps.releases.services import offers
 from apps.tenancy.models import AuditEvent
 from tests.releases import stories
+from tests.releases.stories import waves
 from tests.worlds import Api, World, plan, report
 
 pytestmark = pytest.mark.django_db
-WAVES = {"kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": False}
 
 
 def retry(api: Api, world: World, deployment: Deployment) -> Any:
@@ -72,7 +72,7 @@ def test_while_it_deploys_the_failed_get_a_new_offer(world: World, run_jobs: Cal
 
 def test_one_that_failed_goes_on_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
-    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="no space")
     run_jobs()
     refused(world, deployment, "known_bad")

@@ -1,4 +1,4 @@
-"""Back to what ran before: by hand and by itself, per agent, never to what is known bad."""
+"""Back to what ran before: by hand and by itself, never to what is known bad."""
 
 from __future__ import annotations
 
@@ -10,29 +10,14 @@ import pytest
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment, KnownBad
 from apps.releases.services import bundles as bundle_services
-from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.verify import verify_delivery
 from tests.releases import stories
+from tests.releases.stories import all_say, events, roll_back, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
-
-WAVES = {
-    "kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True,
-}  # fmt: skip
-
-
-def roll_back(world: World, deployment: Deployment, reason: str = "latency") -> Any:
-    path = world.path(deployment.environment, f"/deployments/{deployment.pk}/rollback")
-    return world.operator.api.post(path, {"reason": reason})
-
-
-def all_back(world: World, agents: stories.Fleet, run_jobs: Callable[[], int]) -> None:
-    for agent, api in agents:
-        assert report(api, agent, "rolled_back").status_code == 200
-    run_jobs()
 
 
 def refused(answer: Any, code: str, deployment: Deployment) -> None:
@@ -56,17 +41,17 @@ def test_the_earlier_one_is_current_again(world: World, run_jobs: Callable[[], i
         assert (assignment.deployment_id, assignment.action, assignment.bundle_hash, assignment.progress) == (
             second.pk, "rollback", first.bundle_hash, "offered",
         )  # fmt: skip
-    all_back(world, agents[:1], run_jobs)
+    all_say(agents[:1], "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.status == "rolling_back"
-    all_back(world, agents[1:], run_jobs)
+    all_say(agents[1:], "rolled_back", run_jobs)
 
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.status, first.is_current, first.superseded_by) == ("active", True, None)
     assert (second.status, second.is_current) == ("rolled_back", False)
     assert stories.progress(second) == ["rolled_back", "rolled_back"]
-    assert list(second.timeline.order_by("id").values_list("event", flat=True)) == [
+    assert events(second) == [
         "create", "build", "offer", "activate", "roll_back", "restore",
     ]  # fmt: skip
     assert KnownBad.objects.get().config_hash == second.config_hash
@@ -104,7 +89,7 @@ def test_each_agent_goes_back_to_what_it_ran_itself(world: World, run_jobs: Call
     assert [Assignment.objects.get(agent=agent).bundle_hash for agent, _ in agents] == [
         second.bundle_hash, first.bundle_hash,
     ]  # fmt: skip
-    all_back(world, agents, run_jobs)
+    all_say(agents, "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.is_current
 
@@ -114,9 +99,9 @@ def test_twice_back(world: World, run_jobs: Callable[[], int]) -> None:
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
 
     roll_back(world, third)
-    all_back(world, agents, run_jobs)
+    all_say(agents, "rolled_back", run_jobs)
     roll_back(world, second)
-    all_back(world, agents, run_jobs)
+    all_say(agents, "rolled_back", run_jobs)
 
     statuses = [(d.status, d.is_current) for d in Deployment.objects.order_by("id")]
     assert statuses == [("active", True), ("rolled_back", False), ("rolled_back", False)]
@@ -190,7 +175,7 @@ def test_known_bad_ones_are_passed_over(world: World, run_jobs: Callable[[], int
 
     assert body["restores"] == str(first.pk)
     assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
-    all_back(world, agents, run_jobs)
+    all_say(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert first.is_current
 
@@ -207,12 +192,12 @@ def test_in_the_middle_of_a_rollout(world: World, run_jobs: Callable[[], int]) -
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    second = stories.offered(world, two, strategy={**WAVES, "auto_rollback": False})
+    second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
     assert roll_back(world, second).json()["status"] == "rolling_back"
 
     assert [stories.desired(agent) for agent, _ in agents] == [(second.pk, "rollback"), (first.pk, "activate")]
-    all_back(world, agents[:1], run_jobs)
+    all_say(agents[:1], "rolled_back", run_jobs)
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.is_current, second.status) == (True, "rolled_back")
@@ -222,7 +207,7 @@ def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], in
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    second = stories.offered(world, two, strategy=WAVES)
+    second = stories.offered(world, two, strategy=waves(50, 100))
 
     report(agents[0][1], agents[0][0], "active")
     report(agents[1][1], agents[1][0], "failed")
@@ -233,106 +218,24 @@ def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], in
     assert [stories.desired(agent) for agent, _ in agents] == [
         (second.pk, "rollback"), (second.pk, "rollback"), (first.pk, "activate"), (first.pk, "activate"),
     ]  # fmt: skip
-    all_back(world, agents[:2], run_jobs)
+    all_say(agents[:2], "rolled_back", run_jobs)
     second.refresh_from_db()
     first.refresh_from_db()
     assert (second.status, first.is_current) == ("rolled_back", True)
-    assert list(second.timeline.order_by("id").values_list("event", flat=True)) == [
+    assert events(second) == [
         "create", "build", "offer", "fail", "roll_back", "restore",
     ]  # fmt: skip
 
 
 def test_with_nothing_to_go_back_to_it_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
-    deployment = stories.offered(world, world.bundle(), strategy=WAVES)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
     report(api, agent, "failed")
     run_jobs()
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("failed", None)
-
-
-def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    roll_back(world, second)
-
-    report(agents[0][1], agents[0][0], "rolled_back")
-    report(agents[1][1], agents[1][0], "failed", detail="disk")
-    run_jobs()
-
-    second.refresh_from_db()
-    first.refresh_from_db()
-    assert (second.status, second.reason, second.is_current, first.is_current) == (
-        "failed", "rollback_failed", False, False,
-    )  # fmt: skip
-    assert str(agents[1][0].pk) in second.detail
-    # Once more, and all is well.
-    assert roll_back(world, second).json()["status"] == "rolling_back"
-    all_back(world, agents, run_jobs)
-    first.refresh_from_db()
-    assert first.is_current
-
-
-def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    (agent, api) = agents[0]
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    path = f"/api/v1/agents/{agent.pk}/deployment"
-    roll_back(world, second)
-    first_offer = api.get(path).json()["desired"]
-    report(api, agent, "failed")
-    run_jobs()
-
-    roll_back(world, second)
-
-    again = api.get(path).json()["desired"]
-    assert again["offered_at"] > first_offer["offered_at"]
-    same = ("deployment_id", "action", "bundle_hash")
-    assert {name: again[name] for name in same} == {name: first_offer[name] for name in same}
-    assert report(api, agent, "rolled_back").status_code == 200
-
-
-def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    roll_back(world, second)
-    stories.offered_before(second, 600, agents[0][0])
-
-    sweep()
-    run_jobs()
-
-    second.refresh_from_db()
-    assert (second.status, second.reason) == ("failed", "rollback_failed")
-    assert stories.progress(second) == ["failed"]
-
-
-def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
-    agents = stories.fleet(world, 1)
-    (agent, api) = agents[0]
-    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    roll_back(world, second)
-
-    assert report(api, agent, "active").status_code == 409
-    assert stories.progress(second) == ["offered"]
-
-
-def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 2)
-    one, two = stories.bundles(world, 2)
-    first = stories.active(world, one, agents)
-    second = stories.active(world, two, agents)
-    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
-    third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
-
-    roll_back(world, second)
-
-    assert [stories.desired(agent) for agent, _ in agents] == [(third.pk, "activate"), (second.pk, "rollback")]
-    all_back(world, agents[1:], run_jobs)
-    first.refresh_from_db()
-    third.refresh_from_db()
-    assert (first.is_current, third.is_current) == (True, True)
 
 
 def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
@@ -380,50 +283,12 @@ def test_what_was_rolled_back_meanwhile_is_not_current_again(world: World, run_j
     assert middle.is_current is False
 
 
-def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    one, two, three = stories.bundles(world, 3)
-    first = stories.active(world, one, agents)
-    second = stories.active(world, two, agents)
-    joined, api = world.agent(name="joined")
-    run_jobs()
-    report(api, joined, "active")
-    roll_back(world, second)
-    all_back(world, [*agents, (joined, api)], run_jobs)
-    third = stories.offered(world, three)
-
-    # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
-    world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
-    assert stories.desired(joined) == (first.pk, "activate")
-
-    # And the first one's own rollback finds it.
-    clear = bundle_services.clear
-    clear(second.config_bundle, reason="mended", actor=world.admin.actor)
-    again = stories.active(world, two, [*agents, (joined, api)])
-    roll_back(world, again)
-    all_back(world, [*agents, (joined, api)], run_jobs)
-    assert first.agents.filter(agent=joined, counted=False).count() == 1
-
-
-def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:
-    agents = stories.fleet(world, 1)
-    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    roll_back(world, second)
-    late, _ = world.agent(name="late")
-    run_jobs()
-    assert stories.desired(late) == (None, None)
-
-    all_back(world, agents, run_jobs)
-
-    assert stories.desired(late) == (first.pk, "activate")
-
-
 def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
     roll_back(world, stories.active(world, two, agents))
-    all_back(world, agents, run_jobs)
+    all_say(agents, "rolled_back", run_jobs)
     body = {"config_bundle_id": str(two.pk), "target": {"all": True}}
     path = world.path(rest="/deployments")
 

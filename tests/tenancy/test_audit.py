@@ -21,7 +21,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
 from byteor_cloud.engine.ledger import GENESIS
 from byteor_cloud.ids import first_of
-from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.races import Race
 from tests.worlds import Api, World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -283,7 +283,7 @@ def test_the_api_shows_the_seal(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_seal_one_chain(at_once: Race) -> None:  # noqa: F811
+def test_two_workers_seal_one_chain(at_once: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
@@ -369,7 +369,7 @@ def test_nobody_is_counted_without_a_valid_credential(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_denials_at_once_are_all_counted(at_once: Race) -> None:  # noqa: F811
+def test_denials_at_once_are_all_counted(at_once: Race) -> None:
     world = World("acme")
     barrier = threading.Barrier(4)
 

@@ -11,7 +11,7 @@ import pytest
 from apps.tenancy.models import AuditEvent, Membership, Project
 from apps.tenancy.permissions import GRANTS, Permission, Role, covers, effective_role
 from apps.tenancy.services import accounts, members, organizations, tokens
-from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.races import Race
 from tests.worlds import Api, Person, World
 
 pytestmark = pytest.mark.django_db
@@ -165,7 +165,7 @@ def test_a_second_admin_frees_the_first_but_an_inactive_one_does_not(world: Worl
 
 @pytest.mark.django_db(transaction=True)
 def test_two_admins_who_remove_each_other_leave_one(
-    at_once: Race,  # noqa: F811
+    at_once: Race,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = members._keep_an_admin

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -64,3 +66,11 @@ def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
         return validate(root)
 
     return make
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder beside a file that an archive might reach for."""
+    (tmp_path / "outside").write_bytes(b"untouched")
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"

@@ -1,7 +1,8 @@
+"""Replays: exact results, limits, executed effects, and the same bytes each time."""
+
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,44 +14,23 @@ from byteor_cloud.engine.compiler import Endpoint, Lane, LaneGraph, PipelineSpec
 from byteor_cloud.engine.replay import (
     Decision,
     Frame,
-    IncidentBundle,
     Limits,
     Mode,
     Record,
-    ReplayOutcome,
     Status,
-    encode_frame,
     encode_journal,
     frames_digest,
-    replay,
 )
+from tests.engine.replay.replays import HOOK, RECORDS, MakeBundle, MakeRing, frames, run, sha
 
-HOOK = "http_post:http://127.0.0.1:9000/hook"
 CONFIG = {"s1": {"schema": {"required": ["bid"]}, "rules": ["user:hash"]}}
 ANN = "cec78459472eed8b9f4625f155fd705ad906eae5352a769f5c9a4a075ab7e75e"  # SHA-256 of "ann", quotes included
-RECORDS = [
-    Record(1, 10, b'{"user": "ann", "bid": 1}'),
-    Record(2, 11, b'{"ask": 1}'),
-    Record(3, 12, b'{"bid": 3.0}'),
-]
 OUTPUTS = [Frame(1, f'{{"bid":1,"user":"{ANN}"}}'.encode()), Frame(3, b'{"bid":3}')]
-
-type MakeRing = Callable[..., PipelineSpec]
-type MakeBundle = Callable[..., IncidentBundle]
 
 
 @pytest.fixture
 def spec(ring: MakeRing) -> PipelineSpec:
     return ring("identity", "dataguard_fused", HOOK)
-
-
-def run(bundle: IncidentBundle, **options: Any) -> ReplayOutcome:
-    where: dict[str, Any] = {"created_unix_ms": 1_700_000_000_000, "bundle_dir": "/b", "policy_env": "dev"}
-    return replay(bundle, **(where | options))
-
-
-def frames(*items: Frame) -> bytes:
-    return b"".join(encode_frame(item) for item in items)
 
 
 def test_a_replay_says_exactly_what_happened(bundle: MakeBundle, spec: PipelineSpec) -> None:
@@ -126,112 +106,6 @@ def test_an_empty_journal_gives_nothing(bundle: MakeBundle, ring: MakeRing) -> N
 
     assert outcome.status == "succeeded"
     assert outcome.result["egress"] == {"out": {"records": 0, "sha256": frames_digest([])}}
-
-
-def sha(payload: bytes) -> str:
-    return f"sha256:{sha256(payload).hexdigest()}"
-
-
-@pytest.mark.parametrize(
-    ("expected", "divergence"),
-    [
-        pytest.param([Frame(1, b"aa"), Frame(2, b"bb")], None, id="same"),
-        pytest.param(
-            [Frame(1, b"aa"), Frame(2, b"bcc")],
-            ("changed", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
-            id="changed",
-        ),
-        pytest.param([Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"),
-        pytest.param([Frame(2, b"bb")], ("extra", 1, None, sha(b"aa"), 0, 0, 2, b"", b"aa"), id="extra before"),
-        pytest.param(
-            [Frame(0, b"zz"), Frame(1, b"aa"), Frame(2, b"bb")],
-            ("missing", 0, sha(b"zz"), None, 0, 2, 0, b"zz", b""),
-            id="missing before",
-        ),
-        pytest.param(
-            [Frame(1, b"aa"), Frame(2, b"bb"), Frame(3, b"cc"), Frame(4, b"dd")],
-            ("missing", 3, sha(b"cc"), None, 0, 2, 0, b"cc", b""),
-            id="missing at the end",
-        ),
-        pytest.param(
-            [Frame(1, b"aaa"), Frame(2, b"x")],
-            ("changed", 1, sha(b"aaa"), sha(b"aa"), 2, 3, 2, b"a", b""),
-            id="longer, and only the first counts",
-        ),
-    ],
-)
-def test_the_first_divergence(
-    bundle: MakeBundle, ring: MakeRing, expected: list[Frame], divergence: tuple[Any, ...] | None
-) -> None:
-    records = [Record(1, 0, b"aa"), Record(2, 0, b"bb")]
-
-    outcome = run(bundle(ring("identity"), records, expected={"out": frames(*expected)}))
-
-    found = outcome.result["divergence"]
-    if divergence is None:
-        assert (outcome.status, found) == ("succeeded", None)
-    else:
-        kind, sequence, expected_sha, actual_sha, offset, old, new, old_part, new_part = divergence
-        assert (outcome.status, outcome.error) == ("diverged", None)
-        assert found == {
-            "egress": "out",
-            "sequence": sequence,
-            "kind": kind,
-            "expected_sha256": expected_sha,
-            "actual_sha256": actual_sha,
-            "diff": {
-                "offset": offset,
-                "expected_bytes": old,
-                "actual_bytes": new,
-                "expected_hex": old_part.hex(),
-                "actual_hex": new_part.hex(),
-            },
-        }
-
-
-def test_a_diff_is_bounded(bundle: MakeBundle, ring: MakeRing) -> None:
-    expected = Frame(1, b"=" * 1000 + b"x" * 5000)
-
-    outcome = run(bundle(ring("identity"), [Record(1, 0, b"=" * 9000)], expected={"out": frames(expected)}))
-
-    assert outcome.result["divergence"]["diff"] == {
-        "offset": 1000,
-        "expected_bytes": 6000,
-        "actual_bytes": 9000,
-        "expected_hex": (b"x" * 64).hex(),
-        "actual_hex": (b"=" * 64).hex(),
-    }
-
-
-def test_an_expected_egress_that_the_spec_lacks_is_missing(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
-
-    outcome = run(held)
-
-    assert outcome.status == "diverged"
-    assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["kind"]) == (
-        "old",
-        "missing",
-    )
-
-
-def test_of_several_egresses_the_lowest_sequence_diverges_first(bundle: MakeBundle, ring: MakeRing) -> None:
-    expected = {"z": frames(Frame(3, b"")), "b": frames(Frame(2, b"")), "a": frames(Frame(2, b""))}
-
-    outcome = run(bundle(ring("identity"), expected=expected))
-
-    assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["sequence"]) == ("a", 2)
-
-
-def test_another_spec_answers_what_it_would_have_done(bundle: MakeBundle, ring: MakeRing) -> None:
-    held = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
-    other = ring("dataguard_check")
-
-    outcome = run(held, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
-
-    assert outcome.audit["spec_sha256"] == spec_hash(encode(other))
-    assert outcome.result["stages"] == {"s0": {"in": 3, "out": 2, "dropped": 1, "errors": 0}}
-    assert (outcome.status, outcome.result["divergence"]["sequence"]) == ("diverged", 3)
 
 
 def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:

@@ -1,0 +1,192 @@
+"""The agent fetches a bundle: verified to the last byte, resumed when cut off, and fetched again when damaged."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from byteor_cloud.agent.progress import Status
+from byteor_cloud.engine.delivery.bundle import MAX_BUNDLE_BYTES
+from tests.agent.keys import OTHER_KEY
+
+
+def test_a_flipped_byte_is_refused_and_what_ran_before_still_runs(node: Any, plane: Any) -> None:
+    good = plane.offer("d1")
+    node.settle()
+    built = plane.build("d2")
+    flipped = bytearray(built.tar)
+    flipped[700] ^= 1
+    plane.offer("d2", built=built, tar=bytes(flipped))
+
+    node.settle()
+
+    assert node.failure == "bundle.hash: the download is not the bundle that was offered"
+    assert plane.reports[-2:] == [("d2", "downloading"), ("d2", "failed")]
+    assert plane.beats[-1]["status"] == "degraded"
+    assert plane.beats[-1]["active"]["bundle_hash"] == good.bundle_hash
+    assert node.state.progress().running.offer.bundle_hash == good.bundle_hash
+
+
+@pytest.mark.parametrize(
+    ("offer", "code"),
+    [
+        ({"key": OTHER_KEY}, "envelope.unknown_key"),
+        ({"envelope": None}, "envelope.malformed"),
+        ({"bundle_size": MAX_BUNDLE_BYTES + 1}, "bundle.too_large"),
+        ({"bundle_size": 1}, "the bundle can't be downloaded: 200: the answer has more than 1 bytes"),
+    ],
+    ids=str,
+)
+def test_a_bad_offer_is_refused(node: Any, plane: Any, offer: Any, code: str) -> None:
+    plane.offer("d1", **offer)
+
+    node.settle()
+
+    assert node.failure.startswith(code)
+    assert plane.reports[-1] == ("d1", "failed")
+
+
+def test_a_wrong_signature_is_refused(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    signature = plane.delivered["envelope"]["signatures"][0]
+    signature["sig"] = base64.b64encode(bytes(64)).decode()
+
+    node.settle()
+
+    assert node.failure.startswith("envelope.bad_signature")
+
+
+def test_another_tar_than_the_signed_one_is_refused(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    signed = plane.delivered["envelope"]
+    plane.offer("d1", built=plane.build("d1", is_approved=True), envelope=signed)
+
+    node.settle()
+
+    assert node.failure.startswith("envelope.subject")
+
+
+def test_another_environments_bundle_is_refused(node: Any, plane: Any) -> None:
+    plane.offer("d1", built=plane.build("d1", environment_id="0192-other"))
+
+    node.settle()
+
+    assert node.failure.startswith("bundle.environment")
+
+
+def test_an_older_bundle_comes_back_only_as_a_rollback(node: Any, plane: Any) -> None:
+    plane.offer("d2", built=plane.build("d1"))
+
+    node.settle()
+
+    assert node.failure == "the bundle belongs to another deployment than the one that offers it"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["{elsewhere}/bundle", "//{host}/bundle", "/\\{host}/bundle", "bundle", "@{host}/bundle", "/a\nb", "/é"],
+)
+def test_a_bundle_at_another_origin_is_refused(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
+    host = elsewhere.url.removeprefix("http://")
+    plane.offer("d1", bundle_url=url.format(elsewhere=elsewhere.url, host=host))
+
+    node.settle()
+
+    assert "is not a path on the control plane's own origin" in node.failure
+    assert plane.sent("GET", "/deployment/bundle") == []
+
+
+def test_a_redirect_is_not_followed(node: Any, plane: Any, elsewhere: Any) -> None:
+    plane.offer("d1")
+    plane.fail("GET", "/deployment/bundle", plane.reply(302, headers={"Location": elsewhere.url + "/bundle"}))
+
+    node.settle()
+
+    assert "redirect" in node.failure
+
+
+def test_a_bundle_that_is_not_there_fails_the_offer(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    plane.fail("GET", "/deployment/bundle", plane.reply(404, {"detail": "gone"}))
+
+    node.settle()
+
+    assert node.failure == "the bundle can't be downloaded: 404: gone"
+
+
+def test_a_bundle_that_is_no_longer_wanted_is_dropped(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    plane.tars.clear()
+
+    node.settle()
+
+    assert plane.reports == [("d1", "downloading")]
+    assert node.state.progress().last_failed is None
+    assert len(plane.beats) == 2
+
+
+def test_a_download_that_is_cut_off_starts_again(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    plane.fail("GET", "/deployment/bundle", plane.reply(200, b"x" * 20_000, cut=5_000))
+
+    node.agent(beats=3).run()
+
+    assert node.waits == [1.0, 0, 29.5]
+    assert plane.reports == [("d1", "downloading"), ("d1", "activating"), ("d1", "active")]
+    assert [path.name[0] for path in (node.folder / "bundles").iterdir()] != ["."]
+
+
+def test_a_restart_in_the_middle_of_a_download_goes_on(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(_chunks: Any, _wanted: str) -> Any:
+        yield b"half"
+        raise Killed
+
+    plane.offer("d1")
+    monkeypatch.setattr("byteor_cloud.agent.rollout._checked", killed)
+    with pytest.raises(Killed):
+        node.settle()
+    monkeypatch.undo()
+    assert node.state.progress().attempted.status is Status.DOWNLOADING
+
+    node.settle()
+
+    assert plane.reports == [("d1", "downloading"), ("d1", "activating"), ("d1", "active")]
+
+
+def test_a_bundle_that_the_disk_damages_fails_the_offer(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byteor_cloud.agent.state.State.bundle", lambda *_: None)
+    plane.offer("d1")
+
+    node.settle()
+
+    assert node.failure == "the downloaded bundle was damaged on this node's disk"
+
+
+def test_a_running_bundle_that_was_damaged_on_disk_is_fetched_again(node: Any, plane: Any) -> None:
+    built = plane.offer("d1")
+    node.settle()
+    path = node.folder / "bundles" / f"{built.bundle_hash.removeprefix('sha256:')}.tar"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    node.settle()
+
+    assert plane.beats[-2]["active"] is None
+    assert plane.beats[-1]["active"]["bundle_hash"] == built.bundle_hash
+    assert path.read_bytes() == built.tar
+    # It was reported before; nothing is said twice.
+    assert [status for _, status in plane.reports] == ["downloading", "activating", "active"]
+
+
+def test_only_the_last_two_bundles_are_kept(node: Any, plane: Any) -> None:
+    built = []
+    for name in ("d1", "d2", "d3"):
+        built.append(plane.offer(name))
+        node.settle()
+
+    assert [node.state.bundle(b.bundle_hash) is not None for b in built] == [False, True, True]
+    assert [bool(node.state.capture(b.bundle_hash)) for b in built] == [False, True, True]

@@ -1,0 +1,48 @@
+"""The agent goes on whatever the network and the control plane answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def test_the_interval_can_be_overridden(node: Any) -> None:
+    node.agent(beats=2, interval_s=0.25).run()
+
+    assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
+
+
+def test_network_failures_back_off_and_never_end_the_agent(node: Any, plane: Any) -> None:
+    plane.fail("POST", "/heartbeat", *[plane.reply(500)] * 8, plane.reply(200, b"no json"), plane.reply(404))
+
+    node.agent(beats=11).run()
+
+    assert node.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 29.5]
+
+
+def test_an_unreachable_control_plane_is_only_waited_for(node: Any, plane: Any) -> None:
+    agent = node.agent(beats=2)
+    plane.close()
+
+    agent.run()
+
+    assert node.waits == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("answer", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
+def test_an_unreadable_heartbeat_answer_is_tried_again(node: Any, plane: Any, answer: Any) -> None:
+    plane.fail("POST", "/heartbeat", plane.reply(200, answer))
+
+    node.agent(beats=2).run()
+
+    assert node.waits == [1.0, 29.5]
+
+
+def test_unknown_commands_and_members_are_ignored(node: Any, plane: Any) -> None:
+    plane.commands = [{"kind": "dance"}]
+    plane.offer("d1", surprise=1)
+
+    node.settle()
+
+    assert plane.reports[-1] == ("d1", "active")

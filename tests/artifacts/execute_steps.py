@@ -1,0 +1,97 @@
+"""Execute replays taken through their life: captured, asked for, decided on, run to their end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.services import replays
+from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud.ids import uuid7
+from tests.artifacts import incidents
+from tests.artifacts.incidents import incident
+from tests.artifacts.servers import Receiver
+from tests.worlds import Api, World, plan, run_jobs
+
+
+def bodies(receiver: Receiver) -> list[bytes]:
+    return [body for _, _, body in receiver.came]
+
+
+def version_of(world: World, environment: Environment, *ops: str) -> Any:
+    stages = [{"id": f"s{number}", "op": op, "depends_on": []} for number, op in enumerate(ops)]
+    for number, stage in enumerate(stages[1:]):
+        stage["depends_on"] = [f"s{number}"]
+    # A version of its own each time, as a description is no part of the spec.
+    return world.version(environment, {**plan(stages=stages), "description": str(uuid7())})
+
+
+def captured(
+    world: World, receiver: Receiver, environment: Environment | None = None, *more: str, **bundle: Any
+) -> Artifact:
+    """A verified incident of a pipeline that posts each record to the receiver."""
+    environment = environment or world.dev
+    version = version_of(world, environment, f"http_post:{receiver.origin}/hook", *more)
+    agent, api = world.agent(environment, f"agent-{uuid7()}")
+    answer = incidents.upload(api, agent, incident(version.spec_kv, **bundle), kind="incident_bundle")
+    run_jobs()
+    artifact = Artifact.objects.get(pk=answer.json()["id"])
+    assert artifact.status == "verified", artifact.reasons
+    return artifact
+
+
+def allowing(world: World, posture: str = "prod", **settings: Any) -> Environment:
+    return world.environment(posture, f"{posture}-{uuid7()}", replay_policy="allowed", **settings)
+
+
+def ask(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
+    path = world.path(artifact.environment, f"/artifacts/{artifact.pk}/replay")
+    return (api or world.operator.api).post(path, {"mode": "execute", **body})
+
+
+def asked(world: World, artifact: Artifact, **body: Any) -> Replay:
+    answer = ask(world, artifact, **body)
+    assert answer.status_code == 202, answer.json()
+    return Replay.objects.get(pk=answer.json()["id"])
+
+
+def decide(world: World, replay: Replay, decision: str = "approve", api: Api | None = None, **body: Any) -> Any:
+    path = world.path(replay.environment, "/approvals")
+    return (api or world.reviewer.api).post(path, {"replay_id": str(replay.pk), "decision": decision, **body})
+
+
+def approved(world: World, artifact: Artifact, **body: Any) -> tuple[Replay, str]:
+    """A replay that was approved and has not begun, and the credential."""
+    replay = asked(world, artifact, **body)
+    answer = decide(world, replay)
+    assert answer.status_code == 201, answer.json()
+    replays.follow_approval(answer.json()["id"])
+    ProcrastinateJob.objects.all().delete()
+    replay.refresh_from_db()
+    assert replay.status == "queued"
+    return replay, answer.json()["credential"]
+
+
+def ended(replay: Replay) -> tuple[str, str | None]:
+    replay.refresh_from_db()
+    assert (replay.finished_at is None) is (replay.status in {"queued", "running", "pending_approval"})
+    return replay.status, replay.error
+
+
+def events(replay: Replay) -> list[str]:
+    found = AuditEvent.objects.filter(resource_id=str(replay.pk)).order_by("id")
+    return list(found.values_list("action", flat=True))
+
+
+def revoke(world: World, replay: Replay) -> Any:
+    path = world.path(replay.environment, f"/approvals/{replay.approval_id}/revoke")
+    return world.reviewer.api.post(path)
+
+
+def refused(answer: Any, status: int, code: str, *, replays_before: int | None = None) -> None:
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:byteor:problem:{code}"), answer.json()
+    assert not ProcrastinateJob.objects.filter(task_name="artifacts.replay").exists()
+    if replays_before is not None:
+        assert Replay.objects.count() == replays_before

@@ -1,0 +1,168 @@
+"""An approval's page: what changes, who may decide, and nothing of other tenants or in strangers' markup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from apps.fleet.models import Agent
+from apps.releases.admin.changes import base_of, changes_of
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import approvals
+from tests.browser.filled import row_page, signed_in, table
+from tests.browser.waiting import approval_of, buttons, live, waiting
+from tests.releases.stories import active, bundles, fleet
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+
+NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+# -- an approval's page ---------------------------------------------------------------------------------------------
+
+
+def test_an_approval_shows_what_changes_against_what_runs(world: World) -> None:
+    agents = fleet(world, 2)
+    first, _ = bundles(world, 2)
+    current = active(world, first, agents)
+    changed = world.version(content=plan(stages=[{"id": "decode", "op": "identity"}]))
+    bundle = world.bundle(name="next", version=changed, env={"NUMBER": "9", "KEY": {"secret_ref": "VAULT"}})
+    deployment = world.deployment(bundle)
+
+    found = changes_of(deployment)
+
+    assert found.base == current
+    assert [(each.change, each.what, each.name, each.old, each.new) for each in found.config] == [
+        ("added", "env", "KEY", None, "secret_ref VAULT"),
+        ("changed", "env", "NUMBER", '"0"', '"9"'),
+    ]
+    assert found.spec is not None
+    assert [(each.change, each.what, each.name) for each in found.spec.changes] == [
+        ("removed", "stage", "check"),
+        ("removed", "dependency", "decode -> check"),
+    ]
+
+
+def test_what_a_deployment_is_compared_with(world: World) -> None:
+    agents = fleet(world, 1)
+    first, second, third = bundles(world, 3)
+    assert base_of(world.deployment(first)) is None
+    Deployment.objects.all().delete()
+    one = active(world, first, agents)
+    two = active(world, second, agents)
+    three = world.deployment(third)
+
+    # What runs now; for one that runs or ran, what it superseded.
+    assert base_of(three) == two
+    assert base_of(two) == one
+    assert base_of(one) == two  # nothing: it would replace what runs now
+
+
+def test_of_a_first_deployment_everything_is_new(world: World) -> None:
+    (deployment,) = waiting(world)
+
+    page = signed_in(world.reviewer.user).get(row_page(approval_of(deployment)))
+
+    assert "a first deployment, so all of it is new" in page.text
+    changes = page.context["still"]["changes"]
+    assert (changes.base, changes.spec) == (None, None)
+    assert {each.change for each in changes.config} == {"added"}
+    assert "1 agent when it was requested: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
+
+
+@pytest.mark.parametrize(
+    ("who", "decide", "acts"),
+    [
+        ("reviewer", {"explain", "approve", "deny"}, ["Revoke"]),
+        ("operator", {"why", "deny"}, ["Revoke"]),
+        ("viewer", None, []),
+    ],
+)
+def test_who_may_decide_what(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
+    (deployment,) = waiting(world)
+    approval = approval_of(deployment)
+    client = signed_in(getattr(world, who).user)
+
+    for page in (client.get(row_page(approval)), client.get(live(approval))):
+        form = page.context["summary"]["decide"]
+        assert (set(form) if form else None) == decide
+        assert buttons(page) == acts
+        assert ("<textarea" in page.text) is (decide is not None)
+    on_the_deployment = client.get(row_page(deployment)).context["summary"]["decide"]
+    assert (set(on_the_deployment) if on_the_deployment else None) == decide
+
+
+def test_who_has_decided_waits_for_others(world: World) -> None:
+    (deployment,) = waiting(world)
+    approval = approval_of(deployment)
+    Approval.objects.filter(pk=approval.pk).update(required_approvals=2)
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+
+    summary = signed_in(world.reviewer.user).get(live(approval)).context["summary"]
+
+    assert summary["headline"] == "Waits for approval: 1 of 2 given."
+    assert summary["decide"] == {"why": "You have decided; it waits for others."}
+    assert summary["moving"] is True
+
+
+def test_an_approval_decided_stops_moving(world: World) -> None:
+    (deployment,) = waiting(world)
+    approval = approval_of(deployment)
+    approvals.decide(approval, decision="deny", user=world.reviewer.user, comment="no", actor=world.reviewer.actor)
+
+    page = signed_in(world.operator.user).get(live(approval))
+
+    assert page.context["summary"]["headline"] == "Denied by reviewer@acme.example."
+    assert 'data-moving="no"' in page.text
+    assert buttons(page) == []
+
+
+# -- tenants and strangers' text --------------------------------------------------------------------------------------
+
+
+def test_anothers_fragment_is_not_there(world: World, other: World, client: Client) -> None:
+    (deployment,) = waiting(world)
+    rows = (deployment, approval_of(deployment))
+
+    assert [signed_in(world.viewer.user).get(live(row)).status_code for row in rows] == [200, 200]
+    assert [signed_in(other.admin.user).get(live(row)).status_code for row in rows] == [404, 404]
+    assert [client.get(live(row)).headers["Location"].split("?")[0] for row in rows] == ["/admin/login/"] * 2
+    assert signed_in(world.viewer.user).post(live(deployment)).status_code == 405
+    assert "no-store" in signed_in(world.viewer.user).get(live(deployment)).headers["Cache-Control"]
+
+
+def test_a_viewer_finds_no_credential(world: World) -> None:
+    (deployment,) = waiting(world)
+    approval = approval_of(deployment)
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+    approval.refresh_from_db()
+    assert approval.credential
+
+    viewer = signed_in(world.viewer.user)
+    for url in (row_page(approval), live(approval), row_page(deployment), live(deployment)):
+        page = viewer.get(url)
+        assert approval.credential not in page.text
+        assert "/act/" not in page.text
+
+
+def test_strangers_text_is_text(world: World, run_jobs: Callable[[], int]) -> None:
+    agent, api = world.agent(world.prod, "edge")
+    Agent.objects.filter(pk=agent.pk).update(name=NASTY)
+    bundle = world.bundle(world.prod, NASTY[:200], env={"A": NASTY})
+    deployment = world.deployment(bundle, note=NASTY)
+    approval = approval_of(deployment)
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, comment=NASTY, actor=world.reviewer.actor)
+    run_jobs()
+    report(api, agent, "failed", detail=NASTY)
+    run_jobs()
+    client = signed_in(world.operator.user)
+
+    for url in (row_page(approval), live(approval), row_page(deployment), live(deployment), table(Approval)):
+        text = client.get(url).text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+    assert client.get(live(deployment)).text.count("&lt;script&gt;alert(1)") >= 4

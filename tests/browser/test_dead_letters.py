@@ -1,0 +1,90 @@
+"""Dead letters in the console: retried by whoever may, and seen by whoever may see what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.releases.models import Approval
+from apps.tenancy.models import (
+    AuditEvent,
+    Webhook,
+)
+from byteor_cloud.ids import uuid7
+from tests.browser.confirmed import YES, said
+from tests.browser.filled import act, dead_letter, fill, row_page, signed_in, superuser, table
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
+    made = fill(world)
+    run_jobs()
+    client = signed_in(world.operator.user)
+
+    client.post(act(made.job, "retry"), YES, follow=True)
+
+    assert ProcrastinateJob.objects.get(pk=made.job.pk).status == "todo"
+    event = AuditEvent.objects.get(action="job.retry")
+    assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
+    assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})
+    again = client.post(act(made.job, "retry"), YES, follow=True)
+    assert said(again)[0][1].endswith("The job is todo; only a failed one can be retried.")
+    run_jobs()
+    assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
+
+
+def test_a_superuser_retries_a_job_of_no_tenant(world: World) -> None:
+    job = dead_letter("tenancy.seal_audit")
+
+    signed_in(superuser()).post(act(job, "retry"), YES)
+
+    assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
+    assert AuditEvent.objects.get(action="job.retry").organization_id is None
+
+
+def jobs_seen(person: Any) -> set[str]:
+    page = signed_in(person).get(table(ProcrastinateJob), {"status__exact": "failed"})
+    return {job.task_name for job in page.context["cl"].result_list} if page.status_code == 200 else set()
+
+
+def test_a_dead_letter_is_seen_by_whoever_may_see_what_it_is_about(world: World, other: World) -> None:
+    made = fill(world)
+    approval, webhook = Approval.objects.get(), Webhook.objects.filter(organization=world.organization)[0]
+    about = {
+        "releases.step": {"deployment_id": str(made.deployment.pk)},
+        "releases.welcome": {"agent_id": str(made.agent.pk)},
+        "artifacts.ingest": {"artifact_id": str(made.artifact.pk)},
+        "artifacts.replay": {"replay_id": str(made.replay.pk)},
+        "artifacts.replay_decided": {"approval_id": str(approval.pk)},
+    }
+    letters = {task: dead_letter(task, **args) for task, args in about.items()}
+    hook = dead_letter("tenancy.deliver_webhooks", webhook_id=str(webhook.pk))
+    for task, args in (("tenancy.seal_audit", {}), ("artifacts.sweep", {"deployment_id": str(uuid7())})):
+        dead_letter(task, **args)
+    everything = {*about, "tenancy.deliver_webhooks", "tenancy.seal_audit", "artifacts.sweep"}
+
+    assert jobs_seen(world.viewer.user) == jobs_seen(world.operator.user) == set(about)
+    assert jobs_seen(world.admin.user) == {*about, "tenancy.deliver_webhooks"}
+    assert jobs_seen(other.admin.user) == jobs_seen(other.viewer.user) == set()
+    assert jobs_seen(superuser()) == everything
+
+    # Who may only look may not retry, and who may not look is told nothing.
+    for job in letters.values():
+        assert signed_in(world.viewer.user).post(act(job, "retry"), YES).status_code == 403
+        assert act(job, "retry") not in signed_in(world.viewer.user).get(row_page(job)).text
+    signed_in(world.operator.user).post(act(hook, "retry"), YES)
+    signed_in(other.admin.user).post(act(hook, "retry"), YES)
+    assert ProcrastinateJob.objects.get(pk=hook.pk).status == "failed"
+    signed_in(world.admin.user).post(act(hook, "retry"), YES)
+    signed_in(world.operator.user).post(act(letters["artifacts.replay_decided"], "retry"), YES)
+    for job in (hook, letters["artifacts.replay_decided"]):
+        assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
+    scopes = AuditEvent.objects.filter(action="job.retry").values_list("resource_id", "organization_id")
+    assert dict(scopes) == dict.fromkeys(
+        (str(hook.pk), str(letters["artifacts.replay_decided"].pk)), world.organization.pk
+    )

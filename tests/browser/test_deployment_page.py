@@ -1,0 +1,197 @@
+"""A deployment's page: the buttons of its state, its marks, and its agents at a constant cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet.models import Agent
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.releases.services import approvals, deployments
+from tests.browser.filled import act, row_page, signed_in, table
+from tests.browser.waiting import approval_of, buttons, listed, live, waiting
+from tests.releases.stories import active, bundles, fleet, offered
+from tests.worlds import ALL, ALL_AT_ONCE, World, report
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_buttons_are_those_of_the_state(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = fleet(world, 2)
+    first, second = bundles(world, 2)
+    client = signed_in(world.operator.user)
+
+    def offers(deployment: Deployment) -> list[str]:
+        page, fragment = client.get(row_page(deployment)), client.get(live(deployment))
+        assert buttons(page) == buttons(fragment)
+        return buttons(page)
+
+    current = active(world, first, agents)
+    assert offers(current) == ["Roll back"]
+    deployment = world.deployment(second, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
+    assert offers(deployment) == ["Abort"]
+    run_jobs()
+    assert offers(deployment) == ["Roll back", "Pause", "Abort"]
+    assert buttons(signed_in(world.viewer.user).get(live(deployment))) == []
+    deployments.set_paused(Deployment.objects.get(pk=deployment.pk), paused=True, actor=world.operator.actor)
+    assert offers(deployment) == ["Roll back", "Resume", "Abort"]
+    report(agents[0][1], agents[0][0], "failed")
+    assert offers(deployment) == ["Roll back", "Retry", "Resume", "Abort"]
+    deployments.abort(Deployment.objects.get(pk=deployment.pk), actor=world.operator.actor)
+    assert offers(deployment) == ["Roll back", "Retry"]
+    unbuilt = world.deployment(second)
+    deployments.abort(unbuilt, actor=world.operator.actor)
+    assert offers(unbuilt) == []
+
+
+def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = fleet(world, 2)
+    (bundle,) = bundles(world, 1)
+    deployment = offered(world, bundle, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
+    report(agents[0][1], agents[0][0], "failed")
+    run_jobs()
+    client = signed_in(world.operator.user)
+
+    client.post(act(deployment, "retry"), {"_confirm": "yes", "words": "the disk was full"})
+
+    assert list(deployment.agents.order_by("agent_id").values_list("progress", flat=True)) == ["offered", "offered"]
+    entry = deployment.timeline.get(event="retry")
+    assert entry.detail["reason"] == "the disk was full"
+
+
+def test_a_known_bad_configuration_is_said_with_the_way_to_clear_it(world: World) -> None:
+    fleet(world, 1)
+    (bundle,) = bundles(world, 1)
+    deployment = offered(world, bundle)
+    KnownBad.objects.create(environment=world.dev, config_hash=bundle.config_hash, reason="it failed once")
+
+    for who, may in (("operator", True), ("viewer", False)):
+        fragment = signed_in(getattr(world, who).user).get(live(deployment))
+        assert "it failed once" in fragment.text
+        assert (act(bundle, "clear") in fragment.text) is may
+
+
+def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -> None:
+    fleet(world, 1, world.prod)
+    now = timezone.now()
+    window = {"start": (now - timedelta(hours=1)).isoformat(), "end": (now + timedelta(hours=1)).isoformat()}
+    world.prod.settings = {**world.prod.settings, "freeze_windows": [{**window, "reason": "year end"}]}
+    world.prod.save()
+    (bundle,) = bundles(world, 1, world.prod)
+    deployment = deployments.create_deployment(
+        environment=world.prod, config_bundle=bundle, target=ALL, strategy=ALL_AT_ONCE,
+        break_glass={"reason": "the market is down"}, override_freeze={"reason": "it can't wait"},
+        is_org_admin=True, actor=world.admin.actor,
+    )  # fmt: skip
+    approval = approval_of(deployment)
+    client = signed_in(world.reviewer.user)
+
+    listing = client.get(table(Deployment)).text
+    assert ("break glass" in listing, "freeze overridden" in listing) == (True, True)
+    listing = client.get(table(Approval)).text
+    assert ("break glass" in listing, "freeze overridden" in listing) == (True, True)
+    overview = client.get("/admin/").text
+    assert (overview.count("break glass"), overview.count("freeze overridden")) == (2, 2)
+    for row in (deployment, approval):
+        page = client.get(row_page(row))
+        (glass, freeze) = page.context["summary"]["marks"]
+        assert glass[:2] == ("bad", "Break glass")
+        assert glass[2][:2] == ["“the market is down”", "admin@acme.example went ahead without approval."]
+        assert "Somebody else must approve it, or it is rolled back" in glass[2][2]
+        assert "data-until" in glass[2][2]
+        assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
+        assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
+    # Who broke the glass is not asked whether that was right.
+    assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
+    approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
+    (glass, _) = client.get(live(deployment)).context["summary"]["marks"]
+    assert glass[2][2] == "Afterwards it was approved."
+
+
+# -- the agents -----------------------------------------------------------------------------------------------------
+
+
+def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment:
+    """A deployment that is offered to ``count`` agents."""
+    fleet(world, 1)
+    (bundle,) = bundles(world, 1)
+    deployment = offered(world, bundle)
+    agents = Agent.objects.bulk_create(Agent(environment=world.dev, name=f"edge-{n:05}") for n in range(count))
+    DeploymentAgent.objects.all().delete()
+    DeploymentAgent.objects.bulk_create(
+        DeploymentAgent(deployment=deployment, agent=agent, wave=0, progress=progress(n))
+        for n, agent in enumerate(agents)
+    )
+    return deployment
+
+
+def names(page: Any) -> list[str]:
+    """The agents of the page, in its order."""
+    pks = [pk for pk, _ in page.context["summary"]["agents"]["rows"]]
+    found = Agent.objects.in_bulk(pks)
+    return [found[pk].name for pk in pks]
+
+
+def test_failed_agents_come_first_and_the_rest_by_pages(world: World) -> None:
+    deployment = many(world, 60, lambda n: "failed" if n in {40, 50} else "active" if n % 2 else "offered")
+    client = signed_in(world.viewer.user)
+
+    first = client.get(live(deployment))
+    assert names(first)[:3] == ["edge-00040", "edge-00050", "edge-00000"]
+    agents = first.context["summary"]["agents"]
+    assert [(kind["word"], kind["count"]) for kind in agents["kinds"]] == [
+        ("failed", "2"), ("offered", "28"), ("active", "30"),
+    ]  # fmt: skip
+    assert (agents["first"], agents["last"], agents["total"]) == ("1", "25", "60")
+    assert (agents["previous"], agents["next"]) == (None, 2)
+    last = client.get(live(deployment), {"page": "3"})
+    assert len(names(last)) == 10
+    assert (last.context["summary"]["agents"]["previous"], last.context["summary"]["agents"]["next"]) == (2, None)
+    assert names(client.get(row_page(deployment), {"progress": "failed"})) == ["edge-00040", "edge-00050"]
+    assert names(client.get(live(deployment), {"q": "GE-0003", "progress": "offered"})) == [
+        "edge-00030", "edge-00032", "edge-00034", "edge-00036", "edge-00038",
+    ]  # fmt: skip
+    assert "No agent is like that." in client.get(live(deployment), {"q": "nobody"}).text
+
+
+def test_a_strange_question_is_answered(world: World) -> None:
+    deployment = many(world, 3, lambda n: "active")
+    client = signed_in(world.viewer.user)
+
+    for name, value in [
+        ("page", "0"), ("page", "-1"), ("page", "²"), ("page", "9" * 40), ("progress", "x"), ("q", "\0"), ("p", "x"),
+    ]:  # fmt: skip
+        page = client.get(live(deployment), {name: value})
+        assert (name, value, page.status_code, len(names(page))) == (name, value, 200, 3)
+
+
+def test_a_page_costs_the_same_for_few_agents_and_for_many(world: World, run_jobs: Callable[[], int]) -> None:
+    deployment = many(world, 3, lambda n: "failed")
+    client = signed_in(world.operator.user)
+    client.get(row_page(deployment))
+
+    def costs(row: Any) -> tuple[int, int]:
+        counts = []
+        for url in (row_page(row), live(row)):
+            with CaptureQueriesContext(connection) as queries:
+                assert client.get(url).status_code == 200
+            counts.append(len(queries))
+        return counts[0], counts[1]
+
+    few = costs(deployment)
+    agents = Agent.objects.bulk_create(Agent(environment=world.dev, name=f"more-{n:05}") for n in range(200))
+    DeploymentAgent.objects.bulk_create(
+        DeploymentAgent(deployment=deployment, agent=agent, wave=n % 7, progress="failed")
+        for n, agent in enumerate(agents)
+    )
+
+    assert costs(deployment) == few
+    assert few[1] <= 12
+    (waits,) = waiting(world)
+    assert costs(approval_of(waits))[1] <= 8

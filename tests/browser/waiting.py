@@ -1,0 +1,39 @@
+"""Deployments that wait for approval, and what the console shows of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.test import Client
+
+from apps.releases.models import Approval, Deployment
+from tests.browser.filled import table
+from tests.releases.stories import bundles, fleet
+from tests.worlds import World
+
+
+def live(row: Any) -> str:
+    """The address of the row's fragment."""
+    return f"{table(type(row))}{row.pk}/live/"
+
+
+def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
+    """Deployments to prod that wait for approval."""
+    fleet(world, 1, world.prod)
+    return [world.deployment(bundle, **options) for bundle in bundles(world, count, world.prod)]
+
+
+def approval_of(deployment: Deployment) -> Approval:
+    """What it waits for."""
+    return Approval.objects.get(deployment=deployment)
+
+
+def listed(client: Client, **query: str) -> list[UUID]:
+    """The approvals that the inbox shows, in its order."""
+    return [row.pk for row in client.get(table(Approval), query).context["cl"].result_list]
+
+
+def buttons(page: Any) -> list[str]:
+    """The acts that a page offers, beside the decision's form."""
+    return [each["title"] for each in page.context["acts"] if each["title"] not in {"Approve", "Deny"}]

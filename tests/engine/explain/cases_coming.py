@@ -1,0 +1,235 @@
+"""Cases by what comes next: offered, under way, or waiting for its wave, an approval, a window or its turn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from byteor_cloud.engine.explain.facts import (
+    Freeze,
+    Said,
+    Target,
+    Wave,
+)
+from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.machines import ApprovalStatus
+from tests.engine.explain.facts import (
+    BEAT,
+    CONSENT,
+    NEW,
+    OLD,
+    OTHER,
+    SETTLED,
+    SILENT,
+    WAVES,
+    Case,
+    P,
+    S,
+    ago,
+    facts,
+    new,
+    offer,
+    old,
+    other,
+    part,
+    runs,
+)
+
+COMING = [
+    Case(
+        "offered, not fetched",
+        facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD)),
+        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to fetch it.",
+        (B.NOT_FETCHED, B.TARGET_ALL),
+        (BEAT, (N.TIMES_OUT, 540)),
+    ),
+    Case(
+        "offered, offline",
+        facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
+            " fetch it; it is offline, last heard of at 2026-01-01 01:53:20 UTC."
+        ),
+        (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
+        ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
+    ),
+    Case(
+        "offered, silent for a while",
+        facts(
+            new(part=part(P.OFFERED)),
+            old(),
+            offer=offer(NEW, P.OFFERED),
+            **runs(OLD),
+            liveness="stale",
+            last_seen_at=ago(200),
+        ),
+        (
+            "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
+            " fetch it; it is stale, last heard of at 2026-01-01 02:56:40 UTC."
+        ),
+        (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
+        ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
+    ),
+    Case(
+        "downloading",
+        facts(new(part=part(P.DOWNLOADING)), offer=offer(NEW, P.DOWNLOADING)),
+        "agent-1 runs nothing: it is downloading quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
+        (B.DOWNLOADING, B.TARGET_ALL),
+        (BEAT, (N.TIMES_OUT, 540)),
+    ),
+    Case(
+        "activating",
+        facts(new(part=part(P.ACTIVATING)), old(), offer=offer(NEW, P.ACTIVATING), **runs(OLD)),
+        "agent-1 runs quotes/one: it is activating quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
+        (B.ACTIVATING, B.TARGET_ALL),
+        (BEAT, (N.TIMES_OUT, 540)),
+    ),
+    Case(
+        "it has reported, and not beaten since",
+        facts(new(part=part(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
+        (
+            "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next"
+            " heartbeat has to confirm that."
+        ),
+        (B.AWAITING_HEARTBEAT, B.TARGET_ALL),
+        ((N.HEARTBEAT, -25),),
+    ),
+    Case(
+        "waits for its wave",
+        facts(
+            new(strategy=WAVES, wave=1, part=part(P.PENDING, 2), waves={1: Wave(4, 1, 0, ago(100))}), old(), **SETTLED
+        ),
+        (
+            "agent-1 runs quotes/one: quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents"
+            " finished."
+        ),
+        (B.WAITS_FOR_WAVE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.WAVE_ENDS, 500)),
+    ),
+    Case(
+        "the wave before is done",
+        facts(
+            new(strategy=WAVES, wave=0, wave_done_at=ago(120), part=part(P.PENDING, 1), waves={0: Wave(1, 1)}),
+            old(),
+            **SETTLED,
+        ),
+        "agent-1 runs quotes/one: quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        (B.WAITS_FOR_WAVE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.WAVE_BEGINS, 180)),
+    ),
+    Case(
+        "its wave is being offered",
+        facts(new(strategy=WAVES, wave=1, part=part(P.PENDING, 1)), old(), **SETTLED),
+        "agent-1 runs quotes/one: quotes/two is to be offered to it now.",
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "paused before its wave",
+        facts(
+            new(
+                strategy=WAVES,
+                part=part(P.PENDING, 1),
+                paused_at=ago(30),
+                waves={0: Wave(1, 1)},
+                wave_done_at=ago(90),
+                said={"pause": Said("bob", ago(30), "looks odd")},
+            ),
+            old(),
+            **SETTLED,
+        ),
+        "agent-1 runs quotes/one: quotes/two reaches it with wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
+        (B.WAITS_FOR_WAVE, B.PAUSED, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.RESUME, None)),
+    ),
+    Case(
+        "its build is held up",
+        facts(new(S.BUILDING, held_up="The job releases.build waits: No space left on device."), old(), **SETTLED),
+        "agent-1 runs quotes/one: the bundle of quotes/two is being built.",
+        (B.BUILDING, B.HELD_UP, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "waits for approval",
+        facts(new(S.PENDING_APPROVAL, consent=CONSENT), old(), **SETTLED),
+        "agent-1 runs quotes/one: the deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
+        (B.WAITS_FOR_APPROVAL, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.APPROVAL_EXPIRES, 1800)),
+    ),
+    Case(
+        "waits for a freeze window",
+        facts(
+            new(S.APPROVED, consent=replace(CONSENT, status=ApprovalStatus.APPROVED, given=2)),
+            old(),
+            freeze=Freeze("the close", ago(-600)),
+            **SETTLED,
+        ),
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits for the freeze window to end at"
+            " 2026-01-01 03:10:00 UTC: the close."
+        ),
+        (B.WAITS_FOR_FREEZE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
+        (BEAT, (N.FREEZE_ENDS, 600), (N.APPROVAL_EXPIRES, 1800)),
+    ),
+    Case(
+        "the freeze is overridden",
+        facts(new(S.APPROVED, freeze_override=True), old(), freeze=Freeze("the close", ago(-600)), **SETTLED),
+        "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
+        (BEAT, (N.FREEZE_ENDS, 600), (N.OFFER, None)),
+    ),
+    Case(
+        "waits for its pipeline",
+        facts(new(S.APPROVED), replace(new(), id=OTHER, bundle="before"), old(), **SETTLED),
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) is"
+            " over: a pipeline has one deployment under way at a time."
+        ),
+        (B.WAITS_FOR_TURN, B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.TURN, None), (N.OFFER, None)),
+    ),
+    Case(
+        "waits for its turn",
+        facts(
+            new(S.APPROVED),
+            other(status=S.DEPLOYING, is_current=False, target=Target(names_it=False, count=2)),
+            old(),
+            **SETTLED,
+        ),
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) is over:"
+            " at most 1 may be under way at once."
+        ),
+        (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.TURN, None)),
+    ),
+    Case(
+        "waits for shared agents",
+        facts(
+            new(S.APPROVED, max_in_flight=2),
+            other(status=S.ROLLING_BACK, is_current=False, target=Target(names_it=False, count=2)),
+            old(),
+            **SETTLED,
+        ),
+        (
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) is"
+            " over: some of its agents may be in both."
+        ),
+        (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.TURN, None)),
+    ),
+    Case(
+        "being built",
+        facts(new(S.BUILDING), old(), **SETTLED),
+        "agent-1 runs quotes/one: the bundle of quotes/two is being built.",
+        (B.BUILDING, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "joins one that is under way",
+        facts(new(), old(), **SETTLED),
+        "agent-1 runs quotes/one: it matches the target of quotes/two, but came after the deployment had begun.",
+        (B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+]

@@ -1,0 +1,297 @@
+"""Cases by how it ended: failed, gone back, drifted, aborted; and who joined late, was retried or left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from byteor_cloud.engine.explain.facts import (
+    Failure,
+    Running,
+    Said,
+    Wave,
+)
+from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.machines import ApprovalStatus
+from byteor_cloud.engine.rollout import Strategy
+from tests.engine.explain.facts import (
+    BEAT,
+    BROKEN,
+    CONSENT,
+    GLASS,
+    NEW,
+    OLD,
+    ROLLED,
+    SETTLED,
+    SILENT,
+    WAVES,
+    Case,
+    P,
+    S,
+    ago,
+    facts,
+    new,
+    offer,
+    old,
+    part,
+    runs,
+)
+
+ENDED = [
+    Case(
+        "failed, and the wave bears it",
+        facts(
+            new(
+                part=part(P.FAILED), strategy=Strategy(failure_threshold_percent=50), waves={0: Wave(4, 2, 1, ago(60))}
+            ),
+            old(),
+            offer=offer(NEW, P.FAILED),
+            **runs(OLD),
+            failure=Failure(NEW, ago(20), "exit code 1."),
+        ),
+        "agent-1 runs quotes/one: it failed to activate quotes/two at 2026-01-01 02:59:40 UTC: exit code 1.",
+        (B.FAILED, B.LOCAL_ROLLBACK, B.THRESHOLD, B.TARGET_ALL),
+        (BEAT, (N.RETRY, None)),
+    ),
+    Case(
+        "failed, and ended the deployment",
+        facts(
+            new(S.FAILED, part=part(P.FAILED), known_bad="threshold: 1 of 2", **BROKEN),
+            old(),
+            offer=offer(NEW, P.FAILED),
+            **runs(OLD, since=15),
+            failure=Failure(NEW, ago(20), "exit code 1"),
+        ),
+        "agent-1 runs quotes/one: it failed to activate quotes/two at 2026-01-01 02:59:40 UTC: exit code 1.",
+        (B.FAILED, B.LOCAL_ROLLBACK, B.THRESHOLD, B.TARGET_ALL, B.KNOWN_BAD),
+        (BEAT, (N.RETRY, None)),
+    ),
+    Case(
+        "failed with nothing before",
+        facts(
+            new(
+                S.FAILED,
+                part=part(P.FAILED, detail="no disk"),
+                reason="timeout",
+                detail="1 of 1 agents of wave 1 failed",
+            ),
+            offer=offer(NEW, P.FAILED),
+            running_since=ago(20),
+        ),
+        "agent-1 runs nothing: it failed to activate quotes/two: no disk.",
+        (B.FAILED, B.DRIFTED, B.THRESHOLD, B.TARGET_ALL),
+        (BEAT, (N.RETRY, None)),
+    ),
+    Case(
+        "done too late",
+        facts(
+            new(S.FAILED, part=part(P.FAILED, detail="did not finish within 600 s"), reason="timeout", detail="1 of 1"),
+            offer=offer(NEW, P.FAILED),
+            **runs(NEW, since=5),
+        ),
+        "agent-1 runs quotes/two: it failed to activate quotes/two: did not finish within 600 s.",
+        (B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
+        (BEAT, (N.RETRY, None)),
+    ),
+    Case(
+        "it has to go back",
+        facts(
+            new(
+                S.ROLLING_BACK,
+                part=part(P.OFFERED, action="rollback"),
+                known_bad="rolled back",
+                said=ROLLED,
+                rollback_reason="drops records",
+            ),
+            old(),
+            offer=offer(NEW, P.OFFERED, source=OLD),
+            **runs(NEW),
+        ),
+        (
+            "agent-1 runs quotes/two: it has to go back to quotes/one: quotes/two is rolled back by bob at"
+            " 2026-01-01 02:59:20 UTC: drops records."
+        ),
+        (B.ROLLING_BACK, B.NOT_FETCHED, B.TARGET_ALL, B.KNOWN_BAD),
+        (BEAT, (N.TIMES_OUT, 540)),
+    ),
+    Case(
+        "it went back",
+        facts(
+            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK, action="rollback"), rollback_reason=BROKEN["detail"], **BROKEN),
+            old(),
+            offer=offer(NEW, P.ROLLED_BACK, source=OLD),
+            **runs(OLD, since=30),
+            failure=Failure(NEW, ago(50), "exit code 1"),
+        ),
+        "agent-1 went back to quotes/one: quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
+        (B.ROLLED_BACK, B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "it could not go back",
+        facts(
+            new(
+                S.FAILED,
+                part=part(P.FAILED, action="rollback"),
+                reason="rollback_failed",
+                detail="1 agent",
+                said=ROLLED,
+            ),
+            old(),
+            offer=offer(NEW, P.FAILED, source=OLD),
+            **runs(NEW),
+            failure=Failure(NEW, ago(5), "no disk"),
+        ),
+        "agent-1 runs quotes/two: it failed to go back to quotes/one at 2026-01-01 02:59:55 UTC: no disk.",
+        (B.ROLLBACK_FAILED, B.LOCAL_ROLLBACK, B.ROLLING_BACK, B.DEPLOYMENT_FAILED, B.TARGET_ALL),
+        (BEAT, (N.RETRY, None)),
+    ),
+    Case(
+        "drifted",
+        facts(new(S.FAILED), old(), offer=offer(since=7300), **runs(NEW, since=500)),
+        "agent-1 should run quotes/one, but runs quotes/two since 2026-01-01 02:51:40 UTC.",
+        (B.DRIFTED, B.TARGET_ALL),
+        (BEAT, (N.TOLD_AGAIN, None)),
+    ),
+    Case(
+        "runs nothing",
+        facts(old(), offer=offer(since=7300), running_since=ago(500)),
+        "agent-1 should run quotes/one, but runs nothing since 2026-01-01 02:51:40 UTC.",
+        (B.DRIFTED, B.TARGET_ALL),
+        (BEAT, (N.TOLD_AGAIN, None)),
+    ),
+    Case(
+        "runs what nobody here knows",
+        facts(old(), offer=offer(since=7300), running=Running(None, "sha256:" + "f" * 64), running_since=ago(9)),
+        (
+            "agent-1 should run quotes/one, but runs a bundle that is not known here (sha256:ffffffffff…) since"
+            " 2026-01-01 02:59:51 UTC."
+        ),
+        (B.DRIFTED, B.TARGET_ALL),
+        (BEAT, (N.TOLD_AGAIN, None)),
+    ),
+    Case(
+        "a late joiner",
+        facts(old(part=part(P.ACTIVE, counted=False, offered=60)), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.LATE_JOINER),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "not counted",
+        facts(new(part=part(P.DOWNLOADING, counted=False)), old(), offer=offer(NEW, P.DOWNLOADING), **runs(OLD)),
+        "agent-1 runs quotes/one: it is downloading quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
+        (B.DOWNLOADING, B.TARGET_ALL, B.NOT_COUNTED),
+        (BEAT, (N.REPORT, None)),
+    ),
+    Case(
+        "break-glass",
+        facts(
+            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, consent=CONSENT),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
+        (BEAT, (N.RATIFICATION_DUE, 900)),
+    ),
+    Case(
+        "break-glass, approved since",
+        facts(
+            new(
+                S.ACTIVE,
+                is_current=True,
+                part=part(P.ACTIVE),
+                break_glass=GLASS,
+                consent=replace(CONSENT, status=ApprovalStatus.APPROVED),
+            ),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.BREAK_GLASS),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "retried",
+        facts(
+            new(
+                part=part(P.OFFERED, 1, offered=20),
+                strategy=WAVES,
+                wave=1,
+                waves={1: Wave(2, 1, 0, ago(20))},
+                said={"retry": Said("bob", ago(20), "disk replaced")},
+            ),
+            old(),
+            offer=offer(NEW, P.OFFERED, since=20),
+            **runs(OLD),
+            failure=Failure(NEW, ago(90), "no disk"),
+        ),
+        "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:40 UTC and has not begun to fetch it.",
+        (B.NOT_FETCHED, B.TARGET_ALL, B.WAVE, B.RETRIED),
+        (BEAT, (N.TIMES_OUT, 580)),
+    ),
+    Case(
+        "the deployment was aborted before its turn",
+        facts(
+            new(
+                S.FAILED,
+                part=part(P.PENDING, 1),
+                reason="aborted",
+                detail="wrong bundle",
+                said={"abort": Said("bob", ago(30), "wrong bundle")},
+            ),
+            old(),
+            **SETTLED,
+        ),
+        (
+            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (aborted by bob at 2026-01-01"
+            " 02:59:30 UTC: wrong bundle)."
+        ),
+        (B.ENDED_BEFORE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "aborted, and it runs on",
+        facts(
+            new(S.FAILED, part=part(P.ACTIVE), reason="aborted", said={"abort": Said("bob", ago(30))}),
+            old(),
+            offer=offer(NEW),
+            **runs(NEW),
+        ),
+        "agent-1 runs quotes/two, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.DEPLOYMENT_FAILED, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "spared by the threshold",
+        facts(new(S.ROLLED_BACK, part=part(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN), old(), **SETTLED),
+        (
+            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (threshold: 1 of 2 agents of"
+            " wave 1 failed)."
+        ),
+        (B.ENDED_BEFORE, B.KNOWN_BAD, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "offline, with nothing to do",
+        facts(old(), **SETTLED, **SILENT),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.OFFLINE),
+        ((N.COMES_BACK, None),),
+    ),
+    Case(
+        "never heard of",
+        facts(last_seen_at=None),
+        "agent-1 runs nothing: nothing is deployed in its environment.",
+        (B.NEVER_OFFERED,),
+        ((N.HEARTBEAT, -89970), (N.NOTHING, None)),
+    ),
+    Case(
+        "decommissioned",
+        facts(old(), **SETTLED, decommissioned_at=ago(60)),
+        "agent-1 left the fleet at 2026-01-01 02:59:00 UTC; nothing is offered to it any more.",
+        (B.DECOMMISSIONED,),
+        (),
+    ),
+]

@@ -1,0 +1,136 @@
+"""Cases by what reaches the agent: no deployment, another pipeline's, one for its labels or for others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from byteor_cloud.engine.explain.facts import (
+    Target,
+)
+from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.rollout import Strategy
+from tests.engine.explain.facts import (
+    BEAT,
+    NEW,
+    OLD,
+    OTHER,
+    SETTLED,
+    WAVES,
+    Case,
+    P,
+    S,
+    facts,
+    new,
+    offer,
+    old,
+    other,
+    part,
+    runs,
+)
+
+REACHED = [
+    Case(
+        "nothing is deployed",
+        facts(),
+        "agent-1 runs nothing: nothing is deployed in its environment.",
+        (B.NEVER_OFFERED,),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "no deployment matches",
+        facts(
+            old(target=Target(selector={"zone": "b", "tier": "edge"}), part=None),
+            new(target=Target(names_it=False, count=1)),
+        ),
+        "agent-1 runs nothing: no deployment here reaches it.",
+        (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "it runs another pipeline",
+        facts(
+            other(),
+            old(target=Target(names_it=True, count=1), strategy=Strategy()),
+            new(S.APPROVED, take_over=True),
+            other(status=S.APPROVED, is_current=False),
+            **SETTLED,
+        ),
+        "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_AGENTS, B.ANOTHER_PIPELINE, B.ANOTHER_PIPELINE),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "another pipeline takes it over",
+        facts(other(status=S.APPROVED, is_current=False, take_over=True), old(), **SETTLED),
+        "agent-1 runs quotes/one: the deployment of trades/first begins now.",
+        (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "another pipeline came before its wave",
+        facts(other(status=S.DEPLOYING, is_current=False, part=part(P.PENDING, 1), strategy=WAVES), old(), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.ANOTHER_PIPELINE),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "busy, while another waits",
+        facts(
+            replace(new(S.APPROVED), id=OTHER, bundle="three"),
+            new(part=part(P.ACTIVATING)),
+            old(),
+            offer=offer(NEW, P.ACTIVATING),
+            **runs(OLD),
+        ),
+        "agent-1 runs quotes/one: it is activating quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
+        (B.ACTIVATING, B.TARGET_ALL, B.WAITS_FOR_TURN),
+        (BEAT, (N.TIMES_OUT, 540), (N.TURN, None)),
+    ),
+    Case(
+        "what it matches is known bad",
+        facts(old(part=None, known_bad="threshold: it failed", config_hash="sha256:1")),
+        "agent-1 runs nothing: what would reach it is known bad.",
+        (B.NEVER_OFFERED, B.KNOWN_BAD),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "its late offer is due",
+        facts(old(part=None)),
+        "agent-1 runs nothing: it was offered nothing yet.",
+        (B.NEVER_OFFERED, B.OFFER_DUE),
+        (BEAT, (N.OFFER, None)),
+    ),
+    Case(
+        "it runs what it should",
+        facts(old(), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "chosen by its labels",
+        facts(old(target=Target(selector={"zone": "a"})), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_SELECTOR),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "its labels changed",
+        facts(old(target=Target(selector={"zone": "b"})), **SETTLED),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.LEFT_TARGET),
+        (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "superseded by one for others",
+        facts(
+            new(S.ACTIVE, is_current=True, target=Target(names_it=False, count=1)),
+            old(is_current=False),
+            **SETTLED,
+        ),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.SUPERSEDED, B.OTHER_AGENTS),
+        (BEAT, (N.NOTHING, None)),
+    ),
+]

@@ -1,0 +1,94 @@
+"""An agent, two releases and another pipeline, in the states that the cases need; and what a case is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from byteor_cloud.engine.explain.facts import (
+    Agent,
+    BreakGlass,
+    Consent,
+    Deployment,
+    Facts,
+    Freeze,
+    Offer,
+    Part,
+    Running,
+    Said,
+)
+from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.rollout import AgentView, Strategy
+
+P, S = AgentProgress, DeploymentStatus
+NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
+ME, OLD, NEW, OTHER, APPROVAL = (UUID(int=number) for number in range(1, 6))
+SEEN = NOW - timedelta(seconds=10)
+BEAT = (N.HEARTBEAT, 20)
+WAVES = Strategy(percents=(5, 25, 100), pause_s=300)
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def part(
+    progress: AgentProgress, wave: int = 0, *, counted: bool = True, offered: float | None = 60, **more: Any
+) -> Part:
+    at = None if progress is P.PENDING or offered is None else ago(offered)
+    return Part(AgentView(ME, wave, counted, progress, at), updated_at=ago(50), **more)
+
+
+def old(**more: Any) -> Deployment:
+    """What is current."""
+    given = {"status": S.ACTIVE, "is_current": True, "activated_at": ago(7200), "part": part(P.ACTIVE, offered=7300)}
+    return Deployment(OLD, "quotes", "one", **{**given, **more})
+
+
+def new(status: DeploymentStatus = S.DEPLOYING, **more: Any) -> Deployment:
+    """What is to follow."""
+    return Deployment(NEW, "quotes", "two", status, config_hash="sha256:2", **more)
+
+
+def other(**more: Any) -> Deployment:
+    """Of another pipeline."""
+    given = {"status": S.ACTIVE, "is_current": True, **more}
+    return Deployment(OTHER, "trades", "first", **given)
+
+
+def offer(
+    of: UUID = OLD, progress: AgentProgress = P.ACTIVE, *, source: UUID | None = None, since: float = 60
+) -> Offer:
+    action = "activate" if source is None else "rollback"
+    source = source or of
+    return Offer(of, source, action, f"sha256:{source.int}", ago(since), progress)
+
+
+def runs(of: UUID, *, since: float = 3600) -> dict[str, Any]:
+    return {"running": Running(of, f"sha256:{of.int}"), "running_since": ago(since)}
+
+
+def facts(*deployments: Deployment, freeze: Freeze | None = None, **agent: Any) -> Facts:
+    known = {"last_seen_at": SEEN, "labels": {"zone": "a"}, **agent}
+    return Facts(NOW, Agent(ME, "agent-1", ago(90000), **known), deployments=deployments, freeze=freeze)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    facts: Facts
+    summary: str
+    because: tuple[B, ...]
+    next: tuple[tuple[N, float | None], ...]  # in seconds from now
+
+
+SETTLED = {"offer": offer(since=7300), **runs(OLD)}
+SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
+CONSENT = Consent(APPROVAL, ApprovalStatus.PENDING, 1, 2, ago(-1800))
+GLASS = BreakGlass("alice", "the market opens", ago(-900))
+BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
+ROLLED = {"roll_back": Said("bob", ago(40), "drops records")}

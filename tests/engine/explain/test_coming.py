@@ -1,0 +1,54 @@
+"""When an agent is given up and when a pause ends: to the microsecond as the rollout planner has it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from byteor_cloud.engine.explain.coming import pause_ends_at, times_out_at
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
+from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
+
+
+@pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
+def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
+    view = AgentView(ME, 0, True, progress, ago(100))
+    until = times_out_at(view, 600)
+    assert until is not None
+
+    def given_up(at: datetime) -> bool:
+        plan = plan_rollout(Strategy(), [view], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at)
+        return plan.timed_out == (ME,)
+
+    assert given_up(until)
+    assert not given_up(until - timedelta(microseconds=1))
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        AgentView(ME, 0, True, P.ACTIVE, ago(9000)),
+        AgentView(ME, 0, False, P.DOWNLOADING, ago(9000)),
+        AgentView(ME, 0, True, P.PENDING),
+    ],
+    ids=["done", "not counted", "not offered"],
+)
+def test_nobody_gives_up_whom_the_planner_does_not(view: AgentView) -> None:
+    plan = plan_rollout(Strategy(), [view], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
+
+    assert plan.timed_out == ()
+    assert times_out_at(view, 600) is None
+
+
+def test_the_pause_ends_as_the_planner_says() -> None:
+    agents = [AgentView(ME, 0, True, P.ACTIVE, ago(500)), AgentView(OTHER, 1, True, P.PENDING)]
+    ends = pause_ends_at(WAVES, ago(100))
+    assert ends is not None
+    assert pause_ends_at(WAVES, None) is None
+
+    def wave(at: datetime) -> int:
+        return plan_rollout(WAVES, agents, wave=0, wave_done_at=ago(100), paused=False, timeout_s=600, now=at).wave
+
+    assert (wave(ends - timedelta(microseconds=1)), wave(ends)) == (0, 1)

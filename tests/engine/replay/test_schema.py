@@ -1,0 +1,179 @@
+"""Schemas of dataguard checks: which are refused, and what those accept that are taken."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.replay import check_params
+from byteor_cloud.engine.replay.schema import Schema
+from tests.engine.replay.params import errors
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"$ref": "http://elsewhere.example/x"}, [("/$ref", "schema.ref")]),
+        ({"$ref": "other.json"}, [("/$ref", "schema.ref")]),
+        ({"$ref": "https://json-schema.org/draft/2020-12/schema"}, [("/$ref", "schema.ref")]),
+        ({"$dynamicRef": "#nowhere"}, [("/$dynamicRef", "schema.ref")]),
+        ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, [("/$ref", "schema.ref")]),
+        ({"$ref": "#/prefixItems/x", "prefixItems": [True]}, [("/$ref", "schema.ref")]),
+        # What it leads to is not known to be a schema, and its pattern would not have been compiled.
+        ({"$ref": "#/x", "x": {"pattern": "("}}, [("/$ref", "schema.ref")]),
+        ({"$ref": "#/const", "const": {"pattern": "("}}, [("/$ref", "schema.ref")]),
+        ({"$id": "http://[", "not": {"$ref": "x"}}, [("/not/$ref", "schema.ref")]),
+        ({"$id": "http://a.example/", "not": {"$id": "x"}}, [("/not/$id", "schema.unsupported")]),
+        (
+            {"$defs": {"a": {"$anchor": "n"}, "b": {"$dynamicAnchor": "n"}}},
+            [("/$defs/b/$dynamicAnchor", "schema.ref")],
+        ),
+        ({"$schema": "http://json-schema.org/draft-07/schema#"}, [("/$schema", "schema.dialect")]),
+        (
+            {"$defs": {"a": {"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "(?!x)"}}},
+            [("/$defs/a/$schema", "schema.dialect"), ("/$defs/a/pattern", "schema.pattern")],
+        ),
+        ({"pattern": "((a{1,100}){1,100}){1,100}"}, [("/pattern", "schema.pattern")]),
+        ({"patternProperties": {"(a)\\1": {}}}, [("/patternProperties", "schema.pattern")]),
+        ({"patternProperties": {"a": {}}, "allOf": [{"unevaluatedProperties": False}]}, []),
+        ({"$ref": "#"}, [("", "schema.ref")]),
+        ({"properties": {"a": {"not": {"$ref": "#/properties/a"}}}}, [("/properties/a", "schema.ref")]),
+        (
+            {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
+            [("/$defs/a", "schema.ref")],
+        ),
+        # Data, not schemas.
+        (
+            {
+                "const": {"$ref": "http://x.example/", "$schema": 5, "$id": "x"},
+                "properties": {"$ref": {}, "pattern": {}},
+            },
+            [],
+        ),
+        ({"enum": [{"pattern": "("}], "format": "regex"}, []),
+    ],
+)
+def test_schemas_that_are_refused(document: object, expected: list[tuple[str, str]]) -> None:
+    assert errors("dataguard_check", {"schema": document}) == [(f"/schema{at}", code) for at, code in expected]
+
+
+def test_many_errors_of_a_schema_are_cut() -> None:
+    assert len(check_params("dataguard_check", {"schema": {"required": list(range(1, 50))}})) == 20
+
+
+def accepts(document: object, value: object) -> bool:
+    return Schema(document).accepts(value)
+
+
+@pytest.mark.parametrize(
+    ("document", "good", "bad"),
+    [
+        ({"pattern": "^a+$"}, "aa", "b"),
+        ({"pattern": "a"}, 5, "b"),
+        ({"pattern": "^.$"}, "😀", "ab"),
+        ({"pattern": "\x00"}, "a\x00b", "a"),
+        ({"patternProperties": {"^x": {"type": "integer"}}}, {"x": 1, "y": "z"}, {"x": "z"}),
+        ({"patternProperties": {"^x": False}}, [], {"x": 1}),
+        (
+            {"additionalProperties": {"type": "integer"}, "properties": {"a": {}}},
+            {"a": "", "b": 1},
+            {"b": ""},
+        ),
+        ({"additionalProperties": False, "patternProperties": {"^x|^y$": {}}}, {"x1": 1, "y": 1}, {"y1": 1}),
+        ({"additionalProperties": False}, 5, {"a": 1}),
+        ({"uniqueItems": True}, [1, True, "1", [1], {"a": 1}], [{"a": 1.0}, {"a": 1}]),
+        ({"uniqueItems": False}, [1, 1], None),
+        ({"uniqueItems": True}, "aa", [0, 0]),
+        ({"unevaluatedProperties": False, "allOf": [{"properties": {"a": {}}}]}, {"a": 1}, {"b": 1}),
+        ({"$ref": "#/$defs/n", "$defs": {"n": {"type": "number"}}}, 1, "1"),
+        ({"$ref": "#n", "$defs": {"n": {"$anchor": "n", "type": "number"}}}, 1, "1"),
+        ({"$id": "http://me.example/s", "$ref": "s#/$defs/n", "$defs": {"n": {"type": "number"}}}, 1, "1"),
+        (
+            {"$dynamicAnchor": "node", "properties": {"kid": {"$dynamicRef": "#node"}}, "required": ["x"]},
+            {"x": 1, "kid": {"x": 1}},
+            {"x": 1, "kid": {}},
+        ),
+        ({"$ref": "#/$defs/t", "$defs": {"t": True}, "type": "null"}, None, 1),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "pattern": "a"}, "a", "b"),
+        ({"properties": {"$schema": {"type": "string"}}}, {"$schema": "x"}, {"$schema": 1}),
+        ({"type": "integer"}, 1.0, 1.5),
+        ({"format": "email"}, "no mail", None),
+        ({"multipleOf": 0.01}, 19.99, 19.995),
+        ({"multipleOf": 1e20}, 3 * 10**20, 10**20 + 1),
+        ({"type": "integer", "minimum": 2**53 - 1}, 10**300, 10**300 * -1),
+        ({"maximum": 0.1}, Decimal("0.09999999999999999999999999"), Decimal("0.11")),
+        ({"dependencies": {"a": ["b"]}, "$recursiveRef": "#"}, {"a": 1}, None),
+        ({"enum": [1, "a", {"b": 2}]}, {"b": 2.0}, {"b": 3}),
+        (
+            {"properties": {"a": {}}, "patternProperties": {"^b": {}}, "unevaluatedProperties": False},
+            {"a": 1, "b1": 1},
+            {"c": 1},
+        ),
+    ],
+)
+def test_schemas(document: object, good: object, bad: object) -> None:
+    assert accepts(document, good)
+    assert bad is None or not accepts(document, bad)
+
+
+def test_the_callers_schema_is_left_as_it_is() -> None:
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    Schema(document)
+    assert document == {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
+
+def test_a_pattern_reads_a_text_once() -> None:
+    """(a+)+$ takes 2^n steps in an engine that backtracks: this would not end."""
+    evil = "^(a+)+$"
+    compiled = Schema(
+        {
+            "properties": {"v": {"pattern": evil}},
+            "patternProperties": {evil: {}},
+            "additionalProperties": {"propertyNames": {"pattern": evil}},
+        }
+    )
+    text = "a" * 200_000
+
+    assert compiled.accepts({"v": text, text: 1})
+    assert not compiled.accepts({"v": text + "!"})
+    assert compiled.accepts({"b": {text: 1}})
+    assert not compiled.accepts({"b": {text + "!": 1}})
+
+
+def fan_out(levels: int, link: str) -> dict[str, Any]:
+    levels_below = {
+        f"a{n}": {"allOf": [{link: {"$ref": f"#/$defs/a{n + 1}"}} if link != "$ref" else
+                            {"$ref": f"#/$defs/a{n + 1}"}] * 2}
+        for n in range(levels)
+    }  # fmt: skip
+    return {"$ref": "#/$defs/a0", "$defs": levels_below | {f"a{levels}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("link", ["$ref", "items", "not"])
+def test_references_that_multiply_are_counted_and_refused(link: str) -> None:
+    assert 2 * Schema(fan_out(5, link)).keywords <= Schema(fan_out(6, link)).keywords
+    assert errors("dataguard_check", {"schema": fan_out(40, link)}) == [("/schema", "schema.too_complex")]
+
+
+def test_references_that_lead_on_without_end_are_refused() -> None:
+    chain: dict[str, Any] = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(300)}
+    document = {"$ref": "#/$defs/a0", "$defs": chain | {"a300": {}}}
+
+    assert errors("dataguard_check", {"schema": document}) == [("/schema", "schema.too_complex")]
+
+
+def test_patterns_of_a_schema_share_a_bound_of_memory() -> None:
+    found = errors("dataguard_check", {"schema": {"allOf": [{"pattern": rf"\pL{{150}}x{n}"} for n in range(300)]}})
+
+    assert len(found) == 20
+    assert {code for _, code in found} == {"schema.pattern"}
+
+
+def test_a_recursive_schema_reads_payloads_down_to_the_deepest() -> None:
+    tree = {"type": "object", "properties": {"kid": {"$ref": "#"}}}
+    value: dict[str, Any] = {}
+    for _ in range(62):
+        value = {"kid": value}
+
+    assert accepts(tree, value)
+    assert not accepts(tree, {"kid": {"kid": 1}})

@@ -1,0 +1,53 @@
+"""The work that a record may cost: counted, bounded, and never a silent drop."""
+
+import json
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.replay.dataguard import build
+from byteor_cloud.engine.replay.schema import Schema
+from byteor_cloud.engine.replay.work import RecordOverLimit, Work
+
+
+@pytest.mark.parametrize(
+    ("document", "keywords"),
+    [
+        (True, 1),
+        ({}, 1),
+        ({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}, 4),
+        ({"title": "no keyword that is checked", "type": "string"}, 1),
+        ({"enum": ["a", "b"]}, 1),
+        ({"enum": ["a", {"b": 1}]}, 4),
+        ({"$defs": {"a": {"type": "string", "minLength": 1}}, "items": {"$ref": "#/$defs/a"}}, 4),
+        ({"properties": {"kid": {"$ref": "#"}}}, 2),
+    ],
+)
+def test_what_a_schema_costs_a_node(document: object, keywords: int) -> None:
+    assert Schema(document).keywords == keywords
+
+
+@pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
+def test_a_record_over_the_limit_of_work_is_no_drop(op: str) -> None:
+    params: dict[str, Any] = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
+        {"rules": []} if op == "dataguard_fused" else {}
+    )
+    payload = json.dumps({"a": [1] * 98}).encode()  # 100 nodes, 3 keywords
+
+    assert build(op, params, Work(max_record=300))(payload) is not None
+    with pytest.raises(RecordOverLimit):
+        build(op, params, Work(max_record=299))(payload)
+
+
+def test_the_work_of_a_redaction_grows_with_the_places_that_it_visits() -> None:
+    def work(items: int) -> int:
+        spent = Work()
+        build("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
+        return spent.total
+
+    assert 1.9 < work(2000) / work(1000) < 2.1
+
+
+def test_a_record_of_more_values_than_any_limit_is_no_drop() -> None:
+    with pytest.raises(RecordOverLimit):
+        build("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

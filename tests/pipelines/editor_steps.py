@@ -1,0 +1,29 @@
+"""Requests of the console's plan editor, and a draft that must not have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.test import Client
+
+from apps.pipelines.models import Draft, Version
+from apps.tenancy.models import AuditEvent
+from tests.browser.filled import table
+from tests.worlds import plan
+
+BROKEN = plan(stages=[{"id": "a", "op": "identity"}, {"id": "b", "op": "nonsense", "depends_on": ["a"]}])
+
+
+def page(row: Draft | Version, name: str) -> str:
+    return f"{table(type(row))}{row.pk}/{name}"
+
+
+def post(client: Client, draft: Draft, name: str, text: str | bytes, **query: Any) -> Any:
+    # As the page's script asks.
+    headers = {"Accept": "*/*"}
+    return client.post(page(draft, f"{name}/"), text, "application/json", query_params=query, headers=headers)
+
+
+def unchanged(draft: Draft, events: int) -> bool:
+    saved = Draft.objects.get(pk=draft.pk)
+    return (saved.plan, saved.revision, AuditEvent.objects.count()) == (draft.plan, draft.revision, events)

@@ -1,0 +1,161 @@
+"""The plan editor's preview: spec and drawing, diagnostics with their lines, comparisons, bounded cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apps.pipelines import services
+from apps.pipelines.models import Draft
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.engine.compiler import compile_plan, to_svg, write_plan
+from tests.browser.filled import signed_in
+from tests.pipelines.editor_steps import BROKEN, post, unchanged
+from tests.worlds import PLAN, World, plan
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_preview_has_spec_hash_and_drawing(world: World, draft: Draft) -> None:
+    events = AuditEvent.objects.count()
+    content = plan(ingress="other_in")
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+
+    compilation = compile_plan(content)
+    assert compilation.spec is not None
+    assert answer == {
+        "ok": True, "target": "single_ring", "spec_kv": compilation.spec_kv, "spec_hash": compilation.spec_hash,
+        "svg": to_svg(compilation.spec), "diagnostics": [],
+    }  # fmt: skip
+    assert unchanged(draft, events)
+
+
+def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> None:
+    text = write_plan(BROKEN).replace("\n", "\r\n")
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+
+    (found,) = answer["diagnostics"]
+    assert answer == {"ok": False, "diagnostics": [found]}
+    assert (found["code"], found["pointer"]) == ("stage.unknown_op", "/single_ring/stages/1/op")
+    line = text.split("\r\n")[found["line"] - 1]
+    assert line[found["column"] - 1 :].startswith('"op": "nonsense"')
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message"),
+    [
+        (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" comes twice in this object.'),
+        (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
+        (b"[" * 100_000, 1, 65, "Nested deeper than 64 levels."),
+        (b"", 1, 1, "Expected a value."),
+    ],
+)
+def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(
+    world: World, draft: Draft, text: bytes, line: int, column: int, message: str
+) -> None:
+    answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
+
+    assert answer == {
+        "ok": False,
+        "diagnostics": [
+            {
+                "severity": "error", "code": "plan.syntax", "message": message, "hint": "", "line": line,
+                "column": column,
+            }
+        ],
+    }  # fmt: skip
+
+
+def test_a_preview_may_choose_another_target(world: World, draft: Draft) -> None:
+    client = signed_in(world.viewer.user)
+
+    answer = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
+    refused = post(client, draft, "preview", json.dumps(PLAN), target="tape")
+
+    assert [each["code"] for each in answer["diagnostics"]] == ["plan.target_missing"]
+    assert (refused.status_code, refused.json()["type"]) == (400, "urn:byteor:problem:invalid")
+
+
+def test_a_preview_against_a_version_says_what_changed(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    same = post(client, draft, "preview", json.dumps(PLAN), against=str(version.pk)).json()["diff"]
+    answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
+    other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
+
+    assert "nothing that runs has changed" in same
+    assert answer.keys() == {"ok", "diagnostics"}
+    assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
+    assert '<span class="added">+single_ring.egress=late</span>' in other
+
+
+def test_what_is_compared_is_escaped(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
+
+    diff = post(
+        signed_in(world.viewer.user), draft, "preview", json.dumps(plan(stages=stages)), against=str(version.pk)
+    ).json()["diff"]
+
+    assert "exec:&lt;script&gt;alert(1)&lt;/script&gt;" in diff
+    assert "<script" not in diff
+
+
+@pytest.mark.parametrize("against", ["elsewhere", "abroad", "nowhere", "none"])
+def test_a_version_of_elsewhere_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
+    ids = {
+        "elsewhere": str(world.version(world.prod).pk),
+        "abroad": str(other.version().pk),
+        "nowhere": str(draft.pk),
+        "none": "no-id",
+    }
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(PLAN), against=ids[against])
+
+    assert answer.status_code == 404
+
+
+def test_too_many_stages_are_compiled_but_not_drawn(world: World, draft: Draft) -> None:
+    names = [f"s{number}" for number in range(501)]
+    ends = zip(["in", *names], [*names, "out"], strict=True)
+    content = {
+        "plan_v": 1, "name": "long", "target": "lane_graph", "lane_graph": {
+            "ingress": ["in"], "egress": ["out"], "stages": [{"id": name, "op": "identity"} for name in names],
+            "connections": [{"from": source, "to": target} for source, target in ends],
+        },
+    }  # fmt: skip
+
+    answer = post(signed_in(world.viewer.user), draft, "preview", json.dumps(content)).json()
+
+    assert (answer["ok"], answer["svg"], answer["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
+
+
+def test_a_preview_costs_at_most_five_queries(world: World, draft: Draft) -> None:
+    version, _ = services.promote(draft, actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    with CaptureQueriesContext(connection) as queries:
+        answer = post(client, draft, "preview", json.dumps(BROKEN), target="single_ring", against=str(version.pk))
+
+    assert answer.status_code == 200
+    assert len(queries) <= 5, "\n".join(query["sql"] for query in queries)
+
+
+def test_the_body_is_capped_as_settings_say(world: World, draft: Draft, settings: Any) -> None:
+    settings.CONFIG = dataclasses.replace(settings.CONFIG, max_body_bytes=1000)
+    events = AuditEvent.objects.count()
+    client = signed_in(world.operator.user)
+
+    for name in ("preview", "save", "promote"):
+        answer = post(client, draft, name, json.dumps(PLAN) + " " * 1000, revision=1)
+
+        assert (answer.status_code, answer.json()["type"]) == (413, "urn:byteor:problem:payload_too_large")
+    assert unchanged(draft, events)

@@ -1,0 +1,251 @@
+"""How the model of governed releases offers, goes from wave to wave, and goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tests.releases.model_records import ENDS, IN_FLIGHT, Agent, Deployment, Offer, Part, Policy, Target
+
+
+class Rollouts:
+    """One environment, its agents and deployments, and the rules of a rollout and of the way back."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.frozen = False
+        self.now = 0
+        self.count = 0  # of all that happened: what comes later is greater
+        self.agents: list[Agent] = []
+        self.deployments: list[Deployment] = []
+        self.bad: set[int] = set()
+
+    def tick(self) -> int:
+        self.count += 1
+        return self.count
+
+    def _touched(self, deployment: Deployment) -> dict[int, Part]:
+        """Who has its bundle, or is to have it."""
+        found = {}
+        for number, part in self._enrolled(deployment).items():
+            offer = self.agents[number].offer
+            if part.offered is not None and offer and deployment.number in {offer.by, offer.source}:
+                found[number] = part
+        return found
+
+    def _is_good(self, deployment: Deployment) -> bool:
+        """Whether somebody may be brought back to it."""
+        return deployment.bundle.number not in self.bad and not self._is_refused(deployment)
+
+    @staticmethod
+    def _is_refused(deployment: Deployment) -> bool:
+        approval = deployment.approval
+        return approval is not None and approval.broken and approval.status in {"denied", "expired", "revoked"}
+
+    def _overlaps(self, deployment: Deployment, others: Iterable[Deployment]) -> bool:
+        mine = {agent.number for agent in self.matching(deployment.target)}
+        return any(
+            other.bundle.pipeline == deployment.bundle.pipeline
+            or mine & {agent.number for agent in self.matching(other.target)}
+            for other in others
+        )
+
+    # Who is meant, and who has what.
+
+    def matching(self, target: Target) -> list[Agent]:
+        return [
+            a for a in self.agents
+            if not a.left
+            and (target.site is None or a.site == target.site)
+            and (target.agents is None or a.number in target.agents)
+        ]  # fmt: skip
+
+    def _in_flight(self) -> int:
+        return sum(d.status in IN_FLIGHT for d in self.deployments)
+
+    def _has(self, number: int, deployment: Deployment) -> bool:
+        offer = self.agents[number].offer
+        return offer is not None and offer.by == deployment.number
+
+    def _runs_another(self, agent: Agent, pipeline: str) -> bool:
+        return agent.offer is not None and self.deployments[agent.offer.source].bundle.pipeline != pipeline
+
+    def _free(self, deployment: Deployment) -> list[Agent]:
+        return [
+            agent for agent in self.matching(deployment.target)
+            if deployment.take_over or not self._runs_another(agent, deployment.bundle.pipeline)
+        ]  # fmt: skip
+
+    def _enlist(self, deployment: Deployment, agent: Agent, wave: int, *, counted: bool) -> None:
+        before = agent.offer.source if agent.offer else None
+        deployment.parts[agent.number] = Part(wave, counted, before)
+
+    def _offer(self, deployment: Deployment, numbers: Iterable[int]) -> None:
+        since = self.tick()
+        for number in numbers:
+            agent, part = self.agents[number], deployment.parts[number]
+            agent.offer = Offer(deployment.number, deployment.number, "activate", since)
+            agent.progress = part.progress = "offered"
+            part.action, part.offered, part.since = "activate", self.now, since
+
+    def _offer_late(self, deployment: Deployment, *, only: Agent | None = None) -> None:
+        if deployment.bundle.number in self.bad:
+            return
+        taken = []
+        for agent in self._free(deployment):
+            if only not in (None, agent):
+                continue
+            offer = agent.offer
+            busy = offer is not None and self.deployments[offer.by].status in IN_FLIGHT
+            has_it = offer is not None and offer.source == deployment.number
+            if agent.number not in deployment.parts and not busy and not has_it:
+                self._enlist(deployment, agent, deployment.wave, counted=False)
+                taken.append(agent.number)
+        self._offer(deployment, taken)
+
+    def _enrolled(self, deployment: Deployment) -> dict[int, Part]:
+        return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
+
+    def _at_it(self, deployment: Deployment) -> dict[int, Part]:
+        """Without those that another deployment took away meanwhile, from their offer or from waiting for one."""
+
+        def is_its(number: int, part: Part) -> bool:
+            if part.progress == "pending":
+                return deployment.take_over or not self._runs_another(self.agents[number], deployment.bundle.pipeline)
+            return part.progress in ENDS or self._has(number, deployment)
+
+        return {number: part for number, part in self._enrolled(deployment).items() if is_its(number, part)}
+
+    def _give_up_late(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
+        late = set()
+        for number, part in parts.items():
+            waits = part.counted and part.progress not in ENDS and part.offered is not None
+            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # waits
+                late.add(number)
+                part.progress = "failed"
+                if self._has(number, deployment):
+                    self.agents[number].progress = "failed"
+        return late
+
+    def rollback(self, deployment: Deployment) -> str | None:
+        if deployment.status == "active" and not deployment.current:
+            return "not_current"
+        if deployment.status not in {"active", "failed", "deploying"}:
+            return "illegal_transition"
+        if deployment.status == "failed" and not self._touched(deployment):
+            return "nothing_to_roll_back"
+        target = self._earlier(deployment)
+        if target is None:
+            return "nothing_to_roll_back_to"
+        deployment.status, deployment.restores, deployment.paused = "rolling_back", target.number, False
+        self.bad.add(deployment.bundle.number)
+        since = self.tick()
+        for number, part in self._touched(deployment).items():
+            agent = self.agents[number]
+            before = None if part.before is None else self.deployments[part.before]
+            if before is None or not before.built or before is deployment or not self._is_good(before):
+                before = target
+            agent.offer = Offer(deployment.number, before.number, "rollback", since)
+            agent.progress = part.progress = "offered"
+            part.action, part.offered, part.since = "rollback", self.now, since
+            new = Part(before.wave, False, None, progress="active", offered=self.now, since=since)
+            before.parts.setdefault(number, new)
+        return None
+
+    # From wave to wave, and back.
+
+    def _roll_out(self, deployment: Deployment) -> None:
+        if deployment.bundle.number in self.bad:
+            self._give_up(deployment, "known_bad")
+            return
+        parts, strategy = self._at_it(deployment), deployment.strategy
+        reported = {n for n, part in parts.items() if part.progress == "failed"}
+        late = self._give_up_late(deployment, parts)
+        counted = {n: part for n, part in parts.items() if part.counted}
+        if not counted:
+            self._fail(deployment, "empty_target")
+            self._withdraw(deployment)
+            return
+        wave = {n for n, part in counted.items() if part.wave == deployment.wave}
+        bearable = strategy.threshold * len(wave)
+        if len(wave & (reported | late)) * 100 > bearable:
+            self._give_up(deployment, "threshold" if len(wave & reported) * 100 > bearable else "timeout")
+            return
+
+        def waiting(upto: int) -> list[int]:
+            return [n for n, part in parts.items() if part.wave <= upto and part.progress == "pending"]
+
+        if any(part.progress not in ENDS for part in counted.values() if part.wave <= deployment.wave):
+            if not deployment.paused:
+                self._offer(deployment, waiting(deployment.wave))
+            return
+        following = [part.wave for part in parts.values() if part.wave > deployment.wave]
+        rested = deployment.wave_done is not None or strategy.pause_s == 0
+        if deployment.wave_done is None:
+            deployment.wave_done = self.now
+        if not following:
+            self._offer(deployment, waiting(deployment.wave))
+            self._activate(deployment)
+        elif not deployment.paused and rested and self.now - deployment.wave_done >= strategy.pause_s:
+            deployment.wave, deployment.wave_done = min(following), None
+            self._offer(deployment, waiting(deployment.wave))
+
+    def _give_up(self, deployment: Deployment, reason: str) -> None:
+        self._fail(deployment, reason)
+        goes_back = deployment.strategy.auto_rollback and self._touched(deployment)
+        if not goes_back or self.rollback(deployment) is not None:
+            self._withdraw(deployment)
+
+    def _activate(self, deployment: Deployment) -> None:
+        for other in self.deployments:
+            if other.current and other.bundle.pipeline == deployment.bundle.pipeline:
+                other.current, other.superseded_by = False, deployment.number
+        deployment.status, deployment.current, deployment.activated = "active", True, self.tick()
+        deployment.paused = False
+        self._offer_late(deployment)
+
+    def _roll_back(self, deployment: Deployment) -> None:
+        parts = {n: p for n, p in self._at_it(deployment).items() if p.action == "rollback"}
+        self._give_up_late(deployment, parts)
+        counted = [part for part in parts.values() if part.counted]
+        if any(part.progress not in ENDS for part in counted):
+            return
+        if any(part.progress == "failed" for part in counted):
+            self._fail(deployment, "rollback_failed")
+            return
+        deployment.status, deployment.current = "rolled_back", False
+        pipeline = deployment.bundle.pipeline
+        restored = self.deployments[deployment.restores]  # type: ignore[index]  # it rolls back
+        is_free = not any(d.current and d.bundle.pipeline == pipeline for d in self.deployments)
+        if is_free and restored.status == "active" and restored.bundle.number not in self.bad:
+            restored.current, restored.superseded_by = True, None
+            self._offer_late(restored)
+
+    def _fail(self, deployment: Deployment, reason: str) -> None:
+        deployment.status, deployment.reason, deployment.current = "failed", reason, False
+        deployment.paused = False
+        if reason in {"threshold", "timeout", "rollback_failed"}:
+            self.bad.add(deployment.bundle.number)
+
+    def _earlier(self, deployment: Deployment) -> Deployment | None:
+        found = [
+            d for d in self.deployments
+            if d.status == "active" and d.bundle.pipeline == deployment.bundle.pipeline and d is not deployment
+            and self._is_good(d) and d.bundle.number != deployment.bundle.number
+        ]  # fmt: skip
+        return max(found, key=lambda d: (d.current, d.activated), default=None)
+
+    def _withdraw(self, deployment: Deployment) -> None:
+        """What no agent has begun with is taken back."""
+        for number, part in deployment.parts.items():
+            agent = self.agents[number]
+            untouched = part.progress == "offered" and agent.progress == "offered"
+            if not (untouched and self._has(number, deployment)):
+                continue
+            earlier = None if part.before is None else self.deployments[part.before]
+            its_part = None if earlier is None else earlier.parts.get(number)
+            if earlier is None or its_part is None or its_part.offered is None or not self._is_good(earlier):
+                agent.offer, agent.progress = None, "pending"
+            else:
+                agent.offer = Offer(earlier.number, earlier.number, "activate", its_part.since)
+                agent.progress = its_part.progress
+            part.progress, part.offered = "pending", None

@@ -1,0 +1,116 @@
+"""What agents do in a random story: come, go, change, and report on what they were offered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+from hypothesis import strategies as st
+
+from apps.fleet.models import Agent, Heartbeat
+from tests.releases import model_records as m
+from tests.releases.random_story import Story, chance, some
+from tests.worlds import Api
+
+
+class Fleet(Story):
+    """Its agents."""
+
+    @chance(2, what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=some)
+    def change_of_fleet(self, what: str, number: int) -> None:
+        site = "ab"[number % 2]
+        if what == "enroll":
+            if len(self.agents) < 6:
+                self._enroll(site)
+        elif what == "relabel":
+            self._relabel(number, site)
+        else:
+            (self._leave if what == "leave" else self._beat)(number)
+
+    def _enroll(self, site: str) -> None:
+        token = self.scene.world.enrollment_token(self.scene.here)
+        body = {"name": f"agent {len(self.agents)}", "labels": {"site": site}}
+        answer = Api(token).post(self.scene.path("/agents"), body)
+        assert answer.status_code == 201, answer.json()
+        enrolled = answer.json()
+        self.agents.append((Agent.objects.get(pk=enrolled["agent_id"]), Api(enrolled["api_key"])))
+        self.model.enroll(site)
+
+    def _leave(self, number: int) -> None:
+        known, agent, _ = self._agent(number)
+        answer = self.scene.world.operator.api.delete(self.scene.path(f"/agents/{agent.pk}"))
+        assert answer.status_code == (404 if known.left else 204)
+        known.left = True
+
+    def _relabel(self, number: int, site: str) -> None:
+        known, agent, _ = self._agent(number)
+        path = self.scene.path(f"/agents/{agent.pk}")
+        answer = self.scene.world.operator.api.patch(path, {"labels": {"site": site}})
+        assert answer.status_code == (404 if known.left else 200)
+        known.site = known.site if known.left else site
+
+    def _beat(self, number: int) -> None:
+        known, agent, api = self._agent(number)
+        answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+        if known.left:
+            assert answer.status_code == 401
+            return
+        # PostgreSQL has a clock of its own, which nobody moved.
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
+        known.heard = self.model.now
+        desired = answer.json()["desired"]
+        if known.offer is None:
+            assert desired is None
+        else:
+            assert (desired["deployment_id"], desired["action"], desired["bundle_hash"]) == (
+                str(self.ids[known.offer.by]), known.offer.action, self._hash(known.offer.source),
+            )  # fmt: skip
+
+    def _say(self, agent: Agent, api: Api, by: int, source: int, status: str) -> Any:
+        body = {"deployment_id": str(self.ids[by]), "status": status, "bundle_hash": self._hash(source)}
+        return api.post(f"/api/v1/agents/{agent.pk}/deployment", body)
+
+    def _report(self, number: int, by: int, source: int, status: str) -> None:
+        known, agent, api = self._agent(number)
+        answer = self._say(agent, api, by, source, status)
+        if known.left:
+            assert answer.status_code == 401
+        else:
+            self._answered(answer, None if self.model.report(known, by, source, status) else "late_report")
+
+    @chance(
+        3, when=lambda self: self.seen,
+        which=some, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
+    )  # fmt: skip
+    def report(self, which: int, status: str) -> None:
+        """About what is desired."""
+        open_ones = [a for a in self.model.agents if a.offer and a.progress not in m.ENDS]
+        if open_ones:
+            self._report_on_offer(open_ones[which % len(open_ones)], status)
+
+    def _report_on_offer(self, agent: m.Agent, status: str) -> None:
+        if agent.offer is not None:
+            end = "rolled_back" if agent.offer.action == "rollback" else "active"
+            self._report(agent.number, agent.offer.by, agent.offer.source, end if status == "end" else status)
+
+    @chance(2, when=lambda self: self.seen, word=st.sampled_from(["end", "end", "activating", "failed"]))
+    def report_all(self, word: str) -> None:
+        for agent in self.model.agents:
+            if word and agent.progress not in m.ENDS:
+                self._report_on_offer(agent, word)
+
+    @chance(
+        2, when=lambda self: self.seen,
+        which=some, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
+    )  # fmt: skip
+    def report_late(self, which: int, status: str) -> None:
+        """About any offer that the agent ever had, in any order, again and again."""
+        self._report(*self.seen[which % len(self.seen)], status)
+
+        if which % 8 == 0:
+            self._report_strangely(which)
+
+    def _report_strangely(self, which: int) -> None:
+        """An agent of another environment speaks of an offer here."""
+        _, by, source = self.seen[which % len(self.seen)]
+        self._answered(self._say(*self.scene.stranger, by, source, "active"), "not_found")

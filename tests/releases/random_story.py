@@ -1,0 +1,153 @@
+"""One random story: what it is told with, what may happen in it, and what must hold at all times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import transaction
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+)
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.fleet.models import Agent
+from apps.releases.models import Deployment, TimelineEntry
+from apps.tenancy.api import limits
+from apps.tenancy.models import AuditEvent, Environment
+from byteor_cloud import ids
+from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
+from tests.releases import model_records as m
+from tests.releases.model import Model
+from tests.releases.stage import Clock, Scene, rows_of, rows_of_model
+from tests.worlds import Api
+
+some = st.integers(0, 20)  # one of however many there are
+
+type When = Callable[[Story], object]
+CHANCES: list[tuple[str, int, When, dict[str, Any]]] = []
+
+
+def chance[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
+    """Something that may happen, so often, ``when`` it makes sense."""
+
+    def declare(function: F) -> F:
+        CHANCES.append((function.__name__, weight, when, arguments))
+        return function
+
+    return declare
+
+
+class Story(RuleBasedStateMachine):
+    """One environment, held against the model; what the story wrote is rolled back at its end."""
+
+    scene: ClassVar[Scene]
+
+    def __init__(self) -> None:
+        super().__init__()
+        limits._local.clear()
+        Clock.at, ids._last = self.scene.start, 0
+        self.story = transaction.atomic()
+        self.story.__enter__()
+        self.model = Model(m.Policy())
+        self.ids: list[UUID] = []  # of the deployments, by number
+        self.agents: list[tuple[Agent, Api]] = []
+        self.seen: list[tuple[int, int, int]] = []  # every offer that there ever was: the agent, by, the source
+        self.told = Counter[UUID]()
+        self.statuses: dict[int, str] = {}
+        self.used: set[int] = set()
+        self.audited = 0
+        self.queue: list[ProcrastinateJob] = []
+
+    def _set(self, **changed: Any) -> None:
+        settings = Environment.objects.get(pk=self.scene.here.pk).settings
+        Environment.objects.filter(pk=self.scene.here.pk).update(settings={**settings, **changed})
+
+    @staticmethod
+    def _answered(answer: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
+        """As the model says: with ``expected``, or refused with one of these codes."""
+        if not refusals:
+            assert answer.status_code == expected, answer.json()
+            return
+        problem = answer.json()
+        code = problem.get("type", "not refused").removeprefix("urn:byteor:problem:")
+        assert code in ({refusals} if isinstance(refusals, str) else refusals), (problem, refusals)
+        assert answer.status_code == problem["status"]
+
+    def _post(self, rest: str, body: Any = None, *, by: str = "operator") -> Any:
+        return self.scene.people[by].api.post(self.scene.path(rest), body)
+
+    def _agent(self, number: int) -> tuple[m.Agent, Agent, Api]:
+        number %= len(self.agents)
+        return (self.model.agents[number], *self.agents[number])
+
+    def _hash(self, number: int) -> str | None:
+        return Deployment.objects.get(pk=self.ids[number]).bundle_hash
+
+    def _waiting(self) -> list[ProcrastinateJob]:
+        """The jobs that may be next: of those that must go one after the other, the first."""
+        found: dict[str, ProcrastinateJob] = {}
+        for job in ProcrastinateJob.objects.filter(status="todo").order_by("id"):
+            found.setdefault(job.lock or f"job {job.pk}", job)
+        return list(found.values())
+
+    @invariant()
+    def holds(self) -> None:
+        rows = rows_of(self.scene, self.ids, [agent.pk for agent, _ in self.agents]) if self.agents else {}
+        if rows:
+            self._steps_are_of_the_table(rows["deployments"], rows["approvals"])
+            self._nothing_is_impossible(rows)
+            assert rows == rows_of_model(self.model)
+        self.queue = self._waiting()
+
+    def _steps_are_of_the_table(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
+        """What the timeline says since the last look leads from the status then to the status now."""
+        entries = TimelineEntry.objects.filter(deployment__environment=self.scene.here).order_by("id")
+        events: dict[UUID, list[str]] = {pk: [] for pk in self.ids}
+        for pk, event in entries.values_list("deployment_id", "event"):
+            events[pk].append(event)
+        for number, (status, *_) in deployments.items():
+            pk = self.ids[number]
+            at = self.statuses.get(number)
+            for event in events[pk][self.told[pk] :]:
+                if event == "create":
+                    assert at is None
+                    waits = number in approvals and not approvals[number][1]
+                    at = "pending_approval" if waits else "approved"
+                elif event not in {"pause", "resume"} and not event.startswith("break_glass_"):
+                    assert at is not None
+                    at = DEPLOYMENT.target(at, DeploymentEvent(event))
+            assert status == at, (number, self.statuses.get(number), events[pk][self.told[pk] :], status)
+            self.told[pk] = len(events[pk])
+            self.statuses[number] = status
+
+    def _nothing_is_impossible(self, rows: dict[str, Any]) -> None:
+        """What must never be seen, whatever the model says."""
+        deployments = rows["deployments"]
+        current = [n for n, row in deployments.items() if row[2]]
+        assert all(deployments[n][0] in {"active", "rolling_back"} for n in current)
+        pipelines = [self.model.deployments[n].bundle.pipeline for n in current]
+        assert len(pipelines) == len(set(pipelines))
+        # A rollback waits for nobody.
+        under_way = sum(row[0] in {"building", "deploying"} for row in deployments.values())
+        assert under_way <= self.model.policy.in_flight
+        for number, (by, source, action, progress) in rows["offers"].items():
+            if by is None:
+                assert (source, action) == (None, None)
+                continue
+            if (number, by, source) not in self.seen:
+                self.seen.append((number, by, source))
+            assert (action == "activate") is (by == source)
+            assert rows["parts"][by, number][3] == progress, (number, by)
+        for (n, _), (wave, _, action, progress, _) in rows["parts"].items():
+            assert wave <= deployments[n][5] or (action, progress) == ("activate", "pending")
+        used = {n for n, (_, _, used, _) in rows["approvals"].items() if used}
+        assert used >= self.used
+        self.used = used
+        audited = AuditEvent.objects.count()
+        assert audited >= self.audited
+        self.audited = audited

@@ -1,0 +1,142 @@
+"""What the worker does in a random story, where it crashes, and how time passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import strategies as st
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.releases.models import Deployment
+from apps.releases.tasks import sweep
+from apps.tenancy import audit
+from apps.tenancy.ledger import Verification
+from byteor_cloud import blobs
+from byteor_cloud.jobs import KINDS, GivenUp
+from tests.releases import model_records as m
+from tests.releases.random_fleet import Fleet
+from tests.releases.random_story import chance, some
+from tests.releases.stage import Clock, Crash, crash_before
+from tests.worlds import run_job
+
+# Before which statement of a job: a step takes some fifteen, a build some sixty.
+crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
+
+
+class Worker(Fleet):
+    """Its worker and its clock."""
+
+    def _take(self, which: int) -> ProcrastinateJob:
+        job = self.queue[which % len(self.queue)]
+        # While it runs, the same may be enqueued again.
+        ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
+        return job
+
+    @staticmethod
+    def _give_back(job: ProcrastinateJob) -> None:
+        ProcrastinateJob.objects.filter(pk=job.pk).update(status="todo", queueing_lock=None)
+
+    def _deployment(self, job: ProcrastinateJob) -> m.Deployment:
+        return self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
+
+    def _done(self, job: ProcrastinateJob) -> None:
+        """The model does the same."""
+        steps: dict[str, Callable[[m.Deployment], None]] = {
+            "releases.build": self.model.build,
+            "releases.step": self.model.step,
+            "releases.undo_break_glass": self.model.undo_break_glass,
+        }
+        if step := steps.get(job.task_name):
+            step(self._deployment(job))
+        elif job.task_name == "releases.welcome":
+            ids = [str(agent.pk) for agent, _ in self.agents]
+            self.model.welcome(self.model.agents[ids.index(job.args["agent_id"])])
+        else:
+            assert job.task_name == "releases.agent_left"
+
+    @chance(3, when=lambda self: self.queue, which=some, again=st.sampled_from([False, False, False, True]))
+    def work(self, which: int, again: bool) -> None:
+        """``again``: the worker ends after the job and before it has said so."""
+        job = self._take(which)
+        run_job(job)
+        self._done(job)
+        if again:
+            self._give_back(job)
+        else:
+            ProcrastinateJob.objects.filter(pk=job.pk).delete()
+
+    @chance(2, when=lambda self: self.queue, which=some, crash_at=crashes)
+    def work_off(self, which: int, crash_at: int | None) -> None:
+        """All that waits; with ``crash_at``, each job begins once more after a crash there or a little later."""
+        for turn in range(200):
+            self.queue = self._waiting()
+            if not self.queue:
+                return
+            if crash_at is not None:
+                self.crash(which, (crash_at + turn) % 61)
+                self.holds()
+            self.work(which, again=False)
+        raise AssertionError("something enqueues itself")
+
+    @chance(3, when=lambda self: self.queue, which=some, statement=st.integers(0, 60))
+    def crash(self, which: int, statement: int) -> None:
+        job = self._take(which)
+        try:
+            with crash_before(statement):
+                run_job(job)
+        except Crash:
+            if job.task_name == "releases.build":
+                # Its first half may stand.
+                deployment = self._deployment(job)
+                if Deployment.objects.get(pk=job.args["deployment_id"]).status != deployment.status:
+                    self.model.begin_build(deployment)
+        else:
+            self._done(job)
+        self._give_back(job)
+
+    @chance(
+        1, when=lambda self: any(job.task_name == "releases.build" for job in self.queue),
+        which=some, last=st.booleans(),
+    )  # fmt: skip
+    def storage_fails(self, which: int, last: bool) -> None:
+        self.queue = [job for job in self.queue if job.task_name == "releases.build"]
+        job = self._take(which)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(blobs, "put", _no_storage)
+            try:
+                run_job(job)
+            except OSError:
+                if last:
+                    gave_up = KINDS["releases.build"].gave_up
+                    assert gave_up is not None
+                    gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
+                (self.model.give_up_building if last else self.model.begin_build)(self._deployment(job))
+            else:  # it was not its turn
+                self.model.begin_build(self._deployment(job))
+        self._give_back(job)
+
+    def _sweep(self) -> None:
+        sweep()
+        self.model.sweep()
+
+    @chance(
+        2,
+        seconds=st.sampled_from([30, 60, 60, 300, 600, 600, 3600]), swept=st.sampled_from([True, True, True, False]),
+    )  # fmt: skip
+    def wait(self, seconds: int, swept: bool) -> None:
+        self.model.now += seconds
+        Clock.at += timedelta(seconds=seconds)
+        if swept:
+            self._sweep()
+
+    def _seal(self) -> None:
+        audit.seal_all()
+        ledger = Verification(self.scene.world.organization.pk)
+        assert (list(ledger.faults()), ledger.unsealed) == ([], 0)
+
+
+def _no_storage(*_: object) -> None:
+    raise OSError("no space left on device")

@@ -1,0 +1,133 @@
+"""Agents on the way back: those that cannot, do not answer, were taken over, or joined meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from apps.releases.services import bundles as bundle_services
+from tests.releases import stories
+from tests.releases.stories import all_say, roll_back, time_passes
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+
+def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+
+    report(agents[0][1], agents[0][0], "rolled_back")
+    report(agents[1][1], agents[1][0], "failed", detail="disk")
+    run_jobs()
+
+    second.refresh_from_db()
+    first.refresh_from_db()
+    assert (second.status, second.reason, second.is_current, first.is_current) == (
+        "failed", "rollback_failed", False, False,
+    )  # fmt: skip
+    assert str(agents[1][0].pk) in second.detail
+    # Once more, and all is well.
+    assert roll_back(world, second).json()["status"] == "rolling_back"
+    all_say(agents, "rolled_back", run_jobs)
+    first.refresh_from_db()
+    assert first.is_current
+
+
+def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    roll_back(world, second)
+    first_offer = api.get(path).json()["desired"]
+    report(api, agent, "failed")
+    run_jobs()
+
+    roll_back(world, second)
+
+    again = api.get(path).json()["desired"]
+    assert again["offered_at"] > first_offer["offered_at"]
+    same = ("deployment_id", "action", "bundle_hash")
+    assert {name: again[name] for name in same} == {name: first_offer[name] for name in same}
+    assert report(api, agent, "rolled_back").status_code == 200
+
+
+def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+    stories.offered_before(second, 600, agents[0][0])
+
+    time_passes(run_jobs)
+
+    second.refresh_from_db()
+    assert (second.status, second.reason) == ("failed", "rollback_failed")
+    assert stories.progress(second) == ["failed"]
+
+
+def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    (agent, api) = agents[0]
+    _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+
+    assert report(api, agent, "active").status_code == 409
+    assert stories.progress(second) == ["offered"]
+
+
+def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents)
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
+
+    roll_back(world, second)
+
+    assert [stories.desired(agent) for agent, _ in agents] == [(third.pk, "activate"), (second.pk, "rollback")]
+    all_say(agents[1:], "rolled_back", run_jobs)
+    first.refresh_from_db()
+    third.refresh_from_db()
+    assert (first.is_current, third.is_current) == (True, True)
+
+
+def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    one, two, three = stories.bundles(world, 3)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents)
+    joined, api = world.agent(name="joined")
+    run_jobs()
+    report(api, joined, "active")
+    roll_back(world, second)
+    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    third = stories.offered(world, three)
+
+    # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
+    world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
+    assert stories.desired(joined) == (first.pk, "activate")
+
+    # And the first one's own rollback finds it.
+    clear = bundle_services.clear
+    clear(second.config_bundle, reason="mended", actor=world.admin.actor)
+    again = stories.active(world, two, [*agents, (joined, api)])
+    roll_back(world, again)
+    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    assert first.agents.filter(agent=joined, counted=False).count() == 1
+
+
+def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:
+    agents = stories.fleet(world, 1)
+    first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
+    roll_back(world, second)
+    late, _ = world.agent(name="late")
+    run_jobs()
+    assert stories.desired(late) == (None, None)
+
+    all_say(agents, "rolled_back", run_jobs)
+
+    assert stories.desired(late) == (first.pk, "activate")

@@ -1,0 +1,149 @@
+"""Two pipelines rolled out beside each other, and agents taken over by one from the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from apps.fleet.models import Agent
+from apps.releases.models import KnownBad
+from tests.releases import stories
+from tests.releases.stories import (
+    Run,
+    all_say,
+    allow_in_flight,
+    assignments,
+    relabel,
+    state,
+    time_passes,
+    wanted,
+    waves,
+)
+from tests.worlds import Api, World, plan
+
+pytestmark = pytest.mark.django_db
+
+
+def ids(agents: Sequence[tuple[Agent, Api]]) -> dict[str, Any]:
+    return {"agents": [str(agent.pk) for agent, _ in agents]}
+
+
+def trades(world: World, count: int) -> list[Any]:
+    version = world.version(content=plan("trades"))
+    return [
+        world.bundle(name=f"trades-{number}", version=version, env={"NUMBER": str(number)}) for number in range(count)
+    ]
+
+
+@pytest.fixture
+def two_at_once(world: World) -> World:
+    allow_in_flight(world, 2)
+    return world
+
+
+def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: Run) -> None:
+    world = two_at_once
+    agents = stories.fleet(world, 8)
+    left, right = agents[:4], agents[4:]
+    (trade,) = trades(world, 1)
+    quotes = world.deployment(world.bundle(), target=ids(left), strategy=waves(50, 100))
+    other = world.deployment(trade, target=ids(right), strategy=waves(50, 100))
+    run_jobs()
+    assert wanted(agents) == [
+        *[(quotes.pk, "activate")] * 2, *[(None, None)] * 2, *[(other.pk, "activate")] * 2, *[(None, None)] * 2,
+    ]  # fmt: skip
+
+    all_say(right[:1], "failed", run_jobs)
+    all_say(left[:2], "active", run_jobs)
+    all_say(left[2:], "active", run_jobs)
+
+    assert (state(quotes), quotes.is_current) == (("active", ""), True)
+    assert state(other) == ("failed", "threshold")
+    assert KnownBad.objects.get().config_hash == trade.config_hash
+    assert wanted(left) == [(quotes.pk, "activate")] * 4
+
+
+def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World, run_jobs: Run) -> None:
+    world = two_at_once
+    agents = stories.fleet(world, 4)
+    left, right = agents[:2], agents[2:]
+    trade = trades(world, 2)
+    quotes = stories.offered(world, world.bundle(), target=ids(left))
+    other = stories.active(world, trade[0], right, target=ids(right))
+
+    taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
+    run_jobs()
+    assert state(taking) == ("approved", "")  # some of its agents are being deployed to
+    all_say(left, "active", run_jobs)
+    time_passes(run_jobs)
+    assert state(taking) == ("deploying", "")
+    assert wanted(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
+    all_say(left, "active", run_jobs)
+    all_say(right[:1], "failed", run_jobs)
+
+    assert state(taking)[0] == "rolling_back"
+    assert taking.restores == other
+    assert [a["bundle_deployment_id"] for a in assignments(agents)] == [quotes.pk, quotes.pk, other.pk, other.pk]
+    all_say(agents[:3], "rolled_back", run_jobs)
+    for deployment in (quotes, other):
+        deployment.refresh_from_db()
+        assert (deployment.status, deployment.is_current) == ("active", True)
+    assert state(taking)[0] == "rolled_back"
+    # They are the first pipeline's again: its next release finds them without taking over.
+    again = world.bundle(name="again", version=quotes.config_bundle.version, env={"NUMBER": "9"})
+    assert stories.offered(world, again, target=ids(left)).agents.count() == 2
+
+
+def test_agents_taken_over_before_the_start_are_left_out(two_at_once: World, run_jobs: Run) -> None:
+    world = two_at_once
+    agents = stories.fleet(world, 3)
+    one, two = stories.bundles(world, 2)
+    stories.active(world, one, agents)
+    (trade,) = trades(world, 1)
+    taking = world.deployment(trade, target=ids(agents[:1]), take_over=True)
+    waiting = world.deployment(two)
+
+    run_jobs()
+    assert (state(taking)[0], state(waiting)[0]) == ("deploying", "approved")
+    all_say(agents[:1], "active", run_jobs)
+    time_passes(run_jobs)
+
+    assert state(waiting)[0] == "deploying"
+    assert wanted(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
+    assert (waiting.target_count, waiting.agents.count()) == (3, 2)
+
+
+def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+    """It lost its label while it waited for its wave, and was taken over by another pipeline's release."""
+    world = two_at_once
+    agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
+    target = {"selector": {"tier": "edge"}}
+    quotes = stories.offered(world, world.bundle(), target=target, strategy=waves(50, 100))
+    (trade,) = trades(world, 1)
+    relabel(world, agents[1][0], tier="core")
+    taking = stories.active(world, trade, agents[1:], target={"selector": {"tier": "core"}}, take_over=True)
+
+    all_say(agents[:1], "active", run_jobs)
+    time_passes(run_jobs)
+
+    assert wanted(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
+    assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
+
+
+def test_a_later_wave_takes_no_late_joiner_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
+    world = two_at_once
+    core = world.agent(name="core", tier="core")
+    (trade,) = trades(world, 1)
+    other = stories.active(world, trade, [core], target={"selector": {"tier": "core"}})
+    agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
+    quotes = stories.offered(world, world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
+    relabel(world, agents[1][0], tier="core")
+    run_jobs()
+    assert wanted(agents[1:]) == [(other.pk, "activate")]
+
+    all_say(agents[:1], "active", run_jobs)
+
+    assert wanted(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
+    assert state(quotes) == ("active", "")

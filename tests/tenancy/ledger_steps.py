@@ -1,0 +1,51 @@
+"""What tests of the ledger do: look events up, alter them, read exports, run the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any
+
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from tests.worlds import World
+
+GUARDED = ("tenancy_auditevent", "tenancy_auditseal")
+
+
+@contextmanager
+def unguarded() -> Iterator[Any]:
+    """As somebody who may disable triggers, foreign keys among them: what the chain is for."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # no table is altered while checks of it wait
+        for table in GUARDED:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        yield cursor
+        cursor.execute("SET LOCAL session_replication_role = origin")
+        for table in GUARDED:
+            cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_append_only")
+
+
+def event_of(seals: Any, seq: int) -> str:
+    return str(seals.get(seq=seq).event_id)
+
+
+def lines_of(response: Any) -> list[str]:
+    return b"".join(response.streaming_content).decode().splitlines()
+
+
+def export_path(world: World, query: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/audit-events/export{query}"
+
+
+def run(*argv: str) -> tuple[int, list[str]]:
+    """The exit code and what was printed."""
+    out = StringIO()
+    try:
+        call_command(*argv, stdout=out)
+    except CommandError as error:
+        return error.returncode, [*out.getvalue().splitlines(), str(error)]
+    return 0, out.getvalue().splitlines()

@@ -1,0 +1,133 @@
+"""The installation's keys: they sign its export, change while earlier exports hold, and follow the master key."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from apps.tenancy import audit, ledger, tasks, vault
+from apps.tenancy.actors import system
+from apps.tenancy.models import AuditEvent, SigningKey
+from apps.tenancy.services import master_key, signing_keys
+from byteor_cloud.engine.delivery.keys import KeyStatus
+from byteor_cloud.engine.ledger import Checkpoint
+from byteor_cloud.verify import cli
+from tests.tenancy.installation_steps import make_token, own_events
+from tests.tenancy.ledger_steps import run
+from tests.worlds import World
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("since")]
+
+
+def test_the_installation_signs_with_a_key_of_its_own(world: World) -> None:
+    signing_keys.ensure_installation_key()
+    signing_keys.ensure_installation_key()
+
+    key = SigningKey.objects.get(organization=None)
+    assert key.status == "active"
+    assert bytes(key.private_key) != vault.unseal(key, "private_key") == signing_keys.active_private_key(None)
+    assert [each.kid for each in signing_keys.key_set(None)] == [key.kid]
+    assert key.kid not in {each.kid for each in signing_keys.key_set(world.organization.pk)}
+    assert AuditEvent.objects.get(resource_id=key.kid).organization_id is None
+
+
+def test_the_export_is_proven_by_the_installations_keys(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_token(world.viewer)
+    audit.seal_all()
+    export, keys_, theirs = tmp_path / "installation.ndjson", tmp_path / "keys.json", tmp_path / "acme.json"
+    code, lines = run("export_ledger", "--installation")
+    export.write_text("".join(f"{text}\n" for text in lines))
+    keys_.write_text(run("installation_keys")[1][0])
+    theirs.write_text(json.dumps(signing_keys.key_set(world.organization.pk).document()))
+
+    assert code == 0
+    assert Checkpoint.read(lines[-1]).org_id is None
+    # The key was made for this export, and its event waits for the next sealing.
+    assert len(lines) - 1 == own_events() - 1
+    assert "my laptop" in export.read_text()
+    assert cli.main(["ledger", str(export), "--keys", str(keys_)]) == 0
+    assert capsys.readouterr().out.startswith("PROVEN\n")
+    assert cli.main(["ledger", str(export), "--keys", str(theirs)]) == 1
+    assert run("verify_ledger", "--checkpoint", str(export))[0] == 0
+    assert run("verify_ledger", "--installation", "--checkpoint", str(export))[0] == 0
+    code, said = run("verify_ledger", "--org", "acme", "--checkpoint", str(export))
+    assert (code, said) == (1, [f"{export}: the checkpoint is of the installation"])
+
+
+def test_an_organizations_export_holds_the_copies_and_nothing_of_others(world: World, other: World) -> None:
+    make_token(world.viewer)
+    make_token(other.viewer)
+    audit.seal_all()
+
+    text = "".join(ledger.export(world.organization))
+
+    assert "token.create" in text
+    assert "my laptop" not in text
+    assert "umbrella" not in text
+    assert str(other.organization.pk) not in text
+
+
+def test_its_key_is_changed_while_the_earlier_exports_hold(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit.seal_all()
+    export = tmp_path / "before.ndjson"
+    export.write_text("".join(f"{text}\n" for text in run("export_ledger", "--installation")[1]))
+
+    rotated = json.loads(run("installation_keys", "--rotate")[1][0])
+
+    assert [key["status"] for key in rotated["keys"]] == ["active", "retiring"]
+    (tmp_path / "keys.json").write_text(json.dumps(rotated))
+    assert cli.main(["ledger", str(export), "--keys", str(tmp_path / "keys.json")]) == 0
+    assert Checkpoint.read(run("export_ledger", "--installation")[1][-1]).kid == rotated["active_kid"]
+    retiring = SigningKey.objects.get(organization=None, status="retiring")
+    assert signing_keys.retire(retiring, reason="lost", actor=system("test")).status == KeyStatus.RETIRED
+    signing_keys.note_all()
+
+
+def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: World) -> None:
+    signing_keys.ensure_installation_key()
+    key = signing_keys.rotate(organization=None, retire_in_s=60, actor=system("test"))
+    old = SigningKey.objects.get(organization=None, status="retiring")
+    SigningKey.objects.filter(pk=old.pk).update(not_after=old.created_at)
+
+    tasks.note_keys()
+
+    old.refresh_from_db()
+    key.refresh_from_db()
+    assert (old.status, old.private_key, key.status) == ("retired", None, "active")
+
+
+def test_the_master_keys_change_takes_it_along(world: World, settings: Any) -> None:
+    from dataclasses import replace
+
+    signing_keys.ensure_installation_key()
+    private = signing_keys.active_private_key(None)
+    old, new = settings.CONFIG.master_key, bytes(range(32))
+    settings.CONFIG = replace(settings.CONFIG, master_key=new, master_key_previous=old)
+
+    assert master_key.reseal(actor=system("test")) >= 3
+
+    settings.CONFIG = replace(settings.CONFIG, master_key_previous=None)
+    assert signing_keys.active_private_key(None) == private
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("export_ledger",), ("export_ledger", "--org", "acme", "--installation"),
+        ("verify_ledger", "--org", "acme", "--installation"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_whose_ledger_must_be_said_once(argv: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError):
+        call_command(*argv, stdout=StringIO())

@@ -1,0 +1,96 @@
+"""The ledger's export: the chain with a signed checkpoint, read in pages, for those who may read the trail."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.tenancy import ledger
+from apps.tenancy.services import signing_keys
+from byteor_cloud.engine.delivery import keys
+from byteor_cloud.engine.ledger import GENESIS, Chain, Checkpoint, read_line
+from tests.tenancy.ledger_steps import export_path, lines_of
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_export_is_the_chain_with_a_signed_checkpoint(world: World, seals: Any) -> None:
+    response = world.admin.api.get(export_path(world))
+
+    assert response["Content-Type"] == "application/x-ndjson"
+    assert response["Content-Disposition"] == 'attachment; filename="acme-ledger.ndjson"'
+    *events, last = lines_of(response)
+    chain = Chain(str(world.organization.pk))
+    assert list(chain.walk(map(read_line, events))) == []
+    assert (chain.seq, chain.hash) == (seals.count(), seals.last().hash)
+    checkpoint = Checkpoint.read(last)
+    checkpoint.verify(signing_keys.key_set(world.organization.pk))
+    assert (checkpoint.org_id, checkpoint.seq, checkpoint.hash) == (chain.organization_id, chain.seq, chain.hash)
+    assert timezone.now() - checkpoint.created_at < timedelta(minutes=1)
+    active = keys.public_key(signing_keys.active_private_key(world.organization.pk))
+    assert checkpoint.kid == keys.kid(active)
+
+
+def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> None:
+    [newest] = world.admin.api.get(export_path(world).replace("/export", "?limit=1")).json()["results"]
+
+    line = json.loads(lines_of(world.admin.api.get(export_path(world)))[-2])
+
+    assert {"seq": line["seq"], "prev_hash": line["prev_hash"], "hash": line["hash"]} == newest.pop("seal")
+    assert line["event"] == newest
+
+
+def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "EXPORT_PAGE", 3)
+    lines = ledger.export(world.organization)
+
+    with CaptureQueriesContext(connection) as one_page:
+        for _ in range(3):
+            next(lines)
+    with CaptureQueriesContext(connection) as the_rest:
+        rest = list(lines)
+
+    assert len(one_page) == 2  # where the page begins, and the page
+    assert len(rest) == seals.count() - 3 + 1
+    assert len(the_rest) >= 2 * (len(rest) // 3)
+
+
+def test_an_export_goes_on_from_an_earlier_one(world: World, seals: Any) -> None:
+    whole = lines_of(world.admin.api.get(export_path(world)))
+    end = seals.count()
+
+    rest = lines_of(world.admin.api.get(export_path(world, "?after_seq=5")))
+    nothing_new = lines_of(world.admin.api.get(export_path(world, f"?after_seq={end}")))
+
+    assert rest[:-1] == whole[5:-1]
+    assert [Checkpoint.read(lines[-1]).seq for lines in (rest, nothing_new)] == [end, end]
+    assert len(nothing_new) == 1
+
+
+def test_a_ledger_with_nothing_sealed_is_a_checkpoint_of_the_beginning(world: World) -> None:
+    [line] = lines_of(world.admin.api.get(export_path(world)))
+
+    assert (Checkpoint.read(line).seq, Checkpoint.read(line).hash) == (0, GENESIS)
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("after_seq=-1", "after_seq"), ("after_seq=x", "after_seq"), ("after_seq=100000", "after_seq"), ("x=1", "x")],
+)
+def test_a_wrong_place_to_begin_is_refused(world: World, seals: Any, query: str, parameter: str) -> None:
+    response = world.admin.api.get(export_path(world, f"?{query}"))
+
+    assert response.status_code == 400
+    assert [e["parameter"] for e in response.json()["errors"]] == [parameter]
+
+
+def test_only_who_may_read_the_trail_may_export_it(world: World, other: World) -> None:
+    assert world.project_admin.api.get(export_path(world)).status_code == 403
+    assert other.admin.api.get(export_path(world)).status_code == 404

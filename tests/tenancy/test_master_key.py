@@ -1,0 +1,218 @@
+"""Everything that is sealed under a master key, and the command that changes the key."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import models
+from django.utils import timezone
+
+from apps.tenancy import vault
+from apps.tenancy.models import AuditEvent, IdempotencyKey, SigningKey
+from apps.tenancy.services import master_key, signing_keys, webhooks
+from byteor_cloud.config import read_key
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+NEW = b"n" * 32
+
+
+# -- the master key ---------------------------------------------------------------------------------------------
+
+
+def configure(settings: Any, **changes: Any) -> None:
+    """Other master keys than the tests'."""
+    settings.CONFIG = replace(django_settings.CONFIG, **changes)
+
+
+def keep(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
+    """The master key in a file of the data folder, as without one in the environment."""
+    assert key is not None
+    present, previous = folder / "master_key", folder / "master_key_previous"
+    present.write_text(base64.b64encode(key).decode())
+    configure(settings, master_key=present, master_key_previous=previous)
+    return present, previous
+
+
+def command(*argv: str) -> str:
+    out = StringIO()
+    call_command("rotate_master_key", *argv, stdout=out)
+    return out.getvalue().strip()
+
+
+def sealed() -> dict[str, bytes]:
+    """Every sealed value, as it is stored."""
+    return {
+        f"{field} {row.pk}": bytes(getattr(row, field.attname))
+        for field in vault.sealed_fields()
+        for row in field.model._base_manager.exclude(**{field.attname: None})
+    }
+
+
+def test_whatever_is_encrypted_is_in_a_column_that_the_command_finds() -> None:
+    """Only the vault encrypts, and only into such columns; a new binary column is either of them or named here."""
+    plain = {
+        f"{field.model._meta.label}.{field.name}"
+        for model in apps.get_models()
+        for field in model._meta.fields
+        if isinstance(field, models.BinaryField) and not isinstance(field, vault.SealedField)
+    }
+    root = Path(__file__).parents[2]
+    encrypting = [
+        str(path.relative_to(root))
+        for folder in ("apps", "byteor_cloud")
+        for path in sorted((root / folder).rglob("*.py"))
+        if any(word in path.read_text() for word in ("AESGCM", "Fernet", "ChaCha20", ".ciphers"))
+    ]
+
+    assert plain == {"tenancy.SigningKey.public_key"}
+    assert encrypting == ["apps/tenancy/vault.py"]
+    with pytest.raises(TypeError, match="no SealedField"):
+        vault.seal(SigningKey(), "public_key", b"secret")
+
+
+def test_everything_comes_under_the_new_master_key(world: World, settings: Any) -> None:
+    old = read_key(django_settings.CONFIG.master_key)
+    path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
+    first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
+    hook, _ = webhooks.create(
+        organization=world.organization, url="https://hooks.example.com/", events=["*"], actor=world.admin.actor
+    )
+    webhooks.rotate_secret(hook, actor=world.admin.actor)
+    hook.refresh_from_db()
+    before, raw, secrets = sealed(), signing_keys.active_private_key(world.organization.pk), webhooks.keys(hook)
+    assert {name.split()[0] for name in before} == {str(field) for field in vault.sealed_fields()}
+
+    # With both set everything opens; what is sealed now is under the new one.
+    configure(settings, master_key=NEW, master_key_previous=old)
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    said = command()
+
+    assert said == (
+        f"{len(before)} values were encrypted again under the present master key."
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is needed no more."
+    )
+    after = sealed()
+    assert len(after) == len(before) + 1
+    assert all(after[name] != value for name, value in before.items())
+    assert sum(AuditEvent.objects.get(action="master_key.rotate").changes.values()) == len(before)
+    assert command().startswith("0 values")
+    assert sealed() == after
+
+    # Without the old one.
+    configure(settings, master_key_previous=None)
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    hook.refresh_from_db()
+    assert (len(secrets), webhooks.keys(hook)) == (2, secrets)
+    again = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
+    assert (again["Idempotent-Replayed"], again.json()) == ("true", first.json())
+
+
+@pytest.mark.parametrize("previous", [None, b"x" * 32])
+def test_a_key_that_opens_nothing_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
+    before = sealed(), AuditEvent.objects.count()
+    configure(settings, master_key=NEW, master_key_previous=previous)
+
+    with pytest.raises(CommandError) as refused:
+        command()
+
+    assert str(refused.value) == (
+        f"tenancy.SigningKey {SigningKey.objects.earliest('pk').pk}: neither BYTEOR_CLOUD_MASTER_KEY nor"
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS opens it; nothing was changed"
+    )
+    assert (sealed(), AuditEvent.objects.count()) == before
+
+
+def test_one_value_that_does_not_open_leaves_all_of_them(world: World, settings: Any) -> None:
+    configure(settings, master_key=NEW, master_key_previous=read_key(django_settings.CONFIG.master_key))
+    row = IdempotencyKey(caller="somebody", key="k", fingerprint="", status=200, expires_at=timezone.now())
+    row.response = b"under some third key, or none"
+    row.save()
+    before = sealed()
+
+    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* opens it; nothing was changed$"):
+        command()
+
+    assert sealed() == before
+
+
+def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
+
+    said = command()
+
+    assert said == (
+        "2 values were encrypted again under the present master key."
+        f" The previous one is kept in {previous} until rotate_master_key --finish."
+    )
+    assert read_key(previous) == old != read_key(present)
+    # A process that runs meanwhile reads the same files, and seals under the new key.
+    new, after = read_key(present), sealed()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+    # Again: nothing is replaced until the rotation is finished.
+    assert command().startswith("0 values")
+    assert (read_key(present), sealed()) == (new, after)
+    assert "The previous one is removed" in command("--finish")
+    assert sorted(tmp_path.iterdir()) == [present]
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+    assert command().startswith("2 values")
+
+
+def test_a_kept_key_that_does_not_open_everything_is_not_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+    present, previous = keep(settings, tmp_path, NEW)
+    before, text = sealed(), present.read_text()
+
+    with pytest.raises(CommandError, match=r"nothing was changed$"):
+        command()
+
+    assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
+
+
+def test_a_command_that_ends_after_the_swap_is_taken_up_again(
+    world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
+    raw, reseal = signing_keys.active_private_key(world.organization.pk), master_key.reseal
+
+    def killed(**_: Any) -> int:
+        if previous.exists():
+            raise KeyboardInterrupt
+        return reseal(**_)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(master_key, "reseal", killed)
+        with pytest.raises(KeyboardInterrupt):
+            command()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+    assert command().startswith("1 values")
+
+    previous.unlink()
+    assert signing_keys.active_private_key(world.organization.pk) == raw
+
+
+def test_finishing_is_for_kept_keys_only(settings: Any) -> None:
+    configure(settings, master_key=NEW, master_key_previous=None)
+
+    with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):
+        command("--finish")
+
+
+def test_a_master_key_file_that_is_gone_is_named(world: World, settings: Any, tmp_path: Path) -> None:
+    configure(settings, master_key=tmp_path / "master_key")
+
+    with pytest.raises(vault.VaultError, match="the master key's file is gone"):
+        signing_keys.active_private_key(world.organization.pk)

@@ -1,0 +1,140 @@
+"""The account that a sign-in leads to: who is the same person, who claims an invitation, who is turned away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.test import Client
+from social_django.models import UserSocialAuth
+
+from apps.tenancy.models import AuditEvent, User, UserToken
+from apps.tenancy.services import accounts
+from tests.tenancy.provider import Claims, Provider
+from tests.tenancy.sign_in_flow import HTML, JSON, configure, nothing_came_of_it, said, sign_in
+
+pytestmark = pytest.mark.django_db
+
+
+# Who it is
+
+
+def test_another_issuer_s_same_subject_is_another_person(client: Client, provider: Provider, settings: Any) -> None:
+    first = sign_in(client, provider).json()["user"]["id"]
+    other = Provider()
+    other.claims["email"] = "ada@elsewhere.example"
+    configure(settings, other.issuer)
+
+    second = sign_in(client, other).json()["user"]["id"]
+    other.stop()
+
+    assert second != first
+    assert set(UserSocialAuth.objects.values_list("uid", flat=True)) == {f"{provider.issuer}#1", f"{other.issuer}#1"}
+
+
+def test_a_provider_that_calls_itself_another(client: Client, provider: Provider) -> None:
+    status, document = provider._answer("/.well-known/openid-configuration", {}, "")
+    provider.answers["/.well-known/openid-configuration"] = (status, document | {"issuer": "https://issuer.example"})
+    provider.lie = said(iss="https://issuer.example")
+
+    assert sign_in(client, provider).status_code == 401
+    assert nothing_came_of_it()
+
+
+def test_a_new_e_mail_address_does_not_make_another_account(client: Client, provider: Provider) -> None:
+    first = sign_in(client, provider).json()["user"]["id"]
+    provider.claims["email"] = "lovelace@acme.example"
+
+    assert sign_in(client, provider).json()["user"]["id"] == first
+    assert User.objects.get().email == "ada@acme.example"
+
+
+def test_a_verified_address_claims_its_invitation_once(client: Client, provider: Provider) -> None:
+    invited = accounts.account_for_invitation("ADA@acme.example")
+
+    first = sign_in(client, provider).json()["user"]
+    provider.claims["sub"] = "2"
+    second = sign_in(Client(), provider).json()["user"]
+
+    assert first["id"] == str(invited.pk)
+    assert second["id"] != first["id"]
+    stranger = User.objects.get(pk=second["id"])
+    assert (stranger.email, stranger.email_verified) == ("ada@acme.example", False)
+    claims = AuditEvent.objects.filter(action="account.claim")
+    assert [event.resource_id for event in claims] == [str(invited.pk)]
+    assert accounts.account_for_invitation("ada@acme.example") == invited
+
+
+@pytest.mark.parametrize(
+    ("claims", "userinfo"),
+    [
+        ({"email_verified": False}, {}),
+        ({"email_verified": None}, {}),
+        ({"email_verified": "true"}, {}),
+        # What is verified is the ID token's address; userinfo then names somebody else's.
+        ({"email": "eve@acme.example"}, {"email": "ada@acme.example", "email_verified": False}),
+    ],
+)
+def test_an_address_that_is_not_verified_claims_nothing(
+    client: Client, provider: Provider, claims: Claims, userinfo: Claims
+) -> None:
+    invited = accounts.account_for_invitation("ada@acme.example")
+    provider.claims |= claims
+    provider.userinfo = userinfo
+
+    made = sign_in(client, provider).json()["user"]
+
+    assert made["id"] != str(invited.pk)
+    account = User.objects.get(pk=made["id"])
+    assert (account.email, account.email_verified) == ("ada@acme.example", False)
+    assert not invited.social_auth.exists()
+
+
+def test_an_inactive_account(client: Client, provider: Provider) -> None:
+    sign_in(client, provider)
+    User.objects.update(is_active=False)
+    tokens, events = UserToken.objects.count(), AuditEvent.objects.count()
+
+    for accept in (JSON, HTML):
+        assert sign_in(client, provider, accept).status_code == 401
+    assert (UserToken.objects.count(), AuditEvent.objects.count()) == (tokens, events)
+    assert not any("_auth_user_id" in session.get_decoded() for session in Session.objects.all())
+
+
+def test_an_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
+    accounts.account_for_invitation("ada@acme.example")
+    User.objects.update(is_active=False)
+
+    assert sign_in(client, provider).status_code == 401
+    assert User.objects.count() == 1
+    assert not UserSocialAuth.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("claims", "email", "name"),
+    [
+        ({"name": "A\x00da"}, "ada@acme.example", "Ada"),
+        ({"name": "x" * 300}, "ada@acme.example", "x" * 200),
+        ({"name": ["Ada"]}, "ada@acme.example", ""),
+        ({"name": None, "email": None}, "", ""),
+        ({"email": f"{'a' * 60}@{'b' * 60}.{'c' * 60}.{'d' * 60}.{'e' * 60}.example"}, "", "Ada"),
+        ({"email": "ada\x00@acme.example"}, "", "Ada"),
+        ({"email": "no address"}, "", "Ada"),
+        ({"email": {"a": 1}}, "", "Ada"),
+    ],
+)
+def test_odd_claims(client: Client, provider: Provider, claims: Claims, email: str, name: str) -> None:
+    provider.claims |= claims
+
+    assert sign_in(client, provider).status_code == 200
+    account = User.objects.get()
+    assert (account.email, account.name, account.email_verified) == (email, name, bool(email))
+
+
+@pytest.mark.parametrize("subject", ["x" * 300, "a\x00b"])
+def test_a_subject_that_cannot_be_stored(client: Client, provider: Provider, subject: str) -> None:
+    provider.claims["sub"] = subject
+
+    assert sign_in(client, provider).status_code == 401
+    assert nothing_came_of_it()

@@ -1,0 +1,206 @@
+"""The provider's callback: tampered with, forged, repeated, of another session, or many at once."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from threading import Barrier, Thread
+from typing import Any
+from urllib.parse import parse_qs
+
+import jwt
+import pytest
+from django.db import connection
+from django.test import Client
+from social_django.models import UserSocialAuth
+
+from apps.tenancy.models import AuditEvent, User, UserToken
+from apps.tenancy.services import accounts
+from tests.tenancy.provider import CLIENT_ID, CLIENT_SECRET, KEY, OTHER_KEY, Claims, Provider
+from tests.tenancy.sign_in_flow import HTML, JSON, begin, finish, nothing_came_of_it, said, sign_in, with_query
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("accept", [JSON, HTML])
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_query(state="x" * 32),
+        with_query(state=None),
+        with_query(state=""),
+        with_query(state="x" * 5000),
+        with_query(code="stolen"),
+        with_query(code=None),
+        with_query(error="access_denied"),
+        with_query(error="invalid_request", error_description="<script>"),
+        lambda query: "",
+    ],
+    ids=["state", "no-state", "empty-state", "long-state", "code", "no-code", "denied", "error", "nothing"],
+)
+def test_a_tampered_callback(client: Client, provider: Provider, change: Callable[[str], str], accept: str) -> None:
+    query = begin(client, provider, accept)
+
+    response = finish(client, change(query), accept)
+
+    assert response.status_code == 401
+    if accept == JSON:
+        assert response["Content-Type"] == "application/problem+json"
+        assert response.json()["type"] == "urn:byteor:problem:unauthenticated"
+    else:
+        assert response["Content-Type"].startswith("text/html")
+    assert b"stolen" not in response.content
+    assert b"script>" not in response.content
+    assert nothing_came_of_it()
+
+
+LONG_AGO = int(time.time()) - 3600
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        said(nonce="another"),
+        said(nonce=None),
+        said(nonce=["list"]),
+        said(aud="another client"),
+        said(aud=[CLIENT_ID, "another client"]),
+        said(azp="another client"),
+        said(aud=None),
+        said(iss="https://issuer.example"),
+        said(iss=None),
+        said(exp=LONG_AGO),
+        said(exp=None),
+        said(iat=LONG_AGO),
+        said(iat=None),
+        said(nbf=int(time.time()) + 3600),
+        said(sub=None),
+        said(sub="somebody else than userinfo says"),
+        said(at_hash="of another token"),
+    ],
+)
+def test_an_id_token_that_is_not_ours(client: Client, provider: Provider, lie: Callable[[Claims], Claims]) -> None:
+    provider.lie = lie
+
+    response = sign_in(client, provider)
+
+    assert response.status_code == 401
+    assert nothing_came_of_it()
+
+
+def _none(claims: Claims) -> str:
+    return jwt.encode(claims, "", "none", headers={"kid": "1"})
+
+
+def _symmetric(claims: Claims) -> str:
+    # The classic confusion: the public key, or the client's secret, taken for a shared one.
+    return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
+
+
+def _other_key(claims: Claims) -> str:
+    return jwt.encode(claims, OTHER_KEY, "RS256", headers={"kid": "1"})
+
+
+def _unknown_key(claims: Claims) -> str:
+    return jwt.encode(claims, OTHER_KEY, "RS256", headers={"kid": "2"})
+
+
+def _altered(claims: Claims) -> str:
+    header, _, signature = jwt.encode(claims, KEY, "RS256", headers={"kid": "1"}).split(".")
+    body = base64.urlsafe_b64encode(json.dumps({**claims, "email": "eve@acme.example"}).encode()).rstrip(b"=").decode()
+    return f"{header}.{body}.{signature}"
+
+
+@pytest.mark.parametrize("sign", [_none, _symmetric, _other_key, _unknown_key, _altered, lambda claims: "no.j.wt"])
+def test_an_id_token_that_the_provider_did_not_sign(
+    client: Client, provider: Provider, sign: Callable[[Claims], str]
+) -> None:
+    provider.sign = sign
+
+    response = sign_in(client, provider)
+
+    assert response.status_code == 401
+    assert nothing_came_of_it()
+
+
+def test_a_callback_serves_once(client: Client, provider: Provider) -> None:
+    query = begin(client, provider)
+    assert finish(client, query).status_code == 200
+
+    again = finish(client, query)
+
+    assert again.status_code == 401
+    assert provider.requests.count("/token_endpoint") == 1
+    assert (User.objects.count(), UserToken.objects.count()) == (1, 1)
+
+
+def test_a_failed_callback_spends_the_state_too(client: Client, provider: Provider) -> None:
+    query = begin(client, provider)
+    provider.answers["/userinfo_endpoint"] = (500, {})
+    assert finish(client, query).status_code == 503
+    del provider.answers["/userinfo_endpoint"]
+
+    assert finish(client, query).status_code == 401
+    assert nothing_came_of_it()
+
+
+@pytest.mark.parametrize("victim_began", [True, False])
+def test_another_session_s_callback(client: Client, provider: Provider, victim_began: bool) -> None:
+    """Login CSRF: somebody's browser is sent to the attacker's callback."""
+    query = begin(client, provider, HTML)
+    victim = Client()
+    if victim_began:
+        begin(victim, provider, HTML)
+
+    response = finish(victim, query, HTML)
+
+    assert response.status_code == 401
+    assert nothing_came_of_it()
+    assert "/token_endpoint" not in provider.requests
+
+
+def test_another_session_s_code(client: Client, provider: Provider) -> None:
+    """PKCE: a code that was given to one session is worth nothing in another."""
+    stolen = parse_qs(begin(client, provider))["code"][0]
+    other = Client()
+
+    response = finish(other, with_query(code=stolen)(begin(other, provider)))
+
+    assert response.status_code == 401
+    assert nothing_came_of_it()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("invited", [True, False])
+@pytest.mark.parametrize("subjects", [("1", "1", "1", "1"), ("1", "2", "3", "4")])
+def test_callbacks_at_once(provider: Provider, subjects: tuple[str, ...], invited: bool) -> None:
+    if invited:
+        accounts.account_for_invitation("ada@acme.example")
+    barrier = Barrier(len(subjects))
+    provider.before_userinfo = lambda: barrier.wait(10)
+    began = []
+    for subject in subjects:
+        provider.claims["sub"] = subject
+        client = Client()
+        began.append((client, begin(client, provider)))
+    answers: list[Any] = []
+
+    def callback(client: Client, query: str) -> None:
+        answers.append(finish(client, query))
+        connection.close()
+
+    threads = [Thread(target=callback, args=each) for each in began]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    people = len(set(subjects))
+    assert len({answer.json()["user"]["id"] for answer in answers}) == people
+    assert (User.objects.count(), UserSocialAuth.objects.count()) == (people, people)
+    assert User.objects.filter(email="ada@acme.example", email_verified=True).count() == 1
+    actions = list(AuditEvent.objects.filter(action__startswith="account.").values_list("action", flat=True))
+    assert sorted(actions) == (["account.claim"] if invited else ["account.create"]) + ["account.create"] * (people - 1)

@@ -1,0 +1,220 @@
+"""How webhooks are sent: tried again, given up, disabled, and what becomes of a worker that dies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.tenancy import tasks
+from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
+from apps.tenancy.webhooks import delivery
+from byteor_cloud.jobs import Lane, queue_of
+from tests.tenancy.receiver import Receiver
+from tests.tenancy.webhook_steps import happens, is_signed, later, log, subscribe
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_refusal_is_tried_again_later(world: World, receiver: Receiver) -> None:
+    path, token = subscribe(world, receiver)
+    receiver.statuses = [500, 503, 204]
+    happens(world)
+
+    run_jobs()
+    waiting = log(world, path)[0]
+    first = WebhookDelivery.objects.get().next_attempt_at
+    later(seconds=1)
+    early = len(receiver.got)
+    later(seconds=20)
+    later(seconds=100)
+
+    assert (waiting["status"], early, len(receiver.got)) == ("pending", 1, 3)
+    assert first is not None
+    assert timedelta(seconds=14) < first - timezone.now() < timedelta(seconds=19)
+    line = log(world, path)[0]
+    assert (line["status"], line["next_attempt_at"]) == ("delivered", None)
+    assert [(each["status"], each["error"]) for each in line["attempts"]] == [(500, ""), (503, ""), (204, "")]
+    assert len({(message.headers["webhook-id"], message.body) for message in receiver.got}) == 1
+    assert all(is_signed(message, token) for message in receiver.got)
+    assert Webhook.objects.get().failing_since is None
+
+
+@pytest.mark.parametrize("tries", range(1, 8))
+def test_the_pauses_grow_to_a_day_in_all(tries: int) -> None:
+    pause = delivery._wait(tries, None, timezone.now()).total_seconds()
+
+    assert 15 * 4 ** (tries - 1) <= pause <= 18 * 4 ** (tries - 1)
+    assert 15 * sum(4**n for n in range(7)) == 81_915
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [("3600", 3600, 3600), ("5", 15, 18), ("999999999", 86400, 86400), ("9" * 400, 15, 18), ("-5", 15, 18),
+     ("soon", 15, 18), ("", 15, 18), ("Wed, 21 Oct 2015 07:28:00 GMT", 15, 18), ("²", 15, 18)],
+)  # fmt: skip
+def test_retry_after_is_heeded_within_bounds(text: str, low: int, high: int) -> None:
+    assert low <= delivery._wait(1, text, timezone.now()).total_seconds() <= high
+
+
+def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
+    subscribe(world, receiver)
+    receiver.statuses = [503]
+    receiver.headers = {"Retry-After": format_datetime(timezone.now() + timedelta(hours=2), usegmt=True)}
+    happens(world)
+
+    run_jobs()
+
+    due = WebhookDelivery.objects.get().next_attempt_at
+    assert due is not None
+    assert timedelta(minutes=119) < due - timezone.now() < timedelta(minutes=121)
+
+
+def test_it_is_given_up_after_eight_attempts(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    receiver.statuses = [500]
+    happens(world)
+
+    run_jobs()
+    for _ in range(9):
+        later(days=1)
+
+    line = log(world, path)[0]
+    assert (line["status"], line["next_attempt_at"], len(line["attempts"])) == ("failed", None, 8)
+    assert line["finished_at"] is not None
+    assert len(receiver.got) == 8
+    assert Webhook.objects.get().enabled  # not for days yet
+
+
+def test_one_that_is_refused_does_not_hold_up_the_next(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    receiver.statuses = [500, 204]
+    first, second, third = (happens(world) for _ in range(3))
+
+    for job in ProcrastinateJob.objects.order_by("-id")[:2]:
+        ProcrastinateJob.objects.filter(pk=job.pk)._raw_delete("default")
+    run_jobs()
+    assert len(receiver.got) == 1  # a receiver that fails is not asked for more at once
+    later(seconds=1)
+
+    assert [message.headers["webhook-id"] for message in receiver.got] == [str(e.pk) for e in (first, second, third)]
+    assert [line["status"] for line in log(world, path)] == ["delivered", "delivered", "pending"]
+
+
+def test_a_job_that_took_long_leaves_the_rest_to_the_next(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe(world, receiver)
+    for _ in range(3):
+        happens(world)
+    ProcrastinateJob.objects.all()._raw_delete("default")
+    ticks = iter([0, 4, 10])
+    monkeypatch.setattr(delivery, "monotonic", lambda: next(ticks))
+
+    delivery.deliver_due(Webhook.objects.get().pk)
+
+    assert len(receiver.got) == 2
+    assert ProcrastinateJob.objects.get().task_name == "tenancy.deliver_webhooks"
+    monkeypatch.undo()
+    assert delivery.LONGEST_S == 10
+
+
+def test_a_receiver_that_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    receiver.statuses = [410]
+    happens(world)
+    happens(world)
+
+    run_jobs()
+    later(days=1)
+
+    assert len(receiver.got) == 1
+    assert [line["status"] for line in log(world, path)] == ["pending", "failed"]
+    shown = world.admin.api.get(path).json()
+    assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver answered 410 Gone.")
+    event = AuditEvent.objects.get(action="webhook.disable")
+    assert (event.actor_display, event.changes["enabled"]) == ("system:webhooks", [True, False])
+
+    receiver.statuses = [204]
+    assert world.admin.api.put(path, {"enabled": True}).json()["disabled_reason"] == ""
+    later(days=1)
+    assert [line["status"] for line in log(world, path)] == ["delivered", "failed"]
+
+
+@pytest.mark.parametrize(("days", "enabled"), [(2, True), (3, False)])
+def test_a_receiver_that_fails_for_days_is_disabled(world: World, receiver: Receiver, days: int, enabled: bool) -> None:
+    subscribe(world, receiver)
+    receiver.statuses = [500]
+    Webhook.objects.update(failing_since=timezone.now() - timedelta(days=days, minutes=1))
+    happens(world)
+
+    run_jobs()
+    assert Webhook.objects.get().enabled  # one failure says nothing
+    for _ in range(7):
+        later(days=1)
+
+    assert Webhook.objects.get().enabled is enabled
+    assert AuditEvent.objects.filter(action="webhook.disable").count() == (0 if enabled else 1)
+
+
+def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    receiver.statuses = [307]
+    receiver.headers = {"Location": receiver.url}
+    happens(world)
+
+    run_jobs()
+
+    assert len(receiver.got) == 1
+    assert [(each["status"], each["error"]) for each in log(world, path)[0]["attempts"]] == [(307, "")]
+
+
+def test_a_worker_that_dies_after_sending_sends_it_again(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = subscribe(world, receiver)
+    happens(world)
+
+    def dies(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery, "_note", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_jobs()
+    assert log(world, path)[0]["status"] == "pending"
+    tasks.wake_webhooks()
+    run_jobs()
+
+    assert [message.headers["webhook-id"] for message in receiver.got] == [str(AuditEvent.objects.latest("id").pk)] * 2
+    assert [len(line["attempts"]) for line in log(world, path)] == [1]
+
+
+def test_what_is_deleted_meanwhile_is_let_go(world: World, receiver: Receiver) -> None:
+    path, _ = subscribe(world, receiver)
+    happens(world)
+
+    assert world.admin.api.delete(path).status_code == 204
+
+    assert run_jobs() == 1
+    assert (receiver.got, WebhookDelivery.objects.count()) == ([], 0)
+
+
+def test_waking_twice_enqueues_once(world: World, receiver: Receiver) -> None:
+    subscribe(world, receiver)
+    happens(world)
+    ProcrastinateJob.objects.all()._raw_delete("default")
+
+    delivery.wake_due()
+    delivery.wake_due()
+
+    job = ProcrastinateJob.objects.get()
+    assert (job.task_name, job.queue_name) == (
+        "tenancy.deliver_webhooks", queue_of(Lane.WEBHOOKS, world.organization.pk)
+    )  # fmt: skip
+    assert job.lock == f"webhook:{Webhook.objects.get().pk}"

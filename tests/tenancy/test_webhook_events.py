@@ -1,0 +1,124 @@
+"""What webhooks announce: which events, to whom, and at what cost."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from apps.tenancy import audit
+from apps.tenancy.models import AuditEvent, WebhookDelivery
+from apps.tenancy.webhooks.events import FAMILIES, TYPES
+from tests.tenancy.receiver import Receiver
+from tests.tenancy.webhook_steps import WORKER, happens, is_signed, log, subscribe
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_deployment_is_told_of_step_by_step(world: World, receiver: Receiver) -> None:
+    world.agent(world.prod)
+    bundle = world.bundle(world.prod)
+    path, token = subscribe(world, receiver)
+
+    deployment = world.deployment(bundle)
+    run_jobs()
+
+    approval = deployment.approval
+    assert approval is not None
+    told = [json.loads(message.body) for message in receiver.got]
+    assert {each["type"] for each in told} == {"deployment.create", "approval.request"}
+    event = AuditEvent.objects.get(action="deployment.create")
+    said = next(each for each in told if each["type"] == "deployment.create")
+    assert said == {
+        "id": str(event.pk),
+        "type": "deployment.create",
+        "created_at": event.timestamp.isoformat().replace("+00:00", "Z"),
+        "organization_id": str(world.organization.pk),
+        "project_id": str(world.project.pk),
+        "environment_id": str(world.prod.pk),
+        "resource": {
+            "kind": "deployment",
+            "id": str(deployment.pk),
+            "url": world.path(world.prod, f"/deployments/{deployment.pk}"),
+        },
+        "actor": {"kind": "user", "display": world.operator.user.email},
+        "changes": event.changes,
+    }
+    for each, message in zip(told, receiver.got, strict=True):
+        assert (message.path, message.headers["webhook-id"]) == ("/hook?team=ops", each["id"])
+        assert message.headers["content-type"] == "application/json"
+        assert is_signed(message, token)
+        assert world.viewer.api.get(each["resource"]["url"]).status_code == 200
+    assert [(line["status"], line["attempts"][0]["status"]) for line in log(world, path)] == [("delivered", 204)] * 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "action", "told"),
+    [
+        (["*"], "approval.revoke", 1),
+        (["deployment.*"], "deployment.activate", 1),
+        (["deployment.*"], "approval.revoke", 0),
+        (["approval.approve"], "approval.approve", 1),
+        (["approval.approve"], "approval.decision.approve", 0),
+        (["deployment.*", "deployment.fail"], "deployment.fail", 1),
+        (["*"], "draft.create", 0),
+        (["*"], "deployments.create", 0),
+    ],
+)
+def test_what_is_asked_for_is_told(world: World, receiver: Receiver, asked: list[str], action: str, told: int) -> None:
+    path, _ = subscribe(world, receiver, *asked)
+
+    happens(world, action)
+
+    assert [line["type"] for line in log(world, path)] == [action] * told
+
+
+def test_a_place_narrows_it(world: World, other: World, receiver: Receiver) -> None:
+    everywhere, _ = subscribe(world, receiver)
+    project, _ = subscribe(world, receiver, project_id=str(world.project.pk))
+    prod, _ = subscribe(world, receiver, environment_id=str(world.prod.pk))
+    off, _ = subscribe(world, receiver, enabled=False)
+    elsewhere, _ = subscribe(other, receiver)
+
+    happens(world)
+    happens(world, scope=world.dev)
+
+    counts = [len(log(world, path)) for path in (everywhere, project, prod, off)]
+    assert (counts, log(other, elsewhere)) == ([2, 2, 1, 0], [])
+
+
+def test_what_is_rolled_back_is_not_told_and_a_denial_neither(world: World, receiver: Receiver) -> None:
+    subscribe(world, receiver)
+
+    with transaction.atomic():
+        happens(world)
+        transaction.set_rollback(True)
+    resource = ("deployment", world.prod.pk)
+    audit.record("deployment.create", actor=WORKER, scope=world.prod, resource=resource, outcome="denied")
+
+    assert WebhookDelivery.objects.count() == 0
+    assert run_jobs() == 0
+
+
+def test_an_organization_without_webhooks_pays_one_query(world: World) -> None:
+    with CaptureQueriesContext(connection) as told:
+        happens(world)
+    with CaptureQueriesContext(connection) as untold:
+        happens(world, "draft.create")
+
+    assert (len(told), len(untold)) == (2, 1)
+
+
+def test_every_event_of_deployments_and_approvals_has_its_type() -> None:
+    code = "\n".join(path.read_text() for path in (Path(django_settings.BASE_DIR) / "apps").rglob("*.py"))
+    written = re.findall(r'audit\.record\(\s*f?"([\w.{}]+)"', code)
+
+    assert len(written) > 20
+    named = {action for action in written if action.startswith(FAMILIES) and "{" not in action}
+    assert named - set(TYPES) == set()

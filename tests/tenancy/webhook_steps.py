@@ -1,0 +1,62 @@
+"""What tests of webhooks do: subscribe, let something happen, let time pass, check what arrived."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import Any
+
+from django.db.models import F
+
+from apps.tenancy import audit, tasks
+from apps.tenancy.actors import system
+from apps.tenancy.models import AuditEvent, WebhookDelivery
+from tests.tenancy.receiver import Message, Receiver
+from tests.worlds import World, run_jobs
+
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+WORKER = system("test")
+
+
+def org(world: World, rest: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/webhooks{rest}"
+
+
+def subscribe(world: World, receiver: Receiver, *events: str, **options: Any) -> tuple[str, str]:
+    """A webhook made through the API: its path and its secret."""
+    body = {"url": receiver.url, "events": list(events) or ["*"], **options}
+    made = world.admin.api.post(org(world), body)
+    assert made.status_code == 201
+    return org(world, f"/{made.json()['id']}"), made.json()["token"]
+
+
+def happens(world: World, action: str = "deployment.create", scope: Any = None) -> AuditEvent:
+    """An event as services write it."""
+    kind = action.partition(".")[0]
+    place = scope or world.prod
+    return audit.record(action, actor=WORKER, scope=place, resource=(kind, place.pk), changes={"n": [0, 1]})
+
+
+def log(world: World, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.admin.api.get(f"{path}/deliveries").json()["results"]
+    return found
+
+
+def later(**by: Any) -> None:
+    """Time passes for what is owed; then the worker looks."""
+    WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
+    tasks.wake_webhooks()
+    run_jobs()
+
+
+def is_signed(message: Message, token: str) -> bool:
+    """As a receiver computes it by the convention, from the text of the secret."""
+    key = base64.b64decode(token.removeprefix("whsec_"))
+    signed = b".".join(
+        [message.headers["webhook-id"].encode(), message.headers["webhook-timestamp"].encode(), message.body]
+    )
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return f"v1,{expected}" in message.headers["webhook-signature"].split(" ")

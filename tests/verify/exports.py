@@ -1,0 +1,54 @@
+"""Exports of evidence taken apart and put together again, as somebody who alters one would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from byteor_cloud.engine.delivery import dsse, keys, tar
+from byteor_cloud.engine.delivery.bundle import FileEntry, Manifest
+from byteor_cloud.engine.delivery.encoding import canonical, sha256
+from tests.engine.delivery.conftest import World
+from tests.verify.conftest import Change, Files
+
+KID, STRANGER = (keys.kid(keys.public_key(key)) for key in (World().active, World().stranger))
+
+
+# -- altered ----------------------------------------------------------------------------------------------------------
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def without(good: Files, name: str) -> Files:
+    return {other: data for other, data in good.items() if other != name}
+
+
+def entries(good: Files) -> Files:
+    """What is in the bundle, but for its manifest."""
+    return without(tar.unpack(good["deploy-bundle.tar"]), "manifest.json")
+
+
+def signed(makers: World, files: Files, **manifest: object) -> Files:
+    """An export, whole and signed by our own key, of what ``build`` would never make: of a server taken over."""
+    document = {**makers.bundle().manifest.document(), **manifest}
+    described = {name: FileEntry.of(data) for name, data in files.items()}
+    document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in described.items()}
+    archive = tar.pack({**files, "manifest.json": canonical(document)})
+    envelope = dsse.sign_envelope(sha256(archive), Manifest.from_document(document), makers.active)
+    beside = {"approval.cred": files["approval.cred"]} if "approval.cred" in files else {}
+    return {
+        "deploy-bundle.tar": archive,
+        "envelope.json": canonical(envelope),
+        "signing_keys.json": canonical(makers.keyset.document()),
+        **beside,
+    }
+
+
+def _signed_with(**claims: Any) -> Change:
+    """All of it fits, but what people approved was something else."""
+
+    def change(makers: World, good: Files) -> Files:
+        return signed(makers, {**entries(good), "approval.cred": makers.credential(**claims).encode()})
+
+    return change
