@@ -15,7 +15,7 @@ from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Project, RateCounter
 from byteor_cloud.config import Config
 from byteor_cloud.errors import TooManyRequests
-from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.races import Race
 from tests.worlds import Api, World
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
@@ -148,7 +148,7 @@ def test_they_can_be_switched_off(world: World, settings: Any, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock: list[float]) -> None:  # noqa: F811
+def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):

@@ -1,22 +1,26 @@
-"""Waves, targets and strategies as people read them."""
+"""Waves, and a deployment's headline, as people read them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from apps.releases.admin.waves import Counts, Standing, headline, waves
-from apps.releases.admin.words import strategy_words, target_words, timeline_words
 from byteor_cloud.engine.machines import AgentProgress as A
 from byteor_cloud.engine.machines import DeploymentStatus as S
 from byteor_cloud.engine.rollout import Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 CAREFUL = Strategy(percents=(5, 25, 100), pause_s=60)
+
+
 # 20 agents: 1, 4 and 15 of them.
 DONE: Counts = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
+
+
 SECOND: Counts = {
     (0, A.ACTIVE): 1,
     (1, A.ACTIVE): 1,
@@ -24,6 +28,8 @@ SECOND: Counts = {
     (1, A.FAILED): 1,
     (2, A.PENDING): 15,
 }
+
+
 BACK: Counts = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2, (2, A.PENDING): 15}
 
 
@@ -96,51 +102,3 @@ def test_the_headline(standing: Standing, counts: Counts, said: str) -> None:
     found = waves(CAREFUL, standing, counts, expected=20)
 
     assert headline(standing, found, detail="because") == said
-
-
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        (None, "-"),
-        ({"all": True, "count": 3, "resolved": []}, "all agents of the environment"),
-        ({"selector": {"region": "eu", "disk": "ssd"}}, "agents with disk=ssd, region=eu"),
-        ({"agents": ["x"]}, "1 agent by name"),
-        ({"agents": ["x"] * 2000}, "2,000 agents by name"),
-    ],
-)
-def test_a_target_in_words(target: Any, said: str) -> None:
-    assert target_words(target) == said
-
-
-@pytest.mark.parametrize(
-    ("strategy", "said"),
-    [
-        (None, "-"),
-        ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
-        (
-            {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
-            "All at once. Stops when more than 10 % fail and rolls back by itself.",
-        ),
-        (
-            {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
-            "Waves up to 5 %, 100 %, 60 s of pause between them. Stops when one agent fails and rolls back by itself.",
-        ),
-        (
-            {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
-            "Waves up to 100 %. Stops when more than 5 % of a wave fail and leaves the rollback to people.",
-        ),
-    ],
-)
-def test_a_strategy_in_words(strategy: Any, said: str) -> None:
-    assert strategy_words(strategy).replace("\N{NO-BREAK SPACE}", " ") == said
-
-
-def test_a_timelines_detail_in_a_line() -> None:
-    detail = {
-        "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
-        "detail": "x" * 200,
-    }  # fmt: skip
-
-    assert timeline_words(detail) == (
-        f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
-    )

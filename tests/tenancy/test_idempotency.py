@@ -12,7 +12,7 @@ from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent, IdempotencyKey, OrganizationKey, Project
 from apps.tenancy.services import organizations
 from apps.tenancy.tasks import close_minute
-from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.races import Race
 from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
@@ -192,7 +192,7 @@ def test_a_spent_enrollment_token_makes_no_second_agent(world: World, headers: d
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_request_waits_for_no_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_second_request_waits_for_no_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []
@@ -216,7 +216,7 @@ def test_a_second_request_waits_for_no_first(at_once: Race, monkeypatch: pytest.
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_racing_requests_under_one_key_one_is_done(at_once: Race) -> None:  # noqa: F811
+def test_of_racing_requests_under_one_key_one_is_done(at_once: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.tenancy.models import AuditEvent, Environment, Project
 from apps.tenancy.services import revisions
-from tests.races import Race, at_once  # noqa: F401  a fixture
+from tests.races import Race
 from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
@@ -159,7 +159,7 @@ def test_a_delete_honours_it_too(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     tag = world.admin.api.get(project(world))["ETag"]
     events = AuditEvent.objects.count()
@@ -183,7 +183,7 @@ def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.Mo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_settings_of_racing_edits_are_both_kept(at_once: Race) -> None:  # noqa: F811
+def test_settings_of_racing_edits_are_both_kept(at_once: Race) -> None:
     world = World("acme")
     changes = [{"heartbeat_interval_s": 7}, {"agent_timeout_s": 77}, {"artifact_retention_days": 777}]
 

@@ -1,0 +1,57 @@
+"""Targets, strategies and timelines in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.releases.admin.words import strategy_words, target_words, timeline_words
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (None, "-"),
+        ({"all": True, "count": 3, "resolved": []}, "all agents of the environment"),
+        ({"selector": {"region": "eu", "disk": "ssd"}}, "agents with disk=ssd, region=eu"),
+        ({"agents": ["x"]}, "1 agent by name"),
+        ({"agents": ["x"] * 2000}, "2,000 agents by name"),
+    ],
+)
+def test_a_target_in_words(target: Any, said: str) -> None:
+    assert target_words(target) == said
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (None, "-"),
+        ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
+        (
+            {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
+            "All at once. Stops when more than 10 % fail and rolls back by itself.",
+        ),
+        (
+            {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
+            "Waves up to 5 %, 100 %, 60 s of pause between them. Stops when one agent fails and rolls back by itself.",
+        ),
+        (
+            {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
+            "Waves up to 100 %. Stops when more than 5 % of a wave fail and leaves the rollback to people.",
+        ),
+    ],
+)
+def test_a_strategy_in_words(strategy: Any, said: str) -> None:
+    assert strategy_words(strategy).replace("\N{NO-BREAK SPACE}", " ") == said
+
+
+def test_a_timelines_detail_in_a_line() -> None:
+    detail = {
+        "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
+        "detail": "x" * 200,
+    }  # fmt: skip
+
+    assert timeline_words(detail) == (
+        f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
+    )
