@@ -25,7 +25,7 @@ test: setup ## Run the tests; one of them: make test ARGS='tests/test_embedded.p
 # Without the tests that start servers and browsers, which have nothing that depends on the interpreter.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent tests/kernel tests/laws \
-	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts
+	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations
 
 test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest Python that is supported
 	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED: Python $(OLDEST), the oldest supported" >&2; exit 1; }
