@@ -1,0 +1,59 @@
+"""The operations of artifacts in the OpenAPI document."""
+
+from __future__ import annotations
+
+from byteor_cloud.api.operations import Operation, Operations, Tag
+
+UPLOAD = Operations(
+    Tag.AGENTS,
+    {
+        "create": Operation(
+            "uploadArtifact",
+            "Upload an artifact",
+            "Called by an agent with an incident capture or telemetry. Uploading the same content again returns the"
+            " existing artifact (200).",
+        ),
+    },
+)
+ARTIFACT = Operations(
+    Tag.ARTIFACTS,
+    {
+        "list": Operation(
+            "listArtifacts",
+            "List artifacts",
+            "Returns what the environment's agents uploaded, newest first.",
+        ),
+        "retrieve": Operation(
+            "getArtifact",
+            "Get an artifact",
+            "Returns one artifact with the result of its check.",
+        ),
+        "content": Operation(
+            "downloadArtifact",
+            "Download an artifact",
+            "Returns the bytes as they were uploaded.",
+        ),
+        "replay": Operation(
+            "replayArtifact",
+            "Replay an artifact",
+            "Runs a verified incident bundle through a version again. A dry run by default; `execute` also performs"
+            " side effects, where the environment's policy, an approval and the server's allowlists permit it. "
+            "Refused with 422 when no version fits the artifact's spec hash.",
+        ),
+    },
+)
+REPLAY = Operations(
+    Tag.ARTIFACTS,
+    {
+        "list": Operation(
+            "listReplays",
+            "List replays",
+            "Returns the environment's replays, newest first.",
+        ),
+        "retrieve": Operation(
+            "getReplay",
+            "Get a replay",
+            "Returns the replay with its result, once it has ended.",
+        ),
+    },
+)

@@ -1,0 +1,96 @@
+"""The operations of fleet in the OpenAPI document."""
+
+from __future__ import annotations
+
+from byteor_cloud.api.operations import Operation, Operations, Tag
+
+AGENT = Operations(
+    Tag.AGENTS,
+    {
+        "list": Operation(
+            "listAgents",
+            "List agents",
+            "Returns the environment's agents, newest first, with what each should run and what it runs.",
+        ),
+        "create": Operation(
+            "enrollAgent",
+            "Enroll an agent",
+            "Uses an enrollment token once and creates an agent. The response is the only one that contains the "
+            "agent key (`api_key`).",
+        ),
+        "retrieve": Operation(
+            "getAgent",
+            "Get an agent",
+            "Returns one agent of the environment.",
+        ),
+        "update": Operation(
+            "updateAgent",
+            "Update an agent",
+            "Changes the agent's name or labels. New labels can make it match the target of a running deployment.",
+        ),
+        "destroy": Operation(
+            "decommissionAgent",
+            "Decommission an agent",
+            "Revokes the agent's key and removes the agent from the fleet.",
+        ),
+        "rotate_key": Operation(
+            "rotateAgentKey",
+            "Rotate an agent's key",
+            "Returns a new agent key. The old key is refused at once.",
+        ),
+    },
+)
+ENROLLMENT_TOKEN = Operations(
+    Tag.AGENTS,
+    {
+        "list": Operation(
+            "listEnrollmentTokens",
+            "List enrollment tokens",
+            "Returns the environment's enrollment tokens, newest first, used, revoked and expired ones included. "
+            "Secrets are never shown again.",
+        ),
+        "create": Operation(
+            "createEnrollmentToken",
+            "Create an enrollment token",
+            "Creates a token with which hosts enroll in this environment. The response is the only one that "
+            "contains the secret (`token`).",
+        ),
+        "destroy": Operation(
+            "revokeEnrollmentToken",
+            "Revoke an enrollment token",
+            "No further agent can enroll with it. Agents that already enrolled stay.",
+        ),
+    },
+)
+OWN_AGENT = Operations(
+    Tag.AGENTS,
+    {
+        "retrieve": Operation(
+            "getOwnAgent",
+            "Get the agent's own record",
+            "Called by an agent with its own key.",
+        ),
+    },
+)
+HEARTBEAT = Operations(
+    Tag.AGENTS,
+    {
+        "post": Operation(
+            "sendHeartbeat",
+            "Send a heartbeat",
+            "Called by an agent. Stores the agent's status and returns what the agent should run. A heartbeat that "
+            "is answered with 200 is stored durably.",
+        ),
+    },
+)
+SIGNING_KEY = Operations(
+    Tag.AGENTS,
+    {
+        "retrieve": Operation(
+            "getSigningKeys",
+            "Get the published signing keys",
+            "Called by an agent. Returns the keys with which deploy bundles are verified, as a JSON Web Key Set "
+            "with validity times.",
+        ),
+    },
+)

@@ -1,0 +1,166 @@
+"""The operations of releases in the OpenAPI document."""
+
+from __future__ import annotations
+
+from byteor_cloud.api.operations import Operation, Operations, Tag
+
+CONFIG_BUNDLE = Operations(
+    Tag.CONFIG_BUNDLES,
+    {
+        "list": Operation(
+            "listConfigBundles",
+            "List config bundles",
+            "Returns the environment's config bundles, newest first.",
+        ),
+        "create": Operation(
+            "createConfigBundle",
+            "Create a config bundle",
+            "Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its "
+            "content.",
+        ),
+        "retrieve": Operation(
+            "getConfigBundle",
+            "Get a config bundle",
+            "Returns one config bundle.",
+        ),
+        "clear": Operation(
+            "clearConfigBundle",
+            "Clear a known bad config bundle",
+            "Allows a configuration that failed in this environment to be deployed again. Needs a reason, which "
+            "goes to the audit ledger.",
+        ),
+    },
+)
+EXPLANATION = Operations(
+    Tag.AGENTS,
+    {
+        "retrieve": Operation(
+            "explainAgent",
+            "Explain what an agent runs",
+            "Says why the agent runs what it runs and what happens next: the main reason first, the soonest event "
+            "first. Works for an agent that left the fleet, too.",
+        ),
+    },
+)
+AGENT_DEPLOYMENT = Operations(
+    Tag.AGENTS,
+    {
+        "retrieve": Operation(
+            "getAgentDeployment",
+            "Get the agent's current offer",
+            "Called by an agent. Returns what it should run, with the signed envelope of the deploy bundle.",
+        ),
+        "report": Operation(
+            "reportDeployment",
+            "Report progress on an offer",
+            "Called by an agent while it downloads, activates or rolls back what it was offered.",
+        ),
+        "bundle": Operation(
+            "downloadDeployBundle",
+            "Download the deploy bundle",
+            "Called by an agent. Returns the tar whose digest the signed envelope contains. Answers 409 when the "
+            "agent should no longer run that bundle.",
+        ),
+    },
+)
+DEPLOYMENT = Operations(
+    Tag.DEPLOYMENTS,
+    {
+        "list": Operation(
+            "listDeployments",
+            "List deployments",
+            "Returns the environment's deployments, newest first.",
+        ),
+        "create": Operation(
+            "createDeployment",
+            "Create a deployment",
+            "Requests that a config bundle runs on a target. It starts as `pending_approval` where the environment "
+            "requires approvals, else as `approved`.",
+        ),
+        "retrieve": Operation(
+            "getDeployment",
+            "Get a deployment",
+            "Returns the deployment with its status and the progress of its agents.",
+        ),
+        "abort": Operation(
+            "abortDeployment",
+            "Abort a deployment",
+            "Ends it as `failed` with the reason `aborted`. Agents that already run it keep running it; roll back "
+            "to change that.",
+        ),
+        "evidence": Operation(
+            "exportDeploymentEvidence",
+            "Export the evidence of a deployment",
+            "Returns a tar with the signed files that show who approved exactly these bytes for this environment. "
+            "`byteor-verify evidence` checks it offline.",
+        ),
+        "pause": Operation(
+            "pauseDeployment",
+            "Pause a deployment",
+            "No further agent is offered the deployment until it is resumed. The status stays.",
+        ),
+        "resume": Operation(
+            "resumeDeployment",
+            "Resume a deployment",
+            "Continues a paused deployment.",
+        ),
+        "retry": Operation(
+            "retryDeployment",
+            "Retry a deployment",
+            "Offers a failed deployment again to the agents that failed, and continues.",
+        ),
+        "rollback": Operation(
+            "rollBackDeployment",
+            "Roll back a deployment",
+            "Offers each agent that was touched what it ran before, and bars the configuration that is rolled back.",
+        ),
+    },
+)
+DEPLOYMENT_AGENT = Operations(
+    Tag.DEPLOYMENTS,
+    {
+        "list": Operation(
+            "listDeploymentAgents",
+            "List the agents of a deployment",
+            "Returns each agent that the deployment is for, with its wave and its progress.",
+        ),
+    },
+)
+TIMELINE = Operations(
+    Tag.DEPLOYMENTS,
+    {
+        "list": Operation(
+            "listDeploymentTimeline",
+            "List the timeline of a deployment",
+            "Returns what happened to the deployment, newest first.",
+        ),
+    },
+)
+APPROVAL = Operations(
+    Tag.APPROVALS,
+    {
+        "list": Operation(
+            "listApprovals",
+            "List approvals",
+            "Returns requests for approval with their decisions, newest first.",
+        ),
+        "create": Operation(
+            "decideApproval",
+            "Approve or deny",
+            "Records the caller's decision on a deployment or an execute replay, and returns the approval. One "
+            "denial denies; enough approvals issue the approval credential. Needs a person; an API key cannot "
+            "decide.",
+        ),
+        "retrieve": Operation(
+            "getApproval",
+            "Get an approval",
+            "Returns the approval with its decisions. Callers with the permission `environment:operate` also see "
+            "its credential.",
+        ),
+        "revoke": Operation(
+            "revokeApproval",
+            "Revoke an approval",
+            "Withdraws a pending approval or one that was not used yet.",
+        ),
+    },
+)

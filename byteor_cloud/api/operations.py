@@ -1,0 +1,66 @@
+"""What the OpenAPI document says about each operation: its tag, id, summary and description.
+
+Views name one of these as ``operations``; each app keeps its own in ``api/operations.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Tag(StrEnum):
+    """The sections of the document, in their order."""
+
+    HEALTH = "Health and observability"
+    AUTHENTICATION = "Authentication"
+    ORGANIZATIONS = "Organizations"
+    PROJECTS = "Projects"
+    ENVIRONMENTS = "Environments"
+    PIPELINES = "Pipeline drafts and versions"
+    CONFIG_BUNDLES = "Config bundles"
+    AGENTS = "Agents"
+    DEPLOYMENTS = "Deployments"
+    ARTIFACTS = "Artifacts and replay"
+    APPROVALS = "Approvals"
+    ORGANIZATION_KEYS = "Organization API keys"
+    SIGNING_KEYS = "Signing keys"
+    AUDIT = "Audit"
+    WEBHOOKS = "Webhooks"
+
+
+TAG_DESCRIPTIONS = {
+    Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
+    Tag.AUTHENTICATION: "Signing in, the caller, and the caller's own user tokens.",
+    Tag.ORGANIZATIONS: "The top level: everything belongs to exactly one organization.",
+    Tag.PROJECTS: "A project groups environments of one organization.",
+    Tag.ENVIRONMENTS: "An environment is where agents run and deployments go. Its posture and settings are the policy.",
+    Tag.PIPELINES: "A draft holds a plan that can be edited. Promoting it creates an immutable version.",
+    Tag.CONFIG_BUNDLES: "A config bundle joins a version with its runtime configuration.",
+    Tag.AGENTS: "Agents enroll with an enrollment token and then authenticate with their own key.",
+    Tag.DEPLOYMENTS: "A deployment brings a config bundle to one or more agents, with approval where it is required.",
+    Tag.ARTIFACTS: "Agents upload artifacts, such as incident captures. A replay runs one through the version that produced it.",
+    Tag.APPROVALS: "Approvals let people review deployments and execute replays before they start.",
+    Tag.ORGANIZATION_KEYS: "Keys with which scripts act in an organization.",
+    Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
+    Tag.AUDIT: "The ledger of everything that changed in an organization.",
+    Tag.WEBHOOKS: "Signed notifications of deployments and approvals.",
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it."""
+
+    id: str
+    summary: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The operations of one view by the name of the action, or by the method where a view has no actions."""
+
+    tag: Tag
+    by_action: Mapping[str, Operation]
