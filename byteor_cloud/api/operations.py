@@ -8,6 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+# Values of examples. A client replaces them by ids and hashes of its own rows.
+ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
+HASH = "sha256:" + "5f" * 32
+PLAN = {
+    "plan_v": 1,
+    "name": "trades",
+    "target": "single_ring",
+    "single_ring": {
+        "ingress": "trades_in",
+        "egress": "trades_out",
+        "stages": [{"id": "decode", "op": "identity"}],
+    },
+}
 
 
 class Tag(StrEnum):
@@ -51,11 +66,15 @@ TAG_DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it."""
+    """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it.
+
+    ``example`` is the smallest useful body of an operation that takes one; a test sends it to a live server.
+    """
 
     id: str
     summary: str
     description: str
+    example: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

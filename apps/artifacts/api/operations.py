@@ -12,6 +12,7 @@ UPLOAD = Operations(
             "Upload an artifact",
             "Called by an agent with an incident capture or telemetry. Uploading the same content again returns the"
             " existing artifact (200).",
+            example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },
 )
@@ -39,6 +40,7 @@ ARTIFACT = Operations(
             "Runs a verified incident bundle through a version again. A dry run by default; `execute` also performs"
             " side effects, where the environment's policy, an approval and the server's allowlists permit it. "
             "Refused with 422 when no version fits the artifact's spec hash.",
+            example={"mode": "dry_run"},
         ),
     },
 )

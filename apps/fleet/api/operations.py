@@ -17,6 +17,7 @@ AGENT = Operations(
             "Enroll an agent",
             "Uses an enrollment token once and creates an agent. The response is the only one that contains the "
             "agent key (`api_key`).",
+            example={"name": "edge-7"},
         ),
         "retrieve": Operation(
             "getAgent",
@@ -27,6 +28,7 @@ AGENT = Operations(
             "updateAgent",
             "Update an agent",
             "Changes the agent's name or labels. New labels can make it match the target of a running deployment.",
+            example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
             "decommissionAgent",
@@ -54,6 +56,7 @@ ENROLLMENT_TOKEN = Operations(
             "Create an enrollment token",
             "Creates a token with which hosts enroll in this environment. The response is the only one that "
             "contains the secret (`token`).",
+            example={"max_uses": 10},
         ),
         "destroy": Operation(
             "revokeEnrollmentToken",
@@ -80,6 +83,7 @@ HEARTBEAT = Operations(
             "Send a heartbeat",
             "Called by an agent. Stores the agent's status and returns what the agent should run. A heartbeat that "
             "is answered with 200 is stored durably.",
+            example={"status": "healthy", "agent_version": "0.1.0"},
         ),
     },
 )

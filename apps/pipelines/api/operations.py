@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from byteor_cloud.api.operations import Operation, Operations, Tag
+from byteor_cloud.api.operations import ID, PLAN, Operation, Operations, Tag
 
 DRAFT = Operations(
     Tag.PIPELINES,
@@ -16,6 +16,7 @@ DRAFT = Operations(
             "createDraft",
             "Create a draft",
             "Saves a plan. A plan that does not compile is saved too; `diagnostics` say what is wrong with it.",
+            example={"name": "trades", "plan": PLAN},
         ),
         "retrieve": Operation(
             "getDraft",
@@ -27,6 +28,7 @@ DRAFT = Operations(
             "Update a draft",
             "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match` to notice a"
             " change by somebody else.",
+            example={"name": "trades-eu"},
         ),
         "destroy": Operation(
             "deleteDraft",
@@ -38,6 +40,7 @@ DRAFT = Operations(
             "Preview a draft",
             "Compiles the saved plan, or the plan in the body, and saves nothing. A plan that does not compile is "
             "answered with 200, `ok: false` and its diagnostics.",
+            example={"plan": PLAN},
         ),
         "version": Operation(
             "promoteDraft",
@@ -45,6 +48,7 @@ DRAFT = Operations(
             "Compiles the saved plan to an immutable version with the next number of its pipeline. Promoting an "
             "unchanged draft again returns the existing version (200). A plan that does not compile is refused "
             "(422).",
+            example={"expected_revision": 1},
         ),
         "diff": Operation(
             "diffDraft",
@@ -66,6 +70,7 @@ VERSION = Operations(
             "Copy a version from another environment",
             "Takes over a version, as compiled, from another environment of the same project. Copying the same "
             "version again returns the existing one (200).",
+            example={"from_version_id": ID},
         ),
         "retrieve": Operation(
             "getVersion",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from byteor_cloud.api.operations import Operation, Operations, Tag
+from byteor_cloud.api.operations import HASH, ID, Operation, Operations, Tag
 
 CONFIG_BUNDLE = Operations(
     Tag.CONFIG_BUNDLES,
@@ -17,6 +17,7 @@ CONFIG_BUNDLE = Operations(
             "Create a config bundle",
             "Joins a version with its runtime configuration. The bundle is immutable; `config_hash` identifies its "
             "content.",
+            example={"name": "trades-1", "version_id": ID},
         ),
         "retrieve": Operation(
             "getConfigBundle",
@@ -28,6 +29,7 @@ CONFIG_BUNDLE = Operations(
             "Clear a known bad config bundle",
             "Allows a configuration that failed in this environment to be deployed again. Needs a reason, which "
             "goes to the audit ledger.",
+            example={"reason": "The disk of the host was full."},
         ),
     },
 )
@@ -54,6 +56,7 @@ AGENT_DEPLOYMENT = Operations(
             "reportDeployment",
             "Report progress on an offer",
             "Called by an agent while it downloads, activates or rolls back what it was offered.",
+            example={"deployment_id": ID, "status": "active", "bundle_hash": HASH},
         ),
         "bundle": Operation(
             "downloadDeployBundle",
@@ -76,6 +79,7 @@ DEPLOYMENT = Operations(
             "Create a deployment",
             "Requests that a config bundle runs on a target. It starts as `pending_approval` where the environment "
             "requires approvals, else as `approved`.",
+            example={"config_bundle_id": ID, "target": {"all": True}},
         ),
         "retrieve": Operation(
             "getDeployment",
@@ -87,6 +91,7 @@ DEPLOYMENT = Operations(
             "Abort a deployment",
             "Ends it as `failed` with the reason `aborted`. Agents that already run it keep running it; roll back "
             "to change that.",
+            example={"reason": "The wrong version was chosen."},
         ),
         "evidence": Operation(
             "exportDeploymentEvidence",
@@ -98,21 +103,25 @@ DEPLOYMENT = Operations(
             "pauseDeployment",
             "Pause a deployment",
             "No further agent is offered the deployment until it is resumed. The status stays.",
+            example={"reason": "The market opens in an hour."},
         ),
         "resume": Operation(
             "resumeDeployment",
             "Resume a deployment",
             "Continues a paused deployment.",
+            example={"reason": "The market has closed."},
         ),
         "retry": Operation(
             "retryDeployment",
             "Retry a deployment",
             "Offers a failed deployment again to the agents that failed, and continues.",
+            example={"reason": "The network is back."},
         ),
         "rollback": Operation(
             "rollBackDeployment",
             "Roll back a deployment",
             "Offers each agent that was touched what it ran before, and bars the configuration that is rolled back.",
+            example={"reason": "The latency has doubled."},
         ),
     },
 )
@@ -150,6 +159,7 @@ APPROVAL = Operations(
             "Records the caller's decision on a deployment or an execute replay, and returns the approval. One "
             "denial denies; enough approvals issue the approval credential. Needs a person; an API key cannot "
             "decide.",
+            example={"deployment_id": ID, "decision": "approve"},
         ),
         "retrieve": Operation(
             "getApproval",

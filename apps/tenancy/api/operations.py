@@ -50,6 +50,7 @@ TOKEN = Operations(
             "Create a user token",
             "Creates a token with all of the caller's roles. The response is the only one that contains the secret "
             "(`token`).",
+            example={"name": "laptop"},
         ),
         "destroy": Operation(
             "revokeUserToken",
@@ -70,6 +71,7 @@ ORGANIZATION_COLLECTION = Operations(
             "createOrganization",
             "Create an organization",
             "The caller becomes its first `org_admin`. Needs a user token.",
+            example={"name": "Acme"},
         ),
     },
 )
@@ -85,6 +87,7 @@ ORGANIZATION_DETAIL = Operations(
             "updateOrganization",
             "Update an organization",
             "Changes the fields in the body and keeps the others. `settings` are merged key by key.",
+            example={"settings": {"token_max_days": 30}},
         ),
     },
 )
@@ -101,11 +104,13 @@ ORGANIZATION_MEMBER = Operations(
             "Add a member to an organization",
             "Gives a role in the whole organization to the person with this e-mail address. A person without an "
             "account becomes a member at their first sign-in with that verified address.",
+            example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateOrganizationMember",
             "Change a member's role in an organization",
             "The last `org_admin` of an organization cannot be given another role.",
+            example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeOrganizationMember",
@@ -128,6 +133,7 @@ ORGANIZATION_KEY = Operations(
             "Create an organization API key",
             "Creates a key for scripts, with one role in the organization or in one project. The response is the "
             "only one that contains the secret (`token`).",
+            example={"name": "ci", "role": "operator"},
         ),
         "destroy": Operation(
             "revokeOrganizationKey",
@@ -166,11 +172,13 @@ SIGNING_KEY = Operations(
             "Rotate the signing key",
             "Publishes a new key. It starts to sign when the agents have had time to fetch it, and the key before "
             "it continues to verify.",
+            example={"activate_in_s": 3600},
         ),
         "retire": Operation(
             "retireSigningKey",
             "Retire a signing key",
             "Ends a `retiring` key now or withdraws a `next` key. What it signed before still verifies.",
+            example={"reason": "The key is no longer needed."},
         ),
     },
 )
@@ -187,6 +195,7 @@ WEBHOOK = Operations(
             "Create a webhook",
             "Subscribes a URL to events of deployments and approvals. Deliveries are signed as Standard Webhooks "
             "describes. The response is the only one that contains the secret (`token`).",
+            example={"url": "https://hooks.example.com/byteor", "events": ["deployment.*"]},
         ),
         "retrieve": Operation(
             "getWebhook",
@@ -198,6 +207,7 @@ WEBHOOK = Operations(
             "Update a webhook",
             "Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries"
             " again.",
+            example={"events": ["*"]},
         ),
         "destroy": Operation(
             "deleteWebhook",
@@ -245,6 +255,7 @@ PROJECT_COLLECTION = Operations(
             "createProject",
             "Create a project",
             "Creates a project in the organization.",
+            example={"name": "markets"},
         ),
     },
 )
@@ -260,6 +271,7 @@ PROJECT_DETAIL = Operations(
             "updateProject",
             "Update a project",
             "Changes the fields in the body and keeps the others.",
+            example={"name": "markets-eu"},
         ),
         "destroy": Operation(
             "deleteProject",
@@ -282,11 +294,13 @@ PROJECT_MEMBER = Operations(
             "addProjectMember",
             "Add a member to a project",
             "Gives the person with this e-mail address a role in this project only.",
+            example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateProjectMember",
             "Change a member's role in a project",
             "Replaces the person's role in this project.",
+            example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeProjectMember",
@@ -307,6 +321,7 @@ ENVIRONMENT_COLLECTION = Operations(
             "createEnvironment",
             "Create an environment",
             "The posture is fixed at creation and decides the defaults of the settings.",
+            example={"name": "canary", "posture": "staging"},
         ),
     },
 )
@@ -323,6 +338,7 @@ ENVIRONMENT_DETAIL = Operations(
             "Update an environment",
             "Changes the fields in the body and keeps the others. `settings` are merged key by key. Loosening "
             "approvals, replay or freeze windows of a `staging` or `prod` environment needs `org_admin`.",
+            example={"settings": {"heartbeat_interval_s": 10}},
         ),
         "destroy": Operation(
             "deleteEnvironment",
