@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.fleet import heartbeats, services
+from apps.fleet import heartbeat_body, heartbeats, services
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live, limited_as
 from apps.fleet.api.base import AgentSelfViewSet
@@ -39,12 +39,15 @@ from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
+from byteor_cloud.api.declared import DeclaredView, Errors
 from byteor_cloud.api.parameters import check_query, choice, flag, line
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import (
+    Conflict,
     DomainError,
     Forbidden,
     NotFound,
+    PreconditionFailed,
     TooManyRequests,
     Unauthenticated,
     UnsupportedMediaType,
@@ -57,6 +60,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
     filters = BY_CREATION
+    verbs = {"destroy": "Revoke"}
     permissions = {
         "list": P.MANAGE_ENVIRONMENT,
         "create": P.MANAGE_ENVIRONMENT,
@@ -93,6 +97,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
+    errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": SIGNED_IN,
@@ -189,19 +194,24 @@ def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpRespo
     return response
 
 
-class HeartbeatView(APIView):
+class HeartbeatView(DeclaredView, APIView):
     """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
 
     http_method_names = ["post"]
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
     permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
+    errors: ClassVar[Mapping[str, Errors]] = {"post": (Conflict,)}
+    takes_idempotency_key = False
+    schemas = heartbeat_body.SCHEMAS
 
     @classmethod
     def families(cls, action: str) -> tuple[Family, ...]:
-        """For the schema and the law tests, as ``ApiViewSet.families``."""
         return cls.credentials[action]
 
-    @extend_schema(request=s.HeartbeatSerializer, responses={200: s.HeartbeatAnswerSerializer})
+    @extend_schema(
+        request={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
+        responses={200: s.HeartbeatAnswerSerializer},
+    )
     def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
         """Send a heartbeat with status and resource usage; answered 200, it is stored."""
         text = bearer(request)
@@ -229,13 +239,13 @@ class HeartbeatView(APIView):
         return _with_usage(response, usage)
 
     @staticmethod
-    def _beat(request: HttpRequest) -> heartbeats.Beat:
+    def _beat(request: HttpRequest) -> heartbeat_body.Beat:
         cap: int = settings.CONFIG.max_agent_body_bytes
         bodies.admit(request, cap)
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
         check_query({}, request.GET)
-        return heartbeats.parse(parse_json(bodies.read(request, cap)))
+        return heartbeat_body.parse(parse_json(bodies.read(request, cap)))
 
     @staticmethod
     def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:
