@@ -98,6 +98,8 @@ def python_client(document: Path, wanted: Sequence[Operation], environment: Path
         *("--meta", "none", "--output-path", package, "--fail-on-warning"),
         folder=scratch,
     )
+    if not package.exists():
+        return Generated(frozenset(), [generator.complaint])
     calls = {
         (method, _nameless(path))
         for module in package.glob("api/**/*.py")
@@ -116,6 +118,8 @@ def typescript_client(document: Path, wanted: Sequence[Operation], environment: 
     generator = run(
         *(node, modules / "openapi-typescript/bin/cli.js", document, "--output", "client.ts"), folder=scratch
     )
+    if not (scratch / "client.ts").exists():
+        return Generated(frozenset(), [generator.complaint])
     # A line for each operation; one that the types lack has the type `undefined`, which has no responses.
     lines = [
         f"export type _{n} = import('./client').paths[{json.dumps(it.path)}][{json.dumps(it.method)}]['responses'];\n"
