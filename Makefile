@@ -1,6 +1,6 @@
 # Every path is relative, so that the checkout may lie anywhere, also below a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run demo test test-oldest check fuzz bench lock schema migrations
+.PHONY: help setup run demo test test-oldest check fuzz clients bench lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 3
@@ -37,7 +37,7 @@ check: setup ## Lint, format, types, import contracts; drift of lock files, migr
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
-	@for lock in runtime dev build fuzz; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
+	@for lock in runtime dev build fuzz clients; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
 		{ echo "requirements/$$lock.lock does not belong to this pyproject.toml: make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
@@ -46,6 +46,10 @@ check: setup ## Lint, format, types, import contracts; drift of lock files, migr
 fuzz: setup ## Fuzz the API of a live server for a minute; longer: make fuzz FUZZ_SECONDS=600; again: ARGS='--seed 7'
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
+
+clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; neither may lose an operation
+	@sh bootstrap.sh clients
+	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 
 bench: setup ## Measure the speeds that the README names, as ratios within one run
 	@$(PYTHON) -m tests.bench $(ARGS)
@@ -61,9 +65,14 @@ lock: setup ## Bring the lock files in line with pyproject.toml; newer releases:
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
 	$(COMPILE) "$$declared" --group pyproject.toml:fuzz -o requirements/fuzz.lock; \
-	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock
+	$(COMPILE) "$$declared" --group pyproject.toml:clients -o requirements/clients.lock; \
+	printf 'setuptools>=77\nuv\n' | $(COMPILE) "$$declared" - -o requirements/build.lock; \
+	case "$(ARGS)" in *--upgrade*) rm -f tests/clients/package-lock.json;; esac; \
+	$(UV) run --quiet --no-project --with-requirements requirements/clients.lock \
+		npm install --prefix tests/clients --package-lock-only --ignore-scripts
 
-COMPILE = "$$(command -v uv || echo .uv/bin/uv)" pip compile --quiet --universal --python-version 3.12 \
+UV = "$$(command -v uv || echo .uv/bin/uv)"
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 \
 	--generate-hashes --no-emit-index-url $(ARGS) --custom-compile-command
 
 # A digest of all that the lock files are made from. They carry it, so that `make check` needs no network and does

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
-# `bootstrap.sh fuzz` makes .venv/fuzz/ beside it, for `make fuzz`, in the same way.
+# `bootstrap.sh fuzz` makes .venv/fuzz/ beside it, for `make fuzz`, in the same way; `bootstrap.sh clients` makes
+# .venv/clients/ for `make clients`, with npm packages in it.
 # `bootstrap.sh 3.12` makes .venv-3.12/ instead, on the oldest release of that Python that is on this machine, and ends
 # with 3 where there is none.
 set -eu
@@ -11,22 +12,26 @@ fail() {
     exit 1
 }
 
-# What to make: the environment's folder, its lock file, and whether the project itself goes into it.
-version= into=.venv lock=requirements/dev.lock with_project=yes
+# What to make: the environment's folder, its lock file, whether the project itself goes into it, and the files that
+# name its npm packages.
+version= into=.venv lock=requirements/dev.lock with_project=yes npm=
 case "${1:-}" in
     "") ;;
     fuzz) into=.venv/fuzz lock=requirements/fuzz.lock with_project= ;;
+    clients) into=.venv/clients lock=requirements/clients.lock with_project=
+        npm="tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc" ;;
     *) version="$1" into=".venv-$1" ;;
 esac
 
-wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml | cksum)"
+# The list of files is split into its names on purpose.
+wanted="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml $npm | cksum)"
 if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
-# A user without a home folder still needs a place for uv's downloads.
+# A user without a home folder still needs a place for the downloads of uv and npm.
 if [ ! -w "${HOME:-/nowhere}" ]; then
-    export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}"
+    export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}" npm_config_cache="${npm_config_cache:-$PWD/.uv/npm}"
 fi
 
 # The first Python that really runs and is new enough: a pyenv shim may be found in PATH and refuse to run.
@@ -82,5 +87,12 @@ fi
 if [ -n "$with_project" ]; then
     "$uv" pip install --quiet --python "$into/bin/python" --no-deps --build-constraints requirements/build.lock \
         --editable . || fail "could not install the project itself into $into/"
+fi
+if [ -n "$npm" ]; then
+    cp $npm "$into/"
+    log="$(cd "$into" && bin/npm ci --ignore-scripts 2>&1)" || {
+        echo "$log" >&2
+        fail "could not install what package-lock.json names into $into/; is there a network?"
+    }
 fi
 echo "$wanted" >"$into/.made-from"

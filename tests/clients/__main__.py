@@ -1,0 +1,172 @@
+"""``make clients``: generate clients from docs/openapi.yaml and look for each operation of the document in them.
+
+Exits 1 when a generator lost an operation or warned, or when a generated client cannot be imported or compiled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = Path(__file__).with_name("openapi-python-client.yaml")
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+PACKAGE = "generated_client"
+IMPORT_ALL = f"""
+import importlib, pkgutil
+import {PACKAGE} as package
+for module in pkgutil.walk_packages(package.__path__, "{PACKAGE}."):
+    importlib.import_module(module.name)
+"""
+# How a module of the generated package names the operation that it calls.
+_PYTHON_CALL = re.compile(r'"method": "(\w+)",\s+"url": "([^"]+)"')
+# A wrong type and where it is. Without an answer about types (TS2...), the compiler got no further than the syntax.
+_WRONG_TYPE = re.compile(r"^(\w+)\.ts\((\d+),\d+\): error TS2", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path of the document."""
+
+    method: str
+    path: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.method.upper()} {self.path})"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What became of the document: the operations that the client has, and all that the programs complained about."""
+
+    operations: frozenset[Operation]
+    complaints: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said, and whether it succeeded."""
+
+    ok: bool
+    output: str
+    errors: str
+
+    @property
+    def complaint(self) -> str:
+        """All that the program said if it failed, else what it said on its standard error."""
+        return self.errors if self.ok else self.output + self.errors
+
+
+def run(*command: str | Path, folder: Path) -> Answer:
+    """Run the program in the folder, without colours."""
+    environment = {**os.environ, "NO_COLOR": "1", "NODE_NO_WARNINGS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return Answer(done.returncode == 0, done.stdout, done.stderr)
+
+
+def operations_of(document: Path) -> list[Operation]:
+    """The operations of the document, in its order."""
+    return [
+        Operation(method, path, operation.get("operationId", "an operation without a name"))
+        for path, item in yaml.safe_load(document.read_text())["paths"].items()
+        for method, operation in item.items()
+        if method in METHODS
+    ]
+
+
+def _nameless(path: str) -> str:
+    """The path without the names of its parameters, which generators change to suit their language."""
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+def python_client(document: Path, wanted: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
+    """Generate the client with openapi-python-client and import all of its modules."""
+    package = scratch / PACKAGE
+    generator = run(
+        *(environment / "bin/openapi-python-client", "generate", "--path", document, "--config", CONFIG),
+        *("--meta", "none", "--output-path", package, "--fail-on-warning"),
+        folder=scratch,
+    )
+    if not package.exists():
+        return Generated(frozenset(), [generator.complaint])
+    calls = {
+        (method, _nameless(path))
+        for module in package.glob("api/**/*.py")
+        for method, path in _PYTHON_CALL.findall(module.read_text())
+    }
+    imported = run(environment / "bin/python", "-c", IMPORT_ALL, folder=scratch)
+    return Generated(
+        frozenset(operation for operation in wanted if (operation.method, _nameless(operation.path)) in calls),
+        [generator.complaint, imported.complaint],
+    )
+
+
+def typescript_client(document: Path, wanted: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
+    """Generate the types with openapi-typescript and let the compiler look each operation up in them."""
+    node, modules = environment / "bin/node", environment / "node_modules"
+    generator = run(
+        *(node, modules / "openapi-typescript/bin/cli.js", document, "--output", "client.ts"), folder=scratch
+    )
+    if not (scratch / "client.ts").exists():
+        return Generated(frozenset(), [generator.complaint])
+    # A line for each operation; one that the types lack has the type `undefined`, which has no responses.
+    lines = [
+        f"export type _{n} = import('./client').paths[{json.dumps(it.path)}][{json.dumps(it.method)}]['responses'];\n"
+        for n, it in enumerate(wanted, start=1)
+    ]
+    (scratch / "probe.ts").write_text("".join(lines))
+    compiler = run(
+        *(node, modules / "typescript/bin/tsc", "--noEmit", "--strict", "--pretty", "false"),
+        *("--target", "es2022", "--lib", "es2022", "--module", "esnext", "--moduleResolution", "bundler"),
+        "probe.ts",
+        folder=scratch,
+    )
+    wrong: list[tuple[str, str]] = _WRONG_TYPE.findall(compiler.output)
+    lost = {int(line) for file, line in wrong if file == "probe"}
+    looked = compiler.ok or bool(wrong)
+    return Generated(
+        frozenset(operation for n, operation in enumerate(wanted, start=1) if looked and n not in lost),
+        [generator.complaint, compiler.complaint],
+    )
+
+
+GENERATORS = {"openapi-python-client": python_client, "openapi-typescript": typescript_client}
+
+
+def main() -> int:
+    """Run each generator and say what came of it; the exit code."""
+    parser = argparse.ArgumentParser(prog="make clients", description="Generate clients from the OpenAPI document.")
+    parser.add_argument("--environment", type=Path, default=ROOT / ".venv/clients", help="where the generators are")
+    parser.add_argument("--document", type=Path, default=ROOT / "docs/openapi.yaml", help="another document")
+    options = parser.parse_args()
+    document, environment = options.document.resolve(), options.environment.absolute()
+    wanted = operations_of(document)
+    if not wanted:
+        print(f"clients: {document} has no operation")
+        return 1
+    complete = True
+    for name, generate in GENERATORS.items():
+        with tempfile.TemporaryDirectory(prefix="byteor-clients-") as scratch:
+            generated = generate(document, wanted, environment, Path(scratch))
+        print(f"{name}: {len(generated.operations)} of {len(wanted)} operations", flush=True)
+        missing = [operation for operation in wanted if operation not in generated.operations]
+        complaints = [line for complaint in generated.complaints for line in complaint.splitlines() if line.strip()]
+        for line in [*(f"missing: {operation}" for operation in missing), *complaints]:
+            print(f"  {line}")
+        complete = complete and not missing and not complaints
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
