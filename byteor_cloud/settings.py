@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import django.utils.csp
 
 from byteor_cloud import config, database, logs
+from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -187,7 +188,12 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "ByteOr Cloud",
-    "DESCRIPTION": "The control plane's API: pipelines, releases under approval, agents, artifacts, replay.",
+    "DESCRIPTION": (Path(__file__).parent / "api/schema/introduction.md").read_text(encoding="utf-8"),
+    "TAGS": [{"name": str(tag), "description": text} for tag, text in TAG_DESCRIPTIONS.items()],
+    "SERVERS": [{"url": "/", "description": "This server."}],
+    # The first scheme is the first in Swagger UI's Authorize dialog.
+    "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES},
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "filter": True},
     "VERSION": "v1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

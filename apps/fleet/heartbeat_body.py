@@ -20,22 +20,50 @@ _HASH = {"type": "string", "minLength": 1, "pattern": SHA256}
 _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
 _ACTIVE = {
     "type": "object",
-    "properties": {"deployment_id": {"type": "string", "format": "uuid"}, "bundle_hash": _HASH, "spec_hash": _HASH},
+    "description": "What the agent runs.",
+    "properties": {
+        "deployment_id": {"type": "string", "format": "uuid", "description": "The deployment that brought it."},
+        "bundle_hash": {**_HASH, "description": "The SHA-256 of the deploy bundle."},
+        "spec_hash": {**_HASH, "description": "The spec hash of the pipeline."},
+    },
     "required": ["bundle_hash", "deployment_id", "spec_hash"],
     "additionalProperties": False,
 }
 _BODY = {
     "type": "object",
-    "description": "For the schema only: ``heartbeats.parse`` checks the body.",
+    "description": "The body of a heartbeat.",
     "properties": {
-        "status": {"enum": Heartbeat.Status.values, "type": "string"},
-        "agent_version": {"type": "string", "minLength": 1, "maxLength": _MAX_VERSION},
-        "runtime_version": {"type": ["string", "null"], "maxLength": _MAX_VERSION},
-        "uptime_s": {"type": ["number", "null"], "format": "double", "minimum": 0},
-        "active": {"oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}]},
-        "tuning": _OBJECT,
-        "resources": _OBJECT,
-        "pipeline": _OBJECT,
+        "status": {"enum": Heartbeat.Status.values, "type": "string", "description": "How the agent is."},
+        "agent_version": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": _MAX_VERSION,
+            "description": "The version of the agent program.",
+        },
+        "runtime_version": {
+            "type": ["string", "null"],
+            "maxLength": _MAX_VERSION,
+            "description": "The version of the pipeline runtime.",
+        },
+        "uptime_s": {
+            "type": ["number", "null"],
+            "format": "double",
+            "minimum": 0,
+            "description": "Seconds since the agent started.",
+        },
+        "active": {
+            "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
+            "description": "What the agent runs. Null if nothing.",
+        },
+        "tuning": {**_OBJECT, "description": "What the agent could apply of the tuning profile."},
+        "resources": {
+            **_OBJECT,
+            "description": "Use of the host's resources: `cpu_percent`, `memory_bytes`, `disk_free_bytes` and others.",
+        },
+        "pipeline": {
+            **_OBJECT,
+            "description": "Counters of the pipeline: `records_in`, `records_out`, `drops`, `errors`.",
+        },
     },
     "required": ["agent_version", "status"],
     "additionalProperties": False,

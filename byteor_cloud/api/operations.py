@@ -55,12 +55,22 @@ TAG_DESCRIPTIONS = {
     Tag.CONFIG_BUNDLES: "A config bundle joins a version with its runtime configuration.",
     Tag.AGENTS: "Agents enroll with an enrollment token and then authenticate with their own key.",
     Tag.DEPLOYMENTS: "A deployment brings a config bundle to one or more agents, with approval where it is required.",
-    Tag.ARTIFACTS: "Agents upload artifacts, such as incident captures. A replay runs one through the version that produced it.",
+    Tag.ARTIFACTS: "Agents upload artifacts, such as incident captures. A replay runs one through the version that "
+    "produced it.",
     Tag.APPROVALS: "Approvals let people review deployments and execute replays before they start.",
     Tag.ORGANIZATION_KEYS: "Keys with which scripts act in an organization.",
     Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
     Tag.AUDIT: "The ledger of everything that changed in an organization.",
     Tag.WEBHOOKS: "Signed notifications of deployments and approvals.",
+}
+
+SECURITY_SCHEMES = {
+    name: {"type": "http", "scheme": "bearer", "description": description}
+    for name, description in {
+        "bearer": "A user token (`bor_usr_…`) or an organization API key (`bor_org_…`).",
+        "enrollmentToken": "An enrollment token (`bor_enr_…`). It is accepted for enrolling an agent only.",
+        "agentKey": "An agent key (`bor_agt_…`). It is accepted for the agent's own operations only.",
+    }.items()
 }
 
 
@@ -83,3 +93,16 @@ class Operations:
 
     tag: Tag
     by_action: Mapping[str, Operation]
+
+
+WEBHOOK_EVENT = Operations(
+    Tag.WEBHOOKS,
+    {
+        "post": Operation(
+            "receiveEvent",
+            "Receive an event",
+            "Sent to the URL of a webhook. The headers `webhook-id`, `webhook-timestamp` and `webhook-signature` follow"
+            " Standard Webhooks. Answer with any 2xx status; any other response is a failed attempt.",
+        ),
+    },
+)

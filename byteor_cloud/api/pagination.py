@@ -53,13 +53,14 @@ class NewestFirst(CursorPagination):
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         """DRF's own says ``nullable``, which OpenAPI 3.1 does not know."""
         link = {"type": ["string", "null"], "format": "uri"}
+        cursor = {"type": ["string", "null"]}
         return {
             "type": "object",
             "required": ["next", "previous", "next_cursor", "results"],
             "properties": {
-                "next": link,
-                "previous": link,
-                "next_cursor": {"type": ["string", "null"]},
-                "results": schema,
+                "next": {**link, "description": "The URL of the next page. Null on the last page."},
+                "previous": {**link, "description": "The URL of the previous page. Null on the first page."},
+                "next_cursor": {**cursor, "description": "`cursor` for the next page. Null on the last page."},
+                "results": {**schema, "description": "The rows of this page."},
             },
         }

@@ -39,8 +39,7 @@ class Parameter:
     def document(self, name: str, *, place: str = "query") -> dict[str, Any]:
         """The parameter as OpenAPI writes it."""
         made: dict[str, Any] = {"in": place, "name": name, "schema": dict(self.schema)}
-        if self.description:
-            made["description"] = self.description
+        made["description"] = self.description or f"Return only rows with this `{name}`."
         if self.required:
             made["required"] = True
         return made

@@ -25,6 +25,7 @@ from rest_framework.views import APIView
 
 from byteor_cloud import space
 from byteor_cloud.api import counters
+from byteor_cloud.api import system_operations as operations
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
@@ -35,8 +36,11 @@ for _status in DENIED_STATUSES:
     denied.labels(str(_status))  # a series that starts at 0 shows its first increase
 
 
-class StatusSerializer(serializers.Serializer[Any]):
+class HealthSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["alive", "ready"])
+    descriptions = {
+        "status": "The state of the service.",
+    }
 
 
 class OpenView(APIView):
@@ -53,14 +57,18 @@ class OpenView(APIView):
 
 
 class HealthView(OpenView):
-    @extend_schema(responses={200: StatusSerializer})
+    operations = operations.HEALTH
+
+    @extend_schema(responses={200: HealthSerializer})
     def get(self, request: Request) -> Response:
         """Returns 200 when the service is alive; touches nothing."""
         return Response({"status": "alive"})
 
 
 class ReadyView(OpenView):
-    @extend_schema(responses={200: StatusSerializer, 503: OpenApiResponse(description="What is missing.")})
+    operations = operations.READY
+
+    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="What is missing.")})
     def get(self, request: Request) -> Response:
         """Returns 200 when the service is ready to accept traffic; 503 names what is not."""
         # What a missing database's migrations are, nobody knows; asking would only wait for it once more.
@@ -75,6 +83,7 @@ class ReadyView(OpenView):
 
 
 class MetricsView(OpenView):
+    operations = operations.METRICS
     domain: ClassVar[CollectorRegistry | None] = None
     """The domain's own series; the table of contents gives them."""
 

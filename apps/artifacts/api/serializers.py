@@ -57,16 +57,42 @@ class UploadSerializer(Strict):
     deployment_id = Id(required=False)
     metadata = Metadata(required=False)
     file = serializers.FileField(allow_empty_file=False)
+    descriptions = {
+        "kind": "What was captured.",
+        "captured_at": "When it was captured.",
+        "spec_hash": "The spec hash of the pipeline that ran.",
+        "deployment_id": "The deployment that ran.",
+        "metadata": "A JSON object with more about the capture, at most 64 KiB.",
+        "file": "The bytes, at most 64 MiB.",
+    }
 
 
 class RejectionSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     detail = serializers.CharField()
+    descriptions = {
+        "code": "A stable code.",
+        "detail": "What is wrong with the artifact.",
+    }
 
 
 class ArtifactSerializer(ModelSerializer):
     reasons = RejectionSerializer(many=True)
     metadata = serializers.DictField()
+
+    descriptions = {
+        "kind": "What was captured.",
+        "status": "Whether the artifact was checked, and with which result.",
+        "reasons": "Why it was rejected. Empty if it was not.",
+        "agent_id": "The agent that uploaded it.",
+        "deployment_id": "The deployment that ran when it was captured. Null if unknown.",
+        "version_id": "The version that ran when it was captured. Null if unknown.",
+        "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
+        "content_hash": "The SHA-256 of its bytes.",
+        "size_bytes": "Its size in bytes.",
+        "captured_at": "When it was captured.",
+        "metadata": "What the agent said about it.",
+    }
 
     class Meta:
         model = Artifact
@@ -81,11 +107,15 @@ class ListedArtifactSerializer(ArtifactSerializer):
 
     metadata = ListedJSON(source="listed_metadata")
 
+    descriptions = {
+        "metadata": "As in `getArtifact`. Null in lists if it is over 4 KiB.",
+    }
+
     class Meta(ArtifactSerializer.Meta):
         pass
 
 
-class ReplayRequestSerializer(Strict):
+class ReplayArtifactSerializer(Strict):
     """How to replay."""
 
     mode = serializers.ChoiceField(Replay.Mode.values, required=False)
@@ -95,12 +125,37 @@ class ReplayRequestSerializer(Strict):
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
     approval = Text(source="credential", max_length=16 * 1024, required=False)
+    descriptions = {
+        "mode": "`dry_run` (default) performs no side effect; `execute` performs those that are permitted.",
+        "journal_lane": "The ingress whose journal is replayed. Needed if the artifact has journals of several.",
+        "last_n": "Replay only the last records, this many. Default: all.",
+        "version_id": "Replay through this version instead of the one that produced the artifact.",
+        "approval": "The credential of an unused approval, for `execute`.",
+    }
 
 
 class ReplaySerializer(ModelSerializer):
     result = serializers.DictField(allow_null=True)
     audit = serializers.DictField(allow_null=True)
     warnings = serializers.ListField(child=serializers.CharField())
+
+    descriptions = {
+        "status": "The status of the replay.",
+        "mode": "Whether side effects are performed.",
+        "artifact_id": "The artifact.",
+        "version_id": "The version that the records run through. Null before it is known.",
+        "journal_lane": "The ingress whose journal is replayed.",
+        "last_n": "How many of the last records are replayed. Null: all.",
+        "result": "What came out: records and digests of each egress, counters of each stage, the first divergence. "
+        "Null "
+        "before it ends.",
+        "audit": "What was selected, and each side effect with the decision about it. Null before it ends.",
+        "warnings": "What the replay noticed and left out.",
+        "error": "Why it failed, as a sentence. Empty if it did not.",
+        "error_code": "Why it failed, as a stable code. Empty if it did not.",
+        "started_at": "When it started. Null before.",
+        "finished_at": "When it ended. Null before.",
+    }
 
     class Meta:
         model = Replay

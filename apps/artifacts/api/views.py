@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.artifacts.api import operations
 from apps.artifacts.api import serializers as s
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
@@ -30,6 +31,7 @@ from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, U
 class UploadViewSet(AgentSelfViewSet):
     """An agent hands something in."""
 
+    operations = operations.UPLOAD
     queryset = Artifact.objects.none()
     serializer_class = s.UploadSerializer
     parser_classes = [UploadParser]
@@ -63,6 +65,7 @@ class UploadViewSet(AgentSelfViewSet):
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """What the environment's agents handed in."""
 
+    operations = operations.ARTIFACT
     queryset = Artifact.objects.select_related("deployment__config_bundle")
     serializer_class = s.ArtifactSerializer
     filters = {
@@ -104,11 +107,11 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         response["ETag"] = f'"{artifact.content_hash}"'
         return response
 
-    @extend_schema(request=s.ReplayRequestSerializer, responses={202: s.ReplaySerializer})
+    @extend_schema(request=s.ReplayArtifactSerializer, responses={202: s.ReplaySerializer})
     def replay(self, request: Request, **kwargs: Any) -> Response:
         """Submit the artifact for deterministic replay; a dry run, unless ``execute`` is asked for and permitted."""
         artifact = self.get_object()
-        body = s.ReplayRequestSerializer(data=request.data, context=self.get_serializer_context())
+        body = s.ReplayArtifactSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
         replay = replays.request(artifact, environment=self.environment, actor=self.actor, **body.validated_data)
         location = request.path.rsplit("/artifacts/", 1)[0] + f"/replays/{replay.pk}"
@@ -118,6 +121,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     """Replays and what came of them."""
 
+    operations = operations.REPLAY
     queryset = Replay.objects.all()
     serializer_class = s.ReplaySerializer
     filters = {

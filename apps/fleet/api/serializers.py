@@ -53,10 +53,17 @@ class BundleStateSerializer(Strict):
     deployment_id = serializers.UUIDField(allow_null=True)
     bundle_hash = serializers.CharField()
     since = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "deployment_id": "The deployment that brought it. Null if unknown.",
+        "since": "Since when. Null if unknown.",
+    }
 
 
 class DesiredStateSerializer(BundleStateSerializer):
     action = serializers.ChoiceField(["activate", "rollback"])
+    descriptions = {
+        "action": "What the agent should do: run this bundle, or go back to it.",
+    }
 
 
 class RunningStateSerializer(BundleStateSerializer):
@@ -65,6 +72,9 @@ class RunningStateSerializer(BundleStateSerializer):
 
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
+    descriptions = {
+        "detail": "What went wrong, as the agent reported it.",
+    }
 
 
 def _state(
@@ -91,6 +101,23 @@ class AgentSerializer(ModelSerializer):
     attempted = serializers.SerializerMethodField()
     running = serializers.SerializerMethodField()
     last_failed = serializers.SerializerMethodField()
+
+    descriptions = {
+        "name": "The name, unique in the environment.",
+        "hostname": "The name of the host, as the agent reported it at enrollment.",
+        "labels": "Key-value pairs by which selectors choose agents. At most 64.",
+        "status": "The status in the agent's last heartbeat. Null before the first.",
+        "agent_version": "The version of the agent program. Null before the first heartbeat.",
+        "liveness": "Whether heartbeats arrive as expected.",
+        "drifted": "Whether the agent runs something else than it should.",
+        "last_seen_at": "When the last heartbeat arrived. Null before the first.",
+        "progress": "How far the agent is with what it was offered.",
+        "desired": "What the agent should run. Null if nothing was offered.",
+        "attempted": "What the agent tried to run last. Null if nothing.",
+        "running": "What the agent runs, as its last heartbeat says. Null if nothing.",
+        "last_failed": "What failed on the agent last. Null if nothing did.",
+        "report": "The rest of the last heartbeat: tuning, resources, pipeline counters.",
+    }
 
     class Meta:
         model = Agent
@@ -131,6 +158,10 @@ class ListedAgentSerializer(AgentSerializer):
 
     report = ListedJSON(source="listed_report")
 
+    descriptions = {
+        "report": "As in `getAgent`. Null in lists if it is over 4 KiB.",
+    }
+
     class Meta(AgentSerializer.Meta):
         pass
 
@@ -142,6 +173,12 @@ class EnrollSerializer(Strict):
     hostname = Text(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
     labels = Labels(required=False)
     public_key = Text(required=False, max_length=2000)
+    descriptions = {
+        "name": "The agent's name, unique in the environment. Made from `hostname` if it is left out.",
+        "hostname": "The name of the host.",
+        "labels": "The agent's labels. Labels of the enrollment token take precedence.",
+        "public_key": "A public key of the agent, kept for your own use.",
+    }
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):
@@ -153,11 +190,22 @@ class EnrolledSerializer(serializers.Serializer[Any]):
     environment_id = serializers.UUIDField()
     heartbeat_interval_s = serializers.IntegerField()
     signing_keys = KeySetSerializer()
+    descriptions = {
+        "agent_id": "The agent's id, for the paths below `/api/v1/agents/{id}`.",
+        "api_key": "The agent key. It is shown only in this response.",
+        "name": "The agent's name.",
+        "environment_id": "The environment in which the agent was enrolled.",
+        "heartbeat_interval_s": "Seconds between heartbeats.",
+        "signing_keys": "The keys with which the agent verifies deploy bundles.",
+    }
 
 
 class RotatedKeySerializer(serializers.Serializer[Any]):
     agent_id = serializers.UUIDField()
     token = serializers.CharField()
+    descriptions = {
+        "token": "The new agent key. It is shown only in this response.",
+    }
 
 
 class EnrollmentTokenSerializer(ModelSerializer):
@@ -166,6 +214,21 @@ class EnrollmentTokenSerializer(ModelSerializer):
     labels = Labels(required=False)
     replace = serializers.BooleanField(required=False)
     expires_at = serializers.DateTimeField(read_only=True)
+
+    descriptions = {
+        "prefix": "The first characters of the secret, by which you recognize it.",
+        "expires_in_s": "Seconds until it expires. Default: 3600.",
+        "expires_at": "When it expires.",
+        "last_used_at": "When it was last used. Null if never.",
+        "revoked_at": "When it was revoked. Null if it was not.",
+        "environment_id": "The environment in which it enrolls agents.",
+        "max_uses": "How many agents can enroll with it. Default: 1.",
+        "uses": "How many agents have enrolled with it.",
+        "labels": "Labels that every agent enrolled with it gets.",
+        "replace": "Whether an agent may take over the name of an existing one. The existing agent is then replaced "
+        "and its "
+        "key revoked. Default: false.",
+    }
 
     class Meta:
         model = EnrollmentToken
@@ -187,6 +250,13 @@ class OfferSerializer(serializers.Serializer[Any]):
     bundle_hash = serializers.CharField()
     bundle_url = serializers.CharField()
     offered_at = serializers.DateTimeField(help_text="Another one makes the same bundle a new offer.")
+    descriptions = {
+        "deployment_id": "The deployment that the offer belongs to.",
+        "action": "What to do: `activate` the bundle, or `rollback` to it.",
+        "bundle_hash": "The SHA-256 of the deploy bundle to run.",
+        "bundle_url": "The path of the deploy bundle on this server.",
+        "offered_at": "When it was offered. A new time makes the same bundle a new offer.",
+    }
 
 
 class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
@@ -195,6 +265,13 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     desired = OfferSerializer(allow_null=True)
     signing_key_etag = serializers.CharField()
     commands = serializers.ListField(child=serializers.CharField())
+    descriptions = {
+        "server_time": "The server's time.",
+        "next_heartbeat_s": "Seconds until the next heartbeat should be sent.",
+        "desired": "What the agent should run. Null if nothing was offered.",
+        "signing_key_etag": "The ETag of the signing keys. Fetch the keys again when it changes.",
+        "commands": "Commands for the agent.",
+    }
 
 
 def offer(

@@ -17,6 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.fleet import heartbeat_body, heartbeats, services
+from apps.fleet.api import operations
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live, limited_as
 from apps.fleet.api.base import AgentSelfViewSet
@@ -57,6 +58,7 @@ from byteor_cloud.errors import (
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
     """The environment's enrollment tokens."""
 
+    operations = operations.ENROLLMENT_TOKEN
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
     filters = BY_CREATION
@@ -85,6 +87,7 @@ REPORTED = frozenset({
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """The environment's fleet; POST enrolls, with an enrollment token instead of a role."""
 
+    operations = operations.AGENT
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
@@ -161,6 +164,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     """The agent's own record."""
 
+    operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
@@ -173,6 +177,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 class SigningKeyViewSet(AgentSelfViewSet):
     """The key set that deploy bundles are verified with."""
 
+    operations = operations.SIGNING_KEY
     queryset = Agent.objects.none()
     serializer_class = KeySetSerializer
     permissions = {"retrieve": SIGNED_IN}
@@ -197,6 +202,7 @@ def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpRespo
 class HeartbeatView(DeclaredView, APIView):
     """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
 
+    operations = operations.HEARTBEAT
     http_method_names = ["post"]
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
     permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}

@@ -19,6 +19,13 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
     pointer = serializers.CharField(allow_blank=True)
     message = serializers.CharField()
     hint = serializers.CharField(allow_blank=True, allow_null=True)
+    descriptions = {
+        "severity": "Whether the plan cannot compile (`error`), or the finding only informs.",
+        "code": "A stable code, such as `graph.cycle`.",
+        "pointer": "The place in the plan, as a JSON Pointer.",
+        "message": "What was found.",
+        "hint": "What to do about it. Null if there is no advice.",
+    }
 
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
@@ -32,6 +39,14 @@ class DraftSerializer(ModelSerializer):
     diagnostics = DiagnosticSerializer(many=True, read_only=True)
     spec_hash = serializers.CharField(read_only=True, allow_null=True)
 
+    descriptions = {
+        "name": "The name of the draft, unique in the environment. The pipeline's name is in the plan.",
+        "plan": "The plan.",
+        "revision": "A number that grows with every change.",
+        "diagnostics": "What the compiler found in the plan.",
+        "spec_hash": "The spec hash of the compiled plan. Null if the plan does not compile.",
+    }
+
     class Meta:
         model = Draft
         fields = [
@@ -41,15 +56,22 @@ class DraftSerializer(ModelSerializer):
         read_only_fields = ["created_by", "updated_by"]
 
 
-class PreviewRequestSerializer(Strict):
+class PreviewDraftSerializer(Strict):
     """A plan to preview instead of the saved one."""
 
     plan = Plan(required=False)
+    descriptions = {
+        "plan": "A plan to compile instead of the saved one.",
+    }
 
 
 class GraphSerializer(serializers.Serializer[Any]):
     nodes = serializers.ListField(child=serializers.DictField())
     edges = serializers.ListField(child=serializers.DictField())
+    descriptions = {
+        "nodes": "The stages, endpoints and inserted roles.",
+        "edges": "The lanes between them.",
+    }
 
 
 class PreviewSerializer(serializers.Serializer[Any]):
@@ -63,16 +85,41 @@ class PreviewSerializer(serializers.Serializer[Any]):
     diagnostics = DiagnosticSerializer(many=True)
     graph = GraphSerializer(allow_null=True)
     dot = serializers.CharField(allow_null=True)
+    descriptions = {
+        "ok": "Whether the plan compiles.",
+        "target": "The target that it was compiled for. Null if the plan names none.",
+        "spec_kv": "The canonical text of the spec. Null if the plan does not compile.",
+        "spec_hash": "The spec hash. Null if the plan does not compile.",
+        "spec": "The spec as JSON. Null if the plan does not compile.",
+        "diagnostics": "What the compiler found in the plan.",
+        "graph": "The compiled graph. Null if the plan does not compile.",
+        "dot": "The compiled graph in the DOT language. Null if the plan does not compile.",
+    }
 
 
 class PromoteSerializer(Strict):
     expected_revision = serializers.IntegerField(required=False, min_value=1, max_value=999_999_999)
+    descriptions = {
+        "expected_revision": "The revision that you saw. Another revision is refused with 412.",
+    }
 
 
 class VersionSerializer(ModelSerializer):
     plan = serializers.DictField()
     spec = serializers.DictField()
     origin = serializers.UUIDField(source="origin_id", allow_null=True)
+
+    descriptions = {
+        "name": "The name of the pipeline, as in its plan.",
+        "number": "The number of the version, counted from 1 for each pipeline in the environment.",
+        "draft_id": "The draft that it was promoted from. Null if the draft was deleted or the version was copied.",
+        "draft_revision": "The revision of the draft that it was promoted from.",
+        "plan": "The plan that it was compiled from.",
+        "spec": "The spec as JSON.",
+        "spec_kv": "The canonical text of the spec.",
+        "compiler_version": "The version of the compiler.",
+        "origin": "The version in another environment that it was copied from. Null if it was promoted here.",
+    }
 
     class Meta:
         model = Version
@@ -95,6 +142,13 @@ class ChangeSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     old = Fact()
     new = Fact()
+    descriptions = {
+        "change": "Whether it was added, removed or changed.",
+        "what": "The kind of thing that changed.",
+        "name": "Its name.",
+        "old": "The value before. Null if it was added.",
+        "new": "The value after. Null if it was removed.",
+    }
 
 
 class DiffSerializer(serializers.Serializer[Any]):
@@ -103,7 +157,15 @@ class DiffSerializer(serializers.Serializer[Any]):
     against = serializers.UUIDField()
     changes = ChangeSerializer(many=True)
     unified = serializers.CharField(allow_blank=True)
+    descriptions = {
+        "against": "The version that it was compared with.",
+        "changes": "What changed, thing by thing.",
+        "unified": "The difference of the canonical texts as a unified diff. Empty if they are equal.",
+    }
 
 
 class CopyVersionSerializer(Strict):
     from_version_id = Id()
+    descriptions = {
+        "from_version_id": "The version to copy, from another environment of the same project.",
+    }

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.pipelines import services
+from apps.pipelines.api import operations
 from apps.pipelines.api import serializers as s
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet, EnvironmentViewSet, body_digest
@@ -48,6 +49,7 @@ class _DiffMixin(EnvironmentViewSet):
 class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin):
     """The environment's drafts."""
 
+    operations = operations.DRAFT
     queryset = Draft.objects.all()
     serializer_class = s.DraftSerializer
     filters = BY_NAME
@@ -84,13 +86,13 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         services.delete_draft(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @extend_schema(
-        request=s.PreviewRequestSerializer,
+        request=s.PreviewDraftSerializer,
         responses=s.PreviewSerializer,
     )
     def preview(self, request: Request, **kwargs: Any) -> Response:
         """Compile without persisting a version; a plan that does not compile is an answer, not an error."""
         draft = self.get_object()
-        body = s.PreviewRequestSerializer(data=request.data)
+        body = s.PreviewDraftSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         compilation = services.compile_for_preview(
             body.validated_data.get("plan", draft.plan), target=self.given.get("target")
@@ -121,6 +123,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     """The environment's versions; POST brings one from another environment of the project."""
 
+    operations = operations.VERSION
     queryset = Version.objects.all()
     serializer_class = s.VersionSerializer
     filters = {**BY_NAME, "spec_hash": digest("spec_hash"), "draft_id": identifier("draft_id")}
@@ -174,6 +177,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 class PlanSchemaViewSet(ApiViewSet):
     """The same for every caller; it changes with releases only."""
 
+    operations = operations.PLAN_SCHEMA
     permissions = {"retrieve": SIGNED_IN}
     queryset = Draft.objects.none()
 

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 
 from apps.fleet.api.serializers import AgentSerializer, DesiredStateSerializer, RunningStateSerializer
 from apps.fleet.models import Agent
+from apps.releases.api import operations
 from apps.releases.services import explanations
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
@@ -50,6 +51,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
 class ExplanationViewSet(EnvironmentViewSet):
     """Below ``…/agents/{id}``; also of one that left the fleet."""
 
+    operations = operations.EXPLANATION
     queryset = Agent.objects.select_related("environment")
     serializer_class = ExplanationSerializer
     permissions = {"retrieve": P.VIEW_ENVIRONMENT}

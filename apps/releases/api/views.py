@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.api.serializers import offer
 from apps.fleet.models import Agent, Assignment
+from apps.releases.api import operations
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
@@ -33,6 +34,7 @@ from byteor_cloud.errors import Conflict, NotFound
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Versions with their runtime configuration."""
 
+    operations = operations.CONFIG_BUNDLE
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
     filters = {**BY_NAME, "version_id": identifier("version_id"), "config_hash": digest("config_hash")}
@@ -66,6 +68,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
 class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Config bundles on their way to agents."""
 
+    operations = operations.DEPLOYMENT
     queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
     serializer_class = s.DeploymentSerializer
     filters = {
@@ -169,6 +172,7 @@ class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
 class DeploymentAgentViewSet(_OfDeploymentViewSet):
     """Each agent's part in the deployment."""
 
+    operations = operations.DEPLOYMENT_AGENT
     queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
     serializer_class = s.DeploymentAgentSerializer
     filters = {"progress": choice(AgentProgress, "progress"), "wave": whole(0, 1000, "wave")}
@@ -177,6 +181,7 @@ class DeploymentAgentViewSet(_OfDeploymentViewSet):
 class TimelineViewSet(_OfDeploymentViewSet):
     """What happened to the deployment, newest first."""
 
+    operations = operations.TIMELINE
     queryset = TimelineEntry.objects.all()
     serializer_class = s.TimelineEntrySerializer
 
@@ -184,6 +189,7 @@ class TimelineViewSet(_OfDeploymentViewSet):
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
     """Requests for people's consent; POST records a decision."""
 
+    operations = operations.APPROVAL
     queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
     serializer_class = s.ApprovalSerializer
     filters = {
@@ -227,6 +233,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 class AgentDeploymentViewSet(AgentSelfViewSet):
     """What the server wants of an agent, and what the agent says of it."""
 
+    operations = operations.AGENT_DEPLOYMENT
     queryset = Agent.objects.none()
     serializer_class = s.ReportSerializer
     errors = {"report": (Conflict,), "bundle": (Conflict,)}

@@ -23,7 +23,7 @@ from social_django.utils import load_backend, load_strategy
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.api import limits
+from apps.tenancy.api import limits, operations
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.api.serializers import UserSerializer
 from apps.tenancy.models import User
@@ -43,6 +43,11 @@ class SignedInSerializer(serializers.Serializer[Any]):
     token = serializers.CharField()
     expires_at = serializers.DateTimeField()
     user = UserSerializer()
+    descriptions = {
+        "token": "A user token for the API.",
+        "expires_at": "When the token expires.",
+        "user": "Who signed in.",
+    }
 
 
 def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
@@ -108,14 +113,15 @@ def _count(request: HttpRequest | Request, step: str) -> None:
 
 
 class LoginView(_SignInView):
+    operations = operations.LOGIN
     step = "begin"
 
     @extend_schema(
         responses={
-            302: OpenApiResponse(description="To the identity provider."),
+            302: OpenApiResponse(description="A redirect to the identity provider."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[OpenApiParameter("next", str, description="Where a browser goes afterwards; a path.")],
+        parameters=[OpenApiParameter("next", str, description="The path that a browser is sent to afterwards.")],
     )
     def get(self, request: Request) -> HttpResponse:
         """Initiates the login flow; redirects to the identity provider."""
@@ -125,16 +131,20 @@ class LoginView(_SignInView):
 
 
 class CallbackView(_SignInView):
+    operations = operations.CALLBACK
     step = "callback"
 
     @extend_schema(
         responses={
             200: SignedInSerializer,
-            302: OpenApiResponse(description="A browser: signed in, on to the console."),
-            401: OpenApiResponse(description="The provider's answer was not accepted."),
+            302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
+            401: OpenApiResponse(description="The answer of the identity provider is not valid."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[OpenApiParameter("code", str), OpenApiParameter("state", str)],
+        parameters=[
+            OpenApiParameter("code", str, description="The authorization code, as the identity provider sends it."),
+            OpenApiParameter("state", str, description="The state that the sign-in started with."),
+        ],
     )
     def get(self, request: Request) -> HttpResponse:
         """Exchanges the authorization code for a session (browsers) or a user token (everybody else)."""

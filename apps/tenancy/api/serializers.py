@@ -82,6 +82,12 @@ class FreezeWindowSerializer(Strict):
     recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
     reason = Name()
 
+    descriptions = {
+        "time_zone": "The IANA name of the time zone of times without an offset.",
+        "recurrence": "How often the window repeats. Null if it does not.",
+        "reason": "Why nothing may be deployed. It is shown to people whose deployment waits.",
+    }
+
     def validate_time_zone(self, value: str) -> str:
         """An IANA name."""
         if value not in zoneinfo.available_timezones():
@@ -121,6 +127,18 @@ class EnvironmentSettingsSerializer(Strict):
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
     freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    descriptions = {
+        "approvals_required": "Whether a deployment needs approval. Default: true for `prod`, else false.",
+        "required_approvals": "How many different people must approve. Default: 1.",
+        "allow_self_approval": "Whether the approval of the requester counts. Default: true for `dev`, else false.",
+        "approval_ttl_s": "Seconds until a request for approval expires. Default: 3600.",
+        "replay_policy": "Which replays are permitted. Default: `allowed` for `dev`, else `dry_run_only`.",
+        "heartbeat_interval_s": "Seconds between the heartbeats of an agent. Default: 30.",
+        "agent_timeout_s": "Seconds after which an agent that does not finish counts as failed. Default: 600.",
+        "max_in_flight_deployments": "How many deployments may run at the same time. Default: 1.",
+        "artifact_retention_days": "Days until an artifact is deleted. Default: 90.",
+        "freeze_windows": "Times in which nothing is deployed. Default: none.",
+    }
 
 
 class OrganizationSettingsSerializer(Strict):
@@ -131,6 +149,11 @@ class OrganizationSettingsSerializer(Strict):
         child=Text(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
+    descriptions = {
+        "token_max_days": "The longest lifetime of a token in days. Default: 90.",
+        "email_domains": "Domains whose e-mail addresses may become members. Empty: all.",
+        "default_environment_settings": "Settings with which new environments start.",
+    }
 
 
 class Settings(serializers.Field[Any, Any, Any, Any]):
@@ -178,6 +201,12 @@ class OrganizationSerializer(ModelSerializer):
     slug = Slug(required=False)
     settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
 
+    descriptions = {
+        "name": "The name, unique in the installation.",
+        "slug": "A short name for URLs. Made from the name if it is left out.",
+        "settings": "The organization's settings, merged key by key.",
+    }
+
     class Meta:
         model = Organization
         fields = ["id", "name", "slug", "settings", "created_at", "updated_at"]
@@ -187,6 +216,11 @@ class ProjectSerializer(ModelSerializer):
     name = Name()
     slug = Slug(required=False)
 
+    descriptions = {
+        "name": "The name, unique in the organization.",
+        "slug": "A short name for URLs. Made from the name if it is left out.",
+    }
+
     class Meta:
         model = Project
         fields = ["id", "organization_id", "name", "slug", "created_at", "updated_at"]
@@ -195,6 +229,12 @@ class ProjectSerializer(ModelSerializer):
 class EnvironmentSerializer(ModelSerializer):
     name = Name()
     settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+
+    descriptions = {
+        "name": "The name, unique in the project.",
+        "posture": "How careful the environment is. It is fixed at creation.",
+        "settings": "The environment's settings, merged key by key.",
+    }
 
     class Meta:
         model = Environment
@@ -211,6 +251,13 @@ class MemberSerializer(ModelSerializer):
     user_id = serializers.UUIDField(read_only=True)
     email = serializers.EmailField(source="user.email", max_length=254, trim_whitespace=False)
     role = serializers.ChoiceField(list(Role))
+
+    descriptions = {
+        "user_id": "The person's id.",
+        "email": "The person's e-mail address.",
+        "role": "The role. `org_admin` can only be given in an organization.",
+        "project_id": "The project in which the role counts. Null: the whole organization.",
+    }
 
     class Meta:
         model = Membership
@@ -230,6 +277,15 @@ class UserTokenSerializer(ModelSerializer):
     name = Name()
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
+
+    descriptions = {
+        "name": "A name by which you recognize the token.",
+        "prefix": "The first characters of the secret, by which you recognize it.",
+        "expires_in_s": "Seconds until it expires. Default and limit: the organizations' `token_max_days`.",
+        "expires_at": "When it expires.",
+        "last_used_at": "When it was last used, to the minute. Null if never.",
+        "revoked_at": "When it was revoked. Null if it was not.",
+    }
 
     class Meta:
         model = UserToken
@@ -252,6 +308,20 @@ class OrganizationKeySerializer(ModelSerializer):
         "for. Null where nobody knows: such a key can't ask for what needs an approval.",
     )
 
+    descriptions = {
+        "name": "A name by which you recognize the key.",
+        "prefix": "The first characters of the secret, by which you recognize it.",
+        "role": "The role that the key has.",
+        "project_id": "The only project in which the key has its role. Null: the whole organization.",
+        "expires_in_s": "Seconds until it expires. Default and limit: the organization's `token_max_days`.",
+        "expires_at": "When it expires.",
+        "last_used_at": "When it was last used, to the minute. Null if never.",
+        "revoked_at": "When it was revoked. Null if it was not.",
+        "created_by": "The person who made the key, also where another key made it. That person counts as the "
+        "requester of what"
+        " the key requests. Null if unknown: then the key cannot request what needs an approval.",
+    }
+
     class Meta:
         model = OrganizationKey
         fields = [*CREDENTIAL_FIELDS, "role", "project_id", "created_by", "expires_in_s"]
@@ -259,6 +329,12 @@ class OrganizationKeySerializer(ModelSerializer):
 
 
 class UserSerializer(ModelSerializer):
+    descriptions = {
+        "id": "The person's id.",
+        "email": "The e-mail address.",
+        "name": "The name.",
+    }
+
     class Meta:
         model = User
         fields = ["id", "email", "name"]
@@ -268,6 +344,11 @@ class RoleSerializer(serializers.Serializer[Any]):
     organization_id = serializers.UUIDField()
     project_id = serializers.UUIDField(allow_null=True)
     role = serializers.ChoiceField(list(Role))
+    descriptions = {
+        "organization_id": "The organization in which the role counts.",
+        "project_id": "The project in which the role counts. Null: the whole organization.",
+        "role": "The role.",
+    }
 
 
 class CredentialSerializer(serializers.Serializer[Any]):
@@ -275,6 +356,11 @@ class CredentialSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     prefix = serializers.CharField()
     expires_at = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "family": "The family: `usr` (user token) or `org` (organization API key).",
+        "prefix": "The first characters of the secret.",
+        "expires_at": "When it expires.",
+    }
 
 
 class MeSerializer(serializers.Serializer[Any]):
@@ -283,6 +369,11 @@ class MeSerializer(serializers.Serializer[Any]):
     user = UserSerializer(allow_null=True)
     credential = CredentialSerializer()
     roles = RoleSerializer(many=True)
+    descriptions = {
+        "user": "The person behind the credential. Null for an API key.",
+        "credential": "The credential of this request.",
+        "roles": "The roles that the credential has.",
+    }
 
 
 class SigningKeySerializer(ModelSerializer):
@@ -292,6 +383,17 @@ class SigningKeySerializer(ModelSerializer):
     """
 
     status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
+
+    descriptions = {
+        "kid": "The key's id: its RFC 7638 thumbprint.",
+        "status": "`next` is published and does not sign yet, `active` signs, `retiring` only verifies, `retired` "
+        "verifies "
+        "what was signed before.",
+        "not_before": "When it begins to sign.",
+        "signs_until": "When it stops signing. Null if no time is set.",
+        "not_after": "When it is retired. Null if no time is set.",
+        "created_at": "When it was published.",
+    }
 
     class Meta:
         model = SigningKey
@@ -306,6 +408,12 @@ class RotateSigningKeySerializer(Strict):
 
     activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
+    descriptions = {
+        "activate_in_s": "Seconds until the new key signs. Default: until every agent has had time to fetch it. 0 is "
+        "at once, for "
+        "an emergency.",
+        "retire_in_s": "Seconds that the previous key continues to verify from then on. Default: one week.",
+    }
 
 
 class RetireSigningKeySerializer(Strict):
@@ -322,6 +430,17 @@ class JwkSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices(KeyStatus))
     not_before = serializers.DateTimeField()
     not_after = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "kid": "The key's id: its RFC 7638 thumbprint.",
+        "kty": "The key type.",
+        "crv": "The curve.",
+        "x": "The public key in base64url.",
+        "alg": "The signature algorithm.",
+        "use": "What the key is for.",
+        "status": "`next`, `active`, `retiring` or `retired`.",
+        "not_before": "When it begins to sign.",
+        "not_after": "After this time nothing that it signed is valid. Null if no time is set.",
+    }
 
 
 class KeySetSerializer(serializers.Serializer[Any]):
@@ -329,12 +448,21 @@ class KeySetSerializer(serializers.Serializer[Any]):
 
     active_kid = serializers.CharField()
     keys = JwkSerializer(many=True)
+    descriptions = {
+        "active_kid": "The id of the key that signs now.",
+        "keys": "All published keys.",
+    }
 
 
 class AuditActorSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField(source="actor_kind")
     id = serializers.CharField(source="actor_id")
     display = serializers.CharField(source="actor_display")
+    descriptions = {
+        "kind": "The kind of actor: a user, a key, an agent, or the system.",
+        "id": "The actor's id.",
+        "display": "The actor's name or e-mail address at that time.",
+    }
 
 
 class AuditScopeSerializer(serializers.Serializer[Any]):
@@ -343,9 +471,22 @@ class AuditScopeSerializer(serializers.Serializer[Any]):
     environment_id = serializers.UUIDField(allow_null=True)
     kind = serializers.CharField(source="resource_kind")
     id = serializers.CharField(source="resource_id")
+    descriptions = {
+        "kind": "The kind of resource.",
+        "id": "The resource's id.",
+        "project_id": "Its project. Null if it belongs to none.",
+        "environment_id": "Its environment. Null if it belongs to none.",
+        "organization_id": "Its organization. Null if it belongs to none.",
+    }
 
 
 class AuditSealSerializer(ModelSerializer):
+    descriptions = {
+        "seq": "The position in the chain, from 1.",
+        "prev_hash": "The hash of the event before it.",
+        "hash": "The SHA-256 of this event and `prev_hash`.",
+    }
+
     class Meta:
         model = AuditSeal
         fields = ["seq", "prev_hash", "hash"]
@@ -357,6 +498,18 @@ class AuditEventSerializer(ModelSerializer):
     outcome = serializers.ChoiceField(["success", "denied", "error"])
     changes = serializers.DictField()
     seal = AuditSealSerializer(allow_null=True, default=None)
+
+    descriptions = {
+        "timestamp": "When it happened.",
+        "actor": "Who did it.",
+        "action": "What was done, such as `deployment.create`.",
+        "outcome": "Whether it succeeded, was denied, or ended in an error.",
+        "resource_scope": "What it was done to.",
+        "request_id": "The `X-Request-ID` of the request. Null for work of the system.",
+        "ip": "The client's address.",
+        "changes": "What changed, by field. Secrets are left out.",
+        "seal": "The event's place in the ledger. Null until it is sealed, a few seconds after it happened.",
+    }
 
     class Meta:
         model = AuditEvent

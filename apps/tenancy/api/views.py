@@ -13,6 +13,7 @@ from rest_framework.response import Response
 
 from apps.tenancy import ledger
 from apps.tenancy.access import visible_organizations
+from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
 from apps.tenancy.api.base import (
     SIGNED_IN,
@@ -55,6 +56,7 @@ USER_ONLY = (Family.USER,)
 class MeViewSet(ApiViewSet):
     """Who am I."""
 
+    operations = operations.ME
     permissions = {"retrieve": SIGNED_IN}
     serializer_class = s.MeSerializer
     queryset = UserToken.objects.none()
@@ -82,6 +84,7 @@ class MeViewSet(ApiViewSet):
 class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
     """The caller's own user tokens."""
 
+    operations = operations.TOKEN
     queryset = UserToken.objects.all()
     serializer_class = s.UserTokenSerializer
     filters = BY_NAME
@@ -105,6 +108,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
 class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
     """The caller's organizations; anybody with a user token may found one."""
 
+    operations = operations.ORGANIZATION_COLLECTION
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
     filters = BY_NAME
@@ -122,6 +126,7 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
 class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet):
     """One organization."""
 
+    operations = operations.ORGANIZATION_DETAIL
     queryset = Organization.objects.all()
     serializer_class = s.OrganizationSerializer
     lookup_url_kwarg = "org_id"
@@ -137,6 +142,7 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
     """The organization's projects, as far as the caller may see them."""
 
+    operations = operations.PROJECT_COLLECTION
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
     filters = BY_NAME
@@ -152,6 +158,7 @@ class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet)
 class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectViewSet):
     """One project."""
 
+    operations = operations.PROJECT_DETAIL
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
     lookup_url_kwarg = "project_id"
@@ -171,6 +178,7 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
 class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     """The project's environments."""
 
+    operations = operations.ENVIRONMENT_COLLECTION
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     filters = {**BY_NAME, "posture": choice(Posture, "posture")}
@@ -185,6 +193,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
 class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """One environment."""
 
+    operations = operations.ENVIRONMENT_DETAIL
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     lookup_url_kwarg = "env_id"
@@ -242,6 +251,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
 class OrganizationMemberViewSet(_Members, OrganizationViewSet):
     """The organization's members."""
 
+    operations = operations.ORGANIZATION_MEMBER
     permissions = {
         "list": P.VIEW_ORG,
         "create": P.MANAGE_ORG_MEMBERSHIPS,
@@ -268,6 +278,7 @@ class OrganizationMemberViewSet(_Members, OrganizationViewSet):
 class ProjectMemberViewSet(_Members, ProjectViewSet):
     """The project's own members."""
 
+    operations = operations.PROJECT_MEMBER
     permissions = {
         "list": P.VIEW_PROJECT,
         "create": P.MANAGE_PROJECT,
@@ -289,6 +300,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
 class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's API keys."""
 
+    operations = operations.ORGANIZATION_KEY
     queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
     filters = BY_NAME
@@ -321,6 +333,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
     """The organization's signing keys; their private halves are never shown, and destroyed when a key is retired."""
 
+    operations = operations.SIGNING_KEY
     queryset = SigningKey.objects.all()
     serializer_class = s.SigningKeySerializer
     errors = {"rotate": (Conflict,), "retire": (Conflict,)}
@@ -354,6 +367,7 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     """What happened in the organization."""
 
+    operations = operations.AUDIT_EVENT
     queryset = AuditEvent.objects.select_related("seal")
     serializer_class = s.AuditEventSerializer
     filters = {

@@ -11,6 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
 from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Strict, Text
 from apps.tenancy.api.filters import BY_CREATION
@@ -34,6 +35,19 @@ class WebhookSerializer(ModelSerializer):
     project_id = Id(required=False, allow_null=True)
     environment_id = Id(required=False, allow_null=True)
 
+    descriptions = {
+        "url": "The HTTPS address that receives the events.",
+        "events": "The event types to send. A type that ends in `.*` stands for all of its kind.",
+        "description": "What the webhook is for.",
+        "enabled": "Whether events are sent.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if it did not.",
+        "project_id": "Send only events of this project. Null: of all.",
+        "environment_id": "Send only events of this environment. Null: of all.",
+        "failing_since": "Since when every delivery has failed. Null if the last one succeeded.",
+        "previous_secret_until": "Until when deliveries also carry a signature of the previous secret. Null if there "
+        "is none.",
+    }
+
     class Meta:
         model = Webhook
         fields = [
@@ -47,12 +61,27 @@ class AttemptSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField(allow_null=True)
     error = serializers.CharField()
     duration_ms = serializers.IntegerField()
+    descriptions = {
+        "at": "When it was sent.",
+        "status": "The status code of the response. Null if there was none.",
+        "error": "What went wrong. Empty if nothing did.",
+        "duration_ms": "Milliseconds until the response.",
+    }
 
 
 class WebhookDeliverySerializer(ModelSerializer):
     event_id = serializers.UUIDField(read_only=True)
     type = serializers.CharField(read_only=True)
     attempts = AttemptSerializer(many=True, read_only=True)
+
+    descriptions = {
+        "event_id": "The id of the event, sent as `webhook-id`.",
+        "type": "The type of the event.",
+        "status": "Whether it is waiting, was delivered, or failed for good.",
+        "attempts": "The attempts so far.",
+        "next_attempt_at": "When it is tried next. Null if it has ended.",
+        "finished_at": "When it was delivered or failed for good. Null while it is waiting.",
+    }
 
     class Meta:
         model = WebhookDelivery
@@ -64,6 +93,7 @@ class WebhookDeliverySerializer(ModelSerializer):
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
     """The organization's webhooks; events of deployments and approvals are posted to them, signed."""
 
+    operations = operations.WEBHOOK
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters = {**BY_CREATION, "enabled": flag("enabled")}
@@ -102,6 +132,7 @@ _BY_TYPE = choice([*TYPES, "ping"], "event__action", description="The type that 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
     """What was sent to a webhook, and what came of it; kept for 30 days."""
 
+    operations = operations.WEBHOOK_DELIVERY
     queryset = WebhookDelivery.objects.select_related("event")
     serializer_class = WebhookDeliverySerializer
     filters = {
@@ -131,11 +162,20 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
     id = serializers.CharField()
     url = serializers.CharField(help_text="Where the API tells more.")
+    descriptions = {
+        "kind": "The kind of resource.",
+        "id": "The resource's id.",
+        "url": "Where the API returns the resource.",
+    }
 
 
 class EventActorSerializer(serializers.Serializer[Any]):
     kind = serializers.CharField()
     display = serializers.CharField()
+    descriptions = {
+        "kind": "The kind of actor: a user, a key, an agent, or the system.",
+        "display": "The actor's name or e-mail address.",
+    }
 
 
 class EventSerializer(Strict):
@@ -150,6 +190,14 @@ class EventSerializer(Strict):
     resource = EventResourceSerializer()
     actor = EventActorSerializer()
     changes = JSONObject()
+    descriptions = {
+        "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
+        "type": "The type of the event.",
+        "created_at": "When it happened.",
+        "resource": "What it is about.",
+        "actor": "Who caused it.",
+        "changes": "What changed, by field.",
+    }
 
 
 EVENT = OpenApiWebhook(

@@ -17,23 +17,39 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 HEADERS = {
     "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", place="header"),
-    "If-Match": _header("If-Match", "The ETag that you read; refused with 412 when it was changed since."),
-    "If-None-Match": _header("If-None-Match", "The ETag that you have; 304 when it is still so."),
+    "If-Match": _header(
+        "If-Match", "The ETag that you read. If the resource has changed since, the request is refused with 412."
+    ),
+    "If-None-Match": _header(
+        "If-None-Match", "The ETag that you have. If it is still current, the answer is 304 without a body."
+    ),
 }
 _REQUEST_ID = "^[A-Za-z0-9._-]{8,64}$"
 ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     name: {"description": description, "schema": schema}
     for name, description, schema in (
-        ("X-Request-ID", "The id that the logs know the request by.", {"type": "string", "pattern": _REQUEST_ID}),
-        ("X-RateLimit-Limit", "Requests a minute.", {"type": "integer", "minimum": 1}),
-        ("X-RateLimit-Remaining", "How many of them are left.", {"type": "integer", "minimum": 0}),
-        ("X-RateLimit-Reset", "When the minute ends, in Unix seconds.", {"type": "integer", "minimum": 0}),
-        ("Retry-After", "Seconds to wait.", {"type": "integer", "minimum": 1}),
-        ("WWW-Authenticate", "The scheme of the credential.", {"type": "string", "const": "Bearer"}),
-        ("Allow", "The methods of the path.", {"type": "string"}),
-        ("ETag", "For `If-None-Match`, and for `If-Match` where it is taken.", {"type": "string", "pattern": '^".*"$'}),
-        ("Location", "The path of what was made.", {"type": "string"}),
-        ("Idempotent-Replayed", "The answer of an earlier request.", {"type": "string", "const": "true"}),
+        (
+            "X-Request-ID",
+            "The id of the request, also in the server's logs.",
+            {"type": "string", "pattern": _REQUEST_ID},
+        ),
+        ("X-RateLimit-Limit", "How many requests a minute the credential may make.", {"type": "integer", "minimum": 1}),
+        ("X-RateLimit-Remaining", "How many requests are left in this minute.", {"type": "integer", "minimum": 0}),
+        ("X-RateLimit-Reset", "When the minute ends, as Unix time in seconds.", {"type": "integer", "minimum": 0}),
+        ("Retry-After", "How many seconds to wait.", {"type": "integer", "minimum": 1}),
+        ("WWW-Authenticate", "The scheme in which to send a credential.", {"type": "string", "const": "Bearer"}),
+        ("Allow", "The methods that the path supports.", {"type": "string"}),
+        (
+            "ETag",
+            "Identifies this state of the resource, for `If-None-Match` and `If-Match`.",
+            {"type": "string", "pattern": '^".*"$'},
+        ),
+        ("Location", "The path of the created resource.", {"type": "string"}),
+        (
+            "Idempotent-Replayed",
+            "Present when this is the response to an earlier request with the same `Idempotency-Key`.",
+            {"type": "string", "const": "true"},
+        ),
     )
 }
 # Headers without which an answer of that status is wrong.

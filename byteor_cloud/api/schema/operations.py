@@ -1,10 +1,10 @@
-"""An operation of the document, made from its view: summary, security, parameters, bodies, answers."""
+"""An operation of the document, made from its view: texts, security, parameters, bodies, answers."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import copy
+from functools import cache
 from typing import Any
 
 import uritemplate
@@ -14,27 +14,22 @@ from drf_spectacular.utils import Direction
 from rest_framework import serializers
 
 from byteor_cloud.api.declared import DeclaredView
+from byteor_cloud.api.operations import WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
+from byteor_cloud.api.schema.fields import COMMON_DESCRIPTIONS
 from byteor_cloud.api.schema.headers import ALWAYS, ANSWER_HEADERS, HEADERS, answer_headers, request_headers
-from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, error_codes, problem, with_secret
+from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem, with_secret
 from byteor_cloud.engine.compiler import plan_schema
 
-SCHEMES = {
-    "bearer": "A user token (bor_usr_…) or an organization API key (bor_org_…).",
-    "enrollmentToken": "An enrollment token (bor_enr_…): turns a machine into an agent.",
-    "agentKey": "An agent's key (bor_agt_…): reaches only the agent's own routes.",
-}
 _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt": "agentKey"}
 
 
 class Schema(AutoSchema):
-    """Summaries from docstrings, every error response, security by the view's families of credential."""
+    """One operation. The view declares its texts, its families of credential and the errors that it can answer."""
 
     def get_operation_id(self) -> str:
-        """``<view>_<action>``: unique, and steady when paths change."""
-        name = re.sub(r"(View|ViewSet)$", "", type(self.view).__name__)
-        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-        return f"{name}_{self._action}"
+        """The id that the view's ``operations`` give."""
+        return self._operation.id
 
     @property
     def _action(self) -> str:
@@ -45,29 +40,28 @@ class Schema(AutoSchema):
         """The view, when it is one for callers with a credential."""
         return self.view if isinstance(self.view, DeclaredView) else None
 
+    @property
+    def _operations(self) -> Operations:
+        # The library makes a view of its own for the event that webhooks send.
+        return getattr(self.view, "operations", WEBHOOK_EVENT)
+
+    @property
+    def _operation(self) -> Operation:
+        return self._operations.by_action[self._action]
+
     def get_tags(self) -> list[str]:
-        """The app that serves it."""
-        module = type(self.view).__module__
-        return [module.split(".")[1] if module.startswith("apps.") else "system"]
+        """The section of the API that the view belongs to."""
+        return [str(self._operations.tag)]
 
     def get_summary(self) -> str:
-        """The first line of the action's docstring; for what a mixin does, its verb and the row's name."""
-        view = self._declared
-        if view is not None and view.is_list(self._action):
-            line = _first_line(type(view)).split(";")[0]
-            return f"List {line[:1].lower()}{line[1:]}"
-        verb = view and view.verb_of(self._action)
-        if verb is None:
-            return _first_line(getattr(self.view, self._action))
-        noun = str(self.view.queryset.model._meta.verbose_name)  # type: ignore[attr-defined]  # mixins are of rows
-        return f"{verb} {'an' if noun[0] in 'aeio' else 'a'} {noun}"
+        """The summary that the view's ``operations`` give."""
+        return self._operation.summary
 
     def get_description(self) -> str:  # type: ignore[override]  # spectacular's own form
-        """What the view serves, and the permission that it needs, when it needs one."""
+        """The description that the view's ``operations`` give, and the permission that the caller needs."""
         permission = self._declared and self._declared.permissions.get(self._action)
-        needs = f"Needs the permission `{permission}`." if isinstance(permission, str) else ""
-        about = _first_line(type(self.view))
-        return "\n\n".join(part for part in (about and f"{about}.", needs) if part)
+        needs = f"\n\nNeeds the permission `{permission}`." if isinstance(permission, str) else ""
+        return self._operation.description + needs
 
     def get_response_serializers(self) -> Any:
         """As the base; where the answer shows a secret, with the ``token``."""
@@ -79,10 +73,7 @@ class Schema(AutoSchema):
         """The schemes of the families that the view takes; an empty list where it takes anybody."""
         if self._declared is None:
             return []
-        names = list(dict.fromkeys(_SCHEME_OF[family] for family in self._declared.families(self._action)))
-        for name in names:
-            scheme = {"type": "http", "scheme": "bearer", "description": SCHEMES[name]}
-            self._register("securitySchemes", name, scheme)
+        names = dict.fromkeys(_SCHEME_OF[family] for family in self._declared.families(self._action))
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
@@ -110,16 +101,21 @@ class Schema(AutoSchema):
         return schema
 
     def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Direction) -> Any:
-        if direction == "request" and getattr(serializer, "partial", False):
-            for name, shape in schema["properties"].items():
-                if shape.get("readOnly"):
-                    schema["properties"][name] = {"description": "Read-only: it may be sent back, and is ignored."}
+        ignores_read_only = direction == "request" and getattr(serializer, "partial", False)
+        descriptions = _descriptions(type(serializer))
+        for name, shape in schema.get("properties", {}).items():
+            if ignores_read_only and shape.get("readOnly"):
+                schema["properties"][name] = {"description": "Read-only. It may be sent back and is ignored."}
+            elif name in descriptions:
+                shape.setdefault("description", descriptions[name])
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
 
     def _get_parameters(self) -> list[dict[str, Any]]:
         if self._declared is None:
             return super()._get_parameters()
         path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
+        for parameter in path:
+            parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
         declared = self._declared.query_parameters(self._action)
         return [*path, *(declared[name].document(name) for name in sorted(declared))]
 
@@ -140,8 +136,10 @@ class Schema(AutoSchema):
         for name in taken:
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
         if "If-None-Match" in taken:
-            responses["304"] = {"description": "It is as you have it."}
+            responses["304"] = {"description": "Not changed since the ETag in `If-None-Match`."}
         for code, response in responses.items():
+            if code in SUCCESSES:
+                response["description"] = response.get("description") or SUCCESSES[code]
             names = [*response.get("headers", {}), *answer_headers(self.view, self._action, self.method, code)]
             response["headers"] = {name: self._component("headers", name, ANSWER_HEADERS[name]) for name in names}
             for name in ALWAYS.get(code, ()):
@@ -153,6 +151,8 @@ class Schema(AutoSchema):
                 if same:
                     responses[code] = self._component("responses", f"{kind}Error{code}", response)
         operation["responses"] = dict(sorted(responses.items()))
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            content["example"] = self._operation.example
         return operation
 
     def _component(self, kind: str, name: str, schema: Mapping[str, Any]) -> dict[str, str]:
@@ -166,5 +166,19 @@ class Schema(AutoSchema):
         self.registry.register_on_missing(component)
 
 
-def _first_line(documented: Any) -> str:
-    return (documented.__doc__ or "").strip().split("\n")[0].rstrip(".")
+_NOUNS = {"orgs": "organization", "members": "person", "deliveries": "delivery", "api-keys": "organization API key"}
+
+
+def _noun(path: str, parameter: str) -> str:
+    """Name what a path parameter identifies, by the collection before it: ``/config-bundles/{id}`` is a config bundle."""
+    collection = path.split(f"/{{{parameter}}}", maxsplit=1)[0].rsplit("/", 1)[1]
+    return _NOUNS.get(collection) or collection.removesuffix("s").replace("-", " ")
+
+
+@cache
+def _descriptions(serializer: type[Any]) -> dict[str, str]:
+    """Collect the descriptions of a serializer's fields: its own, those of its bases, the common ones."""
+    found = dict(COMMON_DESCRIPTIONS)
+    for base in reversed(serializer.__mro__):
+        found |= vars(base).get("descriptions", {})
+    return found

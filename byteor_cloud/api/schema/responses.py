@@ -14,27 +14,31 @@ from byteor_cloud.api.schema.examples import ID
 
 PROBLEM = {
     "type": "object",
-    "description": "RFC 9457. Branch on `type`; the texts may change.",
+    "description": "An error as RFC 9457 describes it. Decide by `type`; the texts may change.",
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
     "properties": {
-        "type": {"type": "string", "format": "uri", "description": "A stable URN, one for each code."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-        "request_id": {"type": ["string", "null"]},
-        "more_errors": {"type": "integer", "description": "How many invalid fields more than those in `errors`."},
+        "type": {"type": "string", "format": "uri", "description": "A stable URN that names the kind of error."},
+        "title": {"type": "string", "description": "The kind of error in words."},
+        "status": {"type": "integer", "description": "The status code of the response."},
+        "detail": {"type": "string", "description": "What is wrong with this request."},
+        "instance": {"type": "string", "description": "The path of the request."},
+        "request_id": {
+            "type": ["string", "null"],
+            "description": "The `X-Request-ID`; quote it when you ask for help.",
+        },
+        "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` leaves out."},
         "errors": {
             "type": "array",
+            "description": "The invalid fields and parameters, at most 100.",
             "items": {
                 "type": "object",
                 "required": ["code", "detail"],
-                "description": "Where it is: `pointer` for the body, `parameter` for the query and the headers.",
+                "description": "One invalid field (`pointer`) or parameter (`parameter`).",
                 "properties": {
                     "pointer": {"type": "string", "description": "A JSON Pointer into the request's body."},
                     "parameter": {"type": "string", "description": "The name of a query parameter or of a header."},
-                    "code": {"type": "string"},
-                    "detail": {"type": "string"},
+                    "code": {"type": "string", "description": "A stable code."},
+                    "detail": {"type": "string", "description": "What is wrong with it."},
                 },
                 "oneOf": [{"required": ["pointer"]}, {"required": ["parameter"]}],
             },
@@ -43,22 +47,29 @@ PROBLEM = {
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "400": (errors.InvalidInput, "Malformed JSON, an invalid field, or an invalid parameter."),
-    "401": (errors.Unauthenticated, "No, bad, spent, expired or revoked credential."),
-    "403": (errors.Forbidden, "The role is too low, or the wrong family of credential."),
-    "404": (errors.NotFound, "Unknown, or another tenant's."),
-    "405": (MethodNotAllowed, "The path has no such method; `Allow` names those that it has."),
+    "401": (errors.Unauthenticated, "The credential is missing, malformed, unknown, used up, expired or revoked."),
+    "403": (errors.Forbidden, "The credential is valid, but its role or its family does not permit this."),
+    "404": (errors.NotFound, "There is no such resource, or the caller may not know of it."),
+    "405": (MethodNotAllowed, "The path does not support the method; `Allow` lists those that it supports."),
     "408": (errors.RequestTimeout, "The body arrives too slowly."),
-    "409": (errors.Conflict, "The present state does not allow it."),
-    "411": (errors.LengthRequired, "The upload does not say its length."),
-    "412": (errors.PreconditionFailed, "`If-Match` names another revision."),
-    "413": (errors.PayloadTooLarge, "The body is over its cap."),
-    "414": (errors.UriTooLong, "The path and its query are over 8,190 bytes."),
-    "415": (errors.UnsupportedMediaType, "The body is in another format."),
-    "422": (errors.Unprocessable, "Well-formed, but it cannot be done with this content."),
-    "429": (errors.TooManyRequests, "Over the rate limit; see `Retry-After`."),
-    "431": (errors.HeadersTooLarge, "A header is over 8,190 bytes, or there are over 100."),
-    "503": (errors.Unavailable, "Something that serving needs is not there just now; see `Retry-After`."),
-    "507": (errors.InsufficientStorage, "No space is left for it; nothing was stored. See `Retry-After`."),
+    "409": (errors.Conflict, "The current state does not allow it."),
+    "411": (errors.LengthRequired, "The upload has no `Content-Length`."),
+    "412": (errors.PreconditionFailed, "The resource has changed since the ETag in `If-Match`."),
+    "413": (errors.PayloadTooLarge, "The body is too large."),
+    "414": (errors.UriTooLong, "The path and query are longer than 8,190 bytes."),
+    "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
+    "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
+    "429": (errors.TooManyRequests, "The rate limit is exceeded. Wait for `Retry-After` seconds."),
+    "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100."),
+    "503": (errors.Unavailable, "The service cannot answer now. Try again after `Retry-After` seconds."),
+    "507": (errors.InsufficientStorage, "No space is left; nothing was stored. Try again after `Retry-After` seconds."),
+}
+SUCCESSES = {
+    "200": "Success.",
+    "201": "Created.",
+    "202": "Accepted. The work continues in the background.",
+    "204": "Success, without a body.",
+    "302": "A redirect.",
 }
 # The server refuses these by itself: whatever the view is, and where a body is sent.
 _ALWAYS = (errors.InvalidInput, MethodNotAllowed, errors.UriTooLong, errors.HeadersTooLarge)
@@ -100,8 +111,10 @@ def problem(code: str) -> dict[str, Any]:
 
 @cache
 def with_secret(shape: type[Any]) -> type[Any]:
-    """``shape`` with the ``token``: the one answer that shows the secret."""
-    token = serializers.CharField(help_text="The secret; shown this once.")
+    """Derive a serializer that also has the ``token``, for the only response that contains the secret."""
+    token = serializers.CharField(help_text="The secret. It is shown only in this response.")
     meta = type("Meta", (shape.Meta,), {"fields": [*shape.Meta.fields, "token"]})
     name = shape.__name__.replace("Serializer", "WithSecretSerializer")
-    return type(name, (shape,), {"token": token, "Meta": meta, "__doc__": "The only answer that shows the secret."})
+    return type(
+        name, (shape,), {"token": token, "Meta": meta, "__doc__": "The only response that contains the secret."}
+    )
