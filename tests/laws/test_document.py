@@ -12,7 +12,7 @@ from typing import Any
 import openapi_spec_validator
 import pytest
 
-from byteor_cloud.api.schema.operations import SCHEMES
+from byteor_cloud.api.operations import SECURITY_SCHEMES
 from tests.laws.calls import A, E, O, P, operations
 from tests.openapi import document, validator
 
@@ -99,7 +99,7 @@ def test_it_holds_what_the_routes_serve_and_nothing_else() -> None:
 def test_it_is_valid() -> None:
     openapi_spec_validator.validate(document())
     assert document()["openapi"] == "3.1.0"
-    assert document()["components"]["securitySchemes"].keys() == SCHEMES.keys()
+    assert document()["components"]["securitySchemes"].keys() == SECURITY_SCHEMES.keys()
 
 
 def test_operation_ids_are_unique() -> None:

@@ -102,7 +102,7 @@ class Schema(AutoSchema):
 
     def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Direction) -> Any:
         ignores_read_only = direction == "request" and getattr(serializer, "partial", False)
-        descriptions = _descriptions(type(serializer))
+        descriptions = _descriptions(type(serializer))  # type: ignore[arg-type]  # classes are hashable
         for name, shape in schema.get("properties", {}).items():
             if ignores_read_only and shape.get("readOnly"):
                 schema["properties"][name] = {"description": "Read-only. It may be sent back and is ignored."}
@@ -170,7 +170,7 @@ _NOUNS = {"orgs": "organization", "members": "person", "deliveries": "delivery",
 
 
 def _noun(path: str, parameter: str) -> str:
-    """Name what a path parameter identifies, by the collection before it: ``/config-bundles/{id}`` is a config bundle."""
+    """Name what a path parameter identifies by the collection before it: in ``/drafts/{id}`` it is a draft."""
     collection = path.split(f"/{{{parameter}}}", maxsplit=1)[0].rsplit("/", 1)[1]
     return _NOUNS.get(collection) or collection.removesuffix("s").replace("-", " ")
 

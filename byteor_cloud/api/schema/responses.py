@@ -24,7 +24,7 @@ PROBLEM = {
         "instance": {"type": "string", "description": "The path of the request."},
         "request_id": {
             "type": ["string", "null"],
-            "description": "The `X-Request-ID`; quote it when you ask for help.",
+            "description": "The `X-Request-ID`. Quote it to support.",
         },
         "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` leaves out."},
         "errors": {
