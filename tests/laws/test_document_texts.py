@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -93,7 +94,7 @@ def test_the_tags_are_described_and_in_the_order_of_the_reference() -> None:
 def test_a_schema_name_does_not_repeat_a_word(name: str) -> None:
     words = re.findall(r"[A-Z][a-z]*", name)
 
-    assert all(word != following for word, following in zip(words, words[1:], strict=False))
+    assert all(word != following for word, following in itertools.pairwise(words))
 
 
 def test_the_document_introduces_the_api() -> None:
