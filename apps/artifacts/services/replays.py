@@ -25,12 +25,11 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
 from apps.tenancy.state import advance, lock
 from byteor_cloud.database import release_connection
-from byteor_cloud.engine.compiler import decode, split_op
+from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
 from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
-from byteor_cloud.engine.replay.stages import SIDE_EFFECTS
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_trouble
 

@@ -15,7 +15,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.allowlist import program, url_prefix
-from byteor_cloud.engine.compiler import decode, split_op
+from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, below
@@ -24,7 +24,6 @@ WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core":
 ADAPTER_KINDS = [
     "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
 ]  # fmt: skip
-SIDE_EFFECTS = {"http_post": "side_effect:http_post", "exec": "side_effect:exec"}
 _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": url_prefix, "exec": program}
 RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
@@ -122,7 +121,7 @@ def create_config_bundle(
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
     ops = {split_op(op)[0] for _, op in decode(version.spec_kv).stages}
-    capabilities = sorted({"deploy", *(SIDE_EFFECTS[op] for op in ops if op in SIDE_EFFECTS)})
+    capabilities = sorted({"deploy", *(f"side_effect:{op}" for op in ops & SIDE_EFFECTS)})
     hashed = {"spec_hash": version.spec_hash, **config, "required_capabilities": capabilities}
     try:
         config_hash = sha256(canonical(hashed))

@@ -6,11 +6,12 @@ from .diff import Change, SpecDiff, diff_specs
 from .drawing import to_dot, to_svg
 from .graph import Graph, GraphEdge, GraphNode
 from .kv import KvError, decode, encode, spec_hash, spec_to_json
-from .ops import ENTRY_POINT_GROUP, Ops, StageOp, split_op
+from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, StageOp, split_op
 from .plan import plan_schema
 from .positions import Position, locate
 from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
 from .syntax import PlanSyntaxError, parse_plan
+from .topology import neighbours, topological_order
 from .validation import validate_spec
 from .writing import write_plan
 
@@ -18,6 +19,7 @@ __all__ = [
     "COMPILER_VERSION",
     "ENTRY_POINT_GROUP",
     "MAX_DIAGNOSTICS",
+    "SIDE_EFFECTS",
     "Change",
     "Code",
     "Compilation",
@@ -44,6 +46,7 @@ __all__ = [
     "diff_specs",
     "encode",
     "locate",
+    "neighbours",
     "parse_plan",
     "plan_schema",
     "spec_hash",
@@ -51,6 +54,7 @@ __all__ = [
     "split_op",
     "to_dot",
     "to_svg",
+    "topological_order",
     "validate_spec",
     "write_plan",
 ]

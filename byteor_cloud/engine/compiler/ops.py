@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from .diagnostics import Code, Report, nearest, one_of, shown
 
 ENTRY_POINT_GROUP = "byteor.stages"
+SIDE_EFFECTS = frozenset({"http_post", "exec"})
+"""The keys of the ops that act on the world outside, and so need a capability and an allowlist."""
 
 type Process = Callable[..., bytes | None]
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
 
-from byteor_cloud.engine.compiler import LaneGraph, Role
+from byteor_cloud.engine.compiler import LaneGraph, Role, neighbours, topological_order
 from byteor_cloud.engine.replay.journal import Record
 from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
@@ -115,20 +114,8 @@ def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:
 def _topological(roles: tuple[Role, ...]) -> list[Role]:
     """The roles, each after the writers of its inputs; the order of the spec where that leaves a choice."""
     reader = {lane: index for index, role in enumerate(roles) for lane in role.rx}
-    followers = [[reader[lane] for lane in role.tx if lane in reader] for role in roles]
-    waiting = [0] * len(roles)
-    for readers in followers:
-        for index in readers:
-            waiting[index] += 1
-    ready = [index for index, count in enumerate(waiting) if not count]
-    order = []
-    while ready:
-        index = heappop(ready)
-        order.append(roles[index])
-        for follower in followers[index]:
-            waiting[follower] -= 1
-            if not waiting[follower]:
-                heappush(ready, follower)
+    pairs = ((index, reader[lane]) for index, role in enumerate(roles) for lane in role.tx if lane in reader)
+    order = topological_order(*neighbours(len(roles), pairs))
     if len(order) < len(roles):
         raise Unsupported("the graph has a cycle")
-    return order
+    return [roles[index] for index in order]

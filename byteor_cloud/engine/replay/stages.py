@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from byteor_cloud.engine.compiler import split_op
+from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, Work
 
@@ -18,8 +18,6 @@ A mapping of them has the whole op (``key`` or ``key:argument``) as key, the arg
 """
 
 type Apply = Callable[[bytes], bytes | None]
-
-SIDE_EFFECTS = frozenset({"http_post", "exec"})
 
 
 class Decision(StrEnum):
