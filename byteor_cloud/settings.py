@@ -180,7 +180,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["byteor_cloud.api.parsers.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "byteor_cloud.api.pagination.NewestFirst",
-    "DEFAULT_SCHEMA_CLASS": "byteor_cloud.api.schema.Schema",
+    "DEFAULT_SCHEMA_CLASS": "byteor_cloud.api.schema.operations.Schema",
     "EXCEPTION_HANDLER": "byteor_cloud.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "NUM_PROXIES": CONFIG.trusted_proxies,
@@ -208,7 +208,7 @@ SPECTACULAR_SETTINGS = {
     "WEBHOOKS": ["apps.tenancy.api.webhooks.EVENT"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "byteor_cloud.api.schema.add_examples",
+        "byteor_cloud.api.schema.examples.add_examples",
     ],
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 import openapi_spec_validator
 import pytest
 
-from byteor_cloud.api.schema import SCHEMES
+from byteor_cloud.api.schema.operations import SCHEMES
 from tests.laws.calls import A, E, O, P, operations
 from tests.openapi import document, validator
 

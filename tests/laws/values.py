@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from byteor_cloud.api.schema import _example
+from byteor_cloud.api.schema import examples
 from tests.openapi import ADDRESS, document
 
 ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
@@ -75,7 +75,7 @@ def _local(schema: Any) -> Any:
 
 def example(schema: dict[str, Any]) -> Any:
     """A plausible value."""
-    return _example(schema, document()["components"]["schemas"])
+    return examples.example(schema, document()["components"]["schemas"])
 
 
 def texts(schema: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from byteor_cloud.api.problems import URN
-from byteor_cloud.api.schema import PROBLEM
+from byteor_cloud.api.schema.responses import PROBLEM
 from tests.system.conftest import PATIENCE_S, Installation, children, free_port, wait_until
 from tests.system.test_metrics import parsed
 

@@ -24,6 +24,7 @@ from byteor_cloud import blobs
 from byteor_cloud.api.parameters import choice, digest, identifier, moment
 from byteor_cloud.api.parsers import UploadParser
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
+from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, Unprocessable
 
 
 class UploadViewSet(AgentSelfViewSet):
@@ -32,6 +33,8 @@ class UploadViewSet(AgentSelfViewSet):
     queryset = Artifact.objects.none()
     serializer_class = s.UploadSerializer
     parser_classes = [UploadParser]
+    errors = {"create": (Conflict, LengthRequired, InsufficientStorage)}
+    takes_idempotency_key = False
     permissions = {"create": SIGNED_IN}
     agent_scope = "agent:artifact_upload"
     body_cap = "max_upload_bytes"
@@ -73,6 +76,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "captured_after": moment("captured_at__gte", description="Captured at that time or later."),
         "captured_before": moment("captured_at__lt", description="Captured before that time."),
     }
+    errors = {"replay": (Conflict, Unprocessable)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "retrieve": P.VIEW_ENVIRONMENT,

@@ -39,12 +39,15 @@ from apps.tenancy.credentials import Family, digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
+from byteor_cloud.api.declared import DeclaredView, Errors
 from byteor_cloud.api.parameters import check_query, choice, flag, line
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import (
+    Conflict,
     DomainError,
     Forbidden,
     NotFound,
+    PreconditionFailed,
     TooManyRequests,
     Unauthenticated,
     UnsupportedMediaType,
@@ -57,6 +60,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
     filters = BY_CREATION
+    verbs = {"destroy": "Revoke"}
     permissions = {
         "list": P.MANAGE_ENVIRONMENT,
         "create": P.MANAGE_ENVIRONMENT,
@@ -93,6 +97,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
+    errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": SIGNED_IN,
@@ -189,16 +194,17 @@ def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpRespo
     return response
 
 
-class HeartbeatView(APIView):
+class HeartbeatView(DeclaredView, APIView):
     """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
 
     http_method_names = ["post"]
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
     permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
+    errors: ClassVar[Mapping[str, Errors]] = {"post": (Conflict,)}
+    takes_idempotency_key = False
 
     @classmethod
     def families(cls, action: str) -> tuple[Family, ...]:
-        """For the schema and the law tests, as ``ApiViewSet.families``."""
         return cls.credentials[action]
 
     @extend_schema(request=s.HeartbeatSerializer, responses={200: s.HeartbeatAnswerSerializer})

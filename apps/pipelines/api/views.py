@@ -28,7 +28,7 @@ from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.parameters import choice, digest, identifier
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.errors import NotFound
+from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]
 AGAINST = {"against": identifier(required=True, description="The version to compare with.")}
@@ -54,6 +54,11 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     parameters = {
         "diff": AGAINST,
         "preview": {"target": choice(TARGETS, description="Compile for this target instead of the plan's own.")},
+    }
+    errors = {
+        "destroy": (PreconditionFailed,),
+        "diff": (Unprocessable,),
+        "version": (Conflict, PreconditionFailed, Unprocessable),
     }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,

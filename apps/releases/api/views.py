@@ -36,6 +36,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
     filters = {**BY_NAME, "version_id": identifier("version_id"), "config_hash": digest("config_hash")}
+    errors = {"clear": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -74,6 +75,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "is_current": flag("is_current"),
         "config_bundle_id": identifier("config_bundle_id"),
     }
+    errors = dict.fromkeys(("rollback", "abort", "pause", "resume", "retry", "evidence"), (Conflict,))
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -190,6 +192,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         "deployment_id": identifier("deployment__id"),
         "replay_id": identifier("replay_id"),
     }
+    errors = {"revoke": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": P.OPERATE_ENVIRONMENT,
@@ -226,6 +229,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
     queryset = Agent.objects.none()
     serializer_class = s.ReportSerializer
+    errors = {"report": (Conflict,), "bundle": (Conflict,)}
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
     parameters = {"bundle": {"hash": digest(required=True, description="The bundle_hash of the offer.")}}
     agent_scope = "agent:deployment"

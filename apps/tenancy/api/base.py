@@ -31,6 +31,7 @@ from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from byteor_cloud.api.bodies import admit, declared_length, is_chunked
+from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
 
@@ -58,15 +59,13 @@ class AnyAccept(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class ApiViewSet(GenericViewSet[Any]):
+class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     """Below no tenant: what a caller may do with itself."""
 
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class = AnyAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
-    # Actions whose answer holds a secret: kept encrypted for ten minutes only, under an Idempotency-Key.
-    secret_actions: ClassVar[frozenset[str]] = frozenset()
     # The query parameters of the list, and of other actions; ``given`` holds the request's, read.
     filters: ClassVar[Mapping[str, Parameter]] = {}
     parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
@@ -147,8 +146,8 @@ class ApiViewSet(GenericViewSet[Any]):
 
     @classmethod
     def query_parameters(cls, action: str) -> Mapping[str, Parameter]:
-        """The query parameters that ``action`` takes; the OpenAPI document is made from them too."""
-        return {**PAGE, **cls.filters} if action == "list" else cls.parameters.get(action, {})
+        """The query parameters that ``action`` takes."""
+        return {**PAGE, **cls.filters} if cls.is_list(action) else cls.parameters.get(action, {})
 
     def check_parameters(self, request: Request) -> None:
         """Read the query into ``given``. Raises InvalidInput, also for a parameter that the action does not have."""
@@ -176,7 +175,7 @@ class ApiViewSet(GenericViewSet[Any]):
         if has_body:
             # Read and parsed here, before the first transaction and without a database connection.
             request.data  # noqa: B018  DRF parses it when it is first asked for
-        if request.method == "POST" and "Idempotency-Key" in request.headers and not self._is_upload(request):
+        if request.method == "POST" and "Idempotency-Key" in request.headers and self.takes_idempotency_key:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet binds it by name
             secret = self.action in self.secret_actions
             self.post = once(handler, principal=self.principal, holds_secret=secret)
@@ -193,10 +192,6 @@ class ApiViewSet(GenericViewSet[Any]):
         if is_chunked(sent):
             request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
         return True
-
-    @staticmethod
-    def _is_upload(request: Request) -> bool:
-        return (request.content_type or "").startswith("multipart/")
 
     # -- rows ---------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.models import Model
 from rest_framework.mixins import ListModelMixin
@@ -11,6 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.tenancy.api.base import ApiViewSet
+from byteor_cloud.api.declared import Errors
+from byteor_cloud.errors import Conflict, PreconditionFailed
 
 __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "RetrieveMixin", "UpdateMixin"]
 
@@ -40,6 +43,9 @@ class _Representing(ApiViewSet):
 
 
 class CreateMixin(_Representing):
+    errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
+    verbs: ClassVar[Mapping[str, str]] = {"create": "Create"}
+
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """201 with the new row and its ``Location``; 200 when the same one was there already."""
         made = self.perform_create(self.validated(request))
@@ -56,12 +62,17 @@ class CreateMixin(_Representing):
 
 
 class RetrieveMixin(_Representing):
+    verbs: ClassVar[Mapping[str, str]] = {"retrieve": "Retrieve"}
+
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """The row."""
         return self.represent(self.get_object())
 
 
 class UpdateMixin(_Representing):
+    errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
+    verbs: ClassVar[Mapping[str, str]] = {"update": "Update"}
+
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change the fields that the body carries, leave the rest; ``If-Match`` is honoured."""
         row = self.get_object()
@@ -74,6 +85,9 @@ class UpdateMixin(_Representing):
 
 
 class DestroyMixin(_Representing):
+    errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
+    verbs: ClassVar[Mapping[str, str]] = {"destroy": "Delete"}
+
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """204."""
         self.perform_destroy(self.get_object())

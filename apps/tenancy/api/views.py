@@ -47,7 +47,7 @@ from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
 from byteor_cloud.api import bodies
 from byteor_cloud.api.parameters import choice, identifier, line, moment, whole
-from byteor_cloud.errors import InvalidInput
+from byteor_cloud.errors import Conflict, InvalidInput, PreconditionFailed
 
 USER_ONLY = (Family.USER,)
 
@@ -85,6 +85,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
     queryset = UserToken.objects.all()
     serializer_class = s.UserTokenSerializer
     filters = BY_NAME
+    verbs = {"destroy": "Revoke"}
     permissions = {"list": SIGNED_IN, "create": SIGNED_IN, "destroy": SIGNED_IN}
     credentials = {"list": USER_ONLY, "create": USER_ONLY, "destroy": USER_ONLY}
     secret_actions = frozenset({"create"})
@@ -154,6 +155,7 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
     queryset = Project.objects.live()
     serializer_class = s.ProjectSerializer
     lookup_url_kwarg = "project_id"
+    errors = {"destroy": (PreconditionFailed,)}
     permissions = {"retrieve": P.VIEW_PROJECT, "update": P.MANAGE_PROJECT, "destroy": P.MANAGE_PROJECT}
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -186,6 +188,7 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
     lookup_url_kwarg = "env_id"
+    errors = {"destroy": (PreconditionFailed,)}
     permissions = {
         "retrieve": P.VIEW_ENVIRONMENT,
         "update": P.MANAGE_ENVIRONMENT,
@@ -217,6 +220,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         "role": choice(Role, "role"),
         "email": line("user__email__icontains", max_length=254, description="A part of the address."),
     }
+    errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
 
     def object_lookup(self) -> dict[str, Any]:
@@ -288,6 +292,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
     queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
     filters = BY_NAME
+    verbs = {"destroy": "Revoke"}
     permissions = {
         "list": P.MANAGE_ORG_MEMBERSHIPS,
         "create": P.MANAGE_ORG_MEMBERSHIPS,
@@ -318,6 +323,7 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 
     queryset = SigningKey.objects.all()
     serializer_class = s.SigningKeySerializer
+    errors = {"rotate": (Conflict,), "retire": (Conflict,)}
     permissions = {
         "list": P.VIEW_ORG,
         "rotate": P.MANAGE_ORG_MEMBERSHIPS,

@@ -20,8 +20,8 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
 from byteor_cloud.api.parameters import choice, flag, identifier
-from byteor_cloud.api.schema import with_secret
-from byteor_cloud.errors import NotFound
+from byteor_cloud.api.schema.responses import with_secret
+from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
 
 
 class WebhookSerializer(ModelSerializer):
@@ -67,6 +67,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters = {**BY_CREATION, "enabled": flag("enabled")}
+    errors = {"destroy": (PreconditionFailed,), "test": (Conflict,)}
     permissions = dict.fromkeys(
         ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
     )
@@ -111,6 +112,7 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
     lookup_url_kwarg = "delivery_id"
+    errors = {"redeliver": (Conflict,)}
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "redeliver": P.MANAGE_ORG_MEMBERSHIPS}
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
