@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db import connection
 from psycopg.types.json import Jsonb
 
 from apps.fleet.combining import Combiner
-from apps.fleet.models import Heartbeat
+from apps.fleet.heartbeat_body import Beat
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
-from byteor_cloud.errors import FieldError, InvalidInput, below
-from byteor_cloud.ids import read_id
-
-_HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_STATUSES = frozenset(Heartbeat.Status.values)
-_OBJECTS = ("tuning", "resources", "pipeline")
-_FIELDS = frozenset({"status", "agent_version", "runtime_version", "uptime_s", "active", *_OBJECTS})
-_MAX_VERSION = 64
 
 # One statement for a batch of beats of different agents, whose rows are locked in one order.
 _SQL = f"""
@@ -63,18 +53,6 @@ RETURNING c.number, h.last_seen_at, h.next_heartbeat_s, c.key_set_etag,
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """A checked heartbeat body."""
-
-    status: str
-    agent_version: str
-    deployment_id: UUID | None
-    bundle_hash: str | None
-    spec_hash: str | None
-    report: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What the statement read while it stored the beat."""
 
@@ -85,52 +63,6 @@ class Answer:
     action: str | None
     bundle_hash: str | None
     offered_at: datetime | None
-
-
-def parse(body: Any) -> Beat:
-    """Check a heartbeat's body by hand, since this runs thousands of times a second. Raises InvalidInput."""
-    if not isinstance(body, dict):
-        raise InvalidInput.at("", "Must be an object.")
-    errors: list[FieldError] = []
-
-    def wrong(pointer: str, detail: str, code: str = "invalid") -> None:
-        errors.append(FieldError(pointer, code, detail))
-
-    for key in sorted(body.keys() - _FIELDS):
-        wrong(below("", key), "Unknown field.", "unknown_field")
-    status, version = body.get("status"), body.get("agent_version")
-    if not isinstance(status, str) or status not in _STATUSES:
-        wrong("/status", f"Must be one of {', '.join(sorted(_STATUSES))}.", "invalid_choice")
-    if not isinstance(version, str) or not 1 <= len(version) <= _MAX_VERSION:
-        wrong("/agent_version", f"Must be a string of 1 to {_MAX_VERSION} characters.")
-    runtime = body.get("runtime_version")
-    if runtime is not None and not (isinstance(runtime, str) and len(runtime) <= _MAX_VERSION):
-        wrong("/runtime_version", f"Must be a string of at most {_MAX_VERSION} characters.")
-    uptime = body.get("uptime_s")
-    if uptime is not None and not (type(uptime) in {int, float} and uptime >= 0):
-        wrong("/uptime_s", "Must be a number of seconds.")
-    for name in _OBJECTS:
-        if body.get(name) is not None and not isinstance(body[name], dict):
-            wrong(f"/{name}", "Must be an object.")
-    deployment_id = bundle_hash = spec_hash = None
-    active = body.get("active")
-    if isinstance(active, dict):
-        for key in sorted(active.keys() - {"deployment_id", "bundle_hash", "spec_hash"}):
-            wrong(below("/active", key), "Unknown field.", "unknown_field")
-        bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
-        for name, value in (("bundle_hash", bundle_hash), ("spec_hash", spec_hash)):
-            if not isinstance(value, str) or not _HASH.fullmatch(value):
-                wrong(f"/active/{name}", "Must be sha256:<64 lowercase hex>.")
-        try:
-            deployment_id = read_id(active["deployment_id"])
-        except (KeyError, ValueError, TypeError):
-            wrong("/active/deployment_id", "Must be an id.")
-    elif active is not None:
-        wrong("/active", "Must be an object or null.")
-    if errors:
-        raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
-    report = {name: body[name] for name in ("runtime_version", "uptime_s", *_OBJECTS) if body.get(name) is not None}
-    return Beat(status, version, deployment_id, bundle_hash, spec_hash, report)  # type: ignore[arg-type]  # checked above
 
 
 def store(*, digest: str, agent_id: UUID, beat: Beat) -> Answer | None:

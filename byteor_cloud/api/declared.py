@@ -28,6 +28,8 @@ class DeclaredView:
     # Whether a POST can be made repeatable.
     takes_idempotency_key: ClassVar[bool] = True
     permissions: ClassVar[Mapping[str, Any]] = {}
+    # JSON Schemas by name, for bodies that no serializer describes.
+    schemas: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     @classmethod
     def families(cls, action: str) -> Sequence[str]:

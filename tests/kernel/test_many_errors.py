@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rest_framework import serializers
 
-from apps.fleet import heartbeats
+from apps.fleet import heartbeat_body
 from apps.releases.services import bundles
 from apps.tenancy.api.fields import Strict
 from byteor_cloud.api.problems import as_domain_error
@@ -76,7 +76,7 @@ def test_errors_do_not_echo_megabytes() -> None:
 
 def test_a_heartbeat_of_unknown_fields_names_the_first_in_order() -> None:
     with pytest.raises(InvalidInput) as refused:
-        heartbeats.parse({f"k{i:05}": 1 for i in range(5_000)})
+        heartbeat_body.parse({f"k{i:05}": 1 for i in range(5_000)})
 
     assert len(refused.value.errors) == MAX_FIELD_ERRORS
     first = refused.value.errors[0]

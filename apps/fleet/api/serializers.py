@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from apps.fleet.heartbeats import Answer
 from apps.fleet.models import Agent, EnrollmentToken, Liveness
-from apps.tenancy.api.fields import Hash, Id, ModelSerializer, Name, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSON
 from byteor_cloud.api.parameters import matcher
@@ -179,25 +179,6 @@ class EnrollmentTokenSerializer(ModelSerializer):
             "expires_in_s",
         ]
         read_only_fields = ["prefix"]
-
-
-class ActiveSerializer(Strict):
-    deployment_id = Id()
-    bundle_hash = Hash()
-    spec_hash = Hash()
-
-
-class HeartbeatSerializer(Strict):
-    """For the schema only: ``heartbeats.parse`` checks the body."""
-
-    status = serializers.ChoiceField(["starting", "healthy", "degraded", "failed", "draining"])
-    agent_version = serializers.CharField(max_length=64)
-    runtime_version = serializers.CharField(max_length=64, required=False, allow_blank=True, allow_null=True)
-    uptime_s = serializers.FloatField(required=False, min_value=0, allow_null=True)
-    active = ActiveSerializer(allow_null=True, required=False)
-    tuning = serializers.DictField(required=False, allow_null=True)
-    resources = serializers.DictField(required=False, allow_null=True)
-    pipeline = serializers.DictField(required=False, allow_null=True)
 
 
 class OfferSerializer(serializers.Serializer[Any]):

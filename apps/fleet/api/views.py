@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.fleet import heartbeats, services
+from apps.fleet import heartbeat_body, heartbeats, services
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live, limited_as
 from apps.fleet.api.base import AgentSelfViewSet
@@ -202,12 +202,16 @@ class HeartbeatView(DeclaredView, APIView):
     permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
     errors: ClassVar[Mapping[str, Errors]] = {"post": (Conflict,)}
     takes_idempotency_key = False
+    schemas = heartbeat_body.SCHEMAS
 
     @classmethod
     def families(cls, action: str) -> tuple[Family, ...]:
         return cls.credentials[action]
 
-    @extend_schema(request=s.HeartbeatSerializer, responses={200: s.HeartbeatAnswerSerializer})
+    @extend_schema(
+        request={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
+        responses={200: s.HeartbeatAnswerSerializer},
+    )
     def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
         """Send a heartbeat with status and resource usage; answered 200, it is stored."""
         text = bearer(request)
@@ -235,13 +239,13 @@ class HeartbeatView(DeclaredView, APIView):
         return _with_usage(response, usage)
 
     @staticmethod
-    def _beat(request: HttpRequest) -> heartbeats.Beat:
+    def _beat(request: HttpRequest) -> heartbeat_body.Beat:
         cap: int = settings.CONFIG.max_agent_body_bytes
         bodies.admit(request, cap)
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
         check_query({}, request.GET)
-        return heartbeats.parse(parse_json(bodies.read(request, cap)))
+        return heartbeat_body.parse(parse_json(bodies.read(request, cap)))
 
     @staticmethod
     def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:

@@ -93,6 +93,10 @@ class Schema(AutoSchema):
             serializer.partial = True
         return serializer
 
+    def _get_request_for_media_type(self, serializer: Any, direction: Direction = "request") -> Any:
+        schema, required = super()._get_request_for_media_type(serializer, direction)  # type: ignore[no-untyped-call]
+        return schema, required or isinstance(serializer, dict)  # the library does not know it of a plain schema
+
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
@@ -124,8 +128,9 @@ class Schema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        self._register("schemas", "Problem", PROBLEM)
-        self._register("schemas", "Plan", plan_schema())
+        declared = self._declared.schemas if self._declared is not None else {}
+        for name, schema in {"Problem": PROBLEM, "Plan": plan_schema(), **declared}.items():
+            self._register("schemas", name, schema)
         responses = operation["responses"]
         for code in ERRORS.keys() & responses.keys():
             responses[code] = {**problem(code), **responses[code]}

@@ -1,0 +1,132 @@
+"""The body of a heartbeat: declared once as JSON Schema, from which the document and the checks are made.
+
+The checks are compiled and not a serializer's, since they run thousands of times a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from apps.fleet.models import Heartbeat
+from byteor_cloud.api.parameters import SHA256, matcher
+from byteor_cloud.errors import FieldError, InvalidInput, below
+from byteor_cloud.ids import read_id
+
+_MAX_VERSION = 64
+_HASH = {"type": "string", "minLength": 1, "pattern": SHA256}
+_OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
+_ACTIVE = {
+    "type": "object",
+    "properties": {"deployment_id": {"type": "string", "format": "uuid"}, "bundle_hash": _HASH, "spec_hash": _HASH},
+    "required": ["bundle_hash", "deployment_id", "spec_hash"],
+    "additionalProperties": False,
+}
+_BODY = {
+    "type": "object",
+    "description": "For the schema only: ``heartbeats.parse`` checks the body.",
+    "properties": {
+        "status": {"enum": Heartbeat.Status.values, "type": "string"},
+        "agent_version": {"type": "string", "minLength": 1, "maxLength": _MAX_VERSION},
+        "runtime_version": {"type": ["string", "null"], "maxLength": _MAX_VERSION},
+        "uptime_s": {"type": ["number", "null"], "format": "double", "minimum": 0},
+        "active": {"oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}]},
+        "tuning": _OBJECT,
+        "resources": _OBJECT,
+        "pipeline": _OBJECT,
+    },
+    "required": ["agent_version", "status"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"HeartbeatRequest": _BODY, "ActiveRequest": _ACTIVE}
+"""The components of the document that hold a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A checked heartbeat body."""
+
+    status: str
+    agent_version: str
+    deployment_id: UUID | None
+    bundle_hash: str | None
+    spec_hash: str | None
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """How a field is checked, and what is said of a value that fails."""
+
+    passes: Callable[[Any], bool]
+    detail: str
+    code: str = "invalid"
+
+
+def _check(schema: Mapping[str, Any]) -> _Check:
+    """Compile the check of one field."""
+    match schema:
+        case {"enum": [*values]}:
+            known = frozenset(values)
+            detail = f"Must be one of {', '.join(sorted(known))}."
+            return _Check(lambda value: isinstance(value, str) and value in known, detail, "invalid_choice")
+        case {"pattern": pattern}:
+            matches = matcher(pattern)
+            return _Check(lambda value: isinstance(value, str) and matches(value), "Must be sha256:<64 lowercase hex>.")
+        case {"maxLength": most, "minLength": least}:
+            detail = f"Must be a string of {least} to {most} characters."
+            return _Check(lambda value: isinstance(value, str) and least <= len(value) <= most, detail)
+        case {"maxLength": most}:
+            detail = f"Must be a string of at most {most} characters."
+            return _Check(lambda value: value is None or (isinstance(value, str) and len(value) <= most), detail)
+        case {"minimum": least}:
+            return _Check(
+                lambda value: value is None or (type(value) in {int, float} and value >= least),
+                "Must be a number of seconds.",
+            )
+        case {"type": ["object", "null"]}:
+            return _Check(lambda value: value is None or isinstance(value, dict), "Must be an object.")
+    raise AssertionError(f"no check for {schema}")
+
+
+def _checks(schema: Any, *, apart: str) -> dict[str, _Check]:
+    """Compile the checks of an object's fields, but for the one that is read and not only checked."""
+    return {name: _check(field) for name, field in schema["properties"].items() if name != apart}
+
+
+_BODY_CHECKS = _checks(_BODY, apart="active")
+_ACTIVE_CHECKS = _checks(_ACTIVE, apart="deployment_id")
+_REPORTED = [name for name in _BODY_CHECKS if name not in {"status", "agent_version"}]
+
+
+def parse(body: Any) -> Beat:
+    """Check a heartbeat's body and read it. Raises InvalidInput with all that is wrong."""
+    if not isinstance(body, dict):
+        raise InvalidInput.at("", "Must be an object.")
+    errors = _wrong(body, _BODY_CHECKS, "", "active")
+    deployment_id = bundle_hash = spec_hash = None
+    active = body.get("active")
+    if isinstance(active, dict):
+        errors += _wrong(active, _ACTIVE_CHECKS, "/active", "deployment_id")
+        bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
+        try:
+            deployment_id = read_id(active["deployment_id"])
+        except (KeyError, ValueError, TypeError):
+            errors.append(FieldError("/active/deployment_id", "invalid", "Must be an id."))
+    elif active is not None:
+        errors.append(FieldError("/active", "invalid", "Must be an object or null."))
+    if errors:
+        raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
+    report = {name: body[name] for name in _REPORTED if body.get(name) is not None}
+    return Beat(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, report)
+
+
+def _wrong(body: Mapping[str, Any], checks: Mapping[str, _Check], pointer: str, apart: str) -> list[FieldError]:
+    unknown = sorted(body.keys() - checks.keys() - {apart})
+    errors = [FieldError(below(pointer, key), "unknown_field", "Unknown field.") for key in unknown]
+    for name, check in checks.items():
+        if not check.passes(body.get(name)):
+            errors.append(FieldError(f"{pointer}/{name}", check.code, check.detail))
+    return errors
