@@ -58,23 +58,10 @@ def request(
 
     Raises Conflict where the artifact or the policy forbids it, Unprocessable without a version.
     """
-    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
-    if artifact.status != ArtifactStatus.VERIFIED:
-        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
-    policy = environment.effective_settings
-    if policy["replay_policy"] == ReplayPolicy.DISABLED:
-        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
-    if mode == Replay.Mode.EXECUTE and policy["replay_policy"] != ReplayPolicy.ALLOWED:
-        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+    _check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
         raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
-    chosen = version or version_for(artifact, artifact.spec_hash or "")
-    if chosen is None:
-        raise Unprocessable(
-            "No version of this environment has the artifact's spec hash; name one with version_id.",
-            code="replay.no_version",
-        )
+    chosen = version or _recorded_version(artifact)
     row = Replay(
         environment=environment,
         artifact=artifact,
@@ -91,7 +78,11 @@ def request(
     elif _needs_approval(row):
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(
-            environment=environment, policy=policy, subject=_subject(row), replay_id=row.pk, actor=actor
+            environment=environment,
+            policy=environment.effective_settings,
+            subject=_subject(row),
+            replay_id=row.pk,
+            actor=actor,
         )
     row.save(force_insert=True)
     audit.record(
@@ -104,6 +95,35 @@ def request(
     if row.status == ReplayStatus.QUEUED:
         _enqueue(row)
     return row
+
+
+def check_request(artifact: Artifact, *, mode: str) -> None:
+    """Raise what a request that names no version is refused with now."""
+    _check_permitted(artifact, artifact.environment, mode)
+    _recorded_version(artifact)
+
+
+def _check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
+    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
+        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
+    if artifact.status != ArtifactStatus.VERIFIED:
+        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
+    policy = environment.effective_settings["replay_policy"]
+    if policy == ReplayPolicy.DISABLED:
+        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
+    if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
+        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+
+
+def _recorded_version(artifact: Artifact) -> Version:
+    """Return the version that produced the artifact. Raises Unprocessable without one."""
+    found = version_for(artifact, artifact.spec_hash or "")
+    if found is None:
+        raise Unprocessable(
+            "No version of this environment has the artifact's spec hash; name one with version_id.",
+            code="replay.no_version",
+        )
+    return found
 
 
 def _enqueue(row: Replay) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -17,11 +18,12 @@ from apps.releases.admin.words import agents, strategy_words, target_words
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.base import granted
 from apps.tenancy.console.columns import where
 from apps.tenancy.console.standing import Standing, standing_of
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus
+from byteor_cloud.engine.machines import ApprovalStatus
 
 _SHOWN = 20
 _NAMED = 8
@@ -34,36 +36,48 @@ def _decide(decision: str) -> Any:
     return run
 
 
-def can(event: Any) -> Any:
-    """Whether a row's machine has the step."""
-    return lambda row: row.machine.target(row.status, event) is not None
-
-
 APPROVE = Act(
-    "approve", "Approve", "You consent to exactly what is shown here, for one use.",
-    _decide("approve"), P.OPERATE_ENVIRONMENT, "check_circle",
-    words="optional", words_label="Comment", applies=can(ApprovalEvent.APPROVE),
-)  # fmt: skip
+    name="approve",
+    label="Approve",
+    explain="You consent to exactly what is shown here, for one use.",
+    run=_decide("approve"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="check_circle",
+    words="optional",
+    words_label="Comment",
+    applies=permitted_by(approvals.check_open),
+)
 DENY = Act(
-    "deny", "Deny", "One denial denies it. Say why: the requester reads it.",
-    _decide("deny"), P.OPERATE_ENVIRONMENT, "cancel",
-    words="required", words_label="Comment", dangerous=True, applies=can(ApprovalEvent.DENY),
-)  # fmt: skip
+    name="deny",
+    label="Deny",
+    explain="One denial denies it. Say why: the requester reads it.",
+    run=_decide("deny"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="cancel",
+    words="required",
+    words_label="Comment",
+    dangerous=True,
+    applies=permitted_by(approvals.check_open),
+)
 REVOKE = Act(
-    "revoke", "Revoke", "Consent is taken back before it is used; what waits for it fails.",
-    lambda row, doing: approvals.revoke(row, actor=doing.actor), P.OPERATE_ENVIRONMENT, "block",
-    dangerous=True, applies=lambda row: row.used_at is None and can(ApprovalEvent.REVOKE)(row),
-)  # fmt: skip
+    name="revoke",
+    label="Revoke",
+    explain="Consent is taken back before it is used; what waits for it fails.",
+    run=lambda row, doing: approvals.revoke(row, actor=doing.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="block",
+    dangerous=True,
+    applies=permitted_by(approvals.check_revoke),
+)
 
 
 def of_approval(act: Act) -> Act:
     """The same act, offered on the page of the deployment that waits for it."""
-    return Act(
-        act.name, act.label, act.explain,
-        lambda row, doing: act.run(row.approval, doing), act.needs, act.icon,
-        words=act.words, words_label=act.words_label, dangerous=act.dangerous,
+    return replace(
+        act,
+        run=lambda row, doing: act.run(row.approval, doing),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
-    )  # fmt: skip
+    )
 
 
 def waiting_for(request: HttpRequest) -> Q:

@@ -17,7 +17,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -170,10 +170,7 @@ def decide(
     if user is None:
         raise Forbidden("Only a person can decide; a machine's key never counts.", code="approval.person")
     locked = lock(approval, related=("environment__project__organization",))
-    if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
-        raise Conflict("This approval has expired.", code="approval.expired")
-    if locked.status != ApprovalStatus.PENDING:
-        raise Conflict(f"This approval is {locked.status}.", code="approval.decided")
+    check_open(locked)
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
     if decision == "approve" and not locked.allow_self_approval:
@@ -198,6 +195,14 @@ def decide(
     if locked.decisions.filter(decision="approve").count() < locked.required_approvals:
         return locked
     return _approve(locked, expires_in_s=expires_in_s, actor=actor)
+
+
+def check_open(approval: Approval) -> None:
+    """Raise Conflict unless somebody may decide on it now."""
+    if approval.status == ApprovalStatus.PENDING and approval.expires_at <= timezone.now():
+        raise Conflict("This approval has expired.", code="approval.expired")
+    if approval.status != ApprovalStatus.PENDING:
+        raise Conflict(f"This approval is {approval.status}.", code="approval.decided")
 
 
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
@@ -269,9 +274,15 @@ def _tell_replay(approval: Approval) -> None:
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Take consent back before it is used. Raises Conflict afterwards."""
     locked = lock(approval)
-    if locked.used_at is not None:
-        raise Conflict("This approval has been used.", code="approval.used")
+    check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
+
+
+def check_revoke(approval: Approval) -> None:
+    """Raise what ``revoke`` is refused with now."""
+    if approval.used_at is not None:
+        raise Conflict("This approval has been used.", code="approval.used")
+    check_step(approval, ApprovalEvent.REVOKE)
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -16,7 +17,7 @@ from apps.releases.services import approvals, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.machines import (
@@ -268,20 +269,10 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     when it has failed, for what would stop a new one: a barred configuration, a freeze window, the in-flight limit,
     a newer deployment of the pipeline.
     """
-    environment = lock(found.environment, related=("project__organization",))
+    lock(found.environment)
     deployment = lock(found, related=RELATED)
     has_failed = deployment.status == DeploymentStatus.FAILED
-    mine = deployment.agents.filter(agent__decommissioned_at=None)
-    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
-    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
-    if has_failed:
-        _check_retry(deployment, environment)
-    if has_failed or deployment.status == DeploymentStatus.DEPLOYING:
-        if bundles.is_barred(environment.pk, deployment.config_hash):
-            detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
-            raise Conflict(detail, code="known_bad")
-        if not agent_ids and not (has_failed and mine.exists()):
-            raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+    agent_ids = check_retry(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.RETRY,
@@ -298,7 +289,24 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     return deployment
 
 
-def _check_retry(deployment: Deployment, environment: Environment) -> None:
+def check_retry(deployment: Deployment) -> list[UUID]:
+    """Return the ids of the agents that failed it. Raises what a retry is refused with now."""
+    check_step(deployment, DeploymentEvent.RETRY)
+    has_failed = deployment.status == DeploymentStatus.FAILED
+    if has_failed:
+        _check_retry_of_failed(deployment, deployment.environment)
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
+        raise Conflict(detail, code="known_bad")
+    mine = deployment.agents.filter(agent__decommissioned_at=None)
+    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
+    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
+    if not agent_ids and not (has_failed and mine.exists()):
+        raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+    return agent_ids
+
+
+def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> None:
     if deployment.bundle_hash is None:
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
@@ -323,12 +331,17 @@ def _check_retry(deployment: Deployment, environment: Environment) -> None:
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
     """Set or clear ``paused_at``; the status stays. Raises Conflict when it is not running, or is so already."""
     locked = lock(deployment, related=("environment__project",))
-    if locked.status != DeploymentStatus.DEPLOYING:
-        raise Conflict(f"The deployment is {locked.status}; only one that is deploying can be paused.")
-    if (locked.paused_at is not None) is paused:
-        raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")
+    check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
     _note(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
     offers.wake(locked.pk)
     return locked
+
+
+def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
+    """Raise what ``set_paused`` is refused with now."""
+    if deployment.status != DeploymentStatus.DEPLOYING:
+        raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
+    if (deployment.paused_at is not None) is paused:
+        raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")

@@ -13,7 +13,7 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
@@ -35,17 +35,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     """Roll back. Raises Conflict without anything to go back to, or for a deployment that was superseded."""
     environment = lock(found.environment, related=("project__organization",))
     deployment = lock(found, related=RELATED)
-    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
-    if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
-        # Says so in the same words as every other illegal step.
-        return advance(deployment, DeploymentEvent.ROLL_BACK, actor=actor)
-    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
-        # It would only bar what may run well elsewhere.
-        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
-    target = target_of(deployment)
-    if target is None:
-        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+    target = check_start(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.ROLL_BACK,
@@ -59,6 +49,20 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     _offer_earlier(deployment, target)
     offers.wake(deployment.pk)
     return deployment
+
+
+def check_start(deployment: Deployment) -> Deployment:
+    """Return the deployment that a rollback goes back to. Raises what a rollback is refused with now."""
+    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
+        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
+    check_step(deployment, DeploymentEvent.ROLL_BACK)
+    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
+        # It would only bar what may run well elsewhere.
+        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
+    target = target_of(deployment)
+    if target is None:
+        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+    return target
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
