@@ -13,6 +13,7 @@ from django.db.models import F
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
+from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
@@ -109,7 +110,7 @@ def enroll(
         changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
     )
     # A late joiner is offered what runs here; who decides that lives in the app above.
-    _enqueue("releases.welcome", agent, environment)
+    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=environment.project.organization_id)
     return agent, key
 
 
@@ -152,7 +153,7 @@ def update_agent(
         actor=actor,
         expected_revision=expected_revision,
     )
-    _enqueue("releases.welcome", agent, agent.environment)
+    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=agent.environment.project.organization_id)
     return changed
 
 
@@ -170,11 +171,7 @@ def _decommission(agent: Agent, *, environment: Environment, actor: Actor, actio
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent need not wait any longer.
-    _enqueue("releases.agent_left", agent, environment)
-
-
-def _enqueue(job: str, agent: Agent, environment: Environment) -> None:
-    enqueue(job, organization=environment.project.organization_id, agent_id=str(agent.pk))
+    enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
 
 
 def forget_credentials(now: datetime | None = None) -> int:

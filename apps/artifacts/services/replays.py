@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.artifacts.effects import TOTAL_S, Executor
+from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services.uploads import WORKER, storable, unpacked, version_for
 from apps.pipelines.models import Version
@@ -127,8 +128,7 @@ def _recorded_version(artifact: Artifact) -> Version:
 
 
 def _enqueue(row: Replay) -> None:
-    organization = row.environment.project.organization_id
-    enqueue("artifacts.replay", organization=organization, replay_id=str(row.pk))
+    enqueue(RunReplay(replay_id=str(row.pk)), organization=row.environment.project.organization_id)
 
 
 def _id(approval: Approval | None) -> str | None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment, TimelineEntry
 from apps.releases.services import offers
 from apps.tenancy import audit
@@ -263,11 +264,8 @@ def _tell(deployment: Deployment, event: str, actor: Actor) -> None:
 def _tell_replay(approval: Approval) -> None:
     """A replay that waits for it lives in the app above, and goes on by a job."""
     if approval.replay_id is not None:
-        enqueue(
-            "artifacts.replay_decided",
-            organization=approval.environment.project.organization_id,
-            approval_id=str(approval.pk),
-        )
+        organization = approval.environment.project.organization_id
+        enqueue(ReplayDecided(approval_id=str(approval.pk)), organization=organization)
 
 
 @transaction.atomic

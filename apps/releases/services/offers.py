@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent
+from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.state import lock
@@ -243,21 +244,21 @@ def agent_left(agent_id: str) -> None:
 
 def wake(deployment_id: object) -> None:
     """Have the worker take the deployment's next step; many wakes become one."""
-    _enqueue("step", deployment_id)
+    _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
 
 
 def enqueue_build(deployment_id: object) -> None:
     """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
-    _enqueue("build", deployment_id)
+    _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 
 def enqueue_undo(deployment_id: object) -> None:
     """Have the worker undo what went ahead by break-glass."""
-    _enqueue("undo_break_glass", deployment_id)
+    _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
 
 
-def _enqueue(job: str, deployment_id: object) -> None:
-    key = str(deployment_id)
-    of = Deployment.objects.filter(pk=key).order_by().values_list("environment__project__organization_id", flat=True)
-    if (organization := of.first()) is not None:
-        enqueue(f"releases.{job}", organization=organization, once=f"{job}:{key}", serial=key, deployment_id=key)
+def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:
+    """Enqueue the job unless its deployment is gone; the jobs of one deployment run one at a time."""
+    of = Deployment.objects.filter(pk=job.deployment_id).order_by()
+    if (organization := of.values_list("environment__project__organization_id", flat=True).first()) is not None:
+        enqueue(job, organization=organization, once=once, serial=job.deployment_id)

@@ -11,6 +11,7 @@ from django.utils.text import slugify
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
+from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosens
@@ -158,8 +159,10 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
-    organization = locked.organization_id if isinstance(locked, Project) else locked.project.organization_id
-    enqueue(f"tenancy.purge_{kind}", organization=organization, id=str(locked.pk))
+    if isinstance(locked, Project):
+        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id)
+    else:
+        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id)
 
 
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:
