@@ -171,13 +171,12 @@ class AgentProgress(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+# None of these moves on to another within the same offer.
+FINISHED = (AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK)
 PROGRESS_RANK: dict[AgentProgress, int] = {
     AgentProgress.PENDING: 0,
     AgentProgress.OFFERED: 1,
     AgentProgress.DOWNLOADING: 2,
     AgentProgress.ACTIVATING: 3,
-    # The three ends: none moves on to another within the same offer.
-    AgentProgress.ACTIVE: 4,
-    AgentProgress.FAILED: 4,
-    AgentProgress.ROLLED_BACK: 4,
+    **dict.fromkeys(FINISHED, 4),
 }

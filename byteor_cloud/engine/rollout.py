@@ -9,12 +9,11 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
 # Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
 AT_ONCE = 5_000
-_DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def plan_rollout(
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
-    if not complete or not all(a.progress in _DONE or a.id in late for a in agents if a.counted and a.wave <= wave):
+    if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
         return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
@@ -112,7 +111,7 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
     late = _late(agents, timeout_s, now)
     timed_out = tuple(late)
-    if any(a.counted and a.progress not in _DONE and a.id not in late for a in agents):
+    if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
         return Plan(timed_out=timed_out)
     failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
@@ -128,5 +127,5 @@ def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id
     return {
         a.id: None
         for a in agents
-        if a.counted and a.progress not in _DONE and a.offered_at is not None and a.offered_at <= deadline
+        if a.counted and a.progress not in FINISHED and a.offered_at is not None and a.offered_at <= deadline
     }

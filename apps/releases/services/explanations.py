@@ -18,11 +18,10 @@ from byteor_cloud import jobs
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.explain import explain, facts
 from byteor_cloud.engine.explain.findings import Explanation
-from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import FINISHED, IN_FLIGHT, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView
 
 AT_MOST = 100  # deployments: who has more that wait for approval is told of the newest
-_DONE = [AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK]
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # They may hold the ids of a whole fleet, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
@@ -217,9 +216,9 @@ def _waves(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dic
         .values("deployment_id", "wave")
         .annotate(
             total=Count("pk"),
-            done=Count("pk", filter=Q(progress__in=_DONE)),
+            done=Count("pk", filter=Q(progress__in=FINISHED)),
             failed=Count("pk", filter=Q(progress=AgentProgress.FAILED)),
-            last_offered_at=Max("offered_at", filter=~Q(progress__in=_DONE)),
+            last_offered_at=Max("offered_at", filter=~Q(progress__in=FINISHED)),
         )
     )
     waves: dict[UUID, dict[int, facts.Wave]] = {}
