@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
@@ -23,7 +21,6 @@ from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import lock
-from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import Conflict, Unauthenticated
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
@@ -190,79 +187,6 @@ def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
     return agents
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What an agent should run; ``since`` makes the same bundle a new offer when it is offered again."""
-
-    deployment_id: UUID
-    bundle_deployment_id: UUID
-    action: str
-    bundle_hash: str
-    bundle_size: int
-    since: datetime
-
-
 def these(agent_ids: Iterable[UUID]) -> RawSQL:
     """For ``agent_id__in``: any number of agents as one parameter, where a list would be one each."""
     return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])
-
-
-def offer(agent_ids: Iterable[UUID], offered: Offer, *, progress: str = AgentProgress.OFFERED) -> None:
-    """Set what these agents should run; visible with the commit of the caller's transaction."""
-    Assignment.objects.filter(agent_id__in=these(agent_ids)).update(**asdict(offered), progress=progress)
-
-
-def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer | None, progress: str) -> list[UUID]:
-    """Take the deployment's offer back where the agent has not begun with it; which agents those are.
-
-    ``instead`` is what they are to run, and ``progress`` how far they are with that.
-    """
-    untouched = Assignment.objects.filter(
-        agent_id__in=these(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
-    )
-    # The rows' locks first: a report that is on its way counts.
-    found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
-    if instead is None:
-        nothing = dict.fromkeys(field.name for field in fields(Offer))
-        Assignment.objects.filter(agent_id__in=these(found)).update(**nothing, progress=progress)
-    else:
-        offer(found, instead, progress=progress)
-    return found
-
-
-def note_timeout(agent_ids: Iterable[UUID], *, deployment_id: UUID, detail: str) -> None:
-    """These agents failed the deployment's offer by not finishing it."""
-    Assignment.objects.filter(agent_id__in=these(agent_ids), deployment_id=deployment_id).update(
-        progress=AgentProgress.FAILED,
-        failed_deployment_id=F("deployment_id"),
-        failed_bundle_hash=F("bundle_hash"),
-        failed_since=timezone.now(),
-        failed_detail=detail,
-    )
-
-
-def lock_assignments(agent_ids: Iterable[UUID]) -> None:
-    """Wait for the reports of these agents that are on their way, and hold back further ones."""
-    list(Assignment.objects.select_for_update(no_key=True).filter(agent_id__in=these(agent_ids)).order_by("agent_id"))
-
-
-def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: str = "") -> None:
-    """Write an accepted report down; the caller holds the row's lock and has checked the order."""
-    now = timezone.now()
-    assignment.progress = progress
-    fields = ["progress"]
-    if (
-        assignment.attempted_bundle_hash != assignment.bundle_hash
-        or assignment.attempted_deployment_id != assignment.deployment_id
-    ):
-        assignment.attempted_deployment_id = assignment.deployment_id
-        assignment.attempted_bundle_hash = assignment.bundle_hash
-        assignment.attempted_since = now
-        fields += ["attempted_deployment_id", "attempted_bundle_hash", "attempted_since"]
-    if progress is AgentProgress.FAILED:
-        assignment.failed_deployment_id = assignment.deployment_id
-        assignment.failed_bundle_hash = assignment.bundle_hash
-        assignment.failed_since = now
-        assignment.failed_detail = detail
-        fields += ["failed_deployment_id", "failed_bundle_hash", "failed_since", "failed_detail"]
-    assignment.save(update_fields=fields)

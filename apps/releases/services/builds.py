@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, bundles, offers
+from apps.releases.services import agent_parts, approvals, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
@@ -127,7 +127,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration was found bad meanwhile.")
         return
-    if (enlisting := offers.muster(deployment)) is None:
+    if (enlisting := agent_parts.muster(deployment)) is None:
         fail(deployment, "empty_target", "No agent matches the target any more.")
         return
     blobs.keep(built.bundle_hash)
@@ -143,7 +143,8 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
         enlisting=enlisting,
         served_at=datetime.now(UTC),
     )
-    offers.offer_first_wave(deployment)
+    agent_parts.enlist(deployment, offers.strategy_of(deployment))
+    agent_parts.offer(deployment, deployment.agents.filter(wave=0).values_list("agent_id", flat=True))
     offers.wake(deployment.pk)
 
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import approvals, bundles, offers
+from apps.releases.services import agent_parts, approvals, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
@@ -227,6 +227,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again. That of a
     break-glass still waits: unless somebody approves what agents run already, it is undone.
     """
+    lock(deployment.environment)  # no other change of its agents' parts meanwhile: one may be rolled back to it
     if deployment.approval is not None:
         # Approval before deployment, as everywhere: one order of locks.
         approval = lock(deployment.approval)
@@ -241,7 +242,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         paused_at=None,
         changes={"reason": reason},
     )
-    offers.withdraw_offers(aborted)
+    agent_parts.withdraw(aborted)
     return aborted
 
 
@@ -282,9 +283,7 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         wave_done_at=None,
         changes={"reason": reason, "agents": len(agent_ids)},
     )
-    if has_failed:  # those that were at it get their time anew
-        deployment.agents.filter(offered_at__isnull=False).update(offered_at=timezone.now())
-    offers.offer(deployment, agent_ids)
+    agent_parts.offer_again(deployment, agent_ids, renew_all=has_failed)
     offers.wake(deployment.pk)
     return deployment
 
@@ -311,7 +310,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
         raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
-    if Deployment.objects.filter(offers.UNCONSENTED, pk=deployment.pk).exists():
+    if Deployment.objects.filter(agent_parts.UNCONSENTED, pk=deployment.pk).exists():
         raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])

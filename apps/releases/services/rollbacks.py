@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import bundles, offers
+from apps.releases.services import agent_parts, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, check_step, lock
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
 
 def target_of(deployment: Deployment) -> Deployment | None:
     """The last current deployment of the same environment and pipeline that is not known bad."""
     return (
-        offers.good(deployment.environment_id)
+        agent_parts.good(deployment.environment_id)
         .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
         .exclude(config_hash=deployment.config_hash)  # rolling back bars it
@@ -46,7 +42,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         changes={"reason": reason, "restores": str(target.pk)},
     )
     bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
-    _offer_earlier(deployment, target)
+    agent_parts.send_back(deployment, touched(deployment), otherwise=target)
     offers.wake(deployment.pk)
     return deployment
 
@@ -86,37 +82,6 @@ def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     )
 
 
-def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    parts = list(touched(deployment).values_list("agent_id", "before_id"))
-    others = offers.good(deployment.environment_id).exclude(pk=deployment.pk)
-    earlier = others.filter(pk__in={before_id for _, before_id in parts}).in_bulk()
-    groups: dict[Deployment, list[UUID]] = {}
-    for agent_id, before_id in parts:
-        groups.setdefault(earlier.get(before_id, target), []).append(agent_id)
-    now = timezone.now()
-    for before, agent_ids in groups.items():
-        fleet.offer(agent_ids, offers.offer_of(before, by=deployment, since=now))
-        # Who had no part in that one has it from now on: its own rollback must find them.
-        DeploymentAgent.objects.bulk_create(
-            [
-                DeploymentAgent(
-                    deployment=before,
-                    agent_id=agent_id,
-                    wave=before.wave,
-                    counted=False,
-                    progress=AgentProgress.ACTIVE,
-                    offered_at=now,
-                )
-                for agent_id in agent_ids
-            ],
-            batch_size=2000,
-            ignore_conflicts=True,
-        )
-    deployment.agents.filter(agent_id__in=fleet.these(agent_id for agent_id, _ in parts)).update(
-        action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
-    )
-
-
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     """Every agent is back: the restored deployment is current again, and is returned, unless another one is.
 
@@ -143,7 +108,7 @@ def unapproved() -> QuerySet[Deployment]:
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
-        offers.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+        agent_parts.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
     ).exclude(Exists(barred))
 
 
@@ -166,4 +131,4 @@ def undo_break_glass(deployment_id: str) -> None:
             return
         bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-        offers.withdraw_offers(fail(deployment, f"approval_{found.approval.status}", why))
+        agent_parts.withdraw(fail(deployment, f"approval_{found.approval.status}", why))

@@ -10,9 +10,8 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import bundles, offers, rollbacks
+from apps.releases.services import agent_parts, bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
@@ -52,15 +51,16 @@ def _step(found: Deployment, *, is_served: bool) -> None:
             _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
             return
         if deployment.enlisting is not None:
-            offers.enlist(deployment)
+            agent_parts.enlist(deployment, offers.strategy_of(deployment))
     plan = _plan(deployment, now)
     if plan is not None and plan.timed_out:
         # A report may be on its way: it comes first, and then the plan is another.
-        fleet.lock_assignments(plan.timed_out)
+        agent_parts.hold(plan.timed_out)
         plan = _plan(deployment, now)
     if plan is None:
         return
-    _time_out(deployment, plan)
+    if plan.timed_out:
+        agent_parts.time_out(deployment, plan.timed_out)
     if deployment.status == DeploymentStatus.DEPLOYING:
         _carry_out(deployment, plan)
     elif plan.outcome == "active":
@@ -147,16 +147,6 @@ def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[Agen
     ]
 
 
-def _time_out(deployment: Deployment, plan: Plan) -> None:
-    """Give up on agents that did not finish; a later report of theirs is a late one."""
-    if plan.timed_out:
-        detail = f"did not finish within {deployment.policy['agent_timeout_s']} s"
-        fleet.note_timeout(plan.timed_out, deployment_id=deployment.pk, detail=detail)
-        deployment.agents.filter(agent_id__in=fleet.these(plan.timed_out)).update(
-            progress=AgentProgress.FAILED, detail=detail, updated_at=timezone.now()
-        )
-
-
 def _carry_out(deployment: Deployment, plan: Plan) -> None:
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
@@ -164,7 +154,7 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
     elif plan.wave_done and deployment.wave_done_at is None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
-    offers.offer(deployment, plan.offer)
+    agent_parts.offer(deployment, plan.offer)
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
@@ -180,7 +170,7 @@ def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
     # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
     goes_back = deployment.strategy["auto_rollback"] and reason != "empty_target"
     if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
-        offers.withdraw_offers(failed)
+        agent_parts.withdraw(failed)
 
 
 def _activate(deployment: Deployment) -> None:
