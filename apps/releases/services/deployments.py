@@ -227,7 +227,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again. That of a
     break-glass still waits: unless somebody approves what agents run already, it is undone.
     """
-    lock(deployment.environment)  # no other change of its agents' parts meanwhile: one may be rolled back to it
+    lock(deployment.environment)  # before the others: a rollback beside it must see where the agents are
     if deployment.approval is not None:
         # Approval before deployment, as everywhere: one order of locks.
         approval = lock(deployment.approval)
