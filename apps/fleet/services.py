@@ -1,4 +1,4 @@
-"""Enrollment, agents and their keys, assignments."""
+"""Enrollment, agents and their keys, and which agents a target names."""
 
 from __future__ import annotations
 

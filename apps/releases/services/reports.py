@@ -17,8 +17,6 @@ from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress
 from byteor_cloud.errors import Conflict, NotFound
 
-_ON_THE_WAY = (AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
-
 
 class LateReport(Conflict):
     """About an offer that is no longer desired, or one that is further on."""
@@ -48,8 +46,12 @@ def report(
         wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
         end = AgentProgress.ROLLED_BACK if wanted.action == "rollback" else AgentProgress.ACTIVE
-        fits = is_wanted and status in {*_ON_THE_WAY, AgentProgress.FAILED, end}
-        if fits and _said_before(wanted, deployment, status):
+        fits = is_wanted and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
+        of_this_offer = AgentReport.objects.filter(
+            deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
+            created_at__gte=wanted.since or deployment.created_at,
+        )  # fmt: skip
+        if fits and of_this_offer.filter(status=status).exists():
             return
         accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
         said_now = {"bundle_hash": bundle_hash, "detail": detail}
@@ -70,11 +72,3 @@ def report(
     if not accepted:
         why = f"this offer is {wanted.progress} already" if is_wanted else "another offer is desired now"
         raise LateReport(f"Recorded, but {why}.")
-
-
-def _said_before(wanted: Assignment, deployment: Deployment, status: AgentProgress) -> bool:
-    """Return whether the agent has said the same of this very offer."""
-    same = AgentReport.objects.filter(
-        deployment=deployment, agent_id=wanted.pk, bundle_hash=wanted.bundle_hash, status=status, accepted=True
-    )
-    return same.filter(created_at__gte=wanted.since or deployment.created_at).exists()
