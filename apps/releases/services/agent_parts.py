@@ -22,8 +22,9 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
+from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus
 from byteor_cloud.engine.rollout import AT_ONCE, Strategy
 
 # What went ahead by break-glass and was not approved afterwards: nobody goes back to it.
@@ -116,8 +117,22 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     _change(deployment, chosen, action="activate", progress=AgentProgress.OFFERED, offered_at=now, detail="")
 
 
-def join(deployment: Deployment, agents: QuerySet[Any]) -> None:
-    """Give late joiners a part that does not count for waves and thresholds, and offer them the bundle."""
+def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
+    """Offer the bundle to late joiners, with a part that does not count for waves and thresholds.
+
+    Agents that another deployment is about to change are left to it, and nobody is offered what is known bad.
+    """
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        return
+    busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
+    agents = (
+        free(deployment)
+        .exclude(pk__in=deployment.agents.values("agent_id"))
+        .exclude(assignment__bundle_deployment_id=deployment.pk)
+        .exclude(assignment__deployment_id__in=busy.values("pk"))
+    )
+    if only is not None:
+        agents = agents.filter(pk=only)
     joined = list(agents.values_list("pk", "assignment__bundle_deployment_id"))
     known = set(Deployment.objects.filter(pk__in={pk for _, pk in joined}).values_list("pk", flat=True))
     DeploymentAgent.objects.bulk_create(

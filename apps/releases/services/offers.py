@@ -1,9 +1,8 @@
-"""What late joiners are offered, whose agents two deployments share, and the jobs that move a deployment on."""
+"""Whether deployments share agents, what a late joiner is offered, and the jobs that move a deployment on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from uuid import UUID
 
 from django.db import transaction
 
@@ -11,9 +10,9 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import agent_parts, bundles
+from apps.releases.services import agent_parts
 from apps.tenancy.state import lock
-from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
+from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.jobs import enqueue
 
@@ -38,25 +37,6 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
     )
 
 
-def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
-    """Offer to agents that came to match after the start; they do not count for waves and thresholds.
-
-    Not to those that another deployment is about to change, and nobody is offered what is known bad.
-    """
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-        return
-    busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
-    agents = (
-        agent_parts.free(deployment)
-        .exclude(pk__in=deployment.agents.values("agent_id"))
-        .exclude(assignment__bundle_deployment_id=deployment.pk)
-        .exclude(assignment__deployment_id__in=busy.values("pk"))
-    )
-    if only is not None:
-        agents = agents.filter(pk=only)
-    agent_parts.join(deployment, agents)
-
-
 @transaction.atomic
 def welcome(agent_id: str) -> None:
     """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
@@ -66,7 +46,7 @@ def welcome(agent_id: str) -> None:
     lock(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
-            offer_late(deployment, only=agent.pk)
+            agent_parts.offer_late(deployment, only=agent.pk)
             return
 
 

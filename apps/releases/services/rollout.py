@@ -34,41 +34,39 @@ _AT_IT = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVA
 def step(deployment_id: str) -> None:
     """Take the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
-    if found is not None:
-        _step(found, is_served=_is_served(found))
-
-
-@transaction.atomic
-def _step(found: Deployment, *, is_served: bool) -> None:
-    lock(found.environment)
-    deployment = lock(found, related=RELATED)
-    now = timezone.now()
-    if deployment.status in _RUNNING:
-        _note_outage(deployment, now, is_served=is_served)
-    if deployment.status == DeploymentStatus.DEPLOYING:
-        if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-            # By another deployment of the same configuration: nobody else is to get it.
-            _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
-            return
-        if deployment.enlisting is not None:
-            agent_parts.enlist(deployment, offers.strategy_of(deployment))
-    plan = _plan(deployment, now)
-    if plan is not None and plan.timed_out:
-        # A report may be on its way: it comes first, and then the plan is another.
-        agent_parts.hold(plan.timed_out)
-        plan = _plan(deployment, now)
-    if plan is None:
+    if found is None:
         return
-    if plan.timed_out:
-        agent_parts.time_out(deployment, plan.timed_out)
-    if deployment.status == DeploymentStatus.DEPLOYING:
-        _carry_out(deployment, plan)
-    elif plan.outcome == "active":
-        restored = rollbacks.finish(deployment, actor=WORKER)
-        if restored is not None:
-            offers.offer_late(restored)
-    elif plan.outcome == "failed":
-        fail(deployment, plan.reason, plan.detail)
+    is_served = _is_served(found)  # before any lock: the storage may take its time
+    with transaction.atomic():
+        lock(found.environment)
+        deployment = lock(found, related=RELATED)
+        now = timezone.now()
+        if deployment.status in _RUNNING:
+            _note_outage(deployment, now, is_served=is_served)
+        if deployment.status == DeploymentStatus.DEPLOYING:
+            if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+                # By another deployment of the same configuration: nobody else is to get it.
+                _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
+                return
+            if deployment.enlisting is not None:
+                agent_parts.enlist(deployment, offers.strategy_of(deployment))
+        plan = _plan(deployment, now)
+        if plan is not None and plan.timed_out:
+            # A report may be on its way: it comes first, and then the plan is another.
+            agent_parts.hold(plan.timed_out)
+            plan = _plan(deployment, now)
+        if plan is None:
+            return
+        if plan.timed_out:
+            agent_parts.time_out(deployment, plan.timed_out)
+        if deployment.status == DeploymentStatus.DEPLOYING:
+            _carry_out(deployment, plan)
+        elif plan.outcome == "active":
+            restored = rollbacks.finish(deployment, actor=WORKER)
+            if restored is not None:
+                agent_parts.offer_late(restored)
+        elif plan.outcome == "failed":
+            fail(deployment, plan.reason, plan.detail)
 
 
 def _is_served(deployment: Deployment) -> bool:
@@ -186,7 +184,7 @@ def _activate(deployment: Deployment) -> None:
     current = advance(
         deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
     )
-    offers.offer_late(current)
+    agent_parts.offer_late(current)
 
 
 def envelope(deployment: Deployment) -> dict[str, Any]:
