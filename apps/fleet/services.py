@@ -21,6 +21,7 @@ from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import lock
+from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Unauthenticated
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
@@ -93,7 +94,7 @@ def enroll(
         labels={**(labels or {}), **locked.labels},
         public_key=public_key,
     )
-    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings["heartbeat_interval_s"])
+    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings.heartbeat_interval_s)
     Assignment.objects.create(agent=agent)
     key = _create_key(agent, environment=environment, actor=actor)
     locked.uses += 1
@@ -177,16 +178,16 @@ def forget_credentials(now: datetime | None = None) -> int:
     return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
 
 
-def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
+def matching(environment: Environment, target: Target) -> Any:
     """The enrolled agents that a deployment's target names, in a stable order."""
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
-    if "agents" in target:
-        return agents.filter(pk__in=these(target["agents"]))
-    if "selector" in target:
-        return agents.filter(labels__contains=target["selector"])
+    if target.agents is not None:
+        return agents.filter(pk__in=these(target.agents))
+    if target.selector is not None:
+        return agents.filter(labels__contains=target.selector)
     return agents
 
 
-def these(agent_ids: Iterable[UUID]) -> RawSQL:
+def these(agent_ids: Iterable[UUID | str]) -> RawSQL:
     """For ``agent_id__in``: any number of agents as one parameter, where a list would be one each."""
     return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])

@@ -116,7 +116,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
         """The settings in effect."""
-        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.effective_settings.items()]
+        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
         return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
 
     @admin.display(description="Organization", ordering="project__organization__name")

@@ -159,6 +159,13 @@ REPLAY = Machine(
 MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY)
 
 
+class OfferAction(StrEnum):
+    """What an agent is to do with the bundle that it is offered."""
+
+    ACTIVATE = "activate"
+    ROLLBACK = "rollback"
+
+
 class AgentProgress(StrEnum):
     """How far an agent is within one offer; it only moves forward."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
@@ -16,17 +17,94 @@ type Id = UUID
 AT_ONCE = 5_000
 
 
+class StrategyKind(StrEnum):
+    """The two ways to reach a target."""
+
+    ALL_AT_ONCE = "all_at_once"
+    WAVES = "waves"
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """How a target is reached: ``percents`` are the cumulative shares of the waves, the last 100."""
 
+    kind: StrategyKind
     percents: tuple[int, ...] = (100,)
     pause_s: int = 0
     failure_threshold_percent: int = 0
+    auto_rollback: bool = False
+
+    @classmethod
+    def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
+        """Return a strategy of one wave. It is chosen for speed, and rolls back when asked to."""
+        return cls(StrategyKind.ALL_AT_ONCE, (100,), 0, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def waves(
+        cls,
+        percents: Sequence[int] = (5, 25, 100),
+        *,
+        pause_s: int = 0,
+        failure_threshold_percent: int = 0,
+        auto_rollback: bool = True,
+    ) -> Self:
+        """Return a strategy of several waves. They are chosen for safety, and roll back by themselves."""
+        return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form; older rows may lack what has a default."""
+        return cls(
+            StrategyKind(stored["kind"]),
+            tuple(stored.get("percents", (100,))),
+            stored.get("pause_s", 0),
+            stored.get("failure_threshold_percent", 0),
+            stored.get("auto_rollback", False),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
+        return {
+            "kind": self.kind.value,
+            **waves,
+            "auto_rollback": self.auto_rollback,
+            "failure_threshold_percent": self.failure_threshold_percent,
+        }
 
     def bounds(self, count: int) -> tuple[int, ...]:
         """Where each wave of ``count`` agents ends: the wave of the agent at a place is how many bounds it reached."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
+
+
+@dataclass(frozen=True, slots=True)
+class Enlisting:
+    """How far a rollout is with giving its agents a part: the next of ``count`` has ``place``, by the agents' ids.
+
+    ``after`` is the id of the last that has one, and ``until`` that of the last at the start. ``everybody_counts``
+    says that agents count for waves and thresholds even if they are offline.
+    """
+
+    place: int
+    count: int
+    after: str | None
+    until: str
+    everybody_counts: bool
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        return cls(stored["place"], stored["count"], stored["after"], stored["until"], stored["everybody_counts"])
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {
+            "after": self.after,
+            "count": self.count,
+            "place": self.place,
+            "until": self.until,
+            "everybody_counts": self.everybody_counts,
+        }
 
 
 class AgentView(NamedTuple):

@@ -31,6 +31,7 @@ from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
 from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_trouble
 
@@ -80,7 +81,7 @@ def request(
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(
             environment=environment,
-            policy=environment.effective_settings,
+            policy=environment.effective_settings.release,
             subject=_subject(row),
             replay_id=row.pk,
             actor=actor,
@@ -109,7 +110,7 @@ def _check_permitted(artifact: Artifact, environment: Environment, mode: str) ->
         raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
     if artifact.status != ArtifactStatus.VERIFIED:
         raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
-    policy = environment.effective_settings["replay_policy"]
+    policy = environment.effective_settings.replay_policy
     if policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
     if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
@@ -147,15 +148,15 @@ def _subject(row: Replay) -> approvals.Subject:
         spec_hash=version.spec_hash,
         # Whose stage parameters it takes, unless the bundle has its own; those are bound by the content hash.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
-        target={
-            "mode": row.mode,
-            "artifact_id": str(artifact.pk),
-            "content_hash": artifact.content_hash,
-            "version_id": str(version.pk),
-            "journal_lane": row.journal_lane,
-            "last_n": row.last_n,
-            "side_effects": [op for op in ops if split_op(op)[0] in SIDE_EFFECTS],
-        },
+        target=ReplayTarget(
+            mode=row.mode,
+            artifact_id=str(artifact.pk),
+            content_hash=artifact.content_hash,
+            version_id=str(version.pk),
+            journal_lane=row.journal_lane,
+            last_n=row.last_n,
+            side_effects=tuple(op for op in ops if split_op(op)[0] in SIDE_EFFECTS),
+        ),
         strategy=None,
         capabilities=[REPLAY_EXECUTE],
     )
@@ -238,7 +239,7 @@ def _begin(found: Replay, claim: Claim) -> Replay | None:
     if row.status != ReplayStatus.QUEUED:
         return None
     if row.mode == Replay.Mode.EXECUTE:
-        if row.environment.effective_settings["replay_policy"] != ReplayPolicy.ALLOWED:
+        if row.environment.effective_settings.replay_policy != ReplayPolicy.ALLOWED:
             _end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
             return None
         if _needs_approval(row) or row.approval is not None:

@@ -17,7 +17,6 @@ from apps.releases.admin.waves import Standing, Wave, headline, waves
 from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
-from apps.releases.services.offers import strategy_of
 from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, where
@@ -129,7 +128,7 @@ class DeploymentAdmin(LiveAdmin):
         """Where it stands: waves, agents, approval, what happened."""
         counts = progress.counts(row)
         standing = Standing(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
-        by_wave = waves(strategy_of(row), standing, counts.by_wave, expected=row.target_count)
+        by_wave = waves(row.strategy, standing, counts.by_wave, expected=row.target_count)
         said_of_it = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
         if row.consent is not None:

@@ -11,6 +11,7 @@ before that. Statements span whole fleets: a deployment may have 100,000 agents.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,8 +25,8 @@ from apps.fleet.models import Assignment
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
-from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus
-from byteor_cloud.engine.rollout import AT_ONCE, Strategy
+from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
+from byteor_cloud.engine.rollout import AT_ONCE, Enlisting
 
 # What went ahead by break-glass and was not approved afterwards: nobody goes back to it.
 UNCONSENTED = Q(
@@ -65,7 +66,7 @@ def free(deployment: Deployment) -> Any:
     return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
 
 
-def muster(deployment: Deployment) -> dict[str, Any] | None:
+def muster(deployment: Deployment) -> Enlisting | None:
     """Return the start of enlisting: whom the target finds now; None when nobody.
 
     Agents that are offline now will not count for waves and thresholds. With nobody online there is nobody to go by:
@@ -75,36 +76,33 @@ def muster(deployment: Deployment) -> dict[str, Any] | None:
     last = found.order_by("-id").first()
     if last is None:
         return None
-    return {
-        "place": 0,
-        "count": found.count(),
-        "after": None,
-        "until": str(last.pk),
-        "everybody_counts": not found.exclude(liveness="offline").exists(),
-    }
+    everybody_counts = not found.exclude(liveness="offline").exists()
+    return Enlisting(0, found.count(), None, str(last.pk), everybody_counts)
 
 
-def enlist(deployment: Deployment, strategy: Strategy) -> None:
-    """Give the next agents of the target a part, in waves by the order of their ids; note what each ran before.
+def enlist(deployment: Deployment) -> None:
+    """Give the target's next agents, if any, a part, in waves by the order of their ids; note what each ran before.
 
     The agents are offered nothing yet. The caller holds the deployment's lock.
     """
     state = deployment.enlisting
-    agents = free(deployment).with_state().filter(pk__lte=state["until"])
-    if state["after"] is not None:
-        agents = agents.filter(pk__gt=state["after"])
+    if state is None:
+        return
+    agents = free(deployment).with_state().filter(pk__lte=state.until)
+    if state.after is not None:
+        agents = agents.filter(pk__gt=state.after)
     matched, parameters = agents.values("id", "liveness")[:AT_ONCE].query.sql_with_params()
-    bounds = strategy.bounds(state["count"])
+    bounds = deployment.strategy.bounds(state.count)
     with connection.cursor() as cursor:
         cursor.execute(
             _ENLIST.format(agents=matched),
-            [deployment.pk, list(bounds), len(bounds) - 1, state["place"], state["everybody_counts"], *parameters],
+            [deployment.pk, list(bounds), len(bounds) - 1, state.place, state.everybody_counts, *parameters],
         )
         enlisted = [agent_id for (agent_id,) in cursor.fetchall()]
     if len(enlisted) < AT_ONCE:
         deployment.enlisting = None
     else:
-        deployment.enlisting = {**state, "place": state["place"] + len(enlisted), "after": str(max(enlisted))}
+        deployment.enlisting = replace(state, place=state.place + len(enlisted), after=str(max(enlisted)))
     deployment.save(update_fields=["enlisting"])
 
 
@@ -114,7 +112,7 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
         return
     now = timezone.now()
     _assign(chosen, deployment, by=deployment, since=now)
-    _change(deployment, chosen, action="activate", progress=AgentProgress.OFFERED, offered_at=now, detail="")
+    _change(deployment, chosen, action=OfferAction.ACTIVATE, progress=AgentProgress.OFFERED, offered_at=now, detail="")
 
 
 def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
@@ -189,7 +187,7 @@ def send_back(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, oth
         ignore_conflicts=True,
     )
     chosen = [agent_id for agent_id, _ in rows]
-    _change(deployment, chosen, action="rollback", progress=AgentProgress.OFFERED, offered_at=now, detail="")
+    _change(deployment, chosen, action=OfferAction.ROLLBACK, progress=AgentProgress.OFFERED, offered_at=now, detail="")
 
 
 def withdraw(deployment: Deployment) -> None:
@@ -251,7 +249,7 @@ def note_report(
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     """Give up on agents that did not finish their offers; a later report of theirs is a late one."""
     late = list(agent_ids)
-    detail = f"did not finish within {deployment.policy['agent_timeout_s']} s"
+    detail = f"did not finish within {deployment.policy.agent_timeout_s} s"
     Assignment.objects.filter(agent_id__in=fleet.these(late), deployment_id=deployment.pk).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
@@ -279,7 +277,7 @@ def _assign(
     Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
-        action="activate" if by == built else "rollback",
+        action=OfferAction.ACTIVATE if by == built else OfferAction.ROLLBACK,
         bundle_hash=built.bundle_hash or "",
         bundle_size=built.bundle_size or 0,
         since=since,

@@ -19,7 +19,7 @@ from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine import freeze
-from byteor_cloud.engine.delivery.encoding import format_time
+from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
     IN_FLIGHT,
     UNDER_WAY,
@@ -28,16 +28,15 @@ from byteor_cloud.engine.machines import (
     DeploymentEvent,
     DeploymentStatus,
 )
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
 _CONDEMNING = {"threshold", "timeout", "rollback_failed"}
-POLICY = (
-    "approvals_required", "required_approvals", "allow_self_approval", "approval_ttl_s", "agent_timeout_s",
-    "max_in_flight_deployments",
-)  # fmt: skip
 
 
 @transaction.atomic
@@ -45,32 +44,32 @@ def create_deployment(
     *,
     environment: Environment,
     config_bundle: ConfigBundle,
-    target: Mapping[str, Any],
-    strategy: Mapping[str, Any],
+    target: Target,
+    strategy: Strategy,
     note: str = "",
     take_over: bool = False,
     approval: str | None = None,
     override_freeze: Mapping[str, str] | None = None,
-    break_glass: Mapping[str, Any] | None = None,
+    break_glass: BreakGlassRequest | None = None,
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
     """Ask for a deployment; it waits for approval where the environment wants one, else it starts.
 
     It starts at once, too, with the credential of an ``approval`` that was given for the same and not used; and by
-    ``break_glass`` (``reason``, ``expires_in_s``), where somebody else must approve afterwards, or it is undone.
+    ``break_glass``, where somebody else must approve afterwards, or it is undone.
 
     Raises Conflict when something stands in its way (freeze window, barred, in-flight limit, another pipeline on the
     agents), InvalidInput for an empty target or a credential that does not fit, Forbidden for what only an org_admin
     may.
     """
     locked = lock(environment, related=("project__organization",))
-    policy = {name: locked.effective_settings[name] for name in POLICY}
+    policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     if bundles.is_barred(locked.pk, config_bundle.config_hash):
         raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
-    _check_in_flight(locked, policy["max_in_flight_deployments"])
+    _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.matching(locked, target)
     count = _check_target(target, agents)
@@ -79,11 +78,11 @@ def create_deployment(
     subject = approvals.Subject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
-        target=dict(target),
-        strategy=dict(strategy),
+        target=target,
+        strategy=strategy,
         capabilities=config_bundle.required_capabilities,
     )
-    is_needed = policy["approvals_required"]
+    is_needed = policy.approvals_required
     handed_in = None
     if approval is not None:
         handed_in = approvals.hand_in(approval, locked, subject, is_needed=is_needed, actor=actor)
@@ -93,8 +92,9 @@ def create_deployment(
             environment=locked,
             policy=policy,
             subject=subject,
-            shown={"resolved": [str(pk) for pk in agents.values_list("pk", flat=True)[:1000]], "count": count},
-            break_glass_s=break_glass.get("expires_in_s", policy["approval_ttl_s"]) if break_glass else None,
+            resolved=[str(pk) for pk in agents.values_list("pk", flat=True)[:1000]],
+            count=count,
+            break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
             actor=actor,
         )
     waits = requested is not None and not break_glass
@@ -105,9 +105,9 @@ def create_deployment(
         config_bundle=config_bundle,
         pipeline=version.name,
         config_hash=config_bundle.config_hash,
-        target=dict(target),
+        target=target,
         target_count=count,
-        strategy=dict(strategy),
+        strategy=strategy,
         policy=policy,
         take_over=take_over,
         requested_by=actor.display,
@@ -123,7 +123,7 @@ def create_deployment(
         "config_hash": [None, config_bundle.config_hash],
         "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
-        **({"break_glass": break_glass["reason"]} if break_glass else {}),
+        **({"break_glass": break_glass.reason} if break_glass else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
     _note(deployment, "create", changes, actor=actor)
@@ -132,15 +132,10 @@ def create_deployment(
     return deployment
 
 
-def _glass(break_glass: Mapping[str, Any] | None, requested: Approval | None, actor: Actor) -> dict[str, Any] | None:
+def _glass(break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor) -> BreakGlass | None:
     if break_glass is None or requested is None:
         return None
-    return {
-        "reason": break_glass["reason"],
-        "by": actor.display,
-        "user_id": str(actor.user_id),
-        "approve_by": format_time(requested.expires_at),
-    }
+    return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
 def subject_of(deployment: Deployment) -> approvals.Subject:
@@ -162,11 +157,11 @@ def _note(deployment: Deployment, event: str, changes: Mapping[str, Any], *, act
 
 
 def _check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    window = freeze.active_window(environment.effective_settings["freeze_windows"], timezone.now())
+    window = freeze.active_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
     if window and not override:
-        raise Conflict(f"A freeze window is open: {window['reason']}", code="freeze_window")
+        raise Conflict(f"A freeze window is open: {window.reason}", code="freeze_window")
 
 
 def _check_in_flight(environment: Environment, limit: int) -> None:
@@ -176,8 +171,8 @@ def _check_in_flight(environment: Environment, limit: int) -> None:
 
 
 def _check_break_glass(
-    policy: Mapping[str, Any],
-    break_glass: Mapping[str, Any] | None,
+    policy: ReleasePolicy,
+    break_glass: BreakGlassRequest | None,
     approval: str | None,
     is_org_admin: bool,
     actor: Actor,
@@ -188,19 +183,19 @@ def _check_break_glass(
         raise Forbidden("Only a person who is an org_admin may break the glass.")
     if approval is not None:
         raise InvalidInput.at("/break_glass", "Hand in an approval or break the glass, not both.")
-    if not policy["approvals_required"]:
+    if not policy.approvals_required:
         raise InvalidInput.at("/break_glass", "No approval is needed here; there is nothing to break.")
-    if break_glass.get("expires_in_s", 0) > policy["approval_ttl_s"]:
+    if (break_glass.expires_in_s or 0) > policy.approval_ttl_s:
         raise InvalidInput.at(
-            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy['approval_ttl_s']}."
+            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy.approval_ttl_s}."
         )
 
 
-def _check_target(target: Mapping[str, Any], agents: QuerySet[Agent]) -> int:
+def _check_target(target: Target, agents: QuerySet[Agent]) -> int:
     """How many agents the target names."""
-    if "agents" in target:
+    if target.agents is not None:
         known = {str(pk) for pk in agents.values_list("pk", flat=True)}
-        if unknown := [pk for pk in target["agents"] if pk not in known]:
+        if unknown := [pk for pk in target.agents if pk not in known]:
             raise InvalidInput.at("/target/agents", f"There are no such agents here: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
         raise InvalidInput.at("/target", "No agent matches the target.", code="empty_target")
@@ -313,7 +308,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
     if Deployment.objects.filter(agent_parts.UNCONSENTED, pk=deployment.pk).exists():
         raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
-    _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
+    _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
         Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
         environment=environment,

@@ -13,18 +13,7 @@ from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import agent_parts
 from apps.tenancy.state import lock
 from byteor_cloud.engine.machines import DeploymentStatus
-from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.jobs import enqueue
-
-
-def strategy_of(deployment: Deployment) -> Strategy:
-    """The planner's view of the stored strategy."""
-    stored = deployment.strategy
-    return Strategy(
-        percents=tuple(stored.get("percents", (100,))),
-        pause_s=stored.get("pause_s", 0),
-        failure_threshold_percent=stored["failure_threshold_percent"],
-    )
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:

@@ -14,7 +14,7 @@ from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import agent_parts
 from apps.releases.services.offers import wake
 from apps.tenancy.models import Environment
-from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress
+from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
 
@@ -45,7 +45,7 @@ def report(
     with transaction.atomic():
         wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
-        end = AgentProgress.ROLLED_BACK if wanted.action == "rollback" else AgentProgress.ACTIVE
+        end = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
         fits = is_wanted and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
         of_this_offer = AgentReport.objects.filter(
             deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,

@@ -18,7 +18,7 @@ from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
@@ -48,8 +48,7 @@ def step(deployment_id: str) -> None:
                 # By another deployment of the same configuration: nobody else is to get it.
                 _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
                 return
-            if deployment.enlisting is not None:
-                agent_parts.enlist(deployment, offers.strategy_of(deployment))
+            agent_parts.enlist(deployment)
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
             # A report may be on its way: it comes first, and then the plan is another.
@@ -114,10 +113,10 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
-    timeout_s = deployment.policy["agent_timeout_s"]
+    timeout_s = deployment.policy.agent_timeout_s
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
-            offers.strategy_of(deployment),
+            deployment.strategy,
             _views(deployment, rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
@@ -127,7 +126,7 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
             now=now,
         )
     if deployment.status == DeploymentStatus.ROLLING_BACK:
-        return plan_rollback(_views(deployment, rows.filter(action="rollback")), timeout_s=timeout_s, now=now)
+        return plan_rollback(_views(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now)
     return None
 
 
@@ -166,7 +165,7 @@ def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
     """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
     failed = fail(deployment, reason, detail)
     # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
-    goes_back = deployment.strategy["auto_rollback"] and reason != "empty_target"
+    goes_back = deployment.strategy.auto_rollback and reason != "empty_target"
     if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
         agent_parts.withdraw(failed)
 

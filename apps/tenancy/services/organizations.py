@@ -113,11 +113,11 @@ def create_environment(
     Raises Forbidden when ``settings`` loosen approval, replay or freeze rules beyond those defaults and the caller may
     not.
     """
-    own_defaults = project.organization.effective_settings["default_environment_settings"]
+    own_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**own_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
     unchanged = Environment(posture=posture, settings=own_defaults)
-    _check_loosening(unchanged, environment.effective_settings, may_loosen)
+    _check_loosening(unchanged, environment.settings_with_defaults, may_loosen)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
@@ -130,7 +130,7 @@ def create_environment(
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
-    loosened = loosens(Posture(before.posture), before.effective_settings, after)
+    loosened = loosens(Posture(before.posture), before.settings_with_defaults, after)
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment.")
 
@@ -148,7 +148,7 @@ def update_environment(
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
-    _check_loosening(locked, after.effective_settings, may_loosen)
+    _check_loosening(locked, after.settings_with_defaults, may_loosen)
     return edit(locked, merged, kind="environment", scope=locked, actor=actor)
 
 
