@@ -19,7 +19,7 @@ run: setup ## Walk the main job once through the public API, then serve on http:
 demo: setup ## Walk the main job once on a scratch data folder; exits 0 when every step held
 	@$(PYTHON) -m byteor_cloud.demo
 
-test: setup ## Run the tests; one of them: make test ARGS='tests/test_embedded.py -k killed'
+test: setup ## Run the tests; one of them: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Without the tests that start servers and browsers, which have nothing that depends on the interpreter.

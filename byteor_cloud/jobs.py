@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar, dataclass_transform
 from uuid import UUID
 
 import psycopg
@@ -101,71 +101,103 @@ class GivenUp:
     error: str
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Job:
+    """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
+
+    The ``jobs.py`` of each app declares its kinds, and those that it enqueues for an app above it. A job that waits
+    during an upgrade has the name and the arguments of the old release: change either only with a migration.
+    """
+
+    name: ClassVar[str]
+    lane: ClassVar[Lane]
+
+    def __init_subclass__(cls, *, name: str, lane: Lane) -> None:
+        super().__init_subclass__()
+        cls.name, cls.lane = name, lane
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What is declared of the jobs of one name; ``every_s`` and ``at_s`` of a periodic one."""
+class Periodic:
+    """A kind of job without arguments that workers enqueue themselves, and of which one runs at a time.
+
+    It comes every ``every_s`` seconds of Unix time, ``at_s`` after each multiple.
+    """
 
     name: str
-    lane: Lane
-    run: Callable[..., None]  # takes the claim, and the job's arguments by name
-    gave_up: Callable[..., None] | None = None
-    every_s: int | None = None
+    every_s: int
     at_s: int = 0
+    lane: Lane = Lane.HOUSEKEEPING
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How jobs of one name are run. Both functions take the job's stored arguments by name."""
+
+    run: Callable[..., None]  # takes the claim first
+    gave_up: Callable[..., None] | None = None  # takes the ``GivenUp`` first
+    periodic: Periodic | None = None
 
     @property
     def comes_soon(self) -> bool:
         """Whether it comes again so soon that a retry would only be in the way."""
-        return self.every_s is not None and self.every_s <= _COMES_SOON_S
+        return self.periodic is not None and self.periodic.every_s <= _COMES_SOON_S
 
 
 KINDS: dict[str, Kind] = {}
 
 
-def job[F: Callable[..., None]](
-    name: str, *, lane: Lane, gave_up: Callable[..., None] | None = None
-) -> Callable[[F], F]:
-    """Declare the function as the job ``name``.
+def _register(name: str, kind: Kind) -> None:
+    if name in KINDS:
+        raise ValueError(f"A function for the job {name} is registered already.")
+    KINDS[name] = kind
+
+
+def runs[J: Job](
+    job: type[J], *, gave_up: Callable[[GivenUp, J], None] | None = None
+) -> Callable[[Callable[[J], None]], Callable[[J], None]]:
+    """Register the decorated function to run jobs of this kind.
 
     A job that fails by itself is retried ``ATTEMPTS`` times in all, one whose process is killed ``KILLS`` times, and
     while database or storage are in trouble for as long as it takes. Then it is left as a dead letter, and
-    ``gave_up(GivenUp, **arguments)`` is called in the transaction that says so.
+    ``gave_up(GivenUp, job)`` is called in the transaction that says so.
     """
 
-    def declare(function: F) -> F:
-        def run(claim: Claim, /, **arguments: Any) -> None:
-            function(**arguments)
-
-        KINDS[name] = Kind(name, lane, run, gave_up)
+    def register(function: Callable[[J], None]) -> Callable[[J], None]:
+        runs_claimed(job, gave_up=gave_up)(lambda _, given: function(given))
         return function
 
-    return declare
+    return register
 
 
-def claimed_job[F: Callable[..., None]](
-    name: str, *, lane: Lane, gave_up: Callable[..., None] | None = None
-) -> Callable[[F], F]:
-    """As ``job``, for a function that takes the claim first, since it must not write after the job was taken over."""
+def runs_claimed[J: Job](
+    job: type[J], *, gave_up: Callable[[GivenUp, J], None] | None = None
+) -> Callable[[Callable[[Claim, J], None]], Callable[[Claim, J], None]]:
+    """As ``runs``, for a function that takes the claim first, since it must not write after the job was taken over."""
 
-    def declare(function: F) -> F:
-        KINDS[name] = Kind(name, lane, function, gave_up)
+    def register(function: Callable[[Claim, J], None]) -> Callable[[Claim, J], None]:
+        def run(claim: Claim, /, **arguments: str) -> None:
+            function(claim, job(**arguments))
+
+        def give_up(why: GivenUp, /, **arguments: str) -> None:
+            if gave_up is not None:
+                gave_up(why, job(**arguments))
+
+        _register(job.name, Kind(run, give_up))
         return function
 
-    return declare
+    return register
 
 
-def periodic(
-    name: str, *, every_s: int, at_s: int = 0, lane: Lane = Lane.HOUSEKEEPING
-) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Declare a job that runs every ``every_s`` seconds of Unix time, ``at_s`` after each multiple, one at a time."""
+def runs_by_itself(periodic: Periodic) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register the decorated function to run the periodic job."""
 
-    def declare(function: Callable[[], None]) -> Callable[[], None]:
-        def run(claim: Claim, /) -> None:
-            function()
-
-        KINDS[name] = Kind(name, lane, run, every_s=every_s, at_s=at_s)
+    def register(function: Callable[[], None]) -> Callable[[], None]:
+        _register(periodic.name, Kind(lambda _: function(), periodic=periodic))
         return function
 
-    return declare
+    return register
 
 
 # A job that killed its process too often waits for a person; new ones of the same work would only do it again.
@@ -185,10 +217,8 @@ WHERE {_NOT_CONDEMNED}
 """
 
 
-def enqueue(
-    name: str, *, organization: UUID | None, once: str | None = None, serial: str | None = None, **arguments: Any
-) -> None:
-    """Enqueue ``name`` in the current transaction, on behalf of the organization (None: of the installation).
+def enqueue(job: Job, *, organization: UUID | None, once: str | None = None, serial: str | None = None) -> None:
+    """Enqueue the job in the current transaction, on behalf of the organization (None: of the installation).
 
     ``serial``: jobs of that key run one at a time. ``once``: no second job of that key waits beside one that waits
     already. A job that another transaction enqueued may start before this one commits and so miss its change; the
@@ -196,11 +226,11 @@ def enqueue(
     is a dead letter because it killed its process.
     """
     values: dict[str, Any] = {
-        "queue": queue_of(KINDS[name].lane, organization),
-        "task": name,
+        "queue": queue_of(job.lane, organization),
+        "task": job.name,
         "serial": serial,
         "once": once,
-        "arguments": json.dumps(arguments),
+        "arguments": json.dumps(vars(job)),
         "kills": KILLS,
     }
 
@@ -213,17 +243,17 @@ def enqueue(
         transaction.on_commit(insert)
 
 
-def enqueue_tick(kind: Kind, tick: int) -> None:
+def enqueue_tick(periodic: Periodic, tick: int) -> None:
     """Enqueue a periodic job for the tick (Unix time), unless somebody did or one waits already."""
     values: dict[str, Any] = {
-        "queue": queue_of(kind.lane, None),
-        "task": kind.name,
-        "serial": kind.name,
+        "queue": queue_of(periodic.lane, None),
+        "task": periodic.name,
+        "serial": periodic.name,
         "tick": tick,
         "kills": KILLS,
     }
     with connection.cursor() as cursor:
-        cursor.execute("SELECT FROM procrastinate_jobs WHERE queueing_lock = %s AND status = 'todo'", [kind.name])
+        cursor.execute("SELECT FROM procrastinate_jobs WHERE queueing_lock = %s AND status = 'todo'", [periodic.name])
         if cursor.rowcount == 0:
             cursor.execute(_ENQUEUE_TICK, values)
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 # Failed assertions in the helpers beside the tests are explained as those in the tests are.
-pytest.register_assert_rewrite(
-    *(f"tests.{folder}" for folder in ("artifacts", "browser", "engine", "pipelines", "releases", "tenancy", "verify"))
-)
+FOLDERS = ("agent", "artifacts", "browser", "engine", "pipelines", "releases", "system", "tenancy", "verify")
+pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
 
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KINDS, Claim
 
@@ -49,13 +50,13 @@ def test_every_table_has_a_job_or_says_why_not() -> None:
 @pytest.mark.parametrize("name", named_jobs())
 def test_the_named_jobs_run(name: str) -> None:
     kind = KINDS[name]
-    arguments = {"id": str(uuid7())} if kind.every_s is None else {}
+    arguments = {"id": str(uuid7())} if kind.periodic is None else {}
 
     kind.run(Claim(), **arguments)
 
 
 def test_the_page_names_the_jobs_that_run_by_themselves() -> None:
-    periodic = {kind.name for kind in KINDS.values() if kind.every_s is not None}
-    purges = {"tenancy.purge_project", "tenancy.purge_environment"}
+    periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
+    purges = {PurgeProject.name, PurgeEnvironment.name}
 
     assert set(named_jobs()) - purges <= periodic

@@ -22,6 +22,8 @@ from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members, organizations, tokens
 from byteor_cloud import jobs
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 from tests import openapi
 
 PLAN: dict[str, Any] = {
@@ -179,8 +181,8 @@ class World:
         return deployments.create_deployment(
             environment=bundle.environment,
             config_bundle=bundle,
-            target=options.pop("target", ALL),
-            strategy=options.pop("strategy", ALL_AT_ONCE),
+            target=Target.from_stored(options.pop("target", ALL)),
+            strategy=Strategy.from_stored(options.pop("strategy", ALL_AT_ONCE)),
             actor=self.operator.actor,
             **options,
         )

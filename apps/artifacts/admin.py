@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -13,35 +14,36 @@ from django.urls import reverse
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
 from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
+from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.policy import ReplayPolicy
-from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
+from byteor_cloud.engine.machines import ReplayStatus
 
 
 def _replay(mode: Replay.Mode) -> Callable[[Artifact, Doing], Replay]:
     return lambda row, doing: replays.request(row, environment=row.environment, mode=mode, actor=doing.actor)
 
 
-def _permitted(*policies: ReplayPolicy) -> Callable[[Artifact], bool]:
-    def applies(row: Artifact) -> bool:
-        replayable = row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
-        return replayable and row.environment.effective_settings["replay_policy"] in policies
-
-    return applies
-
-
 REPLAY = Act(
-    "replay", "Replay", "The captured records run again through the version that produced them. Nothing leaves.",
-    _replay(Replay.Mode.DRY_RUN), P.OPERATE_ENVIRONMENT, "replay",
-    applies=_permitted(ReplayPolicy.DRY_RUN_ONLY, ReplayPolicy.ALLOWED),
-)  # fmt: skip
+    name="replay",
+    label="Replay",
+    explain="The captured records run again through the version that produced them. Nothing leaves.",
+    run=_replay(Replay.Mode.DRY_RUN),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="replay",
+    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.DRY_RUN)),
+)
 EXECUTE = Act(
-    "execute", "Replay with side effects",
-    "The captured records run again, and what the server's allowlists permit is really called, once for each record."
+    name="execute",
+    label="Replay with side effects",
+    explain="The captured records run again, and what the server's allowlists permit is really called, once for each "
+    "record."
     " On staging and prod somebody must approve it first.",
-    _replay(Replay.Mode.EXECUTE), P.OPERATE_ENVIRONMENT, "bolt",
-    dangerous=True, applies=_permitted(ReplayPolicy.ALLOWED),
-)  # fmt: skip
+    run=_replay(Replay.Mode.EXECUTE),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="bolt",
+    dangerous=True,
+    applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.EXECUTE)),
+)
 
 
 @admin.register(Artifact, site=site)

@@ -40,7 +40,7 @@ def expire_artifacts(now: datetime | None = None) -> int:
 
 @transaction.atomic
 def _expire(environment: Environment, now: datetime) -> int:
-    days = environment.effective_settings["artifact_retention_days"]
+    days = environment.effective_settings.artifact_retention_days
     past = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
     ids = list(past.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
     if ids:

@@ -66,12 +66,13 @@ class AgentAdmin(ReadOnlyAdmin):
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
         Act(
-            "revoke",
-            "Decommission",
-            "It leaves the fleet and its key ends at once. What it runs, it goes on running until it is stopped.",
-            lambda row, doing: services.decommission(row, actor=doing.actor),
-            P.OPERATE_ENVIRONMENT,
-            "block",
+            name="revoke",
+            label="Decommission",
+            explain="It leaves the fleet and its key ends at once. What it runs, it goes on running until it is "
+            "stopped.",
+            run=lambda row, doing: services.decommission(row, actor=doing.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="block",
             dangerous=True,
             applies=lambda row: row.decommissioned_at is None,
         ),

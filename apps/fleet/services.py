@@ -1,18 +1,17 @@
-"""Enrollment, agents and their keys, assignments."""
+"""Enrollment, agents and their keys, and which agents a target names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
+from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
@@ -22,7 +21,7 @@ from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import lock
-from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Unauthenticated
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import enqueue
@@ -95,7 +94,7 @@ def enroll(
         labels={**(labels or {}), **locked.labels},
         public_key=public_key,
     )
-    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings["heartbeat_interval_s"])
+    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings.heartbeat_interval_s)
     Assignment.objects.create(agent=agent)
     key = _create_key(agent, environment=environment, actor=actor)
     locked.uses += 1
@@ -109,7 +108,7 @@ def enroll(
         changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
     )
     # A late joiner is offered what runs here; who decides that lives in the app above.
-    _enqueue("releases.welcome", agent, environment)
+    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=environment.project.organization_id)
     return agent, key
 
 
@@ -152,7 +151,7 @@ def update_agent(
         actor=actor,
         expected_revision=expected_revision,
     )
-    _enqueue("releases.welcome", agent, agent.environment)
+    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=agent.environment.project.organization_id)
     return changed
 
 
@@ -170,11 +169,7 @@ def _decommission(agent: Agent, *, environment: Environment, actor: Actor, actio
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent need not wait any longer.
-    _enqueue("releases.agent_left", agent, environment)
-
-
-def _enqueue(job: str, agent: Agent, environment: Environment) -> None:
-    enqueue(job, organization=environment.project.organization_id, agent_id=str(agent.pk))
+    enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
 
 
 def forget_credentials(now: datetime | None = None) -> int:
@@ -183,89 +178,16 @@ def forget_credentials(now: datetime | None = None) -> int:
     return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
 
 
-def matching(environment: Environment, target: Mapping[str, Any]) -> Any:
+def matching(environment: Environment, target: Target) -> Any:
     """The enrolled agents that a deployment's target names, in a stable order."""
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
-    if "agents" in target:
-        return agents.filter(pk__in=these(target["agents"]))
-    if "selector" in target:
-        return agents.filter(labels__contains=target["selector"])
+    if target.agents is not None:
+        return agents.filter(pk__in=these(target.agents))
+    if target.selector is not None:
+        return agents.filter(labels__contains=target.selector)
     return agents
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What an agent should run; ``since`` makes the same bundle a new offer when it is offered again."""
-
-    deployment_id: UUID
-    bundle_deployment_id: UUID
-    action: str
-    bundle_hash: str
-    bundle_size: int
-    since: datetime
-
-
-def these(agent_ids: Iterable[UUID]) -> RawSQL:
+def these(agent_ids: Iterable[UUID | str]) -> RawSQL:
     """For ``agent_id__in``: any number of agents as one parameter, where a list would be one each."""
     return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])
-
-
-def offer(agent_ids: Iterable[UUID], offered: Offer, *, progress: str = AgentProgress.OFFERED) -> None:
-    """Set what these agents should run; visible with the commit of the caller's transaction."""
-    Assignment.objects.filter(agent_id__in=these(agent_ids)).update(**asdict(offered), progress=progress)
-
-
-def withdraw(agent_ids: Iterable[UUID], *, deployment_id: UUID, instead: Offer | None, progress: str) -> list[UUID]:
-    """Take the deployment's offer back where the agent has not begun with it; which agents those are.
-
-    ``instead`` is what they are to run, and ``progress`` how far they are with that.
-    """
-    untouched = Assignment.objects.filter(
-        agent_id__in=these(agent_ids), deployment_id=deployment_id, progress=AgentProgress.OFFERED
-    )
-    # The rows' locks first: a report that is on its way counts.
-    found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
-    if instead is None:
-        nothing = dict.fromkeys(field.name for field in fields(Offer))
-        Assignment.objects.filter(agent_id__in=these(found)).update(**nothing, progress=progress)
-    else:
-        offer(found, instead, progress=progress)
-    return found
-
-
-def note_timeout(agent_ids: Iterable[UUID], *, deployment_id: UUID, detail: str) -> None:
-    """These agents failed the deployment's offer by not finishing it."""
-    Assignment.objects.filter(agent_id__in=these(agent_ids), deployment_id=deployment_id).update(
-        progress=AgentProgress.FAILED,
-        failed_deployment_id=F("deployment_id"),
-        failed_bundle_hash=F("bundle_hash"),
-        failed_since=timezone.now(),
-        failed_detail=detail,
-    )
-
-
-def lock_assignments(agent_ids: Iterable[UUID]) -> None:
-    """Wait for the reports of these agents that are on their way, and hold back further ones."""
-    list(Assignment.objects.select_for_update(no_key=True).filter(agent_id__in=these(agent_ids)).order_by("agent_id"))
-
-
-def note_progress(assignment: Assignment, progress: AgentProgress, *, detail: str = "") -> None:
-    """Write an accepted report down; the caller holds the row's lock and has checked the order."""
-    now = timezone.now()
-    assignment.progress = progress
-    fields = ["progress"]
-    if (
-        assignment.attempted_bundle_hash != assignment.bundle_hash
-        or assignment.attempted_deployment_id != assignment.deployment_id
-    ):
-        assignment.attempted_deployment_id = assignment.deployment_id
-        assignment.attempted_bundle_hash = assignment.bundle_hash
-        assignment.attempted_since = now
-        fields += ["attempted_deployment_id", "attempted_bundle_hash", "attempted_since"]
-    if progress is AgentProgress.FAILED:
-        assignment.failed_deployment_id = assignment.deployment_id
-        assignment.failed_bundle_hash = assignment.bundle_hash
-        assignment.failed_since = now
-        assignment.failed_detail = detail
-        fields += ["failed_deployment_id", "failed_bundle_hash", "failed_since", "failed_detail"]
-    assignment.save(update_fields=fields)

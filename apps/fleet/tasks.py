@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from apps.fleet import services
-from byteor_cloud.jobs import Lane, periodic
+from apps.fleet.jobs import FORGET_CREDENTIALS
+from byteor_cloud.jobs import runs_by_itself
 
 
-@periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=Lane.CLEANING)
+@runs_by_itself(FORGET_CREDENTIALS)
 def forget_credentials() -> None:
     """Enrollment tokens and agent keys that ended long ago."""
     services.forget_credentials()

@@ -12,9 +12,11 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
+from apps.releases.fields import StoredField
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, choices, one_of
 from apps.tenancy.state import Stateful
+from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import (
     APPROVAL,
     DEPLOYMENT,
@@ -22,7 +24,11 @@ from byteor_cloud.engine.machines import (
     AgentProgress,
     ApprovalStatus,
     DeploymentStatus,
+    OfferAction,
 )
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.target import ApprovalTarget, Target
 
 
 class ConfigBundle(EnvironmentOwned):
@@ -79,8 +85,8 @@ class Approval(Stateful):
     break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
-    target: models.JSONField[Any, Any] = models.JSONField(null=True)
-    strategy: models.JSONField[Any, Any] = models.JSONField(null=True)
+    target: StoredField[ApprovalTarget | None] = StoredField(ApprovalTarget, null=True)
+    strategy: StoredField[Strategy | None] = StoredField(Strategy, null=True)
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
@@ -130,10 +136,10 @@ class Deployment(Stateful):
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, related_name="+")
     pipeline = models.CharField(max_length=63)
     config_hash = models.CharField(max_length=71)
-    target: models.JSONField[Any, Any] = models.JSONField()
+    target: StoredField[Target] = StoredField(Target)
     target_count = models.PositiveIntegerField()
-    strategy: models.JSONField[Any, Any] = models.JSONField()
-    policy: models.JSONField[Any, Any] = models.JSONField()
+    strategy: StoredField[Strategy] = StoredField(Strategy)
+    policy: StoredField[ReleasePolicy] = StoredField(ReleasePolicy)
     take_over = models.BooleanField(default=False)
     requested_by = models.CharField(max_length=300)
     note = models.TextField(blank=True)
@@ -151,8 +157,7 @@ class Deployment(Stateful):
     # Consent given to an earlier request for the same, whose credential came with this one.
     handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
-    # {"reason", "by", "user_id", "approve_by"}: an org_admin went ahead without approval.
-    break_glass: models.JSONField[Any, Any] = models.JSONField(null=True)
+    break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
     # When the worker last found that agents can get its bundle; null while they cannot.
     served_at = models.DateTimeField(null=True)
@@ -164,9 +169,7 @@ class Deployment(Stateful):
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
-    # How far the agents are noted whom it is for, while some are still to come: {"place", "count", "after", "until",
-    # "everybody_counts"}.
-    enlisting: models.JSONField[Any, Any] = models.JSONField(null=True)
+    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # while some agents are still to come
 
     class Meta:
         constraints = [
@@ -209,7 +212,7 @@ class DeploymentAgent(models.Model):
     wave = models.PositiveIntegerField()
     # Late joiners and agents that were offline at the start do not count for waves and thresholds.
     counted = models.BooleanField(default=True)
-    action = models.CharField(max_length=10, default="activate")
+    action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
     progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
     # The deployment whose bundle the agent was to run before this one.

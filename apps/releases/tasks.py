@@ -4,55 +4,57 @@ from __future__ import annotations
 
 from django.utils import timezone
 
+from apps.fleet.jobs import AgentLeft, WelcomeAgent
+from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
-from byteor_cloud.jobs import Claim, GivenUp, Lane, claimed_job, job, periodic
+from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
 
 
-def _build_given_up(why: GivenUp, *, deployment_id: str) -> None:
+def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
     # Killed, it waits for the dead letter to be retried: nothing is known against the configuration.
     if not why.killed:
-        builds.give_up(deployment_id, why.error)
+        builds.give_up(job.deployment_id, why.error)
 
 
-@claimed_job("releases.build", lane=Lane.RELEASES, gave_up=_build_given_up)
-def build(claim: Claim, deployment_id: str) -> None:
+@runs_claimed(BuildBundle, gave_up=_build_given_up)
+def build(claim: Claim, job: BuildBundle) -> None:
     """Build a deploy bundle; after the last attempt the deployment is failed."""
-    builds.build(deployment_id, claim)
+    builds.build(job.deployment_id, claim)
 
 
-@job("releases.step", lane=Lane.RELEASES)
-def step(deployment_id: str) -> None:
+@runs(StepRollout)
+def step(job: StepRollout) -> None:
     """Take a deployment's next step."""
-    rollout.step(deployment_id)
+    rollout.step(job.deployment_id)
 
 
-@job("releases.undo_break_glass", lane=Lane.RELEASES)
-def undo_break_glass(deployment_id: str) -> None:
+@runs(UndoBreakGlass)
+def undo_break_glass(job: UndoBreakGlass) -> None:
     """Roll back what went ahead by break-glass and was not approved."""
-    rollbacks.undo_break_glass(deployment_id)
+    rollbacks.undo_break_glass(job.deployment_id)
 
 
-@job("releases.welcome", lane=Lane.RELEASES)
-def welcome(agent_id: str) -> None:
+@runs(WelcomeAgent)
+def welcome(job: WelcomeAgent) -> None:
     """Offer a new or relabelled agent what runs in its environment."""
-    offers.welcome(agent_id)
+    offers.welcome(job.agent_id)
 
 
-@job("releases.agent_left", lane=Lane.RELEASES)
-def agent_left(agent_id: str) -> None:
+@runs(AgentLeft)
+def agent_left(job: AgentLeft) -> None:
     """Step the rollouts that may have waited for the agent."""
-    offers.agent_left(agent_id)
+    offers.agent_left(job.agent_id)
 
 
-@periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=Lane.CLEANING)
+@runs_by_itself(FORGET_PARTICULARS)
 def forget_particulars() -> None:
     """Reports, agents' parts and timelines of deployments that were over long ago."""
     housekeeping.forget_particulars()
 
 
-@periodic("releases.sweep", every_s=5)
+@runs_by_itself(SWEEP)
 def sweep() -> None:
     """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):

@@ -36,13 +36,14 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 
 def _delete(kind: str, needs: P) -> Act:
     return Act(
-        "delete",
-        "Delete",
-        f"The {kind} is gone at once for every caller, its agents included; the worker then removes all that is under "
+        name="delete",
+        label="Delete",
+        explain=f"The {kind} is gone at once for every caller, its agents included; the worker then removes all that "
+        "is under "
         "it. Its audit events stay.",
-        lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
-        needs,
-        "delete",
+        run=lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
+        needs=needs,
+        icon="delete",
         dangerous=True,
         removes=True,
     )
@@ -65,22 +66,24 @@ class OrganizationAdmin(ReadOnlyAdmin):
     search_fields = ("name", "slug", "=id")
     acts = (
         Act(
-            "rotate_signing_key",
-            "Rotate signing key",
-            "A new key is published now and signs as soon as all agents have seen it; the one before then goes on "
+            name="rotate_signing_key",
+            label="Rotate signing key",
+            explain="A new key is published now and signs as soon as all agents have seen it; the one before then "
+            "goes on "
             "verifying for a week.",
-            _rotate,
-            P.MANAGE_ORG_MEMBERSHIPS,
-            "key",
+            run=_rotate,
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="key",
         ),
         Act(
-            "rotate_signing_key_at_once",
-            "Rotate at once",
-            "For an emergency: a new key signs from now on, and agents fetch it when they first meet it. The one "
+            name="rotate_signing_key_at_once",
+            label="Rotate at once",
+            explain="For an emergency: a new key signs from now on, and agents fetch it when they first meet it. The "
+            "one "
             "before goes on verifying for a week; retire it by hand if it must not.",
-            _rotate_at_once,
-            P.MANAGE_ORG_MEMBERSHIPS,
-            "key",
+            run=_rotate_at_once,
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="key",
             dangerous=True,
         ),
     )
@@ -113,7 +116,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
         """The settings in effect."""
-        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.effective_settings.items()]
+        shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
         return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
 
     @admin.display(description="Organization", ordering="project__organization__name")
@@ -179,12 +182,12 @@ class CredentialAdmin(ReadOnlyAdmin):
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
     """Ending a credential; ``scope`` finds the tenant that its audit event belongs to."""
     return Act(
-        "revoke",
-        "Revoke",
-        "It ends at once and for good.",
-        lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
-        needs,
-        "block",
+        name="revoke",
+        label="Revoke",
+        explain="It ends at once and for good.",
+        run=lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
+        needs=needs,
+        icon="block",
         dangerous=True,
         applies=lambda row: row.revoked_at is None,
     )
@@ -229,13 +232,14 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     search_fields = ("kid", "=id")
     acts = (
         Act(
-            "retire",
-            "Retire",
-            "A retiring key verifies nothing that is signed from now on; what it signed before still verifies. The "
+            name="retire",
+            label="Retire",
+            explain="A retiring key verifies nothing that is signed from now on; what it signed before still "
+            "verifies. The "
             "next key is withdrawn before it signed anything. The private half is destroyed.",
-            lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
-            P.MANAGE_ORG_MEMBERSHIPS,
-            "block",
+            run=lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="block",
             words="required",
             dangerous=True,
             applies=lambda row: row.current_status in {KeyStatus.NEXT, KeyStatus.RETIRING},
@@ -289,12 +293,12 @@ class WebhookAdmin(ReadOnlyAdmin):
     search_fields = ("description", "url", "=id")
     acts = (
         Act(
-            "test",
-            "Send a test",
-            "An event of type ping is posted to it; its deliveries tell what came of it.",
-            lambda row, doing: webhooks.ping(row, actor=doing.actor),
-            P.MANAGE_ORG_MEMBERSHIPS,
-            "send",
+            name="test",
+            label="Send a test",
+            explain="An event of type ping is posted to it; its deliveries tell what came of it.",
+            run=lambda row, doing: webhooks.ping(row, actor=doing.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="send",
             applies=lambda row: row.enabled,
         ),
     )
@@ -312,12 +316,12 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     search_fields = ("event__action", "webhook__url", "=id")
     acts = (
         Act(
-            "redeliver",
-            "Redeliver",
-            "It is sent once more, whatever became of it: the same message under the same webhook-id.",
-            lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
-            P.MANAGE_ORG_MEMBERSHIPS,
-            "replay",
+            name="redeliver",
+            label="Redeliver",
+            explain="It is sent once more, whatever became of it: the same message under the same webhook-id.",
+            run=lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
+            needs=P.MANAGE_ORG_MEMBERSHIPS,
+            icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+from byteor_cloud.engine.freeze import FreezeWindow
+from byteor_cloud.engine.release_policy import ReleasePolicy
 
 DEFAULT_HEARTBEAT_INTERVAL_S = 30  # of every posture
 
@@ -23,6 +27,29 @@ class ReplayPolicy(StrEnum):
     DISABLED = "disabled"
     DRY_RUN_ONLY = "dry_run_only"
     ALLOWED = "allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSettings:
+    """What an environment's settings come to, with the defaults of its posture."""
+
+    release: ReleasePolicy
+    replay_policy: ReplayPolicy
+    heartbeat_interval_s: int
+    artifact_retention_days: int
+    freeze_windows: tuple[FreezeWindow, ...]
+
+    @classmethod
+    def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
+        """Read the settings that somebody set."""
+        every = {**defaults(posture), **stored}
+        return cls(
+            ReleasePolicy.from_stored(every),
+            ReplayPolicy(every["replay_policy"]),
+            every["heartbeat_interval_s"],
+            every["artifact_retention_days"],
+            tuple(FreezeWindow.from_stored(window) for window in every["freeze_windows"]),
+        )
 
 
 def defaults(posture: Posture) -> dict[str, Any]:

@@ -38,6 +38,15 @@ def lock[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     return locked
 
 
+def check_step(row: Stateful, event: StrEnum) -> StrEnum:
+    """Return where ``event`` leads from the row's status. Raises IllegalTransition when there is no such step."""
+    target = row.machine.target(row.status, event)
+    if target is None:
+        step = event.replace("_", " ")
+        raise IllegalTransition(f"The {row.machine.name} is {row.status}: it is not possible to {step} it now.")
+    return target
+
+
 @transaction.atomic
 def advance[R: Stateful](
     row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
@@ -47,10 +56,8 @@ def advance[R: Stateful](
     ``fields`` are further columns that change with it. Raises IllegalTransition, and then nothing has changed.
     """
     locked = lock(row, related=("environment__project",))
-    old, target = locked.status, locked.machine.target(locked.status, event)
+    old, target = locked.status, check_step(locked, event)
     name = locked.machine.name
-    if target is None:
-        raise IllegalTransition(f"The {name} is {old}: it is not possible to {event.replace('_', ' ')} it now.")
     locked.status = target
     for field, value in fields.items():
         setattr(locked, field, value)

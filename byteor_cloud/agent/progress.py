@@ -7,13 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from byteor_cloud.engine.delivery.encoding import Fields, Json, format_time
-
-
-class Action(StrEnum):
-    """What the control plane wants done with a bundle."""
-
-    ACTIVATE = "activate"
-    ROLLBACK = "rollback"
+from byteor_cloud.engine.machines import OfferAction
 
 
 class Status(StrEnum):
@@ -39,7 +33,7 @@ class Offer:
     """
 
     deployment_id: str
-    action: Action
+    action: OfferAction
     bundle_hash: str
     offered_at: str | None = None
 
@@ -48,7 +42,7 @@ class Offer:
         """Read an offer from an answer or from the state folder."""
         return cls(
             members.text("deployment_id"),
-            Action(members.text("action")),
+            OfferAction(members.text("action")),
             members.digest("bundle_hash"),
             members.optional_text("offered_at"),
         )

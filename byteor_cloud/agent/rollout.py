@@ -13,12 +13,13 @@ from byteor_cloud.engine.delivery.bundle import MAX_BUNDLE_BYTES, open_bundle
 from byteor_cloud.engine.delivery.encoding import Json
 from byteor_cloud.engine.delivery.refusals import DeliveryCode, Refused
 from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
+from byteor_cloud.engine.machines import OfferAction
 
 from .api import ControlPlane, Delivery, Rejected, Unauthorized
 from .configuration import ActivationFailed
 from .keyring import Keyring
 from .pipeline import Active, Pipeline
-from .progress import Action, Attempt, Failure, Offer, Report, Running, Status
+from .progress import Attempt, Failure, Offer, Report, Running, Status
 from .state import State
 
 _log = logging.getLogger("byteor.agent")
@@ -131,7 +132,7 @@ class Rollout:
             bundle = verify_delivery(tar, delivery.envelope, self._keyring.refresh(), self._environment_id)
         offer = delivery.offer
         # The action itself is not signed: an older bundle may come back only as a rollback.
-        if offer.action is Action.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
+        if offer.action is OfferAction.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
             raise ActivationFailed("the bundle belongs to another deployment than the one that offers it")
         return bundle
 
@@ -177,7 +178,7 @@ class Rollout:
     def _started(self, offer: Offer, bundle: VerifiedBundle, active: Active) -> None:
         before = self.progress.running
         self.active = active
-        status = Status.ROLLED_BACK if offer.action is Action.ROLLBACK else Status.ACTIVE
+        status = Status.ROLLED_BACK if offer.action is OfferAction.ROLLBACK else Status.ACTIVE
         running = Running(offer, self._now(), bundle.manifest.deployment_id, active.spec_hash)
         _log.info("runs %s of deployment %s", offer.bundle_hash, running.deployment_id)
         self._state.prune({step.offer.bundle_hash for step in (running, before) if step})

@@ -1,11 +1,27 @@
-"""What changed between two runtime configurations: each value, by its field and its path in it."""
+"""How a version runs, and what changed between two such configurations: each value, by its field and its path in it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """How a version runs. The fields that are objects hold what their author chose, checked where it comes in."""
+
+    tuning_profile: str
+    wait: str
+    stage_config: Mapping[str, Any]
+    adapters: Mapping[str, Any]
+    env: Mapping[str, Any]
+    snapshot: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Return the configuration as a config bundle hashes it and a deploy bundle carries it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +38,9 @@ class ConfigChange:
     new: str | None
 
 
-def diff_configurations(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> tuple[ConfigChange, ...]:
+def diff_configurations(old: RuntimeConfig | None, new: RuntimeConfig) -> tuple[ConfigChange, ...]:
     """Compare two; with None for the old one, everything in the new one was added."""
-    before, after = _values(old or {}), _values(new)
+    before, after = {} if old is None else _values(old), _values(new)
     changes = []
     for at in sorted(before.keys() | after.keys()):
         was, now = before.get(at), after.get(at)
@@ -37,10 +53,10 @@ def diff_configurations(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -
     return tuple(changes)
 
 
-def _values(configuration: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+def _values(configuration: RuntimeConfig) -> dict[tuple[str, str], str]:
     """The leaves, by field and path: lists are one value each, and so is an object without members."""
     found: dict[tuple[str, str], str] = {}
-    waiting: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.items()]
+    waiting: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]
     while waiting:
         what, name, value = waiting.pop()
         reference = _secret(value)

@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-_STEP = {"daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
+
+class Recurrence(StrEnum):
+    """How often a window repeats."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
 
 
-def active_window(windows: Iterable[Mapping[str, Any]], now: datetime) -> Mapping[str, Any] | None:
+_STEP = {Recurrence.DAILY: timedelta(days=1), Recurrence.WEEKLY: timedelta(weeks=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeWindow:
+    """A time in which nothing is deployed; without an offset, ``start`` and ``end`` are wall-clock time."""
+
+    start: datetime
+    end: datetime
+    reason: str = ""
+    time_zone: str = "UTC"
+    recurrence: Recurrence | None = None
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the form in which an environment's settings hold the window."""
+        recurrence = stored.get("recurrence")
+        return cls(
+            datetime.fromisoformat(stored["start"]),
+            datetime.fromisoformat(stored["end"]),
+            stored.get("reason", ""),
+            stored.get("time_zone") or "UTC",
+            Recurrence(recurrence) if recurrence else None,
+        )
+
+
+def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindow | None:
     """Return the first window that ``now`` falls into; a recurring one repeats at the same wall-clock time."""
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
-def open_until(windows: Iterable[Mapping[str, Any]], now: datetime) -> tuple[Mapping[str, Any], datetime] | None:
+def open_until(windows: Iterable[FreezeWindow], now: datetime) -> tuple[FreezeWindow, datetime] | None:
     """Return, of the windows that ``now`` falls into, the one that ends last, and when it does."""
     ends = [(window, end) for window in windows if (end := _end(window, now)) is not None]
     return max(ends, key=lambda pair: pair[1], default=None)
@@ -39,14 +72,12 @@ def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
     return shown.replace(tzinfo=None) != moment.replace(fold=0)
 
 
-def _end(window: Mapping[str, Any], now: datetime) -> datetime | None:
+def _end(window: FreezeWindow, now: datetime) -> datetime | None:
     """Return when the window ends that ``now`` falls into; None when it falls into none."""
-    zone = ZoneInfo(window.get("time_zone") or "UTC")
-    start, end = (datetime.fromisoformat(window[edge]) for edge in ("start", "end"))
-    occurrences = [(instants(start, zone)[0], instants(end, zone)[1])]
-    step = _STEP.get(window.get("recurrence") or "")
-    if step is not None:
-        occurrences += _repetitions(start, end, step, zone, now)
+    zone = ZoneInfo(window.time_zone)
+    occurrences = [(instants(window.start, zone)[0], instants(window.end, zone)[1])]
+    if window.recurrence is not None:
+        occurrences += _repetitions(window.start, window.end, _STEP[window.recurrence], zone, now)
     ends = [last for first, last in occurrences if first <= now < last]
     return max(ends, default=None)
 

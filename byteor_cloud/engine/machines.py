@@ -159,6 +159,13 @@ REPLAY = Machine(
 MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY)
 
 
+class OfferAction(StrEnum):
+    """What an agent is to do with the bundle that it is offered."""
+
+    ACTIVATE = "activate"
+    ROLLBACK = "rollback"
+
+
 class AgentProgress(StrEnum):
     """How far an agent is within one offer; it only moves forward."""
 
@@ -171,13 +178,12 @@ class AgentProgress(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+# None of these moves on to another within the same offer.
+FINISHED = (AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK)
 PROGRESS_RANK: dict[AgentProgress, int] = {
     AgentProgress.PENDING: 0,
     AgentProgress.OFFERED: 1,
     AgentProgress.DOWNLOADING: 2,
     AgentProgress.ACTIVATING: 3,
-    # The three ends: none moves on to another within the same offer.
-    AgentProgress.ACTIVE: 4,
-    AgentProgress.FAILED: 4,
-    AgentProgress.ROLLED_BACK: 4,
+    **dict.fromkeys(FINISHED, 4),
 }

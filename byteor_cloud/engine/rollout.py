@@ -3,31 +3,108 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
-from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
 # Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
 AT_ONCE = 5_000
-_DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
+
+
+class StrategyKind(StrEnum):
+    """The two ways to reach a target."""
+
+    ALL_AT_ONCE = "all_at_once"
+    WAVES = "waves"
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """How a target is reached: ``percents`` are the cumulative shares of the waves, the last 100."""
 
+    kind: StrategyKind
     percents: tuple[int, ...] = (100,)
     pause_s: int = 0
     failure_threshold_percent: int = 0
+    auto_rollback: bool = False
+
+    @classmethod
+    def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
+        """Return a strategy of one wave. It is chosen for speed, and rolls back when asked to."""
+        return cls(StrategyKind.ALL_AT_ONCE, (100,), 0, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def waves(
+        cls,
+        percents: Sequence[int] = (5, 25, 100),
+        *,
+        pause_s: int = 0,
+        failure_threshold_percent: int = 0,
+        auto_rollback: bool = True,
+    ) -> Self:
+        """Return a strategy of several waves. They are chosen for safety, and roll back by themselves."""
+        return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form; older rows may lack what has a default."""
+        return cls(
+            StrategyKind(stored["kind"]),
+            tuple(stored.get("percents", (100,))),
+            stored.get("pause_s", 0),
+            stored.get("failure_threshold_percent", 0),
+            stored.get("auto_rollback", False),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
+        return {
+            "kind": self.kind.value,
+            **waves,
+            "auto_rollback": self.auto_rollback,
+            "failure_threshold_percent": self.failure_threshold_percent,
+        }
 
     def bounds(self, count: int) -> tuple[int, ...]:
         """Where each wave of ``count`` agents ends: the wave of the agent at a place is how many bounds it reached."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
+
+
+@dataclass(frozen=True, slots=True)
+class Enlisting:
+    """How far a rollout is with giving its agents a part: the next of ``count`` has ``place``, by the agents' ids.
+
+    ``after`` is the id of the last that has one, and ``until`` that of the last at the start. ``everybody_counts``
+    says that agents count for waves and thresholds even if they are offline.
+    """
+
+    place: int
+    count: int
+    after: str | None
+    until: str
+    everybody_counts: bool
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        return cls(stored["place"], stored["count"], stored["after"], stored["until"], stored["everybody_counts"])
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {
+            "after": self.after,
+            "count": self.count,
+            "place": self.place,
+            "until": self.until,
+            "everybody_counts": self.everybody_counts,
+        }
 
 
 class AgentView(NamedTuple):
@@ -90,7 +167,7 @@ def plan_rollout(
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
         return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
-    if not complete or not all(a.progress in _DONE or a.id in late for a in agents if a.counted and a.wave <= wave):
+    if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
         return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
@@ -112,7 +189,7 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
     late = _late(agents, timeout_s, now)
     timed_out = tuple(late)
-    if any(a.counted and a.progress not in _DONE and a.id not in late for a in agents):
+    if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
         return Plan(timed_out=timed_out)
     failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
@@ -128,5 +205,5 @@ def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id
     return {
         a.id: None
         for a in agents
-        if a.counted and a.progress not in _DONE and a.offered_at is not None and a.offered_at <= deadline
+        if a.counted and a.progress not in FINISHED and a.offered_at is not None and a.offered_at <= deadline
     }

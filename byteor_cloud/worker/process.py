@@ -330,13 +330,13 @@ class Worker:
 
     def _enqueue_ticks(self, now: int) -> None:
         for kind in list(KINDS.values()):
-            if kind.every_s is None:
+            if (job := kind.periodic) is None:
                 continue
-            tick = (now - kind.at_s) // kind.every_s * kind.every_s + kind.at_s
-            if self._ticks.get(kind.name) != tick:
+            tick = (now - job.at_s) // job.every_s * job.every_s + job.at_s
+            if self._ticks.get(job.name) != tick:
                 with suppress(IntegrityError):  # another worker was faster
-                    jobs.enqueue_tick(kind, tick)
-                self._ticks[kind.name] = tick
+                    jobs.enqueue_tick(job, tick)
+                self._ticks[job.name] = tick
 
     # -- beginning and end ---------------------------------------------------------------------------------------
 

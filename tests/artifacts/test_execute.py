@@ -71,7 +71,8 @@ def test_elsewhere_it_waits_for_approval(world: World, receiver: Receiver, postu
         "pending", Replay.objects.get().pk, ["replay:execute"],
     )  # fmt: skip
     assert (approval.spec_hash, approval.requested_by) == (artifact.spec_hash, world.operator.user.email)
-    assert approval.target == {
+    assert approval.target is not None
+    assert approval.target.stored() == {
         "mode": "execute", "artifact_id": str(artifact.pk), "content_hash": artifact.content_hash,
         "version_id": str(artifact.version_id), "journal_lane": None, "last_n": 2,
         "side_effects": [f"http_post:{receiver.origin}/hook"],

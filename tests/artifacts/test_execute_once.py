@@ -14,6 +14,7 @@ import pytest
 from django.db import connection
 
 from apps.artifacts import effects
+from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
@@ -123,10 +124,10 @@ def test_broken_off_it_is_failed_at_once(world: World, receiver: Receiver, monke
 
     monkeypatch.setattr(replays, "replay", broken)
     with pytest.raises(ArithmeticError, match="finite"):
-        replay_job(Claim(), replay_id=str(replay.pk))
+        replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 
     assert ended(replay) == ("failed", "ArithmeticError: not?finite")
-    replay_job(Claim(), replay_id=str(replay.pk))
+    replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
     assert receiver.came == []
 
 
@@ -135,7 +136,7 @@ def test_a_store_that_does_not_answer_costs_no_approval(world: World, receiver: 
     store.rename(store.with_name("away"))
 
     with pytest.raises(Unavailable, match="store's folder is missing"):
-        replay_job(Claim(), replay_id=str(replay.pk))
+        replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 
     assert (ended(replay), Approval.objects.get().used_at) == (("queued", None), None)
     store.with_name("away").rename(store)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
@@ -352,17 +353,17 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     monkeypatch.setattr(uploads, "extract", broken)
     row = Replay.objects.get()
     with pytest.raises(ArithmeticError, match="finite") as caught:
-        replay_job(Claim(), replay_id=str(row.pk))
+        replay_job(Claim(), RunReplay(replay_id=str(row.pk)))
     row.refresh_from_db()
     assert row.status == "queued"
 
-    gave_up = KINDS["artifacts.replay"].gave_up
+    gave_up = KINDS[RunReplay.name].gave_up
     assert gave_up is not None
     gave_up(GivenUp(killed=False, error=f"ArithmeticError: {caught.value}"), replay_id=str(row.pk))
 
     row.refresh_from_db()
     assert (row.status, row.error) == ("failed", "ArithmeticError: not?finite")
-    replay_job(Claim(), replay_id=str(row.pk))
+    replay_job(Claim(), RunReplay(replay_id=str(row.pk)))
     assert AuditEvent.objects.filter(action="replay.fail").count() == 1
 
 

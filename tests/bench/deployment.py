@@ -82,7 +82,7 @@ def _planner() -> None:
 
     def plan() -> object:
         return plan_rollout(
-            Strategy((5, 25, 100)), agents, wave=1, wave_done_at=None, paused=False, timeout_s=60,
+            Strategy.waves((5, 25, 100)), agents, wave=1, wave_done_at=None, paused=False, timeout_s=60,
             now=now + timedelta(seconds=1),
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Replay
 from apps.fleet.models import Agent
+from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
 from apps.releases.services import bundles
 from apps.tenancy import audit
@@ -21,6 +23,7 @@ from apps.tenancy.console import site
 from apps.tenancy.models import AuditEvent, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import tokens, webhooks
+from byteor_cloud.jobs import Job, Periodic
 from tests.worlds import Api, World, report, run_jobs
 
 DJANGO_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -66,17 +69,17 @@ class Filled:
     job: ProcrastinateJob
 
 
-def dead_letter(task: str, **args: str) -> ProcrastinateJob:
+def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
     """A job that has failed for good."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, attempts)"
             " VALUES ('default', %s, NULL, %s::jsonb, 'failed', 5) RETURNING id",
-            [task, "{" + ", ".join(f'"{k}": "{v}"' for k, v in args.items()) + "}"],
+            [job.name, json.dumps(vars(job) if isinstance(job, Job) else {})],
         )
         (pk,) = cursor.fetchone()
-    job: ProcrastinateJob = ProcrastinateJob.objects.get(pk=pk)
-    return job
+    row: ProcrastinateJob = ProcrastinateJob.objects.get(pk=pk)
+    return row
 
 
 def fill(world: World, suffix: str = "1") -> Filled:
@@ -112,5 +115,5 @@ def fill(world: World, suffix: str = "1") -> Filled:
     replay = Replay.objects.create(
         environment=environment, artifact=artifact, version=bundle.version, requested_by=world.operator.actor.display
     )
-    job = dead_letter("releases.step", deployment_id=str(deployment.pk))
+    job = dead_letter(StepRollout(deployment_id=str(deployment.pk)))
     return Filled(agent, agent_api, deployment, artifact, replay, job)

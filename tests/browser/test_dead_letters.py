@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts.jobs import IngestArtifact, RunReplay
+from apps.fleet.jobs import WelcomeAgent
+from apps.releases.jobs import ReplayDecided, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval
+from apps.tenancy.jobs import SEAL_AUDIT, DeliverWebhooks
 from apps.tenancy.models import (
     AuditEvent,
     Webhook,
@@ -39,7 +43,7 @@ def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
 
 
 def test_a_superuser_retries_a_job_of_no_tenant(world: World) -> None:
-    job = dead_letter("tenancy.seal_audit")
+    job = dead_letter(SEAL_AUDIT)
 
     signed_in(superuser()).post(act(job, "retry"), YES)
 
@@ -55,36 +59,34 @@ def jobs_seen(person: Any) -> set[str]:
 def test_a_dead_letter_is_seen_by_whoever_may_see_what_it_is_about(world: World, other: World) -> None:
     made = fill(world)
     approval, webhook = Approval.objects.get(), Webhook.objects.filter(organization=world.organization)[0]
-    about = {
-        "releases.step": {"deployment_id": str(made.deployment.pk)},
-        "releases.welcome": {"agent_id": str(made.agent.pk)},
-        "artifacts.ingest": {"artifact_id": str(made.artifact.pk)},
-        "artifacts.replay": {"replay_id": str(made.replay.pk)},
-        "artifacts.replay_decided": {"approval_id": str(approval.pk)},
-    }
-    letters = {task: dead_letter(task, **args) for task, args in about.items()}
-    hook = dead_letter("tenancy.deliver_webhooks", webhook_id=str(webhook.pk))
-    for task, args in (("tenancy.seal_audit", {}), ("artifacts.sweep", {"deployment_id": str(uuid7())})):
-        dead_letter(task, **args)
-    everything = {*about, "tenancy.deliver_webhooks", "tenancy.seal_audit", "artifacts.sweep"}
+    decided = dead_letter(ReplayDecided(approval_id=str(approval.pk)))
+    letters = [
+        dead_letter(StepRollout(deployment_id=str(made.deployment.pk))),
+        dead_letter(WelcomeAgent(agent_id=str(made.agent.pk))),
+        dead_letter(IngestArtifact(artifact_id=str(made.artifact.pk))),
+        dead_letter(RunReplay(replay_id=str(made.replay.pk))),
+        decided,
+    ]
+    about = {job.task_name for job in letters}
+    hook = dead_letter(DeliverWebhooks(webhook_id=str(webhook.pk)))
+    of_nobody = [dead_letter(SEAL_AUDIT), dead_letter(UndoBreakGlass(deployment_id=str(uuid7())))]
+    everything = {*about, hook.task_name, *(job.task_name for job in of_nobody)}
 
-    assert jobs_seen(world.viewer.user) == jobs_seen(world.operator.user) == set(about)
-    assert jobs_seen(world.admin.user) == {*about, "tenancy.deliver_webhooks"}
+    assert jobs_seen(world.viewer.user) == jobs_seen(world.operator.user) == about
+    assert jobs_seen(world.admin.user) == {*about, hook.task_name}
     assert jobs_seen(other.admin.user) == jobs_seen(other.viewer.user) == set()
     assert jobs_seen(superuser()) == everything
 
     # Who may only look may not retry, and who may not look is told nothing.
-    for job in letters.values():
+    for job in letters:
         assert signed_in(world.viewer.user).post(act(job, "retry"), YES).status_code == 403
         assert act(job, "retry") not in signed_in(world.viewer.user).get(row_page(job)).text
     signed_in(world.operator.user).post(act(hook, "retry"), YES)
     signed_in(other.admin.user).post(act(hook, "retry"), YES)
     assert ProcrastinateJob.objects.get(pk=hook.pk).status == "failed"
     signed_in(world.admin.user).post(act(hook, "retry"), YES)
-    signed_in(world.operator.user).post(act(letters["artifacts.replay_decided"], "retry"), YES)
-    for job in (hook, letters["artifacts.replay_decided"]):
+    signed_in(world.operator.user).post(act(decided, "retry"), YES)
+    for job in (hook, decided):
         assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
     scopes = AuditEvent.objects.filter(action="job.retry").values_list("resource_id", "organization_id")
-    assert dict(scopes) == dict.fromkeys(
-        (str(hook.pk), str(letters["artifacts.replay_decided"].pk)), world.organization.pk
-    )
+    assert dict(scopes) == dict.fromkeys((str(hook.pk), str(decided.pk)), world.organization.pk)

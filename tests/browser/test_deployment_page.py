@@ -14,10 +14,13 @@ from django.utils import timezone
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import approvals, deployments
+from byteor_cloud.engine.break_glass import BreakGlassRequest
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 from tests.browser.filled import act, row_page, signed_in, table
 from tests.browser.waiting import approval_of, buttons, listed, live, waiting
 from tests.releases.stories import active, bundles, fleet, offered
-from tests.worlds import ALL, ALL_AT_ONCE, World, report
+from tests.worlds import ALL_AT_ONCE, World, report
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +36,7 @@ def test_the_buttons_are_those_of_the_state(world: World, run_jobs: Callable[[],
         return buttons(page)
 
     current = active(world, first, agents)
-    assert offers(current) == ["Roll back"]
+    assert offers(current) == []  # there is nothing to go back to
     deployment = world.deployment(second, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
     assert offers(deployment) == ["Abort"]
     run_jobs()
@@ -85,8 +88,8 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
     world.prod.save()
     (bundle,) = bundles(world, 1, world.prod)
     deployment = deployments.create_deployment(
-        environment=world.prod, config_bundle=bundle, target=ALL, strategy=ALL_AT_ONCE,
-        break_glass={"reason": "the market is down"}, override_freeze={"reason": "it can't wait"},
+        environment=world.prod, config_bundle=bundle, target=Target(), strategy=Strategy.all_at_once(),
+        break_glass=BreakGlassRequest("the market is down"), override_freeze={"reason": "it can't wait"},
         is_org_admin=True, actor=world.admin.actor,
     )  # fmt: skip
     approval = approval_of(deployment)

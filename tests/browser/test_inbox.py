@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.releases.models import Approval
 from apps.releases.services import approvals
+from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget
 from tests.browser.filled import row_page, signed_in
 from tests.browser.waiting import approval_of, listed, live, waiting
 from tests.worlds import World
@@ -87,10 +88,12 @@ def test_an_execute_replays_approval_is_shown_without_a_deployment(world: World)
     row = Approval.objects.create(
         environment=world.prod, replay_id=replay_id, requested_by="somebody",
         requester_id=world.operator.user.pk, spec_hash="sha256:" + "a" * 64,
-        target={
-            "mode": "execute", "artifact_id": str(UUID(int=42)), "content_hash": "sha256:" + "c" * 64, "last_n": None,
-            "side_effects": ["http_post:https://orders.example"],
-        },
+        target=ApprovalTarget(
+            ReplayTarget(
+                "execute", str(UUID(int=42)), "sha256:" + "c" * 64, str(UUID(int=43)),
+                side_effects=("http_post:https://orders.example",),
+            )
+        ),
         capabilities=["replay:execute"], required_approvals=1,
         allow_self_approval=False, expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip

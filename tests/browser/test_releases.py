@@ -11,10 +11,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import approvals, deployments
+from byteor_cloud.engine.break_glass import BreakGlassRequest
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
 from tests.releases.stories import active, fleet, offered, waves
-from tests.worlds import ALL, ALL_AT_ONCE, World, plan, report, run_jobs
+from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -239,8 +242,9 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
 def test_break_glass_to_look_at(world: World, page: Page, shot: Callable[..., None]) -> None:
     fleet(world, 3, world.prod)
     deployment = deployments.create_deployment(
-        environment=world.prod, config_bundle=world.bundle(world.prod), target=ALL, strategy=ALL_AT_ONCE,
-        break_glass={"reason": "prices are wrong on the floor"}, is_org_admin=True, actor=world.admin.actor,
+        environment=world.prod, config_bundle=world.bundle(world.prod), target=Target(),
+        strategy=Strategy.all_at_once(), break_glass=BreakGlassRequest("prices are wrong on the floor"),
+        is_org_admin=True, actor=world.admin.actor,
     )  # fmt: skip
     run_jobs()
     sign_in(page, world.reviewer.user)

@@ -55,16 +55,17 @@ class Doom:
         from django.core.files.base import ContentFile
         from django.db.backends.base.base import BaseDatabaseWrapper
 
+        from apps.releases.jobs import SWEEP, BuildBundle, StepRollout
         from byteor_cloud import blobs, jobs
         from byteor_cloud.jobs import KINDS
         from byteor_cloud.worker import outcomes
 
         # One rollout sees more deaths than a job is allowed, and need not wait after each of them.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
-        for name in ("releases.build", "releases.step"):
+        for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
         # The pauses of the test are of one second.
-        KINDS["releases.sweep"] = replace(KINDS["releases.sweep"], every_s=1)
+        KINDS[SWEEP.name] = replace(KINDS[SWEEP.name], periodic=replace(SWEEP, every_s=1))
 
         commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # Django's own seam
 

@@ -12,7 +12,9 @@ from django.conf import settings as django_settings
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.artifacts.jobs import IngestArtifact, RunReplay
 from apps.artifacts.models import Artifact, Replay
+from apps.releases.jobs import BuildBundle
 from apps.releases.models import Deployment, KnownBad
 from byteor_cloud.jobs import KILLS
 from byteor_cloud.worker.process import Worker
@@ -94,13 +96,13 @@ WELL = {
 @pytest.mark.parametrize(
     ("job", "differs"),
     [
-        ("artifacts.ingest", {"artifacts": ["rejected", "verified"]}),
-        ("artifacts.replay", {"replay": ("failed", "interrupted")}),
-        ("releases.build", {"deployments": ["approved", "approved"]}),
+        (IngestArtifact.name, {"artifacts": ["rejected", "verified"]}),
+        (RunReplay.name, {"replay": ("failed", "interrupted")}),
+        (BuildBundle.name, {"deployments": ["approved", "approved"]}),
     ],
 )
 def test_killed_ten_times(made: World, job: str, differs: dict[str, Any]) -> None:
-    if job == "releases.build":  # the other tenant's build would kill as well
+    if job == BuildBundle.name:  # the other tenant's build would kill as well
         Deployment.objects.exclude(environment=made.dev).delete()
         ProcrastinateJob.objects.filter(task_name=job).exclude(
             queue_name__endswith=made.organization.pk.hex
@@ -110,7 +112,7 @@ def test_killed_ten_times(made: World, job: str, differs: dict[str, Any]) -> Non
     kill_in(job)
 
     assert outcome() == {**WELL, **differs, "dead": [(job, "failed", KILLS)]}
-    if job == "artifacts.ingest":
+    if job == IngestArtifact.name:
         (reason,) = Artifact.objects.get(status="rejected").reasons
         assert reason["code"] == "worker_killed"
     assert not KnownBad.objects.exists()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
+from byteor_cloud.engine.configuration import ConfigChange, RuntimeConfig, diff_configurations
 
 OLD: dict[str, Any] = {
     "tuning_profile": "default",
@@ -18,15 +18,21 @@ OLD: dict[str, Any] = {
 }
 
 
+def with_fields(**fields: Any) -> RuntimeConfig:
+    """``OLD`` with these fields in place of its own."""
+    return RuntimeConfig(**{**OLD, **fields})
+
+
 def changed(**fields: Any) -> list[tuple[str, str, str, str | None, str | None]]:
     """What the diff says of these fields in place of ``OLD``'s."""
     return [
-        (each.change, each.what, each.name, each.old, each.new) for each in diff_configurations(OLD, {**OLD, **fields})
+        (each.change, each.what, each.name, each.old, each.new)
+        for each in diff_configurations(with_fields(), with_fields(**fields))
     ]
 
 
 def test_the_same_configuration_has_no_changes() -> None:
-    assert diff_configurations(OLD, {**OLD, "env": dict(reversed(OLD["env"].items()))}) == ()
+    assert diff_configurations(with_fields(), with_fields(env=dict(reversed(OLD["env"].items())))) == ()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,7 @@ def test_changes_are_in_order_of_field_and_path() -> None:
 
 
 def test_of_a_first_configuration_everything_is_new() -> None:
-    found = diff_configurations(None, {**OLD, "stage_config": {}})
+    found = diff_configurations(None, with_fields(stage_config={}))
 
     assert found == (
         ConfigChange("added", "env", "REGION", None, '"eu"'),
@@ -84,7 +90,7 @@ def test_a_deep_configuration_is_no_trouble() -> None:
     for _ in range(900):
         deep = {"a": deep}
 
-    (change,) = diff_configurations(None, {"adapters": deep})
+    (change,) = diff_configurations(with_fields(), with_fields(adapters=deep))
 
     assert change.name == "/".join(["a"] * 900)
     assert change.new == '"end"'

@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import active_window, is_skipped, open_until
+from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, open_until
 
 
-def window(start: str, end: str, **more: Any) -> dict[str, Any]:
-    return {"start": start, "end": end, "reason": "r", **more}
+def window(start: str, end: str, **more: Any) -> FreezeWindow:
+    return FreezeWindow.from_stored({"start": start, "end": end, "reason": "r", **more})
 
 
 def at(text: str) -> datetime:
@@ -147,3 +147,13 @@ def test_a_skipped_time_is_told() -> None:
     assert [is_skipped(at(f"2026-{day}"), berlin) for day in ("03-29T02:30", "03-29T03:00", "10-25T02:30")] == [
         True, False, False,
     ]  # fmt: skip
+
+
+def test_a_stored_window_is_read_with_its_defaults() -> None:
+    stored: dict[str, Any] = {"start": "2026-12-24T17:00:00Z", "end": "2026-12-25T17:00:00Z", "reason": "holidays"}
+    read = FreezeWindow(at("2026-12-24T17:00:00Z"), at("2026-12-25T17:00:00Z"), "holidays", "UTC", None)
+
+    assert FreezeWindow.from_stored(stored) == read
+    assert FreezeWindow.from_stored({**stored, "time_zone": "UTC", "recurrence": None}) == read
+    weekly = FreezeWindow.from_stored({**stored, "time_zone": "Europe/Berlin", "recurrence": "weekly"})
+    assert (weekly.time_zone, weekly.recurrence) == ("Europe/Berlin", Recurrence.WEEKLY)

@@ -27,7 +27,7 @@ def view(number: UUID, progress: AgentProgress, wave: int = 0, *, counted: bool 
 
 def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state: Any) -> Plan:
     given_state: dict[str, Any] = {"wave": 0, "wave_done_at": None, "paused": False, **state}
-    return plan_rollout(strategy or Strategy(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
+    return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
 def test_nothing_is_done_while_agents_are_at_it() -> None:
@@ -48,14 +48,14 @@ def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome:
         view(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
 
-    made = plan(agents, Strategy(failure_threshold_percent=threshold))
+    made = plan(agents, Strategy.all_at_once(failure_threshold_percent=threshold))
 
     assert made.outcome == outcome
     assert made.reason == ("threshold" if outcome == "failed" else "")
 
 
 def test_too_many_failures_end_it_before_the_others_are_done() -> None:
-    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy((50, 100)))
+    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
 
@@ -74,7 +74,9 @@ def test_failures_that_are_too_many_by_themselves_are_the_reason() -> None:
 
 
 def test_a_bearable_delay_ends_the_wave() -> None:
-    made = plan([view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy(failure_threshold_percent=50))
+    made = plan(
+        [view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy.all_at_once(failure_threshold_percent=50)
+    )
 
     assert (made.outcome, made.timed_out) == ("active", (TWO,))
 
@@ -89,8 +91,8 @@ def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
 def test_a_wave_is_judged_when_all_of_it_is_known() -> None:
     known = [view(ONE, P.FAILED), view(TWO, P.ACTIVE)]
 
-    assert plan(known, Strategy((50, 100)), complete=False) == Plan()
-    assert plan([*known, view(THREE, P.PENDING, 1)], Strategy((50, 100)), complete=False).outcome == "failed"
+    assert plan(known, Strategy.waves((50, 100)), complete=False) == Plan()
+    assert plan([*known, view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)), complete=False).outcome == "failed"
     assert plan(known).outcome == "failed"
 
 
@@ -103,19 +105,21 @@ def test_with_nobody_left_who_counts_it_fails() -> None:
 
 
 def test_the_next_wave_is_offered_at_once() -> None:
-    made = plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy((34, 67, 100)))
+    made = plan(
+        [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
+    )
 
     assert made == Plan(offer=(TWO,), wave=1)
 
 
 def test_empty_waves_are_passed_over() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy((50, 60, 70, 100))).wave == 3
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
 def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
     agents = [view(ONE, P.FAILED), view(TWO, P.ACTIVE), view(THREE, P.ACTIVE, 1), view(FOUR, P.OFFERED, 1)]
 
-    assert plan(agents, Strategy((50, 100), failure_threshold_percent=50), wave=1) == Plan(wave=1)
+    assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == Plan(wave=1)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +134,13 @@ def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
 def test_between_waves_it_waits(state: dict[str, Any], expected: Plan) -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
-    assert plan(agents, Strategy((50, 100), pause_s=300), **state) == expected
+    assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
 def test_paused_it_offers_nothing_but_still_ends() -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
-    assert plan(agents, Strategy((50, 100)), paused=True) == Plan(wave_done=True)
+    assert plan(agents, Strategy.waves((50, 100)), paused=True) == Plan(wave_done=True)
     assert plan(agents[:1], paused=True).outcome == "active"
     assert plan([view(ONE, P.FAILED)], paused=True).outcome == "failed"
 
@@ -146,7 +150,7 @@ def test_paused_it_offers_nothing_but_still_ends() -> None:
     count=st.integers(1, 300),
 )
 def test_waves_take_their_cumulative_share(percents: tuple[int, ...], count: int) -> None:
-    strategy = Strategy(percents)
+    strategy = Strategy.waves(percents)
 
     bounds = strategy.bounds(count)
     waves = [sum(bound <= place for bound in bounds) for place in range(count)]

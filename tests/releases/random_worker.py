@@ -10,6 +10,8 @@ import pytest
 from hypothesis import strategies as st
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apps.fleet.jobs import AgentLeft, WelcomeAgent
+from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment
 from apps.releases.tasks import sweep
 from apps.tenancy import audit
@@ -45,17 +47,17 @@ class Worker(Fleet):
     def _done(self, job: ProcrastinateJob) -> None:
         """The model does the same."""
         steps: dict[str, Callable[[m.Deployment], None]] = {
-            "releases.build": self.model.build,
-            "releases.step": self.model.step,
-            "releases.undo_break_glass": self.model.undo_break_glass,
+            BuildBundle.name: self.model.build,
+            StepRollout.name: self.model.step,
+            UndoBreakGlass.name: self.model.undo_break_glass,
         }
         if step := steps.get(job.task_name):
             step(self._deployment(job))
-        elif job.task_name == "releases.welcome":
+        elif job.task_name == WelcomeAgent.name:
             ids = [str(agent.pk) for agent, _ in self.agents]
             self.model.welcome(self.model.agents[ids.index(job.args["agent_id"])])
         else:
-            assert job.task_name == "releases.agent_left"
+            assert job.task_name == AgentLeft.name
 
     @chance(3, when=lambda self: self.queue, which=some, again=st.sampled_from([False, False, False, True]))
     def work(self, which: int, again: bool) -> None:
@@ -88,7 +90,7 @@ class Worker(Fleet):
             with crash_before(statement):
                 run_job(job)
         except Crash:
-            if job.task_name == "releases.build":
+            if job.task_name == BuildBundle.name:
                 # Its first half may stand.
                 deployment = self._deployment(job)
                 if Deployment.objects.get(pk=job.args["deployment_id"]).status != deployment.status:
@@ -98,11 +100,11 @@ class Worker(Fleet):
         self._give_back(job)
 
     @chance(
-        1, when=lambda self: any(job.task_name == "releases.build" for job in self.queue),
+        1, when=lambda self: any(job.task_name == BuildBundle.name for job in self.queue),
         which=some, last=st.booleans(),
     )  # fmt: skip
     def storage_fails(self, which: int, last: bool) -> None:
-        self.queue = [job for job in self.queue if job.task_name == "releases.build"]
+        self.queue = [job for job in self.queue if job.task_name == BuildBundle.name]
         job = self._take(which)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(blobs, "put", _no_storage)
@@ -110,7 +112,7 @@ class Worker(Fleet):
                 run_job(job)
             except OSError:
                 if last:
-                    gave_up = KINDS["releases.build"].gave_up
+                    gave_up = KINDS[BuildBundle.name].gave_up
                     assert gave_up is not None
                     gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
                 (self.model.give_up_building if last else self.model.begin_build)(self._deployment(job))

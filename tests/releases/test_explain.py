@@ -15,6 +15,7 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.models import Environment
+from byteor_cloud.engine.break_glass import BreakGlassRequest
 from tests.releases import stories
 from tests.releases.stories import beat_running, time_passes, waves
 from tests.worlds import World, plan, report
@@ -299,7 +300,7 @@ def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
 
 def test_the_glass_was_broken(world: World) -> None:
     agent, _ = world.agent(world.prod)
-    glass = {"reason": "the market opens"}
+    glass = BreakGlassRequest("the market opens")
     world.operator = world.admin  # who asks for it
     deployment = world.deployment(world.bundle(world.prod), break_glass=glass, is_org_admin=True)
     before = explained(world, agent)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.django_db
 def given(world: World, environment: Environment | None = None, **config: Any) -> tuple[ConfigBundle, Approval]:
     """Consent to a bundle that was not used: its deployment was aborted before the worker saw it."""
     environment = environment or world.prod
-    if not environment.effective_settings["approvals_required"]:
+    if not environment.effective_settings.release.approvals_required:
         raise AssertionError("needs an environment with approvals")
     stories.fleet(world, 2, environment)
     bundle = world.bundle(environment, **config)

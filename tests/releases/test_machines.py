@@ -19,6 +19,7 @@ from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
 from byteor_cloud import blobs
+from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.machines import MACHINES, Machine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
@@ -181,7 +182,7 @@ def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deploymen
             act(deployment, step)
 
     live(world.deployment(first), STORIES["active"])
-    glass = {"break_glass": {"reason": "outage"}, "is_org_admin": True} if story == "broken_glass" else {}
+    glass = {"break_glass": BreakGlassRequest("outage"), "is_org_admin": True} if story == "broken_glass" else {}
     deployment = world.deployment(second, **glass)
     live(deployment, STORIES[story])
     deployment.refresh_from_db()

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apps.fleet.models import Heartbeat
 from apps.operations import metrics
+from apps.releases.jobs import BuildBundle
 from apps.tenancy import audit
 from apps.tenancy.models import AuditSeal
 from byteor_cloud.jobs import enqueue
@@ -64,7 +65,7 @@ def test_an_installation_at_work(world: World, other: World) -> None:
     world.deployment(world.bundle(world.prod))
     run_jobs()
     report(api, agent, "active")
-    enqueue("releases.build", organization=None, id="1")
+    enqueue(BuildBundle(deployment_id="1"), organization=None)
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_events SET at = at - interval '90 seconds'")
 

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.artifacts.effects import TOTAL_S, Executor
+from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services.uploads import WORKER, storable, unpacked, version_for
 from apps.pipelines.models import Version
@@ -30,6 +31,7 @@ from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
 from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_trouble
 
@@ -58,23 +60,10 @@ def request(
 
     Raises Conflict where the artifact or the policy forbids it, Unprocessable without a version.
     """
-    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
-    if artifact.status != ArtifactStatus.VERIFIED:
-        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
-    policy = environment.effective_settings
-    if policy["replay_policy"] == ReplayPolicy.DISABLED:
-        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
-    if mode == Replay.Mode.EXECUTE and policy["replay_policy"] != ReplayPolicy.ALLOWED:
-        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+    _check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
         raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
-    chosen = version or version_for(artifact, artifact.spec_hash or "")
-    if chosen is None:
-        raise Unprocessable(
-            "No version of this environment has the artifact's spec hash; name one with version_id.",
-            code="replay.no_version",
-        )
+    chosen = version or _recorded_version(artifact)
     row = Replay(
         environment=environment,
         artifact=artifact,
@@ -91,7 +80,11 @@ def request(
     elif _needs_approval(row):
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(
-            environment=environment, policy=policy, subject=_subject(row), replay_id=row.pk, actor=actor
+            environment=environment,
+            policy=environment.effective_settings.release,
+            subject=_subject(row),
+            replay_id=row.pk,
+            actor=actor,
         )
     row.save(force_insert=True)
     audit.record(
@@ -106,9 +99,37 @@ def request(
     return row
 
 
+def check_request(artifact: Artifact, *, mode: str) -> None:
+    """Raise what a request that names no version is refused with now."""
+    _check_permitted(artifact, artifact.environment, mode)
+    _recorded_version(artifact)
+
+
+def _check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
+    if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
+        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
+    if artifact.status != ArtifactStatus.VERIFIED:
+        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
+    policy = environment.effective_settings.replay_policy
+    if policy == ReplayPolicy.DISABLED:
+        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
+    if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
+        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+
+
+def _recorded_version(artifact: Artifact) -> Version:
+    """Return the version that produced the artifact. Raises Unprocessable without one."""
+    found = version_for(artifact, artifact.spec_hash or "")
+    if found is None:
+        raise Unprocessable(
+            "No version of this environment has the artifact's spec hash; name one with version_id.",
+            code="replay.no_version",
+        )
+    return found
+
+
 def _enqueue(row: Replay) -> None:
-    organization = row.environment.project.organization_id
-    enqueue("artifacts.replay", organization=organization, replay_id=str(row.pk))
+    enqueue(RunReplay(replay_id=str(row.pk)), organization=row.environment.project.organization_id)
 
 
 def _id(approval: Approval | None) -> str | None:
@@ -127,15 +148,15 @@ def _subject(row: Replay) -> approvals.Subject:
         spec_hash=version.spec_hash,
         # Whose stage parameters it takes, unless the bundle has its own; those are bound by the content hash.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
-        target={
-            "mode": row.mode,
-            "artifact_id": str(artifact.pk),
-            "content_hash": artifact.content_hash,
-            "version_id": str(version.pk),
-            "journal_lane": row.journal_lane,
-            "last_n": row.last_n,
-            "side_effects": [op for op in ops if split_op(op)[0] in SIDE_EFFECTS],
-        },
+        target=ReplayTarget(
+            mode=row.mode,
+            artifact_id=str(artifact.pk),
+            content_hash=artifact.content_hash,
+            version_id=str(version.pk),
+            journal_lane=row.journal_lane,
+            last_n=row.last_n,
+            side_effects=tuple(op for op in ops if split_op(op)[0] in SIDE_EFFECTS),
+        ),
         strategy=None,
         capabilities=[REPLAY_EXECUTE],
     )
@@ -218,7 +239,7 @@ def _begin(found: Replay, claim: Claim) -> Replay | None:
     if row.status != ReplayStatus.QUEUED:
         return None
     if row.mode == Replay.Mode.EXECUTE:
-        if row.environment.effective_settings["replay_policy"] != ReplayPolicy.ALLOWED:
+        if row.environment.effective_settings.replay_policy != ReplayPolicy.ALLOWED:
             _end(row, ReplayEvent.FAIL, error="replay.dry_run_only")
             return None
         if _needs_approval(row) or row.approval is not None:

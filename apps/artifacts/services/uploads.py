@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
+from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
@@ -80,11 +81,7 @@ def receive(
                 resource=("artifact", artifact.pk),
                 changes={"kind": kind, "content_hash": content_hash, "size_bytes": file.size},
             )
-            enqueue(
-                "artifacts.ingest",
-                organization=environment.project.organization_id,
-                artifact_id=str(artifact.pk),
-            )
+            enqueue(IngestArtifact(artifact_id=str(artifact.pk)), organization=environment.project.organization_id)
     except IntegrityError:
         # The same upload on another connection was faster, and its artifact may be removed again by now.
         if (existing := _existing(environment, content_hash)) is None:

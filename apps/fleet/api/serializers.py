@@ -15,6 +15,7 @@ from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSON
 from byteor_cloud.api.parameters import matcher
+from byteor_cloud.engine.machines import OfferAction
 
 _KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
 
@@ -60,7 +61,7 @@ class BundleStateSerializer(Strict):
 
 
 class DesiredStateSerializer(BundleStateSerializer):
-    action = serializers.ChoiceField(["activate", "rollback"])
+    action = serializers.ChoiceField(list(OfferAction))
     descriptions = {
         "action": "What the agent should do: run this bundle, or go back to it.",
     }
@@ -246,7 +247,7 @@ class EnrollmentTokenSerializer(ModelSerializer):
 
 class OfferSerializer(serializers.Serializer[Any]):
     deployment_id = serializers.UUIDField()
-    action = serializers.ChoiceField(["activate", "rollback"])
+    action = serializers.ChoiceField(list(OfferAction))
     bundle_hash = serializers.CharField()
     bundle_url = serializers.CharField()
     offered_at = serializers.DateTimeField(help_text="Another one makes the same bundle a new offer.")

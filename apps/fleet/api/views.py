@@ -142,7 +142,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "api_key": key,
             "name": agent.name,
             "environment_id": self.environment.pk,
-            "heartbeat_interval_s": self.environment.effective_settings["heartbeat_interval_s"],
+            "heartbeat_interval_s": self.environment.effective_settings.heartbeat_interval_s,
             "signing_keys": signing_keys.key_set(self.environment.project.organization_id).document(),
         }
         return Response(answer, status=201, headers={"Location": f"{request.path}/{agent.pk}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -17,11 +18,13 @@ from apps.releases.admin.words import agents, strategy_words, target_words
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.base import granted
 from apps.tenancy.console.columns import where
 from apps.tenancy.console.standing import Standing, standing_of
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus
+from byteor_cloud.engine.machines import ApprovalStatus
+from byteor_cloud.engine.target import ReplayTarget, Target
 
 _SHOWN = 20
 _NAMED = 8
@@ -34,36 +37,48 @@ def _decide(decision: str) -> Any:
     return run
 
 
-def can(event: Any) -> Any:
-    """Whether a row's machine has the step."""
-    return lambda row: row.machine.target(row.status, event) is not None
-
-
 APPROVE = Act(
-    "approve", "Approve", "You consent to exactly what is shown here, for one use.",
-    _decide("approve"), P.OPERATE_ENVIRONMENT, "check_circle",
-    words="optional", words_label="Comment", applies=can(ApprovalEvent.APPROVE),
-)  # fmt: skip
+    name="approve",
+    label="Approve",
+    explain="You consent to exactly what is shown here, for one use.",
+    run=_decide("approve"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="check_circle",
+    words="optional",
+    words_label="Comment",
+    applies=permitted_by(approvals.check_open),
+)
 DENY = Act(
-    "deny", "Deny", "One denial denies it. Say why: the requester reads it.",
-    _decide("deny"), P.OPERATE_ENVIRONMENT, "cancel",
-    words="required", words_label="Comment", dangerous=True, applies=can(ApprovalEvent.DENY),
-)  # fmt: skip
+    name="deny",
+    label="Deny",
+    explain="One denial denies it. Say why: the requester reads it.",
+    run=_decide("deny"),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="cancel",
+    words="required",
+    words_label="Comment",
+    dangerous=True,
+    applies=permitted_by(approvals.check_open),
+)
 REVOKE = Act(
-    "revoke", "Revoke", "Consent is taken back before it is used; what waits for it fails.",
-    lambda row, doing: approvals.revoke(row, actor=doing.actor), P.OPERATE_ENVIRONMENT, "block",
-    dangerous=True, applies=lambda row: row.used_at is None and can(ApprovalEvent.REVOKE)(row),
-)  # fmt: skip
+    name="revoke",
+    label="Revoke",
+    explain="Consent is taken back before it is used; what waits for it fails.",
+    run=lambda row, doing: approvals.revoke(row, actor=doing.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="block",
+    dangerous=True,
+    applies=permitted_by(approvals.check_revoke),
+)
 
 
 def of_approval(act: Act) -> Act:
     """The same act, offered on the page of the deployment that waits for it."""
-    return Act(
-        act.name, act.label, act.explain,
-        lambda row, doing: act.run(row.approval, doing), act.needs, act.icon,
-        words=act.words, words_label=act.words_label, dangerous=act.dangerous,
+    return replace(
+        act,
+        run=lambda row, doing: act.run(row.approval, doing),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
-    )  # fmt: skip
+    )
 
 
 def waiting_for(request: HttpRequest) -> Q:
@@ -150,7 +165,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
-        return (row.target or {}).get("count", "-")
+        return "-" if row.target is None or row.target.count is None else row.target.count
 
     @admin.display(description="Requested", ordering="created_at")
     def requested(self, row: Approval) -> str:
@@ -226,7 +241,7 @@ def marks(deployment: Deployment | None, approval: Approval | None = None) -> li
     broken = deployment.break_glass if deployment is not None else None
     if broken:
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
-        lines = [f"“{broken['reason']}”", f"{broken['by']} went ahead without approval."]
+        lines = [f"“{broken.reason}”", f"{broken.by} went ahead without approval."]
         if waits and approval is not None:
             lines.append(
                 format_html("Somebody else must approve it, or it is rolled back: {}.", until(approval.expires_at))
@@ -240,7 +255,7 @@ def marks(deployment: Deployment | None, approval: Approval | None = None) -> li
 
 
 def _facts(row: Approval) -> list[tuple[str, Any]]:
-    deployment = _deployment(row)
+    deployment, bound = _deployment(row), row.target and row.target.bound
     facts: list[tuple[str, Any]] = []
     if deployment is not None:
         facts += [
@@ -249,7 +264,9 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
             ("Config bundle", link(deployment.config_bundle)),
         ]
     elif row.replay_id is not None:
-        facts += [("Replay", _page_of("artifacts_replay", row.replay_id)), *_replay_facts(row.target or {})]
+        facts.append(("Replay", _page_of("artifacts_replay", row.replay_id)))
+    if isinstance(bound, ReplayTarget):
+        facts += _replay_facts(bound)
     facts += [
         ("Environment", where(row.environment)),
         ("Posture", pill(row.environment.posture)),
@@ -261,7 +278,8 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
         ("Config hash", short(row.config_hash)),
     ]
     if row.replay_id is None:
-        facts += [("Target", noted(target_words(row.target), _found(row))), ("Strategy", strategy_words(row.strategy))]
+        target = bound if isinstance(bound, Target) else None
+        facts += [("Target", noted(target_words(target), _found(row))), ("Strategy", strategy_words(row.strategy))]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
@@ -274,11 +292,11 @@ def _page_of(name: str, pk: Any) -> str:
     return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short(pk))
 
 
-def _replay_facts(target: dict[str, Any]) -> list[tuple[str, Any]]:
+def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
     """What an execute replay would do, as it was asked for."""
     pages = {"artifact_id": "artifacts_artifact", "version_id": "pipelines_version"}
     facts: list[tuple[str, Any]] = []
-    for name, value in target.items():
+    for name, value in target.stored().items():
         label = name.removesuffix("_id").replace("_", " ").capitalize()
         if name in pages:
             facts.append((label, _page_of(pages[name], value)))
@@ -291,14 +309,14 @@ def _replay_facts(target: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _found(row: Approval) -> str:
     """How many agents the target found when it was requested, and the first of them."""
-    target = row.target or {}
-    if "count" not in target:
+    target = row.target
+    if target is None or target.count is None:
         return ""
-    first = Agent.objects.filter(pk__in=target.get("resolved", [])[:_NAMED], environment=row.environment)
+    first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
     names = list(first.order_by("pk").values_list("name", flat=True))
-    others = target["count"] - len(names)
+    others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agents(target['count'])} when it was requested: {', '.join(names) or 'gone since'}{more}"
+    return f"{agents(target.count)} when it was requested: {', '.join(names) or 'gone since'}{more}"
 
 
 def _policy(row: Approval) -> str:

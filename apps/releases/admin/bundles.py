@@ -24,12 +24,12 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
         Act(
-            "clear",
-            "Clear known bad",
-            "It may be deployed and rolled back to again.",
-            lambda row, doing: bundles.clear(row, reason=doing.words, actor=doing.actor),
-            P.OPERATE_ENVIRONMENT,
-            "restart_alt",
+            name="clear",
+            label="Clear known bad",
+            explain="It may be deployed and rolled back to again.",
+            run=lambda row, doing: bundles.clear(row, reason=doing.words, actor=doing.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="restart_alt",
             words="required",
             applies=lambda row: row.known_bad,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -10,17 +11,18 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.releases.admin import progress
-from apps.releases.admin.approvals import APPROVE, DENY, can, decision_form, decisions, marks, of_approval
+from apps.releases.admin.approvals import APPROVE, DENY, decision_form, decisions, marks, of_approval
 from apps.releases.admin.changes import changes_of
 from apps.releases.admin.waves import Standing, Wave, headline, waves
 from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
 from apps.releases.models import Approval, Deployment, KnownBad
-from apps.releases.services import bundles, deployments, explanations, rollbacks
-from apps.releases.services.offers import strategy_of
+from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, where
 from apps.tenancy.console.standing import standing_of
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.state import check_step
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -29,21 +31,6 @@ _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
 
 def _set_paused(paused: bool) -> Any:
     return lambda row, doing: deployments.set_paused(row, paused=paused, reason=doing.words, actor=doing.actor)
-
-
-def _has_something_to_retry(row: Deployment) -> bool:
-    """As far as the page can tell; the service has the last word."""
-    if row.bundle_hash is None or row.rollback_reason or bundles.is_barred(row.environment_id, row.config_hash):
-        return False
-    mine = row.agents.filter(agent__decommissioned_at=None)
-    return (mine if row.status == DeploymentStatus.FAILED else mine.filter(progress=AgentProgress.FAILED)).exists()
-
-
-def _has_something_to_roll_back(row: Deployment) -> bool:
-    """Not one that was superseded, nor a failed one that no agent has."""
-    if row.status == DeploymentStatus.FAILED:
-        return rollbacks.touched(row).exists()
-    return row.is_current or row.status != DeploymentStatus.ACTIVE
 
 
 @admin.register(Deployment, site=site)
@@ -64,35 +51,59 @@ class DeploymentAdmin(LiveAdmin):
         of_approval(APPROVE),
         of_approval(DENY),
         Act(
-            "roll_back", "Roll back",
-            "Each agent that was touched is offered what it ran before. The configuration is then known bad here.",
-            lambda row, doing: rollbacks.start(row, reason=doing.words, actor=doing.actor),
-            P.OPERATE_ENVIRONMENT, "undo", words="required", dangerous=True,
-            applies=lambda row: can(DeploymentEvent.ROLL_BACK)(row) and _has_something_to_roll_back(row),
+            name="roll_back",
+            label="Roll back",
+            explain="Each agent that was touched is offered what it ran before. The configuration is then known bad "
+            "here.",
+            run=lambda row, doing: rollbacks.start(row, reason=doing.words, actor=doing.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="undo",
+            words="required",
+            dangerous=True,
+            applies=permitted_by(rollbacks.check_start),
         ),
         Act(
-            "retry", "Retry", "It is offered again to the agents that failed, and goes on from there.",
-            lambda row, doing: deployments.retry(row, reason=doing.words, actor=doing.actor),
-            P.OPERATE_ENVIRONMENT, "refresh", words="optional",
-            applies=lambda row: can(DeploymentEvent.RETRY)(row) and _has_something_to_retry(row),
+            name="retry",
+            label="Retry",
+            explain="It is offered again to the agents that failed, and goes on from there.",
+            run=lambda row, doing: deployments.retry(row, reason=doing.words, actor=doing.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="refresh",
+            words="optional",
+            applies=permitted_by(deployments.check_retry),
         ),
         Act(
-            "pause", "Pause", "It is offered to no further agent until it is resumed.",
-            _set_paused(True), P.OPERATE_ENVIRONMENT, "pause", words="optional",
-            applies=lambda row: row.status == DeploymentStatus.DEPLOYING and row.paused_at is None,
+            name="pause",
+            label="Pause",
+            explain="It is offered to no further agent until it is resumed.",
+            run=_set_paused(True),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="pause",
+            words="optional",
+            applies=permitted_by(partial(deployments.check_set_paused, paused=True)),
         ),
         Act(
-            "resume", "Resume", "It goes on where it was paused.",
-            _set_paused(False), P.OPERATE_ENVIRONMENT, "play_arrow", words="optional",
-            applies=lambda row: row.status == DeploymentStatus.DEPLOYING and row.paused_at is not None,
+            name="resume",
+            label="Resume",
+            explain="It goes on where it was paused.",
+            run=_set_paused(False),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="play_arrow",
+            words="optional",
+            applies=permitted_by(partial(deployments.check_set_paused, paused=False)),
         ),
         Act(
-            "abort", "Abort", "It stops where it is. What agents run already, they go on running.",
-            lambda row, doing: deployments.abort(row, reason=doing.words, actor=doing.actor),
-            P.OPERATE_ENVIRONMENT, "stop_circle", words="optional", dangerous=True,
-            applies=can(DeploymentEvent.ABORT),
+            name="abort",
+            label="Abort",
+            explain="It stops where it is. What agents run already, they go on running.",
+            run=lambda row, doing: deployments.abort(row, reason=doing.words, actor=doing.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="stop_circle",
+            words="optional",
+            dangerous=True,
+            applies=permitted_by(partial(check_step, event=DeploymentEvent.ABORT)),
         ),
-    )  # fmt: skip
+    )
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
@@ -117,7 +128,7 @@ class DeploymentAdmin(LiveAdmin):
         """Where it stands: waves, agents, approval, what happened."""
         counts = progress.counts(row)
         standing = Standing(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
-        by_wave = waves(strategy_of(row), standing, counts.by_wave, expected=row.target_count)
+        by_wave = waves(row.strategy, standing, counts.by_wave, expected=row.target_count)
         said_of_it = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
         if row.consent is not None:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from byteor_cloud.engine.rollout import Strategy, StrategyKind
+from byteor_cloud.engine.target import Target
+
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
@@ -16,29 +19,28 @@ def agents(count: int) -> str:
     return f"{count:,} agent{'s' if count != 1 else ''}"
 
 
-def target_words(target: Mapping[str, Any] | None) -> str:
+def target_words(target: Target | None) -> str:
     """Who is meant, as a phrase."""
-    if not target:
+    if target is None:
         return "-"
-    if "selector" in target:
-        return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target["selector"].items()))
-    if "agents" in target:
-        return f"{agents(len(target['agents']))} by name"
+    if target.selector is not None:
+        return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target.selector.items()))
+    if target.agents is not None:
+        return f"{agents(len(target.agents))} by name"
     return "all agents of the environment"
 
 
-def strategy_words(strategy: Mapping[str, Any] | None) -> str:
+def strategy_words(strategy: Strategy | None) -> str:
     """The strategy as a sentence or two."""
-    if not strategy:
+    if strategy is None:
         return "-"
-    threshold = strategy.get("failure_threshold_percent", 0)
+    threshold = strategy.failure_threshold_percent
     stops = f"more than {threshold}{_PERCENT} fail" if threshold else "one agent fails"
-    after = "rolls back by itself" if strategy.get("auto_rollback") else "leaves the rollback to people"
-    if strategy["kind"] != "waves":
+    after = "rolls back by itself" if strategy.auto_rollback else "leaves the rollback to people"
+    if strategy.kind is StrategyKind.ALL_AT_ONCE:
         return f"All at once. Stops when {stops} and {after}."
-    percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy["percents"])
-    pause = strategy.get("pause_s", 0)
-    between = f", {pause} s of pause between them" if pause else ""
+    percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy.percents)
+    between = f", {strategy.pause_s} s of pause between them" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
 

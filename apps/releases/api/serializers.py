@@ -10,8 +10,9 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from apps.fleet.api.serializers import Labels, OfferSerializer
+from apps.fleet.api.serializers import OfferSerializer
 from apps.pipelines.models import Version
+from apps.releases.api.fields import BreakGlassSerializer, StoredForm, StrategySerializer, TargetSerializer
 from apps.releases.models import (
     Approval,
     ApprovalDecision,
@@ -24,8 +25,8 @@ from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
 from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Name, Strict, Text
 from apps.tenancy.permissions import Permission
 from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.rollout import Strategy
 
-ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_rollback": False}
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
 
@@ -132,70 +133,6 @@ class OptionalReasonSerializer(Strict):
     reason = Text(max_length=2000, required=False, allow_blank=True, default="")
 
 
-class TargetSerializer(Strict):
-    """Exactly one of the three."""
-
-    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
-    selector = Labels(required=False)
-    all = serializers.BooleanField(required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """One way of naming agents, in the form that is stored."""
-        if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
-            raise serializers.ValidationError("Name exactly one of agents, selector and all: true.")
-        if "agents" in attrs:
-            return {"agents": sorted({str(pk) for pk in attrs["agents"]})}
-        return attrs
-
-
-class StrategySerializer(Strict):
-    """How the target is reached."""
-
-    kind = serializers.ChoiceField(["all_at_once", "waves"])
-    percents = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=100),
-        required=False,
-        min_length=1,
-        max_length=100,
-    )
-    pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
-    failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
-    auto_rollback = serializers.BooleanField(required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """The stored form: defaults written out."""
-        waves = attrs["kind"] == "waves"
-        if not waves and (extra := {"percents", "pause_s"} & attrs.keys()):
-            raise serializers.ValidationError(dict.fromkeys(extra, "Only with waves."))
-        stored = {
-            "kind": attrs["kind"],
-            "failure_threshold_percent": attrs.get("failure_threshold_percent", 0),
-            # Waves are chosen for safety; all at once is chosen for speed, and rolls back when asked to.
-            "auto_rollback": attrs.get("auto_rollback", waves),
-        }
-        if waves:
-            percents = attrs.get("percents", [5, 25, 100])
-            if percents != sorted(set(percents)) or percents[-1] != 100:
-                raise serializers.ValidationError({"percents": "Must increase and end with 100."})
-            stored |= {"percents": percents, "pause_s": attrs.get("pause_s", 0)}
-        return stored
-
-
-class BreakGlassSerializer(Strict):
-    """An org_admin goes ahead without approval; somebody else must approve within the time, or it is undone."""
-
-    reason = Text(max_length=2000)
-    expires_in_s = serializers.IntegerField(
-        required=False,
-        min_value=60,
-        max_value=30 * 86400,
-        write_only=True,
-        help_text="At most the environment's approval_ttl_s, the default",
-    )
-    by = serializers.CharField(read_only=True)
-    approve_by = serializers.DateTimeField(read_only=True)
-
-
 class ProgressSerializer(serializers.Serializer[Any]):
     """How many of the deployment's agents are how far."""
 
@@ -214,7 +151,7 @@ class DeploymentSerializer(ModelSerializer):
         source="config_bundle", queryset=ConfigBundle.objects.select_related("version"), what="config bundle"
     )
     target = TargetSerializer()
-    strategy = StrategySerializer(default=ALL_AT_ONCE)
+    strategy = StrategySerializer(default=Strategy.all_at_once())
     note = Text(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
@@ -310,8 +247,8 @@ class DecisionSerializer(ModelSerializer):
 class ApprovalSerializer(ModelSerializer):
     deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
     decisions = DecisionSerializer(many=True)
-    target = serializers.DictField(allow_null=True)
-    strategy = serializers.DictField(allow_null=True)
+    target = StoredForm(allow_null=True)
+    strategy = StoredForm(allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     credential = serializers.SerializerMethodField()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,16 +11,20 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
+from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment, TimelineEntry
 from apps.releases.services import offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
 
@@ -28,7 +32,6 @@ _OWN = "You, or a key that you made, asked for this: somebody else must approve 
 REQUESTER_UNKNOWN = (
     "A key asked for this that nobody is known to have made, so nobody can approve it. Deny it, and ask again."
 )
-SHOWN = frozenset({"resolved", "count"})  # beside the target, for people
 # What the credential itself says makes a request invalid; what became of its approval is a conflict.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
@@ -39,26 +42,27 @@ class Subject:
 
     spec_hash: str
     config_hash: str | None
-    target: Mapping[str, Any]
-    strategy: Mapping[str, Any] | None
+    target: Target | ReplayTarget
+    strategy: Strategy | None
     capabilities: Collection[str]
 
 
 def request_approval(
     *,
     environment: Environment,
-    policy: Mapping[str, Any],
+    policy: ReleasePolicy,
     subject: Subject,
-    shown: Mapping[str, Any] | None = None,
+    resolved: Sequence[str] = (),
+    count: int | None = None,
     replay_id: UUID | None = None,
     break_glass_s: int | None = None,
     actor: Actor,
 ) -> Approval:
     """Ask for consent to exactly this; call it in the transaction that creates what needs it.
 
-    ``shown`` is shown with the target but not bound (how many agents it finds now). ``break_glass_s``: it goes ahead
-    at once, and somebody else must consent within that time. Raises Forbidden for a key that nobody is known to have
-    made: its requester could not be told from the approvers.
+    ``resolved`` and ``count`` say which agents the target finds now; they are shown but not bound. ``break_glass_s``:
+    it goes ahead at once, and somebody else must consent within that time. Raises Forbidden for a key that nobody is
+    known to have made: its requester could not be told from the approvers.
     """
     breaking = break_glass_s is not None
     approval = Approval.objects.create(
@@ -69,12 +73,12 @@ def request_approval(
         break_glass=breaking,
         spec_hash=subject.spec_hash,
         config_hash=subject.config_hash,
-        target={**subject.target, **(shown or {})},
+        target=ApprovalTarget(subject.target, count, tuple(resolved)),
         strategy=subject.strategy,
         capabilities=sorted(subject.capabilities),
-        required_approvals=policy["required_approvals"],
-        allow_self_approval=policy["allow_self_approval"] and not breaking,
-        expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy["approval_ttl_s"]),
+        required_approvals=policy.required_approvals,
+        allow_self_approval=policy.allow_self_approval and not breaking,
+        expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
     )
     audit.record(
         "approval.request",
@@ -117,8 +121,8 @@ def check(text: str, environment: Environment, subject: Subject, *, lock_it: boo
     approval = lock(found) if lock_it else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
-    target = {name: value for name, value in (approval.target or {}).items() if name not in SHOWN}
-    if (approval.config_hash, target, approval.strategy) != (subject.config_hash, subject.target, subject.strategy):
+    bound = approval.target and approval.target.bound
+    if (approval.config_hash, bound, approval.strategy) != (subject.config_hash, subject.target, subject.strategy):
         raise Refused(ApprovalCode.BINDING, "another configuration, target or strategy was approved")
     if approval.used_at is not None:
         raise Refused(ApprovalCode.USED, "the approval has served its one use")
@@ -170,10 +174,7 @@ def decide(
     if user is None:
         raise Forbidden("Only a person can decide; a machine's key never counts.", code="approval.person")
     locked = lock(approval, related=("environment__project__organization",))
-    if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
-        raise Conflict("This approval has expired.", code="approval.expired")
-    if locked.status != ApprovalStatus.PENDING:
-        raise Conflict(f"This approval is {locked.status}.", code="approval.decided")
+    check_open(locked)
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
     if decision == "approve" and not locked.allow_self_approval:
@@ -200,12 +201,20 @@ def decide(
     return _approve(locked, expires_in_s=expires_in_s, actor=actor)
 
 
+def check_open(approval: Approval) -> None:
+    """Raise Conflict unless somebody may decide on it now."""
+    if approval.status == ApprovalStatus.PENDING and approval.expires_at <= timezone.now():
+        raise Conflict("This approval has expired.", code="approval.expired")
+    if approval.status != ApprovalStatus.PENDING:
+        raise Conflict(f"This approval is {approval.status}.", code="approval.decided")
+
+
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
     now = timezone.now().replace(microsecond=0)  # the credential's times have whole seconds
     environment, deployment = approval.environment, _deployment_of(approval)
-    policy = environment.effective_settings if deployment is None else deployment.policy
-    policy_ttl = policy["approval_ttl_s"]
-    expires_at = now + timedelta(seconds=min(expires_in_s or policy_ttl, policy_ttl))
+    policy = environment.effective_settings.release if deployment is None else deployment.policy
+    ttl_s = min(expires_in_s or policy.approval_ttl_s, policy.approval_ttl_s)
+    expires_at = now + timedelta(seconds=ttl_s)
     text = credential.issue(
         private_key=signing_keys.active_private_key(environment.project.organization_id),
         org_id=str(environment.project.organization_id),
@@ -258,20 +267,23 @@ def _tell(deployment: Deployment, event: str, actor: Actor) -> None:
 def _tell_replay(approval: Approval) -> None:
     """A replay that waits for it lives in the app above, and goes on by a job."""
     if approval.replay_id is not None:
-        enqueue(
-            "artifacts.replay_decided",
-            organization=approval.environment.project.organization_id,
-            approval_id=str(approval.pk),
-        )
+        organization = approval.environment.project.organization_id
+        enqueue(ReplayDecided(approval_id=str(approval.pk)), organization=organization)
 
 
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Take consent back before it is used. Raises Conflict afterwards."""
     locked = lock(approval)
-    if locked.used_at is not None:
-        raise Conflict("This approval has been used.", code="approval.used")
+    check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
+
+
+def check_revoke(approval: Approval) -> None:
+    """Raise what ``revoke`` is refused with now."""
+    if approval.used_at is not None:
+        raise Conflict("This approval has been used.", code="approval.used")
+    check_step(approval, ApprovalEvent.REVOKE)
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:

@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, bundles, offers
+from apps.releases.services import agent_parts, approvals, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
@@ -75,13 +75,13 @@ def _has_turn(deployment: Deployment, environment: Environment) -> bool:
     with its pipeline or with some of its agents: two releases at once would take each other's agents away. Who was
     asked for earlier goes first, or the older release would replace the newer.
     """
-    windows = environment.effective_settings["freeze_windows"]
+    windows = environment.effective_settings.freeze_windows
     is_frozen = freeze.active_window(windows, timezone.now()) is not None
     if is_frozen and not deployment.freeze_override:
         return False
     here = Deployment.objects.filter(environment=environment)
     under_way = list(here.filter(status__in=UNDER_WAY))
-    if len(under_way) >= deployment.policy["max_in_flight_deployments"]:
+    if len(under_way) >= deployment.policy.max_in_flight_deployments:
         return False
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
@@ -110,7 +110,7 @@ def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:
     return delivery.build(
         about,
         config.version.spec_kv.encode(),
-        bundles.runtime_config(config),
+        bundles.runtime_config(config).document(),
         consent.credential if consent else None,
         KeySet.parse(canonical(deployment.signing_keys)),
     )
@@ -127,7 +127,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration was found bad meanwhile.")
         return
-    if (enlisting := offers.muster(deployment)) is None:
+    if (enlisting := agent_parts.muster(deployment)) is None:
         fail(deployment, "empty_target", "No agent matches the target any more.")
         return
     blobs.keep(built.bundle_hash)
@@ -143,7 +143,8 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
         enlisting=enlisting,
         served_at=datetime.now(UTC),
     )
-    offers.offer_first_wave(deployment)
+    agent_parts.enlist(deployment)
+    agent_parts.offer(deployment, deployment.agents.filter(wave=0).values_list("agent_id", flat=True))
     offers.wake(deployment.pk)
 
 

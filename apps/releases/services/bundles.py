@@ -16,6 +16,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.allowlist import program, url_prefix
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
+from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, below
@@ -25,7 +26,6 @@ ADAPTER_KINDS = [
     "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
 ]  # fmt: skip
 _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": url_prefix, "exec": program}
-RUNTIME_FIELDS = ("tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot")
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
 
 
@@ -107,22 +107,25 @@ def create_config_bundle(
     actor: Actor,
 ) -> ConfigBundle:
     """Package a version with its runtime configuration. Raises InvalidInput with all that is wrong."""
-    config: dict[str, Any] = {
-        "tuning_profile": tuning_profile,
-        "wait": wait or WAIT_BY_PROFILE[tuning_profile],
-        "stage_config": dict(stage_config or {}),
-        "adapters": dict(adapters or {}),
-        "env": dict(env or {}),
-        "snapshot": dict(snapshot or {"enabled": False}),
-    }
-    errors = _stage_errors(version, config["stage_config"])
-    for field in ("stage_config", "adapters", "env"):
-        errors += _secrets(config[field], f"/{field}")
+    config = RuntimeConfig(
+        tuning_profile=tuning_profile,
+        wait=wait or WAIT_BY_PROFILE[tuning_profile],
+        stage_config=dict(stage_config or {}),
+        adapters=dict(adapters or {}),
+        env=dict(env or {}),
+        snapshot=dict(snapshot or {"enabled": False}),
+    )
+    errors = [
+        *_stage_errors(version, config.stage_config),
+        *_secrets(config.stage_config, "/stage_config"),
+        *_secrets(config.adapters, "/adapters"),
+        *_secrets(config.env, "/env"),
+    ]
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
     ops = {split_op(op)[0] for _, op in decode(version.spec_kv).stages}
     capabilities = sorted({"deploy", *(f"side_effect:{op}" for op in ops & SIDE_EFFECTS)})
-    hashed = {"spec_hash": version.spec_hash, **config, "required_capabilities": capabilities}
+    hashed = {"spec_hash": version.spec_hash, **config.document(), "required_capabilities": capabilities}
     try:
         config_hash = sha256(canonical(hashed))
     except ValueError as error:
@@ -134,7 +137,7 @@ def create_config_bundle(
         required_capabilities=capabilities,
         config_hash=config_hash,
         created_by=actor.display,
-        **config,
+        **config.document(),
     )
     audit.record(
         "config_bundle.create",
@@ -146,9 +149,11 @@ def create_config_bundle(
     return bundle
 
 
-def runtime_config(bundle: ConfigBundle) -> dict[str, Any]:
-    """What goes into the deploy bundle as ``runtime_config.json``."""
-    return {field: getattr(bundle, field) for field in RUNTIME_FIELDS}
+def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
+    """Read the bundle's configuration, which goes into the deploy bundle as ``runtime_config.json``."""
+    return RuntimeConfig(
+        bundle.tuning_profile, bundle.wait, bundle.stage_config, bundle.adapters, bundle.env, bundle.snapshot
+    )
 
 
 def is_barred(environment_id: UUID, config_hash: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -12,13 +13,13 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import approvals, bundles, offers
+from apps.releases.services import agent_parts, approvals, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, check_step, lock
 from byteor_cloud.engine import freeze
-from byteor_cloud.engine.delivery.encoding import format_time
+from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
     IN_FLIGHT,
     UNDER_WAY,
@@ -27,16 +28,15 @@ from byteor_cloud.engine.machines import (
     DeploymentEvent,
     DeploymentStatus,
 )
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
 _CONDEMNING = {"threshold", "timeout", "rollback_failed"}
-POLICY = (
-    "approvals_required", "required_approvals", "allow_self_approval", "approval_ttl_s", "agent_timeout_s",
-    "max_in_flight_deployments",
-)  # fmt: skip
 
 
 @transaction.atomic
@@ -44,32 +44,32 @@ def create_deployment(
     *,
     environment: Environment,
     config_bundle: ConfigBundle,
-    target: Mapping[str, Any],
-    strategy: Mapping[str, Any],
+    target: Target,
+    strategy: Strategy,
     note: str = "",
     take_over: bool = False,
     approval: str | None = None,
     override_freeze: Mapping[str, str] | None = None,
-    break_glass: Mapping[str, Any] | None = None,
+    break_glass: BreakGlassRequest | None = None,
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
     """Ask for a deployment; it waits for approval where the environment wants one, else it starts.
 
     It starts at once, too, with the credential of an ``approval`` that was given for the same and not used; and by
-    ``break_glass`` (``reason``, ``expires_in_s``), where somebody else must approve afterwards, or it is undone.
+    ``break_glass``, where somebody else must approve afterwards, or it is undone.
 
     Raises Conflict when something stands in its way (freeze window, barred, in-flight limit, another pipeline on the
     agents), InvalidInput for an empty target or a credential that does not fit, Forbidden for what only an org_admin
     may.
     """
     locked = lock(environment, related=("project__organization",))
-    policy = {name: locked.effective_settings[name] for name in POLICY}
+    policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     if bundles.is_barred(locked.pk, config_bundle.config_hash):
         raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
-    _check_in_flight(locked, policy["max_in_flight_deployments"])
+    _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.matching(locked, target)
     count = _check_target(target, agents)
@@ -78,11 +78,11 @@ def create_deployment(
     subject = approvals.Subject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
-        target=dict(target),
-        strategy=dict(strategy),
+        target=target,
+        strategy=strategy,
         capabilities=config_bundle.required_capabilities,
     )
-    is_needed = policy["approvals_required"]
+    is_needed = policy.approvals_required
     handed_in = None
     if approval is not None:
         handed_in = approvals.hand_in(approval, locked, subject, is_needed=is_needed, actor=actor)
@@ -92,8 +92,9 @@ def create_deployment(
             environment=locked,
             policy=policy,
             subject=subject,
-            shown={"resolved": [str(pk) for pk in agents.values_list("pk", flat=True)[:1000]], "count": count},
-            break_glass_s=break_glass.get("expires_in_s", policy["approval_ttl_s"]) if break_glass else None,
+            resolved=[str(pk) for pk in agents.values_list("pk", flat=True)[:1000]],
+            count=count,
+            break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
             actor=actor,
         )
     waits = requested is not None and not break_glass
@@ -104,9 +105,9 @@ def create_deployment(
         config_bundle=config_bundle,
         pipeline=version.name,
         config_hash=config_bundle.config_hash,
-        target=dict(target),
+        target=target,
         target_count=count,
-        strategy=dict(strategy),
+        strategy=strategy,
         policy=policy,
         take_over=take_over,
         requested_by=actor.display,
@@ -122,7 +123,7 @@ def create_deployment(
         "config_hash": [None, config_bundle.config_hash],
         "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
-        **({"break_glass": break_glass["reason"]} if break_glass else {}),
+        **({"break_glass": break_glass.reason} if break_glass else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
     _note(deployment, "create", changes, actor=actor)
@@ -131,15 +132,10 @@ def create_deployment(
     return deployment
 
 
-def _glass(break_glass: Mapping[str, Any] | None, requested: Approval | None, actor: Actor) -> dict[str, Any] | None:
+def _glass(break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor) -> BreakGlass | None:
     if break_glass is None or requested is None:
         return None
-    return {
-        "reason": break_glass["reason"],
-        "by": actor.display,
-        "user_id": str(actor.user_id),
-        "approve_by": format_time(requested.expires_at),
-    }
+    return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
 def subject_of(deployment: Deployment) -> approvals.Subject:
@@ -161,11 +157,11 @@ def _note(deployment: Deployment, event: str, changes: Mapping[str, Any], *, act
 
 
 def _check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    window = freeze.active_window(environment.effective_settings["freeze_windows"], timezone.now())
+    window = freeze.active_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
     if window and not override:
-        raise Conflict(f"A freeze window is open: {window['reason']}", code="freeze_window")
+        raise Conflict(f"A freeze window is open: {window.reason}", code="freeze_window")
 
 
 def _check_in_flight(environment: Environment, limit: int) -> None:
@@ -175,8 +171,8 @@ def _check_in_flight(environment: Environment, limit: int) -> None:
 
 
 def _check_break_glass(
-    policy: Mapping[str, Any],
-    break_glass: Mapping[str, Any] | None,
+    policy: ReleasePolicy,
+    break_glass: BreakGlassRequest | None,
     approval: str | None,
     is_org_admin: bool,
     actor: Actor,
@@ -187,19 +183,19 @@ def _check_break_glass(
         raise Forbidden("Only a person who is an org_admin may break the glass.")
     if approval is not None:
         raise InvalidInput.at("/break_glass", "Hand in an approval or break the glass, not both.")
-    if not policy["approvals_required"]:
+    if not policy.approvals_required:
         raise InvalidInput.at("/break_glass", "No approval is needed here; there is nothing to break.")
-    if break_glass.get("expires_in_s", 0) > policy["approval_ttl_s"]:
+    if (break_glass.expires_in_s or 0) > policy.approval_ttl_s:
         raise InvalidInput.at(
-            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy['approval_ttl_s']}."
+            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy.approval_ttl_s}."
         )
 
 
-def _check_target(target: Mapping[str, Any], agents: QuerySet[Agent]) -> int:
+def _check_target(target: Target, agents: QuerySet[Agent]) -> int:
     """How many agents the target names."""
-    if "agents" in target:
+    if target.agents is not None:
         known = {str(pk) for pk in agents.values_list("pk", flat=True)}
-        if unknown := [pk for pk in target["agents"] if pk not in known]:
+        if unknown := [pk for pk in target.agents if pk not in known]:
             raise InvalidInput.at("/target/agents", f"There are no such agents here: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
         raise InvalidInput.at("/target", "No agent matches the target.", code="empty_target")
@@ -226,6 +222,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again. That of a
     break-glass still waits: unless somebody approves what agents run already, it is undone.
     """
+    lock(deployment.environment)  # before the others: a rollback beside it must see where the agents are
     if deployment.approval is not None:
         # Approval before deployment, as everywhere: one order of locks.
         approval = lock(deployment.approval)
@@ -240,7 +237,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         paused_at=None,
         changes={"reason": reason},
     )
-    offers.withdraw_offers(aborted)
+    agent_parts.withdraw(aborted)
     return aborted
 
 
@@ -268,20 +265,10 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     when it has failed, for what would stop a new one: a barred configuration, a freeze window, the in-flight limit,
     a newer deployment of the pipeline.
     """
-    environment = lock(found.environment, related=("project__organization",))
+    lock(found.environment)
     deployment = lock(found, related=RELATED)
     has_failed = deployment.status == DeploymentStatus.FAILED
-    mine = deployment.agents.filter(agent__decommissioned_at=None)
-    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
-    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
-    if has_failed:
-        _check_retry(deployment, environment)
-    if has_failed or deployment.status == DeploymentStatus.DEPLOYING:
-        if bundles.is_barred(environment.pk, deployment.config_hash):
-            detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
-            raise Conflict(detail, code="known_bad")
-        if not agent_ids and not (has_failed and mine.exists()):
-            raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+    agent_ids = check_retry(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.RETRY,
@@ -291,22 +278,37 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         wave_done_at=None,
         changes={"reason": reason, "agents": len(agent_ids)},
     )
-    if has_failed:  # those that were at it get their time anew
-        deployment.agents.filter(offered_at__isnull=False).update(offered_at=timezone.now())
-    offers.offer(deployment, agent_ids)
+    agent_parts.offer_again(deployment, agent_ids, renew_all=has_failed)
     offers.wake(deployment.pk)
     return deployment
 
 
-def _check_retry(deployment: Deployment, environment: Environment) -> None:
+def check_retry(deployment: Deployment) -> list[UUID]:
+    """Return the ids of the agents that failed it. Raises what a retry is refused with now."""
+    check_step(deployment, DeploymentEvent.RETRY)
+    has_failed = deployment.status == DeploymentStatus.FAILED
+    if has_failed:
+        _check_retry_of_failed(deployment, deployment.environment)
+    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+        detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
+        raise Conflict(detail, code="known_bad")
+    mine = deployment.agents.filter(agent__decommissioned_at=None)
+    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
+    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
+    if not agent_ids and not (has_failed and mine.exists()):
+        raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+    return agent_ids
+
+
+def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> None:
     if deployment.bundle_hash is None:
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
         raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
-    if Deployment.objects.filter(offers.UNCONSENTED, pk=deployment.pk).exists():
+    if Deployment.objects.filter(agent_parts.UNCONSENTED, pk=deployment.pk).exists():
         raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
-    _check_in_flight(environment, deployment.policy["max_in_flight_deployments"])
+    _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
         Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
         environment=environment,
@@ -323,12 +325,17 @@ def _check_retry(deployment: Deployment, environment: Environment) -> None:
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
     """Set or clear ``paused_at``; the status stays. Raises Conflict when it is not running, or is so already."""
     locked = lock(deployment, related=("environment__project",))
-    if locked.status != DeploymentStatus.DEPLOYING:
-        raise Conflict(f"The deployment is {locked.status}; only one that is deploying can be paused.")
-    if (locked.paused_at is not None) is paused:
-        raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")
+    check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
     _note(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
     offers.wake(locked.pk)
     return locked
+
+
+def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
+    """Raise what ``set_paused`` is refused with now."""
+    if deployment.status != DeploymentStatus.DEPLOYING:
+        raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
+    if (deployment.paused_at is not None) is paused:
+        raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")

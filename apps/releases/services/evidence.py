@@ -43,7 +43,7 @@ def _told(deployment: Deployment, consent: Approval | None) -> Json:
         "pipeline": deployment.pipeline,
         "requested_by": deployment.requested_by,
         "note": deployment.note,
-        "break_glass": deployment.break_glass,
+        "break_glass": deployment.break_glass and deployment.break_glass.stored(),
         "freeze_override": deployment.freeze_override,
         "approval": consent
         and {
@@ -51,8 +51,8 @@ def _told(deployment: Deployment, consent: Approval | None) -> Json:
             "status": consent.status,
             "requested_by": consent.requested_by,
             "required_approvals": consent.required_approvals,
-            "target": consent.target,
-            "strategy": consent.strategy,
+            "target": consent.target and consent.target.stored(),
+            "strategy": consent.strategy and consent.strategy.stored(),
             "decisions": [
                 {
                     "user_id": str(decision.user_id),

@@ -13,16 +13,22 @@ from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import offers
 from byteor_cloud import jobs
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.explain import explain, facts
 from byteor_cloud.engine.explain.findings import Explanation
-from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import (
+    FINISHED,
+    IN_FLIGHT,
+    UNDER_WAY,
+    AgentProgress,
+    ApprovalStatus,
+    DeploymentStatus,
+    OfferAction,
+)
 from byteor_cloud.engine.rollout import AgentView
 
 AT_MOST = 100  # deployments: who has more that wait for approval is told of the newest
-_DONE = [AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK]
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # They may hold the ids of a whole fleet, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
@@ -47,12 +53,12 @@ def facts_of(agent: Any, now: datetime) -> facts.Facts:
         _deployment(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
         for row in found
     )
-    window = freeze.open_until(agent.environment.effective_settings["freeze_windows"], now)
+    window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
         agent=_agent(agent),
         deployments=tuple(told),
-        freeze=window and facts.Freeze(window[0]["reason"], window[1]),
+        freeze=window and facts.Freeze(window[0].reason, window[1]),
     )
 
 
@@ -73,7 +79,7 @@ def _agent(agent: Any) -> facts.Agent:
         offer = facts.Offer(
             deployment=wanted.deployment_id,
             source=wanted.bundle_deployment_id,
-            action=wanted.action,
+            action=OfferAction(wanted.action),
             bundle_hash=wanted.bundle_hash,
             since=wanted.since,
             progress=AgentProgress(wanted.progress),
@@ -89,7 +95,7 @@ def _agent(agent: Any) -> facts.Agent:
         liveness=agent.liveness,
         labels=agent.labels,
         last_seen_at=beat.last_seen_at,
-        interval_s=agent.environment.effective_settings["heartbeat_interval_s"],
+        interval_s=agent.environment.effective_settings.heartbeat_interval_s,
         offline_after=OFFLINE_AFTER,
         decommissioned_at=agent.decommissioned_at,
         offer=offer,
@@ -146,9 +152,9 @@ def _deployment(
         status=DeploymentStatus(row.status),
         config_hash=row.config_hash,
         target=facts.Target(row.selector, row.names_it, row.target_count),
-        strategy=offers.strategy_of(row),
-        timeout_s=row.policy["agent_timeout_s"],
-        max_in_flight=row.policy["max_in_flight_deployments"],
+        strategy=row.strategy,
+        timeout_s=row.policy.agent_timeout_s,
+        max_in_flight=row.policy.max_in_flight_deployments,
         take_over=row.take_over,
         is_current=row.is_current,
         wave=row.wave,
@@ -162,7 +168,7 @@ def _deployment(
         known_bad=row.bad,
         held_up=held,
         consent=_consent(row),
-        break_glass=_break_glass(row.break_glass),
+        break_glass=row.break_glass,
         part=_part(part, row.timeouts_from) if part else None,
         waves=waves,
         said=said,
@@ -177,16 +183,10 @@ def _consent(row: Any) -> facts.Consent | None:
     return facts.Consent(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
-def _break_glass(stored: Mapping[str, str] | None) -> facts.BreakGlass | None:
-    if stored is None:
-        return None
-    return facts.BreakGlass(stored["by"], stored["reason"], datetime.fromisoformat(stored["approve_by"]))
-
-
 def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
     since = part.offered_at and max(part.offered_at, timeouts_from or part.offered_at)
     view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), since)
-    return facts.Part(view, part.action, part.detail, part.updated_at)
+    return facts.Part(view, part.detail, part.updated_at)
 
 
 def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
@@ -217,9 +217,9 @@ def _waves(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dic
         .values("deployment_id", "wave")
         .annotate(
             total=Count("pk"),
-            done=Count("pk", filter=Q(progress__in=_DONE)),
+            done=Count("pk", filter=Q(progress__in=FINISHED)),
             failed=Count("pk", filter=Q(progress=AgentProgress.FAILED)),
-            last_offered_at=Max("offered_at", filter=~Q(progress__in=_DONE)),
+            last_offered_at=Max("offered_at", filter=~Q(progress__in=FINISHED)),
         )
     )
     waves: dict[UUID, dict[int, facts.Wave]] = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from apps.fleet.models import Assignment
-from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
+from apps.releases.models import AgentReport, TimelineEntry
+from apps.releases.services import agent_parts
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
 
@@ -41,16 +41,14 @@ def _wanted() -> Exists:
 def forget_particulars(now: datetime | None = None) -> int:
     """Remove reports, agents' parts and timelines of deployments that were over long ago; return how many rows."""
     now = now or timezone.now()
-    return sum(delete_in_batches(rows) for rows in _forgettable(now))
-
-
-def _forgettable(now: datetime) -> list[QuerySet[Any]]:
     long_ago = Q(deployment__created_at__lt=now - PARTICULARS_KEPT_FOR)
     left = Q(agent__decommissioned_at__lt=now - LEAVERS_KEPT_FOR)
     done = ~Q(deployment__status__in=_OPEN)
-    return [
-        AgentReport.objects.filter(~_wanted() | left, created_at__lt=now - REPORTS_KEPT_FOR),
-        DeploymentAgent.objects.filter(_over() & ~_wanted(), long_ago, updated_at__lt=now - PARTICULARS_KEPT_FOR),
-        DeploymentAgent.objects.filter(left, done),
-        TimelineEntry.objects.filter(_over(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR),
-    ]
+    unused = _over() & ~_wanted() & long_ago & Q(updated_at__lt=now - PARTICULARS_KEPT_FOR)
+    entries = TimelineEntry.objects.filter(_over(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR)
+    return (
+        delete_in_batches(AgentReport.objects.filter(~_wanted() | left, created_at__lt=now - REPORTS_KEPT_FOR))
+        + agent_parts.forget(unused)
+        + agent_parts.forget(left & done)
+        + delete_in_batches(entries)
+    )

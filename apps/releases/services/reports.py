@@ -9,12 +9,12 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
-from apps.releases.models import AgentReport, Deployment, DeploymentAgent
+from apps.releases.models import AgentReport, Deployment
+from apps.releases.services import agent_parts
 from apps.releases.services.offers import wake
 from apps.tenancy.models import Environment
-from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress
+from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
 
@@ -42,52 +42,33 @@ def report(
     deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
     if deployment is None:
         raise NotFound("There is no such deployment here.")
-    refusal = _take_report(deployment, agent, status, bundle_hash, detail, tuning)
-    if refusal:
-        raise LateReport(f"Recorded, but {refusal}.")
-
-
-@transaction.atomic
-def _take_report(
-    deployment: Deployment, agent: Agent, status: AgentProgress, bundle_hash: str, detail: str, tuning: Any
-) -> str | None:
-    """Note the report and what follows from it; why nothing followed, if so."""
-    assignment = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
-    desired = (assignment.deployment_id, assignment.bundle_hash) == (deployment.pk, bundle_hash)
-    end = AgentProgress.ROLLED_BACK if assignment.action == "rollback" else AgentProgress.ACTIVE
-    fits = desired and status in {
-        AgentProgress.DOWNLOADING,
-        AgentProgress.ACTIVATING,
-        AgentProgress.FAILED,
-        end,
-    }
-    of_this_offer = AgentReport.objects.filter(
-        deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
-        created_at__gte=assignment.since or deployment.created_at,
-    )  # fmt: skip
-    if fits and of_this_offer.filter(status=status).exists():
-        return None
-    current = AgentProgress(assignment.progress)
-    accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[current]
-    said_now = {"bundle_hash": bundle_hash, "detail": detail}
-    if accepted:
-        AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **said_now)
-    else:
-        # An agent may repeat itself for ever, and vary what it says: one row holds the last and counts them.
-        AgentReport.objects.update_or_create(
-            deployment=deployment,
-            agent=agent,
-            status=status,
-            accepted=False,
-            defaults={**said_now, "count": F("count") + 1, "last_at": timezone.now()},
-            create_defaults=said_now,
-        )
+    with transaction.atomic():
+        wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
+        is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
+        end = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
+        fits = is_wanted and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
+        of_this_offer = AgentReport.objects.filter(
+            deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
+            created_at__gte=wanted.since or deployment.created_at,
+        )  # fmt: skip
+        if fits and of_this_offer.filter(status=status).exists():
+            return
+        accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
+        said_now = {"bundle_hash": bundle_hash, "detail": detail}
+        if accepted:
+            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **said_now)
+            agent_parts.note_report(deployment, wanted, status, detail=detail, tuning=tuning)
+            wake(deployment.pk)
+        else:
+            # An agent may repeat itself for ever, and vary what it says: one row holds the last and counts them.
+            AgentReport.objects.update_or_create(
+                deployment=deployment,
+                agent=agent,
+                status=status,
+                accepted=False,
+                defaults={**said_now, "count": F("count") + 1, "last_at": timezone.now()},
+                create_defaults=said_now,
+            )
     if not accepted:
-        return f"this offer is {current} already" if desired else "another offer is desired now"
-    fleet.note_progress(assignment, status, detail=detail)
-    said = {} if tuning is None else {"tuning": tuning}
-    DeploymentAgent.objects.filter(deployment=deployment, agent=agent).update(
-        progress=status, detail=detail, updated_at=timezone.now(), **said
-    )
-    wake(deployment.pk)
-    return None
+        why = f"this offer is {wanted.progress} already" if is_wanted else "another offer is desired now"
+        raise LateReport(f"Recorded, but {why}.")

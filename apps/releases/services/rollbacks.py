@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import bundles, offers
+from apps.releases.services import agent_parts, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
-from apps.tenancy.state import advance, lock
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+from apps.tenancy.state import advance, check_step, lock
+from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
 
 def target_of(deployment: Deployment) -> Deployment | None:
     """The last current deployment of the same environment and pipeline that is not known bad."""
     return (
-        offers.good(deployment.environment_id)
+        agent_parts.good(deployment.environment_id)
         .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
         .exclude(config_hash=deployment.config_hash)  # rolling back bars it
@@ -35,17 +31,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     """Roll back. Raises Conflict without anything to go back to, or for a deployment that was superseded."""
     environment = lock(found.environment, related=("project__organization",))
     deployment = lock(found, related=RELATED)
-    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
-    if deployment.machine.target(deployment.status, DeploymentEvent.ROLL_BACK) is None:
-        # Says so in the same words as every other illegal step.
-        return advance(deployment, DeploymentEvent.ROLL_BACK, actor=actor)
-    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
-        # It would only bar what may run well elsewhere.
-        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
-    target = target_of(deployment)
-    if target is None:
-        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+    target = check_start(deployment)
     deployment = advance(
         deployment,
         DeploymentEvent.ROLL_BACK,
@@ -56,9 +42,23 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         changes={"reason": reason, "restores": str(target.pk)},
     )
     bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
-    _offer_earlier(deployment, target)
+    agent_parts.send_back(deployment, touched(deployment), otherwise=target)
     offers.wake(deployment.pk)
     return deployment
+
+
+def check_start(deployment: Deployment) -> Deployment:
+    """Return the deployment that a rollback goes back to. Raises what a rollback is refused with now."""
+    if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
+        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
+    check_step(deployment, DeploymentEvent.ROLL_BACK)
+    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
+        # It would only bar what may run well elsewhere.
+        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
+    target = target_of(deployment)
+    if target is None:
+        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+    return target
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
@@ -79,37 +79,6 @@ def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
         Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
         offered_at__isnull=False,
         agent__decommissioned_at=None,
-    )
-
-
-def _offer_earlier(deployment: Deployment, target: Deployment) -> None:
-    parts = list(touched(deployment).values_list("agent_id", "before_id"))
-    others = offers.good(deployment.environment_id).exclude(pk=deployment.pk)
-    earlier = others.filter(pk__in={before_id for _, before_id in parts}).in_bulk()
-    groups: dict[Deployment, list[UUID]] = {}
-    for agent_id, before_id in parts:
-        groups.setdefault(earlier.get(before_id, target), []).append(agent_id)
-    now = timezone.now()
-    for before, agent_ids in groups.items():
-        fleet.offer(agent_ids, offers.offer_of(before, by=deployment, since=now))
-        # Who had no part in that one has it from now on: its own rollback must find them.
-        DeploymentAgent.objects.bulk_create(
-            [
-                DeploymentAgent(
-                    deployment=before,
-                    agent_id=agent_id,
-                    wave=before.wave,
-                    counted=False,
-                    progress=AgentProgress.ACTIVE,
-                    offered_at=now,
-                )
-                for agent_id in agent_ids
-            ],
-            batch_size=2000,
-            ignore_conflicts=True,
-        )
-    deployment.agents.filter(agent_id__in=fleet.these(agent_id for agent_id, _ in parts)).update(
-        action="rollback", progress=AgentProgress.OFFERED, offered_at=now, updated_at=now, detail=""
     )
 
 
@@ -139,7 +108,7 @@ def unapproved() -> QuerySet[Deployment]:
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
-        offers.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+        agent_parts.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
     ).exclude(Exists(barred))
 
 
@@ -162,4 +131,4 @@ def undo_break_glass(deployment_id: str) -> None:
             return
         bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-        offers.withdraw_offers(fail(deployment, f"approval_{found.approval.status}", why))
+        agent_parts.withdraw(fail(deployment, f"approval_{found.approval.status}", why))

@@ -10,16 +10,15 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from apps.fleet import services as fleet
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import bundles, offers, rollbacks
+from apps.releases.services import agent_parts, bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
@@ -35,40 +34,38 @@ _AT_IT = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVA
 def step(deployment_id: str) -> None:
     """Take the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
-    if found is not None:
-        _step(found, is_served=_is_served(found))
-
-
-@transaction.atomic
-def _step(found: Deployment, *, is_served: bool) -> None:
-    lock(found.environment)
-    deployment = lock(found, related=RELATED)
-    now = timezone.now()
-    if deployment.status in _RUNNING:
-        _note_outage(deployment, now, is_served=is_served)
-    if deployment.status == DeploymentStatus.DEPLOYING:
-        if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-            # By another deployment of the same configuration: nobody else is to get it.
-            _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
-            return
-        if deployment.enlisting is not None:
-            offers.enlist(deployment)
-    plan = _plan(deployment, now)
-    if plan is not None and plan.timed_out:
-        # A report may be on its way: it comes first, and then the plan is another.
-        fleet.lock_assignments(plan.timed_out)
-        plan = _plan(deployment, now)
-    if plan is None:
+    if found is None:
         return
-    _time_out(deployment, plan)
-    if deployment.status == DeploymentStatus.DEPLOYING:
-        _carry_out(deployment, plan)
-    elif plan.outcome == "active":
-        restored = rollbacks.finish(deployment, actor=WORKER)
-        if restored is not None:
-            offers.offer_late(restored)
-    elif plan.outcome == "failed":
-        fail(deployment, plan.reason, plan.detail)
+    is_served = _is_served(found)  # before any lock: the storage may take its time
+    with transaction.atomic():
+        lock(found.environment)
+        deployment = lock(found, related=RELATED)
+        now = timezone.now()
+        if deployment.status in _RUNNING:
+            _note_outage(deployment, now, is_served=is_served)
+        if deployment.status == DeploymentStatus.DEPLOYING:
+            if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+                # By another deployment of the same configuration: nobody else is to get it.
+                _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
+                return
+            agent_parts.enlist(deployment)
+        plan = _plan(deployment, now)
+        if plan is not None and plan.timed_out:
+            # A report may be on its way: it comes first, and then the plan is another.
+            agent_parts.hold(plan.timed_out)
+            plan = _plan(deployment, now)
+        if plan is None:
+            return
+        if plan.timed_out:
+            agent_parts.time_out(deployment, plan.timed_out)
+        if deployment.status == DeploymentStatus.DEPLOYING:
+            _carry_out(deployment, plan)
+        elif plan.outcome == "active":
+            restored = rollbacks.finish(deployment, actor=WORKER)
+            if restored is not None:
+                agent_parts.offer_late(restored)
+        elif plan.outcome == "failed":
+            fail(deployment, plan.reason, plan.detail)
 
 
 def _is_served(deployment: Deployment) -> bool:
@@ -116,10 +113,10 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
-    timeout_s = deployment.policy["agent_timeout_s"]
+    timeout_s = deployment.policy.agent_timeout_s
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
-            offers.strategy_of(deployment),
+            deployment.strategy,
             _views(deployment, rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
@@ -129,7 +126,7 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
             now=now,
         )
     if deployment.status == DeploymentStatus.ROLLING_BACK:
-        return plan_rollback(_views(deployment, rows.filter(action="rollback")), timeout_s=timeout_s, now=now)
+        return plan_rollback(_views(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now)
     return None
 
 
@@ -147,16 +144,6 @@ def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[Agen
     ]
 
 
-def _time_out(deployment: Deployment, plan: Plan) -> None:
-    """Give up on agents that did not finish; a later report of theirs is a late one."""
-    if plan.timed_out:
-        detail = f"did not finish within {deployment.policy['agent_timeout_s']} s"
-        fleet.note_timeout(plan.timed_out, deployment_id=deployment.pk, detail=detail)
-        deployment.agents.filter(agent_id__in=fleet.these(plan.timed_out)).update(
-            progress=AgentProgress.FAILED, detail=detail, updated_at=timezone.now()
-        )
-
-
 def _carry_out(deployment: Deployment, plan: Plan) -> None:
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
@@ -164,7 +151,7 @@ def _carry_out(deployment: Deployment, plan: Plan) -> None:
     elif plan.wave_done and deployment.wave_done_at is None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
-    offers.offer(deployment, plan.offer)
+    agent_parts.offer(deployment, plan.offer)
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
@@ -178,9 +165,9 @@ def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
     """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
     failed = fail(deployment, reason, detail)
     # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
-    goes_back = deployment.strategy["auto_rollback"] and reason != "empty_target"
+    goes_back = deployment.strategy.auto_rollback and reason != "empty_target"
     if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
-        offers.withdraw_offers(failed)
+        agent_parts.withdraw(failed)
 
 
 def _activate(deployment: Deployment) -> None:
@@ -196,7 +183,7 @@ def _activate(deployment: Deployment) -> None:
     current = advance(
         deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
     )
-    offers.offer_late(current)
+    agent_parts.offer_late(current)
 
 
 def envelope(deployment: Deployment) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class FreezeWindowSerializer(Strict):
     start = WindowEdge()
     end = WindowEdge()
     time_zone = Text(default="UTC", max_length=64)
-    recurrence = serializers.ChoiceField(["daily", "weekly"], required=False, allow_null=True)
+    recurrence = serializers.ChoiceField(list(freeze.Recurrence), required=False, allow_null=True)
     reason = Name()
 
     descriptions = {
@@ -165,7 +165,7 @@ class Settings(serializers.Field[Any, Any, Any, Any]):
 
     def get_attribute(self, instance: Any) -> Any:
         """All of them, also those that nobody set."""
-        return instance.effective_settings
+        return instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:
         """As they are."""

@@ -33,7 +33,7 @@ class Doing:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """Something to do to a row. ``run`` calls a service, whose DomainError is shown and changes nothing."""
 
@@ -46,10 +46,23 @@ class Act:
     words: Literal["none", "optional", "required"] = "none"
     words_label: str = "Reason"
     dangerous: bool = False
-    # Whether the row's page offers it now; the service has the last word.
+    # Whether the row's page offers it now. Where the service may refuse, ``permitted_by`` asks the service.
     applies: Callable[[Any], bool] = lambda row: True
     # It takes the row away, with all that is below it: count that first.
     removes: bool = False
+
+
+def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
+    """Make an act apply to the rows for which a service's ``check`` raises no DomainError."""
+
+    def applies(row: Any) -> bool:
+        try:
+            check(row)
+        except DomainError:
+            return False
+        return True
+
+    return applies
 
 
 class _Words(forms.Form):

@@ -38,8 +38,8 @@ class Organization(Row, Revisioned):
     }
 
     @property
-    def effective_settings(self) -> dict[str, Any]:
-        """Every setting, the defaults filled in."""
+    def settings_with_defaults(self) -> dict[str, Any]:
+        """Every setting as JSON, the defaults filled in."""
         return {**self.DEFAULT_SETTINGS, **self.settings}
 
 
@@ -110,9 +110,14 @@ class Environment(Row, Revisioned):
         return self.name
 
     @property
-    def effective_settings(self) -> dict[str, Any]:
-        """Every setting, the posture's defaults filled in."""
+    def settings_with_defaults(self) -> dict[str, Any]:
+        """Every setting as JSON, the posture's defaults filled in."""
         return {**policy.defaults(policy.Posture(self.posture)), **self.settings}
+
+    @property
+    def effective_settings(self) -> policy.EnvironmentSettings:
+        """What the settings come to."""
+        return policy.EnvironmentSettings.from_stored(policy.Posture(self.posture), self.settings)
 
 
 class EnvironmentOwned(Row):

@@ -46,7 +46,7 @@ def add(
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
-    domains = organization.effective_settings["email_domains"]
+    domains = organization.settings_with_defaults["email_domains"]
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
         raise InvalidInput.at("/email", "This organization does not admit that e-mail domain.")
     user = account_for_invitation(email)

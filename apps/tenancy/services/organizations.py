@@ -11,6 +11,7 @@ from django.utils.text import slugify
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
+from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture, loosens
@@ -112,11 +113,11 @@ def create_environment(
     Raises Forbidden when ``settings`` loosen approval, replay or freeze rules beyond those defaults and the caller may
     not.
     """
-    own_defaults = project.organization.effective_settings["default_environment_settings"]
+    own_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**own_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
     unchanged = Environment(posture=posture, settings=own_defaults)
-    _check_loosening(unchanged, environment.effective_settings, may_loosen)
+    _check_loosening(unchanged, environment.settings_with_defaults, may_loosen)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
@@ -129,7 +130,7 @@ def create_environment(
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
-    loosened = loosens(Posture(before.posture), before.effective_settings, after)
+    loosened = loosens(Posture(before.posture), before.settings_with_defaults, after)
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment.")
 
@@ -147,7 +148,7 @@ def update_environment(
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
-    _check_loosening(locked, after.effective_settings, may_loosen)
+    _check_loosening(locked, after.settings_with_defaults, may_loosen)
     return edit(locked, merged, kind="environment", scope=locked, actor=actor)
 
 
@@ -158,8 +159,10 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
-    organization = locked.organization_id if isinstance(locked, Project) else locked.project.organization_id
-    enqueue(f"tenancy.purge_{kind}", organization=organization, id=str(locked.pk))
+    if isinstance(locked, Project):
+        enqueue(PurgeProject(id=str(locked.pk)), organization=locked.organization_id)
+    else:
+        enqueue(PurgeEnvironment(id=str(locked.pk)), organization=locked.project.organization_id)
 
 
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:

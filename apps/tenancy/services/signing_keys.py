@@ -162,7 +162,7 @@ def _time_to_be_seen_s(organization: Organization | None) -> int:
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
-    intervals = [environment.effective_settings["heartbeat_interval_s"] for environment in environments]
+    intervals = [environment.effective_settings.heartbeat_interval_s for environment in environments]
     return max(_SOONEST_S, _BEATS * max(intervals, default=0))
 
 

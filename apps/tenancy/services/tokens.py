@@ -28,7 +28,7 @@ def _lifetime(expires_in_s: int | None, longest: timedelta) -> datetime:
 
 def _longest(organizations: list[Organization]) -> timedelta:
     """The shortest of the organizations' limits; the default's for a person without one."""
-    days = [o.effective_settings["token_max_days"] for o in organizations]
+    days = [o.settings_with_defaults["token_max_days"] for o in organizations]
     return timedelta(days=min(days, default=Organization.DEFAULT_SETTINGS["token_max_days"]))
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.utils import timezone
 
+from apps.tenancy.jobs import DeliverWebhooks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.webhooks.events import FAMILIES, wants
 from byteor_cloud.jobs import enqueue
@@ -45,9 +46,8 @@ def wake(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) 
     """
     key = f"webhook:{webhook_id}"
     enqueue(
-        "tenancy.deliver_webhooks",
+        DeliverWebhooks(webhook_id=str(webhook_id)),
         organization=organization_id,
         serial=key,
         once=key if once else None,
-        webhook_id=str(webhook_id),
     )

@@ -10,16 +10,15 @@ from byteor_cloud.engine.explain.findings import Event, Finding, Told
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.explain.targets import mismatch, under_way
 from byteor_cloud.engine.explain.wording import at, because
-from byteor_cloud.engine.machines import UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import FINISHED, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView, Strategy
 
-DONE = {AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK}
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
 
 
 def times_out_at(view: AgentView, timeout_s: int) -> datetime | None:
     """When the planner gives the agent up; None when it does not wait for it."""
-    if view.offered_at is None or view.progress in DONE or not view.counted:
+    if view.offered_at is None or view.progress in FINISHED or not view.counted:
         return None
     return view.offered_at + timedelta(seconds=timeout_s)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.break_glass import BreakGlass
+from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import AgentView, Strategy
 
 type Id = UUID
@@ -44,20 +45,10 @@ class Consent:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakGlass:
-    """A deployment that began without approval; somebody else has to approve it by then."""
-
-    by: str
-    reason: str
-    approve_by: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """The agent's own part in a deployment."""
 
     view: AgentView
-    action: str = "activate"
     detail: str = ""
     updated_at: datetime | None = None
 
@@ -81,7 +72,7 @@ class Deployment:
     status: DeploymentStatus
     config_hash: str = ""
     target: Target = field(default_factory=Target)
-    strategy: Strategy = field(default_factory=Strategy)
+    strategy: Strategy = field(default_factory=Strategy.all_at_once)
     timeout_s: int = 600
     max_in_flight: int = 1
     take_over: bool = False
@@ -114,7 +105,7 @@ class Offer:
 
     deployment: Id
     source: Id
-    action: str
+    action: OfferAction
     bundle_hash: str
     since: datetime | None
     progress: AgentProgress

@@ -9,7 +9,7 @@ from byteor_cloud.engine.explain.findings import Event, Finding, Told
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.explain.targets import chosen, mismatch
 from byteor_cloud.engine.explain.wording import at, because, what_runs
-from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, DeploymentStatus
+from byteor_cloud.engine.machines import IN_FLIGHT, UNDER_WAY, AgentProgress, DeploymentStatus, OfferAction
 
 _CONCERNED = {DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT}
 ARRIVED = {AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK}
@@ -30,7 +30,7 @@ def offered(facts: Facts, offer: Offer) -> Told:
     owner = facts.find(offer.deployment)
     label = facts.label(offer.source, offer.bundle_hash)
     standing = list(_standing(facts, offer, owner, label))
-    back = list(_way_back(facts, owner, offer, label)) if owner and offer.action == "rollback" else []
+    back = list(_way_back(facts, owner, offer, label)) if owner and offer.action is OfferAction.ROLLBACK else []
     # A rollback is the reason for all that follows, unless the trouble is that it did not come about.
     amiss = {B.ROLLBACK_FAILED, B.DRIFTED} & {told.code for told in standing}
     yield from (*standing, *back) if amiss else (*back, *standing)
@@ -100,7 +100,7 @@ def _failed(facts: Facts, offer: Offer, owner: Deployment | None, label: str) ->
     if failure is None or failure.deployment != offer.deployment:
         failure = None
     error = owner.part.detail if owner and owner.part else ""
-    if offer.action == "rollback":
+    if offer.action is OfferAction.ROLLBACK:
         yield _failure(B.ROLLBACK_FAILED, f"It failed to go back to {label}", failure, offer, error)
     else:
         yield _failure(B.FAILED, f"It failed to activate {label}", failure, offer, error)
@@ -118,8 +118,8 @@ def _failed(facts: Facts, offer: Offer, owner: Deployment | None, label: str) ->
             B.LOCAL_ROLLBACK, f"{by_itself} {what_runs(facts)}, which it runs since {since}.", agent.running.deployment
         )
     if owner is not None and owner.status in {DeploymentStatus.DEPLOYING, DeploymentStatus.FAILED}:
-        verb = "rolls back" if offer.action == "rollback" else "retries"
-        first = " after clearing its configuration" if owner.known_bad and offer.action == "activate" else ""
+        verb = "rolls back" if offer.action is OfferAction.ROLLBACK else "retries"
+        first = " after clearing its configuration" if owner.known_bad and offer.action is OfferAction.ACTIVATE else ""
         yield Event(N.RETRY, f"It tries again only when somebody {verb} the deployment of {owner.label}{first}.")
 
 

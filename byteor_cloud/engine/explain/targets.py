@@ -6,7 +6,7 @@ from byteor_cloud.engine.explain.facts import Deployment, Facts, Offer, Wave
 from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Finding, Told
 from byteor_cloud.engine.explain.wording import joined
-from byteor_cloud.engine.machines import DeploymentStatus
+from byteor_cloud.engine.machines import DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import AgentView
 
 
@@ -26,7 +26,7 @@ def chosen(facts: Facts, owner: Deployment, offer: Offer) -> Told:
             f"{to} goes to agents with {joined(selector)}; it was one when it was offered it, and keeps it.",
             owner.id,
         )
-    if owner.part is not None and offer.action == "activate":
+    if owner.part is not None and offer.action is OfferAction.ACTIVATE:
         yield from _place(owner, owner.part.view)
 
 

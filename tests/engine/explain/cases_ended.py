@@ -42,7 +42,9 @@ ENDED = [
         "failed, and the wave bears it",
         facts(
             new(
-                part=part(P.FAILED), strategy=Strategy(failure_threshold_percent=50), waves={0: Wave(4, 2, 1, ago(60))}
+                part=part(P.FAILED),
+                strategy=Strategy.all_at_once(failure_threshold_percent=50),
+                waves={0: Wave(4, 2, 1, ago(60))},
             ),
             old(),
             offer=offer(NEW, P.FAILED),
@@ -98,7 +100,7 @@ ENDED = [
         facts(
             new(
                 S.ROLLING_BACK,
-                part=part(P.OFFERED, action="rollback"),
+                part=part(P.OFFERED),
                 known_bad="rolled back",
                 said=ROLLED,
                 rollback_reason="drops records",
@@ -117,7 +119,7 @@ ENDED = [
     Case(
         "it went back",
         facts(
-            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK, action="rollback"), rollback_reason=BROKEN["detail"], **BROKEN),
+            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK), rollback_reason=BROKEN["detail"], **BROKEN),
             old(),
             offer=offer(NEW, P.ROLLED_BACK, source=OLD),
             **runs(OLD, since=30),
@@ -132,7 +134,7 @@ ENDED = [
         facts(
             new(
                 S.FAILED,
-                part=part(P.FAILED, action="rollback"),
+                part=part(P.FAILED),
                 reason="rollback_failed",
                 detail="1 agent",
                 said=ROLLED,

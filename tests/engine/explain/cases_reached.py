@@ -51,7 +51,7 @@ REACHED = [
         "it runs another pipeline",
         facts(
             other(),
-            old(target=Target(names_it=True, count=1), strategy=Strategy()),
+            old(target=Target(names_it=True, count=1), strategy=Strategy.all_at_once()),
             new(S.APPROVED, take_over=True),
             other(status=S.APPROVED, is_current=False),
             **SETTLED,

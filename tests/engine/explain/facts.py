@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.explain.facts import (
     Agent,
-    BreakGlass,
     Consent,
     Deployment,
     Facts,
@@ -21,7 +21,7 @@ from byteor_cloud.engine.explain.facts import (
 )
 from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Next as N
-from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
+from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import AgentView, Strategy
 
 P, S = AgentProgress, DeploymentStatus
@@ -29,7 +29,7 @@ NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
 ME, OLD, NEW, OTHER, APPROVAL = (UUID(int=number) for number in range(1, 6))
 SEEN = NOW - timedelta(seconds=10)
 BEAT = (N.HEARTBEAT, 20)
-WAVES = Strategy(percents=(5, 25, 100), pause_s=300)
+WAVES = Strategy.waves(percents=(5, 25, 100), pause_s=300)
 
 
 def ago(seconds: float) -> datetime:
@@ -63,7 +63,7 @@ def other(**more: Any) -> Deployment:
 def offer(
     of: UUID = OLD, progress: AgentProgress = P.ACTIVE, *, source: UUID | None = None, since: float = 60
 ) -> Offer:
-    action = "activate" if source is None else "rollback"
+    action = OfferAction.ACTIVATE if source is None else OfferAction.ROLLBACK
     source = source or of
     return Offer(of, source, action, f"sha256:{source.int}", ago(since), progress)
 
@@ -89,6 +89,6 @@ class Case:
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
 CONSENT = Consent(APPROVAL, ApprovalStatus.PENDING, 1, 2, ago(-1800))
-GLASS = BreakGlass("alice", "the market opens", ago(-900))
+GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))
 BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
 ROLLED = {"roll_back": Said("bob", ago(40), "drops records")}

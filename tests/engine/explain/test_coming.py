@@ -19,7 +19,9 @@ def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
     assert until is not None
 
     def given_up(at: datetime) -> bool:
-        plan = plan_rollout(Strategy(), [view], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at)
+        plan = plan_rollout(
+            Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at
+        )
         return plan.timed_out == (ME,)
 
     assert given_up(until)
@@ -36,7 +38,7 @@ def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
     ids=["done", "not counted", "not offered"],
 )
 def test_nobody_gives_up_whom_the_planner_does_not(view: AgentView) -> None:
-    plan = plan_rollout(Strategy(), [view], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
+    plan = plan_rollout(Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
 
     assert plan.timed_out == ()
     assert times_out_at(view, 600) is None

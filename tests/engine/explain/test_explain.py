@@ -94,7 +94,7 @@ def test_an_older_deployment_that_ended_says_nothing() -> None:
 def test_a_restored_deployment_that_never_had_the_agent_is_not_offered_to_it_again() -> None:
     told = explain(
         facts(
-            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK, action="rollback")),
+            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK)),
             old(part=None),
             offer=offer(NEW, P.ROLLED_BACK, source=OLD),
             **runs(OLD),

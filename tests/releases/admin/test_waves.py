@@ -14,7 +14,7 @@ from byteor_cloud.engine.rollout import Strategy
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-CAREFUL = Strategy(percents=(5, 25, 100), pause_s=60)
+CAREFUL = Strategy.waves(percents=(5, 25, 100), pause_s=60)
 
 
 # 20 agents: 1, 4 and 15 of them.

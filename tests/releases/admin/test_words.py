@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 
 from apps.releases.admin.words import strategy_words, target_words, timeline_words
+from byteor_cloud.engine.rollout import Strategy
+from byteor_cloud.engine.target import Target
 
 
 @pytest.mark.parametrize(
     ("target", "said"),
     [
         (None, "-"),
-        ({"all": True, "count": 3, "resolved": []}, "all agents of the environment"),
-        ({"selector": {"region": "eu", "disk": "ssd"}}, "agents with disk=ssd, region=eu"),
-        ({"agents": ["x"]}, "1 agent by name"),
-        ({"agents": ["x"] * 2000}, "2,000 agents by name"),
+        (Target(), "all agents of the environment"),
+        (Target(selector={"region": "eu", "disk": "ssd"}), "agents with disk=ssd, region=eu"),
+        (Target(agents=("x",)), "1 agent by name"),
+        (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_a_target_in_words(target: Any, said: str) -> None:
+def test_a_target_in_words(target: Target | None, said: str) -> None:
     assert target_words(target) == said
 
 
@@ -42,8 +44,10 @@ def test_a_target_in_words(target: Any, said: str) -> None:
         ),
     ],
 )
-def test_a_strategy_in_words(strategy: Any, said: str) -> None:
-    assert strategy_words(strategy).replace("\N{NO-BREAK SPACE}", " ") == said
+def test_a_strategy_in_words(strategy: dict[str, Any] | None, said: str) -> None:
+    said_now = strategy_words(Strategy.from_stored(strategy) if strategy else None)
+
+    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == said
 
 
 def test_a_timelines_detail_in_a_line() -> None:

@@ -1,0 +1,20 @@
+"""The kinds of jobs of this app; ``tasks.py`` has the functions that run them."""
+
+from __future__ import annotations
+
+from byteor_cloud.jobs import Job, Lane, Periodic
+
+
+class IngestArtifact(Job, name="artifacts.ingest", lane=Lane.INGEST):
+    """Check a received artifact."""
+
+    artifact_id: str
+
+
+class RunReplay(Job, name="artifacts.replay", lane=Lane.REPLAY):
+    """Run a replay."""
+
+    replay_id: str
+
+
+RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=Lane.CLEANING)

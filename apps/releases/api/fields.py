@@ -1,0 +1,89 @@
+"""Typed values in the API: what a deployment is asked for with, read once, and shown in the stored form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.fleet.api.serializers import Labels
+from apps.tenancy.api.fields import Id, Strict, Text
+from byteor_cloud.engine.break_glass import BreakGlassRequest
+from byteor_cloud.engine.rollout import Strategy, StrategyKind
+from byteor_cloud.engine.target import Target
+
+
+class TargetSerializer(Strict):
+    """Exactly one of the three."""
+
+    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
+    selector = Labels(required=False)
+    all = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> Target:
+        """Return the target. Raises ValidationError unless agents are named in one way."""
+        if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
+            raise serializers.ValidationError("Name exactly one of agents, selector and all: true.")
+        return Target.naming(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
+
+    def to_representation(self, instance: Target) -> dict[str, Any]:
+        """Show the one way in which agents are named."""
+        return super().to_representation(instance.stored())
+
+
+class StrategySerializer(Strict):
+    """How the target is reached."""
+
+    kind = serializers.ChoiceField(list(StrategyKind))
+    percents = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=100),
+        required=False,
+        min_length=1,
+        max_length=100,
+    )
+    pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
+    failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
+    auto_rollback = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> Strategy:
+        """Return the strategy, with the defaults of its kind."""
+        kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
+        if kind == StrategyKind.ALL_AT_ONCE:
+            if extra := {"percents", "pause_s"} & options.keys():
+                raise serializers.ValidationError(dict.fromkeys(extra, "Only with waves."))
+            return Strategy.all_at_once(**options)
+        strategy = Strategy.waves(**options)
+        if list(strategy.percents) != sorted(set(strategy.percents)) or strategy.percents[-1] != 100:
+            raise serializers.ValidationError({"percents": "Must increase and end with 100."})
+        return strategy
+
+    def to_representation(self, instance: Strategy) -> dict[str, Any]:
+        """Show the strategy without what its kind does not have."""
+        return super().to_representation(instance.stored())
+
+
+class BreakGlassSerializer(Strict):
+    """An org_admin goes ahead without approval; somebody else must approve within the time, or it is undone."""
+
+    reason = Text(max_length=2000)
+    expires_in_s = serializers.IntegerField(
+        required=False,
+        min_value=60,
+        max_value=30 * 86400,
+        write_only=True,
+        help_text="At most the environment's approval_ttl_s, the default",
+    )
+    by = serializers.CharField(read_only=True)
+    approve_by = serializers.DateTimeField(read_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:
+        """Return the request."""
+        return BreakGlassRequest(**attrs)
+
+
+class StoredForm(serializers.DictField):
+    """A typed value, shown in its stored form."""
+
+    def to_representation(self, value: Any) -> dict[str, Any]:
+        """Show the stored form."""
+        return super().to_representation(value.stored())

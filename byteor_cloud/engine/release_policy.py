@@ -1,0 +1,28 @@
+"""The rules that a deployment goes by: its environment's when it was created. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePolicy:
+    """Who must approve and for how long that holds, how long agents have, and how many deployments may run at once."""
+
+    approval_ttl_s: int
+    agent_timeout_s: int
+    approvals_required: bool
+    required_approvals: int
+    allow_self_approval: bool
+    max_in_flight_deployments: int
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        return cls(**{field.name: stored[field.name] for field in fields(cls)})
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,0 +1,99 @@
+"""Whom a deployment is for, and what people consent to: read from JSON once, with one stored form each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Agents by their ids or by a label selector; without either, all agents of the environment.
+
+    Ids stay texts: a target may name 100,000 agents, and is read with every deployment.
+    """
+
+    agents: tuple[str, ...] | None = None
+    selector: Mapping[str, str] | None = None
+
+    @classmethod
+    def naming(cls, agent_ids: Iterable[UUID]) -> Self:
+        """Return the target of exactly these agents."""
+        return cls(agents=tuple(sorted({str(agent_id) for agent_id in agent_ids})))
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        agents = stored.get("agents")
+        return cls(None if agents is None else tuple(agents), stored.get("selector"))
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form."""
+        if self.agents is not None:
+            return {"agents": list(self.agents)}
+        return {"all": True} if self.selector is None else {"selector": dict(self.selector)}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTarget:
+    """An execute replay as it was asked for: these records, through this version, with these side effects."""
+
+    mode: str
+    artifact_id: str
+    content_hash: str
+    version_id: str
+    journal_lane: str | None = None
+    last_n: int | None = None
+    side_effects: tuple[str, ...] = ()
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        return cls(
+            stored["mode"],
+            stored["artifact_id"],
+            stored["content_hash"],
+            stored["version_id"],
+            stored.get("journal_lane"),
+            stored.get("last_n"),
+            tuple(stored.get("side_effects", ())),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        return {
+            "mode": self.mode,
+            "last_n": self.last_n,
+            "version_id": self.version_id,
+            "artifact_id": self.artifact_id,
+            "content_hash": self.content_hash,
+            "journal_lane": self.journal_lane,
+            "side_effects": list(self.side_effects),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalTarget:
+    """What an approver is shown: what consent is ``bound`` to, and which agents that was when it was asked for.
+
+    ``resolved`` are the first of ``count`` agents; a replay has neither.
+    """
+
+    bound: Target | ReplayTarget
+    count: int | None = None
+    resolved: tuple[str, ...] = ()
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored form."""
+        bound = {name: value for name, value in stored.items() if name not in {"count", "resolved"}}
+        kind = ReplayTarget if "artifact_id" in bound else Target
+        return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
+
+    def stored(self) -> dict[str, Any]:
+        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
+        stored = {**self.bound.stored(), **found}
+        return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -1,0 +1,152 @@
+"""The buttons of a page are the acts that the service accepts then, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from apps.artifacts.admin import ArtifactAdmin
+from apps.artifacts.models import Artifact
+from apps.releases.admin.approvals import ApprovalAdmin
+from apps.releases.admin.deployments import DeploymentAdmin
+from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
+from apps.tenancy.console.acts import Act, Doing
+from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
+from byteor_cloud.errors import DomainError
+from tests.browser.filled import Filled, fill, row_page, signed_in
+from tests.worlds import World, plan, report
+
+pytestmark = pytest.mark.django_db
+
+
+def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
+    """The labels of the acts that the service does to the row, each undone afterwards."""
+    found = set()
+    for act in acts:
+        doing = Doing(world.reviewer.actor, world.reviewer.user, "a reason")
+        with transaction.atomic():
+            try:
+                act.run(type(row).objects.get(pk=row.pk), doing)
+                found.add(act.label)
+            except DomainError:
+                pass
+            transaction.set_rollback(True)
+    return found
+
+
+def offered(row: Any, world: World) -> set[str]:
+    """The labels of the buttons of the row's page."""
+    page = signed_in(world.reviewer.user).get(row_page(row))
+    return {button["title"] for button in page.context["acts"]}
+
+
+def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
+    """A later deployment of the same pipeline, running on the agent, so that there is something to go back to."""
+    environment = made.deployment.environment
+    version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
+    deployment = world.deployment(world.bundle(environment, "second", version=version))
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    world.reviewer.api.post(world.path(environment, "/approvals"), decision)
+    run_jobs()
+    report(made.agent_api, made.agent, "active")
+    run_jobs()
+    deployment.refresh_from_db()
+    return deployment
+
+
+def _failed_part(row: Deployment) -> None:
+    DeploymentAgent.objects.filter(deployment=row).update(progress="failed")
+
+
+def _paused(row: Deployment) -> None:
+    Deployment.objects.filter(pk=row.pk).update(paused_at=timezone.now())
+
+
+def _barred(row: Deployment) -> None:
+    KnownBad.objects.create(environment=row.environment, config_hash=row.config_hash, reason="it failed")
+
+
+def _never_built(row: Deployment) -> None:
+    Deployment.objects.filter(pk=row.pk).update(bundle_hash=None)
+
+
+def _rolled_back_before(row: Deployment) -> None:
+    Deployment.objects.filter(pk=row.pk).update(rollback_reason="latency")
+
+
+def _superseded(row: Deployment) -> None:
+    Deployment.objects.filter(pk=row.pk).update(is_current=False)
+
+
+def _frozen(row: Deployment) -> None:
+    window = {"start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z", "reason": "holidays"}
+    row.environment.settings["freeze_windows"] = [window]
+    row.environment.save(update_fields=["settings"])
+
+
+def _only_one(row: Deployment) -> None:
+    Deployment.objects.filter(restores=None).exclude(pk=row.pk).update(is_current=False, status="rolled_back")
+
+
+def _busy(row: Deployment) -> None:
+    Deployment.objects.exclude(pk=row.pk).update(status="deploying")
+
+
+CASES: list[Callable[[Deployment], None]] = [
+    _failed_part, _paused, _barred, _never_built, _rolled_back_before, _superseded, _frozen, _only_one, _busy,
+]  # fmt: skip
+
+
+def test_a_deployment_in_each_state(world: World, run_jobs: Callable[[], int]) -> None:
+    row = second(world, fill(world), run_jobs)
+    seen = set()
+    for status in DeploymentStatus:
+        for case in (None, *CASES):
+            with transaction.atomic():
+                Deployment.objects.filter(pk=row.pk).update(status=status, is_current=status == DeploymentStatus.ACTIVE)
+                row.refresh_from_db()
+                if case is not None:
+                    case(row)
+                buttons = offered(row, world)
+                seen |= buttons
+
+                assert buttons == accepted(DeploymentAdmin.acts, row, world), (status, case)
+                transaction.set_rollback(True)
+    assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
+
+
+def test_an_approval_in_each_state(world: World) -> None:
+    world.agent(world.prod)
+    row = world.deployment(world.bundle(world.prod)).approval
+    assert row is not None
+    seen = set()
+    for status in ApprovalStatus:
+        for changed in ({}, {"used_at": timezone.now()}, {"expires_at": timezone.now()}):
+            with transaction.atomic():
+                Approval.objects.filter(pk=row.pk).update(status=status, **changed)
+                buttons = offered(row, world)
+                seen |= buttons
+
+                assert buttons == accepted(ApprovalAdmin.acts, row, world), (status, changed)
+                transaction.set_rollback(True)
+    assert seen == {"Approve", "Deny", "Revoke"}
+
+
+@pytest.mark.parametrize("policy", ["disabled", "dry_run_only", "allowed"])
+def test_an_artifact_in_each_state(world: World, policy: str) -> None:
+    row = fill(world).artifact
+    environment = row.environment
+    environment.settings["replay_policy"] = policy
+    environment.save(update_fields=["settings"])
+    for status in ArtifactStatus:
+        for changed in ({}, {"kind": "snapshot"}, {"version": None, "spec_hash": "sha256:" + "0" * 64}):
+            Artifact.objects.filter(pk=row.pk).update(**{"kind": "incident_bundle", "status": status, **changed})
+
+            assert offered(row, world) == accepted(ArtifactAdmin.acts, row, world), (status, changed)
+    Artifact.objects.filter(pk=row.pk).update(status="verified", kind="incident_bundle", spec_hash=row.spec_hash)
+    count = {"disabled": 0, "dry_run_only": 1, "allowed": 2}
+    assert len(offered(row, world)) == count[policy]

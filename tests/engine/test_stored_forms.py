@@ -1,0 +1,109 @@
+"""What deployments and approvals hold as JSON: one stored form for each type, and what older rows hold still reads."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from byteor_cloud.engine.break_glass import BreakGlass
+from byteor_cloud.engine.release_policy import ReleasePolicy
+from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
+
+ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
+HASH = "sha256:" + "c" * 64
+REPLAY = ReplayTarget("execute", ONE, HASH, TWO, "in", 5, ("exec:/bin/true",))
+
+# As PostgreSQL gives them back. The API shows strategies and targets in this order of the keys.
+FORMS: list[tuple[Any, str]] = [
+    (
+        Strategy.all_at_once(),
+        '{"kind": "all_at_once", "auto_rollback": false, "failure_threshold_percent": 0}',
+    ),
+    (
+        Strategy.all_at_once(failure_threshold_percent=30, auto_rollback=True),
+        '{"kind": "all_at_once", "auto_rollback": true, "failure_threshold_percent": 30}',
+    ),
+    (
+        Strategy.waves(),
+        '{"kind": "waves", "pause_s": 0, "percents": [5, 25, 100], "auto_rollback": true, '
+        '"failure_threshold_percent": 0}',
+    ),
+    (
+        Strategy.waves((100,), pause_s=60, failure_threshold_percent=10, auto_rollback=False),
+        '{"kind": "waves", "pause_s": 60, "percents": [100], "auto_rollback": false, "failure_threshold_percent": 10}',
+    ),
+    (Target(), '{"all": true}'),
+    (Target(selector={"tier": "edge"}), '{"selector": {"tier": "edge"}}'),
+    (Target(agents=(ONE, TWO)), f'{{"agents": ["{ONE}", "{TWO}"]}}'),
+    (
+        REPLAY,
+        f'{{"mode": "execute", "last_n": 5, "version_id": "{TWO}", "artifact_id": "{ONE}", "content_hash": "{HASH}", '
+        '"journal_lane": "in", "side_effects": ["exec:/bin/true"]}',
+    ),
+    (
+        ApprovalTarget(REPLAY),
+        f'{{"mode": "execute", "last_n": 5, "version_id": "{TWO}", "artifact_id": "{ONE}", "content_hash": "{HASH}", '
+        '"journal_lane": "in", "side_effects": ["exec:/bin/true"]}',
+    ),
+    (ApprovalTarget(Target(), 1, (ONE,)), f'{{"all": true, "count": 1, "resolved": ["{ONE}"]}}'),
+    (
+        ApprovalTarget(Target(selector={"tier": "edge"}), 2000, (ONE,)),
+        f'{{"count": 2000, "resolved": ["{ONE}"], "selector": {{"tier": "edge"}}}}',
+    ),
+    (
+        ApprovalTarget(Target(agents=(ONE,)), 1, (ONE,)),
+        f'{{"count": 1, "agents": ["{ONE}"], "resolved": ["{ONE}"]}}',
+    ),
+    (
+        ReleasePolicy(3600, 600, True, 2, False, 1),
+        '{"approval_ttl_s": 3600, "agent_timeout_s": 600, "approvals_required": true, "required_approvals": 2, '
+        '"allow_self_approval": false, "max_in_flight_deployments": 1}',
+    ),
+    (
+        Enlisting(5000, 9000, ONE, TWO, True),
+        f'{{"after": "{ONE}", "count": 9000, "place": 5000, "until": "{TWO}", "everybody_counts": true}}',
+    ),
+    (
+        BreakGlass("ada@acme.example", "outage", ONE, datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)),
+        f'{{"by": "ada@acme.example", "reason": "outage", "user_id": "{ONE}", '
+        '"approve_by": "2026-01-02T03:04:05.000678Z"}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), FORMS)
+def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
+    assert json.dumps(value.stored()) == text
+    assert type(value).from_stored(json.loads(text)) == value
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [
+        ({"kind": "all_at_once"}, Strategy.all_at_once()),
+        ({"kind": "all_at_once", "failure_threshold_percent": 5}, Strategy.all_at_once(failure_threshold_percent=5)),
+        ({"kind": "waves", "percents": [50, 100]}, Strategy.waves((50, 100), auto_rollback=False)),
+        ({"kind": "waves", "auto_rollback": True}, Strategy.waves((100,))),
+    ],
+)
+def test_a_strategy_of_an_older_row_has_the_planners_defaults(stored: dict[str, Any], value: Strategy) -> None:
+    assert Strategy.from_stored(stored) == value
+
+
+def test_an_approval_of_an_older_row_may_not_say_how_many_agents_it_was() -> None:
+    assert ApprovalTarget.from_stored({"all": True}) == ApprovalTarget(Target())
+
+
+def test_a_replay_of_an_older_row_may_lack_what_it_did_not_name() -> None:
+    stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
+
+    assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)
+
+
+def test_the_agents_of_a_target_are_named_once_and_in_order() -> None:
+    assert Target.naming([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))

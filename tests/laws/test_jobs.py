@@ -1,0 +1,153 @@
+"""Every job is declared once, in the ``jobs.py`` of an app, and enqueued as declared, and one function runs it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from inspect import signature
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from apps.releases.jobs import BuildBundle
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import KINDS, Claim, GivenUp, Job, Periodic, runs
+
+ROOT = Path(__file__).parents[2]
+DECLARING = sorted((ROOT / "apps").glob("*/jobs.py"))
+PRODUCT = sorted(
+    path for top in ("apps", "byteor_cloud") for path in (ROOT / top).rglob("*.py") if path.parent.name != "migrations"
+)
+USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
+# Jobs of these names and arguments may wait in the queue of an installation that is upgraded.
+STORED = {
+    "artifacts.ingest": ["artifact_id"],
+    "artifacts.replay": ["replay_id"],
+    "artifacts.replay_decided": ["approval_id"],
+    "releases.agent_left": ["agent_id"],
+    "releases.build": ["deployment_id"],
+    "releases.step": ["deployment_id"],
+    "releases.undo_break_glass": ["deployment_id"],
+    "releases.welcome": ["agent_id"],
+    "tenancy.deliver_webhooks": ["webhook_id"],
+    "tenancy.purge_environment": ["id"],
+    "tenancy.purge_project": ["id"],
+}
+
+
+def module_of(path: Path) -> ModuleType:
+    return importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+
+def declared() -> list[type[Job] | Periodic]:
+    """The kinds of jobs of all apps."""
+    return [
+        kind
+        for path in DECLARING
+        for kind in vars(module_of(path)).values()
+        if isinstance(kind, Periodic) or (isinstance(kind, type) and issubclass(kind, Job) and kind is not Job)
+    ]
+
+
+JOBS = {kind.name: kind for kind in declared() if not isinstance(kind, Periodic)}
+every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+
+
+def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
+    """The calls of a module, each with the function around it."""
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            yield from ((function, node) for node in ast.walk(function) if isinstance(node, ast.Call))
+
+
+def enqueued(path: Path) -> Iterator[tuple[int, object]]:
+    """The line of each call of ``enqueue``, and what it enqueues; of a parameter, what it is annotated with."""
+    module = module_of(path)
+    for function, call in calls(path):
+        match call.func:
+            case ast.Name("enqueue") | ast.Attribute(attr="enqueue"):
+                match call.args[0]:
+                    case ast.Call(func=ast.Name(name)):
+                        yield call.lineno, getattr(module, name)
+                    case ast.Name(name):
+                        hint = get_type_hints(getattr(module, function.name)).get(name)
+                        yield from ((call.lineno, kind) for kind in _members(hint))
+                    case other:
+                        yield call.lineno, ast.unparse(other)
+
+
+def _members(hint: Any) -> tuple[object, ...]:
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+def test_every_name_is_declared_once_and_registered() -> None:
+    names = [kind.name for kind in declared()]
+
+    assert sorted(names) == sorted(set(names))
+    assert set(names) == {name for name in KINDS if not name.startswith("test.")}
+
+
+def test_a_name_is_written_out_in_one_place() -> None:
+    """Not assembled, and not repeated beside its declaration."""
+    written = [
+        (str(path.relative_to(ROOT)), node.value)
+        for path in PRODUCT
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in {kind.name for kind in declared()}
+    ]
+
+    assert {path for path, _ in written} <= {str(path.relative_to(ROOT)) for path in DECLARING}
+    assert sorted(name for _, name in written) == sorted(kind.name for kind in declared())
+    assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
+
+
+def test_only_declared_jobs_are_enqueued_and_each_of_them_is() -> None:
+    found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
+
+    assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []
+    assert {kind for _, kind in found} == set(JOBS.values())
+
+
+def test_jobs_are_made_with_the_arguments_that_they_declare() -> None:
+    made: list[tuple[str, type[Job], set[str | None]]] = []
+    for path in USERS:
+        for _, call in calls(path):
+            name = call.func.id if isinstance(call.func, ast.Name) else ""
+            job = getattr(module_of(path), name, None)
+            if isinstance(job, type) and issubclass(job, Job):
+                given = {keyword.arg for keyword in call.keywords}
+                made.append((f"{path.relative_to(ROOT)}:{call.lineno}", job, given))
+
+    assert [each for each in made if each[2] != set(signature(each[1]).parameters)] == []
+    assert {job for _, job, _ in made} == set(JOBS.values())
+
+
+def test_stored_names_and_arguments_are_those_of_older_releases() -> None:
+    assert {name: [*signature(job).parameters] for name, job in JOBS.items()} == STORED
+
+
+@every_job
+@pytest.mark.django_db
+def test_the_registered_functions_take_the_declared_arguments_and_no_others(job: type[Job]) -> None:
+    kind = KINDS[job.name]
+    of_a_row_that_is_gone = dict.fromkeys(signature(job).parameters, str(uuid7()))
+    assert kind.gave_up is not None
+
+    kind.run(Claim(), **of_a_row_that_is_gone)
+    kind.gave_up(GivenUp(killed=True, error="no"), **of_a_row_that_is_gone)
+
+    for wrong in ({}, {**of_a_row_that_is_gone, "another": "x"}):
+        with pytest.raises(TypeError, match="argument"):
+            kind.run(Claim(), **wrong)
+
+
+def test_a_second_function_for_a_job_is_refused() -> None:
+    before = dict(KINDS)
+
+    with pytest.raises(ValueError, match=r"^A function for the job releases\.build is registered already\.$"):
+        runs(BuildBundle)(lambda job: None)
+
+    assert before == KINDS

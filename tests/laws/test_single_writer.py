@@ -1,0 +1,150 @@
+"""What an agent is to run, and its part in a deployment, are written by one module, so that they cannot disagree."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OWNER = "apps/releases/services/agent_parts.py"
+# The empty assignment comes with the agent, in an app that knows no deployments.
+ENROLLMENT = "apps/fleet/services.py"
+MODELS = {"Assignment", "DeploymentAgent"}
+RELATED = {"agents", "assignment"}  # what leads from a deployment to the parts, and from an agent to the assignment
+WRITES = {
+    "save", "delete", "update", "create", "get_or_create", "update_or_create", "bulk_create", "bulk_update",
+    "asave", "adelete", "aupdate", "acreate", "aget_or_create", "aupdate_or_create", "abulk_create", "abulk_update",
+}  # fmt: skip
+PASSES_ON = {"list", "tuple", "sorted", "next", "iter", "lock"}  # functions that give back rows that they were given
+DELETES = {"delete_in_batches"}
+SQL = re.compile(
+    r'(INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE)\s+"?(fleet_assignment|releases_deploymentagent)\b', re.I
+)
+type Bound = tuple[ast.expr, ast.expr]
+
+
+def _bindings(tree: ast.AST) -> Iterator[Bound]:
+    """Yield each target of the module with what it is bound to, or with its annotation."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                yield from ((target, value) for target in targets)
+            case ast.AnnAssign(target=target, annotation=annotation, value=value):
+                yield target, annotation
+                if value is not None:
+                    yield target, value
+            case ast.NamedExpr(target=target, value=value):
+                yield target, value
+            case ast.For(target=target, iter=rows) | ast.comprehension(target=target, iter=rows):
+                yield target, rows
+            case ast.arg(arg=name, annotation=ast.expr() as annotation):
+                yield ast.Name(name), annotation
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _is_of(node: ast.expr, known: set[str]) -> bool:
+    """Whether the expression is one of the models, or is reached from it: a manager, a queryset, a row."""
+    match node:
+        case ast.Name(id=name):
+            return name in known
+        case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in PASSES_ON:
+            return _is_of(first, known)
+        case ast.Attribute(attr=name) if name in RELATED | MODELS:
+            return True
+        case ast.Attribute(value=inner) | ast.Call(func=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner):
+            return _is_of(inner, known)
+    return False
+
+
+def _known(tree: ast.AST) -> set[str]:
+    """The names that stand for the models or their rows anywhere in the module."""
+    known = set(MODELS)
+    while True:
+        found = {
+            name
+            for target, value in _bindings(tree)
+            if _is_of(value, known) or (isinstance(value, ast.Subscript) and _names(value) & MODELS)
+            for name in _names(target)
+        }
+        if found <= known:
+            return known
+        known |= found
+
+
+def written(source: str) -> list[int]:
+    """The lines of a module that write one of the two tables."""
+    tree = ast.parse(source)
+    known = _known(tree)
+    lines = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=method, value=rows)) if method in WRITES and _is_of(rows, known):
+                lines.add(node.lineno)
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in MODELS:
+                lines.add(node.lineno)
+            case ast.Call(func=ast.Name(id=name), args=[rows, *_]) if name in DELETES and _is_of(rows, known):
+                lines.add(node.lineno)
+            case ast.Constant(value=str() as text) if SQL.search(text):
+                lines.add(node.lineno)
+    return sorted(lines)
+
+
+def test_one_module_writes_what_agents_are_to_run_and_how_far_they_are() -> None:
+    modules = [path for path in (ROOT / "apps").rglob("*.py") if path.parent.name != "migrations"]
+    sources = {str(path.relative_to(ROOT)): path.read_text() for path in modules}
+
+    found = {path: lines for path, source in sources.items() if (lines := written(source))}
+
+    assert set(found) == {OWNER, ENROLLMENT}
+    assert [sources[ENROLLMENT].splitlines()[line - 1].strip() for line in found[ENROLLMENT]] == [
+        "Assignment.objects.create(agent=agent)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Assignment.objects.filter(agent=agent).update(progress='active')",
+        "DeploymentAgent.objects.bulk_create(rows)",
+        "row = DeploymentAgent(agent=agent)",
+        "models.Assignment(agent=agent)",
+        "deployment.agents.update(progress='failed')",
+        "deployment.agents.filter(agent_id__in=these(ids)).update(progress='failed')",
+        "row = Assignment.objects.get(agent=agent)\nrow.progress = 'active'\nrow.save(update_fields=['progress'])",
+        "agent.assignment.save()",
+        "wanted = agent.assignment\nwanted.save()",
+        "def note(wanted: Assignment) -> None:\n    wanted.save()",
+        "def note(rows: QuerySet[DeploymentAgent]) -> None:\n    mine = rows.filter(agent=agent)\n    mine.delete()",
+        "for part in deployment.agents.filter(wave=0):\n    part.save()",
+        "[part.delete() for part in list(deployment.agents.all())]",
+        "locked = lock(agent.assignment)\nlocked.save()",
+        "delete_in_batches(DeploymentAgent.objects.filter(left))",
+        "cursor.execute('UPDATE fleet_assignment SET progress = %s')",
+        "SQL = f'''\nINSERT INTO releases_deploymentagent (agent_id) SELECT id FROM {agents}'''",
+    ],
+)
+def test_a_write_is_found(source: str) -> None:
+    assert written(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Assignment.objects.select_for_update().get(agent=agent)",
+        "deployment.agents.filter(progress='failed').count()",
+        "Deployment.objects.filter(agents__agent=agent).update(wave=1)",
+        "AgentReport.objects.create(agent=agent)",
+        "deployment.save()",
+        "Agent.objects.exclude(pk__in=deployment.agents.values('agent_id')).update(name='x')",
+        "cursor.execute('SELECT progress FROM fleet_assignment')",
+    ],
+)
+def test_what_only_reads_is_none(source: str) -> None:
+    assert not written(source)

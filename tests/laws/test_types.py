@@ -1,0 +1,74 @@
+"""What crosses modules has a type of its own: these names are never annotated as a mapping of anything."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# What releases are made of, by the names that parameters, attributes and columns have everywhere.
+TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
+VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
+
+
+def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
+    """Yield line, name and annotation of each parameter, attribute and annotated variable, and of what is returned."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            yield node.lineno, node.arg, node.annotation
+        elif isinstance(node, ast.AnnAssign):
+            name = node.target.attr if isinstance(node.target, ast.Attribute) else getattr(node.target, "id", "")
+            yield node.lineno, name, node.annotation
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name, node.returns
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            # A column without an annotation has the type of its call.
+            for each in node.targets:
+                yield node.lineno, getattr(each, "id", ""), node.value.func
+
+
+def untyped(source: str) -> list[tuple[int, str]]:
+    """Return line and name of what is annotated as a mapping of anything, or as anything."""
+    found = []
+    for line, name, annotation in _annotated(ast.parse(source)):
+        if name not in TYPED or annotation is None:
+            continue
+        words = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+        words |= {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
+        if words & VAGUE:
+            found.append((line, name))
+    return found
+
+
+@pytest.mark.parametrize("package", ["apps", "byteor_cloud"])
+def test_what_releases_are_made_of_is_no_mapping_of_anything(package: str) -> None:
+    files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
+
+    assert len(files) > 50
+    assert {str(path.relative_to(ROOT)): found for path in files if (found := untyped(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(strategy: Mapping[str, Any]) -> None: ...",
+        "def f(*, target: dict[str, object] | None = None) -> None: ...",
+        "async def break_glass(self) -> Any: ...",
+        "class Row:\n    target: models.JSONField[Any, Any] = models.JSONField()",
+        "class Row:\n    strategy = models.JSONField(default=dict)",
+        "self.target: Json = {}",
+        "target: collections.abc.Mapping[str, str] = {}",
+    ],
+)
+def test_each_way_to_say_so_is_found(source: str) -> None:
+    assert len(untyped(source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["def f(strategy: Strategy, *, other: dict[str, Any]) -> None: ...", "target: StoredField[Target]"]
+)
+def test_a_type_of_its_own_is_not(source: str) -> None:
+    assert untyped(source) == []

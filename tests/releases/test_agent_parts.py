@@ -1,0 +1,195 @@
+"""Changes to agents' parts that meet: each waits for the other, and assignment and part agree afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection
+
+from apps.fleet import services as fleet_services
+from apps.fleet.models import Assignment
+from apps.releases.models import DeploymentAgent
+from apps.releases.services import agent_parts, builds, rollout
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import World, report
+
+WAITS_S = 30  # for the other thread; only a test that fails takes so long
+_BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+class Pause:
+    """Stops whoever calls a function of ``agent_parts`` first, before the function does anything, until told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self._entered, self._goes_on = threading.Event(), threading.Event()
+        function = getattr(agent_parts, name)
+
+        def paused(*args: Any, **kwargs: Any) -> Any:
+            if not self._entered.is_set():
+                self._entered.set()
+                assert self._goes_on.wait(WAITS_S)
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(agent_parts, name, paused)
+
+    def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
+        """Make the call once the other has stopped."""
+
+        def run() -> T:
+            assert self._entered.wait(WAITS_S)
+            return call()
+
+        return run
+
+    def end_when_blocked(self) -> None:
+        """Let the other go on as soon as somebody waits for a lock of its own."""
+        assert self._entered.wait(WAITS_S)
+        until = time.monotonic() + WAITS_S
+        try:
+            with connection.cursor() as cursor:
+                while time.monotonic() < until:
+                    cursor.execute(_BLOCKED)
+                    if cursor.fetchone()[0]:
+                        return
+                    time.sleep(0.01)
+            raise AssertionError("nobody waits")
+        finally:
+            self._goes_on.set()
+
+    def end(self) -> None:
+        """Let the other go on."""
+        self._goes_on.set()
+
+
+def agree() -> bool:
+    """Whether each agent that is to run something has a part that says the same of it."""
+    parts: dict[tuple[UUID | None, UUID], tuple[str, str]] = {
+        (deployment_id, agent_id): (action, progress)
+        for deployment_id, agent_id, action, progress in DeploymentAgent.objects.values_list(
+            "deployment_id", "agent_id", "action", "progress"
+        )
+    }
+    return all(
+        parts[wanted.deployment_id, wanted.agent_id] == (wanted.action, wanted.progress)
+        for wanted in Assignment.objects.filter(deployment_id__isnull=False)
+    )
+
+
+def test_a_rollback_waits_for_a_report_and_has_the_last_word(
+    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 3)
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, agents)
+    deployment = stories.offered(world, second)
+    pause = Pause(monkeypatch, "note_report")
+
+    reported, rolled_back, _ = at_once(
+        lambda: report(agents[1][1], agents[1][0], "active").status_code,
+        pause.then(lambda: stories.roll_back(world, deployment).status_code),
+        pause.end_when_blocked,
+    )
+
+    assert (reported, rolled_back) == (200, 200)
+    assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
+    assert stories.progress(deployment) == ["offered"] * 3
+    assert agree()
+
+
+def test_a_report_that_waits_for_a_rollback_is_late(
+    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 3)
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, agents)
+    deployment = stories.offered(world, second)
+    pause = Pause(monkeypatch, "_change")  # the assignments are written, the parts are not
+
+    rolled_back, reported, _ = at_once(
+        lambda: stories.roll_back(world, deployment).status_code,
+        pause.then(lambda: report(agents[1][1], agents[1][0], "active").status_code),
+        pause.end_when_blocked,
+    )
+
+    assert (rolled_back, reported) == (200, 409)
+    assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
+    assert stories.progress(deployment) == ["offered"] * 3
+    assert agree()
+
+
+def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
+    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 2)
+    first, second, third = stories.bundles(world, 3)
+    stories.active(world, first, agents)
+    current = stories.active(world, second, agents)
+    newest = stories.offered(world, third)
+    pause = Pause(monkeypatch, "_assign")
+
+    aborted, rolled_back, _ = at_once(
+        lambda: stories.command(world.operator.api, world, newest, "abort").status_code,
+        pause.then(lambda: stories.roll_back(world, current).status_code),
+        pause.end_when_blocked,
+    )
+
+    assert (aborted, rolled_back) == (200, 200)
+    assert stories.wanted(agents) == [(current.pk, "rollback")] * 2
+    assert agree()
+
+
+def test_an_agent_leaves_while_it_is_offered_something(
+    at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stays, api), (leaves, _) = stories.fleet(world, 2)
+    deployment = world.deployment(world.bundle())
+    pause = Pause(monkeypatch, "offer")
+
+    def leave() -> None:
+        fleet_services.decommission(leaves, actor=world.operator.actor)
+        pause.end()
+
+    answers = at_once(lambda: builds.build(str(deployment.pk)), pause.then(leave))
+
+    assert answers == [None, None]
+    assert stories.progress(deployment) == ["offered", "offered"]
+    assert report(api, stays, "active").status_code == 200
+    run_jobs()
+    assert stories.state(deployment) == ("active", "")
+    assert stories.progress(deployment) == ["active", "offered"]
+
+
+@pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
+def test_reports_beside_a_change_to_all_agents(
+    at_once: Race, world: World, run_jobs: Callable[[], int], change: str
+) -> None:
+    agents = stories.fleet(world, 6)
+    first, second = stories.bundles(world, 2)
+    stories.active(world, first, agents)
+    deployment = stories.offered(world, second, strategy=stories.waves(100, threshold=100))
+    assert report(agents[0][1], agents[0][0], "failed").status_code == 200
+    stories.offered_before(deployment, 10_000, *(agent for agent, _ in agents[3:]))
+
+    def change_all() -> int:
+        if change == "step":
+            rollout.step(str(deployment.pk))
+            return 200
+        answer = stories.command(world.operator.api, world, deployment, change, reason="now")
+        return int(answer.status_code)
+
+    changed, *reported = at_once(
+        change_all,
+        *(lambda agent=agent, api=api: report(api, agent, "active").status_code for agent, api in agents),
+    )
+
+    assert changed == 200
+    assert set(reported) <= {200, 409}
+    assert agree()
+    run_jobs()
+    assert agree()

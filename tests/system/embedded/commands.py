@@ -1,0 +1,93 @@
+"""Commands on an embedded database as processes of their own, as in two terminals, and what they leave."""
+
+import os
+import pwd
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from byteor_cloud import embedded
+
+CHECKOUT = Path(embedded.__file__).parents[1]
+NOBODY = pwd.getpwnam("nobody")
+
+# Acquires, prints the URL, acquires again at every line it reads, and releases at the end of its input.
+COMMAND = """
+import sys
+from pathlib import Path
+from byteor_cloud import embedded
+
+if len(sys.argv) > 2:
+    embedded._OUTSIDE = Path(sys.argv[2])
+server = embedded.EmbeddedPostgres(Path(sys.argv[1]))
+print(server.acquire(), flush=True)
+for line in sys.stdin:
+    print(server.acquire(), flush=True)
+server.release()
+"""
+
+
+class Command:
+    """Another command on the same data folder."""
+
+    def __init__(self, *arguments: Path, user: int | None = None, python_path: Path = CHECKOUT) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={"PYTHONPATH": f"{python_path}:{CHECKOUT}"},  # no HOME, no PATH
+            user=user,
+            group=None if user is None else NOBODY.pw_gid,
+            extra_groups=None if user is None else (),
+        )
+
+    def url(self) -> str:
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], 20)[0], "the command says nothing"
+        line = self.process.stdout.readline().strip()
+        assert line, self.end()
+        return line
+
+    def end(self) -> str:
+        return self.process.communicate(timeout=20)[1]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def command(*arguments: Path, user: int | None = None, python_path: Path = CHECKOUT) -> Iterator[Command]:
+    started = Command(*arguments, user=user, python_path=python_path)
+    try:
+        yield started
+    finally:
+        if started.process.returncode is None:
+            assert started.end() == ""
+            assert started.process.returncode == 0
+
+
+def postmaster(data_dir: Path) -> int:
+    return int((data_dir / "postgres/data/postmaster.pid").read_text().splitlines()[0])
+
+
+def is_stopped(data_dir: Path) -> bool:
+    lock = embedded._take(data_dir / "postgres/server.lock")
+    if lock is None:
+        return False
+    os.close(lock)
+    return not (data_dir / "postgres/data/postmaster.pid").exists()
+
+
+def execute(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []

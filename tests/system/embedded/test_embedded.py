@@ -1,0 +1,170 @@
+"""The embedded database while commands come, go and are killed: its commands are real processes."""
+
+import os
+import shutil
+import signal
+import stat
+import threading
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
+
+
+def test_what_was_written_is_there_after_a_stop(folder: Path) -> None:
+    first = EmbeddedPostgres(folder)
+    url = first.acquire()
+    execute(url, "CREATE TABLE kept AS SELECT 'Grüße' AS word")
+    first.release()
+    assert is_stopped(folder)
+
+    second = EmbeddedPostgres(folder)
+    assert second.acquire() == url
+    assert execute(url, "SELECT word FROM kept") == [("Grüße",)]
+    second.release()
+    assert is_stopped(folder)
+
+
+def test_the_database_is_utf8_in_an_order_that_no_machine_changes(server: EmbeddedPostgres) -> None:
+    url = server.acquire()
+
+    [row] = execute(
+        url,
+        "SELECT datname, pg_encoding_to_char(encoding), datlocprovider, datlocale, current_user"
+        " FROM pg_database WHERE datname = current_database()",
+    )
+
+    assert row == ("byteor_cloud", "UTF8", "b", "C.UTF-8", "byteor_cloud")
+
+
+def test_nobody_else_gets_in(server: EmbeddedPostgres) -> None:
+    url = server.acquire()
+
+    sockets = Path(unquote(url.partition("host=")[2].partition("&")[0]))
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    assert execute(url, "SHOW listen_addresses") == [("",)]
+
+
+def test_commands_that_start_at_once_share_one_server_and_the_last_one_out_stops_it(folder: Path) -> None:
+    with command(folder) as one, command(folder) as two, command(folder) as three:
+        assert one.url() == two.url() == three.url()
+        first = postmaster(folder)
+
+        for leaving in (one, two):
+            leaving.end()
+            assert postmaster(folder) == first
+            assert not is_stopped(folder)
+    assert is_stopped(folder)
+
+
+def test_commands_that_come_and_go_never_find_a_dead_server(folder: Path) -> None:
+    failures: list[Exception] = []
+
+    def come_and_go() -> None:
+        for _ in range(8):
+            server = EmbeddedPostgres(folder)
+            try:
+                assert execute(server.acquire(), "SELECT 1") == [(1,)]
+                server.release()
+            except Exception as failure:
+                failures.append(failure)
+
+    # Each holds locks of its own, exactly as processes do.
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert is_stopped(folder)
+
+
+def test_after_a_killed_command_the_next_one_finds_its_server_and_stops_it(folder: Path) -> None:
+    killed = Command(folder)
+    url = killed.url()
+    execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
+    orphan = postmaster(folder)
+    killed.kill()
+
+    with command(folder) as following:
+        assert following.url() == url
+        assert postmaster(folder) == orphan
+        assert execute(url, "SELECT n FROM kept") == [(1,)]
+    assert is_stopped(folder)
+
+
+def test_a_killed_server_is_revived_with_all_that_was_committed(folder: Path) -> None:
+    with command(folder) as holder:
+        url = holder.url()
+        execute(url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
+        dead = postmaster(folder)
+        os.kill(dead, signal.SIGKILL)
+
+        holder.process.stdin.write("\n")  # type: ignore[union-attr] # it is a pipe
+        holder.process.stdin.flush()  # type: ignore[union-attr]
+        assert holder.url() == url
+
+        assert postmaster(folder) != dead
+        assert execute(url, "SELECT count(*) FROM kept") == [(1000,)]
+    assert is_stopped(folder)
+
+
+def test_command_and_server_killed_together_leave_nothing_in_the_way(folder: Path) -> None:
+    killed = Command(folder)
+    execute(killed.url(), "CREATE TABLE kept AS SELECT 1 AS n")
+    killed.kill()
+    os.kill(postmaster(folder), signal.SIGKILL)
+
+    with command(folder) as following:
+        assert execute(following.url(), "SELECT n FROM kept") == [(1,)]
+    assert is_stopped(folder)
+
+
+def test_a_strangers_process_id_in_a_stale_file_is_not_taken_for_the_server(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    sockets = Path(unquote(server.acquire().partition("host=")[2].partition("&")[0]))
+    lines = (folder / "postgres/data/postmaster.pid").read_text().splitlines()
+    server.release()
+
+    # As after a crash, when this very process has got the server's old id.
+    stale = "\n".join([str(os.getpid()), *lines[1:]]) + "\n"
+    for leftover in (folder / "postgres/data/postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
+        leftover.write_text(stale)
+        shutil.chown(leftover, (folder / "postgres/data").stat().st_uid)
+
+    execute(server.acquire(), "SELECT 1")
+    server.release()
+    assert is_stopped(folder)
+
+
+def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> None:
+    by_hand = EmbeddedPostgres(folder)
+    by_hand.acquire()
+    # Its own lock is out of sight, as when pg_ctl had started it.
+    (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
+    running = postmaster(folder)
+
+    with pytest.raises(EmbeddedPostgresError, match=rf"^process {running} serves .* not started from here: stop it$"):
+        EmbeddedPostgres(folder).acquire()
+
+    assert postmaster(folder) == running
+    (folder / "postgres/hidden").rename(folder / "postgres/server.lock")
+    by_hand.release()
+    assert is_stopped(folder)
+
+
+def test_a_cold_start_takes_a_moment_and_a_warm_one_less(folder: Path, server: EmbeddedPostgres) -> None:
+    began = time.monotonic()
+    server.acquire()
+    cold = time.monotonic() - began
+    server.release()
+    began = time.monotonic()
+    server.acquire()
+    warm = time.monotonic() - began
+
+    assert warm < cold < 10  # about 0.5 s and 0.05 s on an idle machine

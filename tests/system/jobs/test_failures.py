@@ -1,0 +1,189 @@
+"""Jobs that fail: retries, waiting for database and storage, and dead letters until they are forgotten."""
+
+from __future__ import annotations
+
+import errno
+from datetime import timedelta
+
+import psycopg
+import pytest
+from django.db import OperationalError
+from django.db.utils import InterfaceError
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from apps.tenancy.jobs import FORGET_JOBS
+from byteor_cloud import jobs
+from byteor_cloud.errors import Unavailable
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import KINDS, Claim, GivenUp
+from tests.system.jobs.queue_steps import (
+    Fail,
+    FailBesideATwin,
+    Note,
+    enqueue,
+    execute,
+    fails_with,
+    gave_up,
+    make_due,
+    ran,
+    waiting,
+    work,
+)  # fmt: skip
+
+# -- a job that fails by itself
+
+
+def test_retried_with_back_off_then_left_as_a_dead_letter() -> None:
+    fails_with.append(RuntimeError("no\0"))
+    enqueue(Fail())
+    delays = []
+
+    for _ in range(jobs.ATTEMPTS + 1):
+        ((before,),) = execute("SELECT now()")
+        work()
+        row = ProcrastinateJob.objects.get()
+        if row.status == "todo":
+            delays.append(round((row.scheduled_at - before) / timedelta(seconds=1)))
+            make_due()
+
+    assert ran == ["failed"] * 5
+    assert jobs.ATTEMPTS == 5
+    assert all(asked <= delay <= asked + 2 for delay, asked in zip(delays, [3, 9, 27, 81], strict=True))
+    assert waiting() == [("test.fail", "failed")]
+    assert ProcrastinateJob.objects.get().attempts == 5
+    assert gave_up == [(GivenUp(killed=False, error="RuntimeError: no?"), {})]
+
+
+def test_before_its_time_nothing_is_retried() -> None:
+    fails_with.append(RuntimeError("no"))
+    enqueue(Fail())
+
+    work()
+    work()
+
+    assert ran == ["failed"]
+
+
+def test_a_job_that_fails_beside_a_waiting_twin_goes_back_too() -> None:
+    enqueue(FailBesideATwin(), once="key", serial="s")
+
+    work()
+
+    assert (ran, waiting()) == (["failed"], [("test.fail_beside_a_twin", "todo")] * 2)
+    make_due()
+    work()
+    assert (len(ran), waiting()) == (3, [])
+
+
+def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
+    fails_with.append(RuntimeError("no"))
+    enqueue(Fail())
+    for _ in range(5):
+        work()
+        make_due()
+    (job,) = ProcrastinateJob.objects.all()
+
+    assert jobs.retry_dead_letter(job.pk)
+    assert not jobs.retry_dead_letter(job.pk)
+    work()
+    assert waiting() == [("test.fail", "todo")]
+    fails_with.clear()
+    make_due()
+    work()
+    assert waiting() == []
+
+
+def test_a_name_that_nobody_knows_is_a_dead_letter_in_the_end() -> None:
+    enqueue(Note(word="a"))
+    execute("UPDATE procrastinate_jobs SET task_name = 'test.gone'")
+    for _ in range(5):
+        work()
+        make_due()
+
+    assert waiting() == [("test.gone", "failed")]
+
+
+# -- trouble of database or storage
+
+
+TROUBLES = [
+    OperationalError("the server closed the connection"),
+    InterfaceError("connection already closed"),
+    psycopg.errors.AdminShutdown("terminating connection"),
+    psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"),
+    Unavailable("The artifact store is not reachable."),
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ESTALE, "Stale file handle"),
+    PermissionError(errno.EACCES, "Permission denied"),
+]
+OWN = [
+    RuntimeError("no"),
+    FileNotFoundError(errno.ENOENT, "No such file"),
+    OSError(errno.ENAMETOOLONG, "File name too long"),
+    psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
+    psycopg.errors.UniqueViolation("twice"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
+def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> None:
+    fails_with.append(trouble)
+    enqueue(Fail(), serial="s", once="s")
+    delays = []
+
+    for _ in range(20):
+        ((before,),) = execute("SELECT now()")
+        work()
+        row = ProcrastinateJob.objects.get()
+        assert (row.status, row.attempts) == ("todo", 0)
+        delays.append((row.scheduled_at - before).total_seconds())
+        make_due()
+    assert sum(delays) > 600  # ten minutes and more
+    assert max(delays) < 65
+    assert not jobs.held_up(["s"])["s"].is_dead
+
+    fails_with.clear()
+    work()
+    assert (waiting(), gave_up, len(ran)) == ([], [], 21)
+
+
+@pytest.mark.parametrize("error", OWN, ids=repr)
+def test_what_is_the_jobs_own_fault_counts(error: BaseException) -> None:
+    assert not jobs.is_trouble(error)
+
+
+def test_trouble_behind_another_error_is_trouble() -> None:
+    error = RuntimeError("cannot read it")
+    error.__cause__ = OSError(errno.EIO, "Input/output error")
+
+    assert jobs.is_trouble(error)
+
+
+# -- what is forgotten
+
+
+def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST_DEAD_LETTERS", 3)
+    greedy, other = uuid7(), uuid7()
+    for number in range(5):
+        enqueue(Note(word=f"greedy {number}"), greedy)
+    for age in (89, 91):
+        enqueue(Note(word=f"{age} days"), other)
+    enqueue(Note(word="waits for long"), other)
+    execute("UPDATE procrastinate_jobs SET status = 'failed' WHERE args->>'word' <> 'waits for long'")
+    execute(
+        "UPDATE procrastinate_events e SET at = now() - make_interval(days => split_part(args->>'word', ' ', 1)::int)"
+        " FROM procrastinate_jobs j WHERE j.id = e.job_id AND j.args->>'word' LIKE '%% days'"
+    )
+    execute(
+        "INSERT INTO procrastinate_events (job_id, type, at) SELECT id, 'started', now() - interval '8 days'"
+        " FROM procrastinate_jobs, generate_series(1, 100) WHERE args->>'word' = 'waits for long'"
+    )
+
+    KINDS[FORGET_JOBS.name].run(Claim())
+
+    left = list(ProcrastinateJob.objects.order_by("id").values_list("args", flat=True))
+    assert [each["word"] for each in left] == ["greedy 2", "greedy 3", "greedy 4", "89 days", "waits for long"]
+    assert execute("SELECT count(*) FROM procrastinate_events WHERE type = 'started'") == [(0,)]

@@ -1,0 +1,125 @@
+"""Jobs that kill their worker's process: back-off, suspects, dead letters."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+import pytest
+from procrastinate.contrib.django.models import ProcrastinateJob
+
+from byteor_cloud import jobs
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import KILLS, KINDS, Job
+from tests.system.jobs.queue_steps import (
+    Block,
+    Note,
+    Running,
+    enqueue,
+    execute,
+    gave_up,
+    kill_its_worker,
+    make_due,
+    ran,
+    tend,
+    wait_until,
+    waiting,
+    work,
+)  # fmt: skip
+
+OURS = sorted(name for name in KINDS if not name.startswith("test."))
+
+
+def die(times: int) -> None:
+    for _ in range(times):
+        make_due()
+        kill_its_worker()
+        tend()
+
+
+def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
+    enqueue(Note(word="poison"), serial="s", once="s")
+    delays = []
+
+    for kill in range(1, KILLS + 1):
+        ((before,),) = execute("SELECT now()")
+        die(1)
+        ((status, attempts, kills, at),) = execute(
+            "SELECT status::text, attempts, byteor_kills, scheduled_at FROM procrastinate_jobs"
+        )
+        assert (attempts, kills) == (kill, kill)
+        if kill < KILLS:
+            assert status == "todo"
+            delays.append((at - before).total_seconds())
+
+    assert status == "failed"
+    assert KILLS == 10
+    assert all(asked <= delay < asked + 2 for delay, asked in zip(delays, [0, 1, 2, 4, 8, 15, 15, 15, 15], strict=True))
+    assert [(why.killed, arguments) for why, arguments in gave_up] == [(True, {"word": "poison"})]
+    assert ran == []
+
+    # It is not begun anew by whoever wants the same, until somebody retries it.
+    enqueue(Note(word="poison"), serial="s", once="s")
+    assert waiting() == [("test.note", "failed")]
+    assert jobs.held_up(["s"])["s"].is_dead
+    assert jobs.retry_dead_letter(ProcrastinateJob.objects.get().pk)
+    work()
+    assert (ran, waiting()) == (["poison"], [])
+
+
+def test_what_waits_behind_a_killer_does_not_go_on_killing() -> None:
+    enqueue(Note(word="poison"), serial="s", once="s")
+    kill_its_worker()
+    enqueue(Note(word="poison"), serial="s", once="s")
+    execute("UPDATE procrastinate_jobs SET byteor_kills = 9 WHERE status = 'doing'")
+
+    tend()
+
+    assert waiting() == [("test.note", "failed")]
+
+
+DECLARED = {job.name: job for job in Job.__subclasses__()}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
+    periodic = KINDS[name].periodic
+    if periodic is not None:
+        jobs.enqueue_tick(periodic, 0)
+    else:
+        job = DECLARED[name]
+        enqueue(job(**dict.fromkeys(signature(job).parameters, str(uuid7()))), uuid7())
+
+    die(KILLS - 1)
+    assert waiting() == [(name, "todo")]
+    die(1)
+    assert waiting() == [(name, "failed")]
+    if periodic is not None:
+        jobs.enqueue_tick(periodic, 10**9)
+        assert waiting() == [(name, "failed")]
+
+
+def test_a_graceful_stop_is_no_kill_and_other_jobs_proceed_beside_a_killer() -> None:
+    enqueue(Note(word="poison"))
+    die(3)
+    execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")
+    enqueue(Note(word="other"))
+
+    work()
+
+    assert (ran, waiting()) == (["other"], [("test.note", "todo")])
+
+
+def test_of_those_that_were_there_one_is_tried_at_a_time() -> None:
+    """Else a job that only ran beside the killer would die with it ten times."""
+    for who in ("one", "two"):
+        enqueue(Block(who=who), uuid7())
+    kill_its_worker()
+    tend()
+
+    with Running():
+        wait_until(lambda: ran)
+        enqueue(Note(word="other"))
+        wait_until(lambda: "other" in ran)
+        assert len(ran) == 2
+        execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
+        wait_until(lambda: len(ran) == 3)  # but none waits for ever behind one that never ends

@@ -1,0 +1,186 @@
+"""The queue with the real worker: when a job runs, beside which others, and in whose turn."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from byteor_cloud import database, jobs
+from byteor_cloud.ids import uuid7
+from byteor_cloud.jobs import Lane
+from byteor_cloud.worker import process
+from tests.system.jobs.queue_steps import (
+    Block,
+    Note,
+    Running,
+    TakeTurns,
+    WaitForAStranger,
+    enqueue,
+    execute,
+    go_on,
+    ran,
+    wait_until,
+    waiting,
+    work,
+)  # fmt: skip
+
+# -- the queue
+
+
+def test_a_job_that_succeeds_is_gone() -> None:
+    enqueue(Note(word="a"))
+
+    work()
+
+    assert (ran, waiting()) == (["a"], [])
+
+
+def test_a_change_that_rolls_back_leaves_no_job() -> None:
+    with transaction.atomic():
+        enqueue(Note(word="a"))
+        enqueue(Note(word="b"), once="key")
+        transaction.set_rollback(True)
+
+    assert waiting() == []
+
+
+def test_of_one_key_one_waits() -> None:
+    for _ in range(3):
+        enqueue(Note(word="a"), once="a")
+    enqueue(Note(word="b"), once="b")
+
+    assert len(waiting()) == 2
+    work()
+    assert sorted(ran) == ["a", "b"]
+    enqueue(Note(word="a"), once="a")
+    assert len(waiting()) == 1
+
+
+def test_of_one_series_one_runs_at_a_time_in_order() -> None:
+    for number in range(8):
+        enqueue(Note(word=str(number)), serial="s")
+
+    work()
+
+    assert ran == [str(number) for number in range(8)]
+
+
+def test_what_was_announced_before_the_commit_is_announced_again_after_it() -> None:
+    enqueue(Note(word="early"), once="key")
+
+    with transaction.atomic():
+        enqueue(Note(word="late"), once="key")
+        # The job that waited starts now, and cannot see this transaction's change.
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert ran == ["early"]
+
+    work()
+    assert ran == ["early", "late"]
+
+
+def test_a_running_worker_hears_of_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLL_S", 3600)
+    with Running():
+        for number in range(20):
+            enqueue(Note(word=str(number)))
+            wait_until(lambda: len(ran) == number + 1)  # noqa: B023  called within the iteration
+
+
+# -- lanes and turns
+
+
+def test_a_lane_that_is_full_holds_up_no_other() -> None:
+    slots = jobs.SLOTS[Lane.WEBHOOKS]
+    for _ in range(slots + 1):
+        enqueue(WaitForAStranger())
+
+    with Running():
+        wait_until(lambda: len(ran) == slots)
+        enqueue(Note(word="a"))
+        wait_until(lambda: "a" in ran)
+        assert ran == ["waits"] * slots + ["a"]
+        go_on.set()
+        wait_until(lambda: ran.count("waits") == slots + 1)
+
+    assert waiting() == []
+
+
+@pytest.mark.parametrize("lane", [lane for lane in Lane if lane is not Lane.HOUSEKEEPING])
+def test_one_organization_never_has_all_slots_of_a_lane(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Block, "lane", lane)
+    greedy, other = uuid7(), uuid7()
+    for _ in range(8):
+        enqueue(Block(who="greedy"), greedy)
+
+    with Running():
+        wait_until(lambda: len(ran) == jobs.SLOTS[lane] // 2)
+        enqueue(Block(who="other"), other)
+        wait_until(lambda: "other" in ran)
+        assert ran.count("greedy") == jobs.SLOTS[lane] // 2
+
+
+def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
+    """Fifty of them, one with a thousand jobs in front: nobody waits for more than one round."""
+    greedy, others = uuid7(), [uuid7() for _ in range(50)]
+    with transaction.atomic():
+        for _ in range(1000):
+            enqueue(TakeTurns(who="greedy"), greedy)
+        for number in [*range(50), *range(50)]:
+            enqueue(TakeTurns(who=str(number)), others[number])
+
+    with Running():
+        wait_until(lambda: len({*ran}) == 51 and len(ran) > 160)
+
+    rounds = [ran.index("greedy", 1)]
+    for number in range(50):
+        places = [place for place, who in enumerate(ran) if who == str(number)]
+        assert len(places) == 2
+        rounds += [places[0], places[1] - places[0]]
+    # A round is 51 jobs; two slots may swap neighbours.
+    assert max(rounds) <= 51 + 2 * jobs.SLOTS[Lane.INGEST]
+
+
+def test_fetching_costs_no_more_with_a_long_queue() -> None:
+    """Rows that PostgreSQL looks at for one fetch, not time."""
+
+    def rows(waiting_jobs: int) -> float:
+        execute("TRUNCATE procrastinate_jobs CASCADE")
+        organization = uuid7()
+        with transaction.atomic():
+            for _ in range(waiting_jobs):
+                enqueue(TakeTurns(who="x"), organization)
+        execute("ANALYZE procrastinate_jobs")
+        values: dict[str, Any] = {
+            "lane": "ingest", "full": [], "names": [], "turns": [], "has_suspect": False, "suspect_waits": 60,
+            "worker": None,
+        }  # fmt: skip
+        with connection.cursor() as cursor:
+            cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + process.FETCH, values)
+            (plan,) = cursor.fetchone()
+        return _actual_rows(plan[0]["Plan"])
+
+    few, many = rows(200), rows(2000)
+    assert many <= 2 * few
+
+
+def _actual_rows(node: dict[str, Any]) -> float:
+    looked_at = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return float(looked_at * node["Actual Loops"]) + sum(_actual_rows(each) for each in node.get("Plans", []))
+
+
+def test_the_names_of_queues_fit_procrastinates_channels() -> None:
+    for lane in Lane:
+        owner = None if lane is Lane.HOUSEKEEPING else uuid7()
+        assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
+
+
+def test_a_worker_has_a_connection_for_every_thread() -> None:
+    assert sum(jobs.SLOTS.values()) + 3 == database.WORKER_THREADS
+    pool = connection.settings_dict["OPTIONS"]["pool"]
+    # Two API processes and a worker beside each other, and some for people (contracts: max_connections = 100).
+    assert 3 * pool["max_size"] <= 100 - 20
