@@ -27,6 +27,13 @@ class FindingSerializer(serializers.Serializer[Any]):
     deployment_id = serializers.UUIDField(allow_null=True)
     approval_id = serializers.UUIDField(allow_null=True)
     config_hash = serializers.CharField(allow_null=True)
+    descriptions = {
+        "code": "A stable code of the reason.",
+        "detail": "The reason as a sentence.",
+        "deployment_id": "The deployment that the reason is about. Null if it is about none.",
+        "approval_id": "The approval that the reason is about. Null if it is about none.",
+        "config_hash": "The config hash that the reason is about. Null if it is about none.",
+    }
 
 
 class NextEventSerializer(serializers.Serializer[Any]):
@@ -35,6 +42,11 @@ class NextEventSerializer(serializers.Serializer[Any]):
     code = serializers.ChoiceField(list(Next))
     detail = serializers.CharField()
     at = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "code": "A stable code of the event.",
+        "detail": "The event as a sentence.",
+        "at": "When it is expected. Null if the time is not known.",
+    }
 
 
 class ExplanationSerializer(serializers.Serializer[Any]):
@@ -46,6 +58,13 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     desired = DesiredStateSerializer(allow_null=True)
     because = FindingSerializer(many=True)
     next = NextEventSerializer(many=True)
+    descriptions = {
+        "summary": "The explanation in one sentence.",
+        "running": "What the agent runs. Null if nothing.",
+        "desired": "What the agent should run. Null if nothing was offered.",
+        "because": "The reasons, the main one first.",
+        "next": "What happens next, the soonest first.",
+    }
 
 
 class ExplanationViewSet(EnvironmentViewSet):

@@ -20,6 +20,12 @@ class TargetSerializer(Strict):
     selector = Labels(required=False)
     all = serializers.BooleanField(required=False)
 
+    descriptions = {
+        "agents": "The ids of the agents.",
+        "selector": "Labels that an agent must have, all of them.",
+        "all": "All agents of the environment. Must be true.",
+    }
+
     def validate(self, attrs: dict[str, Any]) -> Target:
         """Return the target. Raises ValidationError unless agents are named in one way."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
@@ -44,6 +50,17 @@ class StrategySerializer(Strict):
     pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
     failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
     auto_rollback = serializers.BooleanField(required=False)
+
+    descriptions = {
+        "kind": "All agents at once, or wave by wave.",
+        "percents": "The share of the agents that each wave reaches, growing to 100. Only with `waves`. Default: 5, "
+        "25, 100.",
+        "pause_s": "Seconds between two waves. Only with `waves`. Default: 0.",
+        "failure_threshold_percent": "The share of a wave's agents that may fail. More failures end the deployment "
+        "as `failed`. Default: 0.",
+        "auto_rollback": "Whether a failed deployment is rolled back by itself. Default: true with `waves`, else "
+        "false.",
+    }
 
     def validate(self, attrs: dict[str, Any]) -> Strategy:
         """Return the strategy, with the defaults of its kind."""
@@ -75,6 +92,14 @@ class BreakGlassSerializer(Strict):
     )
     by = serializers.CharField(read_only=True)
     approve_by = serializers.DateTimeField(read_only=True)
+
+    descriptions = {
+        "reason": "Why it cannot wait for an approval.",
+        "expires_in_s": "Seconds within which another person must approve. Default and limit: the environment's "
+        "`approval_ttl_s`.",
+        "by": "Who broke the glass.",
+        "approve_by": "Until when another person must approve it.",
+    }
 
     def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:
         """Return the request."""

@@ -198,6 +198,7 @@ class Labels(Kind[dict[str, str]]):
     def schema(self) -> Json:
         return {
             "type": "object",
+            "description": f"at most {self.maximum} labels",
             "propertyNames": self.key.schema(),
             "additionalProperties": self.value.schema(),
             "maxProperties": self.maximum,

@@ -1,0 +1,55 @@
+"""How bundles, deployments and approvals look in the API, one module for each kind of resource."""
+
+from apps.releases.api.serializers.approvals import (
+    ApprovalSerializer,
+    DecideSerializer,
+    DecisionSerializer,
+)
+from apps.releases.api.serializers.bundles import (
+    Adapter,
+    AdaptersSerializer,
+    ConfigBundleSerializer,
+    EnvVars,
+    SnapshotSerializer,
+)
+from apps.releases.api.serializers.deployments import (
+    DeploymentAgentSerializer,
+    DeploymentSerializer,
+    OptionalReasonSerializer,
+    ProgressSerializer,
+    ReasonSerializer,
+    TimelineEntrySerializer,
+    TuningSerializer,
+    UnmetSettingSerializer,
+)
+from apps.releases.api.serializers.offers import (
+    AgentTuningSerializer,
+    DesiredAnswerSerializer,
+    DesiredSerializer,
+    ReportAnswerSerializer,
+    ReportSerializer,
+)
+
+__all__ = [
+    "Adapter",
+    "AdaptersSerializer",
+    "AgentTuningSerializer",
+    "ApprovalSerializer",
+    "ConfigBundleSerializer",
+    "DecideSerializer",
+    "DecisionSerializer",
+    "DeploymentAgentSerializer",
+    "DeploymentSerializer",
+    "DesiredAnswerSerializer",
+    "DesiredSerializer",
+    "EnvVars",
+    "OptionalReasonSerializer",
+    "ProgressSerializer",
+    "ReasonSerializer",
+    "ReportAnswerSerializer",
+    "ReportSerializer",
+    "SnapshotSerializer",
+    "TimelineEntrySerializer",
+    "TuningSerializer",
+    "UnmetSettingSerializer",
+]

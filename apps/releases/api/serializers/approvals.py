@@ -1,0 +1,115 @@
+"""Approvals and decisions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+from apps.releases.api.fields import StoredForm
+from apps.releases.models import (
+    Approval,
+    ApprovalDecision,
+    Deployment,
+)
+from apps.tenancy.api.fields import EnvironmentRelatedField, Id, ModelSerializer, Strict, Text
+from apps.tenancy.permissions import Permission
+
+
+class DecisionSerializer(ModelSerializer):
+    descriptions = {
+        "user_id": "The person who decided. Null if the account was deleted.",
+        "decided_by": "The e-mail address of the person who decided.",
+        "decision": "What was decided.",
+        "comment": "What the person wrote.",
+        "created_at": "When it was decided.",
+    }
+
+    class Meta:
+        model = ApprovalDecision
+        fields = ["id", "user_id", "decided_by", "decision", "comment", "created_at"]
+
+
+class ApprovalSerializer(ModelSerializer):
+    deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
+    decisions = DecisionSerializer(many=True)
+    target = StoredForm(allow_null=True)
+    strategy = StoredForm(allow_null=True)
+    capabilities = serializers.ListField(child=serializers.CharField())
+    credential = serializers.SerializerMethodField()
+
+    descriptions = {
+        "status": "The status of the approval.",
+        "deployment_id": "The deployment that it is for. Null if it is for a replay.",
+        "replay_id": "The replay that it is for. Null if it is for a deployment.",
+        "break_glass": "Whether the deployment started before anybody approved it.",
+        "target": "The agents that it covers. Null for a replay.",
+        "strategy": "The strategy that it covers. Null for a replay.",
+        "capabilities": "What the approval permits.",
+        "required_approvals": "How many different people must approve.",
+        "allow_self_approval": "Whether the approval of the requester counts.",
+        "decisions": "The decisions so far.",
+        "expires_at": "When it expires if it is not used.",
+        "approved_at": "When it was approved. Null if it was not.",
+        "used_at": "When it was used. Null if it was not.",
+        "credential": "The approval credential. Null before approval, and for callers without the permission "
+        "`environment:operate`.",
+        "config_hash": "The config hash that it covers. Null for a replay of an artifact without one.",
+        "spec_hash": "The spec hash that it covers.",
+    }
+
+    class Meta:
+        model = Approval
+        fields = [
+            "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
+            "target", "strategy", "capabilities", "required_approvals", "allow_self_approval", "requested_by",
+            "decisions", "expires_at", "approved_at", "used_at", "credential", "created_at",
+        ]  # fmt: skip
+
+    def get_credential(self, approval: Approval) -> str | None:
+        """Only for those who operate the environment."""
+        view = self.context.get("view")
+        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
+        return approval.credential if may else None
+
+
+class DecideSerializer(Strict):
+    """A decision on a deployment's or a replay's approval."""
+
+    deployment_id = EnvironmentRelatedField(
+        source="deployment",
+        queryset=Deployment.objects.select_related("approval"),
+        what="deployment",
+        required=False,
+    )
+    replay_id = Id(required=False)
+    decision = serializers.ChoiceField(["approve", "deny"])
+    comment = Text(required=False, allow_blank=True, max_length=2000)
+    expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+
+    descriptions = {
+        "deployment_id": "The deployment to decide on. Give this or `replay_id`.",
+        "replay_id": "The execute replay to decide on. Give this or `deployment_id`.",
+        "decision": "`approve` or `deny`.",
+        "comment": "A comment for the requester. A denial needs one.",
+        "expires_in_s": "Seconds until the approval expires. Default and limit: the environment's `approval_ttl_s`.",
+    }
+
+    def validate(self, attrs: Any) -> Any:
+        """With the ``approval`` that is meant, None where none is needed. Raises ValidationError."""
+        if "deployment" not in attrs and "replay_id" not in attrs:
+            wrong = {"deployment_id": [ErrorDetail("This field, or replay_id, is required.", code="required")]}
+            raise serializers.ValidationError(wrong)
+        if "deployment" in attrs and "replay_id" in attrs:
+            wrong = {"replay_id": [ErrorDetail("A decision is on one of the two.", code="one_of")]}
+            raise serializers.ValidationError(wrong)
+        if "deployment" in attrs:
+            attrs["approval"] = attrs.pop("deployment").approval
+            return attrs
+        here = Approval.objects.filter(environment=self.context["view"].environment)
+        attrs["approval"] = here.filter(replay_id=attrs.pop("replay_id")).first()
+        if attrs["approval"] is None:
+            said = "There is no such replay that needs approval in this environment."
+            raise serializers.ValidationError({"replay_id": [ErrorDetail(said, code="does_not_exist")]})
+        return attrs

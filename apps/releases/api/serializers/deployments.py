@@ -1,0 +1,201 @@
+"""Deployments, their agents and their timeline."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from apps.releases.api.fields import BreakGlassSerializer, StrategySerializer, TargetSerializer
+from apps.releases.models import (
+    ConfigBundle,
+    Deployment,
+    DeploymentAgent,
+    TimelineEntry,
+)
+from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, Strict, Text
+from byteor_cloud.engine.machines import AgentProgress
+from byteor_cloud.engine.rollout import Strategy
+
+
+class ReasonSerializer(Strict):
+    reason = Text(max_length=2000)
+
+
+class OptionalReasonSerializer(Strict):
+    reason = Text(max_length=2000, required=False, allow_blank=True, default="")
+
+
+class ProgressSerializer(serializers.Serializer[Any]):
+    """How many of the deployment's agents are how far."""
+
+    total = serializers.IntegerField()
+    pending = serializers.IntegerField()
+    offered = serializers.IntegerField()
+    downloading = serializers.IntegerField()
+    activating = serializers.IntegerField()
+    active = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    rolled_back = serializers.IntegerField()
+    descriptions = {
+        "total": "All agents of the deployment.",
+        "pending": "Agents that were not offered it yet.",
+        "offered": "Agents that were offered it and have not reported yet.",
+        "downloading": "Agents that download it.",
+        "activating": "Agents that activate it.",
+        "active": "Agents that run it.",
+        "failed": "Agents on which it failed.",
+        "rolled_back": "Agents that run again what they ran before.",
+    }
+
+
+class DeploymentSerializer(ModelSerializer):
+    config_bundle_id = EnvironmentRelatedField(
+        source="config_bundle", queryset=ConfigBundle.objects.select_related("version"), what="config bundle"
+    )
+    target = TargetSerializer()
+    strategy = StrategySerializer(default=Strategy.all_at_once())
+    note = Text(required=False, allow_blank=True, max_length=2000)
+    take_over = serializers.BooleanField(required=False)
+    override_freeze = ReasonSerializer(required=False, write_only=True)
+    break_glass = BreakGlassSerializer(required=False, allow_null=True)
+    approval = Text(
+        required=False, write_only=True, max_length=16_384, help_text="The credential of an unused approval of the same"
+    )
+    approval_id = serializers.SerializerMethodField()
+    version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
+    spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
+    progress = serializers.SerializerMethodField()
+
+    descriptions = {
+        "status": "The status in the deployment's lifecycle.",
+        "config_bundle_id": "The config bundle to deploy.",
+        "version_id": "The version in the config bundle.",
+        "pipeline": "The name of the pipeline.",
+        "bundle_hash": "The SHA-256 of the deploy bundle. Null before it is built.",
+        "bundle_size": "The size of the deploy bundle in bytes. Null before it is built.",
+        "target": "The agents that it is for. Exactly one of `agents`, `selector` and `all`.",
+        "target_count": "How many agents matched the target at creation.",
+        "strategy": "How it spreads. Default: all at once.",
+        "take_over": "Whether agents that run another pipeline may be targeted. Default: false.",
+        "approval": "The credential of an unused approval of the same configuration, target and strategy.",
+        "override_freeze": "Deploy in spite of a freeze window. Needs `org_admin`.",
+        "freeze_override": "Why a freeze window was overridden, and by whom. Null if none was.",
+        "break_glass": "Deploy before anybody approved, in an emergency. Needs `org_admin`; another person must "
+        "approve "
+        "afterwards. Null if approval is not bypassed.",
+        "wave": "The wave that it has reached, from 0.",
+        "progress": "How many of its agents have come how far.",
+        "is_current": "Whether it is the active deployment of its environment and pipeline.",
+        "superseded_by": "The deployment that replaced it. Null if none did.",
+        "restores": "The deployment that its rollback brings back. Null if it is not rolled back.",
+        "rollback_reason": "Why it is rolled back.",
+        "paused_at": "When it was paused. Null if it is not.",
+        "approved_at": "When it was approved. Null if it was not.",
+        "activated_at": "When it became active. Null if it did not.",
+        "reason": "A code that says why it failed. Empty if it did not.",
+        "detail": "A sentence that says why it failed. Empty if it did not.",
+        "note": "A remark of the requester.",
+    }
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
+            "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
+            "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "is_current",
+            "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at", "activated_at",
+            "requested_by", "reason", "detail", "note", "created_at",
+        ]  # fmt: skip
+        read_only_fields = [
+            "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
+            "freeze_override",
+            "superseded_by", "restores", "rollback_reason", "paused_at", "approved_at", "activated_at",
+            "requested_by", "reason", "detail",
+        ]  # fmt: skip
+
+    def get_approval_id(self, deployment: Deployment) -> UUID | None:
+        """Of the approval that it goes by: asked for by it, or handed in with it."""
+        approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
+        return approval_id
+
+    @extend_schema_field(ProgressSerializer)
+    def get_progress(self, deployment: Deployment) -> dict[str, int]:
+        """Counted in the query that found the deployment."""
+        counts = {p.value: getattr(deployment, f"count_{p}") for p in AgentProgress}
+        return {"total": sum(counts.values()), **counts}
+
+
+class UnmetSettingSerializer(Strict):
+    refuses_unknown = False
+    setting = Text(max_length=200)
+    reason = Text(max_length=2000)
+    descriptions = {
+        "setting": "The setting.",
+        "reason": "Why it could not be applied in full.",
+    }
+
+
+class TuningSerializer(serializers.Serializer[Any]):
+    """What the config bundle asked for, and how much of it the agent could do."""
+
+    requested = serializers.DictField(child=serializers.CharField())
+    applied = serializers.DictField()
+    degraded = UnmetSettingSerializer(many=True)
+    failed = UnmetSettingSerializer(many=True)
+    descriptions = {
+        "requested": "What the config bundle asks for.",
+        "applied": "What the agent applied.",
+        "degraded": "What the agent applied in part.",
+        "failed": "What the agent could not apply.",
+    }
+
+
+class DeploymentAgentSerializer(ModelSerializer):
+    agent_name = serializers.CharField(source="agent.name", read_only=True)
+    tuning = serializers.SerializerMethodField()
+
+    descriptions = {
+        "agent_name": "The agent's name.",
+        "wave": "The wave in which it is offered the deployment, from 0. Null for a late joiner.",
+        "counted": "Whether it counts for waves and thresholds.",
+        "action": "What it was offered: `activate` or `rollback`.",
+        "progress": "How far it has come.",
+        "offered_at": "When it was offered. Null if it was not yet.",
+        "tuning": "What the agent could apply of the tuning profile.",
+        "detail": "What the agent reported, such as why it failed.",
+    }
+
+    class Meta:
+        model = DeploymentAgent
+        fields = [
+            "agent_id", "agent_name", "wave", "counted", "action", "progress", "offered_at", "tuning", "detail",
+            "updated_at",
+        ]  # fmt: skip
+
+    @extend_schema_field(TuningSerializer)
+    def get_tuning(self, row: DeploymentAgent) -> dict[str, Any]:
+        """The agent's report beside what was requested."""
+        config, said = row.deployment.config_bundle, row.tuning or {}
+        return {
+            "requested": {"profile": config.tuning_profile, "wait": config.wait},
+            "applied": said.get("applied", {}),
+            "degraded": said.get("degraded", []),
+            "failed": said.get("failed", []),
+        }
+
+
+class TimelineEntrySerializer(ModelSerializer):
+    detail = serializers.DictField()
+
+    descriptions = {
+        "event": "What happened.",
+        "actor": "Who did it, as an e-mail address or the name of an API key. Empty for the system.",
+        "detail": "More about it; the keys depend on the event.",
+    }
+
+    class Meta:
+        model = TimelineEntry
+        fields = ["id", "event", "actor", "detail", "created_at"]

@@ -1,0 +1,69 @@
+"""Offers to agents and their reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.fleet.api.serializers import OfferSerializer
+from apps.releases.api.serializers.deployments import UnmetSettingSerializer
+from apps.tenancy.api.fields import Hash, Id, JSONObject, Strict, Text
+
+
+class AgentTuningSerializer(Strict):
+    """How much of the tuning profile the agent could do; what it says beyond that is not kept."""
+
+    refuses_unknown = False
+    profile = Text(max_length=200, required=False)
+    applied = JSONObject(required=False)
+    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    descriptions = {
+        "profile": "The tuning profile.",
+        "applied": "What the agent applied.",
+        "degraded": "What the agent applied in part.",
+        "failed": "What the agent could not apply.",
+    }
+
+
+class ReportSerializer(Strict):
+    """An agent's word on its offer."""
+
+    deployment_id = Id()
+    status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
+    bundle_hash = Hash()
+    detail = Text(required=False, allow_blank=True, max_length=4000)
+    tuning = AgentTuningSerializer(required=False)
+    descriptions = {
+        "deployment_id": "The deployment in the offer.",
+        "status": "How far the agent is.",
+        "bundle_hash": "The SHA-256 of the deploy bundle in the offer.",
+        "detail": "More about it, such as why it failed.",
+        "tuning": "What the agent could apply of the tuning profile.",
+    }
+
+
+class ReportAnswerSerializer(serializers.Serializer[Any]):
+    accepted = serializers.BooleanField()
+    descriptions = {
+        "accepted": "False if the report is about an offer that no longer stands. It is kept and changes nothing.",
+    }
+
+
+class DesiredSerializer(OfferSerializer):
+    bundle_size = serializers.IntegerField()
+    envelope = serializers.DictField()
+    descriptions = {
+        "bundle_size": "The size of the deploy bundle in bytes.",
+        "envelope": "The DSSE envelope with the signed in-toto statement about the deploy bundle.",
+    }
+
+
+class DesiredAnswerSerializer(serializers.Serializer[Any]):
+    """What the server wants of the agent, with the signed envelope of the bundle."""
+
+    desired = DesiredSerializer(allow_null=True)
+    descriptions = {
+        "desired": "What the agent should run. Null if nothing was offered.",
+    }

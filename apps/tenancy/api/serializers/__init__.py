@@ -1,0 +1,73 @@
+"""How tenancy's rows look in the API, one module for each kind of resource."""
+
+from apps.tenancy.api.serializers.audit import (
+    AuditActorSerializer,
+    AuditEventSerializer,
+    AuditScopeSerializer,
+    AuditSealSerializer,
+)
+from apps.tenancy.api.serializers.credentials import (
+    CREDENTIAL_FIELDS,
+    MAX_TOKEN_S,
+    CredentialSerializer,
+    MeSerializer,
+    OrganizationKeySerializer,
+    RoleSerializer,
+    UserSerializer,
+    UserTokenSerializer,
+)
+from apps.tenancy.api.serializers.resources import (
+    EnvironmentSerializer,
+    MemberSerializer,
+    OrganizationSerializer,
+    ProjectSerializer,
+    Slug,
+)
+from apps.tenancy.api.serializers.settings import (
+    EnvironmentSettings,
+    EnvironmentSettingsSerializer,
+    FreezeWindowSerializer,
+    OrganizationSettings,
+    OrganizationSettingsSerializer,
+    Settings,
+    WindowEdge,
+)
+from apps.tenancy.api.serializers.signing_keys import (
+    JwkSerializer,
+    KeySetSerializer,
+    RetireSigningKeySerializer,
+    RotateSigningKeySerializer,
+    SigningKeySerializer,
+)
+
+__all__ = [
+    "CREDENTIAL_FIELDS",
+    "MAX_TOKEN_S",
+    "AuditActorSerializer",
+    "AuditEventSerializer",
+    "AuditScopeSerializer",
+    "AuditSealSerializer",
+    "CredentialSerializer",
+    "EnvironmentSerializer",
+    "EnvironmentSettings",
+    "EnvironmentSettingsSerializer",
+    "FreezeWindowSerializer",
+    "JwkSerializer",
+    "KeySetSerializer",
+    "MeSerializer",
+    "MemberSerializer",
+    "OrganizationKeySerializer",
+    "OrganizationSerializer",
+    "OrganizationSettings",
+    "OrganizationSettingsSerializer",
+    "ProjectSerializer",
+    "RetireSigningKeySerializer",
+    "RoleSerializer",
+    "RotateSigningKeySerializer",
+    "Settings",
+    "SigningKeySerializer",
+    "Slug",
+    "UserSerializer",
+    "UserTokenSerializer",
+    "WindowEdge",
+]

@@ -1,0 +1,123 @@
+"""User tokens, organization API keys, and the caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.tenancy.api.fields import Id, ModelSerializer, Name
+from apps.tenancy.models import (
+    OrganizationKey,
+    User,
+    UserToken,
+)
+from apps.tenancy.permissions import Role
+
+MAX_TOKEN_S = 3650 * 86400
+
+
+CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revoked_at", "created_at"]
+
+
+class UserTokenSerializer(ModelSerializer):
+    name = Name()
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
+    expires_at = serializers.DateTimeField(read_only=True)
+
+    descriptions = {
+        "name": "A name by which you recognize the token.",
+        "prefix": "The first characters of the secret, by which you recognize it.",
+        "expires_in_s": "Seconds until it expires. Default and limit: the organizations' `token_max_days`.",
+        "expires_at": "When it expires.",
+        "last_used_at": "When it was last used, to the minute. Null if never.",
+        "revoked_at": "When it was revoked. Null if it was not.",
+    }
+
+    class Meta:
+        model = UserToken
+        fields = [*CREDENTIAL_FIELDS, "expires_in_s"]
+        read_only_fields = ["prefix"]
+
+
+class OrganizationKeySerializer(ModelSerializer):
+    name = Name()
+    role = serializers.ChoiceField(list(Role))
+    project_id = Id(required=False, allow_null=True)
+    expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
+    expires_at = serializers.DateTimeField(read_only=True)
+    created_by = serializers.EmailField(
+        source="created_by.email",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="The person who made the key, or the key that made it. They count as the requester of what it asks "
+        "for. Null where nobody knows: such a key can't ask for what needs an approval.",
+    )
+
+    descriptions = {
+        "name": "A name by which you recognize the key.",
+        "prefix": "The first characters of the secret, by which you recognize it.",
+        "role": "The role that the key has.",
+        "project_id": "The only project in which the key has its role. Null: the whole organization.",
+        "expires_in_s": "Seconds until it expires. Default and limit: the organization's `token_max_days`.",
+        "expires_at": "When it expires.",
+        "last_used_at": "When it was last used, to the minute. Null if never.",
+        "revoked_at": "When it was revoked. Null if it was not.",
+        "created_by": "The person who made the key, also where another key made it. That person counts as the "
+        "requester of what"
+        " the key requests. Null if unknown: then the key cannot request what needs an approval.",
+    }
+
+    class Meta:
+        model = OrganizationKey
+        fields = [*CREDENTIAL_FIELDS, "role", "project_id", "created_by", "expires_in_s"]
+        read_only_fields = ["prefix"]
+
+
+class UserSerializer(ModelSerializer):
+    descriptions = {
+        "id": "The person's id.",
+        "email": "The e-mail address.",
+        "name": "The name.",
+    }
+
+    class Meta:
+        model = User
+        fields = ["id", "email", "name"]
+
+
+class RoleSerializer(serializers.Serializer[Any]):
+    organization_id = serializers.UUIDField()
+    project_id = serializers.UUIDField(allow_null=True)
+    role = serializers.ChoiceField(list(Role))
+    descriptions = {
+        "organization_id": "The organization in which the role counts.",
+        "project_id": "The project in which the role counts. Null: the whole organization.",
+        "role": "The role.",
+    }
+
+
+class CredentialSerializer(serializers.Serializer[Any]):
+    family = serializers.CharField()
+    id = serializers.UUIDField()
+    prefix = serializers.CharField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    descriptions = {
+        "family": "The family: `usr` (user token) or `org` (organization API key).",
+        "prefix": "The first characters of the secret.",
+        "expires_at": "When it expires.",
+    }
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    """Who the caller is, by which credential, with which roles."""
+
+    user = UserSerializer(allow_null=True)
+    credential = CredentialSerializer()
+    roles = RoleSerializer(many=True)
+    descriptions = {
+        "user": "The person behind the credential. Null for an API key.",
+        "credential": "The credential of this request.",
+        "roles": "The roles that the credential has.",
+    }

@@ -1,0 +1,104 @@
+"""Organizations, projects, environments and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.tenancy.api.fields import ModelSerializer, Name, Text
+from apps.tenancy.api.serializers.settings import (
+    EnvironmentSettings,
+    EnvironmentSettingsSerializer,
+    OrganizationSettings,
+    OrganizationSettingsSerializer,
+)
+from apps.tenancy.models import (
+    Environment,
+    Membership,
+    Organization,
+    Project,
+)
+from apps.tenancy.permissions import Role
+
+
+class Slug(Text):
+    """Lower-case letters, digits and dashes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        rule = "Must be 1 to 63 lower-case letters, digits and dashes, and may not begin with a dash."
+        super().__init__(pattern="^[a-z0-9][a-z0-9-]{0,62}$", rule=rule, **kwargs)
+
+
+class OrganizationSerializer(ModelSerializer):
+    name = Name()
+    slug = Slug(required=False)
+    settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
+
+    descriptions = {
+        "name": "The name, unique in the installation.",
+        "slug": "A short name for URLs. Made from the name if it is left out.",
+        "settings": "The organization's settings, merged key by key.",
+    }
+
+    class Meta:
+        model = Organization
+        fields = ["id", "name", "slug", "settings", "created_at", "updated_at"]
+
+
+class ProjectSerializer(ModelSerializer):
+    name = Name()
+    slug = Slug(required=False)
+
+    descriptions = {
+        "name": "The name, unique in the organization.",
+        "slug": "A short name for URLs. Made from the name if it is left out.",
+    }
+
+    class Meta:
+        model = Project
+        fields = ["id", "organization_id", "name", "slug", "created_at", "updated_at"]
+
+
+class EnvironmentSerializer(ModelSerializer):
+    name = Name()
+    settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+
+    descriptions = {
+        "name": "The name, unique in the project.",
+        "posture": "How careful the environment is. It is fixed at creation.",
+        "settings": "The environment's settings, merged key by key.",
+    }
+
+    class Meta:
+        model = Environment
+        fields = ["id", "project_id", "name", "posture", "settings", "created_at", "updated_at"]
+
+    def validate_posture(self, value: str) -> str:
+        """Fixed at creation."""
+        if isinstance(self.instance, Environment) and value != self.instance.posture:
+            raise serializers.ValidationError("The posture is fixed at creation.", code="immutable")
+        return value
+
+
+class MemberSerializer(ModelSerializer):
+    user_id = serializers.UUIDField(read_only=True)
+    email = serializers.EmailField(source="user.email", max_length=254, trim_whitespace=False)
+    role = serializers.ChoiceField(list(Role))
+
+    descriptions = {
+        "user_id": "The person's id.",
+        "email": "The person's e-mail address.",
+        "role": "The role. `org_admin` can only be given in an organization.",
+        "project_id": "The project in which the role counts. Null: the whole organization.",
+    }
+
+    class Meta:
+        model = Membership
+        fields = ["id", "user_id", "email", "role", "project_id", "created_at", "updated_at"]
+
+    def validate_email(self, value: str) -> str:
+        """Who it is can't be changed, only their role."""
+        if isinstance(self.instance, Membership) and value != self.instance.user.email:
+            raise serializers.ValidationError("A member's address can't be changed here.", code="immutable")
+        return value

@@ -1,0 +1,172 @@
+"""Settings of organizations and environments."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import datetime
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+from rest_framework.fields import empty
+
+from apps.tenancy import policy
+from apps.tenancy.api.fields import Name, Strict, Text
+from byteor_cloud.engine import freeze
+
+_WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
+
+
+_YEARS = range(2000, 3000)  # what time zones know, and far from where arithmetic with times overflows
+
+
+@extend_schema_field(
+    {
+        "type": "string",
+        "pattern": _WINDOW_EDGE,
+        "example": "2026-12-24T18:00:00Z",
+        "description": (
+            "RFC 3339; without an offset it is wall-clock time in `time_zone`. Years 2000 to 2999. Shown in UTC."
+        ),
+    }
+)
+class WindowEdge(serializers.RegexField):
+    """The start or the end of a freeze window."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Check the text and return its time, with or without an offset. Raises ValidationError."""
+        text = super().run_validation(data)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:  # its text depends on the interpreter
+            raise serializers.ValidationError("There is no such time.", code="invalid") from None
+        if moment.year not in _YEARS:
+            raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
+        return moment
+
+
+class FreezeWindowSerializer(Strict):
+    """A time in which nothing is deployed."""
+
+    start = WindowEdge()
+    end = WindowEdge()
+    time_zone = Text(default="UTC", max_length=64)
+    recurrence = serializers.ChoiceField(list(freeze.Recurrence), required=False, allow_null=True)
+    reason = Name()
+
+    descriptions = {
+        "time_zone": "The IANA name of the time zone of times without an offset.",
+        "recurrence": "How often the window repeats. Null if it does not.",
+        "reason": "Why nothing may be deployed. It is shown to people whose deployment waits.",
+    }
+
+    def validate_time_zone(self, value: str) -> str:
+        """An IANA name."""
+        if value not in zoneinfo.available_timezones():
+            raise serializers.ValidationError("Not an IANA time zone.")
+        return value
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """The window as stored: JSON, with its times in UTC. Raises ValidationError."""
+        value = super().to_internal_value(data)
+        zone = zoneinfo.ZoneInfo(value["time_zone"])
+        for name in ("start", "end"):
+            moment = value[name]
+            if moment.tzinfo is None and freeze.is_skipped(moment, zone):
+                text = f"The clocks in {zone} skip this time; give another, or one with an offset."
+                raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
+        # Of an hour that the clocks repeat, the window takes in all.
+        start, end = freeze.instants(value["start"], zone)[0], freeze.instants(value["end"], zone)[1]
+        if end <= start:
+            raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
+        return {**value, "start": _in_utc(start), "end": _in_utc(end)}
+
+
+def _in_utc(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+class EnvironmentSettingsSerializer(Strict):
+    """An environment's settings; what is left out keeps the default of its posture."""
+
+    approvals_required = serializers.BooleanField(required=False)
+    required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)
+    allow_self_approval = serializers.BooleanField(required=False)
+    approval_ttl_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+    replay_policy = serializers.ChoiceField(list(policy.ReplayPolicy), required=False)
+    heartbeat_interval_s = serializers.IntegerField(required=False, min_value=1, max_value=3600)
+    agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
+    max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
+    artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
+    descriptions = {
+        "approvals_required": "Whether a deployment needs approval. Default: true for `prod`, else false.",
+        "required_approvals": "How many different people must approve. Default: 1.",
+        "allow_self_approval": "Whether the approval of the requester counts. Default: true for `dev`, else false.",
+        "approval_ttl_s": "Seconds until a request for approval expires. Default: 3600.",
+        "replay_policy": "Which replays are permitted. Default: `allowed` for `dev`, else `dry_run_only`.",
+        "heartbeat_interval_s": "Seconds between the heartbeats of an agent. Default: 30.",
+        "agent_timeout_s": "Seconds after which an agent that does not finish counts as failed. Default: 600.",
+        "max_in_flight_deployments": "How many deployments may run at the same time. Default: 1.",
+        "artifact_retention_days": "Days until an artifact is deleted. Default: 90.",
+        "freeze_windows": "Times in which nothing is deployed. Default: none.",
+    }
+
+
+class OrganizationSettingsSerializer(Strict):
+    """An organization's settings."""
+
+    token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
+    email_domains = serializers.ListField(
+        child=Text(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
+    )
+    default_environment_settings = EnvironmentSettingsSerializer(required=False)
+    descriptions = {
+        "token_max_days": "The longest lifetime of a token in days. Default: 90.",
+        "email_domains": "Domains whose e-mail addresses may become members. Empty: all.",
+        "default_environment_settings": "Settings with which new environments start.",
+    }
+
+
+class Settings(serializers.Field[Any, Any, Any, Any]):
+    """Settings as an object: written by key, read with every default filled in."""
+
+    def __init__(self, shape: type[Strict], **kwargs: Any) -> None:
+        self.shape = shape
+        super().__init__(**kwargs)
+
+    def get_attribute(self, instance: Any) -> Any:
+        """All of them, also those that nobody set."""
+        return instance.settings_with_defaults
+
+    def to_representation(self, value: Any) -> Any:
+        """As they are."""
+        return value
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """The given keys, checked and as JSON."""
+        checker = self.shape(data=data)
+        checker.is_valid(raise_exception=True)
+        return {key: _plain(value) for key, value in checker.validated_data.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+@extend_schema_field(OrganizationSettingsSerializer)
+class OrganizationSettings(Settings):
+    """For the schema."""
+
+
+@extend_schema_field(EnvironmentSettingsSerializer)
+class EnvironmentSettings(Settings):
+    """For the schema."""
