@@ -10,16 +10,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from tests.patience import PATIENCE_S, wait_until
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
 
 
 def free_port() -> int:
@@ -102,14 +102,6 @@ class Installation:
         for server in list(self.servers):
             self.stop(server)
         shutil.rmtree(self.data_dir, ignore_errors=True)
-
-
-def wait_until(done: Callable[[], object], seconds: float = PATIENCE_S) -> None:
-    """Poll, since what is waited for is another process's doing."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def children(pid: int) -> dict[int, str]:

@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from byteor_cloud.demo import ADMIN, AGENTS, REVIEWER, Demo
-from tests.system.conftest import Installation, free_port, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, free_port
 
 BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s-secret-key"
 
@@ -34,7 +35,7 @@ class Walked:
     def call(self, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
         headers = options.pop("headers", {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
         return requests.request(
-            method, self.demo.base + path, headers=headers, timeout=30, allow_redirects=False, **options
+            method, self.demo.base + path, headers=headers, timeout=PATIENCE_S, allow_redirects=False, **options
         )
 
     @property
@@ -94,7 +95,7 @@ def walked() -> Iterator[Walked]:
 
 def _is_up(endpoint: str) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(endpoint, timeout=5).ok
+        return requests.get(endpoint, timeout=PATIENCE_S).ok
     return False
 
 

@@ -18,7 +18,8 @@ import requests
 
 from byteor_cloud.api.problems import URN
 from byteor_cloud.api.schema.responses import PROBLEM
-from tests.system.conftest import PATIENCE_S, Installation, children, free_port, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, children, free_port
 from tests.system.test_metrics import parsed
 
 AGENT = Path(sys.executable).with_name("byteor-agent")
@@ -41,9 +42,9 @@ def test_bootstrap_beside_it(running: Installation) -> None:
     assert made["login_url"].startswith(f"{running.base}/auth/link/bor_usr_")
     browser = requests.Session()
     browser.headers["Accept"] = "text/html"
-    browser.get(made["login_url"], timeout=10)
+    browser.get(made["login_url"], timeout=PATIENCE_S)
     form = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-    signed_in = browser.post(made["login_url"], data=form, allow_redirects=False, timeout=10)
+    signed_in = browser.post(made["login_url"], data=form, allow_redirects=False, timeout=PATIENCE_S)
     assert (signed_in.status_code, signed_in.headers["Location"]) == (302, "/admin/")
     assert "sessionid" in browser.cookies
 
@@ -60,7 +61,7 @@ def test_bootstrap_beside_it(running: Installation) -> None:
 def test_what_is_no_http_is_answered_as_a_problem(
     running: Installation, request_text: bytes, status: int, code: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(request_text)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -80,8 +81,6 @@ def test_a_long_query_is_read(running: Installation) -> None:
 
 
 def test_a_second_server_on_its_port(running: Installation) -> None:
-    started = time.monotonic()
-
     done = running.manage("serve", API_BIND_ADDR=f"127.0.0.1:{running.port}")
 
     assert done.returncode == 1
@@ -90,7 +89,6 @@ def test_a_second_server_on_its_port(running: Installation) -> None:
         f"CommandError: cannot listen on 127.0.0.1:{running.port}: Address already in use"
         " (BYTEOR_CLOUD_API_BIND_ADDR)\n"
     )
-    assert time.monotonic() - started < 20
     assert running.get("/readyz").status_code == 200
 
 
@@ -197,7 +195,7 @@ def test_the_demo_s_agents(installation: Installation) -> None:
 
     def post(path: str, body: dict[str, str]) -> dict[str, str]:
         response = requests.post(
-            installation.base + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30
+            installation.base + path, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S
         )
         assert response.status_code == 201, response.text
         answer: dict[str, str] = response.json()
@@ -244,18 +242,18 @@ def test_the_worker_s_own_port(installation: Installation, mode: str) -> None:
         assert len(lines) == 2
         wait_until(lambda: "procrastinate" not in installation.said() and installation.get("/readyz").ok)
         with pytest.raises(requests.ConnectionError):
-            requests.get(f"{base}/healthz", timeout=5)
+            requests.get(f"{base}/healthz", timeout=PATIENCE_S)
         return
     assert [line for line in lines if "gunicorn" in line] == []
     assert installation.said().endswith("byteor-cloud: serving as a worker\n")
     assert not _answers(installation)
     wait_until(lambda: _listens(port))
-    health = requests.get(f"{base}/healthz", timeout=5)
+    health = requests.get(f"{base}/healthz", timeout=PATIENCE_S)
     assert (health.status_code, health.json()) == (200, {"status": "alive"})
-    metrics = requests.get(f"{base}/metrics", timeout=5)
+    metrics = requests.get(f"{base}/metrics", timeout=PATIENCE_S)
     assert metrics.headers["Content-Type"].startswith("text/plain")
     assert parsed(metrics.text)["process_resident_memory_bytes"] > 1_000_000
-    assert requests.get(f"{base}/admin/", timeout=5).status_code == 404
+    assert requests.get(f"{base}/admin/", timeout=PATIENCE_S).status_code == 404
 
     second = installation.manage("serve", DEPLOYMENT_MODE=mode, WORKER_BIND_ADDR=f"127.0.0.1:{port}")
 
