@@ -10,7 +10,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
+from byteor_cloud import embedded
 from byteor_cloud.embedded import EmbeddedPostgres
 
 # xdist's workers inherit what their controller has set.
@@ -32,7 +34,9 @@ def _prepare() -> None:
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
         return
     held = EmbeddedPostgres(folder)
-    os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
+    # Nothing of it need survive a power cut; transactional tests empty every table, each of which is a file or several.
+    with patch.dict(embedded._SETTINGS, fsync="off", full_page_writes="off"):
+        os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
     atexit.register(held.release)
 
 

@@ -185,6 +185,27 @@ def test_the_access_log(walked: Walked) -> None:
     assert [line for line in lines if line["level"] in {"error", "critical"}] == []
 
 
+def test_a_line_of_the_access_log(walked: Walked) -> None:
+    answer = walked.call("GET", "/api/v1/me", "nonsense")
+
+    def lines() -> list[dict[str, str]]:
+        # Whole ones only: the server may be writing the last.
+        text = walked.lines()["serve.log"].rpartition("\n")[0]
+        return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
+
+    wait_until(lambda: any(line.get("request_id") == answer.headers["X-Request-ID"] for line in lines()))
+    (request,) = [line for line in lines() if line.get("request_id") == answer.headers["X-Request-ID"]]
+    assert {key: request[key] for key in ("event", "level", "logger", "method", "path", "status")} == {
+        "event": "request",
+        "level": "info",
+        "logger": "byteor.access",
+        "method": "GET",
+        "path": "/api/v1/me",
+        "status": 401,
+    }
+    assert set(request) == {"event", "level", "logger", "method", "path", "status", "ms", "timestamp", "request_id"}
+
+
 def test_without_the_store(walked: Walked) -> None:
     """Last of this module: it takes the store away."""
     for each in walked.bucket.objects.all():
