@@ -4,6 +4,8 @@
 
 PYTHON = .venv/bin/python
 WORKERS = 3
+# A file to a process, in the order of tests/conftest.py: the slowest first.
+IN_ORDER = --dist loadfile --no-loadscope-reorder
 ARGS =
 FUZZ_SECONDS = 60
 
@@ -20,7 +22,7 @@ demo: setup ## Walk the main job once on a scratch data folder; exits 0 when eve
 	@$(PYTHON) -m byteor_cloud.demo
 
 test: setup ## Run the tests; one of them: make test ARGS='tests/system/embedded -k killed'
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) $(ARGS)
 
 # Without the tests that start servers and browsers, which have nothing that depends on the interpreter.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
@@ -30,7 +32,7 @@ OLDEST_TESTS = tests/engine tests/verify tests/agent tests/kernel tests/laws \
 test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest Python that is supported
 	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED: Python $(OLDEST), the oldest supported" >&2; exit 1; }
 	@.venv-$(OLDEST)/bin/python -VV
-	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(OLDEST_TESTS) $(ARGS)
+	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
 
 check: setup ## Lint, format, types, import contracts; drift of lock files, migrations and schema
 	.venv/bin/ruff check

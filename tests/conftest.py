@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 FOLDERS = ("agent", "artifacts", "browser", "engine", "pipelines", "releases", "system", "tenancy", "verify")
 pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
 
+TESTS = Path(__file__).parent
 SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
@@ -20,6 +22,21 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
+
+
+# They wait for servers, browsers and deaths, or tell one long story: begun last, each would keep one process from its
+# end. What needs the processor alone fills the gaps.
+SLOWEST_FIRST = ("crash/", "system/", "releases/test_stateful", "browser/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files; ``--no-loadscope-reorder`` lets xdist keep the order."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(TESTS).as_posix()
+        return next((rank for rank, slow in enumerate(SLOWEST_FIRST) if path.startswith(slow)), len(SLOWEST_FIRST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

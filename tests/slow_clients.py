@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from tests.patience import PATIENCE_S, wait_until
+
 KINDS = (
     "idle", "slow headers", "slow anonymous body", "slow body", "slow upload",
     "slow reader of a bundle", "slow reader of an export",
@@ -47,7 +49,7 @@ class Target:
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str | None = None) -> Any:
         """The answer's JSON; anything but success is an error of the test."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=60)
+        answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()
 
@@ -72,12 +74,13 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
         labels = {f"label-{each}": f"{number:063d}" for each in range(60)}
         target.call("PATCH", f"{environment}/agents/{target.agent_id}", {"labels": labels})
     desired = f"/api/v1/agents/{target.agent_id}/deployment"
-    deadline = time.monotonic() + 60
-    while not target.bundle_hash:
-        assert time.monotonic() < deadline, "the bundle was not offered"
+
+    def is_offered() -> bool:
         offer = target.call("GET", desired, token=target.agent_key)["desired"]
         target.bundle_hash = offer["bundle_hash"] if offer else ""
-        time.sleep(0.1)
+        return bool(offer)
+
+    wait_until(is_offered, every_s=0.1)
     return target
 
 
@@ -211,7 +214,7 @@ def measure(target: Target, count: int) -> Measured:
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             began = time.perf_counter()
             try:
-                answer = session.request(method, target.base + path, data=body, headers=headers, timeout=30)
+                answer = session.request(method, target.base + path, data=body, headers=headers, timeout=PATIENCE_S)
             except requests.RequestException as error:
                 measured.failures.append(f"{method} {path}: {error!r}")
                 continue

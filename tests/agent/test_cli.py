@@ -14,6 +14,7 @@ import pytest
 from byteor_cloud.agent import cli
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.replay import Mode, Status, extract, replay, validate
+from tests.patience import PATIENCE_S, wait_until
 
 TOKEN = "bor_enroll_spent-once"
 IDS = "0192-org/0192-project/0192-environment"
@@ -342,10 +343,10 @@ def test_sigterm_stops_a_real_process_promptly(plane: Any, tmp_path: Path) -> No
     command = [sys.executable, "-c", "from byteor_cloud.agent.cli import main; raise SystemExit(main())"]
     command += ["run", "--state", str(tmp_path / "state")]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        while not plane.beats:
-            assert process.poll() is None
+        wait_until(lambda: plane.beats or process.poll() is not None)
+        assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=5)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 0
     assert "nobody-may-ever-see-this" not in stderr

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,12 @@ from apps.tenancy.models import AuditEvent, AuditSeal
 from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested
+from tests.patience import PATIENCE_S, wait_until
 from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
 ROUNDS = 16  # with the growing pauses between them more than ten minutes
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, "this takes too long"
-        time.sleep(0.05)
 
 
 # -- replays that block
@@ -45,7 +38,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
 
     def block(*_: Any, **__: Any) -> Any:
         begun.append(threading.Event())
-        go_on.wait(120)
+        go_on.wait(PATIENCE_S)
         raise RuntimeError("the test is over")
 
     monkeypatch.setattr(replays, "replay", block)
@@ -89,7 +82,7 @@ def test_eight_blocking_replays_hold_up_nobody(blocked: list[threading.Event]) -
         assert len(blocked) == 2
     finally:
         worker.stop()
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()  # they do not hold up the end of the worker either
     assert set(Replay.objects.values_list("status", flat=True)) == {"running", "queued"}
 

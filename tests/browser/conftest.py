@@ -20,7 +20,9 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-TIMEOUT_MS = 15_000  # two browsers and two databases may share a slow machine
+from tests.patience import PATIENCE_S
+
+TIMEOUT_MS = PATIENCE_S * 1000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 

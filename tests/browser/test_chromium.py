@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
-from tests.browser.conftest import TIMEOUT_MS, sign_in
+from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, table
 from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
@@ -134,7 +134,7 @@ def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
 
     page.goto("/api/redoc")
     # It draws the whole document before it shows any of it.
-    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible(timeout=4 * TIMEOUT_MS)
+    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     expect(page.locator("[data-role='search:results']")).to_be_visible()
     page.screenshot(path=shots / "redoc.png")

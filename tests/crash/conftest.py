@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.system.conftest import Installation, children, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, children
 from tests.worlds import PLAN
 
 
@@ -40,7 +41,7 @@ class Workspace:
     def request(self, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
         """One request on a connection of its own."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
-        return requests.request(method, self.installation.base + path, headers=headers, timeout=30, **options)
+        return requests.request(method, self.installation.base + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """What was created."""
@@ -98,14 +99,15 @@ class Workspace:
                 os.kill(pid, signal.SIGKILL)
         self.server.wait()
         self.installation.servers.remove(self.server)
-        wait_until(lambda: not any(_lives(pid) for pid in victims))
+        wait_until(lambda: not any(lives(pid) for pid in victims))
 
     def restart(self) -> None:
         """Serve on the same address; one agent here beats for a whole fleet."""
         self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether the process runs; one that has ended may wait for its parent to notice."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.crash.conftest import Workspace
+from tests.patience import PATIENCE_S
 
 THREADS = 4
 EVERY_S = 0.5  # between an agent's beats; more would only compete with the reports
@@ -72,7 +73,7 @@ class SimulatedFleet:
         return told["bundle_hash"], f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def _run(self, agents: list[SimulatedAgent]) -> None:
-        with closing(HTTPConnection(self.address, timeout=30)) as connection:
+        with closing(HTTPConnection(self.address, timeout=PATIENCE_S)) as connection:
             while not self._over.wait(EVERY_S):
                 for agent in agents:
                     try:

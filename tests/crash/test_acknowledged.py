@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from tests.crash.conftest import Workspace
-from tests.system.conftest import wait_until
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.artifacts.incidents import PAYLOADS, incident
 from tests.crash.conftest import Workspace
-from tests.system.conftest import ROOT, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import ROOT
 from tests.worlds import plan
 
 # So many numbers that building the bundle takes a moment.
@@ -77,13 +78,13 @@ def test_nothing_runs_twice_and_nothing_that_runs_is_interrupted(
             )
             time.sleep(1)
         replays = f"{workspace.environment}/replays/{replay['id']}"
-        wait_until(lambda: _get(workspace, replays)["status"] != "running", 120)
-        wait_until(lambda: _get(workspace, path)["status"] != "building", 120)
+        wait_until(lambda: _get(workspace, replays)["status"] != "running")
+        wait_until(lambda: _get(workspace, path)["status"] != "building")
         assert workspace.worker() == first  # it lived through it
     finally:
         if second is not None:
             second.terminate()
-            second.wait(60)
+            second.wait(PATIENCE_S)
 
     final = workspace.get(replays)
     assert (final["status"], final["error"]) == ("succeeded", None)

@@ -20,6 +20,7 @@ from byteor_cloud.jobs import KILLS
 from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested
+from tests.patience import PATIENCE_S
 from tests.races import at_once
 from tests.worlds import World, run_jobs
 
@@ -55,7 +56,7 @@ def kill_in(job: str) -> None:
             workers.stdin.flush()
             assert workers.stdout.readline() == "died\n"
         workers.stdin.close()
-        assert workers.wait(60) == 0
+        assert workers.wait(PATIENCE_S) == 0
 
 
 @pytest.fixture

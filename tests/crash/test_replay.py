@@ -11,7 +11,7 @@ import pytest
 
 from tests.artifacts.incidents import PAYLOADS, incident
 from tests.crash.conftest import Workspace
-from tests.system.conftest import wait_until
+from tests.patience import wait_until
 from tests.worlds import plan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

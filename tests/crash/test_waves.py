@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ import pytest
 
 from tests.crash.conftest import Workspace
 from tests.crash.simulated import SimulatedFleet
-from tests.system.conftest import ROOT, Installation, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import ROOT, Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -83,7 +83,7 @@ class Worker:
     def stop(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
 
 
 class Rollout(NamedTuple):
@@ -124,7 +124,8 @@ class Rollouts:
         path = f"{workspace.environment}/deployments"
         path = f"{path}/{workspace.post(path, body)['id']}"
 
-        wait_until(lambda: self._has_ended(path))
+        # What asks all the time takes the time from what it waits for.
+        wait_until(lambda: self._has_ended(path), every_s=0.2)
         told, got = self.fleet.downloaded()
         assert told == got
         deployment = workspace.get(path)
@@ -147,7 +148,6 @@ class Rollouts:
 
     def _has_ended(self, path: str) -> bool:
         """The agents run what they should, and no job waits, runs, counts as running or was given up."""
-        time.sleep(0.2)  # what asks all the time takes the time from what it waits for
         if self.workspace.get(path)["status"] not in {"active", "failed", "rolled_back"} or self._all(
             "agents?drifted=true"
         ):

@@ -15,8 +15,9 @@ import psycopg
 import pytest
 
 from byteor_cloud.embedded import EmbeddedPostgres
-from tests.crash.conftest import Workspace
-from tests.system.conftest import Installation, wait_until
+from tests.crash.conftest import Workspace, lives
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -38,23 +39,24 @@ def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
         )
     yield enrolled.stdout.split()[-1]
     process.terminate()
-    assert process.wait(30) == 0, (tmp_path / "agent.log").read_text()
+    assert process.wait(PATIENCE_S) == 0, (tmp_path / "agent.log").read_text()
 
 
 @contextmanager
-def builds_cannot_end(installation: Installation) -> Iterator[None]:
-    """Hold, for the block, the table that a build writes last."""
+def builds_cannot_end(installation: Installation) -> Iterator[psycopg.Connection]:
+    """Hold, for the block, the table that a build writes last; another session for what the test does meanwhile."""
     database = EmbeddedPostgres(installation.data_dir)
     try:
-        with psycopg.connect(database.acquire()) as session:
-            session.execute("LOCK TABLE releases_deploymentagent IN SHARE MODE")
-            yield
+        url = database.acquire()
+        with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as session:
+            holder.execute("LOCK TABLE releases_deploymentagent IN SHARE MODE")
+            yield session
     finally:
         database.release()
 
 
 def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
-    with builds_cannot_end(workspace.installation):
+    with builds_cannot_end(workspace.installation) as session:
         bundle = workspace.config_bundle()
         deployment = workspace.post(
             f"{workspace.environment}/deployments", {"config_bundle_id": bundle["id"], "target": {"agents": [agent]}}
@@ -69,13 +71,13 @@ def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
         for _ in range(2):
             victim = workspace.worker()
             os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: not lives(victim))  # noqa: B023  called within the iteration
+            # Whoever is dead is known to be: its silence is not what the next worker goes by.
+            session.execute("UPDATE procrastinate_workers SET last_heartbeat = now() + interval '1 day'")
             assert status() == "building"
             wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
             assert status() == "building"
-    killed = time.monotonic()
-    wait_until(lambda: status() == "deploying")
-    took = time.monotonic() - killed
-    wait_until(lambda: status() != "deploying")
+    wait_until(lambda: status() not in {"building", "deploying"})
 
     final = workspace.get(path)
     assert (final["status"], final["is_current"], final["progress"]["active"]) == ("active", True, 1)
@@ -83,7 +85,6 @@ def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
     assert [entry["event"] for entry in reversed(timeline)] == ["create", "build", "offer", "activate"]
     shown = workspace.get(f"{workspace.environment}/agents/{agent}")
     assert shown["running"]["bundle_hash"] == final["bundle_hash"] == shown["desired"]["bundle_hash"]
-    assert took < 10  # it need not wait for the dead worker to be missed
 
 
 def _restarted(workspace: Workspace, victim: int) -> bool:
@@ -104,8 +105,9 @@ def test_between_any_two_steps(workspace: Workspace, agent: str) -> None:
 
     for pause in (0.0, 0.05):
         time.sleep(pause)
-        os.kill(workspace.worker(), signal.SIGKILL)
-        wait_until(lambda: _restarted(workspace, 0))
+        victim = workspace.worker()
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
     wait_until(lambda: workspace.get(path)["status"] == "active")
 
     timeline = workspace.get(f"{path}/timeline")["results"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from apps.fleet.combining import Combiner
+from tests.patience import PATIENCE_S, wait_until
 
 
 def test_alone_a_caller_does_its_own_work() -> None:
@@ -32,7 +33,7 @@ def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[
     def work(items: Sequence[str]) -> list[str | None]:
         if items == ["first"]:
             busy.set()
-            assert go_on.wait(5)
+            assert go_on.wait(PATIENCE_S)
         else:
             batches.append(list(items))
         if "bad" in items:
@@ -49,15 +50,14 @@ def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[
 
     threads = [threading.Thread(target=submit, args=(-1, "first"))]
     threads[0].start()
-    assert busy.wait(5)
+    assert busy.wait(PATIENCE_S)
     for number, key in enumerate(keys):
         threads.append(threading.Thread(target=submit, args=(number, key)))
         threads[-1].start()
-        while len(combiner._queue) <= number:
-            pass
+        wait_until(lambda number=number: len(combiner._queue) > number, every_s=0.001)  # type: ignore[misc]
     go_on.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE_S)
     assert got.pop(-1) == "FIRST"
     return batches, got
 

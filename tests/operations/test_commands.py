@@ -19,6 +19,7 @@ from django.test import Client
 from apps.operations.management import installation
 from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
 from apps.tenancy.permissions import Role
+from tests.patience import PATIENCE_S
 from tests.system.conftest import ROOT, Installation
 from tests.worlds import Api, World
 
@@ -176,7 +177,7 @@ def test_bootstrap_without_a_server(cold: Installation) -> None:
 
 
 def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    made = Installation()
+    made = Installation(is_prepared=False)
     processes = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "manage.py"), "bootstrap", "--org", name, "--email", "a@b.example", "--json"],
@@ -185,7 +186,7 @@ def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.Te
         for name in ("Acme", "Umbrella")
     ]  # fmt: skip
 
-    results = [process.communicate(timeout=60) for process in processes]
+    results = [process.communicate(timeout=PATIENCE_S) for process in processes]
     made.remove()
 
     assert [process.returncode for process in processes] == [0, 0], results

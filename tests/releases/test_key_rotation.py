@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from byteor_cloud.agent.retry import Backoff
 from byteor_cloud.agent.rollout import Rollout
 from byteor_cloud.agent.state import State
 from byteor_cloud.engine.delivery.bundle import open_bundle
+from tests.patience import wait_until
 from tests.releases import stories
 from tests.releases.stories import waves
 from tests.worlds import World, run_jobs
@@ -101,10 +101,7 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
 
 def until(done: Callable[[], object]) -> None:
     """The agents are at work meanwhile, the worker is not: no wave begins."""
-    deadline = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    wait_until(done, every_s=0.02)
 
 
 def approved(world: World, name: str, **options: Any) -> Deployment:

@@ -10,16 +10,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.prepared import put_database
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
 
 
 def free_port() -> int:
@@ -32,10 +33,14 @@ def free_port() -> int:
 class Installation:
     """A data folder and the commands on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_prepared: bool = True) -> None:
+        """Make the folder; prepared, it has a database that is up to date."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
         self.data_dir.chmod(0o711)  # the server's account must be able to pass
+        if is_prepared:
+            put_database(self.data_dir)
         self.port = free_port()
+        self.worker_port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         self.log = self.data_dir / "serve.log"
         self.servers: list[subprocess.Popen[bytes]] = []
@@ -104,14 +109,6 @@ class Installation:
         shutil.rmtree(self.data_dir, ignore_errors=True)
 
 
-def wait_until(done: Callable[[], object], seconds: float = PATIENCE_S) -> None:
-    """Poll, since what is waited for is another process's doing."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def children(pid: int) -> dict[int, str]:
     """The command lines of a process's children."""
     found = {}
@@ -124,7 +121,7 @@ def children(pid: int) -> dict[int, str]:
 
 @pytest.fixture
 def installation() -> Iterator[Installation]:
-    """One that is not started."""
+    """One that is not started, its database up to date."""
     made = Installation()
     yield made
     made.remove()
@@ -132,8 +129,8 @@ def installation() -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Installation]:
-    """One that serves, for the tests of a module that leave it so."""
-    made = Installation()
-    made.serve()
+    """One that serves, for the tests of a module that leave it so; its start was the first on an empty folder."""
+    made = Installation(is_prepared=False)
+    made.serve(WORKER_BIND_ADDR=f"127.0.0.1:{made.worker_port}")
     yield made
     made.remove()

@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from byteor_cloud.embedded import EmbeddedPostgres
-from tests.system.conftest import Installation, children, free_port, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, children, free_port
 from tests.system.test_metrics import parsed
 
 CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
@@ -49,7 +50,7 @@ class SmallDisk(Installation):
 
     def call(self, method: str, path: str, token: str | None, **options: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return requests.request(method, self.base + path, headers=headers, timeout=30, **options)
+        return requests.request(method, self.base + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def processes(self) -> set[int]:
         """Everything that serve started, and what those started."""

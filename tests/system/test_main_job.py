@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from byteor_cloud.demo import ADMIN, AGENTS, REVIEWER, Demo
-from tests.system.conftest import Installation, free_port, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation, free_port
 
 BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s-secret-key"
 
@@ -34,7 +35,7 @@ class Walked:
     def call(self, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
         headers = options.pop("headers", {}) | ({} if token is None else {"Authorization": f"Bearer {token}"})
         return requests.request(
-            method, self.demo.base + path, headers=headers, timeout=30, allow_redirects=False, **options
+            method, self.demo.base + path, headers=headers, timeout=PATIENCE_S, allow_redirects=False, **options
         )
 
     @property
@@ -94,7 +95,7 @@ def walked() -> Iterator[Walked]:
 
 def _is_up(endpoint: str) -> bool:
     with contextlib.suppress(requests.ConnectionError):
-        return requests.get(endpoint, timeout=5).ok
+        return requests.get(endpoint, timeout=PATIENCE_S).ok
     return False
 
 
@@ -182,6 +183,27 @@ def test_the_access_log(walked: Walked) -> None:
     ]
     assert [line for line in quiet if line["status"] < 400] == []
     assert [line for line in lines if line["level"] in {"error", "critical"}] == []
+
+
+def test_a_line_of_the_access_log(walked: Walked) -> None:
+    answer = walked.call("GET", "/api/v1/me", "nonsense")
+
+    def lines() -> list[dict[str, str]]:
+        # Whole ones only: the server may be writing the last.
+        text = walked.lines()["serve.log"].rpartition("\n")[0]
+        return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
+
+    wait_until(lambda: any(line.get("request_id") == answer.headers["X-Request-ID"] for line in lines()))
+    (request,) = [line for line in lines() if line.get("request_id") == answer.headers["X-Request-ID"]]
+    assert {key: request[key] for key in ("event", "level", "logger", "method", "path", "status")} == {
+        "event": "request",
+        "level": "info",
+        "logger": "byteor.access",
+        "method": "GET",
+        "path": "/api/v1/me",
+        "status": 401,
+    }
+    assert set(request) == {"event", "level", "logger", "method", "path", "status", "ms", "timestamp", "request_id"}
 
 
 def test_without_the_store(walked: Walked) -> None:

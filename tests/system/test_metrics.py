@@ -97,12 +97,16 @@ def test_every_series_is_there_from_the_start(db: None) -> None:
 @pytest.mark.parametrize(
     ("silence_s", "liveness"), [(29, "online"), (31, "stale"), (99, "stale"), (101, "offline")], ids=str
 )
-def test_liveness_goes_by_the_environment_s_own_interval(world: World, silence_s: int, liveness: str) -> None:
+def test_liveness_goes_by_the_environment_s_own_interval(
+    world: World, silence_s: int, liveness: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     brisk = world.environment("dev", "brisk", heartbeat_interval_s=10)
-    seen = timezone.now() - timedelta(seconds=silence_s)
+    now = timezone.now()
+    seen = now - timedelta(seconds=silence_s)
     for environment in (brisk, world.dev):
         agent, _ = world.agent(environment)
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=seen)
+    monkeypatch.setattr(timezone, "now", lambda: now)  # a second later some would be another's
 
     default = "online" if silence_s < 90 else "stale"
     expected = {liveness: 1} | {default: 2 if default == liveness else 1}

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from tests.patience import wait_until
 from tests.slow_clients import crowd, measure, prepare
-from tests.system.conftest import Installation, wait_until
+from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
 
@@ -20,7 +21,7 @@ def test_slow_clients_hold_up_nobody_and_are_ended(installation: Installation) -
         during = measure(target, 40)
         # The others are ended later: tests/kernel/test_front_door.py has the minimum rate on a clock of its own.
         senders = ("slow headers", "slow anonymous body")
-        wait_until(lambda: all(slow.ended.get(kind) == 1000 for kind in senders), 120)
+        wait_until(lambda: all(slow.ended.get(kind) == 1000 for kind in senders))
 
     assert during.failures == []
     assert measure(target, 10).failures == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from byteor_cloud import supervisor
+from tests.patience import PATIENCE_S, wait_until
 
 # Supervises the programs given as JSON, with short back-offs, and says `ready` and its exit code.
 SUPERVISE = """
@@ -66,7 +67,7 @@ class Supervised:
         self._output = self.process.stdout.fileno()
         self._said = b""
 
-    def says(self, seconds: float = 10) -> str:
+    def says(self, seconds: float = PATIENCE_S) -> str:
         """Return the next line, or nothing if none comes."""
         while b"\n" not in self._said:
             if not select.select([self._output], [], [], seconds)[0]:
@@ -84,7 +85,7 @@ class Supervised:
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str], list[str]]:
         """Return the exit code, what was still said, and what was logged."""
         self.process.send_signal(number)
-        said, logged = self.process.communicate(timeout=10)
+        said, logged = self.process.communicate(timeout=PATIENCE_S)
         return (
             self.process.returncode,
             (self._said + said).decode().splitlines(),
@@ -99,7 +100,7 @@ type Supervise = Callable[..., Supervised]
 def supervise() -> Iterator[Supervise]:
     started: list[Supervised] = []
 
-    def start(*programs: str | tuple[str, Path], stop_seconds: float = 0.5) -> Supervised:
+    def start(*programs: str | tuple[str, Path], stop_seconds: float = PATIENCE_S) -> Supervised:
         probed = [(program, None) if isinstance(program, str) else program for program in programs]
         started.append(Supervised(*probed, stop_seconds=stop_seconds))
         return started[-1]
@@ -123,10 +124,7 @@ def parent_of(pid: int) -> int:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while is_alive(pid):
-        assert time.monotonic() < deadline, f"process {pid} lives on"
-        time.sleep(0.01)
+    wait_until(lambda: not is_alive(pid), every_s=0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -217,7 +215,7 @@ def test_what_a_dead_child_had_started_does_not_outlive_it(supervise: Supervise)
 
 
 def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Supervise) -> None:
-    supervised = supervise(STUBBORN)
+    supervised = supervise(STUBBORN, stop_seconds=0.5)
     pid = supervised.pid()
 
     code, _, logged = supervised.end()
@@ -228,7 +226,7 @@ def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Super
 
 
 def test_a_second_signal_does_not_wait(supervise: Supervise) -> None:
-    supervised = supervise(STUBBORN, stop_seconds=60)
+    supervised = supervise(STUBBORN)
     supervised.pid()
     supervised.process.send_signal(signal.SIGINT)
     time.sleep(0.05)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 
 from byteor_cloud import embedded
+from tests.patience import PATIENCE_S
 
 CHECKOUT = Path(embedded.__file__).parents[1]
 NOBODY = pwd.getpwnam("nobody")
@@ -51,13 +52,13 @@ class Command:
 
     def url(self) -> str:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 20)[0], "the command says nothing"
+        assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "the command says nothing"
         line = self.process.stdout.readline().strip()
         assert line, self.end()
         return line
 
     def end(self) -> str:
-        return self.process.communicate(timeout=20)[1]
+        return self.process.communicate(timeout=PATIENCE_S)[1]
 
     def kill(self) -> None:
         self.process.kill()

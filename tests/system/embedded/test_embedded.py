@@ -5,12 +5,13 @@ import shutil
 import signal
 import stat
 import threading
-import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
+from byteor_cloud import embedded
 from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
@@ -158,13 +159,18 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> N
     assert is_stopped(folder)
 
 
-def test_a_cold_start_takes_a_moment_and_a_warm_one_less(folder: Path, server: EmbeddedPostgres) -> None:
-    began = time.monotonic()
-    server.acquire()
-    cold = time.monotonic() - began
-    server.release()
-    began = time.monotonic()
-    server.acquire()
-    warm = time.monotonic() - began
+def test_only_a_cold_start_makes_a_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    run = embedded._run
 
-    assert warm < cold < 10  # about 0.5 s and 0.05 s on an idle machine
+    def noted(arguments: list[str], *rest: Any, **options: Any) -> int:
+        started.append(Path(arguments[0]).name)
+        return run(arguments, *rest, **options)
+
+    monkeypatch.setattr(embedded, "_run", noted)
+    server.acquire()
+    assert started == ["initdb", "sh"]
+    server.release()
+    server.acquire()
+
+    assert started == ["initdb", "sh", "sh"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +12,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from byteor_cloud import jobs
 from byteor_cloud.jobs import Claim, GivenUp, Job, Lane, runs, runs_claimed
 from byteor_cloud.worker.process import Worker
+from tests.patience import PATIENCE_S
 
 ran: list[Any] = []
 gave_up: list[Any] = []
@@ -68,13 +67,13 @@ def fail(job: Fail) -> None:
 @runs(Block)
 def block(job: Block) -> None:
     ran.append(job.who)
-    go_on.wait(60)
+    go_on.wait(PATIENCE_S)
 
 
 @runs(WaitForAStranger)
 def wait_for_a_stranger(job: WaitForAStranger) -> None:
     ran.append("waits")
-    go_on.wait(60)
+    go_on.wait(PATIENCE_S)
 
 
 @runs(TakeTurns)
@@ -85,7 +84,7 @@ def take_turns(job: TakeTurns) -> None:
 @runs_claimed(Hold)
 def hold(claim: Claim, job: Hold) -> None:
     ran.append(claim)
-    go_on.wait(60)
+    go_on.wait(PATIENCE_S)
     with transaction.atomic():
         claim.confirm()
         ran.append("wrote")
@@ -122,15 +121,8 @@ class Running:
     def __exit__(self, *_: object) -> None:
         go_on.set()
         self.worker.stop()
-        self.thread.join(30)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "this takes too long"
-        time.sleep(0.02)
 
 
 def waiting() -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from byteor_cloud import jobs
 from byteor_cloud.jobs import Claim
 from byteor_cloud.worker import claims, machine
 from byteor_cloud.worker.process import Worker
+from tests.patience import PATIENCE_S, wait_until
 from tests.system.jobs.queue_steps import (
     Block,
     Hold,
@@ -23,7 +24,6 @@ from tests.system.jobs.queue_steps import (
     kill_its_worker,
     ran,
     tend,
-    wait_until,
     waiting,
     work,
 )  # fmt: skip
@@ -106,7 +106,7 @@ def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
         execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 hours'")
         tend()
         running._renew()
-        unsure.join(30)
+        unsure.join(PATIENCE_S)
 
     assert told == ["mine", "lost"]
 
@@ -140,7 +140,7 @@ def test_a_stop_gives_jobs_time_and_puts_back_those_that_take_longer() -> None:
     wait_until(lambda: ran)
 
     running.stop()
-    thread.join(30)
+    thread.join(PATIENCE_S)
 
     assert not thread.is_alive()  # though the job still blocks
     assert execute("SELECT status, attempts, byteor_kills FROM procrastinate_jobs") == [("todo", 0, 0)]

@@ -10,6 +10,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from byteor_cloud import jobs
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KILLS, KINDS, Job
+from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
     Note,
@@ -21,7 +22,6 @@ from tests.system.jobs.queue_steps import (
     make_due,
     ran,
     tend,
-    wait_until,
     waiting,
     work,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from byteor_cloud import database, jobs
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import Lane
 from byteor_cloud.worker import process
+from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
     Block,
     Note,
@@ -22,7 +23,6 @@ from tests.system.jobs.queue_steps import (
     execute,
     go_on,
     ran,
-    wait_until,
     waiting,
     work,
 )  # fmt: skip

@@ -1,0 +1,30 @@
+"""How much work a call is, counted and not timed: the count is the same on every machine, however busy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+def calls_made(work: Callable[[], object]) -> int:
+    """Count the calls of functions, Python's and C's, while ``work`` runs, and their returns."""
+    count = 0
+
+    def note(_frame: FrameType, _event: str, _argument: object) -> None:
+        nonlocal count
+        count += 1
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def assert_in_proportion(work: Callable[[int], object], size: int) -> None:
+    """Four times as much to do must be at most about four times as many calls; what is quadratic needs sixteen."""
+    small, large = calls_made(lambda: work(size)), calls_made(lambda: work(4 * size))
+    assert large < 5 * small + 1000, (small, large)
