@@ -9,7 +9,8 @@ import requests
 
 from tests.laws.scene import INCIDENT, RING
 from tests.openapi import document
-from tests.system.conftest import PATIENCE_S, Installation, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.system.conftest import Installation
 
 WITH_BODY = {
     operation["operationId"]: (method.upper(), path, operation)
