@@ -1,4 +1,7 @@
-"""The pipeline compiler: plan in, PipelineSpecV1 out. Uses nothing else of this project."""
+"""The pipeline compiler: it turns a plan into a PipelineSpecV1.
+
+It depends on nothing else of this project except ``strict_json``.
+"""
 
 from .compilation import COMPILER_VERSION, Compilation, compile_plan
 from .diagnostics import MAX_DIAGNOSTICS, Code, Diagnostic, Severity

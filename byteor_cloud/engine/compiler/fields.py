@@ -1,4 +1,4 @@
-"""The kinds of values a plan is made of: each reads one JSON value and describes itself as JSON Schema."""
+"""The types of values in a plan: each reads a JSON value, and describes the values it accepts as JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from typing import Any, get_type_hints, override
 from .diagnostics import MAX_DIAGNOSTICS, Code, Json, Report, nearest, one_of, shown
 
 READ_LIMIT = 16_384
-"""Items of a longer list are not looked at: no plan may have as many of anything."""
+"""The items of a longer list are not read, since every list of a valid plan is shorter."""
 
 
 class Kind[T](ABC):
-    """Reads a JSON value: the value when it has the right type, else None; whatever is wrong is reported."""
+    """The type of a JSON value. ``read`` returns None for a value of another type, and reports every problem."""
 
     @abstractmethod
     def read(self, value: object, pointer: str, report: Report) -> T | None:
-        """Read the value at this pointer."""
+        """Read a value; ``pointer`` is its place in the plan."""
 
     @abstractmethod
     def schema(self) -> Json:
-        """Describe what ``read`` accepts."""
+        """Return the JSON Schema of the values that ``read`` accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text(Kind[str]):
-    """A string; one that breaks the pattern is reported and yet returned: later rules can still name it."""
+    """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
+
+    ``suggest`` makes a valid text from an invalid one, for the hint.
+    """
 
     expected: str
     example: str
     pattern: str
     max_length: int
-    mend: Callable[[str], str] | None = None
+    suggest: Callable[[str], str] | None = None
 
     @override
     def read(self, value: object, pointer: str, report: Report) -> str | None:
         text = value if isinstance(value, str) else None
         if text is None or len(text) > self.max_length or not re.fullmatch(self.pattern, text):
-            example = self.mend(text) if self.mend and text else self.example
+            example = self.suggest(text) if self.suggest and text else self.example
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
                 f"Expected {self.expected}, not {shown(value)}.",
-                f'Write for example "{example}".',
+                f'Write, for example, "{example}".',
             )
         return text
 
@@ -63,7 +66,7 @@ class Text(Kind[str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integer(Kind[int]):
-    """A whole number in a range (``2.0`` is the same JSON number as ``2``); never a boolean."""
+    """A whole number in a range, but not a boolean. ``2.0`` is accepted, as JSON has no separate integers."""
 
     expected: str
     minimum: int
@@ -97,7 +100,7 @@ class Integer(Kind[int]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice[T: str](Kind[T]):
-    """One of a few strings."""
+    """One of a fixed set of strings."""
 
     expected: str
     options: tuple[T, ...]
@@ -126,7 +129,7 @@ class Choice[T: str](Kind[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf[T](Kind[tuple[T | None, ...]]):
-    """A list; an item that could not be read is None, so that indices stay those of the plan."""
+    """A list. An item that could not be read becomes None, so that the other items keep the plan's indices."""
 
     item: Kind[T]
     expected: str
@@ -153,13 +156,13 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
                 self.too_many,
                 pointer,
                 f"There are {len(value):,} {self.expected}, more than {self.maximum:,}.",
-                f"Leave at most {self.maximum:,} here; split the pipeline in two.",
+                f"Keep at most {self.maximum:,}; split a larger pipeline in two.",
             )
         if len(value) > READ_LIMIT:
             return None
         items: list[T | None] = []
         for index, item in enumerate(value):
-            if report.full:
+            if report.is_full:
                 return None
             items.append(self.item.read(item, f"{pointer}/{index}", report))
         return tuple(items)
@@ -172,7 +175,7 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels(Kind[dict[str, str]]):
-    """An object of free keys with short text values."""
+    """An object with arbitrary keys and short texts as values."""
 
     key: Text
     value: Text
@@ -190,8 +193,8 @@ class Labels(Kind[dict[str, str]]):
             )
             return None
         for key in sorted(value, key=str):
-            self.key.read(key, child(pointer, key), report)
-            self.value.read(value[key], child(pointer, key), report)
+            self.key.read(key, child_pointer(pointer, key), report)
+            self.value.read(value[key], child_pointer(pointer, key), report)
         return value
 
     @override
@@ -206,7 +209,7 @@ class Labels(Kind[dict[str, str]]):
 
 @dataclass(frozen=True, slots=True)
 class Deferred[T](Kind[object]):
-    """A part of the plan that is only read when it is the target."""
+    """A part of the plan that is read later, and only if the target names it."""
 
     kind: Kind[T]
 
@@ -221,28 +224,34 @@ class Deferred[T](Kind[object]):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One field of an object, written into its annotation: its kind, and what holds when it is left out."""
+    """The annotation of a dataclass field that describes the plan's field: its type, default, and name.
+
+    ``missing`` is the code of the diagnostic when a required field is left out; None for an optional field.
+    """
 
     kind: Kind[Any]
     default: object = None
-    """Read like a value of the plan."""
+    """JSON that is read in place of an optional field that is left out."""
     missing: Code | None = None
     name: str | None = None
-    """The plan's word for it, where Python reserves that."""
+    """The name in the plan, if Python reserves it (``from``)."""
 
 
 def required(kind: Kind[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> Slot:
-    """Declare a field that must be there."""
+    """Declare a required field."""
     return Slot(kind, name=name, missing=missing)
 
 
 class Object[T](Kind[T]):
-    """An object with the fields that a dataclass annotates with slots, and no other."""
+    """An object that is read into a dataclass; it may have no fields besides those that the dataclass annotates.
 
-    def __init__(self, record: type[T], expected: str, *, elsewhere: Mapping[str, str] | None = None) -> None:
+    ``misplaced`` maps fields that authors tend to write here by mistake to a hint for each.
+    """
+
+    def __init__(self, record: type[T], expected: str, *, misplaced: Mapping[str, str] | None = None) -> None:
         self.record = record
         self.expected = expected
-        self.elsewhere = elsewhere or {}
+        self.misplaced = misplaced or {}
         self.slots: dict[str, tuple[str, Slot]] = {}
         for attribute, hint in get_type_hints(record, include_extras=True).items():
             slot: Slot = hint.__metadata__[0]
@@ -261,20 +270,20 @@ class Object[T](Kind[T]):
         return self.read_members(value, pointer, report)
 
     def read_members(self, value: dict[str, object], pointer: str, report: Report) -> T:
-        """Read the fields of what is known to be an object."""
-        read: dict[str, object] = {}
+        """Read the fields of a JSON object."""
+        members: dict[str, object] = {}
         for name, (attribute, slot) in self.slots.items():
-            place = f"{pointer}/{name}"
+            member_pointer = f"{pointer}/{name}"
             if name in value:
-                read[attribute] = slot.kind.read(value[name], place, report)
+                members[attribute] = slot.kind.read(value[name], member_pointer, report)
             elif slot.missing:
-                read[attribute] = None
-                self._report_missing(name, slot, slot.missing, place, report)
+                members[attribute] = None
+                self._report_missing(name, slot, slot.missing, member_pointer, report)
             else:
                 default = slot.default
-                read[attribute] = None if default is None else slot.kind.read(default, place, report)
+                members[attribute] = None if default is None else slot.kind.read(default, member_pointer, report)
         self._report_unknown(value, pointer, report)
-        return self.record(**read)
+        return self.record(**members)
 
     def _report_missing(self, name: str, slot: Slot, code: Code, pointer: str, report: Report) -> None:
         schema = slot.kind.schema()
@@ -286,35 +295,36 @@ class Object[T](Kind[T]):
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)
             guess = nearest(name, self.slots)
-            if name in self.elsewhere:
-                hint = self.elsewhere[name]
+            if name in self.misplaced:
+                hint = self.misplaced[name]
             elif guess:
                 hint = f'Write "{guess}".'
             else:
-                hint = f"Remove it; the fields here are {', '.join(self.slots)}."
-            report.add(Code.PLAN_SCHEMA, child(pointer, name), f"{shown(name)} is no field of {self.expected}.", hint)
+                hint = f"Remove it; the permitted fields are {', '.join(self.slots)}."
+            message = f"{shown(name)} is not a field of {self.expected}."
+            report.add(Code.PLAN_SCHEMA, child_pointer(pointer, name), message, hint)
 
     @override
     def schema(self) -> Json:
-        properties, needed = {}, []
+        properties, required_names = {}, []
         for name, (_, slot) in self.slots.items():
             properties[name] = slot.kind.schema()
-            # An empty list that is too short is no default: leaving it out is refused, with the list's own code.
+            # A list that needs items is required too: its empty default is refused with the list's own code.
             if slot.missing or (slot.default == [] and properties[name]["minItems"]):
-                needed.append(name)
+                required_names.append(name)
             elif slot.default is not None:
                 properties[name]["default"] = slot.default
         return {
             "type": "object",
             "description": self.expected,
             "properties": properties,
-            "required": needed,
+            "required": required_names,
             "additionalProperties": False,
         }
 
 
-def child(pointer: str, key: object) -> str:
-    """Point at a member with a free key, or at its object when the key is too odd for a pointer."""
+def child_pointer(pointer: str, key: object) -> str:
+    """Return the pointer of a member whose key the author chose; of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

@@ -1,4 +1,4 @@
-"""The plan, field by field: the one table that reads it, and of which its JSON Schema is made."""
+"""The fields of a plan. These declarations read a plan, and its JSON Schema is generated from them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MAX_CAPACITY = 1_048_576
 MAX_FANOUT_CONSUMERS = 4
 
 
-def _as_name(text: str) -> str:
-    """Make the closest valid name of a text."""
+def _similar_name(text: str) -> str:
+    """Return a valid name that is similar to a text."""
     slug = re.sub(r"[^a-z0-9_-]+", "-", text[:200].lower()).strip("-_")
     return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
 
@@ -34,7 +34,7 @@ NAME = Text(
     example="quotes",
     pattern="[a-z][a-z0-9_-]{0,62}",
     max_length=63,
-    mend=_as_name,
+    suggest=_similar_name,
 )
 REFERENCE = Text(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
 OP = Text(
@@ -49,16 +49,16 @@ SHARD_KEY = Text(
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
-# What no database and no UTF-8 encoder takes is refused: control characters, halves of surrogate pairs.
+# Control characters and halves of surrogate pairs are refused: neither PostgreSQL nor a UTF-8 encoder takes them all.
 DESCRIPTION = Text(
-    expected="a text of at most 4,096 characters, without control characters but tabs and line ends",
+    expected="a text of at most 4,096 characters, without control characters other than tabs and newlines",
     example="Normalises quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
 LABELS = Labels(
     key=Text(
-        expected="a label of letters, digits, and . _ / - inside",
+        expected="a label of letters and digits, with . _ / - only between them",
         example="team",
         pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
         max_length=63,
@@ -81,12 +81,12 @@ EARLIER_STAGES = ListOf(
 SHARDS = Integer(expected="the number of shards", minimum=1, maximum=MAX_SHARDS, code=Code.RING_SHARDS)
 PRODUCER = Choice(expected="a producer", options=("single",), code=Code.RING_PRODUCER)
 SCHEDULING = Choice(expected="a scheduling", options=("dedicated",), code=Code.RING_SCHEDULING)
-PARAMS_ELSEWHERE = {"params": "Remove it; a stage's parameters go into the config bundle."}
+MISPLACED_PARAMS = {"params": "Remove it; the parameters of a stage belong in the config bundle."}
 
 
 @dataclass(frozen=True, slots=True)
 class RingStagePlan:
-    """A stage of a ring, as far as it could be read."""
+    """A stage of a ring. Fields that could not be read are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
@@ -94,7 +94,7 @@ class RingStagePlan:
 
 
 RING_STAGES = ListOf(
-    item=Object(RingStagePlan, "a stage of a ring", elsewhere=PARAMS_ELSEWHERE),
+    item=Object(RingStagePlan, "a stage of a ring", misplaced=MISPLACED_PARAMS),
     expected="stages",
     hint='Write at least one stage, such as [{"id": "decode", "op": "identity"}].',
     minimum=1,
@@ -106,7 +106,7 @@ RING_STAGES = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """A single ring, as far as it could be read."""
+    """A single ring. Fields that could not be read are None."""
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
@@ -120,19 +120,21 @@ class RingPlan:
 
 @dataclass(frozen=True, slots=True)
 class GraphStagePlan:
-    """A stage of a lane graph, as far as it could be read."""
+    """A stage of a lane graph. Fields that could not be read are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
 
 
 LANE_KIND = Choice(expected="a kind of lane", options=("events", "journal", "sequenced_slots", "fanout_broadcast"))
-CAPACITY = Integer(expected="the slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY)
+CAPACITY = Integer(
+    expected="the number of slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """The lane of a connection, as far as it could be read."""
+    """The lane of a connection. Fields that could not be read are None."""
 
     kind: Annotated[LaneKind | None, required(LANE_KIND)]
     capacity: Annotated[int | None, Slot(CAPACITY)]
@@ -141,13 +143,13 @@ class LanePlan:
 LANE = Object(
     LanePlan,
     "a lane",
-    elsewhere={"consumers": "Remove it; the number of consumers follows from the connections."},
+    misplaced={"consumers": "Remove it; the number of consumers follows from the connections."},
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """A connection, as far as it could be read."""
+    """A connection. Fields that could not be read are None."""
 
     source: Annotated[str | None, required(REFERENCE, name="from")]
     target: Annotated[str | None, required(REFERENCE, name="to")]
@@ -157,12 +159,12 @@ class ConnectionPlan:
 FEATURES = ListOf(
     item=Choice(expected="a feature", options=("journal", "sequenced_slots")),
     expected="features",
-    hint='Write the kinds of lanes to permit, such as ["journal"].',
+    hint='Write a list of the lane kinds to enable, such as ["journal"].',
 )
 INGRESSES, EGRESSES = (
     ListOf(
         item=NAME,
-        expected=f"names of an {side}",
+        expected=f"names of {side}es",
         hint=f'Write at least one name, such as ["{example}"], and connect it.',
         minimum=1,
         too_few=Code.GRAPH_BOUNDARY_UNCONNECTED,
@@ -173,9 +175,9 @@ GRAPH_STAGES = ListOf(
     item=Object(
         GraphStagePlan,
         "a stage of a lane graph",
-        elsewhere={
-            "depends_on": 'Write a connection instead: {"from": ..., "to": ...} in connections.',
-            **PARAMS_ELSEWHERE,
+        misplaced={
+            "depends_on": 'Instead, add {"from": ..., "to": ...} to "connections".',
+            **MISPLACED_PARAMS,
         },
     ),
     expected="stages",
@@ -194,10 +196,10 @@ CONNECTIONS = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class GraphPlan:
-    """A lane graph, as far as it could be read."""
+    """A lane graph. Fields that could not be read are None."""
 
     on_full: Annotated[
-        OnFull | None, Slot(Choice(expected="what a full lane does", options=("block", "drop")), "block")
+        OnFull | None, Slot(Choice(expected="what happens when a lane is full", options=("block", "drop")), "block")
     ]
     features: Annotated[tuple[Feature | None, ...] | None, Slot(FEATURES, [])]
     ingress: Annotated[tuple[str | None, ...] | None, Slot(INGRESSES, [])]
@@ -209,12 +211,12 @@ class GraphPlan:
 RING = Object(RingPlan, "a single ring")
 GRAPH = Object(GraphPlan, "a lane graph")
 PLAN_V = Integer(expected="the version of the plan's format", minimum=1, maximum=1)
-TARGET = Choice(expected="what to compile to", options=("single_ring", "lane_graph"))
+TARGET = Choice(expected="the target model", options=("single_ring", "lane_graph"))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan, as far as it could be read; of the two payloads only the target's is read further."""
+    """A plan. Fields that could not be read are None; the two payloads are still unread JSON."""
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]
@@ -229,7 +231,7 @@ PLAN = Object(Plan, "a plan")
 
 
 def plan_schema() -> Json:
-    """Give the JSON Schema (2020-12) of a plan, made from the table that the compiler reads plans with."""
+    """Return the JSON Schema (2020-12) of a plan."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ByteOr pipeline plan",
