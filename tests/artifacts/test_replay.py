@@ -162,7 +162,7 @@ def test_another_journal_lane(world: World) -> None:
     missing = replayed(world, artifact, journal_lane="third")
 
     assert missing.status == "failed"
-    assert missing.error == "the bundle has no journal of lane 'third' (it has: other, quotes_in)"
+    assert missing.error == "the bundle has no journal of lane 'third'; its journals are: other, quotes_in"
 
 
 def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

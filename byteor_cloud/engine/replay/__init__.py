@@ -1,6 +1,7 @@
-"""Deterministic replay of incident bundles, and the ops that it runs: no clock, randomness or environment.
+"""Deterministic replay of incident bundles, and the ops that it runs.
 
-The only I/O is on files and folders that the caller hands in.
+Nothing here depends on a clock, randomness or the environment. The only I/O is on files and folders that the caller
+passes.
 """
 
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params

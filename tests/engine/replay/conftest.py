@@ -28,7 +28,7 @@ def ring() -> MakeRing:
 
 @pytest.fixture
 def documents() -> dict[str, dict[str, Any]]:
-    """The documents of a complete bundle."""
+    """Return the JSON documents of a complete bundle."""
     return {
         "spec_validation.json": {"ok": True, "description": None},
         "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
@@ -46,7 +46,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
-    """Build a bundle's archive, unpack it and check it."""
+    """Return a function that builds the archive of a bundle, unpacks it and checks it."""
 
     def make(
         spec: PipelineSpec,
@@ -70,7 +70,7 @@ def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty folder beside a file that an archive might reach for."""
+    """Return an empty folder beside a file that a hostile archive might overwrite."""
     (tmp_path / "outside").write_bytes(b"untouched")
     (tmp_path / "root").mkdir()
     return tmp_path / "root"
