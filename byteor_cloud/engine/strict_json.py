@@ -1,7 +1,7 @@
 """The only reader of JSON from outside. It refuses text that two JSON parsers may read as different values.
 
 Besides malformed text it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone surrogates in
-strings, a byte order mark, and text that exceeds the caller's ``Limits``.
+strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
 Python's own scanner reads the text. Only a text that it refuses is read again, token by token, to find the first
 fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
@@ -31,7 +31,7 @@ _MAX_SAFE = 2**53
 _MAX_DOUBLE_TEXT = 400
 
 
-class Fault(StrEnum):
+class JsonFault(StrEnum):
     """The kind of fault that a text has."""
 
     BYTES = "bytes"
@@ -45,13 +45,13 @@ class Fault(StrEnum):
     TYPE = "type"
 
 
-class Malformed(ValueError):
+class MalformedJson(ValueError):
     """The text is refused: ``message`` says why, without the position.
 
     ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value.
     """
 
-    def __init__(self, fault: Fault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
+    def __init__(self, fault: JsonFault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
         super().__init__(f"line {line}, column {column}: {message}")
         self.fault = fault
         self.message = message
@@ -61,7 +61,7 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JsonLimits:
     """How much a text may contain, and how its numbers are read.
 
     ``max_values`` limits the number of commas and opening brackets, each of which precedes a value. It bounds memory
@@ -79,10 +79,10 @@ class Limits:
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
 
 
-def read(data: bytes | str, limits: Limits) -> Any:
-    """Read one JSON value from UTF-8 bytes or a text. Raises Malformed."""
+def read(data: bytes | str, limits: JsonLimits) -> Any:
+    """Read one JSON value from UTF-8 bytes or a text. Raises MalformedJson."""
     if limits.max_bytes is not None and len(data) > limits.max_bytes:
-        raise Malformed(Fault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
+        raise MalformedJson(JsonFault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
     text = _decoded(data)
     if text.count(",") + text.count("[") + text.count("{") > limits.max_values:
         _check_value_count(text, limits)
@@ -97,11 +97,11 @@ def read(data: bytes | str, limits: Limits) -> Any:
     return value
 
 
-def read_object(data: bytes | str, limits: Limits) -> dict[str, Any]:
-    """Read one JSON object. Raises Malformed."""
+def read_object(data: bytes | str, limits: JsonLimits) -> dict[str, Any]:
+    """Read one JSON object. Raises MalformedJson."""
     value = read(data, limits)
     if not isinstance(value, dict):
-        raise Malformed(Fault.TYPE, "The value must be a JSON object.")
+        raise MalformedJson(JsonFault.TYPE, "The value must be a JSON object.")
     return value
 
 
@@ -120,10 +120,10 @@ def _decoded(data: bytes | str) -> str:
         return data.decode() if isinstance(data, bytes) else data.encode().decode()
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
-        raise _at(before, len(before), Fault.ENCODING, "This is not UTF-8.") from None
+        raise _at(before, len(before), JsonFault.ENCODING, "This is not UTF-8.") from None
     except UnicodeEncodeError as error:
         raise _at(
-            error.object, error.start, Fault.ENCODING, "This is half a surrogate pair, not a character."
+            error.object, error.start, JsonFault.ENCODING, "This is half a surrogate pair, not a character."
         ) from None
 
 
@@ -184,8 +184,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])|(?P<comma>,)', re.DOTALL)
 
 
-def _check_value_count(text: str, limits: Limits) -> None:
-    """Count the values exactly, ignoring commas and brackets in strings. Raises Malformed.
+def _check_value_count(text: str, limits: JsonLimits) -> None:
+    """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
 
     A text that exceeds the depth before the number of values is refused for its depth.
     """
@@ -197,7 +197,7 @@ def _check_value_count(text: str, limits: Limits) -> None:
         if depth > limits.max_depth:
             raise _first_fault(text, limits)
         if count > limits.max_values:
-            raise _at(text, token.start(), Fault.VALUES, f"The text has more than {limits.max_values:,} values.")
+            raise _at(text, token.start(), JsonFault.VALUES, f"The text has more than {limits.max_values:,} values.")
 
 
 def _is_deeper(value: object, max_depth: int) -> bool:
@@ -244,18 +244,18 @@ class _Open:
     """The key or index of the value that is being read; None in an object before the next key."""
 
 
-def _first_fault(text: str, limits: Limits) -> Malformed:
+def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
     """Find the first fault of a text that the scanner refused."""
     try:
         _check(text, limits)
-    except Malformed as fault:
+    except MalformedJson as fault:
         return fault
     # Today the scanner refuses nothing that the check accepts. If a later Python does, the text is refused as well.
-    return Malformed(Fault.SYNTAX, "This is not valid JSON.")
+    return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
-def _check(text: str, limits: Limits) -> None:
-    """Check a text token by token. Raises Malformed at the first fault."""
+def _check(text: str, limits: JsonLimits) -> None:
+    """Check a text token by token. Raises MalformedJson at the first fault."""
     inside: list[_Open] = []
     expects = "value"  # a key of ``_EXPECTED``
     for token in _tokens(text, inside):
@@ -268,7 +268,9 @@ def _check(text: str, limits: Limits) -> None:
             expects = "colon"
         elif kind == "mark" and word in "[{":
             if len(inside) == limits.max_depth:
-                raise _at(text, start, Fault.DEPTH, f"The text nests deeper than {limits.max_depth} levels.", inside)
+                raise _at(
+                    text, start, JsonFault.DEPTH, f"The text nests deeper than {limits.max_depth} levels.", inside
+                )
             inside.append(_Open("]", part=0) if word == "[" else _Open("}"))
             expects = "value or ]" if word == "[" else "name or }"
         elif word == ":":
@@ -301,12 +303,12 @@ def _is_expected(kind: str, word: str, expects: str, inside: list[_Open]) -> boo
     return expects == {":": "colon", ",": "comma"}[word]
 
 
-def _read_name(text: str, start: int, quoted: str, limits: Limits, inside: list[_Open]) -> str:
+def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
     """Read the key of a member. The pointer of a faulty key is that of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
         message = f"The key {shown(name)} occurs twice in this object."
-        raise _at(text, start, Fault.DUPLICATE_NAME, message, inside[:-1])
+        raise _at(text, start, JsonFault.DUPLICATE_NAME, message, inside[:-1])
     inside[-1].part = name
     return name
 
@@ -323,23 +325,23 @@ def _tokens(text: str, inside: list[_Open]) -> Iterator[re.Match[str]]:
         offset = token.end()
 
 
-def _no_token(text: str, offset: int, inside: list[_Open]) -> Malformed:
+def _no_token(text: str, offset: int, inside: list[_Open]) -> MalformedJson:
     """Return the fault of a text that has no valid token at this offset."""
     whitespace = _WHITESPACE.match(text, offset)
     start = whitespace.end() if whitespace else offset
     if string := _STRING_START.match(text, start):
         end = string.end()
         if end == len(text):
-            return _at(text, start, Fault.SYNTAX, "This string has no closing quote.", inside)
+            return _at(text, start, JsonFault.SYNTAX, "This string has no closing quote.", inside)
         if text[end] == "\\":
-            return _at(text, end, Fault.SYNTAX, "This is not a JSON escape sequence.", inside)
+            return _at(text, end, JsonFault.SYNTAX, "This is not a JSON escape sequence.", inside)
         message = "A string must not contain a control character; write it as an escape sequence."
-        return _at(text, end, Fault.SYNTAX, message, inside)
+        return _at(text, end, JsonFault.SYNTAX, message, inside)
     word = _WORD.match(text, start)
     found = word[0] if word else text[start]
     if found.endswith(("NaN", "Infinity")):
-        return _at(text, start, Fault.NUMBER, _number_message(found), inside)
-    return _at(text, start, Fault.SYNTAX, f"{shown(found, 20)} is not valid JSON.", inside)
+        return _at(text, start, JsonFault.NUMBER, _number_message(found), inside)
+    return _at(text, start, JsonFault.SYNTAX, f"{shown(found, 20)} is not valid JSON.", inside)
 
 
 _EXPECTED = {
@@ -352,22 +354,22 @@ _EXPECTED = {
 }
 
 
-def _unexpected(text: str, offset: int, expects: str, inside: list[_Open]) -> Malformed:
+def _unexpected(text: str, offset: int, expects: str, inside: list[_Open]) -> MalformedJson:
     message = f'Expected "," or "{inside[-1].closing}".' if expects == "comma" else _EXPECTED[expects]
-    return _at(text, offset, Fault.SYNTAX, message, inside)
+    return _at(text, offset, JsonFault.SYNTAX, message, inside)
 
 
-def _read_string(text: str, start: int, quoted: str, limits: Limits, inside: list[_Open]) -> str:
+def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     if (_SURROGATE if limits.allow_nul else _UNSTORABLE).search(string):
         message = "A string must not contain NUL or half a surrogate pair."
         if limits.allow_nul:
             message = "A string must not contain half a surrogate pair."
-        raise _at(text, start, Fault.CHARACTER, message, inside)
+        raise _at(text, start, JsonFault.CHARACTER, message, inside)
     return string
 
 
-def _check_number(text: str, start: int, word: str, limits: Limits, inside: list[_Open]) -> None:
+def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: list[_Open]) -> None:
     is_integer = word.lstrip("-").isdigit()
     try:
         if limits.decimal:
@@ -375,14 +377,14 @@ def _check_number(text: str, start: int, word: str, limits: Limits, inside: list
         else:
             _integer(word) if is_integer else _double(word)
     except _RefusedError:
-        raise _at(text, start, Fault.NUMBER, _number_message(word), inside) from None
+        raise _at(text, start, JsonFault.NUMBER, _number_message(word), inside) from None
 
 
 def _number_message(word: str) -> str:
     return f"{word[:20]} is not a number that all JSON parsers read alike."
 
 
-def _at(text: str, offset: int, fault: Fault, message: str, inside: Iterable[_Open] = ()) -> Malformed:
+def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_Open] = ()) -> MalformedJson:
     """Return the fault at an offset of the text; ``inside`` are the objects and lists around it."""
     line_start = text.rfind("\n", 0, offset) + 1
     pointer = ""
@@ -393,6 +395,6 @@ def _at(text: str, offset: int, fault: Fault, message: str, inside: Iterable[_Op
         if longer is None or len(longer) > MAX_POINTER:
             break
         pointer = longer
-    return Malformed(
+    return MalformedJson(
         fault, message, line=text.count("\n", 0, offset) + 1, column=offset - line_start + 1, pointer=pointer
     )

@@ -21,7 +21,7 @@ class PlanSyntaxError(ValueError):
 def parse_plan(text: str | bytes) -> object:
     """Parse strict JSON (see ``strict_json``) that nests at most ``MAX_DEPTH`` deep. Raises PlanSyntaxError."""
     try:
-        value: object = strict_json.read(text, strict_json.Limits(max_depth=MAX_DEPTH))
-    except strict_json.Malformed as error:
+        value: object = strict_json.read(text, strict_json.JsonLimits(max_depth=MAX_DEPTH))
+    except strict_json.MalformedJson as error:
         raise PlanSyntaxError(error.line, error.column, error.message) from None
     return value

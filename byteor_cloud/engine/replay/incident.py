@@ -261,9 +261,9 @@ def _document(path: Path, reasons: list[Reason]) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        return strict_json.read_object(content, strict_json.Limits(max_depth=_MAX_NESTING))
-    except strict_json.Malformed as error:
-        code = "too_large" if error.fault is strict_json.Fault.VALUES else "bad_json"
+        return strict_json.read_object(content, strict_json.JsonLimits(max_depth=_MAX_NESTING))
+    except strict_json.MalformedJson as error:
+        code = "too_large" if error.fault is strict_json.JsonFault.VALUES else "bad_json"
         reasons.append(Reason(code, f"{path.name}: {error}"))
         return None
 

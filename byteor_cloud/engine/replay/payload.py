@@ -12,7 +12,7 @@ import rfc8785
 
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.replay.work import RecordOverLimit
-from byteor_cloud.engine.strict_json import Fault
+from byteor_cloud.engine.strict_json import JsonFault
 
 MAX_DEPTH = 64
 """How deep objects and lists may nest: far less than any Python's parser can handle."""
@@ -20,7 +20,7 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
 """A record with more bytes or values exceeds the work limit without being read."""
 
-_LIMITS = strict_json.Limits(
+_LIMITS = strict_json.JsonLimits(
     max_bytes=MAX_BYTES, max_depth=MAX_DEPTH, max_values=MAX_VALUES, decimal=True, allow_nul=True
 )
 _MAX_SAFE = 2**53
@@ -35,8 +35,8 @@ def parse(payload: bytes) -> Any:
     """Parse the JSON value of a record. Raises Malformed, or RecordOverLimit if it is too large to be read."""
     try:
         return strict_json.read(payload, _LIMITS)
-    except strict_json.Malformed as error:
-        if error.fault in {Fault.BYTES, Fault.VALUES}:
+    except strict_json.MalformedJson as error:
+        if error.fault in {JsonFault.BYTES, JsonFault.VALUES}:
             raise RecordOverLimit(error.message) from None
         raise Malformed(f"not strict JSON: {error}") from None
 
