@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How a version runs. The values inside the object fields are chosen by the author, and checked when a config bundle is created."""
+    """How a version runs. Authors choose the values inside the object fields; they are checked on creation."""
 
     tuning_profile: str
     wait: str

@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.agent import cli
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.replay import Mode, Status, extract, replay, validate
+from byteor_cloud.engine.replay import OutcomeStatus, ReplayMode, extract, replay, validate
 from tests.patience import PATIENCE_S, wait_until
 
 TOKEN = "bor_enroll_spent-once"
@@ -92,9 +92,9 @@ def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_pa
         bundle_dir="incident",
         policy_env="prod",
         stage_config=incident.stage_config,
-        mode=Mode.DRY_RUN,
+        mode=ReplayMode.DRY_RUN,
     )
-    assert outcome.status is Status.SUCCEEDED
+    assert outcome.status is OutcomeStatus.SUCCEEDED
     assert outcome.result["egress"]["quotes_out"]["records"] == 2
     assert outcome.result["stages"]["check"] == {"in": 3, "out": 2, "dropped": 1, "errors": 0}
     assert outcome.result["divergence"] is None

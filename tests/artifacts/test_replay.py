@@ -15,7 +15,7 @@ from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine import replay as engine
-from byteor_cloud.engine.replay import Status
+from byteor_cloud.engine.replay import OutcomeStatus
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KINDS, Claim, GivenUp
 from tests.artifacts import incidents
@@ -170,7 +170,9 @@ def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPat
     artifact = ingested(world, incident(version.spec_kv))
 
     def quoting(*arguments: Any, **options: Any) -> Any:
-        return replace(engine.replay(*arguments, **options), status=Status.FAILED, error="stage said \0 and \ud800")
+        return replace(
+            engine.replay(*arguments, **options), status=OutcomeStatus.FAILED, error="stage said \0 and \ud800"
+        )
 
     monkeypatch.setattr(replays, "replay", quoting)
 

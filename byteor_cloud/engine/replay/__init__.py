@@ -25,7 +25,7 @@ from byteor_cloud.engine.replay.journal import (
     read_frames,
 )
 from byteor_cloud.engine.replay.machine import Machine, RunResult, run
-from byteor_cloud.engine.replay.replay import Limits, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
 from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
 
 __all__ = [
@@ -38,18 +38,18 @@ __all__ = [
     "Gate",
     "IncidentBundle",
     "JournalReader",
-    "Limits",
     "Machine",
-    "Mode",
+    "OutcomeStatus",
     "ParamError",
     "Reason",
     "Record",
     "RejectedBundle",
+    "ReplayLimits",
+    "ReplayMode",
     "ReplayOutcome",
     "RunResult",
     "StageError",
     "StageOp",
-    "Status",
     "Unsupported",
     "build",
     "check_params",

@@ -41,7 +41,7 @@ _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError,
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may contain: the total size of its files, and the number of entries of any type."""
 
     max_bytes: int = 512 * 1024 * 1024
@@ -114,7 +114,7 @@ def build(
     return packed.getvalue()
 
 
-def extract(source: BinaryIO, into: Path, limits: Limits | None = None) -> None:
+def extract(source: BinaryIO, into: Path, limits: ArchiveLimits | None = None) -> None:
     """Unpack a ``.tar.gz`` of regular files and folders into an empty folder.
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
@@ -125,7 +125,7 @@ def extract(source: BinaryIO, into: Path, limits: Limits | None = None) -> None:
     with gzip.GzipFile(fileobj=source, mode="rb") as unzipped:
         stream = _Metered(unzipped)
         try:
-            _unpack(stream, into, limits or Limits())
+            _unpack(stream, into, limits or ArchiveLimits())
         except _BROKEN as error:
             code = "truncated" if stream.has_ended or isinstance(error, EOFError) else "not_an_archive"
             raise _rejected(code, str(error)) from error
@@ -155,7 +155,7 @@ class _Metered:
         return self.latest
 
 
-def _unpack(stream: _Metered, into: Path, limits: Limits) -> None:
+def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits) -> None:
     paths = _TakenPaths()
     entries = unpacked = 0
     stream.grant(_MAX_HEADERS)

@@ -37,7 +37,7 @@ from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, L
 _SAMPLES = 16
 
 
-class Mode(StrEnum):
+class ReplayMode(StrEnum):
     """Whether a replay only lists side effects, or decides about each and performs it."""
 
     DRY_RUN = "dry_run"
@@ -51,7 +51,7 @@ class ErrorCode(StrEnum):
     BAD_INPUT = "bad_input"
 
 
-class Status(StrEnum):
+class OutcomeStatus(StrEnum):
     """How a replay ended."""
 
     SUCCEEDED = "succeeded"
@@ -60,7 +60,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReplayLimits:
     """The limits of a replay. It fails when it exceeds one of them, except ``max_egress_bytes``."""
 
     max_actions: int = 10_000
@@ -78,7 +78,7 @@ class ReplayOutcome:
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
     """
 
-    status: Status
+    status: OutcomeStatus
     error: str | None
     error_code: LimitCode | ErrorCode | None
     audit: dict[str, Any]
@@ -100,12 +100,12 @@ def replay(
     spec: PipelineSpec | None = None,
     stage_config: Mapping[str, Any] | None = None,
     ops: Mapping[str, StageOp] | None = None,
-    mode: Mode = Mode.DRY_RUN,
+    mode: ReplayMode = ReplayMode.DRY_RUN,
     effects: Effects | None = None,
     approval_provided: bool = False,
     journal_lane: str | None = None,
     last_n: int | None = None,
-    limits: Limits | None = None,
+    limits: ReplayLimits | None = None,
 ) -> ReplayOutcome:
     """Run the journal of a bundle, in sequence order, through ``spec`` or else the bundle's own spec.
 
@@ -117,7 +117,7 @@ def replay(
     - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
       and ``limits``, except that a failing side effect ends the replay early.
     """
-    run = _Run(limits or Limits(), journal_lane)
+    run = _Run(limits or ReplayLimits(), journal_lane)
     spec = spec or bundle.spec
     error: str | None = None
     error_code: LimitCode | ErrorCode | None = None
@@ -130,7 +130,9 @@ def replay(
     except (Unsupported, _BadInput) as stopped:
         error, error_code = str(stopped), ErrorCode.BAD_INPUT
     result = run.result()
-    status = Status.FAILED if error else Status.DIVERGED if result["divergence"] else Status.SUCCEEDED
+    status = (
+        OutcomeStatus.FAILED if error else OutcomeStatus.DIVERGED if result["divergence"] else OutcomeStatus.SUCCEEDED
+    )
     audit = {
         "audit_v": 1,
         "created_unix_ms": created_unix_ms,
@@ -173,7 +175,7 @@ class _EgressOutput:
 class _Run:
     """The state of one replay, which can also be read after it failed."""
 
-    def __init__(self, limits: Limits, journal_lane: str | None) -> None:
+    def __init__(self, limits: ReplayLimits, journal_lane: str | None) -> None:
         self.lane = journal_lane
         self.journal_path: str | None = None
         self.scanned_records = 0

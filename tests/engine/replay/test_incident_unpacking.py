@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.incident import Limits, RejectedBundle, extract
+from byteor_cloud.engine.replay.incident import ArchiveLimits, RejectedBundle, extract
 
 
 def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -38,12 +38,12 @@ def targz(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return gzip.compress(tar(*members))
 
 
-def unpack(data: bytes, root: Path, limits: Limits | None = None) -> dict[str, bytes]:
+def unpack(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> dict[str, bytes]:
     extract(io.BytesIO(data), root, limits)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def refused(data: bytes, root: Path, limits: Limits | None = None) -> str:
+def refused(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> str:
     with pytest.raises(RejectedBundle) as caught:
         extract(io.BytesIO(data), root, limits)
     (reason,) = caught.value.reasons
@@ -142,31 +142,31 @@ def test_an_existing_link_is_not_followed(root: Path) -> None:
 def test_an_archive_exactly_at_the_limits_is_unpacked(root: Path) -> None:
     data = targz(folder("d"), member("d/a", b"12345"), member("b", b"67890"))
 
-    assert unpack(data, root, Limits(max_bytes=10, max_entries=3)) == {"d/a": b"12345", "b": b"67890"}
+    assert unpack(data, root, ArchiveLimits(max_bytes=10, max_entries=3)) == {"d/a": b"12345", "b": b"67890"}
 
 
 def test_an_archive_with_too_many_entries_is_refused(root: Path) -> None:
     members = [member("a"), member("b"), member("c")]
 
-    assert refused(targz(*members), root, Limits(max_entries=2)) == "too_many_entries"
+    assert refused(targz(*members), root, ArchiveLimits(max_entries=2)) == "too_many_entries"
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 
 def test_folders_without_an_entry_count_as_entries(root: Path) -> None:
     members = [member(f"{number}/" * 10 + "x") for number in range(3)]
 
-    assert refused(targz(*members), root, Limits(max_entries=10)) == "too_many_entries"
+    assert refused(targz(*members), root, ArchiveLimits(max_entries=10)) == "too_many_entries"
 
 
 def test_a_file_that_exceeds_the_size_limit_is_not_written(root: Path) -> None:
     data = targz(member("a", b"12345"), member("b", b"678901"))
 
-    assert refused(data, root, Limits(max_bytes=10)) == "too_large"
+    assert refused(data, root, ArchiveLimits(max_bytes=10)) == "too_large"
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
 def test_the_default_limits_are_512_mebibytes_and_10000_entries() -> None:
-    assert Limits() == Limits(max_bytes=512 * 1024 * 1024, max_entries=10_000)
+    assert ArchiveLimits() == ArchiveLimits(max_bytes=512 * 1024 * 1024, max_entries=10_000)
 
 
 def zeros(size: int) -> bytes:

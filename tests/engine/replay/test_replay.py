@@ -14,10 +14,10 @@ from byteor_cloud.engine.compiler import Endpoint, Lane, LaneGraph, PipelineSpec
 from byteor_cloud.engine.replay import (
     Decision,
     Frame,
-    Limits,
-    Mode,
+    OutcomeStatus,
     Record,
-    Status,
+    ReplayLimits,
+    ReplayMode,
     encode_journal,
     frames_digest,
 )
@@ -38,7 +38,7 @@ def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBu
 
     outcome = run(held, stage_config=held.stage_config)
 
-    assert (outcome.status, outcome.error, outcome.warnings) == (Status.SUCCEEDED, None, ())
+    assert (outcome.status, outcome.error, outcome.warnings) == (OutcomeStatus.SUCCEEDED, None, ())
     assert outcome.result == {
         "egress": {"out": {"records": 2, "sha256": frames_digest(OUTPUTS)}},
         "stages": {
@@ -152,9 +152,9 @@ def bad_crc() -> bytes:
         ({"journal_lane": "../in"}, RECORDS, None, "the bundle has no journal of lane '../in'; its journals are: in"),
         ({"last_n": 0}, RECORDS, None, "last_n must be at least 1"),
         ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
-        ({"limits": Limits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
-        ({"limits": Limits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
-        ({"limits": Limits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
+        ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
+        ({"limits": ReplayLimits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
+        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
     ],
 )
 def test_bad_input_or_an_exceeded_limit_fails_the_replay(
@@ -169,20 +169,20 @@ def test_bad_input_or_an_exceeded_limit_fails_the_replay(
 def test_a_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring(HOOK), RECORDS)
 
-    assert run(held, limits=Limits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
+    assert run(held, limits=ReplayLimits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
 
 
 def test_the_default_limits_are_10000_actions_and_128_mebibytes() -> None:
-    assert (Limits().max_actions, Limits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
+    assert (ReplayLimits().max_actions, ReplayLimits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
 
 
 def test_the_frames_of_an_egress_with_much_output_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), RECORDS)
     size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
 
-    assert run(held, limits=Limits(max_egress_bytes=size)).egress_frames["out"] is not None
+    assert run(held, limits=ReplayLimits(max_egress_bytes=size)).egress_frames["out"] is not None
     for less in (size - 1, 0):
-        small = run(held, limits=Limits(max_egress_bytes=less))
+        small = run(held, limits=ReplayLimits(max_egress_bytes=less))
         assert small.egress_frames == {"out": None}
         assert small.result == run(held).result
 
@@ -205,7 +205,7 @@ def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
 ) -> None:
     held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
 
-    outcome = run(held, mode=Mode.EXECUTE, effects=effects, approval_provided=True)
+    outcome = run(held, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)
 
     assert effects.done == [("s0", HOOK, RECORDS[0].payload)]
     assert outcome.audit["policy"] == {"env": "dev", "approval_provided": True, "mode": "execute"}
@@ -261,19 +261,19 @@ def test_replays_with_different_hash_seeds_have_equal_bytes(
 @pytest.mark.parametrize(
     ("limits", "code", "error"),
     [
-        (Limits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
-        (Limits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
-        (Limits(max_records=2), "limit.records", "the journal has more than 2 records"),
-        (Limits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
+        (ReplayLimits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
+        (ReplayLimits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
+        (ReplayLimits(max_records=2), "limit.records", "the journal has more than 2 records"),
+        (ReplayLimits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
         (
-            Limits(max_record_work=1),
+            ReplayLimits(max_record_work=1),
             "stage_error",
             "stage 's1' failed on record 1: limit: the record costs more than 1 units of work",
         ),
     ],
 )
 def test_a_failed_replay_names_the_exceeded_limit(
-    bundle: MakeBundle, ring: MakeRing, limits: Limits, code: str, error: str
+    bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, code: str, error: str
 ) -> None:
     held = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
 
@@ -284,7 +284,7 @@ def test_a_failed_replay_names_the_exceeded_limit(
 
 
 def test_a_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
-    outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=Limits(max_work=6, max_record_work=2))
+    outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=ReplayLimits(max_work=6, max_record_work=2))
 
     assert (outcome.error, outcome.error_code) == (None, None)
-    assert (Limits().max_record_work, Limits().max_work) == (10**7, 10**10)
+    assert (ReplayLimits().max_record_work, ReplayLimits().max_work) == (10**7, 10**10)
