@@ -352,7 +352,7 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
 
-    monkeypatch.setattr(uploads, "extract", broken)
+    monkeypatch.setattr(uploads, "extract_incident", broken)
     row = Replay.objects.get()
     with pytest.raises(ArithmeticError, match="finite") as caught:
         replay_job(Claim(), RunReplay(replay_id=str(row.pk)))

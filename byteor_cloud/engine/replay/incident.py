@@ -86,7 +86,7 @@ class IncidentBundle:
         return stage_config
 
 
-def build(
+def build_incident(
     spec_kv: str,
     documents: Mapping[str, Mapping[str, Any]],
     *,
@@ -114,7 +114,7 @@ def build(
     return packed.getvalue()
 
 
-def extract(source: BinaryIO, into: Path, limits: ArchiveLimits | None = None) -> None:
+def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None = None) -> None:
     """Unpack a ``.tar.gz`` of regular files and folders into an empty folder.
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
@@ -222,7 +222,7 @@ def _is_safe(name: str, path: PurePosixPath) -> bool:
     return fits and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
-def validate(root: Path) -> IncidentBundle:
+def validate_incident(root: Path) -> IncidentBundle:
     """Check an unpacked bundle. Unknown keys and files are ignored.
 
     Raises RejectedBundle with all reasons: ``missing_file``, ``missing_key``, ``bad_value``, ``bad_json``, ``bad_spec``

@@ -8,7 +8,14 @@ from typing import Any, Literal
 import pytest
 
 from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
-from byteor_cloud.engine.replay import IncidentBundle, Record, build, encode_journal, extract, validate
+from byteor_cloud.engine.replay import (
+    IncidentBundle,
+    Record,
+    build_incident,
+    encode_journal,
+    extract_incident,
+    validate_incident,
+)
 
 type MakeRing = Callable[..., PipelineSpec]
 type MakeBundle = Callable[..., IncidentBundle]
@@ -59,11 +66,11 @@ def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
         if stage_config is not None:
             documents["runtime_config.json"] = {"stage_config": stage_config}
         journal = records if isinstance(records, bytes) else encode_journal(records)
-        packed = build(encode(spec), documents, journals={lane: journal}, expected=expected)
+        packed = build_incident(encode(spec), documents, journals={lane: journal}, expected=expected)
         root = tmp_path / "bundle"
         root.mkdir()
-        extract(BytesIO(packed), root)
-        return validate(root)
+        extract_incident(BytesIO(packed), root)
+        return validate_incident(root)
 
     return make
 

@@ -11,7 +11,13 @@ import pytest
 
 from byteor_cloud.engine.compiler import PipelineSpec, encode, spec_hash
 from byteor_cloud.engine.replay import Record, encode_journal, incident
-from byteor_cloud.engine.replay.incident import Reason, RejectedBundle, build, extract, validate
+from byteor_cloud.engine.replay.incident import (
+    Reason,
+    RejectedBundle,
+    build_incident,
+    extract_incident,
+    validate_incident,
+)
 
 type MakeRing = Callable[..., PipelineSpec]
 type Documents = dict[str, dict[str, Any]]
@@ -21,7 +27,7 @@ type Documents = dict[str, dict[str, Any]]
 
 
 def write(root: Path, spec_kv: str, documents: Documents, **content: Any) -> None:
-    extract(io.BytesIO(build(spec_kv, documents, **content)), root)
+    extract_incident(io.BytesIO(build_incident(spec_kv, documents, **content)), root)
 
 
 def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Documents) -> None:
@@ -31,7 +37,7 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     journal = encode_journal([Record(1, 2, b"3")])
 
     write(root, encode(spec), documents, journals={"in": journal, "a:fanout": b""}, expected={"out": b""})
-    found = validate(root)
+    found = validate_incident(root)
 
     assert (found.spec, found.spec_hash) == (spec, spec_hash(encode(spec)))
     assert found.stage_config == {"s0": {"x": 1}}
@@ -46,7 +52,7 @@ def test_the_spec_hash_of_a_bundle_ignores_unknown_keys(root: Path, ring: MakeRi
 
     write(root, kv + "unknown.key=1\n", documents)
 
-    assert validate(root).spec_hash == spec_hash(kv)
+    assert validate_incident(root).spec_hash == spec_hash(kv)
 
 
 def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
@@ -58,7 +64,7 @@ def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
     nulls["spec_validation.json"] = {"ok": False, "error": "why"}
 
     write(root, encode(ring("identity")), nulls)
-    found = validate(root)
+    found = validate_incident(root)
 
     assert (found.stage_config, found.journals, found.expected) == (None, {}, {})
 
@@ -69,19 +75,19 @@ def test_the_stage_config_of_a_runtime_config_without_parameters_is_empty(
 ) -> None:
     write(root, encode(ring("identity")), documents | {"runtime_config.json": runtime_config})
 
-    assert validate(root).stage_config == {}
+    assert validate_incident(root).stage_config == {}
 
 
 def test_build_returns_the_same_bytes_for_equal_content(ring: MakeRing, documents: Documents) -> None:
     shuffled = {name: dict(reversed(body.items())) for name, body in reversed(documents.items())}
-    once = build(encode(ring("identity")), documents, journals={"a": b"1", "b": b"2"})
+    once = build_incident(encode(ring("identity")), documents, journals={"a": b"1", "b": b"2"})
 
-    assert build(encode(ring("identity")), shuffled, journals={"b": b"2", "a": b"1"}) == once
+    assert build_incident(encode(ring("identity")), shuffled, journals={"b": b"2", "a": b"1"}) == once
 
 
 def reasons(root: Path) -> list[Reason]:
     with pytest.raises(RejectedBundle) as caught:
-        validate(root)
+        validate_incident(root)
     return caught.value.reasons
 
 
@@ -154,7 +160,7 @@ def test_a_document_over_the_size_limit_is_rejected(
     write(root, encode(ring("identity")), documents)
     size = max((root / name).stat().st_size for name in [*documents, "spec.kv"])
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", size)
-    validate(root)
+    validate_incident(root)
 
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", 10)
     assert reasons(root) == [Reason("too_large", f"{name}: larger than 10 bytes") for name in ("spec.kv", *documents)]
@@ -171,7 +177,7 @@ def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
     assert reasons(root) == [Reason("missing_file", "environment.json")]
     (root / "environment.json").rmdir()
     (root / "environment.json").write_text(json.dumps(documents["environment.json"]))
-    assert validate(root).journals == {}
+    assert validate_incident(root).journals == {}
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -179,9 +185,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def test_a_bundle_of_an_earlier_release_is_valid(root: Path) -> None:
     with (GOLDEN / "incident.tar.gz").open("rb") as source:
-        extract(source, root)
+        extract_incident(source, root)
 
-    found = validate(root)
+    found = validate_incident(root)
 
     assert found.spec_hash == (GOLDEN / "incident.spec_hash").read_text().strip()
     assert list(found.journals) == ["in"]

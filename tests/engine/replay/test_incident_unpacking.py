@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.incident import ArchiveLimits, RejectedBundle, extract
+from byteor_cloud.engine.replay.incident import ArchiveLimits, RejectedBundle, extract_incident
 
 
 def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -39,13 +39,13 @@ def targz(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 
 def unpack(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> dict[str, bytes]:
-    extract(io.BytesIO(data), root, limits)
+    extract_incident(io.BytesIO(data), root, limits)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def refused(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> str:
     with pytest.raises(RejectedBundle) as caught:
-        extract(io.BytesIO(data), root, limits)
+        extract_incident(io.BytesIO(data), root, limits)
     (reason,) = caught.value.reasons
     assert (root.parent / "outside").read_bytes() == b"untouched"
     assert sorted(path.name for path in root.parent.iterdir()) == ["outside", "root"]
@@ -134,7 +134,7 @@ def test_an_existing_link_is_not_followed(root: Path) -> None:
     (root / "a").symlink_to("../outside")
 
     with pytest.raises(FileExistsError):
-        extract(io.BytesIO(targz(member("a", b"evil"))), root)
+        extract_incident(io.BytesIO(targz(member("a", b"evil"))), root)
 
     assert (root.parent / "outside").read_bytes() == b"untouched"
 
@@ -242,7 +242,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
         into = tmp_path / str(cut)
         into.mkdir()
         with pytest.raises(RejectedBundle) as caught:
-            extract(io.BytesIO(whole[:cut]), into)
+            extract_incident(io.BytesIO(whole[:cut]), into)
         # A single byte is too short for the magic number of gzip.
         assert caught.value.reasons[0].code == ("not_an_archive" if cut == 1 else "truncated")
 
@@ -265,6 +265,6 @@ def test_a_damaged_archive_is_refused_or_unpacked_inside_the_folder(
     root.mkdir()
 
     with contextlib.suppress(RejectedBundle):
-        extract(io.BytesIO(gzip.compress(bytes(data), 1)), root)
+        extract_incident(io.BytesIO(gzip.compress(bytes(data), 1)), root)
 
     assert list(root.parent.iterdir()) == [root]

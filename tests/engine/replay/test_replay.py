@@ -228,8 +228,8 @@ def test_the_journal_lane_is_required_when_a_graph_has_several_ingresses(bundle:
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from byteor_cloud.engine.replay import replay, validate
-bundle = validate(Path(sys.argv[1]))
+from byteor_cloud.engine.replay import replay, validate_incident
+bundle = validate_incident(Path(sys.argv[1]))
 outcome = replay(bundle, stage_config=bundle.stage_config, created_unix_ms=0, bundle_dir="", policy_env="")
 sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
 """
