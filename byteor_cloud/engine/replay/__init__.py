@@ -24,8 +24,8 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.machine import Machine, RunResult, run
 from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
 
 __all__ = [
@@ -38,9 +38,9 @@ __all__ = [
     "Gate",
     "IncidentBundle",
     "JournalReader",
-    "Machine",
     "OutcomeStatus",
     "ParamError",
+    "PipelineRunner",
     "Reason",
     "Record",
     "RejectedBundle",
@@ -59,6 +59,6 @@ __all__ = [
     "frames_digest",
     "read_frames",
     "replay",
-    "run",
+    "run_pipeline",
     "validate_incident",
 ]

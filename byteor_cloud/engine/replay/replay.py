@@ -23,7 +23,7 @@ from byteor_cloud.engine.replay.journal import (
     read_frames,
     read_record,
 )
-from byteor_cloud.engine.replay.machine import Machine
+from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
@@ -199,7 +199,7 @@ class _Run:
         last_n: int | None,
     ) -> None:
         self.lane = self.lane or _only_ingress(spec)
-        machine = Machine(
+        runner = PipelineRunner(
             spec,
             stage_config=stage_config,
             ops=ops,
@@ -208,8 +208,8 @@ class _Run:
             max_actions=self._limits.max_actions,
             work=Work(self._limits.max_record_work, self._limits.max_work),
         )
-        self.actions, self._counters = machine.actions, machine.counters
-        self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in machine.egresses}
+        self.actions, self._counters = runner.actions, runner.counters
+        self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
         if (path := bundle.journals.get(self.lane)) is None:
             lanes = ", ".join(bundle.journals) or "none"
             raise _BadInput(f"the bundle has no journal of lane {self.lane!r}; its journals are: {lanes}")
@@ -224,7 +224,7 @@ class _Run:
                     expected = files.enter_context(bundle.expected[name].open("rb"))
                     self._comparisons[name] = Comparison(name, _expected(name, expected, since))
             for offset in index.offsets:
-                self._feed(machine, read_record(journal, offset))
+                self._feed(runner, read_record(journal, offset))
             for comparison in self._comparisons.values():
                 comparison.finish()
 
@@ -268,10 +268,10 @@ class _Run:
             raise LimitExceeded(LimitCode.INPUT, detail)
         return _Index(*(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets)))
 
-    def _feed(self, machine: Machine, record: Record) -> None:
+    def _feed(self, runner: PipelineRunner, record: Record) -> None:
         if len(self.samples) < _SAMPLES:
             self.samples.append(f"sha256:{hashlib.sha256(record.payload).hexdigest()}")
-        for egress, payload in machine.feed(record):
+        for egress, payload in runner.feed(record):
             frame = Frame(record.sequence, payload)
             self.outputs[egress].add(frame)
             if egress in self._comparisons:

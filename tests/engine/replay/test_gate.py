@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.allowlist import url_prefix
-from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, Machine, Record, StageError
+from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, PipelineRunner, Record, StageError
 
 HOOK = "http_post:http://hooks.example/replay/a"
 TR = "exec:/usr/bin/tr|a-z|A-Z"
@@ -77,4 +77,4 @@ def test_the_text_of_a_failed_side_effect_is_the_detail_of_the_stage_error(ring:
             raise EffectFailed("answered 500")
 
     with pytest.raises(StageError, match=r"^stage 's0' failed on record 7: answered 500$"):
-        Machine(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))
+        PipelineRunner(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))

@@ -39,7 +39,7 @@ MAX_ACTIONS = 10_000
 MAX_SHARDS = 1_024
 
 
-class Ring:
+class RingRunner:
     """A SingleRing that is ready to run."""
 
     def __init__(self, spec: SingleRing, runtime: Runtime) -> None:
@@ -68,7 +68,7 @@ class Ring:
         return fnv1a_64(shard_key_of(payload, self._shard_key)) % shards
 
 
-class Machine:
+class PipelineRunner:
     """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
     ``entry`` is the ingress or lane where records enter a graph; it is required if the graph has several ingresses.
@@ -93,8 +93,8 @@ class Machine:
             max_actions=max_actions,
             work=work,
         )
-        self.model: Ring | Graph = (
-            Ring(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
+        self.model: RingRunner | Graph = (
+            RingRunner(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
         )
         self.egresses = self.model.egresses
         self.counters: Mapping[str, Counters] = runtime.counters
@@ -129,7 +129,7 @@ class RunResult:
     error: StageError | None
 
 
-def run(
+def run_pipeline(
     spec: PipelineSpec,
     records: Iterable[Record],
     stage_config: Mapping[str, Any] | None = None,
@@ -139,15 +139,15 @@ def run(
 
     A stage error becomes part of the result. Raises Unsupported, and LimitExceeded after 10,000 actions.
     """
-    machine = Machine(spec, stage_config=stage_config, ops=ops)
+    runner = PipelineRunner(spec, stage_config=stage_config, ops=ops)
     outputs: list[Output] = []
     error = None
     try:
         for record in records:
-            outputs += (Output(egress, record.sequence, payload) for egress, payload in machine.feed(record))
+            outputs += (Output(egress, record.sequence, payload) for egress, payload in runner.feed(record))
     except StageError as stopped:
         error = stopped
-    return RunResult(tuple(outputs), machine.counters, tuple(machine.actions), error)
+    return RunResult(tuple(outputs), runner.counters, tuple(runner.actions), error)
 
 
 def shard_key_of(payload: bytes, path: str) -> bytes:

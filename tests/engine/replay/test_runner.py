@@ -15,8 +15,17 @@ from byteor_cloud.engine.compiler import (
     Role,
     SingleRing,
 )
-from byteor_cloud.engine.replay import Decision, DryRun, Machine, Record, StageError, Unsupported, graph, run
-from byteor_cloud.engine.replay.machine import Output, Ring, RunResult, fnv1a_64, shard_key_of
+from byteor_cloud.engine.replay import (
+    Decision,
+    DryRun,
+    PipelineRunner,
+    Record,
+    StageError,
+    Unsupported,
+    graph,
+    run_pipeline,
+)
+from byteor_cloud.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
 from byteor_cloud.engine.replay.stages import Action
 from byteor_cloud.engine.replay.work import LimitExceeded
 
@@ -47,7 +56,7 @@ OPS = {"mark": mark, "mark:it": mark}
 
 
 def test_the_stages_of_a_ring_run_in_order_and_a_dropped_record_skips_the_rest(ring: MakeRing) -> None:
-    result = run(
+    result = run_pipeline(
         ring("identity", "mark", "mark:it"),
         records(b"a", b"-b", b"c"),
         {"s1": {"mark": 1}, "s2": {"mark": 2}},
@@ -60,11 +69,11 @@ def test_the_stages_of_a_ring_run_in_order_and_a_dropped_record_skips_the_rest(r
 
 
 def test_a_ring_without_stages_passes_every_record(ring: MakeRing) -> None:
-    assert run(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
+    assert run_pipeline(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
 
 
 def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
-    result = run(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
+    result = run_pipeline(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
 
     assert result.outputs == (Output("out", 1, b"a?"),)
     assert counted(result) == {"s0": (2, 2, 0, 0), "s1": (2, 1, 0, 1)}
@@ -74,14 +83,14 @@ def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
 
 
 def test_a_plugin_that_returns_no_bytes_causes_a_stage_error(ring: MakeRing) -> None:
-    result = run(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
+    result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
     assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op gave str, not bytes or None"
     assert counted(result) == {"s0": (1, 0, 0, 1)}
 
 
 def test_a_dry_run_records_side_effects_and_passes_the_record_on(ring: MakeRing) -> None:
-    result = run(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
+    result = run_pipeline(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
 
     post = Action("http_post", "s0", "in", "out", "s0", "http://h:1/x?a=b", Decision.DRY_RUN_ONLY)
     execute = Action("exec", "s1", "in", "out", "s1", "/bin/tr|a|b", Decision.DRY_RUN_ONLY)
@@ -95,25 +104,25 @@ class AllowAll(DryRun):
 
 
 def test_a_failed_side_effect_is_a_stage_error_and_listed_as_an_action(ring: MakeRing) -> None:
-    machine = Machine(ring("exec:x"), effects=AllowAll())
+    runner = PipelineRunner(ring("exec:x"), effects=AllowAll())
 
     with pytest.raises(StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"):
-        machine.feed(records(b"a")[0])
+        runner.feed(records(b"a")[0])
 
-    assert [action.decision for action in machine.actions] == [Decision.ALLOW]
-    assert machine.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1}
+    assert [action.decision for action in runner.actions] == [Decision.ALLOW]
+    assert runner.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1}
 
 
 def test_an_action_over_the_limit_is_neither_listed_nor_a_stage_error(ring: MakeRing) -> None:
-    machine = Machine(ring("exec:x"), max_actions=1)
+    runner = PipelineRunner(ring("exec:x"), max_actions=1)
     first, second = records(b"a", b"b")
-    machine.feed(first)
+    runner.feed(first)
 
     with pytest.raises(LimitExceeded, match="more than 1 actions"):
-        machine.feed(second)
+        runner.feed(second)
 
-    assert len(machine.actions) == 1
-    assert machine.counters["s0"].errors == 0
+    assert len(runner.actions) == 1
+    assert runner.counters["s0"].errors == 0
 
 
 @pytest.mark.parametrize(
@@ -128,7 +137,7 @@ def test_an_unknown_op_or_invalid_parameters_are_unsupported(
     ring: MakeRing, ops: list[str], stage_config: Any, why: str
 ) -> None:
     with pytest.raises(Unsupported) as caught:
-        run(ring(*ops), [], stage_config, OPS)
+        run_pipeline(ring(*ops), [], stage_config, OPS)
 
     assert str(caught.value) == why
 
@@ -136,15 +145,15 @@ def test_an_unknown_op_or_invalid_parameters_are_unsupported(
 def test_a_ring_that_the_compiler_cannot_have_made_is_unsupported(ring: MakeRing) -> None:
     for shards in (0, 1025, 10**18):
         with pytest.raises(Unsupported, match=f"a ring with {shards} shards"):
-            run(ring(shards=shards, shard_key="k"), [])
+            run_pipeline(ring(shards=shards, shard_key="k"), [])
     with pytest.raises(Unsupported, match="a ring with 2 shards and the shard key None"):
-        run(ring(shards=2), [])
+        run_pipeline(ring(shards=2), [])
     twice = ring("identity", "identity")
     assert not isinstance(twice.model, LaneGraph)
     stage = twice.model.stages[0]
     object.__setattr__(twice.model, "stages", (stage, stage))
     with pytest.raises(Unsupported, match="two stages have the id 's0'"):
-        run(twice, [])
+        run_pipeline(twice, [])
 
 
 # --- shards
@@ -184,16 +193,16 @@ def test_shards_do_not_change_the_output_and_a_key_has_one_shard(items: list[dic
     per_key = PipelineSpec("r", SingleRing("in", "out", 3, "per_key", "single", "dedicated", "k", stages))
     given = records(*(json.dumps(item).encode() for item in items))
 
-    assert run(per_key, given, ops=OPS).outputs == run(strict, given, ops=OPS).outputs
+    assert run_pipeline(per_key, given, ops=OPS).outputs == run_pipeline(strict, given, ops=OPS).outputs
 
-    machine = Machine(per_key, ops=OPS)
+    runner = PipelineRunner(per_key, ops=OPS)
     for record in given:
-        machine.feed(record)
-    assert isinstance(machine.model, Ring)
+        runner.feed(record)
+    assert isinstance(runner.model, RingRunner)
     expected = [0, 0, 0]
     for record in given:
         expected[fnv1a_64(shard_key_of(record.payload, "k")) % 3] += 1
-    assert machine.model.shard_records == expected
+    assert runner.model.shard_records == expected
 
 
 # --- graphs
@@ -227,7 +236,7 @@ MARKS = {name: {"mark": name} for name in "abcdef"}
 
 
 def test_a_router_copies_records_and_a_merge_alternates_between_its_inputs() -> None:
-    result = run(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
+    result = run_pipeline(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
 
     assert result.outputs == (
         Output("out", 1, b"1ab"),
@@ -250,7 +259,7 @@ def test_a_merge_alternates_until_a_lane_is_empty_and_keeps_the_order_of_each_la
         Role("m", "merge", (4, 3), (8,), policy="round_robin"),
     )
 
-    assert [output.payload for output in run(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
+    assert [output.payload for output in run_pipeline(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
 
 
 def test_roles_run_in_topological_order_even_if_the_spec_lists_them_otherwise() -> None:
@@ -258,11 +267,14 @@ def test_roles_run_in_topological_order_even_if_the_spec_lists_them_otherwise() 
     assert isinstance(model, LaneGraph)
     backwards = PipelineSpec("g", LaneGraph("block", model.lanes, model.endpoints, model.roles[::-1]))
 
-    assert run(backwards, records(b"1"), MARKS, OPS).outputs == run(FAN, records(b"1"), MARKS, OPS).outputs
+    assert (
+        run_pipeline(backwards, records(b"1"), MARKS, OPS).outputs
+        == run_pipeline(FAN, records(b"1"), MARKS, OPS).outputs
+    )
 
 
 def test_a_stage_error_stops_the_graph_and_its_record_has_no_output() -> None:
-    result = run(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
+    result = run_pipeline(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
 
     assert [output.sequence for output in result.outputs] == [1, 1]
     assert str(result.error) == "stage 'a' failed on record 2: ValueError: bang"
@@ -271,19 +283,21 @@ def test_a_stage_error_stops_the_graph_and_its_record_has_no_output() -> None:
 def test_the_outputs_of_a_record_are_in_the_order_of_the_egresses() -> None:
     two = spec("in a b", {"z": 2, "in": 0, "y": 1}, Role("r", "router", (0,), (1, 2)), egresses=("z", "y"))
 
-    assert run(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
+    assert run_pipeline(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
 
 
 def test_an_action_of_a_graph_names_its_lanes() -> None:
     one = spec("in.a a.out", {"in": 0, "out": 1}, stage("a", 0, 1, "exec:x"))
 
-    assert run(one, records(b"1")).actions == (Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),)
+    assert run_pipeline(one, records(b"1")).actions == (
+        Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),
+    )
 
 
 def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
     def outputs(entry: str | None) -> list[bytes]:
-        machine = Machine(FAN, stage_config=MARKS, ops=OPS, entry=entry)
-        return [payload for _, payload in machine.feed(Record(1, 0, b"1"))]
+        runner = PipelineRunner(FAN, stage_config=MARKS, ops=OPS, entry=entry)
+        return [payload for _, payload in runner.feed(Record(1, 0, b"1"))]
 
     assert outputs(None) == outputs("in") == outputs("in.a") == outputs("another name") == [b"1ab", b"1ac"]
     assert outputs("a.c") == [b"1c"]
@@ -294,10 +308,10 @@ def test_the_entry_is_required_when_there_are_several_ingresses() -> None:
     two = spec("a b o", {"in": 0, "too": 1, "out": 2}, Role("m", "merge", (0, 1), (2,), policy="round_robin"))
 
     with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):
-        run(two, [])
+        run_pipeline(two, [])
     with pytest.raises(Unsupported, match="records must enter at one of no ingress, or at a lane"):
-        run(spec("a", {"out": 0}), [])
-    assert Machine(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
+        run_pipeline(spec("a", {"out": 0}), [])
+    assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 
 
 def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,13 +325,13 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
     doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
 
     with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
-        run(doubling, records(b"1"))
+        run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
-    assert len(run(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, 2 copies, b, c, 2 merged
+    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, 2 copies, b, c, 2 merged
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
-        run(FAN, records(b"1"), MARKS, OPS)
+        run_pipeline(FAN, records(b"1"), MARKS, OPS)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +369,6 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
 )
 def test_a_graph_that_the_compiler_cannot_have_made_is_unsupported(broken: PipelineSpec, why: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        run(broken, [], ops=OPS)
+        run_pipeline(broken, [], ops=OPS)
 
     assert why in str(caught.value)
