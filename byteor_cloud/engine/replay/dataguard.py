@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from byteor_cloud.engine.replay.payload import Malformed, canonical, count_nodes, parse
-from byteor_cloud.engine.replay.schema import BadSchema, Schema
+from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, count_nodes, parse
+from byteor_cloud.engine.replay.schema import BadSchema, PayloadSchema
 from byteor_cloud.engine.replay.work import Work
 from byteor_cloud.engine.strict_json import pointer_of
 
@@ -96,17 +96,17 @@ def build(op: str, params: object, work: Work | None = None) -> Guard:
                 work.spend_bytes(payload)
             value = parse(payload)
             if not isinstance(value, dict):
-                raise Malformed("not a JSON object")
+                raise MalformedPayload("not a JSON object")
             if schema is not None:
                 work.spend(schema.keywords * count_nodes(value))
                 if not schema.accepts(value):
-                    raise Malformed("does not conform to the schema")
+                    raise MalformedPayload("does not conform to the schema")
             if rules is None:
                 return payload
             for rule in rules:
                 _redact(value, rule.path, rule.change, work)
             return canonical(value)
-        except Malformed as error:
+        except MalformedPayload as error:
             if stop:
                 raise Rejected(f"payload rejected: {error}") from None
             return None
@@ -125,13 +125,13 @@ class _Rule:
     change: Callable[[Any], str] | None  # None drops the field
 
 
-def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | None, bool]:
+def _read_params(op: str, params: object) -> tuple[PayloadSchema | None, list[_Rule] | None, bool]:
     """Return the schema and the rules (None if the op has none), and whether a rejection stops the pipeline."""
     if not isinstance(params, Mapping):
         raise BadParams([ParamError("", "params.type", "must be an object")])
     try:
         size = len(canonical(dict(params)))
-    except Malformed as error:
+    except MalformedPayload as error:
         raise BadParams([ParamError("", "params.json", str(error))]) from None
     if size > MAX_PARAMS_BYTES:
         raise BadParams([ParamError("", "params.too_large", f"longer than {MAX_PARAMS_BYTES} bytes as JSON")])
@@ -146,7 +146,7 @@ def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | 
     schema = None
     if "schema" in parts and "schema" in params:
         try:
-            schema = Schema(params["schema"])
+            schema = PayloadSchema(params["schema"])
         except BadSchema as error:
             errors += [ParamError(f"/schema{fault.pointer}", fault.code, fault.detail) for fault in error.errors]
     rules = None

@@ -27,38 +27,38 @@ _MAX_SAFE = 2**53
 _LONG_NUMBER = 50  # comparing one long number takes as long as comparing this many short ones
 
 
-class Malformed(ValueError):
+class MalformedPayload(ValueError):
     """The payload is not strict JSON, or the value has no canonical JSON; the text says why."""
 
 
 def parse(payload: bytes) -> Any:
-    """Parse the JSON value of a record. Raises Malformed, or RecordOverLimit if it is too large to be read."""
+    """Parse the JSON value of a record. Raises MalformedPayload, or RecordOverLimit if it is too large to be read."""
     try:
         return strict_json.read(payload, _LIMITS)
     except strict_json.MalformedJson as error:
         if error.fault in {JsonFault.BYTES, JsonFault.VALUES}:
             raise RecordOverLimit(error.message) from None
-        raise Malformed(f"not strict JSON: {error}") from None
+        raise MalformedPayload(f"not strict JSON: {error}") from None
 
 
 def canonical(value: object) -> bytes:
     """Return the RFC 8785 JSON of a value.
 
-    Raises Malformed if it has none, if a number would be rounded, or if it nests deeper than ``MAX_DEPTH``.
+    Raises MalformedPayload if it has none, if a number would be rounded, or if it nests deeper than ``MAX_DEPTH``.
     """
     try:
         return rfc8785.dumps(_exact(value, MAX_DEPTH))
-    except Malformed:
+    except MalformedPayload:
         raise
     except ValueError as error:
-        raise Malformed(f"not canonical: {error}") from None
+        raise MalformedPayload(f"not canonical: {error}") from None
 
 
 def _exact(value: Any, depth: int) -> Any:
-    """Copy a value with its numbers converted to the doubles that RFC 8785 writes. Raises Malformed."""
+    """Copy a value with its numbers converted to the doubles that RFC 8785 writes. Raises MalformedPayload."""
     if isinstance(value, (dict, list)):
         if not depth:
-            raise Malformed(f"nested deeper than {MAX_DEPTH} levels")
+            raise MalformedPayload(f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(value, dict):
             return {name: _exact(member, depth - 1) for name, member in value.items()}
         return [_exact(item, depth - 1) for item in value]
@@ -69,7 +69,7 @@ def _exact(value: Any, depth: int) -> Any:
             number = float("inf")
         # ``repr`` gives the same shortest digits as RFC 8785. An infinity differs from every number that can be read.
         if Decimal(repr(number)) != value:
-            raise Malformed("not canonical: a number has no equal double")
+            raise MalformedPayload("not canonical: a number has no equal double")
         return number
     return value
 

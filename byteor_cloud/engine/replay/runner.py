@@ -22,7 +22,7 @@ from typing import Any
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
 from byteor_cloud.engine.replay.graph import Graph
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.payload import Malformed, canonical, parse
+from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, parse
 from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
@@ -154,7 +154,7 @@ def shard_key_of(payload: bytes, path: str) -> bytes:
     """Return the shard key of a payload, as the module's docstring defines it."""
     try:
         value = parse(payload)
-    except (Malformed, RecordOverLimit):
+    except (MalformedPayload, RecordOverLimit):
         return b""
     for name in path.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -162,7 +162,7 @@ def shard_key_of(payload: bytes, path: str) -> bytes:
         value = value[name]
     try:
         return value.encode() if isinstance(value, str) else canonical(value)
-    except Malformed:
+    except MalformedPayload:
         return b""
 
 

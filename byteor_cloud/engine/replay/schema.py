@@ -9,7 +9,7 @@ The ``jsonschema_rs`` library validates values with decimal numbers of any size.
 - ``$schema`` may only name 2020-12; only the root may have an ``$id``; each anchor must be unique.
 - Keywords that 2020-12 does not define are removed, because the library would apply some of older drafts. ``format``
   and ``content…`` are annotations, which is the default of the standard.
-- ``Schema.keywords`` is the cost of the schema for each node of a value: the number of its keywords. The keywords
+- ``PayloadSchema.keywords`` is the cost of the schema for each node of a value: the number of its keywords. Keywords
   behind a reference are counted at each reference, except one that leads back to an enclosing schema. An ``enum`` or
   ``const`` counts as the nodes of its values, but an ``enum`` of strings only as one, since it is a hash lookup. The
   library caches its results in a recursion, so that the product of keywords and nodes bounds its work.
@@ -75,7 +75,7 @@ class BadSchema(ValueError):
         self.errors = errors
 
 
-class Schema:
+class PayloadSchema:
     """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
 
     def __init__(self, document: object) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.payload import MAX_DEPTH, Malformed, canonical, parse
+from byteor_cloud.engine.replay.payload import MAX_DEPTH, MalformedPayload, canonical, parse
 from byteor_cloud.engine.strict_json import pointer_of
 
 scalars = (
@@ -37,11 +37,11 @@ def test_canonical_json_equals_the_value_and_does_not_change_when_repeated(value
 def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) -> None:
     try:
         value = parse(data)
-    except Malformed:
+    except MalformedPayload:
         return
     try:
         text = canonical(value)
-    except Malformed:
+    except MalformedPayload:
         return
     assert canonical(parse(text)) == text
 
@@ -70,7 +70,7 @@ def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) ->
     ],
 )
 def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) -> None:
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(MalformedPayload, match=why):
         parse(payload)
 
 
@@ -108,13 +108,13 @@ def test_a_number_without_an_equal_double_is_parsed_but_has_no_canonical_json(pa
     value = parse(payload)
 
     assert value == Decimal(payload.decode())
-    with pytest.raises(Malformed, match="not canonical"):
+    with pytest.raises(MalformedPayload, match="not canonical"):
         canonical([value])
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, float("nan"), "\ud800", {"\ud800": 1}, {1: 2}, object(), b""])
 def test_canonical_refuses_a_value_that_json_cannot_express(value: object) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedPayload):
         canonical(value)
 
 
@@ -124,7 +124,7 @@ def test_canonical_refuses_a_value_that_nests_too_deep() -> None:
         value = [value]
 
     assert canonical(value) == json.dumps(value).encode()
-    with pytest.raises(Malformed, match="nested deeper"):
+    with pytest.raises(MalformedPayload, match="nested deeper"):
         canonical([value])
 
 

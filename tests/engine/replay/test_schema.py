@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.replay import check_params
-from byteor_cloud.engine.replay.schema import Schema
+from byteor_cloud.engine.replay.schema import PayloadSchema
 from tests.engine.replay.params import errors
 
 
@@ -62,7 +62,7 @@ def test_at_most_20_errors_of_a_schema_are_reported() -> None:
 
 
 def accepts(document: object, value: object) -> bool:
-    return Schema(document).accepts(value)
+    return PayloadSchema(document).accepts(value)
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_a_schema_accepts_valid_values_only(document: object, valid: object, inv
 
 def test_the_callers_schema_is_not_modified() -> None:
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    Schema(document)
+    PayloadSchema(document)
     assert document == {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def test_a_pattern_runs_in_linear_time() -> None:
     """``(a+)+$`` takes 2^n steps in an engine that backtracks, so this test would never end."""
     evil = "^(a+)+$"
-    compiled = Schema(
+    compiled = PayloadSchema(
         {
             "properties": {"v": {"pattern": evil}},
             "patternProperties": {evil: {}},
@@ -151,7 +151,7 @@ def fan_out(levels: int, link: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("link", ["$ref", "items", "not"])
 def test_references_that_multiply_keywords_are_counted_and_refused(link: str) -> None:
-    assert 2 * Schema(fan_out(5, link)).keywords <= Schema(fan_out(6, link)).keywords
+    assert 2 * PayloadSchema(fan_out(5, link)).keywords <= PayloadSchema(fan_out(6, link)).keywords
     assert errors("dataguard_check", {"schema": fan_out(40, link)}) == [("/schema", "schema.too_complex")]
 
 

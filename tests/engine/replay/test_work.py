@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.replay.dataguard import build
-from byteor_cloud.engine.replay.schema import Schema
+from byteor_cloud.engine.replay.schema import PayloadSchema
 from byteor_cloud.engine.replay.work import RecordOverLimit, Work
 
 
@@ -24,7 +24,7 @@ from byteor_cloud.engine.replay.work import RecordOverLimit, Work
     ],
 )
 def test_the_cost_of_a_schema_is_its_number_of_keywords(document: object, keywords: int) -> None:
-    assert Schema(document).keywords == keywords
+    assert PayloadSchema(document).keywords == keywords
 
 
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
