@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from .diagnostics import Code, Diagnostic, Json, Report
 from .drawing import to_dot
-from .graph import Graph, build_graph
+from .graph import SpecGraph, build_graph
 from .kv import encode, spec_hash, spec_to_json
 from .lanegraph import compile_graph
 from .ops import Ops
-from .plan import GRAPH, PLAN, RING, Plan, Target
+from .plan import GRAPH, PLAN, RING, PlanDocument, Target
 from .ring import compile_ring
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
@@ -28,7 +28,7 @@ class Compilation:
     spec_kv: str | None
     spec_hash: str | None
     diagnostics: tuple[Diagnostic, ...]
-    graph: Graph | None
+    graph: SpecGraph | None
     dot: str | None
 
     def to_json(self) -> Json:
@@ -62,7 +62,7 @@ def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = N
     return _compilation(document.target, spec, report)
 
 
-def _compile_target(plan: Plan, ops: Ops, report: Report) -> SingleRing | LaneGraph | None:
+def _compile_target(plan: PlanDocument, ops: Ops, report: Report) -> SingleRing | LaneGraph | None:
     """Compile the payload of the target. Without a valid target, check every payload that the plan holds."""
     payloads = {"single_ring": plan.single_ring, "lane_graph": plan.lane_graph}
     if plan.target and payloads[plan.target] is None:

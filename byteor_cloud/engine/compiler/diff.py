@@ -16,7 +16,7 @@ type Facts = dict[str, dict[str, Fact]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SpecChange:
     """One part of a spec that was added, removed or changed.
 
     ``what`` is ``pipeline``, ``endpoint``, ``stage``, ``op``, ``order``, ``dependency``, ``lane``, ``inserted`` (a
@@ -38,7 +38,7 @@ class Change:
 class SpecDiff:
     """The changes by meaning, and the unified diff of the KV texts. Both are empty for equal specs."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[SpecChange, ...]
     unified: str
 
     def to_json(self) -> Json:
@@ -62,7 +62,7 @@ _MODELS = {SingleRing: "single_ring", LaneGraph: "lane_graph"}
 
 
 def _facts(spec: PipelineSpec) -> Facts:
-    """List the parts of a spec: for each kind of part (``Change.what``) the name and value of each part."""
+    """List the parts of a spec: for each kind of part (``SpecChange.what``) the name and value of each part."""
     model = spec.model
     facts: Facts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
     facts["stage"].update(spec.stages)
@@ -108,15 +108,15 @@ def _graph_facts(graph: LaneGraph) -> Facts:
     }
 
 
-def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[Change]:
+def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[SpecChange]:
     for name, value in old.items():
         if name not in new:
-            yield Change("removed", what, name, value, None)
+            yield SpecChange("removed", what, name, value, None)
         elif new[name] != value:
-            yield Change("changed", "op" if what == "stage" else what, name, value, new[name])
+            yield SpecChange("changed", "op" if what == "stage" else what, name, value, new[name])
     for name, value in new.items():
         if name not in old:
-            yield Change("added", what, name, None, value)
+            yield SpecChange("added", what, name, None, value)
 
 
 def _unified(old: str, new: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from .graph import Graph, GraphNode, build_graph
+from .graph import GraphNode, SpecGraph, build_graph
 from .layout import Layout, place_graph
 from .spec import PipelineSpec
 
@@ -143,7 +143,7 @@ def _shape(kind: str, x: float, y: float, w: float, h: float) -> str:
     return f'<rect x="{x - w:.1f}" y="{y - h:.1f}" width="{2 * w:.1f}" height="{2 * h:.1f}" rx="{radius:.1f}"/>'
 
 
-def _lanes(graph: Graph, layout: Layout) -> Iterator[str]:
+def _lanes(graph: SpecGraph, layout: Layout) -> Iterator[str]:
     halves = {node.id: _half_height(node) for node in graph.nodes}
     starts = _ports(graph, layout, [edge.source for edge in graph.edges], ends=False)
     ends = _ports(graph, layout, [edge.target for edge in graph.edges], ends=True)
@@ -163,7 +163,7 @@ def _lanes(graph: Graph, layout: Layout) -> Iterator[str]:
         )
 
 
-def _ports(graph: Graph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
+def _ports(graph: SpecGraph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
     """Return how far from its node's centre each edge is attached, so that edges of one node do not coincide.
 
     The edges of a node are sorted by the side that they come from, which avoids crossings.
@@ -195,7 +195,7 @@ def _arrowhead(x: float, y: float) -> str:
     return f'<path class="head" d="M{x - 4.5:.1f} {y - 8:.1f}h9l-4.5 8z"/>'
 
 
-def _legend(graph: Graph) -> Iterator[str]:
+def _legend(graph: SpecGraph) -> Iterator[str]:
     """Draw the legend: the kinds of lanes and nodes that occur in the drawing."""
     x = _MARGIN
     for kind in dict.fromkeys(edge.kind for edge in graph.edges):

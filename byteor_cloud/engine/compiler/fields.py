@@ -15,7 +15,7 @@ READ_LIMIT = 16_384
 """The items of a longer list are not read, since every list of a valid plan is shorter."""
 
 
-class Kind[T](ABC):
+class ValueType[T](ABC):
     """The type of a JSON value. ``read`` returns None for a value of another type, and reports every problem."""
 
     @abstractmethod
@@ -28,7 +28,7 @@ class Kind[T](ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text(Kind[str]):
+class Text(ValueType[str]):
     """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
 
     ``suggest`` makes a valid text from an invalid one, for the hint.
@@ -65,7 +65,7 @@ class Text(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Integer(Kind[int]):
+class Integer(ValueType[int]):
     """A whole number in a range, but not a boolean. ``2.0`` is accepted, as JSON has no separate integers."""
 
     expected: str
@@ -99,7 +99,7 @@ class Integer(Kind[int]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice[T: str](Kind[T]):
+class Choice[T: str](ValueType[T]):
     """One of a fixed set of strings."""
 
     expected: str
@@ -128,10 +128,10 @@ class Choice[T: str](Kind[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListOf[T](Kind[tuple[T | None, ...]]):
+class ListOf[T](ValueType[tuple[T | None, ...]]):
     """A list. An item that could not be read becomes None, so that the other items keep the plan's indices."""
 
-    item: Kind[T]
+    item: ValueType[T]
     expected: str
     hint: str
     minimum: int = 0
@@ -174,7 +174,7 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labels(Kind[dict[str, str]]):
+class Labels(ValueType[dict[str, str]]):
     """An object with arbitrary keys and short texts as values."""
 
     key: Text
@@ -208,10 +208,10 @@ class Labels(Kind[dict[str, str]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred[T](Kind[object]):
+class Deferred[T](ValueType[object]):
     """A part of the plan that is read later, and only if the target names it."""
 
-    kind: Kind[T]
+    value_type: ValueType[T]
 
     @override
     def read(self, value: object, pointer: str, report: Report) -> object:
@@ -219,17 +219,17 @@ class Deferred[T](Kind[object]):
 
     @override
     def schema(self) -> Json:
-        return self.kind.schema()
+        return self.value_type.schema()
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class PlanField:
     """The annotation of a dataclass field that describes the plan's field: its type, default, and name.
 
     ``missing`` is the code of the diagnostic when a required field is left out; None for an optional field.
     """
 
-    kind: Kind[Any]
+    value_type: ValueType[Any]
     default: object = None
     """JSON that is read in place of an optional field that is left out."""
     missing: Code | None = None
@@ -237,12 +237,12 @@ class Slot:
     """The name in the plan, if Python reserves it (``from``)."""
 
 
-def required(kind: Kind[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> Slot:
+def required(value_type: ValueType[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> PlanField:
     """Declare a required field."""
-    return Slot(kind, name=name, missing=missing)
+    return PlanField(value_type, name=name, missing=missing)
 
 
-class Object[T](Kind[T]):
+class Object[T](ValueType[T]):
     """An object that is read into a dataclass; it may have no fields besides those that the dataclass annotates.
 
     ``misplaced`` maps fields that authors tend to write here by mistake to a hint for each.
@@ -252,10 +252,10 @@ class Object[T](Kind[T]):
         self.record = record
         self.expected = expected
         self.misplaced = misplaced or {}
-        self.slots: dict[str, tuple[str, Slot]] = {}
+        self.fields: dict[str, tuple[str, PlanField]] = {}
         for attribute, hint in get_type_hints(record, include_extras=True).items():
-            slot: Slot = hint.__metadata__[0]
-            self.slots[slot.name or attribute] = (attribute, slot)
+            field: PlanField = hint.__metadata__[0]
+            self.fields[field.name or attribute] = (attribute, field)
 
     @override
     def read(self, value: object, pointer: str, report: Report) -> T | None:
@@ -264,7 +264,7 @@ class Object[T](Kind[T]):
                 Code.PLAN_SCHEMA,
                 pointer,
                 f"Expected {self.expected}, an object, not {shown(value)}.",
-                f"Write an object with the fields {', '.join(self.slots)}.",
+                f"Write an object with the fields {', '.join(self.fields)}.",
             )
             return None
         return self.read_members(value, pointer, report)
@@ -272,48 +272,48 @@ class Object[T](Kind[T]):
     def read_members(self, value: dict[str, object], pointer: str, report: Report) -> T:
         """Read the fields of a JSON object."""
         members: dict[str, object] = {}
-        for name, (attribute, slot) in self.slots.items():
+        for name, (attribute, field) in self.fields.items():
             member_pointer = f"{pointer}/{name}"
             if name in value:
-                members[attribute] = slot.kind.read(value[name], member_pointer, report)
-            elif slot.missing:
+                members[attribute] = field.value_type.read(value[name], member_pointer, report)
+            elif field.missing:
                 members[attribute] = None
-                self._report_missing(name, slot, slot.missing, member_pointer, report)
+                self._report_missing(name, field, field.missing, member_pointer, report)
             else:
-                default = slot.default
-                members[attribute] = None if default is None else slot.kind.read(default, member_pointer, report)
+                default = field.default
+                members[attribute] = None if default is None else field.value_type.read(default, member_pointer, report)
         self._report_unknown(value, pointer, report)
         return self.record(**members)
 
-    def _report_missing(self, name: str, slot: Slot, code: Code, pointer: str, report: Report) -> None:
-        schema = slot.kind.schema()
+    def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: Report) -> None:
+        schema = field.value_type.schema()
         options = one_of(schema.get("enum") or schema["examples"])
         report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
 
     def _report_unknown(self, value: dict[str, object], pointer: str, report: Report) -> None:
-        unknown = [key for key in value if key not in self.slots]
+        unknown = [key for key in value if key not in self.fields]
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)
-            guess = nearest(name, self.slots)
+            guess = nearest(name, self.fields)
             if name in self.misplaced:
                 hint = self.misplaced[name]
             elif guess:
                 hint = f'Write "{guess}".'
             else:
-                hint = f"Remove it; the permitted fields are {', '.join(self.slots)}."
+                hint = f"Remove it; the permitted fields are {', '.join(self.fields)}."
             message = f"{shown(name)} is not a field of {self.expected}."
             report.add(Code.PLAN_SCHEMA, child_pointer(pointer, name), message, hint)
 
     @override
     def schema(self) -> Json:
         properties, required_names = {}, []
-        for name, (_, slot) in self.slots.items():
-            properties[name] = slot.kind.schema()
+        for name, (_, field) in self.fields.items():
+            properties[name] = field.value_type.schema()
             # A list that needs items is required too: its empty default is refused with the list's own code.
-            if slot.missing or (slot.default == [] and properties[name]["minItems"]):
+            if field.missing or (field.default == [] and properties[name]["minItems"]):
                 required_names.append(name)
-            elif slot.default is not None:
-                properties[name]["default"] = slot.default
+            elif field.default is not None:
+                properties[name]["default"] = field.default
         return {
             "type": "object",
             "description": self.expected,

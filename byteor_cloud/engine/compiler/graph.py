@@ -40,7 +40,7 @@ class GraphEdge:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class SpecGraph:
     """The nodes (ingresses, stages and inserted roles, egresses) and the edges, in the order of the spec."""
 
     nodes: tuple[GraphNode, ...]
@@ -54,14 +54,14 @@ class Graph:
         }
 
 
-def build_graph(spec: PipelineSpec) -> Graph:
+def build_graph(spec: PipelineSpec) -> SpecGraph:
     """Build the graph of a valid spec."""
     if isinstance(spec.model, SingleRing):
         return _ring_graph(spec.model)
     return _lane_graph(spec.model)
 
 
-def _ring_graph(ring: SingleRing) -> Graph:
+def _ring_graph(ring: SingleRing) -> SpecGraph:
     stages = ring.stages
     nodes = [GraphNode(ring.ingress, "ingress")]
     nodes += [GraphNode(stage.id, "stage", stage.op) for stage in stages]
@@ -74,10 +74,10 @@ def _ring_graph(ring: SingleRing) -> Graph:
             pairs.append((ring.ingress, stage.id))
     pairs += [(stage.id, ring.egress) for index, stage in enumerate(stages) if index not in needed]
     edges = (GraphEdge(source, target, f"{source}.{target}", "ring") for source, target in pairs)
-    return Graph(tuple(nodes), tuple(edges))
+    return SpecGraph(tuple(nodes), tuple(edges))
 
 
-def _lane_graph(graph: LaneGraph) -> Graph:
+def _lane_graph(graph: LaneGraph) -> SpecGraph:
     writers: dict[int, str] = {}
     readers: dict[int, str] = {}
     for endpoint in graph.endpoints:
@@ -93,4 +93,4 @@ def _lane_graph(graph: LaneGraph) -> Graph:
         GraphEdge(writers[number], readers[number], lane.name, lane.kind, lane.capacity, lane.consumers)
         for number, lane in enumerate(graph.lanes)
     ]
-    return Graph((*ingresses, *roles, *egresses), tuple(edges))
+    return SpecGraph((*ingresses, *roles, *egresses), tuple(edges))

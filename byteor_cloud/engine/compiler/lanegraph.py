@@ -11,7 +11,7 @@ from .namespace import declare_names
 from .ops import Ops
 from .plan import MAX_CAPACITY, ConnectionPlan, Feature, GraphPlan, LanePlan
 from .spec import LaneGraph
-from .wiring import Link, Node, Wiring, check_links, check_reach
+from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
 _POINTER = "/lane_graph"
 _FEATURES = get_args(Feature.__value__)
@@ -39,24 +39,24 @@ def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None
     return lower(wiring, plan.on_full, report) if report.ok and plan.on_full else None
 
 
-def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[Node]:
+def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[WiringNode]:
     for index, name in enumerate(names or ()):
         if name:
-            yield Node(name, f"{_POINTER}/{side}/{index}")
+            yield WiringNode(name, f"{_POINTER}/{side}/{index}")
 
 
-def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[Node]:
+def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[WiringNode]:
     for index, stage in enumerate(plan.stages or ()):
         pointer = f"{_POINTER}/stages/{index}"
         if stage and stage.op and not report.has_diagnostic_at(f"{pointer}/op"):
             ops.check(stage.op, f"{pointer}/op", report)
         if stage and stage.id:
-            yield Node(stage.id, pointer, stage.op or "")
+            yield WiringNode(stage.id, pointer, stage.op or "")
 
 
 def _links(
     plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: Report
-) -> Iterator[Link]:
+) -> Iterator[WiringLink]:
     """Yield the links of the valid connections, and report the others."""
     for index, connection in connections:
         pointer = f"{_POINTER}/connections/{index}"
@@ -66,7 +66,7 @@ def _links(
         has_source = _check_end(source, names, f"{pointer}/from", "egress", report)
         if _check_end(target, names, f"{pointer}/to", "ingress", report) and has_source:
             kind = lane.kind if lane and lane.kind else "events"
-            yield Link(source, target, pointer, kind, lane.capacity if lane else None)
+            yield WiringLink(source, target, pointer, kind, lane.capacity if lane else None)
 
 
 def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: Report) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .graph import Graph
+from .graph import SpecGraph
 from .topology import neighbours, topological_order
 
 GAP = 28.0
@@ -26,7 +26,7 @@ class Layout:
     edges: tuple[tuple[tuple[float, float], ...], ...]
 
 
-def place_graph(graph: Graph, widths: Sequence[float]) -> Layout:
+def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
     """Lay out a graph without cycles; ``widths`` are the widths of its nodes."""
     numbers = {node.id: number for number, node in enumerate(graph.nodes)}
     pairs = [(numbers[edge.source], numbers[edge.target]) for edge in graph.edges]

@@ -6,7 +6,7 @@ from .diagnostics import Code, Report, shown
 from .plan import OnFull
 from .spec import Endpoint, Lane, LaneGraph, Role
 from .topology import neighbours, topological_order
-from .wiring import Link, Node, Wiring, is_fanout
+from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
 def lower(wiring: Wiring, on_full: OnFull, report: Report) -> LaneGraph:
@@ -38,7 +38,7 @@ class _Walk:
         endpoints += [Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses]
         return LaneGraph(on_full, tuple(self.lanes.values()), tuple(endpoints), tuple(self.roles))
 
-    def _stages_in_order(self) -> list[Node]:
+    def _stages_in_order(self) -> list[WiringNode]:
         stages = self.wiring.stages
         numbers = {node.name: number for number, node in enumerate(stages)}
         pairs = [
@@ -48,7 +48,7 @@ class _Walk:
         ]
         return [stages[number] for number in topological_order(*neighbours(len(stages), pairs))]
 
-    def _stage(self, node: Node) -> None:
+    def _stage(self, node: WiringNode) -> None:
         source, target = self._input(node), self._output(node)
         written = target
         if source.kind != target.kind:
@@ -64,7 +64,7 @@ class _Walk:
             )
         self._route(node, target)
 
-    def _output(self, node: Node) -> Lane:
+    def _output(self, node: WiringNode) -> Lane:
         """Return the lane that a node writes, itself or by its bridge."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
@@ -73,7 +73,7 @@ class _Walk:
             return Lane(f"{node.name}:fanout", "fanout_broadcast", consumers=len(links))
         return Lane(f"{node.name}:out", "events")
 
-    def _route(self, node: Node, output: Lane) -> None:
+    def _route(self, node: WiringNode, output: Lane) -> None:
         """Insert a router behind a node with several outgoing connections."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
@@ -87,7 +87,7 @@ class _Walk:
             "keep only one outgoing connection",
         )
 
-    def _input(self, node: Node) -> Lane:
+    def _input(self, node: WiringNode) -> Lane:
         """Return the lane that a node reads; with several incoming connections, insert a merge first."""
         links = self.links_by_target[node.name]
         if len(links) == 1:
@@ -104,7 +104,7 @@ class _Walk:
         )
         return merged
 
-    def _connection(self, link: Link) -> Lane:
+    def _connection(self, link: WiringLink) -> Lane:
         name = f"{link.source}.{link.target}"
         if link.kind != "fanout_broadcast":
             return Lane(name, link.kind, link.capacity)
@@ -117,6 +117,6 @@ class _Walk:
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
 
-    def _inform(self, code: Code, node: Node, what: str, remedy: str) -> None:
+    def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
         message = f"{shown(node.name)} {what}."
         self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")

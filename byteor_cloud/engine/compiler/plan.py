@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from .diagnostics import Code, Json
-from .fields import Choice, Deferred, Integer, Labels, ListOf, Object, Slot, Text, required
+from .fields import Choice, Deferred, Integer, Labels, ListOf, Object, PlanField, Text, required
 
 type Target = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
@@ -90,7 +90,7 @@ class RingStagePlan:
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
-    depends_on: Annotated[tuple[str | None, ...] | None, Slot(EARLIER_STAGES, [])]
+    depends_on: Annotated[tuple[str | None, ...] | None, PlanField(EARLIER_STAGES, [])]
 
 
 RING_STAGES = ListOf(
@@ -110,12 +110,14 @@ class RingPlan:
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
-    shards: Annotated[int | None, Slot(SHARDS, 1)]
-    shard_key: Annotated[str | None, Slot(SHARD_KEY)]
-    ordering: Annotated[Ordering | None, Slot(Choice(expected="an ordering", options=("strict", "per_key")), "strict")]
-    producer: Annotated[Literal["single"] | None, Slot(PRODUCER, "single")]
-    scheduling: Annotated[Literal["dedicated"] | None, Slot(SCHEDULING, "dedicated")]
-    stages: Annotated[tuple[RingStagePlan | None, ...] | None, Slot(RING_STAGES, [])]
+    shards: Annotated[int | None, PlanField(SHARDS, 1)]
+    shard_key: Annotated[str | None, PlanField(SHARD_KEY)]
+    ordering: Annotated[
+        Ordering | None, PlanField(Choice(expected="an ordering", options=("strict", "per_key")), "strict")
+    ]
+    producer: Annotated[Literal["single"] | None, PlanField(PRODUCER, "single")]
+    scheduling: Annotated[Literal["dedicated"] | None, PlanField(SCHEDULING, "dedicated")]
+    stages: Annotated[tuple[RingStagePlan | None, ...] | None, PlanField(RING_STAGES, [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class LanePlan:
     """The lane of a connection. Fields that could not be read are None."""
 
     kind: Annotated[LaneKind | None, required(LANE_KIND)]
-    capacity: Annotated[int | None, Slot(CAPACITY)]
+    capacity: Annotated[int | None, PlanField(CAPACITY)]
 
 
 LANE = Object(
@@ -153,7 +155,7 @@ class ConnectionPlan:
 
     source: Annotated[str | None, required(REFERENCE, name="from")]
     target: Annotated[str | None, required(REFERENCE, name="to")]
-    lane: Annotated[LanePlan | None, Slot(LANE, {"kind": "events"})]
+    lane: Annotated[LanePlan | None, PlanField(LANE, {"kind": "events"})]
 
 
 FEATURES = ListOf(
@@ -199,13 +201,14 @@ class GraphPlan:
     """A lane graph. Fields that could not be read are None."""
 
     on_full: Annotated[
-        OnFull | None, Slot(Choice(expected="what happens when a lane is full", options=("block", "drop")), "block")
+        OnFull | None,
+        PlanField(Choice(expected="what happens when a lane is full", options=("block", "drop")), "block"),
     ]
-    features: Annotated[tuple[Feature | None, ...] | None, Slot(FEATURES, [])]
-    ingress: Annotated[tuple[str | None, ...] | None, Slot(INGRESSES, [])]
-    egress: Annotated[tuple[str | None, ...] | None, Slot(EGRESSES, [])]
-    stages: Annotated[tuple[GraphStagePlan | None, ...] | None, Slot(GRAPH_STAGES, [])]
-    connections: Annotated[tuple[ConnectionPlan | None, ...] | None, Slot(CONNECTIONS, [])]
+    features: Annotated[tuple[Feature | None, ...] | None, PlanField(FEATURES, [])]
+    ingress: Annotated[tuple[str | None, ...] | None, PlanField(INGRESSES, [])]
+    egress: Annotated[tuple[str | None, ...] | None, PlanField(EGRESSES, [])]
+    stages: Annotated[tuple[GraphStagePlan | None, ...] | None, PlanField(GRAPH_STAGES, [])]
+    connections: Annotated[tuple[ConnectionPlan | None, ...] | None, PlanField(CONNECTIONS, [])]
 
 
 RING = Object(RingPlan, "a single ring")
@@ -215,19 +218,19 @@ TARGET = Choice(expected="the target model", options=("single_ring", "lane_graph
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PlanDocument:
     """A plan. Fields that could not be read are None; the two payloads are still unread JSON."""
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]
     target: Annotated[Target | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
-    description: Annotated[str | None, Slot(DESCRIPTION)]
-    labels: Annotated[dict[str, str] | None, Slot(LABELS)]
-    single_ring: Annotated[object, Slot(Deferred(RING))]
-    lane_graph: Annotated[object, Slot(Deferred(GRAPH))]
+    description: Annotated[str | None, PlanField(DESCRIPTION)]
+    labels: Annotated[dict[str, str] | None, PlanField(LABELS)]
+    single_ring: Annotated[object, PlanField(Deferred(RING))]
+    lane_graph: Annotated[object, PlanField(Deferred(GRAPH))]
 
 
-PLAN = Object(Plan, "a plan")
+PLAN = Object(PlanDocument, "a plan")
 
 
 def plan_schema() -> Json:

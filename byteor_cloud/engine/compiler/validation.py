@@ -18,7 +18,7 @@ from .plan import (
 )
 from .ring import compile_ring
 from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
-from .wiring import Link, Node, Wiring, check_links, check_reach
+from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
 _INSERTED = Text(
     expected="a name of an inserted role",
@@ -183,15 +183,15 @@ def _names_by_lane(side: str, ends: list[tuple[int, str, str]], graph: LaneGraph
 def _wiring(graph: LaneGraph, writers: dict[int, str], readers: dict[int, str]) -> Wiring:
     """Return the wiring of a spec. Inserted roles are treated as stages, as the same rules apply to them."""
     ends = [
-        (endpoint.kind, Node(endpoint.name, f"/lane_graph/endpoints/{index}"))
+        (endpoint.kind, WiringNode(endpoint.name, f"/lane_graph/endpoints/{index}"))
         for index, endpoint in enumerate(graph.endpoints)
     ]
     return Wiring(
         ingresses=tuple(node for kind, node in ends if kind == "ingress"),
-        stages=tuple(Node(role.name, f"/lane_graph/roles/{index}") for index, role in enumerate(graph.roles)),
+        stages=tuple(WiringNode(role.name, f"/lane_graph/roles/{index}") for index, role in enumerate(graph.roles)),
         egresses=tuple(node for kind, node in ends if kind == "egress"),
         links=tuple(
-            Link(writers[index], readers[index], f"/lane_graph/lanes/{index}", lane.kind, lane.capacity)
+            WiringLink(writers[index], readers[index], f"/lane_graph/lanes/{index}", lane.kind, lane.capacity)
             for index, lane in enumerate(graph.lanes)
         ),
     )

@@ -11,7 +11,7 @@ from .topology import cycles, neighbours, reached
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class WiringNode:
     """An ingress, an egress or a stage, with its pointer. Only a stage has an op."""
 
     name: str
@@ -20,7 +20,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class WiringLink:
     """A connection between two nodes, given by their names, with its pointer."""
 
     source: str
@@ -34,40 +34,40 @@ class Link:
 class Wiring:
     """A graph whose links connect known nodes. No link leads to an ingress or starts at an egress."""
 
-    ingresses: tuple[Node, ...]
-    stages: tuple[Node, ...]
-    egresses: tuple[Node, ...]
-    links: tuple[Link, ...]
+    ingresses: tuple[WiringNode, ...]
+    stages: tuple[WiringNode, ...]
+    egresses: tuple[WiringNode, ...]
+    links: tuple[WiringLink, ...]
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[WiringNode, ...]:
         """All nodes. The graph algorithms number the nodes by their index here."""
         return self.ingresses + self.stages + self.egresses
 
-    def links_by_source(self) -> dict[str, list[Link]]:
+    def links_by_source(self) -> dict[str, list[WiringLink]]:
         """Group the links by their source; a group keeps the order of the links."""
         return _grouped((link.source, link) for link in self.links)
 
-    def links_by_target(self) -> dict[str, list[Link]]:
+    def links_by_target(self) -> dict[str, list[WiringLink]]:
         """Group the links by their target; a group keeps the order of the links."""
         return _grouped((link.target, link) for link in self.links)
 
 
-def _grouped(pairs: Iterable[tuple[str, Link]]) -> dict[str, list[Link]]:
-    groups: dict[str, list[Link]] = {}
+def _grouped(pairs: Iterable[tuple[str, WiringLink]]) -> dict[str, list[WiringLink]]:
+    groups: dict[str, list[WiringLink]] = {}
     for name, link in pairs:
         groups.setdefault(name, []).append(link)
     return groups
 
 
-def is_fanout(links: list[Link]) -> bool:
+def is_fanout(links: list[WiringLink]) -> bool:
     """Whether the links of one source form a fan-out: there are several, and all have fan-out lanes."""
     return len(links) > 1 and all(link.kind == "fanout_broadcast" for link in links)
 
 
 def check_links(wiring: Wiring, report: Report) -> None:
     """Report faults of the links: duplicates, fan-outs with too many consumers, and cycles."""
-    first: dict[tuple[str, str], Link] = {}
+    first: dict[tuple[str, str], WiringLink] = {}
     for link in wiring.links:
         earlier = first.setdefault((link.source, link.target), link)
         if earlier is not link:
@@ -88,7 +88,7 @@ def check_links(wiring: Wiring, report: Report) -> None:
     _check_cycles(wiring, first, report)
 
 
-def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], Link], report: Report) -> None:
+def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], report: Report) -> None:
     names = [node.name for node in wiring.nodes]
     numbers = {name: number for number, name in enumerate(names)}
     pairs = [(numbers[source], numbers[target]) for source, target in links]
