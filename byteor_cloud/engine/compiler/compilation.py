@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .diagnostics import Code, Diagnostic, Json, Report
+from .diagnostics import Code, CompileReport, Diagnostic, Json
 from .drawing import to_dot
 from .graph import SpecGraph, build_graph
 from .kv import encode, spec_hash, spec_to_json
@@ -51,7 +51,7 @@ def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = N
     ``plan`` may be any JSON value: a bad plan never raises, each of its problems is a diagnostic. Of the two payloads
     ``single_ring`` and ``lane_graph``, only the one that the target names is read.
     """
-    report = Report()
+    report = CompileReport()
     if target is not None and isinstance(plan, dict):
         plan = {**plan, "target": target}
     document = PLAN.read(plan, "", report)
@@ -62,7 +62,7 @@ def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = N
     return _compilation(document.target, spec, report)
 
 
-def _compile_target(plan: PlanDocument, ops: Ops, report: Report) -> SingleRing | LaneGraph | None:
+def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> SingleRing | LaneGraph | None:
     """Compile the payload of the target. Without a valid target, check every payload that the plan holds."""
     payloads = {"single_ring": plan.single_ring, "lane_graph": plan.lane_graph}
     if plan.target and payloads[plan.target] is None:
@@ -82,7 +82,7 @@ def _compile_target(plan: PlanDocument, ops: Ops, report: Report) -> SingleRing 
     return model
 
 
-def _compilation(target: Target | None, spec: PipelineSpec | None, report: Report) -> Compilation:
+def _compilation(target: Target | None, spec: PipelineSpec | None, report: CompileReport) -> Compilation:
     if spec is None:
         return Compilation(False, target, None, None, None, report.diagnostics, None, None)
     kv = encode(spec)

@@ -77,7 +77,7 @@ class Diagnostic:
         return {key: str(value) for key, value in asdict(self).items()}
 
 
-class Report:
+class CompileReport:
     """Collects diagnostics up to ``MAX_DIAGNOSTICS``. Code that reads long lists stops when ``is_full``."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints, override
 
-from .diagnostics import MAX_DIAGNOSTICS, Code, Json, Report, nearest, one_of, shown
+from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, Json, nearest, one_of, shown
 
 READ_LIMIT = 16_384
 """The items of a longer list are not read, since every list of a valid plan is shorter."""
@@ -19,7 +19,7 @@ class ValueType[T](ABC):
     """The type of a JSON value. ``read`` returns None for a value of another type, and reports every problem."""
 
     @abstractmethod
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
         """Read a value; ``pointer`` is its place in the plan."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Text(ValueType[str]):
     suggest: Callable[[str], str] | None = None
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> str | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> str | None:
         text = value if isinstance(value, str) else None
         if text is None or len(text) > self.max_length or not re.fullmatch(self.pattern, text):
             example = self.suggest(text) if self.suggest and text else self.example
@@ -74,7 +74,7 @@ class Integer(ValueType[int]):
     code: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> int | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> int | None:
         number = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(number, int) and not isinstance(number, bool) and self.minimum <= number <= self.maximum:
             return number
@@ -107,7 +107,7 @@ class Choice[T: str](ValueType[T]):
     code: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
         if isinstance(value, str):
             for option in self.options:
                 if option == value:
@@ -140,7 +140,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
     too_many: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> tuple[T | None, ...] | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> tuple[T | None, ...] | None:
         if not isinstance(value, list):
             report.add(
                 Code.PLAN_SCHEMA,
@@ -182,7 +182,7 @@ class Labels(ValueType[dict[str, str]]):
     maximum: int
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> dict[str, str] | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> dict[str, str] | None:
         if not isinstance(value, dict) or len(value) > self.maximum:
             got = f"{len(value):,} of them" if isinstance(value, dict) else shown(value)
             report.add(
@@ -214,7 +214,7 @@ class Deferred[T](ValueType[object]):
     value_type: ValueType[T]
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> object:
+    def read(self, value: object, pointer: str, report: CompileReport) -> object:
         return value
 
     @override
@@ -258,7 +258,7 @@ class Object[T](ValueType[T]):
             self.fields[field.name or attribute] = (attribute, field)
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
         if not isinstance(value, dict):
             report.add(
                 Code.PLAN_SCHEMA,
@@ -269,7 +269,7 @@ class Object[T](ValueType[T]):
             return None
         return self.read_members(value, pointer, report)
 
-    def read_members(self, value: dict[str, object], pointer: str, report: Report) -> T:
+    def read_members(self, value: dict[str, object], pointer: str, report: CompileReport) -> T:
         """Read the fields of a JSON object."""
         members: dict[str, object] = {}
         for name, (attribute, field) in self.fields.items():
@@ -285,12 +285,12 @@ class Object[T](ValueType[T]):
         self._report_unknown(value, pointer, report)
         return self.record(**members)
 
-    def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: Report) -> None:
+    def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: CompileReport) -> None:
         schema = field.value_type.schema()
         options = one_of(schema.get("enum") or schema["examples"])
         report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
 
-    def _report_unknown(self, value: dict[str, object], pointer: str, report: Report) -> None:
+    def _report_unknown(self, value: dict[str, object], pointer: str, report: CompileReport) -> None:
         unknown = [key for key in value if key not in self.fields]
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)

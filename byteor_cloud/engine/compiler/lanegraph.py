@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
-from .diagnostics import Code, Report, nearest, shown
+from .diagnostics import Code, CompileReport, nearest, shown
 from .lowering import lower
 from .namespace import declare_names
 from .ops import Ops
@@ -17,7 +17,7 @@ _POINTER = "/lane_graph"
 _FEATURES = get_args(Feature.__value__)
 
 
-def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None:
+def compile_graph(plan: GraphPlan, ops: Ops, report: CompileReport) -> LaneGraph | None:
     """Check a lane graph and lower it. Returns None if there is an error."""
     ingresses = tuple(_boundary(plan.ingress, "ingress"))
     egresses = tuple(_boundary(plan.egress, "egress"))
@@ -45,7 +45,7 @@ def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[Wirin
             yield WiringNode(name, f"{_POINTER}/{side}/{index}")
 
 
-def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[WiringNode]:
+def _stages(plan: GraphPlan, ops: Ops, report: CompileReport) -> Iterator[WiringNode]:
     for index, stage in enumerate(plan.stages or ()):
         pointer = f"{_POINTER}/stages/{index}"
         if stage and stage.op and not report.has_diagnostic_at(f"{pointer}/op"):
@@ -55,7 +55,7 @@ def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[WiringNode]:
 
 
 def _links(
-    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: Report
+    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: CompileReport
 ) -> Iterator[WiringLink]:
     """Yield the links of the valid connections, and report the others."""
     for index, connection in connections:
@@ -69,7 +69,7 @@ def _links(
             yield WiringLink(source, target, pointer, kind, lane.capacity if lane else None)
 
 
-def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: Report) -> bool:
+def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
     """Whether ``name`` is a node that this end of a connection may have. If it is not, report it."""
     if report.has_diagnostic_at(pointer):
         return False
@@ -90,7 +90,7 @@ def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: s
     return False
 
 
-def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: Report) -> None:
+def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: CompileReport) -> None:
     kind = lane.kind
     if kind in _FEATURES and plan.features is not None and kind not in plan.features:
         report.add(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 from .plan import OnFull
 from .spec import Endpoint, Lane, LaneGraph, Role
 from .topology import neighbours, topological_order
 from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
-def lower(wiring: Wiring, on_full: OnFull, report: Report) -> LaneGraph:
+def lower(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
     """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
     return _Walk(wiring, report).run(on_full)
 
@@ -17,7 +17,7 @@ def lower(wiring: Wiring, on_full: OnFull, report: Report) -> LaneGraph:
 class _Walk:
     """One walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
 
-    def __init__(self, wiring: Wiring, report: Report) -> None:
+    def __init__(self, wiring: Wiring, report: CompileReport) -> None:
         self.wiring = wiring
         self.report = report
         self.links_by_source = wiring.links_by_source()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 
 
-def declare_names(named: Sequence[tuple[str, str]], report: Report) -> dict[str, str]:
+def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> dict[str, str]:
     """Return the pointer of the first use of each name, and report every later use as a duplicate.
 
     ``named`` are pairs of a name and its pointer.

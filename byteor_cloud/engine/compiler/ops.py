@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from .diagnostics import Code, Report, nearest, one_of, shown
+from .diagnostics import Code, CompileReport, nearest, one_of, shown
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
@@ -127,7 +127,7 @@ class Ops:
             return None
         return stage.process if argument is None else partial(stage.process, argument=argument)
 
-    def check(self, op: str, pointer: str, report: Report) -> None:
+    def check(self, op: str, pointer: str, report: CompileReport) -> None:
         """Report an op that is unknown or whose argument is invalid."""
         key, argument = split_op(op)
         if key in _BUILT_IN:

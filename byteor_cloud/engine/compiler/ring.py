@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, Report, nearest, shown
+from .diagnostics import Code, CompileReport, nearest, shown
 from .namespace import declare_names
 from .ops import Ops
 from .plan import RingPlan, RingStagePlan
@@ -11,7 +11,7 @@ from .spec import RingStage, SingleRing
 _POINTER = "/single_ring"
 
 
-def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
+def compile_ring(plan: RingPlan, ops: Ops, report: CompileReport) -> SingleRing | None:
     """Check a ring and lower it. Returns None if there is an error."""
     _check_sharding(plan, report)
     stages = plan.stages or ()
@@ -50,7 +50,7 @@ def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
     )
 
 
-def _check_sharding(plan: RingPlan, report: Report) -> None:
+def _check_sharding(plan: RingPlan, report: CompileReport) -> None:
     if plan.shards is None:
         return
     is_sharded = plan.shards > 1
@@ -78,7 +78,7 @@ def _check_sharding(plan: RingPlan, report: Report) -> None:
         )
 
 
-def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: Report) -> None:
+def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: CompileReport) -> None:
     stage_pointer = f"{_POINTER}/stages/{index}"
     if stage.op is not None and not report.has_diagnostic_at(f"{stage_pointer}/op"):
         ops.check(stage.op, f"{stage_pointer}/op", report)
@@ -120,7 +120,7 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
         seen.add(dependency)
 
 
-def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ...], report: Report) -> None:
+def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ...], report: CompileReport) -> None:
     stage = stages[index]
     if index == 0 or stage is None or stage.op in {None, "identity"} or stage.depends_on != ():
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, Diagnostic, Report, shown
+from .diagnostics import Code, CompileReport, Diagnostic, shown
 from .fields import Text
 from .kv import spec_to_json
 from .namespace import declare_names
@@ -36,7 +36,7 @@ _LANE_NAME = Text(
 
 def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagnostic, ...]:
     """Return the diagnostics of a spec. Their pointers are those of ``spec_to_json(spec)``."""
-    report = Report()
+    report = CompileReport()
     NAME.read(spec.name, "/name", report)
     if isinstance(spec.model, SingleRing):
         _check_ring(spec, spec.model, ops or Ops(), report)
@@ -45,7 +45,7 @@ def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagno
     return report.diagnostics
 
 
-def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) -> None:
+def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: CompileReport) -> None:
     payload = spec_to_json(spec)["single_ring"]
     ids = [stage.id for stage in ring.stages]
     for stage in payload["stages"]:
@@ -64,7 +64,7 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) 
             )
 
 
-def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
+def _check_graph(graph: LaneGraph, ops: Ops, report: CompileReport) -> None:
     for index, lane in enumerate(graph.lanes):
         _check_lane(lane, f"/lane_graph/lanes/{index}", report)
     for index, endpoint in enumerate(graph.endpoints):
@@ -93,7 +93,7 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
         check_reach(wiring, report)
 
 
-def _check_lane(lane: Lane, pointer: str, report: Report) -> None:
+def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
     _LANE_NAME.read(lane.name, f"{pointer}/name", report)
     if lane.kind == "sequenced_slots":
         CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
@@ -110,7 +110,7 @@ def _check_lane(lane: Lane, pointer: str, report: Report) -> None:
         )
 
 
-def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
+def _check_role(role: Role, pointer: str, ops: Ops, report: CompileReport) -> None:
     is_stage = role.kind == "stage"
     (NAME if is_stage else _INSERTED).read(role.name, f"{pointer}/name", report)
     if not is_stage:
@@ -132,12 +132,12 @@ def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
             )
 
 
-def _check_absent(name: str, value: object, what: str, pointer: str, report: Report) -> None:
+def _check_absent(name: str, value: object, what: str, pointer: str, report: CompileReport) -> None:
     if value is not None:
         report.add(Code.PLAN_SCHEMA, f"{pointer}/{name}", f'"{name}" is not a field of {what}.', f'Remove "{name}".')
 
 
-def _check_size(what: str, count: int, limit: int, report: Report) -> None:
+def _check_size(what: str, count: int, limit: int, report: CompileReport) -> None:
     if count > limit:
         report.add(
             Code.GRAPH_TOO_LARGE,
@@ -147,7 +147,7 @@ def _check_size(what: str, count: int, limit: int, report: Report) -> None:
         )
 
 
-def _lane_ends(graph: LaneGraph, report: Report) -> tuple[dict[int, str], dict[int, str]]:
+def _lane_ends(graph: LaneGraph, report: CompileReport) -> tuple[dict[int, str], dict[int, str]]:
     """Return the writer and the reader of each lane, and report lanes that do not have exactly one of each."""
     writes: list[tuple[int, str, str]] = []
     reads: list[tuple[int, str, str]] = []
@@ -161,7 +161,9 @@ def _lane_ends(graph: LaneGraph, report: Report) -> tuple[dict[int, str], dict[i
     return _names_by_lane("writer", writes, graph, report), _names_by_lane("reader", reads, graph, report)
 
 
-def _names_by_lane(side: str, ends: list[tuple[int, str, str]], graph: LaneGraph, report: Report) -> dict[int, str]:
+def _names_by_lane(
+    side: str, ends: list[tuple[int, str, str]], graph: LaneGraph, report: CompileReport
+) -> dict[int, str]:
     names: dict[int, str] = {}
     for lane, name, pointer in ends:
         if lane >= len(graph.lanes):

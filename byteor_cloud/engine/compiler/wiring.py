@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 from .plan import MAX_FANOUT_CONSUMERS, LaneKind
 from .topology import cycles, neighbours, reached
 
@@ -65,7 +65,7 @@ def is_fanout(links: list[WiringLink]) -> bool:
     return len(links) > 1 and all(link.kind == "fanout_broadcast" for link in links)
 
 
-def check_links(wiring: Wiring, report: Report) -> None:
+def check_links(wiring: Wiring, report: CompileReport) -> None:
     """Report faults of the links: duplicates, fan-outs with too many consumers, and cycles."""
     first: dict[tuple[str, str], WiringLink] = {}
     for link in wiring.links:
@@ -88,7 +88,7 @@ def check_links(wiring: Wiring, report: Report) -> None:
     _check_cycles(wiring, first, report)
 
 
-def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], report: Report) -> None:
+def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], report: CompileReport) -> None:
     names = [node.name for node in wiring.nodes]
     numbers = {name: number for number, name in enumerate(names)}
     pairs = [(numbers[source], numbers[target]) for source, target in links]
@@ -107,7 +107,7 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], repo
         )
 
 
-def check_reach(wiring: Wiring, report: Report) -> None:
+def check_reach(wiring: Wiring, report: CompileReport) -> None:
     """Report unconnected ingresses and egresses, and stages that are not on a path between an ingress and an egress."""
     sources = {link.source for link in wiring.links}
     targets = {link.target for link in wiring.links}
