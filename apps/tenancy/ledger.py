@@ -12,7 +12,17 @@ from django.utils import timezone
 
 from apps.tenancy.models import AuditSeal, Organization
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.ledger import GENESIS, GRACE, Chain, Event, Fault, LedgerCode, Link, line, sign_checkpoint
+from byteor_cloud.engine.ledger import (
+    GENESIS,
+    GRACE,
+    Chain,
+    Event,
+    LedgerCode,
+    LedgerFault,
+    Link,
+    line,
+    sign_checkpoint,
+)
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
@@ -80,7 +90,7 @@ class Verification:
         self.unsealed = 0
         self.unsealed_since: datetime | None = None
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[LedgerFault]:
         """Read the whole ledger and say what is wrong with it."""
         yield from self.chain.walk(links(self.organization_id))
         yield from self.chain.end()
@@ -91,7 +101,7 @@ class Verification:
             self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
             detail = "over an hour older than the last sealed: inserted, or its seal was removed"
-            yield Fault(LedgerCode.UNSEALED, None, event_id, detail)
+            yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
 def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:

@@ -135,7 +135,7 @@ _common_changes = lru_cache(maxsize=1024)(_canonical_changes)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LedgerFault:
     """One fault of a chain; ``seq`` is None for an event that is not sealed."""
 
     code: LedgerCode
@@ -171,40 +171,40 @@ class Chain:
         self.count = 0
         self.known = known or {}
 
-    def walk(self, links: Iterable[Link]) -> Iterator[Fault]:
+    def walk(self, links: Iterable[Link]) -> Iterator[LedgerFault]:
         """Verify the next links, in order of their sequence numbers, and yield their faults."""
         for seq, prev_hash, sealed_hash, event_id, event in links:
             if seq != self.seq + 1:
                 gap = f"{self.seq + 1} to {seq - 1} are" if seq > self.seq + 2 else f"{self.seq + 1} is"
                 detail = f"{gap} missing" if seq > self.seq else f"follows {self.seq}, so it is out of order"
-                yield Fault(LedgerCode.MISSING, min(self.seq + 1, seq), None, detail)
+                yield LedgerFault(LedgerCode.MISSING, min(self.seq + 1, seq), None, detail)
             if prev_hash != self.hash:
                 detail = "its previous hash is not the hash of the link before it"
-                yield Fault(LedgerCode.BROKEN, seq, event_id, detail)
+                yield LedgerFault(LedgerCode.BROKEN, seq, event_id, detail)
             if event is None:
-                yield Fault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link was deleted")
+                yield LedgerFault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link was deleted")
             else:
                 if not _has_hash(event, seq, prev_hash, sealed_hash):
                     detail = "the event, its sequence number or its link was altered"
-                    yield Fault(LedgerCode.ALTERED, seq, event_id, detail)
+                    yield LedgerFault(LedgerCode.ALTERED, seq, event_id, detail)
                 if event.organization_id != self.organization_id:
-                    yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event belongs to another chain")
+                    yield LedgerFault(LedgerCode.FOREIGN, seq, event_id, "the event belongs to another chain")
                 if self.time - event.timestamp > GRACE:
                     time = format_time(event.timestamp)
                     detail = f"its timestamp {time} is over an hour older than that of the event sealed before it"
-                    yield Fault(LedgerCode.BACKDATED, seq, event_id, detail)
+                    yield LedgerFault(LedgerCode.BACKDATED, seq, event_id, detail)
                 self.time = event.timestamp
             if self.known.get(seq, sealed_hash) != sealed_hash:
                 detail = "a checkpoint was signed over another hash for this sequence number"
-                yield Fault(LedgerCode.REWRITTEN, seq, event_id, detail)
+                yield LedgerFault(LedgerCode.REWRITTEN, seq, event_id, detail)
             self.seq, self.hash = seq, sealed_hash
             self.count += 1
 
-    def end(self) -> Iterator[Fault]:
+    def end(self) -> Iterator[LedgerFault]:
         """Yield a fault for each checkpoint that is beyond the end of the chain."""
         for seq in sorted(seq for seq in self.known if seq > self.seq):
             detail = f"the chain ends at {self.seq}, but a checkpoint was signed when it reached {seq}"
-            yield Fault(LedgerCode.CUT_OFF, seq, None, detail)
+            yield LedgerFault(LedgerCode.CUT_OFF, seq, None, detail)
 
 
 # -- the export: one line for each link, then a checkpoint ------------------------------------------------------------
