@@ -16,8 +16,8 @@ from byteor_cloud.engine.ledger import (
     GENESIS,
     GRACE,
     Chain,
-    Event,
     LedgerCode,
+    LedgerEvent,
     LedgerFault,
     Link,
     line,
@@ -75,7 +75,7 @@ def links(
             cursor.execute(sql, [*chain, first, after_seq])
             rows = cursor.fetchall()
         for seq, prev_hash, sealed, event_id, *event in rows:
-            yield Link(seq, prev_hash, sealed, event_id, Event._make(event) if event[0] else None)
+            yield Link(seq, prev_hash, sealed, event_id, LedgerEvent._make(event) if event[0] else None)
 
 
 class Verification:

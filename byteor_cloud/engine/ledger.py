@@ -61,7 +61,7 @@ class CheckpointRefused(Exception):
         self.detail = detail
 
 
-class Event(NamedTuple):
+class LedgerEvent(NamedTuple):
     """A stored audit event. Ids are UUIDs as text, ``timestamp`` is in UTC, and ``changes`` is any JSON text.
 
     An event without an organization belongs to the installation's own chain.
@@ -91,10 +91,10 @@ class Link(NamedTuple):
     prev_hash: str
     hash: str
     event_id: str
-    event: Event | None
+    event: LedgerEvent | None
 
 
-def link_hash(event: Event, *, seq: int, prev_hash: str) -> str:
+def link_hash(event: LedgerEvent, *, seq: int, prev_hash: str) -> str:
     """Return the hash of the link of ``event`` at this sequence number.
 
     The RFC 8785 JSON is formatted by hand, because this runs for every event of a ledger: the members are in order, and
@@ -148,7 +148,7 @@ class LedgerFault:
         return f"{place}, event {self.event_id or '(none)'}: {self.code}: {self.detail}"
 
 
-def _has_hash(event: Event, seq: int, prev_hash: str, sealed_hash: str) -> bool:
+def _has_hash(event: LedgerEvent, seq: int, prev_hash: str, sealed_hash: str) -> bool:
     try:
         return link_hash(event, seq=seq, prev_hash=prev_hash) == sealed_hash
     except (ValueError, RecursionError):  # an event whose changes cannot be parsed was altered after sealing
@@ -245,7 +245,7 @@ def read_line(text: str) -> Link:
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")
-    event = Event(
+    event = LedgerEvent(
         id=_uuid(fields, "id"),
         timestamp=parse_time(fields.text("timestamp")),
         organization_id=_uuid_or_none(scope, "organization_id"),

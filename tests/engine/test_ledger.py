@@ -19,8 +19,8 @@ from byteor_cloud.engine.ledger import (
     Chain,
     Checkpoint,
     CheckpointRefused,
-    Event,
     LedgerCode,
+    LedgerEvent,
     Link,
     line,
     link_hash,
@@ -42,7 +42,7 @@ spellings = st.builds(
     indent=st.sampled_from([None, 1]),
 )
 events = st.builds(
-    Event,
+    LedgerEvent,
     id=uuids,
     timestamp=st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.just(UTC)),
     organization_id=st.none() | uuids,
@@ -57,7 +57,7 @@ events = st.builds(
 )
 # On a busy machine it may take long to generate an event.
 patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-EVENT = Event(
+EVENT = LedgerEvent(
     id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
     timestamp=datetime(2026, 11, 24, 12, 0, 0, 120_000, tzinfo=UTC),
     organization_id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c05",
@@ -80,7 +80,7 @@ PRIVATE = bytes(range(32))
 KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))
 
 
-def link_hash_by_library(event: Event, seq: int, prev_hash: str) -> str:
+def link_hash_by_library(event: LedgerEvent, seq: int, prev_hash: str) -> str:
     """Compute the link hash with the rfc8785 library."""
     body: dict[str, Any] = {
         "seq": seq,
@@ -103,7 +103,7 @@ def link_hash_by_library(event: Event, seq: int, prev_hash: str) -> str:
 
 @patient
 @given(events, st.integers(1, 2**53 - 1), texts)
-def test_link_hash_equals_that_of_the_library(event: Event, seq: int, prev_hash: str) -> None:
+def test_link_hash_equals_that_of_the_library(event: LedgerEvent, seq: int, prev_hash: str) -> None:
     assert link_hash(event, seq=seq, prev_hash=prev_hash) == link_hash_by_library(event, seq, prev_hash)
 
 
@@ -113,7 +113,7 @@ def test_link_hash_is_the_same_as_in_the_first_release() -> None:
 
 @patient
 @given(events, st.integers(1, 2**63 - 1))
-def test_read_line_returns_the_link_of_an_exported_line(event: Event, seq: int) -> None:
+def test_read_line_returns_the_link_of_an_exported_line(event: LedgerEvent, seq: int) -> None:
     link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)
 
     read = read_line(line(link))

@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.ledger import GENESIS, Event, Link, line, link_hash, sign_checkpoint
+from byteor_cloud.engine.ledger import GENESIS, LedgerEvent, Link, line, link_hash, sign_checkpoint
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
 
@@ -23,8 +23,8 @@ KID = keys.kid(keys.public_key(World().active))
 TRUSTED = ("--trust", KID)
 
 
-def event(number: int, **changes: object) -> Event:
-    made = Event(
+def event(number: int, **changes: object) -> LedgerEvent:
+    made = LedgerEvent(
         id=f"01990a5c-7a40-7cc0-8000-{number:012x}",
         timestamp=BEGAN + timedelta(seconds=number),
         organization_id=ORG,
@@ -44,7 +44,7 @@ def event(number: int, **changes: object) -> Event:
     return made._replace(**changes)  # type: ignore[arg-type]  # each test passes values of the right types
 
 
-def chained(*events: Event) -> list[str]:
+def chained(*events: LedgerEvent) -> list[str]:
     """Return the export lines of a valid chain of these events."""
     lines, last = [], GENESIS
     for seq, one in enumerate(events, start=1):
