@@ -20,8 +20,8 @@ from byteor_cloud.engine.ledger import (
     LedgerEvent,
     LedgerFault,
     Link,
-    line,
     sign_checkpoint,
+    write_line,
 )
 from byteor_cloud.errors import InvalidInput
 
@@ -121,7 +121,7 @@ def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator
 def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
     organization_id = None if organization is None else organization.pk
     for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
-        yield line(link) + "\n"
+        yield write_line(link) + "\n"
     # At the end, and only then: an export that broke off on its way has none.
     checkpoint = sign_checkpoint(
         org_id=None if organization_id is None else str(organization_id),
@@ -130,4 +130,4 @@ def _lines(organization: Organization | None, *, after_seq: int, seq: int, last:
         created_at=timezone.now(),
         private_key=signing_keys.active_private_key(organization_id),
     )
-    yield checkpoint.line() + "\n"
+    yield checkpoint.write_line() + "\n"

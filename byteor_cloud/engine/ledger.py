@@ -210,7 +210,7 @@ class Chain:
 # -- the export: one line for each link, then a checkpoint ------------------------------------------------------------
 
 
-def line(link: Link) -> str:
+def write_line(link: Link) -> str:
     """Format a link as a line of the export; its event has the form that the API returns."""
     event = link.event
     return _compact(
@@ -241,7 +241,7 @@ def line(link: Link) -> str:
 
 
 def read_line(text: str) -> Link:
-    """Parse a line of the export. Raises ValueError unless it is exactly the text that ``line`` writes."""
+    """Parse a line of the export. Raises ValueError unless it is exactly the text that ``write_line`` writes."""
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")
@@ -264,7 +264,7 @@ def read_line(text: str) -> Link:
     )
     link = Link(members.integer("seq"), members.digest("prev_hash"), members.digest("hash"), event.id, event)
     # The hash covers only known members in canonical form, so anything else in the line could have been altered.
-    if line(link) != text:
+    if write_line(link) != text:
         raise ValueError("not in the form in which it was exported")
     return link
 
@@ -343,7 +343,7 @@ class Checkpoint:
             "kid": self.kid,
         }
 
-    def line(self) -> str:
+    def write_line(self) -> str:
         """Format the checkpoint as the last line of an export."""
         return _compact({"checkpoint": self.document(), "signature": base64url(self.signature)})
 

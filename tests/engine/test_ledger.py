@@ -22,10 +22,10 @@ from byteor_cloud.engine.ledger import (
     LedgerCode,
     LedgerEvent,
     Link,
-    line,
     link_hash,
     read_line,
     sign_checkpoint,
+    write_line,
 )
 
 texts = st.text(max_size=30)
@@ -116,7 +116,7 @@ def test_link_hash_is_the_same_as_in_the_first_release() -> None:
 def test_read_line_returns_the_link_of_an_exported_line(event: LedgerEvent, seq: int) -> None:
     link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)
 
-    read = read_line(line(link))
+    read = read_line(write_line(link))
 
     assert read.event is not None
     assert read[:4] == link[:4]
@@ -124,7 +124,7 @@ def test_read_line_returns_the_link_of_an_exported_line(event: LedgerEvent, seq:
     assert link_hash(read.event, seq=seq, prev_hash=GENESIS) == link.hash
 
 
-LINE = line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.id, EVENT))
+LINE = write_line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.id, EVENT))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def checkpoint(**changes: Any) -> Checkpoint:
 def test_a_checkpoint_is_read_from_its_line() -> None:
     signed = checkpoint()
 
-    read = Checkpoint.read(signed.line())
+    read = Checkpoint.read(signed.write_line())
 
     assert read == signed
     read.verify(KEYS)
@@ -197,7 +197,7 @@ def test_a_checkpoint_is_read_from_its_line() -> None:
     ],
 )
 def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> None:
-    text = checkpoint().line()
+    text = checkpoint().write_line()
     assert old in text
 
     with pytest.raises(CheckpointRefused) as refused:

@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.ledger import GENESIS, LedgerEvent, Link, line, link_hash, sign_checkpoint
+from byteor_cloud.engine.ledger import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
 
@@ -49,7 +49,7 @@ def chained(*events: LedgerEvent) -> list[str]:
     lines, last = [], GENESIS
     for seq, one in enumerate(events, start=1):
         link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)
-        lines.append(line(link))
+        lines.append(write_line(link))
         last = link.hash
     return lines
 
@@ -60,7 +60,7 @@ def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None 
     signed = sign_checkpoint(
         org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active
     )
-    return signed.line()
+    return signed.write_line()
 
 
 LINES = chained(*(event(number) for number in range(1, 9)))
