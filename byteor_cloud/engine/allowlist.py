@@ -45,7 +45,7 @@ class Url:
         )
 
 
-def url_prefix(text: str) -> Url:
+def parse_url_prefix(text: str) -> Url:
     """Parse an entry of an HTTP allowlist: ``scheme://host[:port][/path]``. Raises ValueError."""
     url = Url.parse(text)
     if {"?", "#", "*"} & set(text):
@@ -53,7 +53,7 @@ def url_prefix(text: str) -> Url:
     return url
 
 
-def program(text: str) -> str:
+def check_program(text: str) -> str:
     """Check an entry of an exec allowlist, the absolute path of a program, and return it. Raises ValueError."""
     if not text.startswith("/") or posixpath.normpath(text) != text or text == "/" or not text.isprintable():
         raise ValueError("must be the absolute path of a program, without . or ..")

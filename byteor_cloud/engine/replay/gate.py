@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from byteor_cloud.engine.allowlist import Url, permits_url, program, url_prefix
+from byteor_cloud.engine.allowlist import Url, check_program, parse_url_prefix, permits_url
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay.stages import Decision
 
@@ -38,8 +38,8 @@ class Gate:
             if allowlist is None:
                 return True
             if split_op(op)[0] == "http_post":
-                return _permits(op, tuple(url_prefix(entry) for entry in allowlist), ())
-            return _permits(op, (), tuple(program(entry) for entry in allowlist))
+                return _permits(op, tuple(parse_url_prefix(entry) for entry in allowlist), ())
+            return _permits(op, (), tuple(check_program(entry) for entry in allowlist))
         except (AttributeError, TypeError, ValueError):
             return False
 

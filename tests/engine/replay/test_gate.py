@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.allowlist import parse_url_prefix
 from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, PipelineRunner, Record, StageError
 
 HOOK = "http_post:http://hooks.example/replay/a"
@@ -14,7 +14,7 @@ TR = "exec:/usr/bin/tr|a-z|A-Z"
 
 
 def gate(*, consented: bool = True, config: Any = None) -> Gate:
-    return Gate((url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented)
+    return Gate((parse_url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented)
 
 
 @pytest.mark.parametrize(
