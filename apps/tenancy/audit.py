@@ -28,7 +28,7 @@ from apps.tenancy.models import (
     User,
 )
 from apps.tenancy.webhooks.announce import announce
-from byteor_cloud.engine.ledger import GENESIS, GRACE, LedgerEvent, link_hash
+from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
 from byteor_cloud.ids import first_of
 
 AT_ONCE = 5000  # events that are sealed in one transaction

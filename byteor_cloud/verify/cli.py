@@ -15,9 +15,9 @@ from byteor_cloud.engine.delivery.bundle import SIGNING_KEYS
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 
-from . import ledger
+from . import ledger_export
 from .evidence import NAMES, Evidence, Proof, prove
-from .ledger import LedgerProof
+from .ledger_export import LedgerProof
 from .trust import EvidenceCode, Outcome, Trust, Unproven
 
 EXIT_CODES = {Outcome.PROVEN: 0, Outcome.NOT_PROVEN: 1, Outcome.CONSISTENT: 3}
@@ -118,7 +118,7 @@ def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
         exports: Iterator[Iterator[str]] = (
             _read_lines(stack.enter_context(path.open(encoding="utf-8", newline="\n"))) for path in options.exports
         )
-        return ledger.prove(exports, trust), trust
+        return ledger_export.prove(exports, trust), trust
 
 
 def _read_lines(file: Iterator[str]) -> Iterator[str]:

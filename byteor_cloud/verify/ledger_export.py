@@ -8,7 +8,7 @@ from itertools import chain as iter_chain
 from itertools import islice
 
 from byteor_cloud.engine.delivery.encoding import Json, format_time
-from byteor_cloud.engine.ledger import Chain, Checkpoint, CheckpointRefused, LedgerCode, Link, read_line
+from byteor_cloud.engine.hash_chain import Chain, Checkpoint, CheckpointRefused, LedgerCode, Link, read_line
 
 from .trust import EvidenceCode, Trust, Unproven
 

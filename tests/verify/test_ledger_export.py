@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.ledger import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
+from byteor_cloud.engine.hash_chain import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
 

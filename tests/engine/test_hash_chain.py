@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
-from byteor_cloud.engine.ledger import (
+from byteor_cloud.engine.hash_chain import (
     GENESIS,
     Chain,
     Checkpoint,
