@@ -158,8 +158,8 @@ def _has_hash(event: LedgerEvent, seq: int, prev_hash: str, sealed_hash: str) ->
 class Chain:
     """Verifies the chain of one organization, or of the installation if ``organization_id`` is None.
 
-    It keeps only the current position, so a chain of any length can be verified. ``known`` are the hashes that
-    checkpoints saw, by sequence number.
+    It keeps only the current position, so a chain of any length can be verified. ``known`` are the hashes in earlier
+    checkpoints, by sequence number.
     """
 
     def __init__(

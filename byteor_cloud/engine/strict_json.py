@@ -64,8 +64,8 @@ class MalformedJson(ValueError):
 class JsonLimits:
     """How much a text may contain, and how its numbers are read.
 
-    ``max_values`` limits the number of commas and opening brackets, each of which precedes a value. It bounds memory
-    too, as a value needs at most about 200 bytes besides its text.
+    ``max_values`` limits the number of commas and opening brackets, which is about the number of values. It bounds
+    memory too, as a value needs at most about 200 bytes besides its text.
 
     With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
     otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without it, numbers must be in the range of a double.

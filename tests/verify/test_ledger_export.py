@@ -167,7 +167,7 @@ def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> Non
 
     whole = ledger(first, second, options=TRUSTED)[1]
     assert whole.startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
-    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # the checkpoint of the first suffices
+    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line is enough
     assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # there are no events after the first
     assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
     assert ledger(second, first)[0] == 1

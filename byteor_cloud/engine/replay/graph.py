@@ -1,6 +1,6 @@
 """Runs a LaneGraph.
 
-In production the order of records in a graph depends on timing. A replay must be deterministic, so it is fixed here:
+In production, the order of records in a graph depends on timing. A replay must be deterministic, so its order is fixed:
 
 - Input records are processed one at a time, in input order. Each passes through the whole graph before the next enters.
 - Every lane is a lossless queue, whatever its kind, its capacity and ``on_full``. It has at most one writer and one

@@ -328,7 +328,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
-    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, 2 copies, b, c, 2 merged
+    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, router 2, b, c, merge 2
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
         run_pipeline(FAN, records(b"1"), MARKS, OPS)
