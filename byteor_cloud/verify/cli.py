@@ -18,9 +18,9 @@ from byteor_cloud.engine.delivery.refusals import Refused
 from . import ledger_export
 from .evidence import NAMES, Evidence, Proof, prove
 from .ledger_export import LedgerProof
-from .trust import EvidenceCode, Outcome, Trust, Unproven
+from .trust import EvidenceCode, Trust, Unproven, VerificationOutcome
 
-EXIT_CODES = {Outcome.PROVEN: 0, Outcome.NOT_PROVEN: 1, Outcome.CONSISTENT: 3}
+EXIT_CODES = {VerificationOutcome.PROVEN: 0, VerificationOutcome.NOT_PROVEN: 1, VerificationOutcome.CONSISTENT: 3}
 EXIT_USAGE = 2
 _OUTCOMES = """\
 outcome (the start of the output) and exit code:
@@ -31,7 +31,7 @@ outcome (the start of the output) and exit code:
 """
 
 
-class UsageError(Exception):
+class _UsageError(Exception):
     """The options on the command line do not go together."""
 
 
@@ -43,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         proof, trust = _prove_ledger(options) if is_ledger else _prove_evidence(options)
     except (Unproven, Refused) as error:
-        outcome = Outcome.NOT_PROVEN
+        outcome = VerificationOutcome.NOT_PROVEN
         if options.json:
             lines = [json.dumps({"outcome": outcome, "code": error.code, "detail": error.detail})]
         else:
             lines = [f"NOT PROVEN  {error.code}: {error.detail}"]
-    except (UsageError, OSError) as error:
+    except (_UsageError, OSError) as error:
         _print_line(f"byteor-verify: {error}", file=sys.stderr)
         return EXIT_USAGE
     else:
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CODES[outcome]
 
 
-def _headline(outcome: Outcome) -> str:
-    if outcome is Outcome.PROVEN:
+def _headline(outcome: VerificationOutcome) -> str:
+    if outcome is VerificationOutcome.PROVEN:
         return "PROVEN"
     return "CONSISTENT  but not proven: the keys came with the files. Name keys that you trust with --trust or --keys."
 
@@ -81,13 +81,13 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     single_files = (options.bundle, options.envelope)
     if options.path is not None:
         if any((*single_files, options.credential)):
-            raise UsageError("name either an export or its single files, not both")
+            raise _UsageError("name either an export or its single files, not both")
         files = _read_export(options.path)
         evidence = Evidence.from_export(files)
         keys, source = files.get(SIGNING_KEYS), f"the export's {SIGNING_KEYS}"
     else:
         if not all((*single_files, options.keys)):
-            raise UsageError("name an export, or at least --bundle, --envelope and --keys")
+            raise _UsageError("name an export, or at least --bundle, --envelope and --keys")
         evidence = Evidence(
             bundle=options.bundle.read_bytes(),
             envelope=options.envelope.read_bytes(),
@@ -112,7 +112,7 @@ def _read_export(path: Path) -> dict[str, bytes]:
 def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
     exported_keys = options.exports[0].parent / SIGNING_KEYS
     if options.keys is None and not exported_keys.exists():
-        raise UsageError(f"name the key set with --keys, or put it into the folder of the export as {SIGNING_KEYS}")
+        raise _UsageError(f"name the key set with --keys, or put it into the folder of the export as {SIGNING_KEYS}")
     trust = _read_trust(options, None if options.keys else exported_keys.read_bytes(), str(exported_keys))
     with ExitStack() as stack:
         exports: Iterator[Iterator[str]] = (

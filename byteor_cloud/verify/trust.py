@@ -33,7 +33,7 @@ class Unproven(Exception):
         self.detail = detail
 
 
-class Outcome(StrEnum):
+class VerificationOutcome(StrEnum):
     """The outcome of a verification. Only signatures by keys that the caller named prove anything."""
 
     PROVEN = "proven"
@@ -54,9 +54,9 @@ class Trust:
     kids: Collection[str] = ()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> VerificationOutcome:
         """The outcome for files without faults."""
-        return Outcome.PROVEN if self.is_named or self.kids else Outcome.CONSISTENT
+        return VerificationOutcome.PROVEN if self.is_named or self.kids else VerificationOutcome.CONSISTENT
 
     def check(self, kid: str) -> None:
         """Raise Unproven if the caller named key ids and this is none of them."""

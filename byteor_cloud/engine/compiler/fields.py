@@ -28,7 +28,7 @@ class ValueType[T](ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text(ValueType[str]):
+class PlanText(ValueType[str]):
     """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
 
     ``suggest`` makes a valid text from an invalid one, for the hint.
@@ -174,11 +174,11 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labels(ValueType[dict[str, str]]):
+class PlanLabels(ValueType[dict[str, str]]):
     """An object with arbitrary keys and short texts as values."""
 
-    key: Text
-    value: Text
+    key: PlanText
+    value: PlanText
     maximum: int
 
     @override

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from .diagnostics import Code, Json
-from .fields import Choice, Deferred, Integer, Labels, ListOf, Object, PlanField, Text, required
+from .fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
 
 type Target = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
@@ -29,41 +29,41 @@ def _similar_name(text: str) -> str:
     return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
 
 
-NAME = Text(
+NAME = PlanText(
     expected="a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter",
     example="quotes",
     pattern="[a-z][a-z0-9_-]{0,62}",
     max_length=63,
     suggest=_similar_name,
 )
-REFERENCE = Text(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
-OP = Text(
+REFERENCE = PlanText(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
+OP = PlanText(
     expected="an op of printable ASCII characters",
     example="identity",
     pattern=r"[\x20-\x7e]+",
     max_length=4_096,
 )
-SHARD_KEY = Text(
+SHARD_KEY = PlanText(
     expected="a dotted path into a JSON payload",
     example="order.customer_id",
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
 # Control characters and halves of surrogate pairs are refused: neither PostgreSQL nor a UTF-8 encoder takes them all.
-DESCRIPTION = Text(
+DESCRIPTION = PlanText(
     expected="a text of at most 4,096 characters, without control characters other than tabs and newlines",
     example="Normalises quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
-LABELS = Labels(
-    key=Text(
+LABELS = PlanLabels(
+    key=PlanText(
         expected="a label of letters and digits, with . _ / - only between them",
         example="team",
         pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
         max_length=63,
     ),
-    value=Text(
+    value=PlanText(
         expected="a text of at most 255 characters on one line",
         example="pricing",
         pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .diagnostics import Code, CompileReport, Diagnostic, shown
-from .fields import Text
+from .fields import PlanText
 from .kv import spec_to_json
 from .namespace import declare_names
 from .ops import Ops
@@ -20,13 +20,13 @@ from .ring import compile_ring
 from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
 from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
-_INSERTED = Text(
+_INSERTED = PlanText(
     expected="a name of an inserted role",
     example="decode:router",
     pattern=f"{NAME.pattern}:[a-z]+",
     max_length=80,
 )
-_LANE_NAME = Text(
+_LANE_NAME = PlanText(
     expected="a name of a lane",
     example="decode.check",
     pattern=rf"{NAME.pattern}(?:\.{NAME.pattern}|:[a-z]+)",
