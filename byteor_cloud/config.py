@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from byteor_cloud.engine.allowlist import Url, program, url_prefix
+from byteor_cloud.engine.allowlist import Url, check_program, parse_url_prefix
 
 PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
@@ -272,8 +272,8 @@ def load(environ: Mapping[str, str]) -> Config:
         oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
         oidc_client_id=take("OIDC_CLIENT_ID", str, None),
         oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
-        replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(url_prefix), ()),
-        replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(program), ()),
+        replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(parse_url_prefix), ()),
+        replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(check_program), ()),
     )
     if given:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")

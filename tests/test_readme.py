@@ -10,7 +10,7 @@ import pytest
 
 from byteor_cloud.config import PREFIX, Config
 from byteor_cloud.verify import cli
-from byteor_cloud.verify.trust import Outcome
+from byteor_cloud.verify.trust import VerificationOutcome
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,7 +44,7 @@ def test_what_the_verifier_says_is_told_as_its_help_tells_it(capsys: pytest.Capt
     told = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
     calls = re.findall(r"^byteor-verify .*$", README, re.MULTILINE)
 
-    assert {(word, Outcome(value)): int(code) for word, value, code in told} == {
+    assert {(word, VerificationOutcome(value)): int(code) for word, value, code in told} == {
         (outcome.value.replace("_", " ").upper(), outcome): code for outcome, code in cli.EXIT_CODES.items()
     }
     assert len(calls) == 3

@@ -28,7 +28,7 @@ from apps.tenancy.models import (
     User,
 )
 from apps.tenancy.webhooks.announce import announce
-from byteor_cloud.engine.ledger import GENESIS, GRACE, Event, link_hash
+from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
 from byteor_cloud.ids import first_of
 
 AT_ONCE = 5000  # events that are sealed in one transaction
@@ -132,8 +132,8 @@ def _event(
     )
 
 
-def _as_linked(row: AuditEvent) -> Event:
-    return Event(
+def _as_linked(row: AuditEvent) -> LedgerEvent:
+    return LedgerEvent(
         id=str(row.id),
         timestamp=row.timestamp,
         organization_id=str(row.organization_id) if row.organization_id else None,

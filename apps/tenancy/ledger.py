@@ -12,7 +12,17 @@ from django.utils import timezone
 
 from apps.tenancy.models import AuditSeal, Organization
 from apps.tenancy.services import signing_keys
-from byteor_cloud.engine.ledger import GENESIS, GRACE, Chain, Event, Fault, LedgerCode, Link, line, sign_checkpoint
+from byteor_cloud.engine.hash_chain import (
+    GENESIS,
+    GRACE,
+    Chain,
+    LedgerCode,
+    LedgerEvent,
+    LedgerFault,
+    Link,
+    sign_checkpoint,
+    write_line,
+)
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
@@ -65,7 +75,7 @@ def links(
             cursor.execute(sql, [*chain, first, after_seq])
             rows = cursor.fetchall()
         for seq, prev_hash, sealed, event_id, *event in rows:
-            yield Link(seq, prev_hash, sealed, event_id, Event._make(event) if event[0] else None)
+            yield Link(seq, prev_hash, sealed, event_id, LedgerEvent._make(event) if event[0] else None)
 
 
 class Verification:
@@ -80,7 +90,7 @@ class Verification:
         self.unsealed = 0
         self.unsealed_since: datetime | None = None
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[LedgerFault]:
         """Read the whole ledger and say what is wrong with it."""
         yield from self.chain.walk(links(self.organization_id))
         yield from self.chain.end()
@@ -91,7 +101,7 @@ class Verification:
             self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
             detail = "over an hour older than the last sealed: inserted, or its seal was removed"
-            yield Fault(LedgerCode.UNSEALED, None, event_id, detail)
+            yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
 def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
@@ -111,7 +121,7 @@ def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator
 def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
     organization_id = None if organization is None else organization.pk
     for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
-        yield line(link) + "\n"
+        yield write_line(link) + "\n"
     # At the end, and only then: an export that broke off on its way has none.
     checkpoint = sign_checkpoint(
         org_id=None if organization_id is None else str(organization_id),
@@ -120,4 +130,4 @@ def _lines(organization: Organization | None, *, after_seq: int, seq: int, last:
         created_at=timezone.now(),
         private_key=signing_keys.active_private_key(organization_id),
     )
-    yield checkpoint.line() + "\n"
+    yield checkpoint.write_line() + "\n"

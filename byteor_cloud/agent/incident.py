@@ -10,7 +10,7 @@ from byteor_cloud import __version__
 from byteor_cloud.engine.compiler import decode
 from byteor_cloud.engine.delivery.bundle import OpenedBundle, open_bundle
 from byteor_cloud.engine.delivery.encoding import Json
-from byteor_cloud.engine.replay import build
+from byteor_cloud.engine.replay import build_incident
 
 from .configuration import RuntimeConfig
 from .progress import Running
@@ -24,7 +24,7 @@ def capture(state: State, running: Running) -> bytes:
     if tar is None or not files:
         raise StateError("the running bundle is not in the state folder any more: restart the agent first")
     bundle = open_bundle(tar)
-    return build(
+    return build_incident(
         bundle.spec_kv.decode("ascii"),
         _documents(bundle),
         journals=_below("journal", files),

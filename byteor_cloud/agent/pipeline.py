@@ -17,7 +17,7 @@ from byteor_cloud.engine.compiler import (
 from byteor_cloud.engine.delivery.encoding import Json, sha256
 from byteor_cloud.engine.replay import (
     Frame,
-    Machine,
+    PipelineRunner,
     Record,
     StageError,
     Unsupported,
@@ -84,7 +84,7 @@ def _run(
     """Feed the records; return the counts, and the journal and expected output as files of an incident."""
     ops = {op: process for _, op in spec.stages if (process := installed.process(op))}
     ingress = _ingress(spec)
-    machine = Machine(spec, stage_config=stage_config, ops=ops, entry=ingress)
+    machine = PipelineRunner(spec, stage_config=stage_config, ops=ops, entry=ingress)
     frames: dict[str, list[bytes]] = {egress: [] for egress in machine.egresses}
     for record in records:
         for egress, payload in machine.feed(record):

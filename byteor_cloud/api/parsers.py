@@ -18,7 +18,7 @@ from byteor_cloud import space
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.aside import compute_aside
 from byteor_cloud.engine import strict_json
-from byteor_cloud.engine.strict_json import Fault
+from byteor_cloud.engine.strict_json import JsonFault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 
 MAX_DEPTH = 200
@@ -27,15 +27,15 @@ LONG_BYTES = 64 * 1024  # a text that takes long enough to be read beside the ev
 
 def parse_json(data: bytes | str) -> Any:
     """Read strict JSON from a client. Raises InvalidInput."""
-    limits = strict_json.Limits(max_depth=MAX_DEPTH)
+    limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:
             return strict_json.read(data, limits)
         return compute_aside(strict_json.read, data, limits)
-    except strict_json.Malformed as error:
-        if error.fault is Fault.DEPTH:
+    except strict_json.MalformedJson as error:
+        if error.fault is JsonFault.DEPTH:
             raise InvalidInput.at(error.pointer, f"Nested deeper than {MAX_DEPTH}.", code="too_deep") from None
-        if error.fault is Fault.CHARACTER:
+        if error.fault is JsonFault.CHARACTER:
             raise InvalidInput.at(error.pointer, "Holds a NUL or a lone surrogate.", code="character") from None
         raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
 

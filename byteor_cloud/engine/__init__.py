@@ -1,1 +1,1 @@
-"""Pure domain logic: no Django, no clock, no randomness, no I/O but what a caller hands in."""
+"""Pure domain logic: no Django, clock or randomness, and no I/O except on files and streams that a caller passes."""

@@ -1,4 +1,4 @@
-"""How a version runs, and what changed between two such configurations: each value, by its field and its path in it."""
+"""The runtime configuration of a version, and the difference between two of them, value by value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How a version runs. The fields that are objects hold what their author chose, checked where it comes in."""
+    """How a version runs. Authors choose the values inside the object fields; they are checked on creation."""
 
     tuning_profile: str
     wait: str
@@ -20,15 +20,16 @@ class RuntimeConfig:
     snapshot: Mapping[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """Return the configuration as a config bundle hashes it and a deploy bundle carries it."""
+        """Return the JSON data that config bundles hash and deploy bundles contain."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigChange:
-    """One value that was added, removed or changed, as JSON; a reference to a secret as ``secret_ref NAME``.
+    """One value that was added, removed or changed.
 
-    ``what`` is the field, ``name`` the path below it with ``/`` between its parts, escaped as in a JSON Pointer.
+    ``what`` is the field, and ``name`` is the path inside it: keys joined by ``/``, escaped as in a JSON Pointer.
+    ``old`` and ``new`` are JSON texts, or ``secret_ref NAME`` for a reference to a secret.
     """
 
     change: Literal["added", "removed", "changed"]
@@ -39,39 +40,40 @@ class ConfigChange:
 
 
 def diff_configurations(old: RuntimeConfig | None, new: RuntimeConfig) -> tuple[ConfigChange, ...]:
-    """Compare two; with None for the old one, everything in the new one was added."""
+    """Compare two runtime configurations. If ``old`` is None, every value of ``new`` is added."""
     before, after = {} if old is None else _values(old), _values(new)
     changes = []
-    for at in sorted(before.keys() | after.keys()):
-        was, now = before.get(at), after.get(at)
+    for field_and_path in sorted(before.keys() | after.keys()):
+        was, now = before.get(field_and_path), after.get(field_and_path)
         if was is None:
-            changes.append(ConfigChange("added", *at, None, now))
+            changes.append(ConfigChange("added", *field_and_path, None, now))
         elif now is None:
-            changes.append(ConfigChange("removed", *at, was, None))
+            changes.append(ConfigChange("removed", *field_and_path, was, None))
         elif was != now:
-            changes.append(ConfigChange("changed", *at, was, now))
+            changes.append(ConfigChange("changed", *field_and_path, was, now))
     return tuple(changes)
 
 
 def _values(configuration: RuntimeConfig) -> dict[tuple[str, str], str]:
-    """The leaves, by field and path: lists are one value each, and so is an object without members."""
-    found: dict[tuple[str, str], str] = {}
-    waiting: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]
-    while waiting:
-        what, name, value = waiting.pop()
-        reference = _secret(value)
-        if reference is not None:
-            found[what, name] = f"secret_ref {reference}"
+    """Return the text of each value by its field and path. A list is one value, and so is an empty object."""
+    values: dict[tuple[str, str], str] = {}
+    # A list of work instead of recursion: a configuration may nest deeper than Python's stack.
+    pending: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]
+    while pending:
+        what, name, value = pending.pop()
+        secret = _secret_name(value)
+        if secret is not None:
+            values[what, name] = f"secret_ref {secret}"
         elif isinstance(value, dict) and value:
             for key, member in value.items():
                 part = key.replace("~", "~0").replace("/", "~1")
-                waiting.append((what, f"{name}/{part}" if name else part, member))
+                pending.append((what, f"{name}/{part}" if name else part, member))
         elif value != {} or name:
-            found[what, name] = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return found
+            values[what, name] = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return values
 
 
-def _secret(value: Any) -> str | None:
+def _secret_name(value: Any) -> str | None:
     if isinstance(value, dict) and value.keys() == {"secret_ref"} and isinstance(value["secret_ref"], str):
         return value["secret_ref"]
     return None

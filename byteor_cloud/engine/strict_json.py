@@ -1,12 +1,13 @@
-"""The one reader of JSON from outside: it refuses what two JSON readers would take for different values.
+"""The only reader of JSON from outside. It refuses text that two JSON parsers may read as different values.
 
-Refused besides malformed text: a name twice in one object, NaN and infinities, numbers out of range, NUL and lone
-surrogates in strings, a byte order mark, and whatever is over the caller's ``Limits``. Python's own scanner reads a
-text; only a text that is refused is read again, token by token, to say where its first fault is. So the messages are
-ours on every Python version, and a pointer is built for one place only. Time and memory are proportional to the bytes
-read; a text with more values than the limit is refused before any of them is built.
+Besides malformed text it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone surrogates in
+strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
-This module imports nothing of ours: whoever publishes the compiler takes it along.
+Python's own scanner reads the text. Only a text that it refuses is read again, token by token, to find the first
+fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
+text; a text with too many values is refused before any value is built.
+
+This module imports no other module of this project, so that it can be published together with the compiler.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from enum import StrEnum
 from typing import Any, NoReturn
 
 MAX_DIGITS = 1_000
-"""The digits of a decimal number, and its exponent of ten, are at most this."""
+"""The maximum number of digits of a decimal number, and the maximum of its exponent of ten."""
 MAX_POINTER = 200
-"""The pointer of a fault has at most this many characters: beyond, the nearest ancestor is named."""
+"""The maximum length of a fault's pointer. A longer pointer is cut to that of the nearest ancestor."""
 
 _MAX_SAFE = 2**53
-# A double ends near 1.8e308; longer texts are integers beyond it, or fractions that nobody writes.
+# The largest double is near 1.8e308, so an integer with more digits cannot be one.
 _MAX_DOUBLE_TEXT = 400
 
 
-class Fault(StrEnum):
-    """What kind of fault a text has."""
+class JsonFault(StrEnum):
+    """The kind of fault that a text has."""
 
     BYTES = "bytes"
     ENCODING = "encoding"
@@ -44,12 +45,13 @@ class Fault(StrEnum):
     TYPE = "type"
 
 
-class Malformed(ValueError):
-    """A text that is refused: the fault, its line and column (from 1, in characters), and the JSON Pointer of the
-    place that holds it. ``message`` says only what is wrong.
+class MalformedJson(ValueError):
+    """The text is refused: ``message`` says why, without the position.
+
+    ``line`` and ``column`` count from 1, the column in characters; ``pointer`` is the JSON Pointer of the faulty value.
     """
 
-    def __init__(self, fault: Fault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
+    def __init__(self, fault: JsonFault, message: str, *, line: int = 1, column: int = 1, pointer: str = "") -> None:
         super().__init__(f"line {line}, column {column}: {message}")
         self.fault = fault
         self.message = message
@@ -59,12 +61,14 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a text may hold. ``max_values`` bounds its commas and opening brackets, each of which begins a value;
-    as a value takes about 200 bytes of memory at most besides its text, it bounds memory too.
+class JsonLimits:
+    """How much a text may contain, and how its numbers are read.
 
-    With ``decimal`` no number is rounded: a whole one is an ``int``, any other a ``float`` whose shortest text equals
-    it, else a ``Decimal``, of at most ``MAX_DIGITS`` digits. Without it numbers must be in the range of a double.
+    ``max_values`` limits the number of commas and opening brackets, which is about the number of values. It bounds
+    memory too, as a value needs at most about 200 bytes besides its text.
+
+    With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
+    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without it, numbers must be in the range of a double.
     """
 
     max_bytes: int | None = None
@@ -72,41 +76,42 @@ class Limits:
     max_values: int = 250_000
     decimal: bool = False
     allow_nul: bool = False
-    """PostgreSQL cannot store a NUL, but a record may hold one."""
+    """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
 
 
-def read(data: bytes | str, limits: Limits) -> Any:
-    """Read one JSON value from UTF-8 bytes or a text. Raises Malformed."""
+def read(data: bytes | str, limits: JsonLimits) -> Any:
+    """Read one JSON value from UTF-8 bytes or a text. Raises MalformedJson."""
     if limits.max_bytes is not None and len(data) > limits.max_bytes:
-        raise Malformed(Fault.BYTES, f"Longer than {limits.max_bytes} bytes.")
+        raise MalformedJson(JsonFault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
     text = _decoded(data)
     if text.count(",") + text.count("[") + text.count("{") > limits.max_values:
-        _refuse_too_many_values(text, limits)
+        _check_value_count(text, limits)
     decoder = _DECIMAL if limits.decimal else _DOUBLE
     try:
         value = decoder.decode(text)
     except (ValueError, RecursionError):
         raise _first_fault(text, limits) from None
-    if _is_deeper(value, limits.max_depth) or _SUSPICIOUS.search(text):  # only an escape brings such a character
+    # The scanner accepts deep nesting, and escapes of NUL and surrogates; the slower check decides about these.
+    if _is_deeper(value, limits.max_depth) or _SUSPICIOUS.search(text):
         _check(text, limits)
     return value
 
 
-def read_object(data: bytes | str, limits: Limits) -> dict[str, Any]:
-    """Read one JSON object. Raises Malformed."""
+def read_object(data: bytes | str, limits: JsonLimits) -> dict[str, Any]:
+    """Read one JSON object. Raises MalformedJson."""
     value = read(data, limits)
     if not isinstance(value, dict):
-        raise Malformed(Fault.TYPE, "Not a JSON object.")
+        raise MalformedJson(JsonFault.TYPE, "The value must be a JSON object.")
     return value
 
 
 def pointer_of(path: Iterable[str | int]) -> str:
-    """Write the JSON Pointer (RFC 6901) of a path of names and indexes."""
+    """Return the JSON Pointer (RFC 6901) of a path of names and indices."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def shown(text: str, length: int = 60) -> str:
-    """Quote a text in a message: one line of ASCII, its end left out when it is long."""
+    """Quote a text for a message: as one line of ASCII, shortened to ``length`` characters."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
 
@@ -115,13 +120,15 @@ def _decoded(data: bytes | str) -> str:
         return data.decode() if isinstance(data, bytes) else data.encode().decode()
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode()
-        raise _at(before, len(before), Fault.ENCODING, "This is not UTF-8.") from None
+        raise _at(before, len(before), JsonFault.ENCODING, "This is not UTF-8.") from None
     except UnicodeEncodeError as error:
-        raise _at(error.object, error.start, Fault.ENCODING, "This is half a surrogate pair, no character.") from None
+        raise _at(
+            error.object, error.start, JsonFault.ENCODING, "This is half a surrogate pair, not a character."
+        ) from None
 
 
 class _RefusedError(ValueError):
-    """Raised in the scanner's hooks, which do not know the position."""
+    """Raised by the scanner's hooks. They do not know the position, so the text is checked again to find it."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -177,8 +184,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])|(?P<comma>,)', re.DOTALL)
 
 
-def _refuse_too_many_values(text: str, limits: Limits) -> None:
-    """Count again without what stands in strings; a text that nests too deep is refused for that."""
+def _check_value_count(text: str, limits: JsonLimits) -> None:
+    """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
+
+    A text that exceeds the depth before the number of values is refused for its depth.
+    """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):
         kind = token.lastgroup
@@ -187,7 +197,7 @@ def _refuse_too_many_values(text: str, limits: Limits) -> None:
         if depth > limits.max_depth:
             raise _first_fault(text, limits)
         if count > limits.max_values:
-            raise _at(text, token.start(), Fault.VALUES, f"More than {limits.max_values:,} values.")
+            raise _at(text, token.start(), JsonFault.VALUES, f"The text has more than {limits.max_values:,} values.")
 
 
 def _is_deeper(value: object, max_depth: int) -> bool:
@@ -209,9 +219,9 @@ TOKEN = re.compile(
     r'(?P<string>"(?:[^"\\]++|\\.)*+")(?P<colon>\s*+:)?|(?P<open>[{\[])|(?P<close>[}\]])|[^\s"{}\[\],:]++',
     re.DOTALL,
 )
-"""What well-formed JSON consists of, but for commas and blanks."""
+"""Matches each token of well-formed JSON except commas."""
 
-# What the strict check reads: blanks, then one token. A string's faults are looked for when it does not match.
+# The strict check reads whitespace, then one token. If this does not match, ``_no_token`` finds out why.
 _STRICT_TOKEN = re.compile(
     r"[ \t\n\r]*+(?:(?P<string>\"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*+\")"
     r"|(?P<mark>[\[\]{},:])"
@@ -219,7 +229,7 @@ _STRICT_TOKEN = re.compile(
     r"|(?P<word>true|false|null)(?!\w)"
     r"|(?P<end>\Z))"
 )
-_BLANKS = re.compile(r"[ \t\n\r]*+")
+_WHITESPACE = re.compile(r"[ \t\n\r]*+")
 _WORD = re.compile(r"[\w.+-]+")
 _STRING_START = re.compile(r"\"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*+")
 
@@ -231,34 +241,36 @@ class _Open:
     closing: str
     names: set[str] = field(default_factory=set)
     part: str | int | None = None
-    """The name or index of the member or item that is being read; None between members."""
+    """The key or index of the value that is being read; None in an object before the next key."""
 
 
-def _first_fault(text: str, limits: Limits) -> Malformed:
+def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
     """Find the first fault of a text that the scanner refused."""
     try:
         _check(text, limits)
-    except Malformed as fault:
+    except MalformedJson as fault:
         return fault
-    # The scanner refuses nothing else; should a later Python do so, it is still no JSON for us.
-    return Malformed(Fault.SYNTAX, "This is no JSON.")
+    # Today the scanner refuses nothing that the check accepts. If a later Python does, the text is refused as well.
+    return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
-def _check(text: str, limits: Limits) -> None:
-    """Read a text token by token. Raises Malformed at its first fault."""
+def _check(text: str, limits: JsonLimits) -> None:
+    """Check a text token by token. Raises MalformedJson at the first fault."""
     inside: list[_Open] = []
     expects = "value"  # a key of ``_EXPECTED``
     for token in _tokens(text, inside):
         kind = token.lastgroup or ""
         start, word = token.start(kind), token[kind]
-        if not _fits(kind, word, expects, inside):
+        if not _is_expected(kind, word, expects, inside):
             raise _unexpected(text, start, expects, inside)
         if kind == "string" and expects.startswith("name"):
-            inside[-1].names.add(_new_name(text, start, word, limits, inside))
+            inside[-1].names.add(_read_name(text, start, word, limits, inside))
             expects = "colon"
         elif kind == "mark" and word in "[{":
             if len(inside) == limits.max_depth:
-                raise _at(text, start, Fault.DEPTH, f"Nested deeper than {limits.max_depth} levels.", inside)
+                raise _at(
+                    text, start, JsonFault.DEPTH, f"The text nests deeper than {limits.max_depth} levels.", inside
+                )
             inside.append(_Open("]", part=0) if word == "[" else _Open("}"))
             expects = "value or ]" if word == "[" else "name or }"
         elif word == ":":
@@ -277,8 +289,8 @@ def _check(text: str, limits: Limits) -> None:
             expects = "comma" if inside else "end"
 
 
-def _fits(kind: str, word: str, expects: str, inside: list[_Open]) -> bool:
-    """Whether a token may stand where it stands."""
+def _is_expected(kind: str, word: str, expects: str, inside: list[_Open]) -> bool:
+    """Whether a token is allowed at its place."""
     match kind, word:
         case "string", _:
             return expects.startswith(("value", "name"))
@@ -291,12 +303,12 @@ def _fits(kind: str, word: str, expects: str, inside: list[_Open]) -> bool:
     return expects == {":": "colon", ",": "comma"}[word]
 
 
-def _new_name(text: str, start: int, quoted: str, limits: Limits, inside: list[_Open]) -> str:
-    """Read the key of a member; faults of a key are faults of its object."""
+def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
+    """Read the key of a member. The pointer of a faulty key is that of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
-        message = f"The key {shown(name)} comes twice in this object."
-        raise _at(text, start, Fault.DUPLICATE_NAME, message, inside[:-1])
+        message = f"The key {shown(name)} occurs twice in this object."
+        raise _at(text, start, JsonFault.DUPLICATE_NAME, message, inside[:-1])
     inside[-1].part = name
     return name
 
@@ -313,21 +325,23 @@ def _tokens(text: str, inside: list[_Open]) -> Iterator[re.Match[str]]:
         offset = token.end()
 
 
-def _no_token(text: str, offset: int, inside: list[_Open]) -> Malformed:
-    blanks = _BLANKS.match(text, offset)
-    start = blanks.end() if blanks else offset
+def _no_token(text: str, offset: int, inside: list[_Open]) -> MalformedJson:
+    """Return the fault of a text that has no valid token at this offset."""
+    whitespace = _WHITESPACE.match(text, offset)
+    start = whitespace.end() if whitespace else offset
     if string := _STRING_START.match(text, start):
         end = string.end()
         if end == len(text):
-            return _at(text, start, Fault.SYNTAX, "This string has no end.", inside)
+            return _at(text, start, JsonFault.SYNTAX, "This string has no closing quote.", inside)
         if text[end] == "\\":
-            return _at(text, end, Fault.SYNTAX, "This is no escape of JSON.", inside)
-        return _at(text, end, Fault.SYNTAX, "A string may hold no control character; write it as an escape.", inside)
+            return _at(text, end, JsonFault.SYNTAX, "This is not a JSON escape sequence.", inside)
+        message = "A string must not contain a control character; write it as an escape sequence."
+        return _at(text, end, JsonFault.SYNTAX, message, inside)
     word = _WORD.match(text, start)
     found = word[0] if word else text[start]
     if found.endswith(("NaN", "Infinity")):
-        return _at(text, start, Fault.NUMBER, _no_number(found), inside)
-    return _at(text, start, Fault.SYNTAX, f"{shown(found, 20)} is no JSON.", inside)
+        return _at(text, start, JsonFault.NUMBER, _number_message(found), inside)
+    return _at(text, start, JsonFault.SYNTAX, f"{shown(found, 20)} is not valid JSON.", inside)
 
 
 _EXPECTED = {
@@ -340,22 +354,22 @@ _EXPECTED = {
 }
 
 
-def _unexpected(text: str, offset: int, expects: str, inside: list[_Open]) -> Malformed:
+def _unexpected(text: str, offset: int, expects: str, inside: list[_Open]) -> MalformedJson:
     message = f'Expected "," or "{inside[-1].closing}".' if expects == "comma" else _EXPECTED[expects]
-    return _at(text, offset, Fault.SYNTAX, message, inside)
+    return _at(text, offset, JsonFault.SYNTAX, message, inside)
 
 
-def _read_string(text: str, start: int, quoted: str, limits: Limits, inside: list[_Open]) -> str:
+def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     if (_SURROGATE if limits.allow_nul else _UNSTORABLE).search(string):
-        message = "A string may hold neither NUL nor half a surrogate pair."
+        message = "A string must not contain NUL or half a surrogate pair."
         if limits.allow_nul:
-            message = "A string may not hold half a surrogate pair."
-        raise _at(text, start, Fault.CHARACTER, message, inside)
+            message = "A string must not contain half a surrogate pair."
+        raise _at(text, start, JsonFault.CHARACTER, message, inside)
     return string
 
 
-def _check_number(text: str, start: int, word: str, limits: Limits, inside: list[_Open]) -> None:
+def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: list[_Open]) -> None:
     is_integer = word.lstrip("-").isdigit()
     try:
         if limits.decimal:
@@ -363,14 +377,15 @@ def _check_number(text: str, start: int, word: str, limits: Limits, inside: list
         else:
             _integer(word) if is_integer else _double(word)
     except _RefusedError:
-        raise _at(text, start, Fault.NUMBER, _no_number(word), inside) from None
+        raise _at(text, start, JsonFault.NUMBER, _number_message(word), inside) from None
 
 
-def _no_number(word: str) -> str:
-    return f"{word[:20]} is no number that JSON readers agree on."
+def _number_message(word: str) -> str:
+    return f"{word[:20]} is not a number that all JSON parsers read alike."
 
 
-def _at(text: str, offset: int, fault: Fault, message: str, inside: Iterable[_Open] = ()) -> Malformed:
+def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_Open] = ()) -> MalformedJson:
+    """Return the fault at an offset of the text; ``inside`` are the objects and lists around it."""
     line_start = text.rfind("\n", 0, offset) + 1
     pointer = ""
     for container in inside:
@@ -380,6 +395,6 @@ def _at(text: str, offset: int, fault: Fault, message: str, inside: Iterable[_Op
         if longer is None or len(longer) > MAX_POINTER:
             break
         pointer = longer
-    return Malformed(
+    return MalformedJson(
         fault, message, line=text.count("\n", 0, offset) + 1, column=offset - line_start + 1, pointer=pointer
     )

@@ -1,1 +1,1 @@
-"""The offline verifier: checks exported files alone, and says what they prove. It needs no server and no Django."""
+"""The offline verifier, which checks exported evidence and ledgers. It needs neither a server nor Django."""

@@ -1,4 +1,4 @@
-"""A deployment's evidence: what was delivered, who signed it, and who approved exactly these bytes for which place."""
+"""The evidence of a deployment: proves what was delivered, who signed it, and who approved it for which environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ BUNDLE = dsse.SUBJECT_NAME
 ENVELOPE = "envelope.json"
 DEPLOYMENT = "deployment.json"
 NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, SIGNING_KEYS, DEPLOYMENT)
-_SAME = (
+# The fields of deployment.json that the signed manifest has too.
+_SIGNED_FIELDS = (
     "org_id", "project_id", "environment_id", "deployment_id", "version_id", "config_bundle_id", "posture",
     "spec_hash", "config_hash", "created_at", "approved_at",
 )  # fmt: skip
@@ -27,17 +28,17 @@ _SAME = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The files; ``whole`` when they are an export, where the credential of the bundle lies beside it too."""
+    """The files to verify. ``is_export`` says that they are a whole export, which repeats the bundle's credential."""
 
     bundle: bytes
     envelope: bytes
     credential: bytes | None = None
     deployment: bytes | None = None
-    whole: bool = False
+    is_export: bool = False
 
     @classmethod
-    def of(cls, files: Mapping[str, bytes]) -> Evidence:
-        """Take the files of an export. Raises Unproven."""
+    def from_export(cls, files: Mapping[str, bytes]) -> Evidence:
+        """Create the evidence from the files of an export, by name. Raises Unproven if one is missing."""
         for name in (BUNDLE, ENVELOPE):
             if name not in files:
                 raise Unproven(EvidenceCode.FILE_MISSING, f"{name} is missing")
@@ -46,31 +47,32 @@ class Evidence:
             envelope=files[ENVELOPE],
             credential=files.get(CREDENTIAL),
             deployment=files.get(DEPLOYMENT),
-            whole=True,
+            is_export=True,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What holds. ``approval`` is the signed consent; ``beside`` when the bundle does not carry it.
+    """The verified facts about a deployment.
 
-    Then it came after the delivery, and binds the spec and the environment, but neither the config nor the bytes.
+    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a deployment
+    broke glass; it covers the spec and the environment, but neither the configuration nor the bytes of the bundle.
     """
 
     bundle_hash: str
     manifest: Manifest
     envelope_kid: str
     approval: credential.Payload | None
-    beside: bool
-    told: Json  # what deployment.json says; nobody signed that
+    is_approval_beside: bool
+    unsigned: Json  # the fields of deployment.json that nobody signed
 
     def document(self) -> Json:
-        """Return it as JSON."""
+        """Return the proof as JSON data."""
         manifest = self.manifest.document()
         del manifest["files"]
         return {
-            "approved": self.approval is not None and not self.beside,
-            "approval_beside": self.beside,
+            "approved": self.approval is not None and not self.is_approval_beside,
+            "approval_beside": self.is_approval_beside,
             "bundle_hash": self.bundle_hash,
             "manifest": manifest,
             "approval": self.approval
@@ -83,38 +85,39 @@ class Proof:
                 "kid": self.approval.kid,
             },
             "envelope_kid": self.envelope_kid,
-            "unsigned": self.told,
+            "unsigned": self.unsigned,
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Say it to people."""
+        """Yield the lines of the printed proof, each as a label and a text."""
         manifest, approval = self.manifest, self.approval
         if approval is None:
-            yield "approved by", "NOBODY: no approval was needed, or it went ahead by break-glass"
+            yield "approved by", "NOBODY: no approval was needed, or the deployment broke glass"
         else:
             at = format_time(approval.issued_at)
-            if self.beside:
-                lies = f"beside them lies {approval.issued_by}'s approval of {at} of this spec for this environment"
-                yield "approved by", f"NOBODY within these bytes; {lies}, which is not bound to these bytes"
+            if self.is_approval_beside:
+                separate = f"a separate approval by {approval.issued_by} at {at} covers only the spec and environment"
+                yield "approved by", f"NOBODY for these bytes; {separate}"
             else:
-                yield "approved by", f"{approval.issued_by} at {at}, good until {format_time(approval.expires_at)}"
+                yield "approved by", f"{approval.issued_by} at {at}, valid until {format_time(approval.expires_at)}"
             yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
         yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
         yield "organization", manifest.org_id
-        yield "deployment", f"{manifest.deployment_id}, asked for at {format_time(manifest.created_at)}"
+        yield "deployment", f"{manifest.deployment_id}, requested at {format_time(manifest.created_at)}"
         yield "spec", manifest.spec_hash
         yield "config", manifest.config_hash
         yield "bundle", f"{self.bundle_hash}; key {self.envelope_kid}"
-        for name in sorted(self.told):
-            yield "not signed", f"{name}: {canonical(self.told[name]).decode()}"
+        for name in sorted(self.unsigned):
+            yield "not signed", f"{name}: {canonical(self.unsigned[name]).decode()}"
 
 
 def prove(
     evidence: Evidence, trust: Trust, *, environment_id: str | None = None, require_approval: bool = False
 ) -> Proof:
-    """Return what these files say, if nothing is wrong with them. Raises Refused or Unproven with the first reason.
+    """Verify the evidence and return what it proves. Raises Refused or Unproven at the first fault.
 
-    ``environment_id`` refuses what is for another environment, ``require_approval`` what nobody approved as it is.
+    With ``environment_id``, a bundle for another environment is refused; with ``require_approval``, a bundle that
+    contains no approval.
     """
     try:
         envelope = parse_object(evidence.envelope)
@@ -122,33 +125,33 @@ def prove(
         raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"envelope: {error}") from error
     statement = dsse.verify_envelope(envelope, trust.keyset)
     trust.check(statement.kid)
-    place = environment_id or statement.manifest.environment_id
-    verified = verify_delivery(evidence.bundle, envelope, trust.keyset, place)
+    expected_environment = environment_id or statement.manifest.environment_id
+    verified = verify_delivery(evidence.bundle, envelope, trust.keyset, expected_environment)
     inside = open_bundle(evidence.bundle).credential
     beside = None if evidence.credential is None else evidence.credential.decode("ascii", "replace")
-    if inside is not None and inside != beside and (evidence.whole or beside is not None):
-        what = "is missing" if beside is None else "is not the one in the bundle"
-        raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} {what}")
+    if inside is not None and inside != beside and (evidence.is_export or beside is not None):
+        fault = "is missing" if beside is None else "differs from the credential in the bundle"
+        raise Unproven(EvidenceCode.CREDENTIAL, f"{CREDENTIAL} {fault}")
     approval = verified.approval
     if inside is None and beside is not None:
-        approval = _beside(beside, verified.manifest, trust.keyset)
+        approval = _verify_later_approval(beside, verified.manifest, trust.keyset)
     if approval is not None:
         trust.check(approval.kid)
     if require_approval and inside is None:
-        beside_it = "the approval beside the bundle is not bound to these bytes" if approval else "nobody approved this"
-        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle carries no approval: {beside_it}")
+        reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
+        raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
     return Proof(
         bundle_hash=verified.bundle_hash,
         manifest=verified.manifest,
         envelope_kid=statement.kid,
         approval=approval,
-        beside=inside is None and beside is not None,
-        told=_told(evidence.deployment, verified.manifest, verified.bundle_hash),
+        is_approval_beside=inside is None and beside is not None,
+        unsigned=_read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash),
     )
 
 
-def _beside(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
-    """The approval that a break-glass deployment was given later: it fits the manifest, but names no bytes."""
+def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
+    """Check that an approval that was given after a break-glass deployment matches the manifest. Raises Refused."""
     payload = credential.verify(
         text,
         keyset=keyset,
@@ -162,9 +165,9 @@ def _beside(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload
         manifest.project_id,
         manifest.posture,
     ):
-        raise Refused(ApprovalCode.ENVIRONMENT, "another organization, project or posture was approved")
-    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # an approval may have whole seconds
-        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, whose bundle does not carry it")
+        raise Refused(ApprovalCode.ENVIRONMENT, "the approval is for another organization, project or posture")
+    if payload.issued_at < manifest.created_at.replace(microsecond=0):  # the credential's time may have whole seconds
+        raise Refused(ApprovalCode.EXPIRED, "the approval is older than the deployment, but its bundle lacks it")
     return payload
 
 
@@ -175,17 +178,20 @@ def _issued_at(text: str) -> datetime:
         raise Refused(ApprovalCode.MALFORMED, f"approval credential: {error}") from error
 
 
-def _told(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
-    """Return what the server says beside what is signed. It may add to that, but not contradict it. Raises Unproven."""
+def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
+    """Return the fields of deployment.json that are not signed. Raises Unproven if another field contradicts those.
+
+    The server adds this file; nobody signs it.
+    """
     if data is None:
         return {}
     try:
-        told = parse_object(data)
-        canonical(told)  # what is shown must have a spelling
+        deployment = parse_object(data)
+        canonical(deployment)  # fails now rather than while the proof is printed
     except ValueError as error:
         raise Unproven(EvidenceCode.MALFORMED, f"{DEPLOYMENT}: {error}") from error
     signed = {**manifest.document(), "bundle_hash": bundle_hash}
-    for name in (*_SAME, "bundle_hash"):
-        if told.get(name) != signed[name]:
-            raise Unproven(EvidenceCode.DEPLOYMENT, f"{DEPLOYMENT}: {name} is not what was signed")
-    return {name: value for name, value in told.items() if name not in signed}
+    for name in (*_SIGNED_FIELDS, "bundle_hash"):
+        if deployment.get(name) != signed[name]:
+            raise Unproven(EvidenceCode.DEPLOYMENT, f"{DEPLOYMENT}: {name} differs from the signed value")
+    return {name: value for name, value in deployment.items() if name not in signed}

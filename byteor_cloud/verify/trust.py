@@ -1,4 +1,4 @@
-"""Whose signatures count, and the one way in which this verifier says no."""
+"""The keys that the verifier trusts, its outcomes, and the exception for files that prove nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 
 
 class EvidenceCode(StrEnum):
-    """Refusals of this verifier's own; those of a delivery, an approval or a ledger keep theirs."""
+    """The verifier's own codes. Faults of a delivery, an approval or a ledger keep the codes of those modules."""
 
     FILE_MISSING = "evidence.file_missing"
     MALFORMED = "evidence.malformed"
@@ -25,7 +25,7 @@ class EvidenceCode(StrEnum):
 
 
 class Unproven(Exception):
-    """The files do not prove it; ``code`` is stable, ``detail`` is for people."""
+    """The files prove nothing. ``code`` is stable; ``detail`` is for people."""
 
     def __init__(self, code: StrEnum, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -33,8 +33,8 @@ class Unproven(Exception):
         self.detail = detail
 
 
-class Outcome(StrEnum):
-    """What the files amount to. Only signatures of keys that the caller named prove anything."""
+class VerificationOutcome(StrEnum):
+    """The outcome of a verification. Only signatures by keys that the caller named prove anything."""
 
     PROVEN = "proven"
     CONSISTENT = "consistent"
@@ -43,10 +43,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The keys whose signatures count: a key set, where it came from, and what of it the caller named.
+    """The trusted keys: those of a key set, or only ``kids`` among them if the caller named key ids.
 
-    ``is_named`` says that the caller named the file of the set. ``kids`` are the key ids that the caller named; with
-    any of them no other key of the set counts.
+    ``source`` says where the key set came from; ``is_named`` says that the caller named its file.
     """
 
     keyset: KeySet
@@ -55,22 +54,22 @@ class Trust:
     kids: Collection[str] = ()
 
     @property
-    def outcome(self) -> Outcome:
-        """What files amount to in which nothing is wrong."""
-        return Outcome.PROVEN if self.is_named or self.kids else Outcome.CONSISTENT
+    def outcome(self) -> VerificationOutcome:
+        """The outcome for files without faults."""
+        return VerificationOutcome.PROVEN if self.is_named or self.kids else VerificationOutcome.CONSISTENT
 
     def check(self, kid: str) -> None:
-        """Raise Unproven for a signature of a key that is not among the named ones."""
+        """Raise Unproven if the caller named key ids and this is none of them."""
         if self.kids and kid not in self.kids:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 
     def document(self) -> Json:
-        """Return it as JSON."""
+        """Return the trusted keys as JSON data."""
         return {"source": self.source, "named": self.is_named, "trusted_kids": sorted(self.kids)}
 
     def __str__(self) -> str:
         if self.kids:
-            return f"only {', '.join(sorted(self.kids))}, as named by --trust"
+            return f"only {', '.join(sorted(self.kids))}, named with --trust"
         if self.is_named:
-            return f"those of {self.source}, as named by --keys"
-        return f"any of {self.source}, which came with the files: whoever made the files chose them"
+            return f"any of {self.source}, named with --keys"
+        return f"any of {self.source}, which came with the files: whoever made the files chose these keys"

@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.agent import cli
 from byteor_cloud.engine.delivery.encoding import sha256
-from byteor_cloud.engine.replay import Mode, Status, extract, replay, validate
+from byteor_cloud.engine.replay import OutcomeStatus, ReplayMode, extract_incident, replay, validate_incident
 from tests.patience import PATIENCE_S, wait_until
 
 TOKEN = "bor_enroll_spent-once"
@@ -83,8 +83,8 @@ def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_pa
         "content_hash": sha256(form["file"]),
     }
     (tmp_path / "incident").mkdir()
-    extract(io.BytesIO(form["file"]), tmp_path / "incident")
-    incident = validate(tmp_path / "incident")
+    extract_incident(io.BytesIO(form["file"]), tmp_path / "incident")
+    incident = validate_incident(tmp_path / "incident")
     assert incident.spec_hash == built.manifest.spec_hash
     outcome = replay(
         incident,
@@ -92,9 +92,9 @@ def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_pa
         bundle_dir="incident",
         policy_env="prod",
         stage_config=incident.stage_config,
-        mode=Mode.DRY_RUN,
+        mode=ReplayMode.DRY_RUN,
     )
-    assert outcome.status is Status.SUCCEEDED
+    assert outcome.status is OutcomeStatus.SUCCEEDED
     assert outcome.result["egress"]["quotes_out"]["records"] == 2
     assert outcome.result["stages"]["check"] == {"in": 3, "out": 2, "dropped": 1, "errors": 0}
     assert outcome.result["divergence"] is None
@@ -112,7 +112,7 @@ def test_an_incident_holds_nothing_of_the_nodes_environment(
     assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
 
     (tmp_path / "incident").mkdir()
-    extract(io.BytesIO(plane.sent("POST", "/artifacts")[0].form["file"]), tmp_path / "incident")
+    extract_incident(io.BytesIO(plane.sent("POST", "/artifacts")[0].form["file"]), tmp_path / "incident")
     contents = b"".join(path.read_bytes() for path in (tmp_path / "incident").rglob("*") if path.is_file())
     assert b"swordfish" not in contents
     assert b"nobody-may-ever-see-this" not in contents

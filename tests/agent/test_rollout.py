@@ -172,7 +172,7 @@ def test_whatever_a_stage_raises_is_reported(
     def broken(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)
 
-    monkeypatch.setattr("byteor_cloud.agent.pipeline.Machine", broken)
+    monkeypatch.setattr("byteor_cloud.agent.pipeline.PipelineRunner", broken)
     plane.offer("d1")
 
     node.settle()

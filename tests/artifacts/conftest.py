@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.allowlist import parse_url_prefix
 from tests.artifacts.servers import Receiver, receiving
 from tests.races import at_once
 
@@ -32,7 +32,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
     with receiving() as receiver:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG,
-            replay_http_allowlist=(url_prefix(receiver.origin + "/hook"),),
+            replay_http_allowlist=(parse_url_prefix(receiver.origin + "/hook"),),
             replay_exec_allowlist=("/bin/true",),
         )
         yield receiver

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
-from byteor_cloud.engine.replay import Frame, Record, build, encode_frame, encode_journal
+from byteor_cloud.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
 from tests.worlds import Api, World, run_jobs
 
 BOUNDARY = "byteor-boundary"
@@ -67,7 +67,7 @@ def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None =
     if stage_config is not None:
         documents["runtime_config.json"] = {"stage_config": stage_config}
     egress = None if expected is None else {"quotes_out": expected}
-    return build(spec_kv, documents, journals=journals or {"quotes_in": journal()}, expected=egress)
+    return build_incident(spec_kv, documents, journals=journals or {"quotes_in": journal()}, expected=egress)
 
 
 def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:

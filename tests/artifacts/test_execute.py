@@ -13,7 +13,7 @@ import pytest
 from apps.artifacts.models import Replay
 from apps.releases.models import Approval
 from apps.tenancy.models import AuditEvent, Environment
-from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.allowlist import parse_url_prefix
 from tests.artifacts.execute_steps import allowing, ask, asked, bodies, captured, decide, ended, events, refused
 from tests.artifacts.incidents import PAYLOADS
 from tests.artifacts.servers import Receiver, receiving
@@ -145,7 +145,9 @@ def test_an_effect_that_fails_stops_it(world: World, settings: Any) -> None:
         handler.end_headers()
 
     with receiving(fail_the_second) as failing:
-        settings.CONFIG = dataclasses.replace(settings.CONFIG, replay_http_allowlist=(url_prefix(failing.origin),))
+        settings.CONFIG = dataclasses.replace(
+            settings.CONFIG, replay_http_allowlist=(parse_url_prefix(failing.origin),)
+        )
         replay = asked(world, captured(world, failing))
         run_jobs()
 

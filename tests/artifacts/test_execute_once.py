@@ -19,7 +19,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.releases.models import Approval
-from byteor_cloud.engine.allowlist import url_prefix
+from byteor_cloud.engine.allowlist import parse_url_prefix
 from byteor_cloud.engine.replay import IncidentBundle
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import Claim
@@ -75,7 +75,9 @@ def test_it_says_running_and_has_spent_the_approval_before_anything_leaves(at_on
 
     world = World("acme")
     with receiving(look) as watching:
-        settings.CONFIG = dataclasses.replace(settings.CONFIG, replay_http_allowlist=(url_prefix(watching.origin),))
+        settings.CONFIG = dataclasses.replace(
+            settings.CONFIG, replay_http_allowlist=(parse_url_prefix(watching.origin),)
+        )
         replay, _ = approved(world, captured(world, watching, allowing(world)), last_n=1)
         replays.run(str(replay.pk))
 

@@ -15,7 +15,7 @@ from apps.artifacts.services import replays, uploads
 from apps.artifacts.tasks import replay as replay_job
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine import replay as engine
-from byteor_cloud.engine.replay import Status
+from byteor_cloud.engine.replay import OutcomeStatus
 from byteor_cloud.ids import uuid7
 from byteor_cloud.jobs import KINDS, Claim, GivenUp
 from tests.artifacts import incidents
@@ -162,7 +162,7 @@ def test_another_journal_lane(world: World) -> None:
     missing = replayed(world, artifact, journal_lane="third")
 
     assert missing.status == "failed"
-    assert missing.error == "the bundle has no journal of lane 'third' (it has: other, quotes_in)"
+    assert missing.error == "the bundle has no journal of lane 'third'; its journals are: other, quotes_in"
 
 
 def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,9 @@ def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPat
     artifact = ingested(world, incident(version.spec_kv))
 
     def quoting(*arguments: Any, **options: Any) -> Any:
-        return replace(engine.replay(*arguments, **options), status=Status.FAILED, error="stage said \0 and \ud800")
+        return replace(
+            engine.replay(*arguments, **options), status=OutcomeStatus.FAILED, error="stage said \0 and \ud800"
+        )
 
     monkeypatch.setattr(replays, "replay", quoting)
 
@@ -350,7 +352,7 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
 
-    monkeypatch.setattr(uploads, "extract", broken)
+    monkeypatch.setattr(uploads, "extract_incident", broken)
     row = Replay.objects.get()
     with pytest.raises(ArithmeticError, match="finite") as caught:
         replay_job(Claim(), RunReplay(replay_id=str(row.pk)))

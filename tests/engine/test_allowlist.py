@@ -1,10 +1,10 @@
-"""What an allowlist covers is what is called, whatever tricks a URL plays."""
+"""An allowlist permits a URL only if the request would really go to a listed place."""
 
 from __future__ import annotations
 
 import pytest
 
-from byteor_cloud.engine.allowlist import permits_url, program, url_prefix
+from byteor_cloud.engine.allowlist import check_program, parse_url_prefix, permits_url
 
 ORIGIN = "http://hooks.example"
 
@@ -23,8 +23,8 @@ ORIGIN = "http://hooks.example"
         ("http://[::1]:9000/a", "http://[::1]:9000/a/b"),
     ],
 )
-def test_covered(entry: str, url: str) -> None:
-    assert permits_url([url_prefix("https://other.example"), url_prefix(entry)], url)
+def test_a_url_at_or_below_an_entry_is_permitted(entry: str, url: str) -> None:
+    assert permits_url([parse_url_prefix("https://other.example"), parse_url_prefix(entry)], url)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_covered(entry: str, url: str) -> None:
         "",
     ],
 )
-def test_not_covered(url: str) -> None:
-    assert not permits_url([url_prefix(ORIGIN + "/replay")], url)
+def test_a_url_that_leads_elsewhere_is_not_permitted(url: str) -> None:
+    assert not permits_url([parse_url_prefix(ORIGIN + "/replay")], url)
 
 
-def test_an_empty_list_covers_nothing() -> None:
+def test_an_empty_allowlist_permits_nothing() -> None:
     assert not permits_url([], ORIGIN)
 
 
@@ -74,13 +74,13 @@ def test_an_empty_list_covers_nothing() -> None:
     "entry",
     ["", "hooks.example", "*", "http://*@x", "http://x?", "http://x#", "http://*.x", "http://x/a/../b", "file:///etc"],
 )
-def test_entries_that_are_none(entry: str) -> None:
+def test_an_invalid_url_prefix_is_refused(entry: str) -> None:
     with pytest.raises(ValueError, match=r"must be|must have|has a path"):
-        url_prefix(entry)
+        parse_url_prefix(entry)
 
 
-def test_programs_are_absolute_paths() -> None:
-    assert program("/usr/bin/tr") == "/usr/bin/tr"
+def test_a_program_must_be_an_absolute_path() -> None:
+    assert check_program("/usr/bin/tr") == "/usr/bin/tr"
     for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "/usr/bin/t\nr"):
         with pytest.raises(ValueError, match="must be the absolute path of a program"):
-            program(entry)
+            check_program(entry)

@@ -1,4 +1,4 @@
-"""Runtime configurations compared: by value, by path, and no secret in it."""
+"""Tests of the difference between two runtime configurations."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OLD: dict[str, Any] = {
 
 
 def with_fields(**fields: Any) -> RuntimeConfig:
-    """``OLD`` with these fields in place of its own."""
+    """Return ``OLD`` with these fields replaced."""
     return RuntimeConfig(**{**OLD, **fields})
 
 
-def changed(**fields: Any) -> list[tuple[str, str, str, str | None, str | None]]:
-    """What the diff says of these fields in place of ``OLD``'s."""
+def changes_with(**fields: Any) -> list[tuple[str, str, str, str | None, str | None]]:
+    """Return the changes from ``OLD`` to a configuration with these fields."""
     return [
         (each.change, each.what, each.name, each.old, each.new)
         for each in diff_configurations(with_fields(), with_fields(**fields))
@@ -43,7 +43,7 @@ def test_the_same_configuration_has_no_changes() -> None:
         ({"env": {"TOKEN": OLD["env"]["TOKEN"]}}, ("removed", "env", "REGION", '"eu"', None)),
         ({"env": {**OLD["env"], "N": "1"}}, ("added", "env", "N", None, '"1"')),
         ({"env": {**OLD["env"], "REGION": "é"}}, ("changed", "env", "REGION", '"eu"', '"é"')),
-        # A reference is not the text that looks like one.
+        # A reference to a secret differs from the text that looks the same.
         (
             {"env": {**OLD["env"], "TOKEN": "secret_ref TOKEN_EU"}},
             ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", '"secret_ref TOKEN_EU"'),
@@ -52,7 +52,7 @@ def test_the_same_configuration_has_no_changes() -> None:
             {"env": {**OLD["env"], "TOKEN": {"secret_ref": "TOKEN_US"}}},
             ("changed", "env", "TOKEN", "secret_ref TOKEN_EU", "secret_ref TOKEN_US"),
         ),
-        # A list is one value; its order counts.
+        # A list is compared as one value.
         (
             {"stage_config": {"check": {"schema": {"required": ["symbol", "price"]}, "on_reject": "drop"}}},
             ("changed", "stage_config", "check/schema/required", '["symbol"]', '["symbol", "price"]'),
@@ -61,19 +61,19 @@ def test_the_same_configuration_has_no_changes() -> None:
         ({"adapters": {"a/b": {"c~": None}}}, ("added", "adapters", "a~1b/c~0", None, "null")),
     ],
 )
-def test_one_change(fields: dict[str, Any], change: tuple[Any, ...]) -> None:
-    assert changed(**fields) == [change]
+def test_one_different_value_is_one_change(fields: dict[str, Any], change: tuple[Any, ...]) -> None:
+    assert changes_with(**fields) == [change]
 
 
-def test_changes_are_in_order_of_field_and_path() -> None:
-    found = changed(wait="spin", env={"B": "2", "A": "1"})
+def test_changes_are_sorted_by_field_and_path() -> None:
+    found = changes_with(wait="spin", env={"B": "2", "A": "1"})
 
     assert [(what, name) for _, what, name, _, _ in found] == [
         ("env", "A"), ("env", "B"), ("env", "REGION"), ("env", "TOKEN"), ("wait", ""),
     ]  # fmt: skip
 
 
-def test_of_a_first_configuration_everything_is_new() -> None:
+def test_every_value_of_a_first_configuration_is_added() -> None:
     found = diff_configurations(None, with_fields(stage_config={}))
 
     assert found == (
@@ -85,7 +85,7 @@ def test_of_a_first_configuration_everything_is_new() -> None:
     )
 
 
-def test_a_deep_configuration_is_no_trouble() -> None:
+def test_a_deeply_nested_configuration_is_compared() -> None:
     deep: Any = "end"
     for _ in range(900):
         deep = {"a": deep}

@@ -1,4 +1,4 @@
-"""The one reader of JSON: what it takes and refuses, in its own words, at a cost proportional to the bytes."""
+"""Tests of the strict JSON reader: accepted and refused texts, messages, and a cost proportional to the size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.strict_json import MAX_POINTER, Fault, Limits, Malformed, read, read_object
+from byteor_cloud.engine.strict_json import MAX_POINTER, JsonFault, JsonLimits, MalformedJson, read, read_object
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 values: st.SearchStrategy[Any] = st.recursive(
@@ -23,7 +23,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def exact(value: Any) -> Any:
-    """All numbers as decimals; a boolean is none."""
+    """Replace all numbers by decimals. Booleans are not numbers."""
     if isinstance(value, dict):
         return {name: exact(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -35,52 +35,55 @@ def exact(value: Any) -> Any:
 def test_valid_json_is_read_as_python_reads_it(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
 
-    assert read(text.encode(), Limits()) == json.loads(text) == value
-    assert exact(read(text, Limits(decimal=True))) == exact(json.loads(text, parse_float=Decimal))
+    assert read(text.encode(), JsonLimits()) == json.loads(text) == value
+    assert exact(read(text, JsonLimits(decimal=True))) == exact(json.loads(text, parse_float=Decimal))
 
 
 @given(st.text('[]{}:,"\\u0d8eE-1.+ ntrufalse\n\x01é', max_size=40))
-def test_what_is_refused_is_refused_in_our_own_words(text: str) -> None:
+def test_a_refused_text_gets_a_message_of_this_module(text: str) -> None:
     try:
-        value = read(text, Limits())
-    except Malformed as error:
+        value = read(text, JsonLimits())
+    except MalformedJson as error:
         refused = error
     else:
         assert json.loads(text) == value
         return
-    assert refused.message != "This is no JSON."  # the words for what only Python's scanner refuses
+    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses a text
     assert 1 <= refused.line <= text.count("\n") + 1
 
 
 @pytest.mark.parametrize(
     ("text", "fault", "line", "column", "pointer", "message"),
     [
-        ("[1,]", Fault.SYNTAX, 1, 4, "/1", "Expected a value."),
-        ("[1 2]", Fault.SYNTAX, 1, 4, "/0", 'Expected "," or "]".'),
-        ('{"a":1,}', Fault.SYNTAX, 1, 8, "", "Expected a key in double quotes."),
-        ('{"a":1]', Fault.SYNTAX, 1, 7, "/a", 'Expected "," or "}".'),
-        ("{1:2}", Fault.SYNTAX, 1, 2, "", 'Expected a key in double quotes or "}".'),
-        ("1 2", Fault.SYNTAX, 1, 3, "", "Expected nothing after the value."),
-        ("01", Fault.SYNTAX, 1, 1, "", '"01" is no JSON.'),
-        ("'a'", Fault.SYNTAX, 1, 1, "", '"\'" is no JSON.'),
-        ('["abc', Fault.SYNTAX, 1, 2, "/0", "This string has no end."),
-        ('"a\\x"', Fault.SYNTAX, 1, 3, "", "This is no escape of JSON."),
-        ('"a\tb"', Fault.SYNTAX, 1, 3, "", "A string may hold no control character; write it as an escape."),
-        ('{"x/~":\n {"a":1,"a":2}}', Fault.DUPLICATE_NAME, 2, 9, "/x~1~0",
-         'The key "a" comes twice in this object.'),
-        ('{"a": {"\\u0000": 1}}', Fault.CHARACTER, 1, 8, "/a",
-         "A string may hold neither NUL nor half a surrogate pair."),
-        ('[{"a": "\\udc00"}]', Fault.CHARACTER, 1, 8, "/0/a",
-         "A string may hold neither NUL nor half a surrogate pair."),
-        ("[1,[[2]]]", Fault.DEPTH, 1, 5, "/1/0", "Nested deeper than 2 levels."),
-        ("[1,2,3,4,5,6,7]", Fault.VALUES, 1, 13, "", "More than 6 values."),
-        ('{"a": ' + "9" * 500 + "}", Fault.NUMBER, 1, 7, "/a",
-         "99999999999999999999 is no number that JSON readers agree on."),
+        ("[1,]", JsonFault.SYNTAX, 1, 4, "/1", "Expected a value."),
+        ("[1 2]", JsonFault.SYNTAX, 1, 4, "/0", 'Expected "," or "]".'),
+        ('{"a":1,}', JsonFault.SYNTAX, 1, 8, "", "Expected a key in double quotes."),
+        ('{"a":1]', JsonFault.SYNTAX, 1, 7, "/a", 'Expected "," or "}".'),
+        ("{1:2}", JsonFault.SYNTAX, 1, 2, "", 'Expected a key in double quotes or "}".'),
+        ("1 2", JsonFault.SYNTAX, 1, 3, "", "Expected nothing after the value."),
+        ("01", JsonFault.SYNTAX, 1, 1, "", '"01" is not valid JSON.'),
+        ("'a'", JsonFault.SYNTAX, 1, 1, "", '"\'" is not valid JSON.'),
+        ('["abc', JsonFault.SYNTAX, 1, 2, "/0", "This string has no closing quote."),
+        ('"a\\x"', JsonFault.SYNTAX, 1, 3, "", "This is not a JSON escape sequence."),
+        ('"a\tb"', JsonFault.SYNTAX, 1, 3, "",
+         "A string must not contain a control character; write it as an escape sequence."),
+        ('{"x/~":\n {"a":1,"a":2}}', JsonFault.DUPLICATE_NAME, 2, 9, "/x~1~0",
+         'The key "a" occurs twice in this object.'),
+        ('{"a": {"\\u0000": 1}}', JsonFault.CHARACTER, 1, 8, "/a",
+         "A string must not contain NUL or half a surrogate pair."),
+        ('[{"a": "\\udc00"}]', JsonFault.CHARACTER, 1, 8, "/0/a",
+         "A string must not contain NUL or half a surrogate pair."),
+        ("[1,[[2]]]", JsonFault.DEPTH, 1, 5, "/1/0", "The text nests deeper than 2 levels."),
+        ("[1,2,3,4,5,6,7]", JsonFault.VALUES, 1, 13, "", "The text has more than 6 values."),
+        ('{"a": ' + "9" * 500 + "}", JsonFault.NUMBER, 1, 7, "/a",
+         "99999999999999999999 is not a number that all JSON parsers read alike."),
     ],
 )  # fmt: skip
-def test_the_first_fault(text: str, fault: Fault, line: int, column: int, pointer: str, message: str) -> None:
-    with pytest.raises(Malformed) as refused:
-        read(text, Limits(max_depth=2, max_values=6))
+def test_read_reports_the_first_fault(
+    text: str, fault: JsonFault, line: int, column: int, pointer: str, message: str
+) -> None:
+    with pytest.raises(MalformedJson) as refused:
+        read(text, JsonLimits(max_depth=2, max_values=6))
 
     error = refused.value
     assert (error.fault, error.line, error.column, error.pointer, error.message) == (
@@ -88,25 +91,31 @@ def test_the_first_fault(text: str, fault: Fault, line: int, column: int, pointe
     )  # fmt: skip
 
 
-def test_bytes_and_type() -> None:
-    with pytest.raises(Malformed, match="Longer than 3 bytes"):
-        read(b"[1, 2]", Limits(max_bytes=3))
-    with pytest.raises(Malformed, match="Not a JSON object"):
-        read_object(b"[]", Limits())
-    assert read('["' + "," * 100 + '"]', Limits(max_values=1)) == ["," * 100]
+def test_a_text_over_the_byte_limit_is_refused() -> None:
+    with pytest.raises(MalformedJson, match="longer than 3 bytes"):
+        read(b"[1, 2]", JsonLimits(max_bytes=3))
+
+
+def test_read_object_refuses_a_list() -> None:
+    with pytest.raises(MalformedJson, match="must be a JSON object"):
+        read_object(b"[]", JsonLimits())
+
+
+def test_commas_in_strings_do_not_count_as_values() -> None:
+    assert read('["' + "," * 100 + '"]', JsonLimits(max_values=1)) == ["," * 100]
 
 
 @pytest.mark.parametrize("word", ["1e1001", "1e-1001", "1" * 1001, "0." + "1" * 1001, "1e" + "9" * 5000])
-def test_a_decimal_number_has_bounds(word: str) -> None:
-    with pytest.raises(Malformed, match="is no number"):
-        read(word, Limits(decimal=True))
+def test_a_decimal_number_with_too_many_digits_is_refused(word: str) -> None:
+    with pytest.raises(MalformedJson, match="is not a number"):
+        read(word, JsonLimits(decimal=True))
 
 
-def test_a_pointer_is_bounded_and_names_the_nearest_ancestor() -> None:
+def test_a_long_pointer_is_cut_to_the_nearest_ancestor() -> None:
     long = json.dumps({"a": {"b" * 5000: [0, "\0"]}})
 
-    with pytest.raises(Malformed) as refused:
-        read(long, Limits())
+    with pytest.raises(MalformedJson) as refused:
+        read(long, JsonLimits())
     assert refused.value.pointer == "/a"
     assert len(refused.value.pointer) <= MAX_POINTER
 
@@ -126,7 +135,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def cost(text: bytes) -> tuple[int, int]:
-    """The peak of memory, and the calls of Python functions, that it takes to read or refuse a text."""
+    """Return the peak of memory, and the number of function calls, of reading or refusing a text."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -136,8 +145,8 @@ def cost(text: bytes) -> tuple[int, int]:
     tracemalloc.start()
     sys.setprofile(count)
     try:
-        read(text, Limits())
-    except Malformed:
+        read(text, JsonLimits())
+    except MalformedJson:
         pass
     finally:
         sys.setprofile(None)
@@ -148,7 +157,7 @@ def cost(text: bytes) -> tuple[int, int]:
 
 @pytest.mark.parametrize("end", ["", "x", ',"\\ud800"]'])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_memory_and_steps_grow_with_the_bytes(shape: str, end: str) -> None:
+def test_memory_and_calls_are_proportional_to_the_size(shape: str, end: str) -> None:
     def text(size: int) -> bytes:
         made = SHAPES[shape](size)
         return (made[:-1] + end if end.startswith(",") else made + end).encode()
@@ -163,10 +172,10 @@ def test_memory_and_steps_grow_with_the_bytes(shape: str, end: str) -> None:
 
 
 @pytest.mark.parametrize("made", [b"[" + b"[]," * 1_400_000 + b"1]", b"{" + b'"a":{},' * 500_000 + b'"b":1}'])
-def test_too_many_values_are_refused_before_one_is_built(made: bytes) -> None:
+def test_too_many_values_are_refused_before_any_value_is_built(made: bytes) -> None:
     tracemalloc.start()
-    with pytest.raises(Malformed, match="More than 250,000 values"):
-        read(made, Limits())
+    with pytest.raises(MalformedJson, match="more than 250,000 values"):
+        read(made, JsonLimits())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 

@@ -116,7 +116,7 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or .. in it",
+            "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or ..",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",

@@ -51,9 +51,9 @@ def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> N
 @pytest.mark.parametrize(
     ("text", "line", "column", "message"),
     [
-        (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" comes twice in this object.'),
+        (b'{\n "plan_v": 1,\n "plan_v": 1}', 3, 2, 'The key "plan_v" occurs twice in this object.'),
         (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
-        (b"[" * 100_000, 1, 65, "Nested deeper than 64 levels."),
+        (b"[" * 100_000, 1, 65, "The text nests deeper than 64 levels."),
         (b"", 1, 1, "Expected a value."),
     ],
 )

@@ -19,7 +19,7 @@ from apps.tenancy import audit, tasks
 from apps.tenancy.actors import system
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
-from byteor_cloud.engine.ledger import GENESIS
+from byteor_cloud.engine.hash_chain import GENESIS
 from byteor_cloud.ids import first_of
 from tests.races import Race
 from tests.worlds import Api, World, report, run_jobs

@@ -15,7 +15,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, Membership, SigningKey, User, UserToken
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations, signing_keys, tokens
-from byteor_cloud.engine.ledger import LedgerCode
+from byteor_cloud.engine.hash_chain import LedgerCode
 from tests.races import Race
 from tests.tenancy.installation_steps import FROM, add, listed, make_token, own_events, sign_in, told
 from tests.tenancy.ledger_steps import run, unguarded

@@ -16,7 +16,7 @@ from apps.tenancy.actors import system
 from apps.tenancy.models import AuditEvent, SigningKey
 from apps.tenancy.services import master_key, signing_keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
-from byteor_cloud.engine.ledger import Checkpoint
+from byteor_cloud.engine.hash_chain import Checkpoint
 from byteor_cloud.verify import cli
 from tests.tenancy.installation_steps import make_token, own_events
 from tests.tenancy.ledger_steps import run

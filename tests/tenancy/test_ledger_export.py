@@ -14,7 +14,7 @@ from django.utils import timezone
 from apps.tenancy import ledger
 from apps.tenancy.services import signing_keys
 from byteor_cloud.engine.delivery import keys
-from byteor_cloud.engine.ledger import GENESIS, Chain, Checkpoint, read_line
+from byteor_cloud.engine.hash_chain import GENESIS, Chain, Checkpoint, read_line
 from tests.tenancy.ledger_steps import export_path, lines_of
 from tests.worlds import World
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent
-from byteor_cloud.engine.ledger import Checkpoint
+from byteor_cloud.engine.hash_chain import Checkpoint
 from byteor_cloud.ids import uuid7
 from tests.tenancy.ledger_steps import event_of, export_path, lines_of, run, unguarded
 from tests.worlds import World
@@ -41,7 +41,9 @@ def test_verify_ledger_says_where_it_was_altered(world: World, other: World, sea
     code, said = run("verify_ledger")
 
     assert code == 1
-    assert said[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
+    assert said[0] == (
+        f"acme: seq 3, event {third}: ledger.altered: the event, its sequence number or its link was altered"
+    )
     assert f"acme {world.organization.pk}: 1 fault; " in said[1]
     assert f"umbrella {other.organization.pk}: ok; " in said[2]
     assert said[4] == "the ledger does not hold"
@@ -68,7 +70,7 @@ def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: 
     assert code == 1
     assert said[0] == (
         f"acme: seq {last.seq}, event (none): ledger.cut_off: "
-        f"the chain ends at {last.seq - 1}, and the checkpoint saw it reach {last.seq}"
+        f"the chain ends at {last.seq - 1}, but a checkpoint was signed when it reached {last.seq}"
     )
 
 

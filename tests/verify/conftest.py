@@ -1,4 +1,4 @@
-"""A good set of files, as an export has them, and the verifier run on them."""
+"""Fixtures: the export of an approved deployment, and a function that runs the verifier on an export."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ type Files = dict[str, bytes]
 type Change = Callable[[World, Files], Files]
 
 
-def export(makers: World, built: BuiltBundle, *, approval: str | None = None, **told: object) -> Files:
-    """What the server exports of a delivery."""
+def export(makers: World, built: BuiltBundle, *, approval: str | None = None, **unsigned: object) -> Files:
+    """Create the files that the server exports for a deployment; ``unsigned`` are fields of deployment.json."""
     signed = {k: v for k, v in built.manifest.document().items() if k not in {"manifest_v", "files"}}
     files = {
         "deploy-bundle.tar": built.tar,
         "envelope.json": canonical(makers.envelope(built)),
         "signing_keys.json": canonical(makers.keyset.document()),
-        "deployment.json": canonical({**signed, "bundle_hash": built.bundle_hash, **told}),
+        "deployment.json": canonical({**signed, "bundle_hash": built.bundle_hash, **unsigned}),
     }
     if approval is not None:
         files["approval.cred"] = approval.encode()
@@ -37,11 +37,11 @@ def export(makers: World, built: BuiltBundle, *, approval: str | None = None, **
 
 @dataclass
 class Verifier:
-    """``byteor-verify`` on a folder of its own."""
+    """Runs ``byteor-verify`` in a temporary folder, and keeps its latest output."""
 
     folder: Path
     capsys: Any
-    said: str = ""
+    output: str = ""
 
     def __call__(self, files: Files, *options: str) -> int:
         for file in self.folder.iterdir():
@@ -53,31 +53,31 @@ class Verifier:
 
     def run(self, *argv: str) -> int:
         code = cli.main(argv)
-        self.said = self.capsys.readouterr().out
+        self.output = self.capsys.readouterr().out
         return code
 
-    def told(self, files: Files, *options: str) -> dict[str, Any]:
-        """Its JSON; the exit code must fit."""
+    def result(self, files: Files, *options: str) -> dict[str, Any]:
+        """Run with ``--json`` and return the output, after checking that the exit code matches the outcome."""
         code = self(files, "--json", *options)
-        answer: dict[str, Any] = json.loads(self.said)
-        assert code == EXIT_CODES[answer["outcome"]]
-        return answer
+        result: dict[str, Any] = json.loads(self.output)
+        assert code == EXIT_CODES[result["outcome"]]
+        return result
 
 
 @pytest.fixture(scope="session")
 def makers() -> World:
-    """The organization whose keys sign."""
+    """Return the keys of an organization, and functions that sign with them."""
     return World()
 
 
 @pytest.fixture
-def good(makers: World) -> Files:
-    """The export of an approved deployment."""
+def approved(makers: World) -> Files:
+    """Return the export of an approved deployment."""
     credential = makers.credential()
     return export(makers, makers.bundle(approval=credential), approval=credential, requested_by="bob@example.com")
 
 
 @pytest.fixture
 def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verifier:
-    """Run the verifier."""
+    """Return a function that runs the verifier."""
     return Verifier(tmp_path, capsys)

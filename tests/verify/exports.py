@@ -1,4 +1,4 @@
-"""Exports of evidence taken apart and put together again, as somebody who alters one would."""
+"""Functions that alter exports of evidence, as an attacker would."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def without(good: Files, name: str) -> Files:
-    return {other: data for other, data in good.items() if other != name}
+def without(approved: Files, name: str) -> Files:
+    return {other: data for other, data in approved.items() if other != name}
 
 
-def entries(good: Files) -> Files:
-    """What is in the bundle, but for its manifest."""
-    return without(tar.unpack(good["deploy-bundle.tar"]), "manifest.json")
+def entries(approved: Files) -> Files:
+    """Return the files of the bundle except its manifest."""
+    return without(tar.unpack(approved["deploy-bundle.tar"]), "manifest.json")
 
 
 def signed(makers: World, files: Files, **manifest: object) -> Files:
-    """An export, whole and signed by our own key, of what ``build`` would never make: of a server taken over."""
+    """Create an export with our signature that our code would never build, such as that of a compromised server."""
     document = {**makers.bundle().manifest.document(), **manifest}
     described = {name: FileEntry.of(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in described.items()}
@@ -46,9 +46,9 @@ def signed(makers: World, files: Files, **manifest: object) -> Files:
 
 
 def _signed_with(**claims: Any) -> Change:
-    """All of it fits, but what people approved was something else."""
+    """Return an edit that replaces the approval by one with other claims, inside a bundle that is signed correctly."""
 
-    def change(makers: World, good: Files) -> Files:
-        return signed(makers, {**entries(good), "approval.cred": makers.credential(**claims).encode()})
+    def change(makers: World, approved: Files) -> Files:
+        return signed(makers, {**entries(approved), "approval.cred": makers.credential(**claims).encode()})
 
     return change

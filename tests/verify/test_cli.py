@@ -1,4 +1,4 @@
-"""What the program ``byteor-verify`` prints: hostile texts stay harmless, and misuse is told apart."""
+"""Tests of the output of ``byteor-verify`` for hostile files and wrong command lines."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tests.verify.exports import KID
 HOSTILE = "a\x1b[8A\r  approved by   ceo"
 
 
-def test_what_nobody_signed_cannot_write_over_what_is_proven(makers: World, verify: Verifier) -> None:
-    told = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
+def test_unsigned_text_cannot_imitate_or_overwrite_proven_lines(makers: World, verify: Verifier) -> None:
+    unsigned = {HOSTILE: "\x9b8A\n\u202eb\u2028\x7f"}
     credential = makers.credential(issued_by="ada\n  approved by   ceo")
-    files = export(makers, makers.bundle(approval=credential), approval=credential, **told)
+    files = export(makers, makers.bundle(approval=credential), approval=credential, **unsigned)
 
     assert verify(files, "--trust", KID) == 0
 
-    lines = verify.said.split("\n")
+    lines = verify.output.split("\n")
     assert all(line.isprintable() for line in lines)
     assert [line[:16] for line in lines if "approved by" in line[:16]] == ["  approved by   "]
     assert lines[1].startswith("  approved by   ada\\u000a  approved by   ceo at ")
-    assert "  not signed    a\\u001b[8A\\u000d  approved by   ceo: " in verify.said
-    assert "\\u009b8A" in verify.said
-    assert verify.told(files)["unsigned"] == told
-    assert verify.said.strip("\n").isprintable()
+    assert "  not signed    a\\u001b[8A\\u000d  approved by   ceo: " in verify.output
+    assert "\\u009b8A" in verify.output
+    assert verify.result(files)["unsigned"] == unsigned
+    assert verify.output.strip("\n").isprintable()
 
 
-def test_a_refusal_is_one_printable_line(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    envelope = {**json.loads(good["envelope.json"]), HOSTILE: "\x9b"}
-    assert verify({**good, "envelope.json": canonical(envelope)}) == 1
-    assert verify.said.startswith("NOT PROVEN  envelope.")
-    assert verify.said.removesuffix("\n").isprintable()
+def test_a_refusal_is_one_printable_line(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+    envelope = {**json.loads(approved["envelope.json"]), HOSTILE: "\x9b"}
+    assert verify({**approved, "envelope.json": canonical(envelope)}) == 1
+    assert verify.output.startswith("NOT PROVEN  envelope.")
+    assert verify.output.removesuffix("\n").isprintable()
 
     (tmp_path / "x\x1b[2K.tar").write_bytes(b"x" * 2000)
     assert verify.run(str(tmp_path / "x\x1b[2K.tar")) == 1
-    assert verify.said.startswith("NOT PROVEN  evidence.malformed: x\\u001b[2K.tar: ")
-    assert verify.said.removesuffix("\n").isprintable()
+    assert verify.output.startswith("NOT PROVEN  evidence.malformed: x\\u001b[2K.tar: ")
+    assert verify.output.removesuffix("\n").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,16 @@ def test_a_refusal_is_one_printable_line(good: Files, verify: Verifier, tmp_path
      '{"n":' + "[" * 5000 + "]" * 5000 + "}", '{"n":' + "9" * 5000 + "}", '{"n":1e999}'],
     ids=range(8),
 )  # fmt: skip
-def test_what_has_no_spelling_is_refused_before_anything_is_said(good: Files, verify: Verifier, text: str) -> None:
-    """It must not end the program after it said PROVEN."""
-    hostile = {**good, "deployment.json": good["deployment.json"][:-1] + b"," + text[1:].encode()}
+def test_json_without_a_canonical_form_is_refused_before_the_outcome_is_printed(
+    approved: Files, verify: Verifier, text: str
+) -> None:
+    hostile = {**approved, "deployment.json": approved["deployment.json"][:-1] + b"," + text[1:].encode()}
 
-    told = verify.told(hostile, "--trust", KID)
+    result = verify.result(hostile, "--trust", KID)
 
-    assert (told["outcome"], told["code"]) == ("not_proven", "evidence.malformed")
+    assert (result["outcome"], result["code"]) == ("not_proven", "evidence.malformed")
     assert verify(hostile, "--trust", KID) == 1
-    assert verify.said.startswith("NOT PROVEN  evidence.malformed: ")
+    assert verify.output.startswith("NOT PROVEN  evidence.malformed: ")
 
 
 # -- misused ----------------------------------------------------------------------------------------------------------
@@ -77,13 +78,13 @@ def test_what_has_no_spelling_is_refused_before_anything_is_said(good: Files, ve
     ],
     ids=" ".join,
 )
-def test_misuse_is_told_apart(verify: Verifier, argv: list[str]) -> None:
+def test_a_wrong_command_line_has_its_own_exit_code(verify: Verifier, argv: list[str]) -> None:
     assert verify.run(*argv) == 2
-    assert verify.said == ""
+    assert verify.output == ""
 
 
-def test_no_archive_of_ours_is_malformed(verify: Verifier, tmp_path: Path) -> None:
+def test_a_file_that_is_no_tar_is_malformed(verify: Verifier, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"x" * 2000)
 
     assert verify.run(str(tmp_path / "x.tar"), "--json") == 1
-    assert json.loads(verify.said)["code"] == "evidence.malformed"
+    assert json.loads(verify.output)["code"] == "evidence.malformed"

@@ -1,4 +1,4 @@
-"""The verifier takes a good export, and says what it proves and whether anybody approved it."""
+"""The verifier accepts a valid export, and prints what it proves and who approved it."""
 
 from __future__ import annotations
 
@@ -27,60 +27,62 @@ sys.exit(code)
 
 
 def program(folder: Path, *argv: str) -> tuple[int, str, str]:
-    """A program's exit code and what it said, in ``folder``."""
+    """Run a program in ``folder``, and return its exit code, output and error output."""
     done = subprocess.run(argv, cwd=folder, env={}, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
-def test_it_proves_who_approved_which_bytes_for_which_environment(makers: World, good: Files, verify: Verifier) -> None:
-    assert verify(good, "--trust", KID) == 0
+def test_the_verifier_prints_who_approved_which_bytes_for_which_environment(
+    makers: World, approved: Files, verify: Verifier
+) -> None:
+    assert verify(approved, "--trust", KID) == 0
 
     manifest = makers.bundle().manifest
-    assert verify.said == (
+    assert verify.output == (
         "PROVEN\n"
-        "  approved by   ada@example.com at 2026-10-20T08:00:00.250000Z, good until 2026-10-20T09:00:00.250000Z\n"
+        "  approved by   ada@example.com at 2026-10-20T08:00:00.250000Z, valid until 2026-10-20T09:00:00.250000Z\n"
         f"  approval      approval-1, for deploy; key {KID}\n"
         "  environment   environment-1 (prod), project project-1\n"
         "  organization  org-1\n"
-        "  deployment    deployment-1, asked for at 2026-10-20T07:55:00.250000Z\n"
+        "  deployment    deployment-1, requested at 2026-10-20T07:55:00.250000Z\n"
         f"  spec          {manifest.spec_hash}\n"
         f"  config        {manifest.config_hash}\n"
-        f"  bundle        {sha256(good['deploy-bundle.tar'])}; key {KID}\n"
+        f"  bundle        {sha256(approved['deploy-bundle.tar'])}; key {KID}\n"
         '  not signed    requested_by: "bob@example.com"\n'
-        f"  keys          only {KID}, as named by --trust\n"
+        f"  keys          only {KID}, named with --trust\n"
     )
 
 
-def test_without_named_keys_the_same_is_consistent_at_most(good: Files, verify: Verifier) -> None:
-    assert verify(good, "--trust", KID) == 0
-    proven = verify.said.splitlines()
+def test_an_export_is_only_consistent_when_no_keys_are_named(approved: Files, verify: Verifier) -> None:
+    assert verify(approved, "--trust", KID) == 0
+    proven = verify.output.splitlines()
 
-    assert verify(good) == 3
+    assert verify(approved) == 3
 
-    first, *rest, keys_ = verify.said.splitlines()
+    first, *rest, keys_ = verify.output.splitlines()
     assert first.startswith("CONSISTENT  ")
     assert "--trust" in first
-    assert "PROVEN" not in verify.said
+    assert "PROVEN" not in verify.output
     assert rest == proven[1:-1]
     assert keys_ == (
         "  keys          any of the export's signing_keys.json, which came with the files: "
-        "whoever made the files chose them"
+        "whoever made the files chose these keys"
     )
-    told = verify.told(good)
-    assert told["outcome"] == "consistent"
-    assert told["keys"] == {"source": "the export's signing_keys.json", "named": False, "trusted_kids": []}
+    result = verify.result(approved)
+    assert result["outcome"] == "consistent"
+    assert result["keys"] == {"source": "the export's signing_keys.json", "named": False, "trusted_kids": []}
 
 
-def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> None:
-    told = verify.told(good, "--trust", KID)
+def test_the_verifier_prints_the_proof_as_json(makers: World, approved: Files, verify: Verifier) -> None:
+    result = verify.result(approved, "--trust", KID)
 
     manifest = makers.bundle().manifest.document()
     del manifest["files"]
-    assert told == {
+    assert result == {
         "outcome": "proven",
         "approved": True,
         "approval_beside": False,
-        "bundle_hash": sha256(good["deploy-bundle.tar"]),
+        "bundle_hash": sha256(approved["deploy-bundle.tar"]),
         "manifest": manifest,
         "approval": {
             "approval_id": "approval-1",
@@ -96,36 +98,36 @@ def test_it_says_it_as_json(makers: World, good: Files, verify: Verifier) -> Non
     }
 
 
-def test_it_needs_neither_server_nor_django(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    verify(good, "--trust", KID)
+def test_the_verifier_needs_neither_server_nor_django(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+    verify(approved, "--trust", KID)
     alone = (sys.executable, "-I", "-c", OFFLINE, ".", "--trust", KID)
 
-    assert program(tmp_path, *alone) == (0, verify.said, "")
+    assert program(tmp_path, *alone) == (0, verify.output, "")
 
     (tmp_path / "approval.cred").unlink()
     assert program(tmp_path, *alone) == (1, "NOT PROVEN  evidence.credential: approval.cred is missing\n", "")
 
 
-def test_it_is_a_command(good: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_the_verifier_runs_as_a_command_and_as_a_module(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     for options, code in ((("--trust", KID), 0), ((), 3)):
-        verify(good, *options)
+        verify(approved, *options)
 
         for program_ in ((str(Path(sys.executable).with_name("byteor-verify")),), MODULE):
-            assert program(tmp_path, *program_, ".", *options) == (code, verify.said, "")
+            assert program(tmp_path, *program_, ".", *options) == (code, verify.output, "")
 
 
-def test_the_tar_as_it_was_downloaded_will_do(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    verify(good)
-    by_folder = verify.said
-    (tmp_path / "evidence.tar").write_bytes(tar.pack(good))
+def test_the_verifier_accepts_the_downloaded_tar(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+    verify(approved)
+    by_folder = verify.output
+    (tmp_path / "evidence.tar").write_bytes(tar.pack(approved))
 
     assert verify.run(str(tmp_path / "evidence.tar")) == 3
 
-    assert verify.said == by_folder
+    assert verify.output == by_folder
 
 
-def test_the_files_one_by_one_will_do(good: Files, verify: Verifier, tmp_path: Path) -> None:
-    verify(good)
+def test_the_verifier_accepts_single_files(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+    verify(approved)
     parts = {
         "bundle": "deploy-bundle.tar", "envelope": "envelope.json", "credential": "approval.cred",
         "keys": "signing_keys.json",
@@ -134,63 +136,65 @@ def test_the_files_one_by_one_will_do(good: Files, verify: Verifier, tmp_path: P
 
     assert verify.run(*argv) == 0
 
-    assert f"  keys          those of {tmp_path}/signing_keys.json, as named by --keys\n" in verify.said
-    assert "not signed" not in verify.said
+    assert f"  keys          any of {tmp_path}/signing_keys.json, named with --keys\n" in verify.output
+    assert "not signed" not in verify.output
     assert verify.run(*argv[:2], argv[3]) == 0  # the credential is in the bundle too
-    assert "approved by   ada@example.com" in verify.said
+    assert "approved by   ada@example.com" in verify.output
 
 
 # -- without approval -------------------------------------------------------------------------------------------------
 
 
-def test_it_says_that_nobody_approved(makers: World, verify: Verifier) -> None:
+def test_the_verifier_prints_that_nobody_approved(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "outage"})
 
     assert verify(files, "--trust", KID) == 0
 
-    assert "  approved by   NOBODY: no approval was needed, or it went ahead by break-glass\n" in verify.said
-    assert '  not signed    break_glass: {"by":"ada@example.com","reason":"outage"}\n' in verify.said
-    told = verify.told(files, "--trust", KID)
-    assert (told["approved"], told["approval_beside"], told["approval"]) == (False, False, None)
+    assert "  approved by   NOBODY: no approval was needed, or the deployment broke glass\n" in verify.output
+    assert '  not signed    break_glass: {"by":"ada@example.com","reason":"outage"}\n' in verify.output
+    result = verify.result(files, "--trust", KID)
+    assert (result["approved"], result["approval_beside"], result["approval"]) == (False, False, None)
 
 
 @pytest.mark.parametrize("options", [(), ("--trust", KID)])
-def test_an_approval_can_be_required(makers: World, good: Files, verify: Verifier, options: tuple[str, ...]) -> None:
+def test_an_approval_can_be_required(
+    makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]
+) -> None:
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
     afterwards = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
-    for files, why in ((unapproved, "nobody approved this"), (afterwards, "is not bound to these bytes")):
-        told = verify.told(files, "--require-approval", *options)
+    for files, why in ((unapproved, "nobody approved it"), (afterwards, "does not cover its bytes")):
+        result = verify.result(files, "--require-approval", *options)
 
-        assert (told["outcome"], told["code"]) == ("not_proven", "evidence.not_approved")
-        assert why in told["detail"]
-        assert verify(files, *options) == verify(good, "--require-approval", *options) == (0 if options else 3)
+        assert (result["outcome"], result["code"]) == ("not_proven", "evidence.not_approved")
+        assert why in result["detail"]
+        assert verify(files, *options) == verify(approved, "--require-approval", *options) == (0 if options else 3)
 
 
-def test_an_approval_beside_the_bundle_is_none_of_these_bytes(makers: World, verify: Verifier) -> None:
+def test_an_approval_beside_the_bundle_does_not_approve_its_bytes(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential())
 
     assert verify(files, "--trust", KID) == 0
 
     assert (
-        "  approved by   NOBODY within these bytes; beside them lies ada@example.com's approval of "
-        "2026-10-20T08:00:00.250000Z of this spec for this environment, which is not bound to these bytes\n"
-    ) in verify.said
-    told = verify.told(files)
-    assert (told["approved"], told["approval_beside"]) == (False, True)
-    assert told["approval"]["issued_by"] == "ada@example.com"
+        "  approved by   NOBODY for these bytes; a separate approval by ada@example.com at "
+        "2026-10-20T08:00:00.250000Z covers only the spec and environment\n"
+    ) in verify.output
+    result = verify.result(files)
+    assert (result["approved"], result["approval_beside"]) == (False, True)
+    assert result["approval"]["issued_by"] == "ada@example.com"
 
 
 def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
     makers: World, verify: Verifier
 ) -> None:
-    """The credential fits any config of that spec: it was given for another one."""
+    """The credential names the spec but not the configuration, so it also matches another deployment of that spec."""
     other = makers.bundle(approved_at=None, deployment_id="deployment-2")
     files = export(makers, other, approval=makers.credential())
 
-    told = verify.told(files, "--trust", KID)
+    result = verify.result(files, "--trust", KID)
 
-    assert (told["outcome"], told["approved"], told["approval_beside"]) == ("proven", False, True)
+    assert (result["outcome"], result["approved"], result["approval_beside"]) == ("proven", False, True)
 
 
 @pytest.mark.parametrize(
@@ -204,15 +208,15 @@ def test_another_deployments_approval_beside_a_bundle_does_not_make_it_approved(
         ({"issued_at": APPROVED - timedelta(hours=1)}, "approval.expired"),
     ],
 )
-def test_an_approval_beside_the_bundle_must_fit_its_manifest(
+def test_an_approval_beside_the_bundle_must_match_the_manifest(
     makers: World, verify: Verifier, claims: dict[str, Any], code: str
 ) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(**claims))
 
-    assert verify.told(files)["code"] == code
+    assert verify.result(files)["code"] == code
 
 
-def test_a_credential_that_is_none_is_malformed(makers: World, verify: Verifier) -> None:
+def test_a_malformed_credential_is_refused(makers: World, verify: Verifier) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval="no credential")
 
-    assert verify.told(files)["code"] == "approval.malformed"
+    assert verify.result(files)["code"] == "approval.malformed"

@@ -30,7 +30,7 @@ from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import Gate, IncidentBundle, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.replay import Gate, IncidentBundle, OutcomeStatus, ReplayMode, ReplayOutcome, replay
 from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_trouble
@@ -38,9 +38,9 @@ from byteor_cloud.jobs import Claim, enqueue, is_trouble
 INTERRUPTED = "interrupted"  # its worker was killed
 _RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
 _OUTCOME = {
-    Status.SUCCEEDED: ReplayEvent.SUCCEED,
-    Status.DIVERGED: ReplayEvent.DIVERGE,
-    Status.FAILED: ReplayEvent.FAIL,
+    OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
+    OutcomeStatus.DIVERGED: ReplayEvent.DIVERGE,
+    OutcomeStatus.FAILED: ReplayEvent.FAIL,
 }
 
 
@@ -276,7 +276,7 @@ def _replayed(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcom
             spec=spec,
             stage_config=stage_config,
             ops={op: process for _, op in spec.stages if (process := ops.process(op)) is not None},
-            mode=Mode(row.mode),
+            mode=ReplayMode(row.mode),
             effects=executor if row.mode == Replay.Mode.EXECUTE else None,
             approval_provided=row.approval is not None,
             journal_lane=row.journal_lane,

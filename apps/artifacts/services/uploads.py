@@ -26,7 +26,7 @@ from apps.tenancy.state import advance, lock
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract, validate
+from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident, validate_incident
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
@@ -105,8 +105,8 @@ def unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
     scratch = settings.CONFIG.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder, blobs.read(artifact.content_hash) as source:
-        extract(cast("BinaryIO", source), Path(folder))  # Django's storage says only IO[bytes]
-        yield validate(Path(folder))
+        extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage says only IO[bytes]
+        yield validate_incident(Path(folder))
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:

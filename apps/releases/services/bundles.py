@@ -14,7 +14,7 @@ from apps.releases.models import ConfigBundle, KnownBad
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
-from byteor_cloud.engine.allowlist import program, url_prefix
+from byteor_cloud.engine.allowlist import check_program, parse_url_prefix
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
@@ -25,7 +25,7 @@ WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core":
 ADAPTER_KINDS = [
     "file", "http", "grpc", "websocket", "kafka", "nats", "redis_streams", "rabbitmq_streams", "s3", "postgresql",
 ]  # fmt: skip
-_ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": url_prefix, "exec": program}
+_ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": parse_url_prefix, "exec": check_program}
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
 
 

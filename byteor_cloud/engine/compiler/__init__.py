@@ -1,10 +1,13 @@
-"""The pipeline compiler: plan in, PipelineSpecV1 out. Uses nothing else of this project."""
+"""The pipeline compiler: it turns a plan into a PipelineSpecV1.
+
+It depends on nothing else of this project except ``strict_json``.
+"""
 
 from .compilation import COMPILER_VERSION, Compilation, compile_plan
 from .diagnostics import MAX_DIAGNOSTICS, Code, Diagnostic, Severity
-from .diff import Change, SpecDiff, diff_specs
+from .diff import SpecChange, SpecDiff, diff_specs
 from .drawing import to_dot, to_svg
-from .graph import Graph, GraphEdge, GraphNode
+from .graph import GraphEdge, GraphNode, SpecGraph
 from .kv import KvError, decode, encode, spec_hash, spec_to_json
 from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, StageOp, split_op
 from .plan import plan_schema
@@ -20,12 +23,10 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "MAX_DIAGNOSTICS",
     "SIDE_EFFECTS",
-    "Change",
     "Code",
     "Compilation",
     "Diagnostic",
     "Endpoint",
-    "Graph",
     "GraphEdge",
     "GraphNode",
     "KvError",
@@ -39,7 +40,9 @@ __all__ = [
     "Role",
     "Severity",
     "SingleRing",
+    "SpecChange",
     "SpecDiff",
+    "SpecGraph",
     "StageOp",
     "compile_plan",
     "decode",

@@ -1,26 +1,26 @@
-"""Compiling: a plan in, a spec with its text, hash and drawing out, or every reason why not."""
+"""The compiler's entry point: a plan becomes a spec with its text, hash and drawing, or a list of errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .diagnostics import Code, Diagnostic, Json, Report
+from .diagnostics import Code, CompileReport, Diagnostic, Json
 from .drawing import to_dot
-from .graph import Graph, graph_of
+from .graph import SpecGraph, build_graph
 from .kv import encode, spec_hash, spec_to_json
 from .lanegraph import compile_graph
 from .ops import Ops
-from .plan import GRAPH, PLAN, RING, Plan, Target
+from .plan import GRAPH, PLAN, RING, PlanDocument, Target
 from .ring import compile_ring
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 COMPILER_VERSION = "1"
-"""Changes whenever the same plan may compile to other bytes."""
+"""Must change whenever a plan may compile to bytes other than before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compilation:
-    """What became of a plan; unless ``ok``, only ``target`` and ``diagnostics`` say something."""
+    """The result of compiling a plan. If ``ok`` is false, only ``target`` and ``diagnostics`` are filled."""
 
     ok: bool
     target: Target | None
@@ -28,11 +28,11 @@ class Compilation:
     spec_kv: str | None
     spec_hash: str | None
     diagnostics: tuple[Diagnostic, ...]
-    graph: Graph | None
+    graph: SpecGraph | None
     dot: str | None
 
     def to_json(self) -> Json:
-        """Give the compilation as plain JSON data, as a preview answers it."""
+        """Return the compilation as the JSON body of a preview response."""
         return {
             "ok": self.ok,
             "target": self.target,
@@ -46,30 +46,31 @@ class Compilation:
 
 
 def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = None) -> Compilation:
-    """Compile a parsed plan of any shape; ``target`` overrides the plan's; ``ops`` defaults to the built-in.
+    """Compile a parsed plan; ``target`` overrides the plan's own, and ``ops`` defaults to the built-in ops.
 
-    Never raises on a bad plan: every problem is a diagnostic. The payload that is not the target is not read.
+    ``plan`` may be any JSON value: a bad plan never raises, each of its problems is a diagnostic. Of the two payloads
+    ``single_ring`` and ``lane_graph``, only the one that the target names is read.
     """
-    report = Report()
+    report = CompileReport()
     if target is not None and isinstance(plan, dict):
         plan = {**plan, "target": target}
     document = PLAN.read(plan, "", report)
     if document is None:
-        return _answer(None, None, report)
+        return _compilation(None, None, report)
     model = _compile_target(document, ops or Ops(), report)
     spec = PipelineSpec(document.name, model) if report.ok and document.name and model else None
-    return _answer(document.target, spec, report)
+    return _compilation(document.target, spec, report)
 
 
-def _compile_target(plan: Plan, ops: Ops, report: Report) -> SingleRing | LaneGraph | None:
-    """Compile the payload of the target; without a valid target, check whatever payload there is."""
+def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> SingleRing | LaneGraph | None:
+    """Compile the payload of the target. Without a valid target, check every payload that the plan holds."""
     payloads = {"single_ring": plan.single_ring, "lane_graph": plan.lane_graph}
     if plan.target and payloads[plan.target] is None:
         report.add(
             Code.PLAN_TARGET_MISSING,
             f"/{plan.target}",
-            f'The target is "{plan.target}", but the plan holds no "{plan.target}".',
-            f'Add "{plan.target}": {{...}}, or write another target.',
+            f'The target is "{plan.target}", but the plan has no "{plan.target}".',
+            f'Add "{plan.target}": {{...}}, or choose the other target.',
         )
     given = [name for name, payload in payloads.items() if payload is not None]
     wanted = [name for name in given if plan.target in {None, name}]
@@ -81,8 +82,8 @@ def _compile_target(plan: Plan, ops: Ops, report: Report) -> SingleRing | LaneGr
     return model
 
 
-def _answer(target: Target | None, spec: PipelineSpec | None, report: Report) -> Compilation:
+def _compilation(target: Target | None, spec: PipelineSpec | None, report: CompileReport) -> Compilation:
     if spec is None:
         return Compilation(False, target, None, None, None, report.diagnostics, None, None)
     kv = encode(spec)
-    return Compilation(True, target, spec, kv, spec_hash(kv), report.diagnostics, graph_of(spec), to_dot(spec))
+    return Compilation(True, target, spec, kv, spec_hash(kv), report.diagnostics, build_graph(spec), to_dot(spec))

@@ -1,4 +1,4 @@
-"""What a compile has to say: every code, one diagnostic, and the report that collects them."""
+"""Diagnostics: their codes, the diagnostic itself, and the report that collects the diagnostics of a compile."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 MAX_DIAGNOSTICS = 200
-"""A compile answers with at most this many diagnostics; of a longer list the last one says so."""
+"""A compile returns at most this many diagnostics. If there are more, the last one says so."""
 
 
 class Severity(StrEnum):
-    """How much a diagnostic weighs: only errors keep a plan from compiling."""
+    """The severity of a diagnostic. Only an error prevents a plan from compiling."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 
 class Code(StrEnum):
-    """Every code a diagnostic can carry; clients branch on these, texts may change."""
+    """The codes of diagnostics. Clients depend on them, so they are stable; messages and hints may change."""
 
     PLAN_SCHEMA = "plan.schema"
     PLAN_TARGET_MISSING = "plan.target_missing"
@@ -58,13 +58,13 @@ class Code(StrEnum):
 
     @property
     def severity(self) -> Severity:
-        """Info for what lowering inserts, error for all else."""
+        """Return INFO for a role that lowering inserted, and ERROR for everything else."""
         return Severity.INFO if self.startswith("lower.") else Severity.ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding: where it is (a JSON Pointer into the plan), what is wrong, what to write instead."""
+    """One finding: its place (a JSON Pointer into the plan), what is wrong, and a hint at what to write instead."""
 
     severity: Severity
     code: Code
@@ -73,60 +73,60 @@ class Diagnostic:
     hint: str
 
     def to_json(self) -> dict[str, str]:
-        """Give the diagnostic as plain JSON data."""
+        """Return the diagnostic as JSON data."""
         return {key: str(value) for key, value in asdict(self).items()}
 
 
-class Report:
-    """Collects diagnostics up to the bound; readers of long lists stop when it is full."""
+class CompileReport:
+    """Collects diagnostics up to ``MAX_DIAGNOSTICS``. Code that reads long lists stops when ``is_full``."""
 
     def __init__(self) -> None:
         self._found: list[Diagnostic] = []
-        self._blamed: set[str] = set()
+        self._pointers: set[str] = set()
         self.ok = True
 
     def add(self, code: Code, pointer: str, message: str, hint: str) -> None:
-        """Record a finding; beyond the bound only that there was one."""
+        """Add a diagnostic. When the report is full, only remember whether it was an error."""
         if code.severity is Severity.ERROR:
             self.ok = False
-        if not self.full:
+        if not self.is_full:
             self._found.append(Diagnostic(code.severity, code, pointer, message, hint))
-            self._blamed.add(pointer)
+            self._pointers.add(pointer)
 
     @property
-    def full(self) -> bool:
-        """Whether anything more would go unreported."""
+    def is_full(self) -> bool:
+        """Whether further diagnostics would be discarded."""
         return len(self._found) > MAX_DIAGNOSTICS
 
-    def blames(self, pointer: str) -> bool:
-        """Whether something was said about this very place, so that a second rule can keep quiet."""
-        return pointer in self._blamed
+    def has_diagnostic_at(self, pointer: str) -> bool:
+        """Whether this place already has a diagnostic, so that a second rule need not add another."""
+        return pointer in self._pointers
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """What was found, in the order of finding; the last of a full list says that there is more."""
-        if not self.full:
+        """Return the diagnostics in the order in which they were added. If some are left out, the last one says so."""
+        if not self.is_full:
             return tuple(self._found)
         first_hidden = self._found[MAX_DIAGNOSTICS - 1]
         more = Diagnostic(
             first_hidden.severity,
             first_hidden.code,
             "",
-            f"There is more to say than the first {MAX_DIAGNOSTICS - 1} diagnostics shown here.",
-            "Mend these first and compile again." if not self.ok else "Look at the drawing for the rest.",
+            f"There are more diagnostics; only the first {MAX_DIAGNOSTICS - 1} are shown.",
+            "Fix these first and compile again." if not self.ok else "The drawing shows everything that was inserted.",
         )
         return (*self._found[: MAX_DIAGNOSTICS - 1], more)
 
 
 def shown(value: object) -> str:
-    """Name a JSON value in a message: short, one line, ASCII, whatever the value holds."""
+    """Format a JSON value for a message: short, on one line and in ASCII, whatever the value contains."""
     match value:
         case None | bool():
             return json.dumps(value)
         case str():
             return json.dumps(value if len(value) <= 70 else value[:67] + "...")
         case int():
-            # A decimal of thousands of digits would raise, and tells nobody anything.
+            # Python refuses to print an integer of thousands of digits, and nobody would read it.
             return str(value) if value.bit_length() <= 64 else f"a number of {value.bit_length()} bits"
         case float():
             return json.dumps(value)
@@ -138,18 +138,18 @@ def shown(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Find the known word that was probably meant."""
+    """Return the known word that is most similar to a misspelled one, or None if none is similar."""
     word = word[:80]
     candidates = list(known)
     if len(candidates) > 64:
-        # Comparing with thousands of ids for each of hundreds of mistakes would take seconds.
+        # Comparing hundreds of misspelled words with thousands of ids each would take seconds.
         candidates = list(dict.fromkeys(_neighbours_in_order(word, candidates)))
     matches = get_close_matches(word, candidates, n=1)
     return matches[0] if matches else None
 
 
 def _neighbours_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Give the words that share the longest beginnings with this one, then the longest ends."""
+    """Yield the words that share the longest prefix with this one, then those that share the longest suffix."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])
@@ -157,7 +157,7 @@ def _neighbours_in_order(word: str, known: list[str]) -> Iterator[str]:
 
 
 def one_of(options: Iterable[object]) -> str:
-    """List the options of a hint, at most eight of them: ``"a", "b" or "c"``."""
+    """Join the options of a hint as ``"a", "b" or "c"``; at most eight are listed."""
     known = list(options)
     quoted = [shown(option) for option in known[:8]]
     if len(known) > 8:

@@ -1,4 +1,4 @@
-"""What changed between two specs: by meaning, and as a diff of their KV texts."""
+"""The difference between two specs: a list of changes by meaning, and a unified diff of their KV texts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ type Facts = dict[str, dict[str, Fact]]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that was added, removed or changed.
+class SpecChange:
+    """One part of a spec that was added, removed or changed.
 
-    ``what`` is pipeline, endpoint, stage, op, order, dependency, lane, inserted or policy.
+    ``what`` is ``pipeline``, ``endpoint``, ``stage``, ``op``, ``order``, ``dependency``, ``lane``, ``inserted`` (a
+    role that lowering inserted) or ``policy``.
     """
 
     change: Literal["added", "removed", "changed"]
@@ -29,30 +30,30 @@ class Change:
     new: Fact
 
     def to_json(self) -> Json:
-        """Give the change as plain JSON data."""
+        """Return the change as JSON data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class SpecDiff:
-    """The changes by meaning, and the unified diff of the KV texts; both empty for equal specs."""
+    """The changes by meaning, and the unified diff of the KV texts. Both are empty for equal specs."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[SpecChange, ...]
     unified: str
 
     def to_json(self) -> Json:
-        """Give the diff as plain JSON data."""
+        """Return the diff as JSON data."""
         return {"changes": [change.to_json() for change in self.changes], "unified": self.unified}
 
 
 def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
-    """Compare two specs that obey the rules."""
+    """Compare two valid specs."""
     before, after = _facts(old), _facts(new)
-    # A stage that came or went moves the others' places in the list, but not their order.
+    # An added or removed stage shifts the positions of the other stages, but does not change their order.
     shared = before["order"].keys() & after["order"].keys()
     for facts in (before, after):
         names = [name for name in facts["order"] if name in shared]
-        facts["order"] = {name: place for place, name in enumerate(names)}
+        facts["order"] = {name: position for position, name in enumerate(names)}
     changes = tuple(change for what in before for change in _changes(what, before[what], after[what]))
     return SpecDiff(changes, _unified(encode(old), encode(new)))
 
@@ -61,7 +62,7 @@ _MODELS = {SingleRing: "single_ring", LaneGraph: "lane_graph"}
 
 
 def _facts(spec: PipelineSpec) -> Facts:
-    """Say what a spec says: for each kind of thing, each thing's name and value."""
+    """List the parts of a spec: for each kind of part (``SpecChange.what``) the name and value of each part."""
     model = spec.model
     facts: Facts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
     facts["stage"].update(spec.stages)
@@ -87,7 +88,7 @@ def _graph_facts(graph: LaneGraph) -> Facts:
     return {
         "endpoint": {endpoint.name: endpoint.kind for endpoint in graph.endpoints},
         "order": {},
-        # A connection's lane is named <from>.<to>; what lowering inserted has a colon instead.
+        # The lane of a connection is named <from>.<to>; a lane that lowering inserted has a colon instead of the dot.
         "dependency": {lane.name.replace(".", " -> "): None for lane in graph.lanes if "." in lane.name},
         "lane": {
             lane.name: " ".join(
@@ -107,22 +108,22 @@ def _graph_facts(graph: LaneGraph) -> Facts:
     }
 
 
-def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[Change]:
+def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[SpecChange]:
     for name, value in old.items():
         if name not in new:
-            yield Change("removed", what, name, value, None)
+            yield SpecChange("removed", what, name, value, None)
         elif new[name] != value:
-            yield Change("changed", "op" if what == "stage" else what, name, value, new[name])
+            yield SpecChange("changed", "op" if what == "stage" else what, name, value, new[name])
     for name, value in new.items():
         if name not in old:
-            yield Change("added", what, name, None, value)
+            yield SpecChange("added", what, name, None, value)
 
 
 def _unified(old: str, new: str) -> str:
-    """Diff two canonical texts by their keys.
+    """Write the unified diff of two canonical texts, matching their lines by key.
 
-    Keys are unique and stand in the same order in both, so this is linear; difflib would compare lines and
-    take minutes on large graphs.
+    Keys are unique and have the same order in both texts, so this takes linear time; difflib would take minutes on
+    large graphs.
     """
     rows = list(_rows(old.splitlines(), new.splitlines()))
     spans: list[tuple[int, int]] = []
@@ -144,6 +145,7 @@ def _unified(old: str, new: str) -> str:
 
 
 def _rows(old: list[str], new: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the diff, each with its mark: a space, ``-`` or ``+``."""
     old_keys, new_keys = ({line.partition("=")[0] for line in lines} for lines in (old, new))
     pending = iter([*new, ""])
     line = next(pending)

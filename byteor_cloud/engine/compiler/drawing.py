@@ -1,12 +1,12 @@
-"""The graph of a spec as Graphviz text and as SVG, the latter laid out here: no Graphviz needed."""
+"""Drawings of a spec's graph: as Graphviz text, and as an SVG that is laid out here and so needs no Graphviz."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
 
-from .graph import Graph, GraphNode, graph_of
-from .layout import Layout, place
+from .graph import GraphNode, SpecGraph, build_graph
+from .layout import Layout, place_graph
 from .spec import PipelineSpec
 
 _DOT_SHAPES = {
@@ -27,8 +27,8 @@ _DOT_STYLES = {
 
 
 def to_dot(spec: PipelineSpec) -> str:
-    """Write the graph of a spec that obeys the rules in Graphviz's language."""
-    graph = graph_of(spec)
+    """Write the graph of a valid spec in Graphviz's DOT language."""
+    graph = build_graph(spec)
     lines = [f"digraph {_quoted(spec.name)} {{", "  rankdir=TB;", '  node [fontname="sans-serif"];']
     for node in graph.nodes:
         label = f"{node.id}\n{node.op}" if node.op else node.id
@@ -80,9 +80,9 @@ _LEGEND_WIDTH = 700.0
 
 
 def to_svg(spec: PipelineSpec) -> str:
-    """Draw the graph of a spec that obeys the rules: SVG without script, in the reader's light or dark."""
-    graph = graph_of(spec)
-    layout = place(graph, [_width(node) for node in graph.nodes])
+    """Draw the graph of a valid spec as an SVG without scripts, which follows the reader's light or dark theme."""
+    graph = build_graph(spec)
+    layout = place_graph(graph, [_width(node) for node in graph.nodes])
     width = max(layout.width, _LEGEND_WIDTH) + 2 * _MARGIN
     height = layout.height + _HEAD + 2 * _MARGIN
     left = (width - layout.width) / 2
@@ -103,13 +103,13 @@ def to_svg(spec: PipelineSpec) -> str:
     return "\n".join(parts)
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LABEL_LENGTH else text[: _LABEL_LENGTH - 1] + "…"
 
 
 def _label(node: GraphNode) -> str:
-    """Name what lowering inserted by its kind: it stands next to the stage that its name begins with."""
-    return _cut(node.id) if node.kind in _HALF_HEIGHTS else node.kind
+    """Return the name of a node; of a role that lowering inserted only its kind, as it is drawn beside its stage."""
+    return _shorten(node.id) if node.kind in _HALF_HEIGHTS else node.kind
 
 
 def _half_height(node: GraphNode) -> float:
@@ -117,20 +117,20 @@ def _half_height(node: GraphNode) -> float:
 
 
 def _width(node: GraphNode) -> float:
-    return max(len(_label(node)) * 8.0, len(_cut(node.op or "")) * 6.8) + 30.0
+    return max(len(_label(node)) * 8.0, len(_shorten(node.op or "")) * 6.8) + 30.0
 
 
 def _node(node: GraphNode, x: float, y: float) -> str:
     title = f"{node.id} ({node.kind})" + (f": {node.op}" if node.op else "")
     texts = f'<text x="{x:.1f}" y="{y + (-3 if node.op else 4):.1f}">{escape(_label(node))}</text>'
     if node.op:
-        texts += f'<text class="op" x="{x:.1f}" y="{y + 13:.1f}">{escape(_cut(node.op))}</text>'
+        texts += f'<text class="op" x="{x:.1f}" y="{y + 13:.1f}">{escape(_shorten(node.op))}</text>'
     shape = _shape(node.kind, x, y, _width(node) / 2, _half_height(node))
     return f'<g class="node {node.kind}"><title>{escape(title)}</title>{shape}{texts}</g>'
 
 
 def _shape(kind: str, x: float, y: float, w: float, h: float) -> str:
-    """Draw the outline of a node around its centre: w and h are half its width and height."""
+    """Draw the outline of a node around its centre; ``w`` and ``h`` are half its width and height."""
     corners = {
         "router": [(-w, 0), (-w + h, -h), (w - h, -h), (w, 0), (w - h, h), (-w + h, h)],
         "merge": [(-w, -h), (w, -h), (w - h, h), (-w + h, h)],
@@ -143,7 +143,7 @@ def _shape(kind: str, x: float, y: float, w: float, h: float) -> str:
     return f'<rect x="{x - w:.1f}" y="{y - h:.1f}" width="{2 * w:.1f}" height="{2 * h:.1f}" rx="{radius:.1f}"/>'
 
 
-def _lanes(graph: Graph, layout: Layout) -> Iterator[str]:
+def _lanes(graph: SpecGraph, layout: Layout) -> Iterator[str]:
     halves = {node.id: _half_height(node) for node in graph.nodes}
     starts = _ports(graph, layout, [edge.source for edge in graph.edges], ends=False)
     ends = _ports(graph, layout, [edge.target for edge in graph.edges], ends=True)
@@ -159,12 +159,15 @@ def _lanes(graph: Graph, layout: Layout) -> Iterator[str]:
         )
         yield (
             f'<g class="lane {edge.kind}"><title>{escape(title)}</title>'
-            f'<path d="{_curve([top, *points[1:-1], (bottom[0], bottom[1] - 6)])}"/>{_head(*bottom)}</g>'
+            f'<path d="{_curve([top, *points[1:-1], (bottom[0], bottom[1] - 6)])}"/>{_arrowhead(*bottom)}</g>'
         )
 
 
-def _ports(graph: Graph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
-    """Spread the edges that meet at one side of a node over that side, in the order they come from."""
+def _ports(graph: SpecGraph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
+    """Return how far from its node's centre each edge is attached, so that edges of one node do not coincide.
+
+    The edges of a node are sorted by the side that they come from, which avoids crossings.
+    """
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(at):
         groups.setdefault(name, []).append(number)
@@ -173,8 +176,8 @@ def _ports(graph: Graph, layout: Layout, at: list[str], *, ends: bool) -> dict[i
     for name, numbers in groups.items():
         step = min(14.0, (widths[name] - 24) / len(numbers))
         numbers.sort(key=lambda number: layout.edges[number][-2 if ends else 1][0])
-        for place_of, number in enumerate(numbers):
-            offsets[number] = (place_of - (len(numbers) - 1) / 2) * step
+        for position, number in enumerate(numbers):
+            offsets[number] = (position - (len(numbers) - 1) / 2) * step
     return offsets
 
 
@@ -188,12 +191,12 @@ def _curve(points: list[tuple[float, float]]) -> str:
     return path
 
 
-def _head(x: float, y: float) -> str:
+def _arrowhead(x: float, y: float) -> str:
     return f'<path class="head" d="M{x - 4.5:.1f} {y - 8:.1f}h9l-4.5 8z"/>'
 
 
-def _legend(graph: Graph) -> Iterator[str]:
-    """Explain the kinds of lanes and nodes that the drawing holds."""
+def _legend(graph: SpecGraph) -> Iterator[str]:
+    """Draw the legend: the kinds of lanes and nodes that occur in the drawing."""
     x = _MARGIN
     for kind in dict.fromkeys(edge.kind for edge in graph.edges):
         name = "order in the ring" if kind == "ring" else kind

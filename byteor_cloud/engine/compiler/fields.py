@@ -1,4 +1,4 @@
-"""The kinds of values a plan is made of: each reads one JSON value and describes itself as JSON Schema."""
+"""The types of values in a plan: each reads a JSON value, and describes the values it accepts as JSON Schema."""
 
 from __future__ import annotations
 
@@ -9,44 +9,47 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints, override
 
-from .diagnostics import MAX_DIAGNOSTICS, Code, Json, Report, nearest, one_of, shown
+from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, Json, nearest, one_of, shown
 
 READ_LIMIT = 16_384
-"""Items of a longer list are not looked at: no plan may have as many of anything."""
+"""The items of a longer list are not read, since every list of a valid plan is shorter."""
 
 
-class Kind[T](ABC):
-    """Reads a JSON value: the value when it has the right type, else None; whatever is wrong is reported."""
+class ValueType[T](ABC):
+    """The type of a JSON value. ``read`` returns None for a value of another type, and reports every problem."""
 
     @abstractmethod
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
-        """Read the value at this pointer."""
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
+        """Read a value; ``pointer`` is its place in the plan."""
 
     @abstractmethod
     def schema(self) -> Json:
-        """Describe what ``read`` accepts."""
+        """Return the JSON Schema of the values that ``read`` accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text(Kind[str]):
-    """A string; one that breaks the pattern is reported and yet returned: later rules can still name it."""
+class PlanText(ValueType[str]):
+    """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
+
+    ``suggest`` makes a valid text from an invalid one, for the hint.
+    """
 
     expected: str
     example: str
     pattern: str
     max_length: int
-    mend: Callable[[str], str] | None = None
+    suggest: Callable[[str], str] | None = None
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> str | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> str | None:
         text = value if isinstance(value, str) else None
         if text is None or len(text) > self.max_length or not re.fullmatch(self.pattern, text):
-            example = self.mend(text) if self.mend and text else self.example
+            example = self.suggest(text) if self.suggest and text else self.example
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
                 f"Expected {self.expected}, not {shown(value)}.",
-                f'Write for example "{example}".',
+                f'Write, for example, "{example}".',
             )
         return text
 
@@ -62,8 +65,8 @@ class Text(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Integer(Kind[int]):
-    """A whole number in a range (``2.0`` is the same JSON number as ``2``); never a boolean."""
+class Integer(ValueType[int]):
+    """A whole number in a range, but not a boolean. ``2.0`` is accepted, as JSON has no separate integers."""
 
     expected: str
     minimum: int
@@ -71,7 +74,7 @@ class Integer(Kind[int]):
     code: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> int | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> int | None:
         number = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(number, int) and not isinstance(number, bool) and self.minimum <= number <= self.maximum:
             return number
@@ -96,15 +99,15 @@ class Integer(Kind[int]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice[T: str](Kind[T]):
-    """One of a few strings."""
+class Choice[T: str](ValueType[T]):
+    """One of a fixed set of strings."""
 
     expected: str
     options: tuple[T, ...]
     code: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
         if isinstance(value, str):
             for option in self.options:
                 if option == value:
@@ -125,10 +128,10 @@ class Choice[T: str](Kind[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListOf[T](Kind[tuple[T | None, ...]]):
-    """A list; an item that could not be read is None, so that indices stay those of the plan."""
+class ListOf[T](ValueType[tuple[T | None, ...]]):
+    """A list. An item that could not be read becomes None, so that the other items keep the plan's indices."""
 
-    item: Kind[T]
+    item: ValueType[T]
     expected: str
     hint: str
     minimum: int = 0
@@ -137,7 +140,7 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
     too_many: Code = Code.PLAN_SCHEMA
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> tuple[T | None, ...] | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> tuple[T | None, ...] | None:
         if not isinstance(value, list):
             report.add(
                 Code.PLAN_SCHEMA,
@@ -153,13 +156,13 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
                 self.too_many,
                 pointer,
                 f"There are {len(value):,} {self.expected}, more than {self.maximum:,}.",
-                f"Leave at most {self.maximum:,} here; split the pipeline in two.",
+                f"Keep at most {self.maximum:,}; split a larger pipeline in two.",
             )
         if len(value) > READ_LIMIT:
             return None
         items: list[T | None] = []
         for index, item in enumerate(value):
-            if report.full:
+            if report.is_full:
                 return None
             items.append(self.item.read(item, f"{pointer}/{index}", report))
         return tuple(items)
@@ -171,15 +174,15 @@ class ListOf[T](Kind[tuple[T | None, ...]]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labels(Kind[dict[str, str]]):
-    """An object of free keys with short text values."""
+class PlanLabels(ValueType[dict[str, str]]):
+    """An object with arbitrary keys and short texts as values."""
 
-    key: Text
-    value: Text
+    key: PlanText
+    value: PlanText
     maximum: int
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> dict[str, str] | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> dict[str, str] | None:
         if not isinstance(value, dict) or len(value) > self.maximum:
             got = f"{len(value):,} of them" if isinstance(value, dict) else shown(value)
             report.add(
@@ -190,8 +193,8 @@ class Labels(Kind[dict[str, str]]):
             )
             return None
         for key in sorted(value, key=str):
-            self.key.read(key, child(pointer, key), report)
-            self.value.read(value[key], child(pointer, key), report)
+            self.key.read(key, child_pointer(pointer, key), report)
+            self.value.read(value[key], child_pointer(pointer, key), report)
         return value
 
     @override
@@ -206,116 +209,123 @@ class Labels(Kind[dict[str, str]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred[T](Kind[object]):
-    """A part of the plan that is only read when it is the target."""
+class Deferred[T](ValueType[object]):
+    """A part of the plan that is read later, and only if the target names it."""
 
-    kind: Kind[T]
+    value_type: ValueType[T]
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> object:
+    def read(self, value: object, pointer: str, report: CompileReport) -> object:
         return value
 
     @override
     def schema(self) -> Json:
-        return self.kind.schema()
+        return self.value_type.schema()
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One field of an object, written into its annotation: its kind, and what holds when it is left out."""
+class PlanField:
+    """The annotation of a dataclass field that describes the plan's field: its type, default, and name.
 
-    kind: Kind[Any]
+    ``missing`` is the code of the diagnostic when a required field is left out; None for an optional field.
+    """
+
+    value_type: ValueType[Any]
     default: object = None
-    """Read like a value of the plan."""
+    """JSON that is read in place of an optional field that is left out."""
     missing: Code | None = None
     name: str | None = None
-    """The plan's word for it, where Python reserves that."""
+    """The name in the plan, if Python reserves it (``from``)."""
 
 
-def required(kind: Kind[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> Slot:
-    """Declare a field that must be there."""
-    return Slot(kind, name=name, missing=missing)
+def required(value_type: ValueType[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> PlanField:
+    """Declare a required field."""
+    return PlanField(value_type, name=name, missing=missing)
 
 
-class Object[T](Kind[T]):
-    """An object with the fields that a dataclass annotates with slots, and no other."""
+class Object[T](ValueType[T]):
+    """An object that is read into a dataclass; it may have no fields besides those that the dataclass annotates.
 
-    def __init__(self, record: type[T], expected: str, *, elsewhere: Mapping[str, str] | None = None) -> None:
+    ``misplaced`` maps fields that authors tend to write here by mistake to a hint for each.
+    """
+
+    def __init__(self, record: type[T], expected: str, *, misplaced: Mapping[str, str] | None = None) -> None:
         self.record = record
         self.expected = expected
-        self.elsewhere = elsewhere or {}
-        self.slots: dict[str, tuple[str, Slot]] = {}
+        self.misplaced = misplaced or {}
+        self.fields: dict[str, tuple[str, PlanField]] = {}
         for attribute, hint in get_type_hints(record, include_extras=True).items():
-            slot: Slot = hint.__metadata__[0]
-            self.slots[slot.name or attribute] = (attribute, slot)
+            field: PlanField = hint.__metadata__[0]
+            self.fields[field.name or attribute] = (attribute, field)
 
     @override
-    def read(self, value: object, pointer: str, report: Report) -> T | None:
+    def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
         if not isinstance(value, dict):
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
                 f"Expected {self.expected}, an object, not {shown(value)}.",
-                f"Write an object with the fields {', '.join(self.slots)}.",
+                f"Write an object with the fields {', '.join(self.fields)}.",
             )
             return None
         return self.read_members(value, pointer, report)
 
-    def read_members(self, value: dict[str, object], pointer: str, report: Report) -> T:
-        """Read the fields of what is known to be an object."""
-        read: dict[str, object] = {}
-        for name, (attribute, slot) in self.slots.items():
-            place = f"{pointer}/{name}"
+    def read_members(self, value: dict[str, object], pointer: str, report: CompileReport) -> T:
+        """Read the fields of a JSON object."""
+        members: dict[str, object] = {}
+        for name, (attribute, field) in self.fields.items():
+            member_pointer = f"{pointer}/{name}"
             if name in value:
-                read[attribute] = slot.kind.read(value[name], place, report)
-            elif slot.missing:
-                read[attribute] = None
-                self._report_missing(name, slot, slot.missing, place, report)
+                members[attribute] = field.value_type.read(value[name], member_pointer, report)
+            elif field.missing:
+                members[attribute] = None
+                self._report_missing(name, field, field.missing, member_pointer, report)
             else:
-                default = slot.default
-                read[attribute] = None if default is None else slot.kind.read(default, place, report)
+                default = field.default
+                members[attribute] = None if default is None else field.value_type.read(default, member_pointer, report)
         self._report_unknown(value, pointer, report)
-        return self.record(**read)
+        return self.record(**members)
 
-    def _report_missing(self, name: str, slot: Slot, code: Code, pointer: str, report: Report) -> None:
-        schema = slot.kind.schema()
+    def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: CompileReport) -> None:
+        schema = field.value_type.schema()
         options = one_of(schema.get("enum") or schema["examples"])
         report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
 
-    def _report_unknown(self, value: dict[str, object], pointer: str, report: Report) -> None:
-        unknown = [key for key in value if key not in self.slots]
+    def _report_unknown(self, value: dict[str, object], pointer: str, report: CompileReport) -> None:
+        unknown = [key for key in value if key not in self.fields]
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)
-            guess = nearest(name, self.slots)
-            if name in self.elsewhere:
-                hint = self.elsewhere[name]
+            guess = nearest(name, self.fields)
+            if name in self.misplaced:
+                hint = self.misplaced[name]
             elif guess:
                 hint = f'Write "{guess}".'
             else:
-                hint = f"Remove it; the fields here are {', '.join(self.slots)}."
-            report.add(Code.PLAN_SCHEMA, child(pointer, name), f"{shown(name)} is no field of {self.expected}.", hint)
+                hint = f"Remove it; the permitted fields are {', '.join(self.fields)}."
+            message = f"{shown(name)} is not a field of {self.expected}."
+            report.add(Code.PLAN_SCHEMA, child_pointer(pointer, name), message, hint)
 
     @override
     def schema(self) -> Json:
-        properties, needed = {}, []
-        for name, (_, slot) in self.slots.items():
-            properties[name] = slot.kind.schema()
-            # An empty list that is too short is no default: leaving it out is refused, with the list's own code.
-            if slot.missing or (slot.default == [] and properties[name]["minItems"]):
-                needed.append(name)
-            elif slot.default is not None:
-                properties[name]["default"] = slot.default
+        properties, required_names = {}, []
+        for name, (_, field) in self.fields.items():
+            properties[name] = field.value_type.schema()
+            # A list that needs items is required too: its empty default is refused with the list's own code.
+            if field.missing or (field.default == [] and properties[name]["minItems"]):
+                required_names.append(name)
+            elif field.default is not None:
+                properties[name]["default"] = field.default
         return {
             "type": "object",
             "description": self.expected,
             "properties": properties,
-            "required": needed,
+            "required": required_names,
             "additionalProperties": False,
         }
 
 
-def child(pointer: str, key: object) -> str:
-    """Point at a member with a free key, or at its object when the key is too odd for a pointer."""
+def child_pointer(pointer: str, key: object) -> str:
+    """Return the pointer of a member whose key the author chose; of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

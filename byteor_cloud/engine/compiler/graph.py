@@ -1,4 +1,4 @@
-"""A spec as a graph of nodes and edges: what the API answers and what the drawings show."""
+"""The graph of a spec, as nodes and edges: the API returns it, and the drawings show it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .spec import LaneGraph, PipelineSpec, SingleRing
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """An endpoint, a stage, or what lowering inserted; ``op`` only on a stage."""
+    """An endpoint, a stage, or a role that lowering inserted. Only a stage has an ``op``."""
 
     id: str
     kind: str
     op: str | None = None
 
     def to_json(self) -> Json:
-        """Give the node as plain JSON data."""
+        """Return the node as JSON data."""
         return {"id": self.id, "kind": self.kind} | ({"op": self.op} if self.op else {})
 
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """A lane from its writer to its reader, or (kind ``ring``) the order between two nodes of a ring."""
+    """A lane from its writer to its reader; in a ring (kind ``ring``) a dependency between two nodes."""
 
     source: str
     target: str
@@ -33,35 +33,35 @@ class GraphEdge:
     consumers: int | None = None
 
     def to_json(self) -> Json:
-        """Give the edge as plain JSON data."""
+        """Return the edge as JSON data."""
         parameters = {"capacity": self.capacity, "consumers": self.consumers}
         given = {name: value for name, value in parameters.items() if value is not None}
         return {"from": self.source, "to": self.target, "lane": self.lane, "kind": self.kind, **given}
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """Nodes in walk order, and edges in the order of lanes."""
+class SpecGraph:
+    """The nodes (ingresses, stages and inserted roles, egresses) and the edges, in the order of the spec."""
 
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
 
     def to_json(self) -> Json:
-        """Give the graph as plain JSON data."""
+        """Return the graph as JSON data."""
         return {
             "nodes": [node.to_json() for node in self.nodes],
             "edges": [edge.to_json() for edge in self.edges],
         }
 
 
-def graph_of(spec: PipelineSpec) -> Graph:
-    """Give the graph of a spec that obeys the rules."""
+def build_graph(spec: PipelineSpec) -> SpecGraph:
+    """Build the graph of a valid spec."""
     if isinstance(spec.model, SingleRing):
-        return _ring(spec.model)
-    return _lanes(spec.model)
+        return _ring_graph(spec.model)
+    return _lane_graph(spec.model)
 
 
-def _ring(ring: SingleRing) -> Graph:
+def _ring_graph(ring: SingleRing) -> SpecGraph:
     stages = ring.stages
     nodes = [GraphNode(ring.ingress, "ingress")]
     nodes += [GraphNode(stage.id, "stage", stage.op) for stage in stages]
@@ -74,10 +74,10 @@ def _ring(ring: SingleRing) -> Graph:
             pairs.append((ring.ingress, stage.id))
     pairs += [(stage.id, ring.egress) for index, stage in enumerate(stages) if index not in needed]
     edges = (GraphEdge(source, target, f"{source}.{target}", "ring") for source, target in pairs)
-    return Graph(tuple(nodes), tuple(edges))
+    return SpecGraph(tuple(nodes), tuple(edges))
 
 
-def _lanes(graph: LaneGraph) -> Graph:
+def _lane_graph(graph: LaneGraph) -> SpecGraph:
     writers: dict[int, str] = {}
     readers: dict[int, str] = {}
     for endpoint in graph.endpoints:
@@ -93,4 +93,4 @@ def _lanes(graph: LaneGraph) -> Graph:
         GraphEdge(writers[number], readers[number], lane.name, lane.kind, lane.capacity, lane.consumers)
         for number, lane in enumerate(graph.lanes)
     ]
-    return Graph((*ingresses, *roles, *egresses), tuple(edges))
+    return SpecGraph((*ingresses, *roles, *egresses), tuple(edges))

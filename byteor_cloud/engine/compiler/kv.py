@@ -1,4 +1,4 @@
-"""The canonical KV text of a spec: encoder, decoder, hash. The spec's own types say which keys there are."""
+"""The canonical KV text of a spec: encoder, decoder and hash. The keys follow from the fields of the spec's types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES = {record: name for name, record in _MODELS.items()}
 
 
 class KvError(ValueError):
-    """A text that is no spec, with the number of the line (from 1) where that shows."""
+    """The text is not a spec; ``line`` (from 1) is the line of the fault."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(f"line {line}: {message}")
@@ -26,16 +26,16 @@ class KvError(ValueError):
 
 
 def encode(spec: PipelineSpec) -> str:
-    """Write a spec as canonical KV: the same spec gives the same text everywhere."""
+    """Write a spec as canonical KV text. Equal specs have equal texts, on every platform."""
     model = _NAMES[type(spec.model)]
     head = f"spec.v=1\nspec.model={model}\nspec.name={spec.name}\n"
     return head + "".join(f"{line}\n" for line in _lines(model, spec.model))
 
 
 def decode(kv: str | bytes) -> PipelineSpec:
-    """Read KV text; unknown keys are ignored, anything malformed raises ``KvError``.
+    """Read KV text, ignoring unknown keys. Raises KvError.
 
-    The answer has the right shape and types; ``validate_spec`` says whether it obeys the rules.
+    Only the shape and the types of the spec are checked; use ``validate_spec`` to check the rules.
     """
     reader = _Reader(kv if isinstance(kv, str) else kv.decode("latin-1"))
     reader.scalar("spec.v", ("1",), 0)
@@ -45,19 +45,19 @@ def decode(kv: str | bytes) -> PipelineSpec:
 
 
 def spec_hash(kv: str) -> str:
-    """Hash canonical KV text: ``sha256:<hex>``."""
+    """Return the hash of canonical KV text as ``sha256:<hex>``."""
     return f"sha256:{hashlib.sha256(kv.encode()).hexdigest()}"
 
 
 def spec_to_json(spec: PipelineSpec) -> Json:
-    """Give a spec as JSON data with the KV's keys; a pointer into it is a KV key with slashes."""
+    """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``."""
     model = _NAMES[type(spec.model)]
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a record: what it holds (a type, or the strings of a choice), and how often."""
+    """One field of a record; ``holds`` is the type of its value, or the strings that it may be."""
 
     holds: Any
     is_optional: bool
@@ -65,9 +65,9 @@ class _Field:
 
 
 def _fields(record: Any) -> dict[str, _Field]:
-    """Give a record's fields in the order of the KV."""
+    """Return the fields of a record in the order of the KV text."""
     hints = get_type_hints(record)
-    # A role's op and policy come before its lanes in the text.
+    # In the KV text, the op and the policy of a role come before its lanes.
     order = ("name", "kind", "op", "policy", "rx", "tx") if record is Role else tuple(hints)
     return {name: _field(hints[name]) for name in order}
 
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shapes(prefix: str, record: Any) -> Iterator[str]:
-    """Give the keys of a record, each index written as #."""
+    """Yield the keys of a record, with ``#`` in place of each index."""
     for name, field in _RECORDS[record].items():
         key = f"{prefix}.{name}.#" if field.is_repeated else f"{prefix}.{name}"
         if field.holds in _RECORDS:
@@ -125,7 +125,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Reader:
-    """The known keys of a text with their lines, and each list's indices with the line each begins at."""
+    """The parsed text: the line and value of each known key, and of each list its indices with their first line."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, tuple[int, str]] = {}
@@ -134,14 +134,14 @@ class _Reader:
         lines = text.split("\n")
         self.last = max(1, len(lines) - 1)
         if lines.pop():
-            raise KvError(len(lines) + 1, "the text must end with a line end")
+            raise KvError(len(lines) + 1, "the text must end with a newline")
         for number, line in enumerate(lines, 1):
             match = _LINE.fullmatch(line)
             if match is None:
-                raise KvError(number, "expected key=value of printable ASCII, without spaces round the =")
+                raise KvError(number, "expected key=value in printable ASCII, without spaces around the =")
             key, value = match.groups()
             if key in seen:
-                raise KvError(number, f"the key {shown(key)} comes a second time")
+                raise KvError(number, f"the key {shown(key)} occurs twice")
             seen.add(key)
             if _INDEX.sub(".#", key) in _SHAPES:
                 self.values[key] = number, value
@@ -150,7 +150,7 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, holds: Any, line: int) -> Any:
-        """Read one value; a missing one is reported at the line where its record begins, or the last one."""
+        """Read one value. If it is missing, KvError names ``line``, or the last line of the text when that is 0."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]
@@ -165,7 +165,7 @@ class _Reader:
         return value
 
     def record(self, record: Any, prefix: str, line: int) -> Any:
-        """Read the record whose keys begin with this prefix."""
+        """Read the record whose keys begin with ``prefix``; ``line`` is the line where the record begins."""
         values: dict[str, Any] = {}
         for name, field in _RECORDS[record].items():
             key = f"{prefix}.{name}"

@@ -1,31 +1,31 @@
-"""A lane graph as a plan gives it: its rules, before it is lowered."""
+"""The rules of a plan's lane graph, which are checked before it is lowered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import get_args
 
-from .diagnostics import Code, Report, nearest, shown
+from .diagnostics import Code, CompileReport, nearest, shown
 from .lowering import lower
-from .namespace import declare
+from .namespace import declare_names
 from .ops import Ops
 from .plan import MAX_CAPACITY, ConnectionPlan, Feature, GraphPlan, LanePlan
 from .spec import LaneGraph
-from .wiring import Link, Node, Wiring, check_links, check_reach
+from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
-_HERE = "/lane_graph"
+_POINTER = "/lane_graph"
 _FEATURES = get_args(Feature.__value__)
 
 
-def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None:
-    """Check a lane graph and lower it; None when the report holds an error."""
+def compile_graph(plan: GraphPlan, ops: Ops, report: CompileReport) -> LaneGraph | None:
+    """Check a lane graph and lower it. Returns None if there is an error."""
     ingresses = tuple(_boundary(plan.ingress, "ingress"))
     egresses = tuple(_boundary(plan.egress, "egress"))
     stages = tuple(_stages(plan, ops, report))
     ends = [(node.name, node.pointer) for node in (*ingresses, *egresses)]
-    names = declare([*ends, *((node.name, f"{node.pointer}/id") for node in stages)], report)
+    names = declare_names([*ends, *((node.name, f"{node.pointer}/id") for node in stages)], report)
 
-    # Where a part of the plan could not be read, what seems unknown or unconnected may stand there.
+    # If a node could not be read, a connection may well refer to it: reporting an unknown name would be wrong.
     parts = ((plan.ingress, ingresses), (plan.stages, stages), (plan.egress, egresses))
     if any(part is None or len(part) != len(nodes) for part, nodes in parts):
         return None
@@ -39,68 +39,68 @@ def compile_graph(plan: GraphPlan, ops: Ops, report: Report) -> LaneGraph | None
     return lower(wiring, plan.on_full, report) if report.ok and plan.on_full else None
 
 
-def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[Node]:
+def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[WiringNode]:
     for index, name in enumerate(names or ()):
         if name:
-            yield Node(name, f"{_HERE}/{side}/{index}")
+            yield WiringNode(name, f"{_POINTER}/{side}/{index}")
 
 
-def _stages(plan: GraphPlan, ops: Ops, report: Report) -> Iterator[Node]:
+def _stages(plan: GraphPlan, ops: Ops, report: CompileReport) -> Iterator[WiringNode]:
     for index, stage in enumerate(plan.stages or ()):
-        pointer = f"{_HERE}/stages/{index}"
-        if stage and stage.op and not report.blames(f"{pointer}/op"):
+        pointer = f"{_POINTER}/stages/{index}"
+        if stage and stage.op and not report.has_diagnostic_at(f"{pointer}/op"):
             ops.check(stage.op, f"{pointer}/op", report)
         if stage and stage.id:
-            yield Node(stage.id, pointer, stage.op or "")
+            yield WiringNode(stage.id, pointer, stage.op or "")
 
 
 def _links(
-    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: Report
-) -> Iterator[Link]:
-    """Give the connections that join what they may join."""
+    plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: CompileReport
+) -> Iterator[WiringLink]:
+    """Yield the links of the valid connections, and report the others."""
     for index, connection in connections:
-        pointer = f"{_HERE}/connections/{index}"
+        pointer = f"{_POINTER}/connections/{index}"
         source, target, lane = connection.source or "", connection.target or "", connection.lane
         if lane and lane.kind:
             _check_lane(lane, plan, f"{pointer}/lane", report)
-        joins = _joins(source, names, f"{pointer}/from", "egress", report)
-        if _joins(target, names, f"{pointer}/to", "ingress", report) and joins:
+        has_source = _check_end(source, names, f"{pointer}/from", "egress", report)
+        if _check_end(target, names, f"{pointer}/to", "ingress", report) and has_source:
             kind = lane.kind if lane and lane.kind else "events"
-            yield Link(source, target, pointer, kind, lane.capacity if lane else None)
+            yield WiringLink(source, target, pointer, kind, lane.capacity if lane else None)
 
 
-def _joins(name: str, names: dict[str, str], pointer: str, barred: str, report: Report) -> bool:
-    """Whether a connection may end here; if not, it is reported."""
-    if report.blames(pointer):
+def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
+    """Whether ``name`` is a node that this end of a connection may have. If it is not, report it."""
+    if report.has_diagnostic_at(pointer):
         return False
-    place = names.get(name)
-    if place and not place.startswith(f"{_HERE}/{barred}/"):
+    declared_at = names.get(name)
+    if declared_at and not declared_at.startswith(f"{_POINTER}/{forbidden_side}/"):
         return True
-    if place:
-        way = "comes out of an egress" if barred == "egress" else "leads into an ingress"
-        message = f"A connection never {way}, and {shown(name)} is one."
+    if declared_at:
+        rule = "start at an egress" if forbidden_side == "egress" else "lead to an ingress"
+        message = f"A connection cannot {rule}, and {shown(name)} is an {forbidden_side}."
         hint = "Write the id of a stage, or swap from and to."
-    elif not report.full:
+    elif not report.is_full:
         guess = nearest(name, names)
-        message = f"There is no ingress, stage or egress {shown(name)}."
-        hint = f"Write {shown(guess)}." if guess else "Write a name that this graph declares."
+        message = f"There is no ingress, stage or egress named {shown(name)}."
+        hint = f"Write {shown(guess)}." if guess else "Write the name of an ingress, stage or egress of this graph."
     else:
         return False
     report.add(Code.GRAPH_UNKNOWN_ENDPOINT, pointer, message, hint)
     return False
 
 
-def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: Report) -> None:
+def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: CompileReport) -> None:
     kind = lane.kind
     if kind in _FEATURES and plan.features is not None and kind not in plan.features:
         report.add(
             Code.GRAPH_LANE_FEATURE,
             f"{pointer}/kind",
-            f'The feature "{kind}" is not on, so no lane may be of this kind.',
+            f'A lane of kind "{kind}" needs the feature "{kind}", which is not enabled.',
             f'Add "{kind}" to lane_graph.features.',
         )
     capacity = f"{pointer}/capacity"
-    if kind == "sequenced_slots" and lane.capacity is None and not report.blames(capacity):
+    if kind == "sequenced_slots" and lane.capacity is None and not report.has_diagnostic_at(capacity):
         report.add(
             Code.GRAPH_SLOTS_CAPACITY,
             capacity,
@@ -111,6 +111,6 @@ def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: Report) -
         report.add(
             Code.PLAN_SCHEMA,
             capacity,
-            f"A capacity does not belong to a lane of kind {kind}.",
+            f"A lane of kind {kind} has no capacity.",
             'Remove "capacity", or write "kind": "sequenced_slots".',
         )

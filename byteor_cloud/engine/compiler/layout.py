@@ -1,4 +1,4 @@
-"""Placing a graph on layers, top to bottom, with few crossings: deterministic and near linear."""
+"""A layered layout of a graph, from top to bottom with few crossings: deterministic, in nearly linear time."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .graph import Graph
+from .graph import SpecGraph
 from .topology import neighbours, topological_order
 
 GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""Beyond as many bends, edges go straight: nobody follows an edge by eye in such a drawing."""
+"""If the edges cross more layers than this, they are drawn straight: nobody can follow them by eye anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is: the centre of each node, and the points each edge passes, its ends included."""
+    """The coordinates of a drawing: the centre of each node, and the points of each edge, including both ends."""
 
     width: float
     height: float
@@ -26,23 +26,23 @@ class Layout:
     edges: tuple[tuple[tuple[float, float], ...], ...]
 
 
-def place(graph: Graph, widths: Sequence[float]) -> Layout:
-    """Place the nodes of a graph without cycles, each as wide as is said."""
+def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
+    """Lay out a graph without cycles; ``widths`` are the widths of its nodes."""
     numbers = {node.id: number for number, node in enumerate(graph.nodes)}
     pairs = [(numbers[edge.source], numbers[edge.target]) for edge in graph.edges]
     layers = _layers(len(numbers), pairs)
     chains, layers = _chains(pairs, layers)
-    spread = [*widths, *[8.0] * (len(layers) - len(numbers))]
+    all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # including the bends of edges
     steps = [step for chain in chains for step in pairwise(chain)]
     below, above = neighbours(len(layers), steps)
     rows: list[list[int]] = [[] for _ in range(max(layers) + 1)]
     for node, layer in enumerate(layers):
         rows[layer].append(node)
-    x = _columns(rows, above, below, spread)
-    margin = min(x[node] - spread[node] / 2 for node in range(len(x)))
+    x = _columns(rows, above, below, all_widths)
+    margin = min(x[node] - all_widths[node] / 2 for node in range(len(x)))
     points = [(x[node] - margin, layers[node] * LAYER_HEIGHT) for node in range(len(x))]
     return Layout(
-        width=max(x[node] + spread[node] / 2 for node in range(len(x))) - margin,
+        width=max(x[node] + all_widths[node] / 2 for node in range(len(x))) - margin,
         height=max(layers) * LAYER_HEIGHT,
         nodes=tuple(points[: len(numbers)]),
         edges=tuple(tuple(points[node] for node in chain) for chain in chains),
@@ -50,7 +50,10 @@ def place(graph: Graph, widths: Sequence[float]) -> Layout:
 
 
 def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
-    """Give each node its longest way from a source, sources themselves just above what they feed."""
+    """Return the layer of each node: the length of the longest path that leads to it.
+
+    A node without predecessors is moved down to the layer right above its highest successor.
+    """
     after, before = neighbours(count, pairs)
     layers = [0] * count
     for node in topological_order(after, before):
@@ -62,7 +65,10 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 
 
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
-    """Give each edge as a chain of nodes, with a new node on every layer it passes; and all layers."""
+    """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
+
+    Returns the chains, and the layers with those of the bends appended.
+    """
     layers = list(layers)
     bends = sum(layers[target] - layers[source] - 1 for source, target in pairs)
     chains: list[list[int]] = []
@@ -75,7 +81,7 @@ def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[
 
 
 def _columns(rows: list[list[int]], above: list[list[int]], below: list[list[int]], widths: list[float]) -> list[float]:
-    """Order each row by where its neighbours are, then move every node towards them as far as it fits."""
+    """Return the x coordinate of each node: sort each row by its neighbours' places, then move nodes towards them."""
     x = [0.0] * len(widths)
     for row in rows:
         _pack(row, x, widths)
@@ -102,15 +108,16 @@ def _pack(row: list[int], x: list[float], widths: list[float]) -> None:
 
 
 def _settle(row: list[int], wanted: dict[int, float], x: list[float], widths: list[float]) -> None:
-    """Put each node of a row where it wants to be, or as near as its neighbours leave room."""
+    """Move each node of a row to its wanted place, or as close to it as the other nodes of the row permit."""
     pushed_right = _pushed([wanted[node] for node in row], [widths[node] for node in row])
     mirrored = _pushed([-wanted[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
-    # Both keep the gaps, so their mean does too, and it favours neither side.
+    # Both placements keep the gaps between nodes; so does their mean, which prefers neither side.
     for node, right, left in zip(row, pushed_right, reversed(mirrored), strict=True):
         x[node] = (right - left) / 2
 
 
 def _pushed(wanted: list[float], widths: list[float]) -> list[float]:
+    """Return the wanted places, each moved to the right as far as the nodes before it require."""
     placed: list[float] = []
     edge = float("-inf")
     for position, width in zip(wanted, widths, strict=True):

@@ -1,28 +1,28 @@
-"""Lowering a checked lane graph: routers, merges and bridges go in, lanes and roles get their numbers."""
+"""Lowering: inserts routers, merges and bridges into a checked lane graph, and numbers its lanes and roles."""
 
 from __future__ import annotations
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 from .plan import OnFull
 from .spec import Endpoint, Lane, LaneGraph, Role
 from .topology import neighbours, topological_order
-from .wiring import Link, Node, Wiring, is_fanout
+from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
-def lower(wiring: Wiring, on_full: OnFull, report: Report) -> LaneGraph:
-    """Lower a wiring that breaks no rule; what is inserted is reported as information."""
+def lower(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
+    """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
     return _Walk(wiring, report).run(on_full)
 
 
 class _Walk:
-    """One walk from the ingresses over the stages to the egresses, numbering as it goes (contracts §3.3)."""
+    """One walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
 
-    def __init__(self, wiring: Wiring, report: Report) -> None:
+    def __init__(self, wiring: Wiring, report: CompileReport) -> None:
         self.wiring = wiring
         self.report = report
-        self.leaving = wiring.leaving()
-        self.fanouts = {source for source, links in self.leaving.items() if is_fanout(links)}
-        self.entering = wiring.entering()
+        self.links_by_source = wiring.links_by_source()
+        self.fanouts = {source for source, links in self.links_by_source.items() if is_fanout(links)}
+        self.links_by_target = wiring.links_by_target()
         self.lanes: dict[str, Lane] = {}
         self.numbers: dict[str, int] = {}
         self.roles: list[Role] = []
@@ -38,7 +38,7 @@ class _Walk:
         endpoints += [Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses]
         return LaneGraph(on_full, tuple(self.lanes.values()), tuple(endpoints), tuple(self.roles))
 
-    def _stages_in_order(self) -> list[Node]:
+    def _stages_in_order(self) -> list[WiringNode]:
         stages = self.wiring.stages
         numbers = {node.name: number for number, node in enumerate(stages)}
         pairs = [
@@ -48,7 +48,7 @@ class _Walk:
         ]
         return [stages[number] for number in topological_order(*neighbours(len(stages), pairs))]
 
-    def _stage(self, node: Node) -> None:
+    def _stage(self, node: WiringNode) -> None:
         source, target = self._input(node), self._output(node)
         written = target
         if source.kind != target.kind:
@@ -60,22 +60,22 @@ class _Walk:
                 Code.LOWER_BRIDGE,
                 node,
                 f"reads {source.kind} and writes {target.kind}; a bridge joins the two kinds of lanes",
-                "give both sides the same kind of lane",
+                "use the same kind of lane on both sides",
             )
         self._route(node, target)
 
-    def _output(self, node: Node) -> Lane:
-        """Give the lane that a source writes, or its bridge writes for it."""
-        links = self.leaving[node.name]
+    def _output(self, node: WiringNode) -> Lane:
+        """Return the lane that a node writes, itself or by its bridge."""
+        links = self.links_by_source[node.name]
         if len(links) == 1:
             return self._connection(links[0])
         if node.name in self.fanouts:
             return Lane(f"{node.name}:fanout", "fanout_broadcast", consumers=len(links))
         return Lane(f"{node.name}:out", "events")
 
-    def _route(self, node: Node, output: Lane) -> None:
-        """Insert the router that spreads a source's output over its several connections."""
-        links = self.leaving[node.name]
+    def _route(self, node: WiringNode, output: Lane) -> None:
+        """Insert a router behind a node with several outgoing connections."""
+        links = self.links_by_source[node.name]
         if len(links) == 1:
             return
         written = tuple(self._use(self._connection(link)) for link in links)
@@ -83,13 +83,13 @@ class _Walk:
         self._inform(
             Code.LOWER_ROUTER,
             node,
-            f"has {len(links)} outgoing connections; a router spreads its output over them",
-            "leave one outgoing connection",
+            f"has {len(links)} outgoing connections; a router copies its output to each",
+            "keep only one outgoing connection",
         )
 
-    def _input(self, node: Node) -> Lane:
-        """Give the lane that a target reads, after inserting the merge of several."""
-        links = self.entering[node.name]
+    def _input(self, node: WiringNode) -> Lane:
+        """Return the lane that a node reads; with several incoming connections, insert a merge first."""
+        links = self.links_by_target[node.name]
         if len(links) == 1:
             return self._connection(links[0])
         merged = Lane(f"{node.name}:in", "events")
@@ -100,11 +100,11 @@ class _Walk:
             Code.LOWER_MERGE,
             node,
             f"has {len(links)} incoming connections; a round-robin merge joins them",
-            "leave one incoming connection",
+            "keep only one incoming connection",
         )
         return merged
 
-    def _connection(self, link: Link) -> Lane:
+    def _connection(self, link: WiringLink) -> Lane:
         name = f"{link.source}.{link.target}"
         if link.kind != "fanout_broadcast":
             return Lane(name, link.kind, link.capacity)
@@ -113,10 +113,10 @@ class _Walk:
         return Lane(name, link.kind, consumers=1)
 
     def _use(self, lane: Lane) -> int:
-        """Number a lane at its first use."""
+        """Return the number of a lane, which it gets at its first use."""
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
 
-    def _inform(self, code: Code, node: Node, what: str, remedy: str) -> None:
+    def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
         message = f"{shown(node.name)} {what}."
-        self.report.add(code, node.pointer, message, f"Nothing to mend; to do without it, {remedy}.")
+        self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")

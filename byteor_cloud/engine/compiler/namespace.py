@@ -1,30 +1,33 @@
-"""The one namespace that the ingresses, egresses and stages of a pipeline share."""
+"""The namespace that the ingresses, egresses and stages of a pipeline share."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 
 
-def declare(named: Sequence[tuple[str, str]], report: Report) -> dict[str, str]:
-    """Give where each name stands first, of names and their places; report each that comes again."""
-    places: dict[str, str] = {}
+def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> dict[str, str]:
+    """Return the pointer of the first use of each name, and report every later use as a duplicate.
+
+    ``named`` are pairs of a name and its pointer.
+    """
+    pointers: dict[str, str] = {}
     for name, pointer in named:
-        places.setdefault(name, pointer)
+        pointers.setdefault(name, pointer)
     for name, pointer in named:
-        if places[name] != pointer and not report.full:
+        if pointers[name] != pointer and not report.is_full:
             report.add(
                 Code.STAGE_DUPLICATE_ID,
                 pointer,
-                f"The name {shown(name)} is taken at {places[name]}; all names of a pipeline differ.",
-                f"Write another name, such as {shown(_free(name, places))}.",
+                f"The name {shown(name)} is already used at {pointers[name]}; each name of a pipeline must be unique.",
+                f"Write another name, such as {shown(_unused_name(name, pointers))}.",
             )
-    return places
+    return pointers
 
 
-def _free(name: str, taken: Collection[str]) -> str:
+def _unused_name(name: str, taken: Collection[str]) -> str:
     number = 2
-    while (free := f"{name[:57]}-{number}") in taken:
+    while (candidate := f"{name[:57]}-{number}") in taken:
         number += 1
-    return free
+    return candidate

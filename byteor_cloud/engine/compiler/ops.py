@@ -1,4 +1,4 @@
-"""The ops a stage may name: the built-in ones, and those of installed Python packages."""
+"""The ops that a stage may name: the built-in ones, and those of installed Python packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from .diagnostics import Code, Report, nearest, one_of, shown
+from .diagnostics import Code, CompileReport, nearest, one_of, shown
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
@@ -22,22 +22,26 @@ type Process = Callable[..., bytes | None]
 
 @runtime_checkable
 class StageOp(Protocol):
-    """What an entry point of the group ``byteor.stages`` loads: a module or an object with these two."""
+    """An op of a package: the module or object that an entry point of the group ``byteor.stages`` loads."""
 
     def validate(self, argument: str | None) -> str | None:
-        """Say what is wrong with the text after the op's colon (None without one), or None."""
+        """Return what is wrong with the argument, or None if it is valid.
+
+        The argument is the text after the op's colon, or None if there is no colon.
+        """
 
     @property
     def process(self) -> Process:
-        """``process(payload: bytes, params: dict | None) -> bytes | None``: the new payload; None drops.
+        """Return a function ``(payload: bytes, params: dict | None) -> bytes | None``.
 
-        ``params`` are the stage's own from the config bundle. An op that takes an argument accepts it as the
-        keyword ``argument``, passed only when the plan gives one. The same input must give the same output.
+        It returns the new payload, or None to drop the record. ``params`` are the stage's parameters in the config
+        bundle. If the plan gives an argument, it is passed as the keyword ``argument``. The function must be
+        deterministic.
         """
 
 
 def split_op(op: str) -> tuple[str, str | None]:
-    """Split an op into its key and its argument, which is None without a colon."""
+    """Split an op at its first colon into its key and its argument, which is None if there is no colon."""
     key, colon, argument = op.partition(":")
     return key, argument if colon else None
 
@@ -89,15 +93,15 @@ _BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The known ops; ``Ops()`` are the built-in ones, ``Ops.installed()`` also those of packages."""
+    """The known ops: ``Ops()`` has the built-in ones, ``Ops.installed()`` also those of installed packages."""
 
     stages: Mapping[str, StageOp] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
-    """Op keys that a package claims but cannot serve, and why."""
+    """The op keys that packages declare but that cannot be used, each with the reason."""
 
     @classmethod
     def installed(cls) -> Self:
-        """Load the entry points of ``byteor.stages``; reads the disk, so keep the result."""
+        """Load the ops of installed packages. This reads the disk, so keep the result."""
         stages: dict[str, StageOp] = {}
         broken: dict[str, str] = {}
         claims: dict[str, list[EntryPoint]] = {}
@@ -116,15 +120,15 @@ class Ops:
         yield from self.stages
 
     def process(self, op: str) -> Process | None:
-        """Find the callable of an installed op, its argument bound; None for any other op."""
+        """Return the function of a package's op with its argument bound, or None for any other op."""
         key, argument = split_op(op)
         stage = self.stages.get(key)
         if stage is None:
             return None
         return stage.process if argument is None else partial(stage.process, argument=argument)
 
-    def check(self, op: str, pointer: str, report: Report) -> None:
-        """Report an op that nobody knows or whose argument is malformed."""
+    def check(self, op: str, pointer: str, report: CompileReport) -> None:
+        """Report an op that is unknown or whose argument is invalid."""
         key, argument = split_op(op)
         if key in _BUILT_IN:
             validate, example = _BUILT_IN[key]
@@ -144,7 +148,7 @@ class Ops:
 
 
 def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
-    """Load the one entry point of an op key, or say why it cannot serve."""
+    """Load the entry point of an op key. Returns the reason as a text if it cannot be used."""
     if key in _BUILT_IN:
         return "it would replace a built-in op"
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
@@ -153,7 +157,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
         return "several packages claim it"
     try:
         stage: Any = claimants[0].load()
-    except Exception as error:  # whatever a foreign package raises must not stop the compiler
+    except Exception as error:  # an error in somebody else's package must not stop the compiler
         return f"loading it raised {type(error).__name__}: {_printable(error)}"
     if not isinstance(stage, StageOp) or not (callable(stage.validate) and callable(stage.process)):
         return "it has no validate and process"
@@ -169,5 +173,5 @@ def _complaint(stage: StageOp, argument: str | None) -> str | None:
 
 
 def _printable(text: object) -> str:
-    """Cut foreign text to one line that any message can hold."""
+    """Shorten the text of a package to one printable line."""
     return shown(str(text)).strip('"').rstrip(".")

@@ -1,4 +1,4 @@
-"""The plan, field by field: the one table that reads it, and of which its JSON Schema is made."""
+"""The fields of a plan. These declarations read a plan, and its JSON Schema is generated from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from .diagnostics import Code, Json
-from .fields import Choice, Deferred, Integer, Labels, ListOf, Object, Slot, Text, required
+from .fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
 
 type Target = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
@@ -23,47 +23,47 @@ MAX_CAPACITY = 1_048_576
 MAX_FANOUT_CONSUMERS = 4
 
 
-def _as_name(text: str) -> str:
-    """Make the closest valid name of a text."""
+def _similar_name(text: str) -> str:
+    """Return a valid name that is similar to a text."""
     slug = re.sub(r"[^a-z0-9_-]+", "-", text[:200].lower()).strip("-_")
     return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
 
 
-NAME = Text(
+NAME = PlanText(
     expected="a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter",
     example="quotes",
     pattern="[a-z][a-z0-9_-]{0,62}",
     max_length=63,
-    mend=_as_name,
+    suggest=_similar_name,
 )
-REFERENCE = Text(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
-OP = Text(
+REFERENCE = PlanText(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
+OP = PlanText(
     expected="an op of printable ASCII characters",
     example="identity",
     pattern=r"[\x20-\x7e]+",
     max_length=4_096,
 )
-SHARD_KEY = Text(
+SHARD_KEY = PlanText(
     expected="a dotted path into a JSON payload",
     example="order.customer_id",
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
-# What no database and no UTF-8 encoder takes is refused: control characters, halves of surrogate pairs.
-DESCRIPTION = Text(
-    expected="a text of at most 4,096 characters, without control characters but tabs and line ends",
+# Control characters and halves of surrogate pairs are refused: neither PostgreSQL nor a UTF-8 encoder takes them all.
+DESCRIPTION = PlanText(
+    expected="a text of at most 4,096 characters, without control characters other than tabs and newlines",
     example="Normalises quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
-LABELS = Labels(
-    key=Text(
-        expected="a label of letters, digits, and . _ / - inside",
+LABELS = PlanLabels(
+    key=PlanText(
+        expected="a label of letters and digits, with . _ / - only between them",
         example="team",
         pattern=r"[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?",
         max_length=63,
     ),
-    value=Text(
+    value=PlanText(
         expected="a text of at most 255 characters on one line",
         example="pricing",
         pattern=r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*",
@@ -81,20 +81,20 @@ EARLIER_STAGES = ListOf(
 SHARDS = Integer(expected="the number of shards", minimum=1, maximum=MAX_SHARDS, code=Code.RING_SHARDS)
 PRODUCER = Choice(expected="a producer", options=("single",), code=Code.RING_PRODUCER)
 SCHEDULING = Choice(expected="a scheduling", options=("dedicated",), code=Code.RING_SCHEDULING)
-PARAMS_ELSEWHERE = {"params": "Remove it; a stage's parameters go into the config bundle."}
+MISPLACED_PARAMS = {"params": "Remove it; the parameters of a stage belong in the config bundle."}
 
 
 @dataclass(frozen=True, slots=True)
 class RingStagePlan:
-    """A stage of a ring, as far as it could be read."""
+    """A stage of a ring. Fields that could not be read are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
-    depends_on: Annotated[tuple[str | None, ...] | None, Slot(EARLIER_STAGES, [])]
+    depends_on: Annotated[tuple[str | None, ...] | None, PlanField(EARLIER_STAGES, [])]
 
 
 RING_STAGES = ListOf(
-    item=Object(RingStagePlan, "a stage of a ring", elsewhere=PARAMS_ELSEWHERE),
+    item=Object(RingStagePlan, "a stage of a ring", misplaced=MISPLACED_PARAMS),
     expected="stages",
     hint='Write at least one stage, such as [{"id": "decode", "op": "identity"}].',
     minimum=1,
@@ -106,63 +106,67 @@ RING_STAGES = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """A single ring, as far as it could be read."""
+    """A single ring. Fields that could not be read are None."""
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
-    shards: Annotated[int | None, Slot(SHARDS, 1)]
-    shard_key: Annotated[str | None, Slot(SHARD_KEY)]
-    ordering: Annotated[Ordering | None, Slot(Choice(expected="an ordering", options=("strict", "per_key")), "strict")]
-    producer: Annotated[Literal["single"] | None, Slot(PRODUCER, "single")]
-    scheduling: Annotated[Literal["dedicated"] | None, Slot(SCHEDULING, "dedicated")]
-    stages: Annotated[tuple[RingStagePlan | None, ...] | None, Slot(RING_STAGES, [])]
+    shards: Annotated[int | None, PlanField(SHARDS, 1)]
+    shard_key: Annotated[str | None, PlanField(SHARD_KEY)]
+    ordering: Annotated[
+        Ordering | None, PlanField(Choice(expected="an ordering", options=("strict", "per_key")), "strict")
+    ]
+    producer: Annotated[Literal["single"] | None, PlanField(PRODUCER, "single")]
+    scheduling: Annotated[Literal["dedicated"] | None, PlanField(SCHEDULING, "dedicated")]
+    stages: Annotated[tuple[RingStagePlan | None, ...] | None, PlanField(RING_STAGES, [])]
 
 
 @dataclass(frozen=True, slots=True)
 class GraphStagePlan:
-    """A stage of a lane graph, as far as it could be read."""
+    """A stage of a lane graph. Fields that could not be read are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
 
 
 LANE_KIND = Choice(expected="a kind of lane", options=("events", "journal", "sequenced_slots", "fanout_broadcast"))
-CAPACITY = Integer(expected="the slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY)
+CAPACITY = Integer(
+    expected="the number of slots of the lane", minimum=1, maximum=MAX_CAPACITY, code=Code.GRAPH_SLOTS_CAPACITY
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """The lane of a connection, as far as it could be read."""
+    """The lane of a connection. Fields that could not be read are None."""
 
     kind: Annotated[LaneKind | None, required(LANE_KIND)]
-    capacity: Annotated[int | None, Slot(CAPACITY)]
+    capacity: Annotated[int | None, PlanField(CAPACITY)]
 
 
 LANE = Object(
     LanePlan,
     "a lane",
-    elsewhere={"consumers": "Remove it; the number of consumers follows from the connections."},
+    misplaced={"consumers": "Remove it; the number of consumers follows from the connections."},
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """A connection, as far as it could be read."""
+    """A connection. Fields that could not be read are None."""
 
     source: Annotated[str | None, required(REFERENCE, name="from")]
     target: Annotated[str | None, required(REFERENCE, name="to")]
-    lane: Annotated[LanePlan | None, Slot(LANE, {"kind": "events"})]
+    lane: Annotated[LanePlan | None, PlanField(LANE, {"kind": "events"})]
 
 
 FEATURES = ListOf(
     item=Choice(expected="a feature", options=("journal", "sequenced_slots")),
     expected="features",
-    hint='Write the kinds of lanes to permit, such as ["journal"].',
+    hint='Write a list of the lane kinds to enable, such as ["journal"].',
 )
 INGRESSES, EGRESSES = (
     ListOf(
         item=NAME,
-        expected=f"names of an {side}",
+        expected=f"names of {side}es",
         hint=f'Write at least one name, such as ["{example}"], and connect it.',
         minimum=1,
         too_few=Code.GRAPH_BOUNDARY_UNCONNECTED,
@@ -173,9 +177,9 @@ GRAPH_STAGES = ListOf(
     item=Object(
         GraphStagePlan,
         "a stage of a lane graph",
-        elsewhere={
-            "depends_on": 'Write a connection instead: {"from": ..., "to": ...} in connections.',
-            **PARAMS_ELSEWHERE,
+        misplaced={
+            "depends_on": 'Instead, add {"from": ..., "to": ...} to "connections".',
+            **MISPLACED_PARAMS,
         },
     ),
     expected="stages",
@@ -194,42 +198,43 @@ CONNECTIONS = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class GraphPlan:
-    """A lane graph, as far as it could be read."""
+    """A lane graph. Fields that could not be read are None."""
 
     on_full: Annotated[
-        OnFull | None, Slot(Choice(expected="what a full lane does", options=("block", "drop")), "block")
+        OnFull | None,
+        PlanField(Choice(expected="what happens when a lane is full", options=("block", "drop")), "block"),
     ]
-    features: Annotated[tuple[Feature | None, ...] | None, Slot(FEATURES, [])]
-    ingress: Annotated[tuple[str | None, ...] | None, Slot(INGRESSES, [])]
-    egress: Annotated[tuple[str | None, ...] | None, Slot(EGRESSES, [])]
-    stages: Annotated[tuple[GraphStagePlan | None, ...] | None, Slot(GRAPH_STAGES, [])]
-    connections: Annotated[tuple[ConnectionPlan | None, ...] | None, Slot(CONNECTIONS, [])]
+    features: Annotated[tuple[Feature | None, ...] | None, PlanField(FEATURES, [])]
+    ingress: Annotated[tuple[str | None, ...] | None, PlanField(INGRESSES, [])]
+    egress: Annotated[tuple[str | None, ...] | None, PlanField(EGRESSES, [])]
+    stages: Annotated[tuple[GraphStagePlan | None, ...] | None, PlanField(GRAPH_STAGES, [])]
+    connections: Annotated[tuple[ConnectionPlan | None, ...] | None, PlanField(CONNECTIONS, [])]
 
 
 RING = Object(RingPlan, "a single ring")
 GRAPH = Object(GraphPlan, "a lane graph")
 PLAN_V = Integer(expected="the version of the plan's format", minimum=1, maximum=1)
-TARGET = Choice(expected="what to compile to", options=("single_ring", "lane_graph"))
+TARGET = Choice(expected="the target model", options=("single_ring", "lane_graph"))
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A plan, as far as it could be read; of the two payloads only the target's is read further."""
+class PlanDocument:
+    """A plan. Fields that could not be read are None; the two payloads are still unread JSON."""
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]
     target: Annotated[Target | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
-    description: Annotated[str | None, Slot(DESCRIPTION)]
-    labels: Annotated[dict[str, str] | None, Slot(LABELS)]
-    single_ring: Annotated[object, Slot(Deferred(RING))]
-    lane_graph: Annotated[object, Slot(Deferred(GRAPH))]
+    description: Annotated[str | None, PlanField(DESCRIPTION)]
+    labels: Annotated[dict[str, str] | None, PlanField(LABELS)]
+    single_ring: Annotated[object, PlanField(Deferred(RING))]
+    lane_graph: Annotated[object, PlanField(Deferred(GRAPH))]
 
 
-PLAN = Object(Plan, "a plan")
+PLAN = Object(PlanDocument, "a plan")
 
 
 def plan_schema() -> Json:
-    """Give the JSON Schema (2020-12) of a plan, made from the table that the compiler reads plans with."""
+    """Return the JSON Schema (2020-12) of a plan."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ByteOr pipeline plan",

@@ -1,4 +1,4 @@
-"""Where a text says what a JSON Pointer points to: lines and columns for an editor's marks."""
+"""Finds the line and column of JSON Pointers in a JSON text, so that an editor can mark them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from byteor_cloud.engine.strict_json import TOKEN
 
 
 class Position(NamedTuple):
-    """A place in a text; both count from 1, the column in characters."""
+    """A place in a text. Line and column count from 1, the column in characters."""
 
     line: int
     column: int
 
 
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    """Say where the member or item of each pointer begins; of one that is not there, its nearest ancestor.
+    """Return where the member (that is, its key) or item of each pointer begins.
 
-    The text is one that ``parse_plan`` accepts. A member begins with its key.
+    A pointer that leads nowhere gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
     """
     tree = _Tree()
     wanted = {pointer: tree.node(pointer) for pointer in pointers}
@@ -28,13 +28,13 @@ def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     for node in tree.nodes:  # ancestors first
         if node.offset is None and node.parent is not None:
             node.offset = node.parent.offset
-    places = _places(text, {node.offset or 0 for node in wanted.values()})
-    return {pointer: places[node.offset or 0] for pointer, node in wanted.items()}
+    positions = _positions(text, {node.offset or 0 for node in wanted.values()})
+    return {pointer: positions[node.offset or 0] for pointer, node in wanted.items()}
 
 
 @dataclass(eq=False, slots=True)
 class _Node:
-    """A place that somebody asks for, or that lies on the way to one."""
+    """A place of the document that a pointer names, or an ancestor of one."""
 
     parent: _Node | None
     below: dict[str, _Node] = field(default_factory=dict)
@@ -42,14 +42,17 @@ class _Node:
 
 
 class _Tree:
-    """The places asked for: only they are kept, or long keys above many items would take quadratic space."""
+    """The tree of the requested places.
+
+    Places that were not requested are left out: the pointers of many items below a long key would take quadratic space.
+    """
 
     def __init__(self) -> None:
         self.root = _Node(None)
         self.nodes = [self.root]
 
     def node(self, pointer: str) -> _Node:
-        """Give the node of a pointer, made with those above it."""
+        """Return the node of a pointer; create it and its ancestors as needed."""
         node = self.root
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
@@ -62,26 +65,26 @@ class _Tree:
 
 @dataclass(slots=True)
 class _Open:
-    """An object or a list that is being read: what is asked for in it, and what its next value is."""
+    """An object or list that is being read, with the requested places in it; ``member`` is the next value's place."""
 
     below: dict[str, _Node]
     is_list: bool
     count: int = 0
     member: _Node | None = None
 
-    def key(self, quoted: str, start: int) -> None:
-        """Take note of a member's key."""
+    def read_key(self, quoted: str, start: int) -> None:
+        """Store the offset of a member's key, if the member was requested."""
         self.member = self.below.get(json.loads(quoted) if "\\" in quoted else quoted[1:-1])
         if self.member:
             self.member.offset = start
 
 
 def _find(text: str, root: _Node) -> None:
-    """Write the offsets of the wanted nodes, in one pass over the text."""
-    # The document is read like the only item of a list.
+    """Set the offsets of the requested nodes, in one pass over the text."""
+    # The document is treated as the only item of a list.
     inside = _Open({"0": root}, is_list=True)
     stack = [inside]
-    skipped = 0  # how deep we are in a value in which nobody asks for anything
+    skipped = 0  # the current depth inside a value that contains no requested place
     for token in TOKEN.finditer(text):
         kind = token.lastgroup
         if skipped:
@@ -90,7 +93,7 @@ def _find(text: str, root: _Node) -> None:
             stack.pop()
             inside = stack[-1]
         elif kind == "colon":
-            inside.key(token["string"], token.start())
+            inside.read_key(token["string"], token.start())
         else:
             node = inside.member
             if inside.is_list:
@@ -105,13 +108,13 @@ def _find(text: str, root: _Node) -> None:
                 skipped = 1
 
 
-def _places(text: str, offsets: set[int]) -> dict[int, Position]:
-    """Count the lines and columns of offsets, in one pass."""
-    places: dict[int, Position] = {}
+def _positions(text: str, offsets: set[int]) -> dict[int, Position]:
+    """Return the positions of offsets, in one pass over the text."""
+    positions: dict[int, Position] = {}
     line, line_start, counted = 1, 0, 0
     for offset in sorted(offsets):
         line += text.count("\n", counted, offset)
         line_start = max(line_start, text.rfind("\n", counted, offset) + 1)
         counted = offset
-        places[offset] = Position(line, offset - line_start + 1)
-    return places
+        positions[offset] = Position(line, offset - line_start + 1)
+    return positions

@@ -1,29 +1,29 @@
-"""A single ring: its rules, and its lowering, which only turns dependencies into indices."""
+"""The rules of a single ring, and its lowering, which only replaces stage ids in dependencies by indices."""
 
 from __future__ import annotations
 
-from .diagnostics import Code, Report, nearest, shown
-from .namespace import declare
+from .diagnostics import Code, CompileReport, nearest, shown
+from .namespace import declare_names
 from .ops import Ops
 from .plan import RingPlan, RingStagePlan
 from .spec import RingStage, SingleRing
 
-_HERE = "/single_ring"
+_POINTER = "/single_ring"
 
 
-def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
-    """Check a ring and lower it; None when the report holds an error."""
+def compile_ring(plan: RingPlan, ops: Ops, report: CompileReport) -> SingleRing | None:
+    """Check a ring and lower it. Returns None if there is an error."""
     _check_sharding(plan, report)
     stages = plan.stages or ()
-    named = [(plan.ingress, f"{_HERE}/ingress"), (plan.egress, f"{_HERE}/egress")]
-    named += [(stage.id, f"{_HERE}/stages/{index}/id") for index, stage in enumerate(stages) if stage]
-    declare([(name, pointer) for name, pointer in named if name], report)
+    named = [(plan.ingress, f"{_POINTER}/ingress"), (plan.egress, f"{_POINTER}/egress")]
+    named += [(stage.id, f"{_POINTER}/stages/{index}/id") for index, stage in enumerate(stages) if stage]
+    declare_names([(name, pointer) for name, pointer in named if name], report)
     positions: dict[str, int] = {}
     for index, stage in enumerate(stages):
         if stage and stage.id:
             positions.setdefault(stage.id, index)
     for index, stage in enumerate(stages):
-        if report.full:
+        if report.is_full:
             break
         if stage:
             _check_stage(index, stage, positions, ops, report)
@@ -50,42 +50,42 @@ def compile_ring(plan: RingPlan, ops: Ops, report: Report) -> SingleRing | None:
     )
 
 
-def _check_sharding(plan: RingPlan, report: Report) -> None:
+def _check_sharding(plan: RingPlan, report: CompileReport) -> None:
     if plan.shards is None:
         return
-    sharded = plan.shards > 1
-    if sharded and plan.ordering == "strict":
+    is_sharded = plan.shards > 1
+    if is_sharded and plan.ordering == "strict":
         report.add(
             Code.RING_STRICT_SHARDED,
-            f"{_HERE}/shards",
+            f"{_POINTER}/shards",
             f"Strict ordering needs one shard, not {plan.shards}.",
-            'Write "shards": 1, or "ordering": "per_key" to keep the order within each shard key only.',
+            'Write "shards": 1, or "ordering": "per_key" to keep the order only within each shard key.',
         )
-    pointer = f"{_HERE}/shard_key"
-    if sharded and plan.shard_key is None and not report.blames(pointer):
+    pointer = f"{_POINTER}/shard_key"
+    if is_sharded and plan.shard_key is None and not report.has_diagnostic_at(pointer):
         report.add(
             Code.RING_SHARD_KEY_MISSING,
             pointer,
-            f"Records cannot be spread over {plan.shards} shards without a shard key.",
+            f"A ring with {plan.shards} shards needs a shard key.",
             'Add "shard_key": the path of the key in the payload, such as "order.customer_id".',
         )
-    if not sharded and plan.shard_key is not None:
+    if not is_sharded and plan.shard_key is not None:
         report.add(
             Code.PLAN_SCHEMA,
             pointer,
-            "A shard key does not belong into a ring of one shard.",
+            "A ring with one shard has no shard key.",
             'Remove "shard_key", or write "shards": 2 or more with "ordering": "per_key".',
         )
 
 
-def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: Report) -> None:
-    here = f"{_HERE}/stages/{index}"
-    if stage.op is not None and not report.blames(f"{here}/op"):
-        ops.check(stage.op, f"{here}/op", report)
+def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], ops: Ops, report: CompileReport) -> None:
+    stage_pointer = f"{_POINTER}/stages/{index}"
+    if stage.op is not None and not report.has_diagnostic_at(f"{stage_pointer}/op"):
+        ops.check(stage.op, f"{stage_pointer}/op", report)
     seen: set[str] = set()
     for number, dependency in enumerate(stage.depends_on or ()):
-        pointer = f"{here}/depends_on/{number}"
-        if dependency is None or report.blames(pointer):
+        pointer = f"{stage_pointer}/depends_on/{number}"
+        if dependency is None or report.has_diagnostic_at(pointer):
             continue
         position = positions.get(dependency)
         if dependency in seen:
@@ -100,7 +100,7 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
             report.add(
                 Code.RING_UNKNOWN_DEPENDENCY,
                 pointer,
-                f"There is no stage {shown(dependency)}.",
+                f"There is no stage with the id {shown(dependency)}.",
                 f"Write {shown(guess)}." if guess else "Write the id of an earlier stage of this ring.",
             )
         elif dependency == stage.id:
@@ -120,7 +120,7 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
         seen.add(dependency)
 
 
-def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ...], report: Report) -> None:
+def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ...], report: CompileReport) -> None:
     stage = stages[index]
     if index == 0 or stage is None or stage.op in {None, "identity"} or stage.depends_on != ():
         return
@@ -128,12 +128,12 @@ def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ..
     earlier = before.id if before and before.id else "an earlier stage"
     report.add(
         Code.RING_MISSING_DEPENDENCY,
-        f"{_HERE}/stages/{index}/depends_on",
-        f"Only the first stage and identity stages may depend on nothing; this one is {shown(stage.op)}.",
+        f"{_POINTER}/stages/{index}/depends_on",
+        f"A stage with the op {shown(stage.op)} that is not the first must depend on an earlier stage.",
         f'Write "depends_on": [{shown(earlier)}].',
     )
 
 
 def _lower(stage: RingStagePlan, positions: dict[str, int]) -> RingStage:
-    needed = sorted(positions[name] for name in stage.depends_on or () if name)
-    return RingStage(stage.id or "", stage.op or "", tuple(needed))
+    dependencies = sorted(positions[name] for name in stage.depends_on or () if name)
+    return RingStage(stage.id or "", stage.op or "", tuple(dependencies))

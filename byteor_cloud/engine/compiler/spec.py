@@ -1,4 +1,4 @@
-"""PipelineSpecV1: what a plan compiles to, and what a spec.kv decodes to (contracts §3.3, §3.4)."""
+"""PipelineSpecV1: the result of compiling a plan, and of decoding a ``spec.kv``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RingStage:
-    """One stage of a ring; ``depends_on`` holds indices of earlier stages, strictly increasing."""
+    """One stage of a ring. ``depends_on`` are indices of earlier stages, in strictly increasing order."""
 
     id: str
     op: str
@@ -17,7 +17,7 @@ class RingStage:
 
 @dataclass(frozen=True, slots=True)
 class SingleRing:
-    """A ring: one ingress, stages in list order on each record, one egress."""
+    """A ring: one ingress, stages that process each record one after the other, and one egress."""
 
     ingress: str
     egress: str
@@ -31,7 +31,7 @@ class SingleRing:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A lane; ``capacity`` only on ``sequenced_slots``, ``consumers`` only on ``fanout_broadcast``."""
+    """A lane. Only ``sequenced_slots`` have a ``capacity``, and only ``fanout_broadcast`` has ``consumers``."""
 
     name: str
     kind: Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
@@ -41,7 +41,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An ingress or egress and the index of the lane it writes or reads."""
+    """An ingress or egress, with the index of the lane that it writes or reads."""
 
     name: str
     kind: Literal["ingress", "egress"]
@@ -50,7 +50,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What runs between lanes; ``op`` only on a stage, ``policy`` only on a merge."""
+    """A stage, bridge, router or merge: it reads the lanes ``rx`` and writes the lanes ``tx``.
+
+    Only a stage has an ``op``, and only a merge has a ``policy``.
+    """
 
     name: str
     kind: Literal["stage", "bridge", "router", "merge"]
@@ -62,7 +65,10 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class LaneGraph:
-    """A graph of roles joined by lanes; lanes, endpoints and roles are numbered in walk order."""
+    """A graph of roles that are connected by lanes.
+
+    Lanes, endpoints and roles are numbered in the order in which the compiler walks from the ingresses to the egresses.
+    """
 
     on_full: Literal["block", "drop"]
     lanes: tuple[Lane, ...]
@@ -79,7 +85,7 @@ class PipelineSpec:
 
     @property
     def stages(self) -> tuple[tuple[str, str], ...]:
-        """Id and op of every stage, in order."""
+        """The id and op of every stage, in the order of the spec."""
         if isinstance(self.model, SingleRing):
             return tuple((stage.id, stage.op) for stage in self.model.stages)
         return tuple((role.name, role.op or "") for role in self.model.roles if role.kind == "stage")

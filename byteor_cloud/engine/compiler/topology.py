@@ -1,4 +1,4 @@
-"""Graph algorithms over nodes 0..n-1, all linear or n log n and without recursion."""
+"""Graph algorithms on nodes that are numbered from 0: without recursion, in O(n) or O(n log n) time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ type Successors = Sequence[Sequence[int]]
 
 
 def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[int]], list[list[int]]]:
-    """Give each node's successors and predecessors."""
+    """Return the successors and the predecessors of each node; ``pairs`` are the edges."""
     successors: list[list[int]] = [[] for _ in range(count)]
     predecessors: list[list[int]] = [[] for _ in range(count)]
     for source, target in pairs:
@@ -19,7 +19,7 @@ def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Order the nodes: at each step the lowest one whose predecessors are all placed."""
+    """Sort the nodes so that each comes after its predecessors; where that leaves a choice, the lowest comes first."""
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)
@@ -35,7 +35,7 @@ def topological_order(successors: Successors, predecessors: Successors) -> list[
 
 
 def reached(starts: Iterable[int], successors: Successors) -> set[int]:
-    """Give every node that a path leads to from one of the starts, the starts included."""
+    """Return every node that can be reached from one of the starts, including the starts."""
     seen = set(starts)
     pending = list(seen)
     while pending:
@@ -47,7 +47,7 @@ def reached(starts: Iterable[int], successors: Successors) -> set[int]:
 
 
 def cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
-    """Give one cycle of each knot (strongly connected component), starting at the knot's lowest node."""
+    """Return one cycle of each strongly connected component, starting at the component's lowest node."""
     found: list[list[int]] = []
     for knot in _components(successors, predecessors):
         start = min(knot)
@@ -92,7 +92,7 @@ def _components(successors: Successors, predecessors: Successors) -> list[set[in
 
 
 def _shortest_cycle(start: int, knot: set[int], successors: Successors) -> list[int]:
-    """Walk breadth first inside the knot from the start until it comes round."""
+    """Return the shortest cycle through the start: search breadth-first inside the component, here ``knot``."""
     came_from: dict[int, int] = {}
     level = [start]
     while start not in came_from:

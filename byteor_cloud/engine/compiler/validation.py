@@ -1,11 +1,11 @@
-"""The plan's rules, applied to a spec that came from elsewhere."""
+"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded one."""
 
 from __future__ import annotations
 
-from .diagnostics import Code, Diagnostic, Report, shown
-from .fields import Text
+from .diagnostics import Code, CompileReport, Diagnostic, shown
+from .fields import PlanText
 from .kv import spec_to_json
-from .namespace import declare
+from .namespace import declare_names
 from .ops import Ops
 from .plan import (
     CAPACITY,
@@ -18,16 +18,16 @@ from .plan import (
 )
 from .ring import compile_ring
 from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
-from .wiring import Link, Node, Wiring, check_links, check_reach
+from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
-_INSERTED = Text(
-    expected="a name that lowering gives",
+_INSERTED = PlanText(
+    expected="a name of an inserted role",
     example="decode:router",
     pattern=f"{NAME.pattern}:[a-z]+",
     max_length=80,
 )
-_LANE_NAME = Text(
-    expected="a name that lowering gives to a lane",
+_LANE_NAME = PlanText(
+    expected="a name of a lane",
     example="decode.check",
     pattern=rf"{NAME.pattern}(?:\.{NAME.pattern}|:[a-z]+)",
     max_length=127,
@@ -35,8 +35,8 @@ _LANE_NAME = Text(
 
 
 def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagnostic, ...]:
-    """Give what is wrong with a spec, such as a decoded one; pointers lead into ``spec_to_json(spec)``."""
-    report = Report()
+    """Return the diagnostics of a spec. Their pointers are those of ``spec_to_json(spec)``."""
+    report = CompileReport()
     NAME.read(spec.name, "/name", report)
     if isinstance(spec.model, SingleRing):
         _check_ring(spec, spec.model, ops or Ops(), report)
@@ -45,11 +45,11 @@ def validate_spec(spec: PipelineSpec, *, ops: Ops | None = None) -> tuple[Diagno
     return report.diagnostics
 
 
-def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) -> None:
+def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: CompileReport) -> None:
     payload = spec_to_json(spec)["single_ring"]
     ids = [stage.id for stage in ring.stages]
     for stage in payload["stages"]:
-        # A plan names what a spec numbers; a number beyond the stages becomes a name that no stage has.
+        # A plan has ids where a spec has indices. An index without a stage becomes an id that no stage can have.
         stage["depends_on"] = [
             ids[position] if position < len(ids) else f"#{position}" for position in stage["depends_on"]
         ]
@@ -59,12 +59,12 @@ def _check_ring(spec: PipelineSpec, ring: SingleRing, ops: Ops, report: Report) 
             report.add(
                 Code.PLAN_SCHEMA,
                 f"/single_ring/stages/{index}/depends_on",
-                "The dependencies of a spec are indices in increasing order.",
+                "The dependencies of a stage are indices in increasing order.",
                 f"Write {sorted(stage.depends_on)}.",
             )
 
 
-def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
+def _check_graph(graph: LaneGraph, ops: Ops, report: CompileReport) -> None:
     for index, lane in enumerate(graph.lanes):
         _check_lane(lane, f"/lane_graph/lanes/{index}", report)
     for index, endpoint in enumerate(graph.endpoints):
@@ -74,8 +74,8 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
     lanes = [(lane.name, f"/lane_graph/lanes/{index}/name") for index, lane in enumerate(graph.lanes)]
     ends = [(end.name, f"/lane_graph/endpoints/{index}/name") for index, end in enumerate(graph.endpoints)]
     roles = [(role.name, f"/lane_graph/roles/{index}/name") for index, role in enumerate(graph.roles)]
-    declare(lanes, report)
-    declare(ends + roles, report)
+    declare_names(lanes, report)
+    declare_names(ends + roles, report)
     _check_size("stages", sum(role.kind == "stage" for role in graph.roles), MAX_GRAPH_STAGES, report)
     _check_size("connections", sum("." in lane.name for lane in graph.lanes), MAX_CONNECTIONS, report)
     for kind in ("ingress", "egress"):
@@ -86,14 +86,14 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: Report) -> None:
                 f"There is no {kind}.",
                 f"Add an endpoint of kind {kind}.",
             )
-    writers, readers = _ends(graph, report)
+    writers, readers = _lane_ends(graph, report)
     if report.ok:
         wiring = _wiring(graph, writers, readers)
         check_links(wiring, report)
         check_reach(wiring, report)
 
 
-def _check_lane(lane: Lane, pointer: str, report: Report) -> None:
+def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
     _LANE_NAME.read(lane.name, f"{pointer}/name", report)
     if lane.kind == "sequenced_slots":
         CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
@@ -110,12 +110,12 @@ def _check_lane(lane: Lane, pointer: str, report: Report) -> None:
         )
 
 
-def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
+def _check_role(role: Role, pointer: str, ops: Ops, report: CompileReport) -> None:
     is_stage = role.kind == "stage"
     (NAME if is_stage else _INSERTED).read(role.name, f"{pointer}/name", report)
     if not is_stage:
         _check_absent("op", role.op, f"a {role.kind}", pointer, report)
-    elif (op := OP.read(role.op, f"{pointer}/op", report)) and not report.blames(f"{pointer}/op"):
+    elif (op := OP.read(role.op, f"{pointer}/op", report)) and not report.has_diagnostic_at(f"{pointer}/op"):
         ops.check(op, f"{pointer}/op", report)
     if role.kind != "merge":
         _check_absent("policy", role.policy, f"a {role.kind}", pointer, report)
@@ -127,71 +127,73 @@ def _check_role(role: Role, pointer: str, ops: Ops, report: Report) -> None:
             report.add(
                 Code.PLAN_SCHEMA,
                 f"{pointer}/{side}",
-                f"A {role.kind} has {number} as {side}, not {len(lanes)}.",
-                f"Give {number}.",
+                f'A {role.kind} needs {number} in "{side}", not {len(lanes)}.',
+                f'Write {number} in "{side}".',
             )
 
 
-def _check_absent(name: str, value: object, what: str, pointer: str, report: Report) -> None:
+def _check_absent(name: str, value: object, what: str, pointer: str, report: CompileReport) -> None:
     if value is not None:
-        report.add(Code.PLAN_SCHEMA, f"{pointer}/{name}", f"{name} does not belong to {what}.", f'Remove "{name}".')
+        report.add(Code.PLAN_SCHEMA, f"{pointer}/{name}", f'"{name}" is not a field of {what}.', f'Remove "{name}".')
 
 
-def _check_size(what: str, count: int, limit: int, report: Report) -> None:
+def _check_size(what: str, count: int, limit: int, report: CompileReport) -> None:
     if count > limit:
         report.add(
             Code.GRAPH_TOO_LARGE,
             "/lane_graph",
             f"There are {count:,} {what}, more than {limit:,}.",
-            f"Leave at most {limit:,}; split the pipeline in two.",
+            f"Keep at most {limit:,}; split a larger pipeline in two.",
         )
 
 
-def _ends(graph: LaneGraph, report: Report) -> tuple[dict[int, str], dict[int, str]]:
-    """Give the writer and the reader of each lane; every lane must have one of each."""
+def _lane_ends(graph: LaneGraph, report: CompileReport) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the writer and the reader of each lane, and report lanes that do not have exactly one of each."""
     writes: list[tuple[int, str, str]] = []
     reads: list[tuple[int, str, str]] = []
     for index, endpoint in enumerate(graph.endpoints):
         side = writes if endpoint.kind == "ingress" else reads
         side.append((endpoint.lane, endpoint.name, f"/lane_graph/endpoints/{index}/lane"))
     for index, role in enumerate(graph.roles):
-        here = f"/lane_graph/roles/{index}"
-        writes += [(lane, role.name, f"{here}/tx/{number}") for number, lane in enumerate(role.tx)]
-        reads += [(lane, role.name, f"{here}/rx/{number}") for number, lane in enumerate(role.rx)]
-    return _sided("writer", writes, graph, report), _sided("reader", reads, graph, report)
+        pointer = f"/lane_graph/roles/{index}"
+        writes += [(lane, role.name, f"{pointer}/tx/{number}") for number, lane in enumerate(role.tx)]
+        reads += [(lane, role.name, f"{pointer}/rx/{number}") for number, lane in enumerate(role.rx)]
+    return _names_by_lane("writer", writes, graph, report), _names_by_lane("reader", reads, graph, report)
 
 
-def _sided(side: str, ends: list[tuple[int, str, str]], graph: LaneGraph, report: Report) -> dict[int, str]:
+def _names_by_lane(
+    side: str, ends: list[tuple[int, str, str]], graph: LaneGraph, report: CompileReport
+) -> dict[int, str]:
     names: dict[int, str] = {}
     for lane, name, pointer in ends:
         if lane >= len(graph.lanes):
-            message = f"There is no lane {lane}; the lanes end at {len(graph.lanes) - 1}."
+            message = f"There is no lane {lane}; the last lane is {len(graph.lanes) - 1}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of a lane.")
         elif lane in names:
-            message = f"The lane {lane} has a {side} already, {shown(names[lane])}."
+            message = f"Lane {lane} already has the {side} {shown(names[lane])}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of another lane.")
         else:
             names[lane] = name
     for lane in range(len(graph.lanes)):
         if lane not in names:
-            message = f"The lane {lane} has no {side}."
-            hint = f"Remove it, or give it a {side}."
+            message = f"Lane {lane} has no {side}."
+            hint = f"Remove the lane, or add a {side}."
             report.add(Code.PLAN_SCHEMA, f"/lane_graph/lanes/{lane}", message, hint)
     return names
 
 
 def _wiring(graph: LaneGraph, writers: dict[int, str], readers: dict[int, str]) -> Wiring:
-    """Take every role for a stage: what lowering inserted obeys the same rules."""
+    """Return the wiring of a spec. Inserted roles are treated as stages, as the same rules apply to them."""
     ends = [
-        (endpoint.kind, Node(endpoint.name, f"/lane_graph/endpoints/{index}"))
+        (endpoint.kind, WiringNode(endpoint.name, f"/lane_graph/endpoints/{index}"))
         for index, endpoint in enumerate(graph.endpoints)
     ]
     return Wiring(
         ingresses=tuple(node for kind, node in ends if kind == "ingress"),
-        stages=tuple(Node(role.name, f"/lane_graph/roles/{index}") for index, role in enumerate(graph.roles)),
+        stages=tuple(WiringNode(role.name, f"/lane_graph/roles/{index}") for index, role in enumerate(graph.roles)),
         egresses=tuple(node for kind, node in ends if kind == "egress"),
         links=tuple(
-            Link(writers[index], readers[index], f"/lane_graph/lanes/{index}", lane.kind, lane.capacity)
+            WiringLink(writers[index], readers[index], f"/lane_graph/lanes/{index}", lane.kind, lane.capacity)
             for index, lane in enumerate(graph.lanes)
         ),
     )

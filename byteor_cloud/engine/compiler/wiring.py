@@ -1,18 +1,18 @@
-"""What is joined to what in a lane graph, and the rules that hold for a plan's graph and a spec's alike."""
+"""The connections of a lane graph, and the rules that apply both to a plan's graph and to a spec's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .diagnostics import Code, Report, shown
+from .diagnostics import Code, CompileReport, shown
 from .plan import MAX_FANOUT_CONSUMERS, LaneKind
 from .topology import cycles, neighbours, reached
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """An ingress, an egress or a stage, and where it stands; only a stage has an op."""
+class WiringNode:
+    """An ingress, an egress or a stage, with its pointer. Only a stage has an op."""
 
     name: str
     pointer: str
@@ -20,8 +20,8 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A connection of two nodes by name, and where it stands."""
+class WiringLink:
+    """A connection between two nodes, given by their names, with its pointer."""
 
     source: str
     target: str
@@ -32,42 +32,42 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """A graph whose links all join known nodes, none leading into an ingress or out of an egress."""
+    """A graph whose links connect known nodes. No link leads to an ingress or starts at an egress."""
 
-    ingresses: tuple[Node, ...]
-    stages: tuple[Node, ...]
-    egresses: tuple[Node, ...]
-    links: tuple[Link, ...]
+    ingresses: tuple[WiringNode, ...]
+    stages: tuple[WiringNode, ...]
+    egresses: tuple[WiringNode, ...]
+    links: tuple[WiringLink, ...]
 
     @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All nodes; a node's number elsewhere is its index here."""
+    def nodes(self) -> tuple[WiringNode, ...]:
+        """All nodes. The graph algorithms number the nodes by their index here."""
         return self.ingresses + self.stages + self.egresses
 
-    def leaving(self) -> dict[str, list[Link]]:
-        """Group the links by source, each group in the order of the links."""
+    def links_by_source(self) -> dict[str, list[WiringLink]]:
+        """Group the links by their source; a group keeps the order of the links."""
         return _grouped((link.source, link) for link in self.links)
 
-    def entering(self) -> dict[str, list[Link]]:
-        """Group the links by target, each group in the order of the links."""
+    def links_by_target(self) -> dict[str, list[WiringLink]]:
+        """Group the links by their target; a group keeps the order of the links."""
         return _grouped((link.target, link) for link in self.links)
 
 
-def _grouped(pairs: Iterable[tuple[str, Link]]) -> dict[str, list[Link]]:
-    groups: dict[str, list[Link]] = {}
+def _grouped(pairs: Iterable[tuple[str, WiringLink]]) -> dict[str, list[WiringLink]]:
+    groups: dict[str, list[WiringLink]] = {}
     for name, link in pairs:
         groups.setdefault(name, []).append(link)
     return groups
 
 
-def is_fanout(links: list[Link]) -> bool:
-    """Whether the links of one source are an all-fan-out group."""
+def is_fanout(links: list[WiringLink]) -> bool:
+    """Whether the links of one source form a fan-out: there are several, and all have fan-out lanes."""
     return len(links) > 1 and all(link.kind == "fanout_broadcast" for link in links)
 
 
-def check_links(wiring: Wiring, report: Report) -> None:
-    """Report what is wrong with links that are there: duplicates, fan-outs that are too wide, cycles."""
-    first: dict[tuple[str, str], Link] = {}
+def check_links(wiring: Wiring, report: CompileReport) -> None:
+    """Report faults of the links: duplicates, fan-outs with too many consumers, and cycles."""
+    first: dict[tuple[str, str], WiringLink] = {}
     for link in wiring.links:
         earlier = first.setdefault((link.source, link.target), link)
         if earlier is not link:
@@ -75,9 +75,9 @@ def check_links(wiring: Wiring, report: Report) -> None:
                 Code.GRAPH_DUPLICATE_CONNECTION,
                 link.pointer,
                 f"{shown(link.source)} is already connected to {shown(link.target)} at {earlier.pointer}.",
-                "Remove one of the two; a connection has one lane.",
+                "Remove one of the two; there can be only one connection from a node to another.",
             )
-    for source, links in wiring.leaving().items():
+    for source, links in wiring.links_by_source().items():
         if len(links) > MAX_FANOUT_CONSUMERS and is_fanout(links):
             report.add(
                 Code.GRAPH_FANOUT_CONSUMERS,
@@ -88,12 +88,12 @@ def check_links(wiring: Wiring, report: Report) -> None:
     _check_cycles(wiring, first, report)
 
 
-def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], Link], report: Report) -> None:
+def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], report: CompileReport) -> None:
     names = [node.name for node in wiring.nodes]
     numbers = {name: number for number, name in enumerate(names)}
     pairs = [(numbers[source], numbers[target]) for source, target in links]
     for cycle in cycles(*neighbours(len(names), pairs)):
-        if report.full:
+        if report.is_full:
             return
         path = [shown(names[number]) for number in (*cycle, cycle[0])]
         if len(path) > 12:
@@ -102,13 +102,13 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], Link], report: Re
         report.add(
             Code.GRAPH_CYCLE,
             closing.pointer,
-            f"The connections form a cycle of {len(cycle)}: {' -> '.join(path)}.",
+            f"These connections form a cycle: {' -> '.join(path)}.",
             f"Remove a connection of the cycle, such as {shown(closing.source)} -> {shown(closing.target)}.",
         )
 
 
-def check_reach(wiring: Wiring, report: Report) -> None:
-    """Report what the links leave out: unconnected boundaries, stages between no ingress and no egress."""
+def check_reach(wiring: Wiring, report: CompileReport) -> None:
+    """Report unconnected ingresses and egresses, and stages that are not on a path between an ingress and an egress."""
     sources = {link.source for link in wiring.links}
     targets = {link.target for link in wiring.links}
     for node in wiring.ingresses:
@@ -116,7 +116,7 @@ def check_reach(wiring: Wiring, report: Report) -> None:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"Nothing reads the ingress {shown(node.name)}.",
+                f"The ingress {shown(node.name)} has no outgoing connection.",
                 f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove the ingress.',
             )
     for node in wiring.egresses:
@@ -124,27 +124,27 @@ def check_reach(wiring: Wiring, report: Report) -> None:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"Nothing writes the egress {shown(node.name)}.",
+                f"The egress {shown(node.name)} has no incoming connection.",
                 f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove the egress.',
             )
     nodes = wiring.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
     pairs = [(numbers[link.source], numbers[link.target]) for link in wiring.links]
     successors, predecessors = neighbours(len(nodes), pairs)
-    fed = reached((numbers[node.name] for node in wiring.ingresses), successors)
-    useful = reached((numbers[node.name] for node in wiring.egresses), predecessors)
+    after_ingress = reached((numbers[node.name] for node in wiring.ingresses), successors)
+    before_egress = reached((numbers[node.name] for node in wiring.egresses), predecessors)
     for node in wiring.stages:
-        if numbers[node.name] not in fed:
+        if numbers[node.name] not in after_ingress:
             report.add(
                 Code.GRAPH_UNREACHABLE,
                 node.pointer,
-                f"No ingress leads to {shown(node.name)}.",
+                f"The stage {shown(node.name)} cannot be reached from an ingress.",
                 f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove {shown(node.name)}.',
             )
-        if numbers[node.name] not in useful:
+        if numbers[node.name] not in before_egress:
             report.add(
                 Code.GRAPH_DEAD_END,
                 node.pointer,
-                f"{shown(node.name)} leads to no egress.",
+                f"The stage {shown(node.name)} leads to no egress.",
                 f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove {shown(node.name)}.',
             )

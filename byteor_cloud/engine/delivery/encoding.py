@@ -20,7 +20,7 @@ class Malformed(ValueError):
 
 
 # As for the API's bodies, and as large as an evidence's or an answer's reader takes at most.
-_LIMITS = strict_json.Limits(max_depth=200, allow_nul=True)
+_LIMITS = strict_json.JsonLimits(max_depth=200, allow_nul=True)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
@@ -78,7 +78,7 @@ def parse_object(data: bytes | str) -> Json:
     """Read a strict JSON object in UTF-8."""
     try:
         return strict_json.read_object(data, _LIMITS)
-    except strict_json.Malformed as error:
+    except strict_json.MalformedJson as error:
         raise Malformed(str(error)) from None
 
 

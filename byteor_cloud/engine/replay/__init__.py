@@ -1,6 +1,7 @@
-"""Deterministic replay of incident bundles, and the ops that it runs: no clock, randomness or environment.
+"""Deterministic replay of incident bundles, and the ops that it runs.
 
-The only I/O is on files and folders that the caller hands in.
+Nothing here depends on a clock, randomness or the environment. The only I/O is on files and folders that the caller
+passes.
 """
 
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
@@ -9,9 +10,9 @@ from byteor_cloud.engine.replay.incident import (
     IncidentBundle,
     Reason,
     RejectedBundle,
-    build,
-    extract,
-    validate,
+    build_incident,
+    extract_incident,
+    validate_incident,
 )
 from byteor_cloud.engine.replay.journal import (
     BadJournal,
@@ -23,8 +24,8 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.machine import Machine, RunResult, run
-from byteor_cloud.engine.replay.replay import Limits, Mode, ReplayOutcome, Status, replay
+from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
 
 __all__ = [
@@ -37,27 +38,27 @@ __all__ = [
     "Gate",
     "IncidentBundle",
     "JournalReader",
-    "Limits",
-    "Machine",
-    "Mode",
+    "OutcomeStatus",
     "ParamError",
+    "PipelineRunner",
     "Reason",
     "Record",
     "RejectedBundle",
+    "ReplayLimits",
+    "ReplayMode",
     "ReplayOutcome",
     "RunResult",
     "StageError",
     "StageOp",
-    "Status",
     "Unsupported",
-    "build",
+    "build_incident",
     "check_params",
     "encode_frame",
     "encode_journal",
-    "extract",
+    "extract_incident",
     "frames_digest",
     "read_frames",
     "replay",
-    "run",
-    "validate",
+    "run_pipeline",
+    "validate_incident",
 ]

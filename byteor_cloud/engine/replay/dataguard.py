@@ -1,16 +1,17 @@
-r"""The dataguard ops (contracts §4): check a payload against a JSON Schema, redact fields of it, or both.
+r"""The dataguard ops: they check a payload against a JSON Schema, redact fields of it, or both.
 
-A redaction rule is ``<field>:<action>``. The field is a dotted path; ``\.``, ``\:`` and ``\\`` stand for
-these characters in a name. An array on the way is walked element by element, a field that is not there
-is passed over, and rules apply in their order. Actions, on the value found:
+A redaction rule is ``<field>:<action>``. The field is a dotted path, in which ``\.``, ``\:`` and ``\\`` escape these
+characters in a name. If the path leads through an array, the rule applies to each element; a missing field is ignored.
+Rules apply one after the other. The actions are:
 
-- ``drop`` removes it; ``replace_with=V`` puts the string V in its place;
-- ``hash`` puts the SHA-256 hex of its canonical JSON in its place;
-- ``mask=P:S:C`` keeps P leading and S trailing characters and writes the character C for each between; a
-  text of at most P + S characters is masked whole, as else nothing of it would be;
+- ``drop`` removes the field;
+- ``replace_with=V`` replaces the value by the string V;
+- ``hash`` replaces the value by the SHA-256, in hexadecimal, of its canonical JSON;
+- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces each of the others by the character C. A text
+  of at most P + S characters is masked entirely, since otherwise nothing of it would be;
 - ``truncate=N`` keeps the first N characters.
 
-``mask`` and ``truncate`` count code points, and treat a value that is no string as its canonical JSON text.
+``mask`` and ``truncate`` count code points. A value that is not a string is treated as its canonical JSON text.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from byteor_cloud.engine.replay.payload import Malformed, canonical, count_nodes, parse
-from byteor_cloud.engine.replay.schema import BadSchema, Schema
+from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, count_nodes, parse
+from byteor_cloud.engine.replay.schema import BadSchema, PayloadSchema
 from byteor_cloud.engine.replay.work import Work
 from byteor_cloud.engine.strict_json import pointer_of
 
@@ -44,16 +45,16 @@ _RULE = re.compile(
 )
 
 type Guard = Callable[[bytes], bytes | None]
-"""Takes a payload; gives what goes on, ``None`` when it is dropped, ``Rejected`` when the stage stops."""
+"""Takes a payload and returns the new payload, or None to drop the record. Raises Rejected to stop the pipeline."""
 
 
 class Rejected(Exception):
-    """A payload was rejected, and the stage's ``on_reject`` is ``stop``."""
+    """The payload was rejected by a stage with ``on_reject: stop``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParamError:
-    """One fault of an op's parameters: a JSON pointer into them, a code, what is wrong."""
+    """One fault of an op's parameters: a JSON Pointer into them, a stable code, and a text for people."""
 
     pointer: str
     code: str
@@ -61,7 +62,7 @@ class ParamError:
 
 
 class BadParams(ValueError):
-    """Parameters that an op cannot run with; ``errors`` says all that is wrong with them."""
+    """The parameters of an op are invalid; ``errors`` are all their faults."""
 
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -69,7 +70,7 @@ class BadParams(ValueError):
 
 
 def check_params(op: str, params: object) -> list[ParamError]:
-    """What is wrong with a stage's parameters, all at once; ops other than dataguard's take any."""
+    """Return all faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
     if op not in OPS or params is None:
         return []
     try:
@@ -80,9 +81,9 @@ def check_params(op: str, params: object) -> list[ParamError]:
 
 
 def build(op: str, params: object, work: Work | None = None) -> Guard:
-    """Make the function of a dataguard op; ``BadParams`` when it cannot run so. ``None`` passes all through.
+    """Create the function of a dataguard op, which counts its work in ``work``. Raises BadParams.
 
-    What it does is counted as ``work``. Not for use by several threads at once.
+    Without parameters (None) the function returns every payload unchanged. It is not thread-safe.
     """
     work = work or Work()
     if params is None:
@@ -95,17 +96,17 @@ def build(op: str, params: object, work: Work | None = None) -> Guard:
                 work.spend_bytes(payload)
             value = parse(payload)
             if not isinstance(value, dict):
-                raise Malformed("no JSON object")
+                raise MalformedPayload("not a JSON object")
             if schema is not None:
                 work.spend(schema.keywords * count_nodes(value))
                 if not schema.accepts(value):
-                    raise Malformed("does not conform to the schema")
+                    raise MalformedPayload("does not conform to the schema")
             if rules is None:
                 return payload
             for rule in rules:
                 _redact(value, rule.path, rule.change, work)
             return canonical(value)
-        except Malformed as error:
+        except MalformedPayload as error:
             if stop:
                 raise Rejected(f"payload rejected: {error}") from None
             return None
@@ -124,19 +125,19 @@ class _Rule:
     change: Callable[[Any], str] | None  # None drops the field
 
 
-def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | None, bool]:
-    """The schema, the rules (``None`` when the op has none), and whether a rejection stops the stage."""
+def _read_params(op: str, params: object) -> tuple[PayloadSchema | None, list[_Rule] | None, bool]:
+    """Return the schema and the rules (None if the op has none), and whether a rejection stops the pipeline."""
     if not isinstance(params, Mapping):
         raise BadParams([ParamError("", "params.type", "must be an object")])
     try:
         size = len(canonical(dict(params)))
-    except Malformed as error:
+    except MalformedPayload as error:
         raise BadParams([ParamError("", "params.json", str(error))]) from None
     if size > MAX_PARAMS_BYTES:
-        raise BadParams([ParamError("", "params.too_large", f"over {MAX_PARAMS_BYTES} bytes of JSON")])
+        raise BadParams([ParamError("", "params.too_large", f"longer than {MAX_PARAMS_BYTES} bytes as JSON")])
     parts = _PARTS[op]
     errors = [
-        ParamError(pointer_of([key]), "params.unknown", f"{op} has no such parameter")
+        ParamError(pointer_of([key]), "params.unknown", f"is not a parameter of {op}")
         for key in sorted(params.keys() - {*parts, "on_reject"})
     ]
     errors += [ParamError(f"/{key}", "params.required", "is required") for key in parts if key not in params]
@@ -145,7 +146,7 @@ def _read_params(op: str, params: object) -> tuple[Schema | None, list[_Rule] | 
     schema = None
     if "schema" in parts and "schema" in params:
         try:
-            schema = Schema(params["schema"])
+            schema = PayloadSchema(params["schema"])
         except BadSchema as error:
             errors += [ParamError(f"/schema{fault.pointer}", fault.code, fault.detail) for fault in error.errors]
     rules = None
@@ -168,7 +169,7 @@ def _read_rules(texts: object, errors: list[ParamError]) -> list[_Rule]:
             rules.append(_Rule(path, _change(match)))
         else:
             detail = (
-                "must be <field>:drop, <field>:replace_with=V, <field>:hash, <field>:mask=P:S:C with one "
+                "must be <field>:drop, <field>:replace_with=V, <field>:hash, <field>:mask=P:S:C with a single "
                 "character C, or <field>:truncate=N"
             )
             errors.append(ParamError(f"/rules/{index}", "rule.invalid", detail))

@@ -1,4 +1,4 @@
-"""Compares what an egress gives with what the bundle expects of it, position by position."""
+"""Compares the output of an egress with the expected frames of the bundle, one by one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 from byteor_cloud.engine.replay.journal import Frame
 
 _SHOWN = 64
-"""Bytes of either side that a diff shows, from the first that differs."""
+"""How many bytes of each side a diff contains, from the first that differs."""
 
 
 class Comparison:
-    """One egress against its expected frames; only the first divergence is kept, in ``divergence``.
+    """Compares one egress with its expected frames, and keeps the first divergence.
 
-    It is JSON: ``egress``, ``sequence``, ``kind`` (``changed``, ``missing`` or ``extra``),
-    ``expected_sha256`` and ``actual_sha256`` (of the payloads; ``None`` for a record that one side lacks),
-    and ``diff``: ``offset`` of the first byte that differs, ``expected_bytes`` and ``actual_bytes``
-    (lengths), ``expected_hex`` and ``actual_hex`` (at most 64 bytes of either side from that offset).
+    ``divergence`` is None or JSON data:
+
+    - ``egress`` and ``sequence``;
+    - ``kind``: ``changed``, ``missing`` or ``extra``;
+    - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
+    - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
+      lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
     """
 
     def __init__(self, egress: str, expected: Iterator[Frame]) -> None:
@@ -26,8 +29,8 @@ class Comparison:
         self._egress = egress
         self._expected = expected
 
-    def take(self, actual: Frame) -> None:
-        """Compare the egress's next frame."""
+    def compare(self, actual: Frame) -> None:
+        """Compare the next frame of the egress."""
         if self.divergence is not None:
             return
         expected = next(self._expected, None)
@@ -39,7 +42,7 @@ class Comparison:
             self._diverge("changed", actual.sequence, expected.payload, actual.payload)
 
     def finish(self) -> None:
-        """The egress gives no more frames."""
+        """Compare the end: the egress has no more frames."""
         if self.divergence is None and (expected := next(self._expected, None)):
             self._diverge("missing", expected.sequence, expected.payload, None)
 
@@ -54,8 +57,11 @@ class Comparison:
         }
 
 
-def first(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:
-    """The divergence of the lowest sequence; of two egresses' at one, the first in the order given."""
+def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:
+    """Return the divergence with the lowest sequence, or None.
+
+    If several egresses diverge at the same sequence, the first in the order of ``comparisons`` wins.
+    """
     found = [comparison.divergence for comparison in comparisons if comparison.divergence]
     return min(found, key=lambda divergence: divergence["sequence"], default=None)
 

@@ -1,4 +1,4 @@
-"""Whether a side effect of an execute replay may happen. Pure."""
+"""Decides whether a replay may perform a side effect."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from byteor_cloud.engine.allowlist import Url, permits_url, program, url_prefix
+from byteor_cloud.engine.allowlist import Url, check_program, parse_url_prefix, permits_url
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay.stages import Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The server's allowlists, and the stages' parameters: a stage's own ``allowlist`` can only narrow them.
+    """Decides by the server's allowlists, and by the ``allowlist`` parameter of a stage, which can only narrow them.
 
-    ``consented``: there is an approval, or none is needed.
+    ``consented`` says that there is an approval, or that none is needed.
     """
 
     urls: tuple[Url, ...]
@@ -24,7 +24,7 @@ class Gate:
     consented: bool
 
     def decide(self, stage: str, op: str) -> Decision:
-        """What is not listed is denied, also with an approval."""
+        """Decide about the side effect of a stage. One that is not listed is denied even with an approval."""
         if not (self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL
@@ -33,13 +33,13 @@ class Gate:
         return _permits(op, self.urls, self.programs)
 
     def _stage_permits(self, stage: str, op: str) -> bool:
-        try:  # what cannot be read permits nothing
+        try:  # an allowlist that is malformed permits nothing
             allowlist = (self.stage_config.get(stage) or {}).get("allowlist")
             if allowlist is None:
                 return True
             if split_op(op)[0] == "http_post":
-                return _permits(op, tuple(url_prefix(entry) for entry in allowlist), ())
-            return _permits(op, (), tuple(program(entry) for entry in allowlist))
+                return _permits(op, tuple(parse_url_prefix(entry) for entry in allowlist), ())
+            return _permits(op, (), tuple(check_program(entry) for entry in allowlist))
         except (AttributeError, TypeError, ValueError):
             return False
 

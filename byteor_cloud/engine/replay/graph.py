@@ -1,13 +1,14 @@
-"""Runs a LaneGraph. What its lanes leave open in production is fixed here, so that a replay is deterministic:
+"""Runs a LaneGraph.
 
-- One input record at a time, in input order, and each goes through the whole graph before the next.
-- Every lane is a lossless queue, whatever its kind, its capacity and ``on_full``; each has one writer and
-  one reader at most. A ``fanout_broadcast`` lane is read by its router, which makes the copies.
-- Roles run in topological order (of those that are ready, the first in the spec), each until its input lanes
-  are empty: a stage or bridge in the order of its lane; a router writes each record to all its outputs, in
-  their order; a merge takes one record from each of its inputs in turn, in their order, passing over empty
-  ones.
-- An egress gives what its lane holds at the end, in the lane's order, with the input record's sequence.
+In production, the order of records in a graph depends on timing. A replay must be deterministic, so its order is fixed:
+
+- Input records are processed one at a time, in input order. Each passes through the whole graph before the next enters.
+- Every lane is a lossless queue, whatever its kind, its capacity and ``on_full``. It has at most one writer and one
+  reader. The reader of a ``fanout_broadcast`` lane is a router, which makes the copies.
+- Roles run in topological order (if several are ready, the first in the spec), each until its input lanes are empty. A
+  stage or bridge keeps the order of its lane. A router writes each record to all its outputs, in their order. A merge
+  takes one record from each of its inputs in turn, in their order, skipping empty ones.
+- An egress outputs the records in its lane at the end, in the lane's order, with the sequence of the input record.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
-"""Lane writes that one input record may cause: routers in a row multiply copies without end."""
+"""The maximum number of lane writes for one input record: routers in a row can multiply copies without bound."""
 
 type _Queues = defaultdict[int, deque[bytes]]
 
 
 class Graph:
-    """A LaneGraph ready to run, entered at an ingress or a lane (default: its only ingress)."""
+    """A LaneGraph that is ready to run. Records enter at ``entry``, an ingress or lane; by default the only ingress."""
 
     def __init__(self, spec: LaneGraph, runtime: Runtime, entry: str | None) -> None:
         _check(spec)
@@ -42,7 +43,7 @@ class Graph:
         self._roles = [(role, stages.get(role)) for role in _topological(spec.roles)]
 
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """What a record becomes: egress and payload, egress by egress in the order of the spec."""
+        """Process a record and return its outputs as pairs of egress and payload, in the spec's order of egresses."""
         queues: _Queues = defaultdict(deque)
         queues[self._entry].append(record.payload)
         left = MAX_DELIVERIES
@@ -58,7 +59,7 @@ class Graph:
 
 
 def _work(role: Role, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
-    """What a role makes of all that its input lanes hold."""
+    """Yield the payloads that a role makes of all records in its input lanes, which are emptied."""
     for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
         result = stage.process(payload, sequence) if stage else payload
         if result is not None:
@@ -88,7 +89,7 @@ def _entry_lane(spec: LaneGraph, entry: str | None) -> int:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Refuse a graph that the compiler cannot have made and that would not run as the docstring says."""
+    """Refuse a graph that the compiler cannot have made and that does not meet the module docstring's conditions."""
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}
@@ -112,7 +113,7 @@ def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:
 
 
 def _topological(roles: tuple[Role, ...]) -> list[Role]:
-    """The roles, each after the writers of its inputs; the order of the spec where that leaves a choice."""
+    """Sort the roles so that each comes after the writers of its inputs, and otherwise keep the order of the spec."""
     reader = {lane: index for index, role in enumerate(roles) for lane in role.rx}
     pairs = ((index, reader[lane]) for index, role in enumerate(roles) for lane in role.tx if lane in reader)
     order = topological_order(*neighbours(len(roles), pairs))

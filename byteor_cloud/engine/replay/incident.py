@@ -1,4 +1,4 @@
-"""The incident bundle v1, a .tar.gz of strangers (contracts §7): build one, unpack one safely, check it."""
+"""The incident bundle v1, a ``.tar.gz``: building one, and unpacking and checking one from an untrusted source."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from typing import Any, BinaryIO
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.compiler import KvError, PipelineSpec, decode, encode, spec_hash
 
-# Keys that must exist in each document, any of some alternatives; their values may be null.
+# The keys that each document must have, with alternatives separated by "|"; their values may be null.
 _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "spec_validation.json": ("ok", "description|error"),
     "runtime.json": ("crate",),
     "policy_audit.json": ("ok", "policy_version", "mode", "enforced", "stage_failure_policy", "spec_path"),
     "environment.json": ("pid", "cwd", "args", "env", "proc_status"),
 }
-# What these keys hold when they are not null.
+# The only value of these keys besides null.
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
 _OPTIONAL = ("runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
-# A document is read whole, and takes a small multiple of its bytes: as much as a body of the API, and no more values.
+# A document is read into memory as a whole, so the same limits apply as to the body of an API request.
 _MAX_DOCUMENT = 4 * 1024 * 1024
 _MAX_NESTING = 200
 _MAX_PATH = 1024
 _MAX_NAME = 255
 _MAX_DEPTH = 16
-_MAX_HEADERS = 64 * 1024  # of one entry: pax and long-name headers are read into memory at once
-_MAX_PADDING = 1024 * 1024  # after the last entry
+_MAX_HEADERS = 64 * 1024  # of one entry, since tarfile reads pax and long-name headers into memory as a whole
+_MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an archive may hold: bytes of all its files together, entries of any kind."""
+class ArchiveLimits:
+    """How much an archive may contain: the total size of its files, and the number of entries of any type."""
 
     max_bytes: int = 512 * 1024 * 1024
     max_entries: int = 10_000
@@ -50,14 +50,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a bundle is rejected: a stable code and what a person needs to see the fault."""
+    """Why a bundle is rejected: a stable code, and a text for people."""
 
     code: str
     detail: str
 
 
 class RejectedBundle(Exception):
-    """A bundle that cannot be used."""
+    """The bundle cannot be used, for all of these reasons."""
 
     def __init__(self, reasons: list[Reason]) -> None:
         super().__init__("; ".join(f"{reason.code}: {reason.detail}" for reason in reasons))
@@ -66,8 +66,9 @@ class RejectedBundle(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IncidentBundle:
-    """A checked bundle: its spec, its JSON documents by file name, and its journals and expected frames by
-    the name of the lane or egress (only files that were really found below its folder).
+    """A checked bundle: its spec, documents by file name, journals by lane, and expected frames by egress.
+
+    The paths of journals and frames were found by listing the bundle's folder, so none leads outside.
     """
 
     spec: PipelineSpec
@@ -78,23 +79,24 @@ class IncidentBundle:
 
     @property
     def stage_config(self) -> dict[str, Any] | None:
-        """Stage parameters by stage id from ``runtime_config.json``; ``None`` when it is not there."""
+        """The parameters of the stages, by stage id; None if the bundle has no ``runtime_config.json``."""
         if (runtime_config := self.documents.get("runtime_config.json")) is None:
             return None
         stage_config: dict[str, Any] = runtime_config.get("stage_config") or {}
         return stage_config
 
 
-def build(
+def build_incident(
     spec_kv: str,
     documents: Mapping[str, Mapping[str, Any]],
     *,
     journals: Mapping[str, bytes] | None = None,
     expected: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """A bundle's .tar.gz: JSON documents by file name, journals by lane, expected frames by egress.
+    """Build the ``.tar.gz`` of a bundle.
 
-    The same arguments give the same bytes (on one build of zlib). Nothing is checked.
+    The documents are given by file name, journals by lane, expected frames by egress; none is checked. Equal arguments
+    give equal bytes, with the same version of zlib.
     """
     files = {"spec.kv": spec_kv.encode()}
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
@@ -112,25 +114,28 @@ def build(
     return packed.getvalue()
 
 
-def extract(source: BinaryIO, into: Path, limits: Limits | None = None) -> None:
-    """Unpack a .tar.gz of regular files and folders into an empty folder.
+def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None = None) -> None:
+    """Unpack a ``.tar.gz`` of regular files and folders into an empty folder.
 
-    ``RejectedBundle`` (one reason) at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
-    ``bad_entry`` (a link, a device, a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large``.
-    No byte over a limit is written, and none outside the folder; what was written stays for the caller to
-    remove. Modes, owners and times in the archive are ignored.
+    Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
+    ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries`` or ``too_large``. The
+    caller must then remove the files that were already written. Nothing is ever written beyond a limit or outside the
+    folder. Modes, owners and times in the archive are ignored.
     """
     with gzip.GzipFile(fileobj=source, mode="rb") as unzipped:
         stream = _Metered(unzipped)
         try:
-            _unpack(stream, into, limits or Limits())
+            _unpack(stream, into, limits or ArchiveLimits())
         except _BROKEN as error:
             code = "truncated" if stream.has_ended or isinstance(error, EOFError) else "not_an_archive"
             raise _rejected(code, str(error)) from error
 
 
 class _Metered:
-    """A stream that refuses to be read further than was granted, so that no header or bomb can pull more."""
+    """A stream of which only the granted number of bytes can be read.
+
+    Otherwise a huge header or a decompression bomb could make the tar reader fill the memory.
+    """
 
     def __init__(self, source: gzip.GzipFile) -> None:
         self.latest = b""
@@ -146,24 +151,24 @@ class _Metered:
         self.has_ended = not self.latest
         self._granted -= len(self.latest)
         if self._granted < 0:
-            raise _rejected("too_large", "headers or padding longer than any real archive has")
+            raise _rejected("too_large", "the headers or the padding are longer than in any real archive")
         return self.latest
 
 
-def _unpack(stream: _Metered, into: Path, limits: Limits) -> None:
-    places = _Places()
+def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits) -> None:
+    paths = _TakenPaths()
     entries = unpacked = 0
     stream.grant(_MAX_HEADERS)
-    # Block by block: the tar reader then never holds bytes that we have not seen the end of.
+    # With a buffer of one block, the tar reader never reads ahead beyond the end of the archive.
     with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]
         while member := archive.next():
             entries += 1
             unpacked += member.size
-            if entries > limits.max_entries or len(places.folders) > limits.max_entries:
+            if entries > limits.max_entries or len(paths.folders) > limits.max_entries:
                 raise _rejected("too_many_entries", f"more than {limits.max_entries} entries")
             if unpacked > limits.max_bytes:
                 raise _rejected("too_large", f"more than {limits.max_bytes} bytes unpacked")
-            path = places.take(member)
+            path = paths.take(member)
             if member.isdir():
                 (into / path).mkdir(parents=True, exist_ok=True)
             else:
@@ -172,35 +177,35 @@ def _unpack(stream: _Metered, into: Path, limits: Limits) -> None:
                 with (into / path).open("xb") as target, archive.extractfile(member) as content:
                     shutil.copyfileobj(content, target)
             stream.grant(_MAX_HEADERS)
-    # The tar reader takes a damaged header for the end; the true end is a block of zeros, and only zeros
-    # follow. Reading on to the end of the gzip stream also checks its length and CRC.
+    # The tar reader mistakes a damaged header for the end. The true end is a block of zeros, followed only by zeros.
+    # Reading up to the end of the gzip stream also checks its length and CRC.
     stream.grant(_MAX_PADDING)
     end = stream.latest
     while end and not end.strip(b"\0"):
         if not (end := stream.read(_CHUNK)):
             return
-    raise _rejected("truncated", "the archive does not end as a tar file does")
+    raise _rejected("truncated", "the archive does not end like a tar file")
 
 
-class _Places:
-    """The paths that an archive has taken, so that none is taken twice."""
+class _TakenPaths:
+    """The paths that the entries of an archive have taken, so that none is taken twice."""
 
     def __init__(self) -> None:
-        self.folders: set[PurePosixPath] = set()  # also those that only a path below them implies
+        self.folders: set[PurePosixPath] = set()  # including folders without an entry of their own
         self._files: set[PurePosixPath] = set()
         self._entries: set[PurePosixPath] = set()
 
     def take(self, member: tarfile.TarInfo) -> PurePosixPath:
-        """The relative path of an entry; refused when it is unsafe, taken, or of a type we do not unpack."""
+        """Return the relative path of an entry. Raises RejectedBundle for an unsafe or taken path, or a wrong type."""
         path = PurePosixPath(member.name)
         if not _is_safe(member.name, path) or (path == PurePosixPath() and not member.isdir()):
             raise _rejected("bad_path", ascii(member.name[:_MAX_PATH]))
         if not (member.isdir() or member.isreg()) or member.issparse() or member.size < 0:
-            raise _rejected("bad_entry", f"{path} is no regular file or folder")
+            raise _rejected("bad_entry", f"{path} is neither a regular file nor a folder")
         folders = set(path.parents) | ({path} if member.isdir() else set())
         clash = self._files & folders or (not member.isdir() and path in self.folders)
         if clash or path in self._entries:
-            raise _rejected("duplicate_entry", f"{path} is there twice, or as a file and a folder")
+            raise _rejected("duplicate_entry", f"{path} occurs twice, or both as a file and as a folder")
         self.folders |= folders
         self._entries.add(path)
         if not member.isdir():
@@ -217,9 +222,11 @@ def _is_safe(name: str, path: PurePosixPath) -> bool:
     return fits and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
-def validate(root: Path) -> IncidentBundle:
-    """Check an unpacked bundle; ``RejectedBundle`` says all that is wrong at once: ``missing_file``,
-    ``missing_key``, ``bad_value``, ``bad_json``, ``bad_spec``, ``too_large``. Unknown keys and files pass.
+def validate_incident(root: Path) -> IncidentBundle:
+    """Check an unpacked bundle. Unknown keys and files are ignored.
+
+    Raises RejectedBundle with all reasons: ``missing_file``, ``missing_key``, ``bad_value``, ``bad_json``, ``bad_spec``
+    or ``too_large``.
     """
     reasons: list[Reason] = []
     spec = _spec(root, reasons)
@@ -254,16 +261,16 @@ def _document(path: Path, reasons: list[Reason]) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        return strict_json.read_object(content, strict_json.Limits(max_depth=_MAX_NESTING))
-    except strict_json.Malformed as error:
-        code = "too_large" if error.fault is strict_json.Fault.VALUES else "bad_json"
+        return strict_json.read_object(content, strict_json.JsonLimits(max_depth=_MAX_NESTING))
+    except strict_json.MalformedJson as error:
+        code = "too_large" if error.fault is strict_json.JsonFault.VALUES else "bad_json"
         reasons.append(Reason(code, f"{path.name}: {error}"))
         return None
 
 
 def _content(path: Path, reasons: list[Reason]) -> bytes | None:
     if path.stat().st_size > _MAX_DOCUMENT:
-        reasons.append(Reason("too_large", f"{path.name}: over {_MAX_DOCUMENT} bytes"))
+        reasons.append(Reason("too_large", f"{path.name}: larger than {_MAX_DOCUMENT} bytes"))
         return None
     return path.read_bytes()
 
@@ -282,7 +289,7 @@ def _check_keys(name: str, document: dict[str, Any], reasons: list[Reason]) -> N
 
 
 def _binaries(folder: Path) -> dict[str, Path]:
-    """The ``<name>.bin`` files of a folder by name; a lane's name is never made into a path."""
+    """Return the ``<name>.bin`` files of a folder by name. Listing them avoids making a path of an untrusted name."""
     return {path.name.removesuffix(".bin"): path for path in sorted(folder.glob("*.bin")) if path.is_file()}
 
 

@@ -1,4 +1,4 @@
-"""The journal file (``BYTJ``) and the frames of an egress (contracts §7): encode, and read as a stream."""
+"""The formats of a journal file (``BYTJ``) and of the frames of an egress; both are read as streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-MAX_PAYLOAD = 128 * 1024 * 1024  # what a replay may select at most, so no longer record is of use
+MAX_PAYLOAD = 128 * 1024 * 1024  # a replay selects no more bytes altogether, so it could not use a longer record
 
 _HEADER = struct.Struct("<4sHH")
 _RECORD = struct.Struct("<IQQI")
@@ -21,7 +21,7 @@ _CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a lane: its sequence, when it was written (Unix nanoseconds), its bytes."""
+    """One record of a lane; ``unix_ns`` is when it was written, in nanoseconds since 1970."""
 
     sequence: int
     unix_ns: int
@@ -30,14 +30,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One record of an egress; its sequence is that of the input record it came from."""
+    """One record of an egress; ``sequence`` is that of the input record from which it results."""
 
     sequence: int
     payload: bytes
 
 
 class BadJournal(Exception):
-    """A file that is no journal or holds a damaged record; ``offset`` is the byte where it begins."""
+    """The file is not a journal, or has a damaged record or frame, which begins at the byte ``offset``."""
 
     def __init__(self, offset: int, detail: str) -> None:
         super().__init__(f"{detail} at offset {offset}")
@@ -46,7 +46,7 @@ class BadJournal(Exception):
 
 
 def encode_journal(records: Iterable[Record]) -> bytes:
-    """A whole journal file; the order of the records is kept."""
+    """Write a whole journal file, with the records in the given order."""
     parts = [_HEADER.pack(_MAGIC, _VERSION, 0)]
     for record in records:
         crc = zlib.crc32(record.payload)
@@ -55,10 +55,10 @@ def encode_journal(records: Iterable[Record]) -> bytes:
 
 
 class JournalReader:
-    """Iterate once over a journal's records, in file order; ``BadJournal`` when a record is damaged.
+    """Iterates once over the records of a journal, in file order. Raises BadJournal at a record with a bad CRC.
 
-    ``offset`` is where the latest record begins; ``warning`` is set when a torn tail (a last record that
-    is cut off) ended the journal. A complete record with a bad CRC is damage wherever it stands.
+    ``offset`` is the byte where the latest record begins. An incomplete last record (a torn tail) is no error: the
+    iteration ends and ``warning`` is set.
     """
 
     def __init__(self, source: BinaryIO) -> None:
@@ -87,38 +87,38 @@ class JournalReader:
 
     def _payload(self, head: bytes, at: int) -> bytes:
         if _length(head) > MAX_PAYLOAD:
-            raise BadJournal(at, f"a record of {_length(head)} bytes, over the limit of {MAX_PAYLOAD}")
+            raise BadJournal(at, f"record of {_length(head)} bytes exceeds the limit of {MAX_PAYLOAD} bytes")
         return _read(self._source, _length(head))
 
 
 def read_record(source: BinaryIO, offset: int) -> Record:
-    """The record that a ``JournalReader`` found at this offset of the same file."""
+    """Read a record again, at the offset where a ``JournalReader`` found it."""
     source.seek(offset)
     length, sequence, unix_ns, _ = _RECORD.unpack(source.read(_RECORD.size))
     return Record(sequence, unix_ns, source.read(length))
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """The bytes of one frame, as they stand in ``expected/<egress>.bin`` and enter an egress's digest."""
+    """Return the bytes of a frame, as in ``expected/<egress>.bin`` and in the digest of an egress."""
     return _FRAME.pack(len(frame.payload), frame.sequence) + frame.payload
 
 
 def read_frames(source: BinaryIO) -> Iterator[Frame]:
-    """Iterate over the frames of a file; ``BadJournal`` when the last one is cut off."""
+    """Iterate over the frames of a file. Raises BadJournal if the last one is incomplete."""
     at = 0
     while head := _read(source, _FRAME.size):
         if len(head) < _FRAME.size or _length(head) > MAX_PAYLOAD:
-            raise BadJournal(at, "a frame that is cut off or too long")
+            raise BadJournal(at, "frame is cut off or too long")
         length, sequence = _FRAME.unpack(head)
         payload = _read(source, length)
         if len(payload) < length:
-            raise BadJournal(at, "a frame that is cut off")
+            raise BadJournal(at, "frame is cut off")
         yield Frame(sequence, payload)
         at += _FRAME.size + length
 
 
 def frames_digest(frames: Iterable[Frame]) -> str:
-    """``sha256:<hex>`` over the frames' bytes, in the order given."""
+    """Return the hash of the frames in the given order, as ``sha256:<hex>``."""
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(encode_frame(frame))
@@ -130,7 +130,10 @@ def _length(head: bytes) -> int:
 
 
 def _read(source: BinaryIO, size: int) -> bytes:
-    """At most ``size`` bytes, less only at the end: in pieces, as read(size) allocates first."""
+    """Read ``size`` bytes, or fewer at the end of the file.
+
+    It reads in chunks, since read(size) would allocate the whole size first, which a damaged length may exaggerate.
+    """
     parts = []
     while size and (part := source.read(min(size, _CHUNK))):
         parts.append(part)

@@ -1,7 +1,6 @@
-"""The JSON of a record: any RFC 8259 value with decimal numbers, and the RFC 8785 text of what that can carry.
+"""Reading the JSON payload of a record without rounding its numbers, and writing canonical JSON (RFC 8785).
 
-No number is rounded when it is read. The bounds are those of ``strict_json``: 1,000 digits, and an exponent of ten
-within ±1,000.
+A number may have at most 1,000 digits and an exponent of ten within ±1,000, as in ``strict_json``.
 """
 
 from __future__ import annotations
@@ -13,52 +12,53 @@ import rfc8785
 
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.replay.work import RecordOverLimit
-from byteor_cloud.engine.strict_json import Fault
+from byteor_cloud.engine.strict_json import JsonFault
 
 MAX_DEPTH = 64
-"""Objects and lists may nest this deep: far below what a parser's stack takes, on any Python."""
+"""How deep objects and lists may nest: far less than any Python's parser can handle."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
-"""A longer record, or one of more values, is over the limit of work before it is read."""
+"""A record with more bytes or values exceeds the work limit without being read."""
 
-_LIMITS = strict_json.Limits(
+_LIMITS = strict_json.JsonLimits(
     max_bytes=MAX_BYTES, max_depth=MAX_DEPTH, max_values=MAX_VALUES, decimal=True, allow_nul=True
 )
 _MAX_SAFE = 2**53
-_LONG_NUMBER = 50  # comparing with one takes as long as with so many others
+_LONG_NUMBER = 50  # comparing one long number takes as long as comparing this many short ones
 
 
-class Malformed(ValueError):
-    """A payload that is no strict JSON, or a value without canonical JSON; the text says why."""
+class MalformedPayload(ValueError):
+    """The payload is not strict JSON, or the value has no canonical JSON; the text says why."""
 
 
 def parse(payload: bytes) -> Any:
-    """Read a record's JSON value. Raises Malformed, or RecordOverLimit when it is too large to be read."""
+    """Parse the JSON value of a record. Raises MalformedPayload, or RecordOverLimit if it is too large to be read."""
     try:
         return strict_json.read(payload, _LIMITS)
-    except strict_json.Malformed as error:
-        if error.fault in {Fault.BYTES, Fault.VALUES}:
+    except strict_json.MalformedJson as error:
+        if error.fault in {JsonFault.BYTES, JsonFault.VALUES}:
             raise RecordOverLimit(error.message) from None
-        raise Malformed(f"not strict JSON: {error}") from None
+        raise MalformedPayload(f"not strict JSON: {error}") from None
 
 
 def canonical(value: object) -> bytes:
-    """Write the RFC 8785 JSON of a value. Raises Malformed when it has none, which is also so for a number that its
-    RFC 8785 text does not equal, and for nesting over ``MAX_DEPTH``.
+    """Return the RFC 8785 JSON of a value.
+
+    Raises MalformedPayload if it has none, if a number would be rounded, or if it nests deeper than ``MAX_DEPTH``.
     """
     try:
         return rfc8785.dumps(_exact(value, MAX_DEPTH))
-    except Malformed:
+    except MalformedPayload:
         raise
     except ValueError as error:
-        raise Malformed(f"not canonical: {error}") from None
+        raise MalformedPayload(f"not canonical: {error}") from None
 
 
 def _exact(value: Any, depth: int) -> Any:
-    """Copy a value, its numbers as the doubles that RFC 8785 writes."""
+    """Copy a value with its numbers converted to the doubles that RFC 8785 writes. Raises MalformedPayload."""
     if isinstance(value, (dict, list)):
         if not depth:
-            raise Malformed(f"nested deeper than {MAX_DEPTH}")
+            raise MalformedPayload(f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(value, dict):
             return {name: _exact(member, depth - 1) for name, member in value.items()}
         return [_exact(item, depth - 1) for item in value]
@@ -67,15 +67,18 @@ def _exact(value: Any, depth: int) -> Any:
             number = float(value)
         except OverflowError:
             number = float("inf")
-        # ``repr`` gives the same shortest digits as RFC 8785. An infinity equals no number that was read.
+        # ``repr`` gives the same shortest digits as RFC 8785. An infinity differs from every number that can be read.
         if Decimal(repr(number)) != value:
-            raise Malformed("not canonical: a number that no double is equal to")
+            raise MalformedPayload("not canonical: a number has no equal double")
         return number
     return value
 
 
 def count_nodes(value: Any) -> int:
-    """Count the nodes of a JSON value: itself and every member and item below it; a long number counts for many."""
+    """Count the nodes of a JSON value: the value itself, and all members and items inside it.
+
+    A long number counts as several nodes, because it takes longer to compare.
+    """
     count = 0
     waiting = [value]
     while waiting:

@@ -1,4 +1,4 @@
-"""Replays an incident bundle: its journal through a spec, compared with what the egresses gave back then."""
+"""Replays an incident bundle: runs its journal through a spec, and compares the output with the expected frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing, encode, spec_hash
-from byteor_cloud.engine.replay.divergence import Comparison, first
+from byteor_cloud.engine.replay.divergence import Comparison, first_divergence
 from byteor_cloud.engine.replay.incident import IncidentBundle
 from byteor_cloud.engine.replay.journal import (
     BadJournal,
@@ -23,7 +23,7 @@ from byteor_cloud.engine.replay.journal import (
     read_frames,
     read_record,
 )
-from byteor_cloud.engine.replay.machine import Machine
+from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
@@ -37,21 +37,21 @@ from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, L
 _SAMPLES = 16
 
 
-class Mode(StrEnum):
-    """Whether side effects are only listed, or decided one by one and performed."""
+class ReplayMode(StrEnum):
+    """Whether a replay only lists side effects, or decides about each and performs it."""
 
     DRY_RUN = "dry_run"
     EXECUTE = "execute"
 
 
 class ErrorCode(StrEnum):
-    """Why a replay failed, where it was no limit (``LimitCode``)."""
+    """Why a replay failed, unless it exceeded a limit (``LimitCode``)."""
 
     STAGE_ERROR = "stage_error"
     BAD_INPUT = "bad_input"
 
 
-class Status(StrEnum):
+class OutcomeStatus(StrEnum):
     """How a replay ended."""
 
     SUCCEEDED = "succeeded"
@@ -60,25 +60,25 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one replay may take; over any of them it is ``failed``, but for ``max_egress_bytes``."""
+class ReplayLimits:
+    """The limits of a replay. It fails when it exceeds one of them, except ``max_egress_bytes``."""
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
-    max_records: int = 5_000_000  # in the whole journal, of which an index is kept in memory
-    max_egress_bytes: int = 1024 * 1024  # an egress with more has no ``egress_frames``
-    max_record_work: int = MAX_RECORD  # a record over it is an error of the stage that it is in
+    max_records: int = 5_000_000  # of the whole journal, whose index is kept in memory
+    max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
+    max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
     max_work: int = MAX_REPLAY
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What a replay gave. ``audit`` and ``result`` are JSON as contracts §7 has it, filled as far as it came.
+    """The outcome of a replay. ``audit`` and ``result`` are JSON data; those of a failed replay cover what it did.
 
-    ``egress_frames`` are the frames of each egress, ``None`` for one that gave too much.
+    ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
     """
 
-    status: Status
+    status: OutcomeStatus
     error: str | None
     error_code: LimitCode | ErrorCode | None
     audit: dict[str, Any]
@@ -87,8 +87,8 @@ class ReplayOutcome:
     egress_frames: Mapping[str, bytes | None]
 
 
-class _Failed(Exception):
-    """A replay that cannot go on with what it was given, and why."""
+class _BadInput(Exception):
+    """The replay cannot use the bundle or an argument; the text says why."""
 
 
 def replay(
@@ -100,35 +100,39 @@ def replay(
     spec: PipelineSpec | None = None,
     stage_config: Mapping[str, Any] | None = None,
     ops: Mapping[str, StageOp] | None = None,
-    mode: Mode = Mode.DRY_RUN,
+    mode: ReplayMode = ReplayMode.DRY_RUN,
     effects: Effects | None = None,
     approval_provided: bool = False,
     journal_lane: str | None = None,
     last_n: int | None = None,
-    limits: Limits | None = None,
+    limits: ReplayLimits | None = None,
 ) -> ReplayOutcome:
-    """Run a bundle's journal, in sequence order, through a spec (default: the bundle's own).
+    """Run the journal of a bundle, in sequence order, through ``spec`` or else the bundle's own spec.
 
-    Never raises for what a bundle holds: that is ``failed`` with an error. ``stage_config`` is what the
-    caller resolved (nothing is taken from the bundle here). ``last_n`` takes only the last records.
-    ``effects`` decides on side effects and performs them; without it none happens, whatever ``mode`` says,
-    which only enters the audit. ``result`` depends on nothing but the bundle's files, ``spec``,
-    ``stage_config``, ``ops``, ``journal_lane``, ``last_n`` and ``limits``; only an effect that fails ends it early.
+    - A fault of the bundle never raises; the outcome is then ``failed`` with an error.
+    - ``stage_config`` are the parameters of the stages; those in the bundle are not used.
+    - ``last_n`` selects only the last records.
+    - ``effects`` decides about side effects and performs them. Without it none is performed, even if ``mode`` is
+      ``execute``: ``mode`` is only written to the audit.
+    - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
+      and ``limits``, except that a failing side effect ends the replay early.
     """
-    run = _Run(limits or Limits(), journal_lane)
+    run = _Run(limits or ReplayLimits(), journal_lane)
     spec = spec or bundle.spec
     error: str | None = None
     error_code: LimitCode | ErrorCode | None = None
     try:
-        run.through(bundle, spec, stage_config=stage_config, ops=ops, effects=effects, last_n=last_n)
+        run.execute(bundle, spec, stage_config=stage_config, ops=ops, effects=effects, last_n=last_n)
     except LimitExceeded as stopped:
         error, error_code = str(stopped), stopped.code
     except StageError as stopped:
         error, error_code = str(stopped), ErrorCode.STAGE_ERROR
-    except (Unsupported, _Failed) as stopped:
+    except (Unsupported, _BadInput) as stopped:
         error, error_code = str(stopped), ErrorCode.BAD_INPUT
     result = run.result()
-    status = Status.FAILED if error else Status.DIVERGED if result["divergence"] else Status.SUCCEEDED
+    status = (
+        OutcomeStatus.FAILED if error else OutcomeStatus.DIVERGED if result["divergence"] else OutcomeStatus.SUCCEEDED
+    )
     audit = {
         "audit_v": 1,
         "created_unix_ms": created_unix_ms,
@@ -145,12 +149,12 @@ def replay(
         "policy": {"env": policy_env, "approval_provided": approval_provided, "mode": str(mode)},
         "actions": [dataclasses.asdict(action) for action in run.actions],
     }
-    frames = {name: None if exit.frames is None else bytes(exit.frames) for name, exit in run.exits.items()}
+    frames = {name: None if output.frames is None else bytes(output.frames) for name, output in run.outputs.items()}
     return ReplayOutcome(status, error, error_code, audit, result, tuple(run.warnings), frames)
 
 
-class _Exit:
-    """What an egress has given: how many frames, their digest, and the frames while they are few."""
+class _EgressOutput:
+    """The output of an egress so far: the number of frames, their digest, and the frames unless there are too many."""
 
     def __init__(self, max_bytes: int) -> None:
         self.records = 0
@@ -158,7 +162,7 @@ class _Exit:
         self.frames: bytearray | None = bytearray()
         self._max_bytes = max_bytes
 
-    def take(self, frame: Frame) -> None:
+    def add(self, frame: Frame) -> None:
         encoded = encode_frame(frame)
         self.records += 1
         self.digest.update(encoded)
@@ -169,9 +173,9 @@ class _Exit:
 
 
 class _Run:
-    """The state of one replay, readable however far it came."""
+    """The state of one replay, which can also be read after it failed."""
 
-    def __init__(self, limits: Limits, journal_lane: str | None) -> None:
+    def __init__(self, limits: ReplayLimits, journal_lane: str | None) -> None:
         self.lane = journal_lane
         self.journal_path: str | None = None
         self.scanned_records = 0
@@ -179,12 +183,12 @@ class _Run:
         self.samples: list[str] = []
         self.warnings: list[str] = []
         self.actions: Sequence[Action] = ()
-        self.exits: dict[str, _Exit] = {}
+        self.outputs: dict[str, _EgressOutput] = {}
         self._counters: Mapping[str, Counters] = {}
         self._comparisons: dict[str, Comparison] = {}
         self._limits = limits
 
-    def through(
+    def execute(
         self,
         bundle: IncidentBundle,
         spec: PipelineSpec,
@@ -195,7 +199,7 @@ class _Run:
         last_n: int | None,
     ) -> None:
         self.lane = self.lane or _only_ingress(spec)
-        machine = Machine(
+        runner = PipelineRunner(
             spec,
             stage_config=stage_config,
             ops=ops,
@@ -204,41 +208,41 @@ class _Run:
             max_actions=self._limits.max_actions,
             work=Work(self._limits.max_record_work, self._limits.max_work),
         )
-        self.actions, self._counters = machine.actions, machine.counters
-        self.exits = {name: _Exit(self._limits.max_egress_bytes) for name in machine.egresses}
+        self.actions, self._counters = runner.actions, runner.counters
+        self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
         if (path := bundle.journals.get(self.lane)) is None:
-            held = ", ".join(bundle.journals) or "none"
-            raise _Failed(f"the bundle has no journal of lane {self.lane!r} (it has: {held})")
+            lanes = ", ".join(bundle.journals) or "none"
+            raise _BadInput(f"the bundle has no journal of lane {self.lane!r}; its journals are: {lanes}")
         self.journal_path = f"journal/{path.name}"
         with ExitStack() as files:
             journal = files.enter_context(path.open("rb"))
             index = self._select(journal, last_n)
             since = index.sequences[0] if last_n is not None and index.sequences else 0
-            # Egresses in the order of the spec, then those that the spec does not have: they give nothing.
-            for name in (*self.exits, *(name for name in bundle.expected if name not in self.exits)):
+            # The egresses of the spec, then expected egresses that the spec lacks, all of whose frames are missing.
+            for name in (*self.outputs, *(name for name in bundle.expected if name not in self.outputs)):
                 if name in bundle.expected:
                     expected = files.enter_context(bundle.expected[name].open("rb"))
                     self._comparisons[name] = Comparison(name, _expected(name, expected, since))
             for offset in index.offsets:
-                self._feed(machine, read_record(journal, offset))
+                self._feed(runner, read_record(journal, offset))
             for comparison in self._comparisons.values():
                 comparison.finish()
 
     def result(self) -> dict[str, Any]:
-        """``result`` of contracts §7."""
+        """Return the result as JSON data."""
         return {
             "egress": {
-                name: {"records": exit.records, "sha256": f"sha256:{exit.digest.hexdigest()}"}
-                for name, exit in self.exits.items()
+                name: {"records": output.records, "sha256": f"sha256:{output.digest.hexdigest()}"}
+                for name, output in self.outputs.items()
             },
             "stages": {name: counters.as_json() for name, counters in self._counters.items()},
-            "divergence": first(self._comparisons.values()),
+            "divergence": first_divergence(self._comparisons.values()),
         }
 
     def _select(self, journal: BinaryIO, last_n: int | None) -> _Index:
-        """Scan the whole journal; where its last ``last_n`` records are, in sequence order."""
+        """Scan the whole journal, and return where its last ``last_n`` records are, in sequence order."""
         if last_n is not None and last_n < 1:
-            raise _Failed("last_n must be at least 1")
+            raise _BadInput("last_n must be at least 1")
         found = _Index(array("Q"), array("Q"))
         sizes = array("Q")
         reader = JournalReader(journal)
@@ -251,43 +255,43 @@ class _Run:
                 found.offsets.append(reader.offset)
                 sizes.append(len(record.payload))
         except BadJournal as error:
-            raise _Failed(f"{self.journal_path}: {error}") from error
+            raise _BadInput(f"{self.journal_path}: {error}") from error
         if reader.warning:
             self.warnings.append(f"{self.journal_path}: {reader.warning}")
         self.scanned_records = len(sizes)
-        # Stable: records of one sequence stay in the order of the file.
+        # The sort is stable, so records with the same sequence keep their order in the file.
         order = sorted(range(len(sizes)), key=found.sequences.__getitem__)
         order = order if last_n is None else order[-last_n:]
         self.selected_bytes = sum(sizes[at] for at in order)
         if self.selected_bytes > self._limits.max_selected_bytes:
-            detail = f"{self.selected_bytes} bytes of input, over {self._limits.max_selected_bytes}"
+            detail = f"the input has {self.selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
             raise LimitExceeded(LimitCode.INPUT, detail)
         return _Index(*(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets)))
 
-    def _feed(self, machine: Machine, record: Record) -> None:
+    def _feed(self, runner: PipelineRunner, record: Record) -> None:
         if len(self.samples) < _SAMPLES:
             self.samples.append(f"sha256:{hashlib.sha256(record.payload).hexdigest()}")
-        for egress, payload in machine.feed(record):
+        for egress, payload in runner.feed(record):
             frame = Frame(record.sequence, payload)
-            self.exits[egress].take(frame)
+            self.outputs[egress].add(frame)
             if egress in self._comparisons:
-                self._comparisons[egress].take(frame)
+                self._comparisons[egress].compare(frame)
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """Where records of a journal are: two columns, as a journal may have millions of records."""
+    """The positions of records in a journal, as two arrays, because a journal may have millions of records."""
 
     sequences: array[int]
     offsets: array[int]
 
 
 def _expected(egress: str, source: BinaryIO, since: int) -> Iterator[Frame]:
-    """An egress's expected frames, without those of records before the first that was selected."""
+    """Yield the expected frames of an egress, except those of records before the first selected one."""
     try:
         yield from (frame for frame in read_frames(source) if frame.sequence >= since)
     except BadJournal as error:
-        raise _Failed(f"expected/{egress}.bin: {error}") from error
+        raise _BadInput(f"expected/{egress}.bin: {error}") from error
 
 
 def _only_ingress(spec: PipelineSpec) -> str:
@@ -295,5 +299,5 @@ def _only_ingress(spec: PipelineSpec) -> str:
         return spec.model.ingress
     names = [end.name for end in spec.model.endpoints if end.kind == "ingress"]
     if len(names) != 1:
-        raise _Failed(f"name the journal lane: the spec has the ingresses {', '.join(names) or 'none'}")
+        raise _BadInput(f"a journal lane must be chosen; the spec has these ingresses: {', '.join(names) or 'none'}")
     return names[0]

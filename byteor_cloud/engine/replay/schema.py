@@ -1,18 +1,18 @@
-"""JSON Schema 2020-12 for payloads of strangers: no remote reference, and no work that was not counted before.
+"""JSON Schema 2020-12 for untrusted schemas and payloads: without remote references, and with a predictable cost.
 
-The ``jsonschema_rs`` library does the checking, on decimal numbers of any size. What we add to it, and why:
+The ``jsonschema_rs`` library validates values with decimal numbers of any size. This module adds restrictions:
 
-- A pattern runs in linear time (Rust's ``regex``), and the memory of all patterns together is bounded; what that
-  engine refuses, such as look-around, is an error of the schema.
-- A ``$ref`` or ``$dynamicRef`` must lead to a subschema of the same document, and never back to where it came from
-  without going deeper into the value. Nothing is fetched.
-- ``$schema`` may only name 2020-12; only the whole document may have an ``$id``; an anchor is there once.
-- Keywords that 2020-12 does not have are left out: the library knows some of older drafts. ``format`` and
-  ``content…`` are annotations, as in the standard's default.
-- ``Schema.keywords`` is what the schema costs a node of a value: its keywords, with those that a reference leads to
-  counted at the reference, unless it leads back up, and an ``enum`` or ``const`` as the nodes of its values (an
-  ``enum`` of texts alone is looked up at once, and counts as one). The
-  library remembers what it has decided in a recursion, so that keywords times nodes bounds its work.
+- Patterns run in linear time (Rust's ``regex``), and the memory of all patterns together is bounded. A pattern that
+  this engine refuses, such as one with look-around, is an error of the schema.
+- A ``$ref`` or ``$dynamicRef`` must lead to a subschema of the same document, and must not lead back to itself without
+  going deeper into the value. Nothing is fetched.
+- ``$schema`` may only name 2020-12; only the root may have an ``$id``; each anchor must be unique.
+- Keywords that 2020-12 does not define are removed, because the library would apply some of older drafts. ``format``
+  and ``content…`` are annotations, which is the default of the standard.
+- ``PayloadSchema.keywords`` is the cost of the schema for each node of a value: the number of its keywords. Keywords
+  behind a reference are counted at each reference, except one that leads back to an enclosing schema. An ``enum`` or
+  ``const`` counts as the nodes of its values, but an ``enum`` of strings only as one, since it is a hash lookup. The
+  library caches its results in a recursion, so that the product of keywords and nodes bounds its work.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from byteor_cloud.engine.strict_json import pointer_of, shown
 
 MAX_KEYWORDS = 1_000_000
 MAX_CHAIN = 256
-"""Subschemas and references may lead on this far without coming back."""
+"""The maximum length of a chain of nested subschemas and references."""
 
 _DRAFT = "https://json-schema.org/draft/2020-12/"
 _MAX_ERRORS = 20
 _MAX_PATTERN_BYTES = 256 * 1024  # of one compiled pattern
 _MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # of all together
 
-# Where the subschemas of a schema are, and which of them see the same value as the schema does.
+# Keywords with a subschema that applies to the same value as the schema itself.
 _SAME_VALUE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
+# Keywords whose value is a subschema, a list of subschemas, or an object of subschemas.
 _ONE = frozenset(
     {"not", "if", "then", "else", "additionalProperties", "contains", "items", "propertyNames", "contentSchema",
      "unevaluatedItems", "unevaluatedProperties"}
@@ -47,7 +48,7 @@ _ONE = frozenset(
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _REFERENCES = ("$ref", "$dynamicRef")
-# Only kept to be referred to: they cost nothing by themselves.
+# Subschemas that apply only where a reference leads to them, so that they cost nothing by themselves.
 _APART = frozenset({"$defs", "definitions", "contentSchema"})
 _ASSERTIONS = frozenset(
     {"type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
@@ -59,7 +60,7 @@ _KNOWN = _ONE | _LISTS | _MAPS | _ASSERTIONS | {*_REFERENCES, "$id", "$anchor", 
 
 @dataclass(frozen=True, slots=True)
 class SchemaError:
-    """One fault of a schema: where (a JSON pointer into it), its code, what is wrong."""
+    """One fault of a schema: a JSON Pointer into it, a stable code, and a text for people."""
 
     pointer: str
     code: str
@@ -67,18 +68,18 @@ class SchemaError:
 
 
 class BadSchema(ValueError):
-    """A schema that cannot be used; ``errors`` says all that is wrong with it, up to a bound."""
+    """The schema cannot be used; ``errors`` are its faults, up to a maximum number."""
 
     def __init__(self, errors: list[SchemaError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
         self.errors = errors
 
 
-class Schema:
-    """A compiled schema; ``BadSchema`` when it is none or asks for what the module's docstring rules out."""
+class PayloadSchema:
+    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
 
     def __init__(self, document: object) -> None:
-        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is changed below
+        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is modified below
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
         nodes = list(_subschemas(schema))
@@ -93,29 +94,29 @@ class Schema:
         self._validator = _compiled(schema, options)
 
     def accepts(self, value: object) -> bool:
-        """Say whether a value conforms; it may hold ``Decimal`` numbers."""
+        """Whether a value conforms to the schema; it may contain ``Decimal`` numbers."""
         return self._validator.is_valid(value)
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A subschema that is an object, and the way to it."""
+    """A subschema that is an object. ``parts`` is its path from the enclosing subschema ``above``."""
 
     value: dict[str, Any]
     above: _Node | None
     parts: tuple[str | int, ...]
 
     def pointer(self, *parts: str | int) -> str:
-        """Write the JSON Pointer of a place in it."""
-        ways, node = [self.parts], self.above
+        """Return the JSON Pointer of this subschema, or of a place inside it."""
+        paths, node = [self.parts], self.above
         while node is not None:
-            ways.append(node.parts)
+            paths.append(node.parts)
             node = node.above
-        return pointer_of(part for way in (*reversed(ways), parts) for part in way)
+        return pointer_of(part for path in (*reversed(paths), parts) for part in path)
 
 
 def _subschemas(schema: Any) -> Iterator[_Node]:
-    """Walk the subschemas that are objects, each after the one that holds it."""
+    """Yield the subschemas that are objects, each after the one that contains it."""
     waiting = [_Node(schema, None, ())] if isinstance(schema, dict) else []
     while waiting:
         node = waiting.pop()
@@ -148,7 +149,7 @@ _METASCHEMA = _compiled({"$ref": f"{_DRAFT}schema"}, RegexOptions())
 
 
 def _against_metaschema(schema: object) -> list[SchemaError]:
-    # Each of the metaschema's vocabularies repeats some faults.
+    # Several vocabularies of the metaschema report the same fault, so duplicates are removed.
     faults = {
         SchemaError(pointer_of(error.instance_path), "schema.invalid", error.message[:200]): None
         for error in islice(_METASCHEMA.iter_errors(schema), 4 * _MAX_ERRORS)
@@ -162,14 +163,14 @@ def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
     for node in nodes:
         schema = node.value
         if schema.get("$schema") not in {None, f"{_DRAFT}schema", f"{_DRAFT}schema#"}:
-            detail = "only JSON Schema 2020-12 is understood"
+            detail = "only JSON Schema 2020-12 is supported"
             faults.append(SchemaError(node.pointer("$schema"), "schema.dialect", detail))
         if "$id" in schema and node.above is not None:
-            detail = "only the whole document may have an $id"
+            detail = "only the root of the schema may have an $id"
             faults.append(SchemaError(node.pointer("$id"), "schema.unsupported", detail))
         for keyword in ("$anchor", "$dynamicAnchor"):
             if keyword in schema and schema[keyword] in anchors:
-                faults.append(SchemaError(node.pointer(keyword), "schema.ref", "the anchor is there twice"))
+                faults.append(SchemaError(node.pointer(keyword), "schema.ref", "the anchor is defined twice"))
             anchors.add(schema.get(keyword, ""))
     return faults
 
@@ -190,8 +191,8 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
                 _compiled({"pattern": text}, options)
             except ValidationError:
                 detail = (
-                    f"{shown(text, 80)} is no pattern that runs in linear time and bounded memory "
-                    "(no look-around, no back-reference, no huge repetition)"
+                    f"{shown(text, 80)} is not a pattern that can run in linear time and bounded memory "
+                    "(no look-around, no back-references, no huge repetitions)"
                 )
                 faults.append(SchemaError(node.pointer(keyword), "schema.pattern", detail))
                 if len(faults) == _MAX_ERRORS:
@@ -200,7 +201,7 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
 
 
 class _Graph:
-    """The subschemas of a document and what each leads to."""
+    """The graph of a document's subschemas and their references."""
 
     def __init__(self, schema: Any, nodes: list[_Node]) -> None:
         self.faults: list[SchemaError] = []
@@ -216,19 +217,19 @@ class _Graph:
             self._targets[id(node.value)] = []
             for keyword in _REFERENCES:
                 if keyword in node.value:
-                    self._refer(node, keyword)
-        self._refuse_circles(nodes)
+                    self._add_reference(node, keyword)
+        self._check_cycles(nodes)
 
-    def _refer(self, node: _Node, keyword: str) -> None:
+    def _add_reference(self, node: _Node, keyword: str) -> None:
         target = self._target(node.value[keyword])
         if isinstance(target, bool) or id(target) in self._known:
             self._targets[id(node.value)].append(target)
         else:
-            detail = "leads to no subschema of this document"
+            detail = "does not lead to a subschema of this document"
             self.faults.append(SchemaError(node.pointer(keyword), "schema.ref", detail))
 
     def _target(self, reference: str) -> Any:
-        """Find what a reference leads to; None when it is no place of this document."""
+        """Return the value that a reference leads to, or None if it leads to no place in this document."""
         try:
             uri, fragment = urldefrag(urljoin(self._base, reference))
             if uri != urldefrag(self._base)[0]:
@@ -248,7 +249,7 @@ class _Graph:
                 place = place.get(name) if isinstance(place, dict) else None
         return place
 
-    def _refuse_circles(self, nodes: list[_Node]) -> None:
+    def _check_cycles(self, nodes: list[_Node]) -> None:
         by_id = {id(node.value): node for node in nodes}
         same_value = {
             number: [id(child) for parts, child in _children(node.value) if parts[0] in _SAME_VALUE]
@@ -258,25 +259,25 @@ class _Graph:
         try:
             TopologicalSorter(same_value).prepare()
         except CycleError as error:
-            circle = [by_id[number] for number in error.args[1]]
-            # Any of them could be named: take the first in the document.
-            first = min(circle, key=lambda node: node.pointer())
+            cycle = [by_id[number] for number in error.args[1]]
+            # The sorter starts the cycle anywhere. The smallest pointer makes the error the same each time.
+            first = min(cycle, key=lambda node: node.pointer())
             detail = "leads back to itself without going deeper into the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that a node of a value can meet. Raises BadSchema when they are too many."""
+        """Count the keywords that apply to a node of a value. Raises BadSchema if there are too many."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:
-            detail = "its references multiply to more keywords, or lead on farther, than a value may be checked for"
+            detail = "its references multiply to too many keywords, or form too long a chain"
             raise BadSchema([SchemaError("", "schema.too_complex", detail)])
         return max(count, 1)
 
     def _expanded(
         self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
     ) -> tuple[int, int]:
-        """Give the keywords of a subschema with all that it leads to, and the longest way on from it."""
+        """Return how many keywords a subschema has with all that it leads to, and the length of its longest chain."""
         number = id(schema)
         if isinstance(schema, bool) or number in above:
             return 0, 0
@@ -298,9 +299,9 @@ class _Graph:
 
 
 def _weight(allowed: Any) -> int:
-    """Say what an ``enum`` or ``const`` costs: the library compares with each value, but looks up texts at once."""
+    """Return the cost of an ``enum`` or ``const``. The library compares with each value, but hashes strings."""
     options = allowed if isinstance(allowed, list) else [allowed]
     if all(isinstance(option, str) for option in options):
         return 1
-    # A number with a fraction is compared as slowly as a long one.
+    # Comparing a number with a fraction takes as long as comparing a long number.
     return payload.count_nodes(allowed) + 49 * sum(isinstance(option, float) for option in options)

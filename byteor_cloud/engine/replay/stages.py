@@ -1,4 +1,4 @@
-"""What a stage does to a record: its op made ready with its parameters, counted, its side effects decided."""
+"""Stages at run time: their ops are prepared with parameters, their work counted, and side effects decided."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, Work
 
 type StageOp = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
-"""An op of a plugin: takes a payload and the stage's parameters; gives what goes on, ``None`` to drop it.
+"""An op of a plugin: takes a payload and the stage's parameters; returns the new payload, or None to drop the record.
 
-A mapping of them has the whole op (``key`` or ``key:argument``) as key, the argument bound.
+In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
 """
 
 type Apply = Callable[[bytes], bytes | None]
@@ -30,34 +30,34 @@ class Decision(StrEnum):
 
 
 class Effects(Protocol):
-    """How side effects are decided and, only after ``ALLOW``, performed. ``op`` is the whole op key.
+    """Decides about side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
 
-    An exception from ``perform`` is a stage error; an ``EffectFailed`` says all there is to say. Else, whatever
-    comes of it, the record goes on unchanged.
+    An exception from ``perform`` is a stage error; the text of an EffectFailed becomes the error's detail. Otherwise
+    the record goes on unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Whether this stage's side effect may happen."""
+        """Decide whether the side effect of this stage may happen."""
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """Let it happen for one record."""
+        """Perform the side effect for one record."""
 
 
 class DryRun:
-    """Nothing leaves the process."""
+    """Performs no side effects."""
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Always ``DRY_RUN_ONLY``."""
+        """Return ``DRY_RUN_ONLY`` for every side effect."""
         return Decision.DRY_RUN_ONLY
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """Never called, as nothing is allowed."""
+        """Raise AssertionError: it is never called, because no side effect is allowed."""
         raise AssertionError("a dry run performs nothing")
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A side effect that a record reached, and what was decided about it (audit v1)."""
+    """A side effect that a record reached, and the decision about it. The fields are those of the replay audit."""
 
     action: str
     role: str
@@ -69,11 +69,11 @@ class Action:
 
 
 class Unsupported(ValueError):
-    """A spec, an op or parameters that the machine cannot run; the text says which."""
+    """A spec, an op or a stage's parameters cannot be run; the text says why."""
 
 
 class StageError(Exception):
-    """A stage failed on a record, which stops the pipeline."""
+    """A stage failed to process a record, which stops the pipeline."""
 
     def __init__(self, stage: str, sequence: int, detail: str) -> None:
         super().__init__(f"stage {stage!r} failed on record {sequence}: {detail}")
@@ -83,12 +83,12 @@ class StageError(Exception):
 
 
 class EffectFailed(Exception):
-    """A side effect that was allowed did not succeed; the text says how, for people."""
+    """An allowed side effect failed; the text says why, for people."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What a stage has done so far."""
+    """How many records a stage has processed so far."""
 
     entered: int = 0
     left: int = 0
@@ -96,15 +96,15 @@ class Counters:
     errors: int = 0
 
     def as_json(self) -> dict[str, int]:
-        """The counters as a replay's result names them."""
+        """Return the counters under the names that they have in the result of a replay."""
         return {"in": self.entered, "out": self.left, "dropped": self.dropped, "errors": self.errors}
 
 
 class Runtime:
-    """What the stages of one run share: parameters, plugins, the work done, and the log of side effects, up to a limit.
+    """The shared state of the stages of one run: parameters, plugins, work, counters and the list of side effects.
 
-    ``counters`` has one entry a stage, in the order in which they were made; ``actions`` is in the order
-    in which records reached them.
+    ``counters`` has one entry for each stage, in the order in which the stages were created. ``actions`` has at most
+    ``max_actions`` side effects, in the order in which records reached them.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Runtime:
         self._max_actions = max_actions
 
     def stage(self, id: str, op: str, lanes: tuple[str, str]) -> Stage:
-        """A stage ready to run; ``Unsupported`` when its op is unknown or its parameters do not fit."""
+        """Create a stage. Raises Unsupported if its op is unknown or its parameters are invalid."""
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
         self.counters[id] = Counters()
@@ -150,7 +150,7 @@ class Runtime:
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
 
     def _metered(self, apply: Apply) -> Apply:
-        """Count the work of an op that does not count its own."""
+        """Wrap an op that does not count its own work, so that it is counted."""
 
         def metered(payload: bytes) -> bytes | None:
             self.work.spend_bytes(payload)
@@ -170,7 +170,7 @@ class Runtime:
 
 
 class Stage:
-    """A stage ready to run."""
+    """A stage that is ready to process records."""
 
     def __init__(self, id: str, apply: Apply, counters: Counters) -> None:
         self.id = id
@@ -178,7 +178,7 @@ class Stage:
         self._counters = counters
 
     def process(self, payload: bytes, sequence: int) -> bytes | None:
-        """The payload that goes on, ``None`` when the record is dropped; ``StageError`` names the record."""
+        """Process a record and return the new payload, or None if the record is dropped. Raises StageError."""
         self._counters.entered += 1
         try:
             result = self._apply(payload)
@@ -189,7 +189,7 @@ class Stage:
         except RecordOverLimit as error:
             self._counters.errors += 1
             raise StageError(self.id, sequence, f"limit: {error}") from None
-        except Exception as error:  # whatever a stranger's op raises is that stage's error, never ours
+        except Exception as error:  # an op of a package may raise anything, which is an error of its stage
             self._counters.errors += 1
             name = "" if isinstance(error, dataguard.Rejected | EffectFailed) else f"{type(error).__name__}: "
             raise StageError(self.id, sequence, f"{name}{error}") from error

@@ -1,7 +1,7 @@
-"""The work of a replay, computed from what it processes and never measured: the same on every machine.
+"""The work of a replay, in units that depend only on its input, so that its limits act alike on every computer.
 
-A schema costs its keywords times the nodes of the payload; any other stage 1 + bytes / 1,024, and a redaction also one
-unit for each place that its rules visit.
+Checking a schema costs its keywords times the nodes of the payload. Any other stage costs 1 + bytes / 1,024, and a
+redaction one more unit for each array element that its rules visit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_REPLAY = 10**10
 
 
 class LimitCode(StrEnum):
-    """Which limit of a replay was exceeded."""
+    """The limits of a replay that can be exceeded."""
 
     ACTIONS = "limit.actions"
     INPUT = "limit.input"
@@ -23,7 +23,7 @@ class LimitCode(StrEnum):
 
 
 class LimitExceeded(Exception):
-    """A run needs more than a limit allows: the code names the limit, the text says what it is."""
+    """A run exceeded a limit, which ``code`` names."""
 
     def __init__(self, code: LimitCode, detail: str) -> None:
         super().__init__(detail)
@@ -31,11 +31,11 @@ class LimitExceeded(Exception):
 
 
 class RecordOverLimit(Exception):
-    """One record costs more work than a record may, which is an error of the stage that it is in."""
+    """A single record costs more work than allowed, which is an error of the stage that processes it."""
 
 
 class Work:
-    """Counts the units of work of a run and of the record that is in it."""
+    """Counts the units of work of a run and of its current record."""
 
     def __init__(self, max_record: int = MAX_RECORD, max_run: int = MAX_REPLAY) -> None:
         self.total = 0
@@ -44,11 +44,11 @@ class Work:
         self._max_run = max_run
 
     def begin_record(self) -> None:
-        """Start to count for the next input record."""
+        """Start counting the work of the next input record."""
         self._record = 0
 
     def spend(self, units: int) -> None:
-        """Count work before it is done. Raises RecordOverLimit, or LimitExceeded for the whole run."""
+        """Count work before it is done. Raises RecordOverLimit for one record, or LimitExceeded for the run."""
         self._record += units
         self.total += units
         if self._record > self._max_record:
@@ -57,5 +57,5 @@ class Work:
             raise LimitExceeded(LimitCode.WORK, f"the replay needs more than {self._max_run:,} units of work")
 
     def spend_bytes(self, payload: bytes) -> None:
-        """Count what a stage costs that only reads and writes its payload."""
+        """Count the cost of a stage that only reads and writes its payload."""
         self.spend(1 + len(payload) // 1024)

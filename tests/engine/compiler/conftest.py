@@ -18,11 +18,11 @@ def golden() -> Callable[[str], Any]:
 
 @pytest.fixture
 def ring(golden: Callable[[str], Any]) -> Any:
-    """The ring of the contract: quotes_in, decode, check, notify, quotes_out."""
+    """Return a plan of a ring: quotes_in, the stages decode, check and notify, quotes_out."""
     return golden("contract-ring")
 
 
 @pytest.fixture
 def graph(golden: Callable[[str], Any]) -> Any:
-    """The lane graph of the contract: in, a, fan-out to b and c, out."""
+    """Return a plan of a lane graph: in, the stage a, which fans out to b and c, and out."""
     return golden("contract-graph")

@@ -1,4 +1,4 @@
-"""Faults of plans, stages and rings: how to make each, where it is placed, and the hint that it gets."""
+"""Faults of plans, stages and rings. Each has an edit that causes it, and the expected pointer and hint."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from byteor_cloud.engine.compiler import Code
 
 type Edit = Callable[[Any], object]
-# The code, the golden plan to break, how, the pointer, the hint.
-type Fault = tuple[Code, str, Edit, str, str]
+# The expected code, the fixture with a valid plan, the edit that breaks it, the expected pointer and hint.
+type PlanFault = tuple[Code, str, Edit, str, str]
 
 
 def ring_with(edit: Callable[[dict[str, Any]], object]) -> Edit:
@@ -26,7 +26,7 @@ def link(source: str, target: str, **lane: Any) -> dict[str, Any]:
     return {"from": source, "to": target} | ({"lane": lane} if lane else {})
 
 
-FAULTS: list[Fault] = [
+FAULTS: list[PlanFault] = [
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.pop("name"), "/name", 'Add "name": "quotes".'),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=2), "/plan_v", "Write 1."),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=True), "/plan_v", "Write 1."),
@@ -35,7 +35,7 @@ FAULTS: list[Fault] = [
         "ring",
         lambda plan: plan.update(name="My Quotes!"),
         "/name",
-        'Write for example "my-quotes".',
+        'Write, for example, "my-quotes".',
     ),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(lables={}), "/lables", 'Write "labels".'),
     (
@@ -43,14 +43,14 @@ FAULTS: list[Fault] = [
         "ring",
         lambda plan: plan.update({"a/b~c": 1}),
         "/a~1b~0c",
-        "Remove it; the fields here are plan_v, name, target, description, labels, single_ring, lane_graph.",
+        "Remove it; the permitted fields are plan_v, name, target, description, labels, single_ring, lane_graph.",
     ),
     (
         Code.PLAN_SCHEMA,
         "ring",
         lambda plan: plan.update(labels={"team": "a\x00b"}),
         "/labels/team",
-        'Write for example "pricing".',
+        'Write, for example, "pricing".',
     ),
     (
         Code.PLAN_SCHEMA,
@@ -78,7 +78,7 @@ FAULTS: list[Fault] = [
         "ring",
         ring_with(lambda ring: ring["stages"][1].update(depends_on=[0])),
         "/single_ring/stages/1/depends_on/0",
-        'Write for example "decode".',
+        'Write, for example, "decode".',
     ),
     (
         Code.PLAN_SCHEMA,
@@ -92,14 +92,14 @@ FAULTS: list[Fault] = [
         "ring",
         ring_with(lambda ring: ring["stages"][1].update(op="exec:/bin/ls|é")),
         "/single_ring/stages/1/op",
-        'Write for example "identity".',
+        'Write, for example, "identity".',
     ),
     (
         Code.PLAN_SCHEMA,
         "graph",
         graph_with(lambda graph: graph["stages"][1].update(depends_on=["a"])),
         "/lane_graph/stages/1/depends_on",
-        'Write a connection instead: {"from": ..., "to": ...} in connections.',
+        'Instead, add {"from": ..., "to": ...} to "connections".',
     ),
     (
         Code.PLAN_SCHEMA,
@@ -134,7 +134,7 @@ FAULTS: list[Fault] = [
         "ring",
         lambda plan: plan.update(target="lane_graph"),
         "/lane_graph",
-        'Add "lane_graph": {...}, or write another target.',
+        'Add "lane_graph": {...}, or choose the other target.',
     ),
     (
         Code.STAGE_DUPLICATE_ID,
@@ -197,7 +197,7 @@ FAULTS: list[Fault] = [
         "ring",
         ring_with(lambda ring: ring["stages"].extend([stage("x"), stage("y")])),
         "/single_ring/stages",
-        "Leave at most 4 here; split the pipeline in two.",
+        "Keep at most 4; split a larger pipeline in two.",
     ),
     (
         Code.RING_SHARDS,
@@ -211,7 +211,7 @@ FAULTS: list[Fault] = [
         "ring",
         ring_with(lambda ring: ring.update(shards=2, shard_key="id")),
         "/single_ring/shards",
-        'Write "shards": 1, or "ordering": "per_key" to keep the order within each shard key only.',
+        'Write "shards": 1, or "ordering": "per_key" to keep the order only within each shard key.',
     ),
     (
         Code.RING_SHARD_KEY_MISSING,

@@ -1,9 +1,9 @@
-"""Faults of lane graphs, and what lowering inserts into them: as in ``faults``."""
+"""Faults of lane graphs, and roles that lowering inserts into them, in the form of ``faults``."""
 
 from typing import Any
 
 from byteor_cloud.engine.compiler import Code
-from tests.engine.compiler.faults import Fault, graph_with, link, stage
+from tests.engine.compiler.faults import PlanFault, graph_with, link, stage
 
 
 def _fan_out_to_five(graph: dict[str, Any]) -> None:
@@ -13,7 +13,7 @@ def _fan_out_to_five(graph: dict[str, Any]) -> None:
     graph["connections"] += [link(name, "out") for name in more]
 
 
-GRAPH_FAULTS: list[Fault] = [
+GRAPH_FAULTS: list[PlanFault] = [
     (
         Code.GRAPH_UNKNOWN_ENDPOINT,
         "graph",
@@ -26,7 +26,7 @@ GRAPH_FAULTS: list[Fault] = [
         "graph",
         graph_with(lambda graph: graph["connections"].append(link("a", "nowhere"))),
         "/lane_graph/connections/5/to",
-        "Write a name that this graph declares.",
+        "Write the name of an ingress, stage or egress of this graph.",
     ),
     (
         Code.GRAPH_UNKNOWN_ENDPOINT,
@@ -47,7 +47,7 @@ GRAPH_FAULTS: list[Fault] = [
         "graph",
         graph_with(lambda graph: graph["connections"].append(link("a", "b"))),
         "/lane_graph/connections/5",
-        "Remove one of the two; a connection has one lane.",
+        "Remove one of the two; there can be only one connection from a node to another.",
     ),
     (
         Code.GRAPH_CYCLE,
@@ -124,34 +124,34 @@ GRAPH_FAULTS: list[Fault] = [
         "graph",
         graph_with(lambda graph: graph["stages"].extend(stage(f"s{n}") for n in range(4_094))),
         "/lane_graph/stages",
-        "Leave at most 4,096 here; split the pipeline in two.",
+        "Keep at most 4,096; split a larger pipeline in two.",
     ),
     (
         Code.GRAPH_TOO_LARGE,
         "graph",
         graph_with(lambda graph: graph.update(connections=[link("a", "b")] * 16_385)),
         "/lane_graph/connections",
-        "Leave at most 16,384 here; split the pipeline in two.",
+        "Keep at most 16,384; split a larger pipeline in two.",
     ),
     (
         Code.LOWER_ROUTER,
         "graph",
         lambda plan: None,
         "/lane_graph/stages/0",
-        "Nothing to mend; to do without it, leave one outgoing connection.",
+        "This is no error. To avoid the extra role, keep only one outgoing connection.",
     ),
     (
         Code.LOWER_MERGE,
         "graph",
         lambda plan: None,
         "/lane_graph/egress/0",
-        "Nothing to mend; to do without it, leave one incoming connection.",
+        "This is no error. To avoid the extra role, keep only one incoming connection.",
     ),
     (
         Code.LOWER_BRIDGE,
         "graph",
         lambda plan: None,
         "/lane_graph/stages/0",
-        "Nothing to mend; to do without it, give both sides the same kind of lane.",
+        "This is no error. To avoid the extra role, use the same kind of lane on both sides.",
     ),
 ]

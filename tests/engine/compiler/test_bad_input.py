@@ -1,4 +1,4 @@
-"""Hostile plans and texts of 4 MiB: a diagnostic each, in time in proportion to their length, and in 200 MiB."""
+"""Hostile plans and texts of 4 MiB each get a diagnostic, in time proportional to their length and within 200 MiB."""
 
 import json
 import subprocess
@@ -48,7 +48,7 @@ PROGRAM = """
             )
         ]
     assert all("error" in answer or not answer["ok"] for answer in answers)
-    # Its own peak: what getrusage tells a child on Linux includes its parent's at the time of the fork.
+    # On Linux, getrusage in a child process includes the memory of its parent at the time of the fork.
     peak = re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path("/proc/self/status").read_text())[1] \\
         if sys.platform == "linux" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(max(len(json.dumps(answer)) for answer in answers), peak)
@@ -56,7 +56,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
-def test_four_mebibytes_of_anything(text: str) -> None:
+def test_a_hostile_text_of_four_mebibytes_is_answered_within_limits(text: str) -> None:
     program = textwrap.dedent(PROGRAM).replace("TEXT", text)
     answer = subprocess.run(
         [sys.executable, "-c", program],
@@ -113,7 +113,7 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("base", ["ring", "graph"])
-def test_an_odd_value_anywhere_is_diagnosed(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
+def test_an_odd_value_gets_a_diagnostic_wherever_it_is(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
     def visit(holder: Any, keys: list[Any]) -> None:
@@ -122,7 +122,7 @@ def test_an_odd_value_anywhere_is_diagnosed(odd: Any, base: str, request: pytest
             holder[key] = odd
             compilation = compile_plan(plan)
             json.dumps(compilation.to_json(), ensure_ascii=False).encode()
-            # Free text and labels, and lists that may be empty, take some of these.
+            # The description, the labels and lists that may be empty accept some of these values.
             assert not compilation.ok or odd == [] or key in {"description", "labels"}
             holder[key] = kept
             if isinstance(kept, dict):
@@ -136,7 +136,7 @@ def test_an_odd_value_anywhere_is_diagnosed(odd: Any, base: str, request: pytest
     assert not compile_plan(plan, target=odd).ok or odd is None
 
 
-def test_a_value_that_holds_itself_is_diagnosed(ring: Any) -> None:
+def test_a_list_that_contains_itself_gets_a_diagnostic(ring: Any) -> None:
     loop: list[Any] = []
     loop.append(loop)
     ring["single_ring"]["stages"] = loop
@@ -144,7 +144,7 @@ def test_a_value_that_holds_itself_is_diagnosed(ring: Any) -> None:
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0"]
 
 
-def test_odd_keys_are_pointed_at_by_their_object(ring: Any) -> None:
+def test_the_diagnostic_of_an_odd_key_points_to_its_object(ring: Any) -> None:
     ring["x" * 65] = ring["\ud800"] = ring["a\n"] = 1
     ring["labels"] = {"\x00": "a", "k" * 65: "a", "": "a", "ok": "a"}
 

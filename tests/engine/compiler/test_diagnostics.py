@@ -1,4 +1,4 @@
-"""One plan for every code, with the place it points at and what it tells to write instead."""
+"""Every diagnostic code has a faulty plan, whose diagnostic has the expected pointer and hint."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import pytest
 
 from byteor_cloud.engine.compiler import MAX_DIAGNOSTICS, Code, Diagnostic, compile_plan
 from byteor_cloud.engine.compiler.diagnostics import Severity, nearest, one_of, shown
-from tests.engine.compiler.faults import FAULTS, Edit, Fault, graph_with, link, stage
+from tests.engine.compiler.faults import FAULTS, Edit, PlanFault, graph_with, link, stage
 from tests.engine.compiler.graph_faults import GRAPH_FAULTS
 
 ROWS = [*FAULTS, *GRAPH_FAULTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}{row[3]}")
-def test_each_fault_is_named_placed_and_told_how_to_mend(row: Fault, request: pytest.FixtureRequest) -> None:
+def test_a_fault_gets_its_code_pointer_and_hint(row: PlanFault, request: pytest.FixtureRequest) -> None:
     code, base, edit, pointer, hint = row
     plan = request.getfixturevalue(base)
     edit(plan)
@@ -25,16 +25,16 @@ def test_each_fault_is_named_placed_and_told_how_to_mend(row: Fault, request: py
     assert (compilation.spec is None) is not compilation.ok
 
 
-def test_every_code_has_a_row() -> None:
+def test_every_code_is_tested_above() -> None:
     assert set(Code) == {code for code, *_ in ROWS}
 
 
-def test_codes_are_errors_but_what_lowering_inserts() -> None:
+def test_every_code_is_an_error_except_those_of_lowering() -> None:
     for code in Code:
         assert code.severity == (Severity.INFO if code.startswith("lower.") else Severity.ERROR)
 
 
-def test_all_faults_of_a_plan_come_at_once(graph: Any) -> None:
+def test_all_faults_of_a_lane_graph_are_reported_together(graph: Any) -> None:
     graph["name"] = 5
     graph["lane_graph"]["stages"][0]["op"] = "noop"
     graph["lane_graph"]["connections"][3]["to"] = "nowhere"
@@ -53,7 +53,7 @@ def test_all_faults_of_a_plan_come_at_once(graph: Any) -> None:
     ]
 
 
-def test_all_faults_of_a_ring_come_at_once(ring: Any) -> None:
+def test_all_faults_of_a_ring_are_reported_together(ring: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "producer": "mpmc", "scheduling": "work_queue"}
     ring["single_ring"]["stages"][0] = {"id": "decode"}
     ring["single_ring"]["stages"][2] = None
@@ -70,7 +70,7 @@ def test_all_faults_of_a_ring_come_at_once(ring: Any) -> None:
     ]
 
 
-def test_one_fault_is_not_said_twice(ring: Any, graph: Any) -> None:
+def test_a_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "ordering": "per_key", "shard_key": 7}
     ring["single_ring"]["stages"][1]["depends_on"] = ["Décode"]
     graph["lane_graph"]["connections"][0]["lane"] = {"kind": "sequenced_slots", "capacity": None}
@@ -92,7 +92,7 @@ def test_one_fault_is_not_said_twice(ring: Any, graph: Any) -> None:
         assert [d.pointer for d in compile_plan(plan).diagnostics] == pointers
 
 
-def test_what_could_not_be_read_is_not_called_unconnected(graph: Any) -> None:
+def test_an_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -> None:
     graph["lane_graph"]["stages"][1] = 5
     graph["lane_graph"]["egress"] = ["out", 1]
     unread = {"/lane_graph/egress/1", "/lane_graph/stages/1"}
@@ -135,7 +135,7 @@ def test_a_target_can_be_overridden(ring: Any, graph: Any) -> None:
     assert (refused.target, [d.pointer for d in refused.diagnostics]) == (None, ["/target"])
 
 
-def test_a_long_cycle_is_named_in_short(graph: Any) -> None:
+def test_the_message_about_a_long_cycle_is_shortened(graph: Any) -> None:
     count = 3_000
     names = [f"s{number}" for number in range(count)]
     graph["lane_graph"] |= {
@@ -150,20 +150,20 @@ def test_a_long_cycle_is_named_in_short(graph: Any) -> None:
     (cycle,) = compile_plan(graph).diagnostics
 
     assert cycle.message == (
-        'The connections form a cycle of 3000: "s0" -> "s1" -> "s2" -> "s3" -> "s4" -> "s5" -> "s6" -> "s7" '
+        'These connections form a cycle: "s0" -> "s1" -> "s2" -> "s3" -> "s4" -> "s5" -> "s6" -> "s7" '
         '-> ... 2991 more ... -> "s2999" -> "s0".'
     )
     assert cycle.pointer == "/lane_graph/connections/3000"
 
 
-def test_each_knot_is_one_cycle_and_a_self_loop_is_one(graph: Any) -> None:
+def test_each_strongly_connected_component_is_reported_as_one_cycle(graph: Any) -> None:
     graph["lane_graph"]["connections"] += [link("a", "a"), link("b", "c"), link("c", "b")]
 
     cycles = [d.message for d in compile_plan(graph).diagnostics]
 
     assert cycles == [
-        'The connections form a cycle of 1: "a" -> "a".',
-        'The connections form a cycle of 2: "b" -> "c" -> "b".',
+        'These connections form a cycle: "a" -> "a".',
+        'These connections form a cycle: "b" -> "c" -> "b".',
     ]
 
 
@@ -184,18 +184,18 @@ def test_each_knot_is_one_cycle_and_a_self_loop_is_one(graph: Any) -> None:
         lambda plan: plan.update(target="single_ring", single_ring={"stages": [stage("a", "x")] * 4_000}),
     ],
 )
-def test_a_long_list_of_faults_is_cut_and_says_so(graph: Any, fault: Edit) -> None:
+def test_a_long_list_of_faults_is_truncated_with_a_note(graph: Any, fault: Edit) -> None:
     fault(graph)
 
     diagnostics = compile_plan(graph).diagnostics
 
     assert len(diagnostics) == MAX_DIAGNOSTICS
-    assert diagnostics[-1].message == "There is more to say than the first 199 diagnostics shown here."
-    assert diagnostics[-1].hint == "Mend these first and compile again."
+    assert diagnostics[-1].message == "There are more diagnostics; only the first 199 are shown."
+    assert diagnostics[-1].hint == "Fix these first and compile again."
     assert diagnostics[-1].severity == Severity.ERROR
 
 
-def test_a_long_list_of_insertions_is_cut_and_compiles() -> None:
+def test_a_plan_with_too_many_inserted_roles_to_list_still_compiles() -> None:
     names = [f"s{number}" for number in range(300)]
     plan = {
         "plan_v": 1,
@@ -221,12 +221,12 @@ def test_a_long_list_of_insertions_is_cut_and_compiles() -> None:
         Severity.INFO,
         Code.LOWER_BRIDGE,
         "",
-        "There is more to say than the first 199 diagnostics shown here.",
-        "Look at the drawing for the rest.",
+        "There are more diagnostics; only the first 199 are shown.",
+        "The drawing shows everything that was inserted.",
     )
 
 
-def test_a_diagnostic_is_plain_json(ring: Any) -> None:
+def test_a_diagnostic_is_written_as_json(ring: Any) -> None:
     ring["single_ring"]["shards"] = "2"
 
     (diagnostic,) = compile_plan(ring).diagnostics
@@ -255,11 +255,11 @@ def test_a_diagnostic_is_plain_json(ring: Any) -> None:
         (b"", "a Python bytes"),
     ],
 )
-def test_any_value_can_be_shown_on_one_ascii_line(value: object, text: str) -> None:
+def test_shown_formats_any_value_on_one_ascii_line(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_words_are_guessed_among_thousands() -> None:
+def test_nearest_finds_a_similar_word_among_thousands() -> None:
     stages = [f"stage{number}" for number in range(4_096)]
 
     assert nearest("stage1234x", stages) == "stage1234"
@@ -267,7 +267,7 @@ def test_words_are_guessed_among_thousands() -> None:
     assert nearest("other", stages) is None
 
 
-def test_options_are_listed_up_to_eight() -> None:
+def test_one_of_lists_at_most_eight_options() -> None:
     assert one_of(["a"]) == '"a"'
     assert one_of("abc") == '"a", "b" or "c"'
     assert one_of("abcdefghij") == '"a", "b", "c", "d", "e", "f", "g", "h" or another'

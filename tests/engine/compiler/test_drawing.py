@@ -24,7 +24,7 @@ def spec_of(plan: Any) -> PipelineSpec:
 
 
 def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
-    """Give the bounding box of each node by its id."""
+    """Return the bounding box of each node by its id."""
     found = {}
     for group in ET.fromstring(svg).iter(f"{SVG}g"):
         title, shape = group.find(f"{SVG}title"), group.find(f"{SVG}rect")
@@ -42,7 +42,7 @@ def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
     return found
 
 
-def forty() -> dict[str, Any]:
+def plan_of_forty_stages() -> dict[str, Any]:
     stages = [f"stage-{number}" for number in range(40)]
     links = [("in", "stage-0"), ("in", "stage-1")]
     links += [(stages[n // 2], stages[n]) for n in range(2, 40)]
@@ -63,8 +63,8 @@ def forty() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"])
-def test_nodes_lie_inside_the_picture_and_apart(name: str, golden: Callable[[str], Any]) -> None:
-    plan = forty() if name == "40" else golden(name)
+def test_nodes_are_inside_the_picture_and_do_not_overlap(name: str, golden: Callable[[str], Any]) -> None:
+    plan = plan_of_forty_stages() if name == "40" else golden(name)
     compilation = compile_plan(plan)
     svg = to_svg(spec_of(plan))
     placed = boxes(svg)
@@ -82,7 +82,7 @@ def test_nodes_lie_inside_the_picture_and_apart(name: str, golden: Callable[[str
         assert placed[edge.source][3] < placed[edge.target][1]
 
 
-def test_the_kinds_are_told_apart(golden: Callable[[str], Any]) -> None:
+def test_each_kind_of_node_and_lane_has_its_class_and_legend(golden: Callable[[str], Any]) -> None:
     svg = to_svg(spec_of(golden("graph-mixed-router")))
 
     for kind in ("ingress", "egress", "stage", "router", "merge", "bridge"):
@@ -96,7 +96,7 @@ def test_the_kinds_are_told_apart(golden: Callable[[str], Any]) -> None:
     assert ">inserted router</text>" in svg
 
 
-def test_text_is_escaped_and_cut_and_nothing_runs() -> None:
+def test_text_in_a_drawing_is_escaped_and_shortened() -> None:
     op = 'exec:/bin/echo|<script>alert("&")</script>|\\n'
     ring = SingleRing(
         "in<", "out", 1, "strict", "single", "dedicated", None, (RingStage("s" * 63, op), RingStage("b", op))
@@ -113,7 +113,7 @@ def test_text_is_escaped_and_cut_and_nothing_runs() -> None:
     assert r'[label="b\nexec:/bin/echo|<script>alert(\"&\")</script>|\\n", shape=box' in dot
 
 
-def test_dot_is_as_it_was(graph: Any) -> None:
+def test_to_dot_writes_the_same_text_as_in_earlier_releases(graph: Any) -> None:
     assert to_dot(spec_of(graph)).splitlines()[3:9] == [
         '  "in" [label="in", shape=cds];',
         '  "a" [label="a\\nidentity", shape=box, style="rounded"];',
@@ -124,7 +124,7 @@ def test_dot_is_as_it_was(graph: Any) -> None:
     ]
 
 
-def test_the_graph_is_plain_json(golden: Callable[[str], Any]) -> None:
+def test_the_graph_of_a_spec_is_written_as_json(golden: Callable[[str], Any]) -> None:
     assert compile_plan(golden("graph-lone-fanout")).to_json()["graph"] == {
         "nodes": [
             {"id": "in", "kind": "ingress"},
@@ -142,7 +142,7 @@ def test_the_graph_is_plain_json(golden: Callable[[str], Any]) -> None:
     }
 
 
-def test_a_rings_edges_are_its_dependencies(golden: Callable[[str], Any]) -> None:
+def test_the_edges_of_a_ring_are_its_dependencies(golden: Callable[[str], Any]) -> None:
     graph = compile_plan(golden("ring-diamond")).graph
 
     assert graph is not None

@@ -1,4 +1,4 @@
-"""The bytes of yesterday are the bytes of today: to change a golden file is to change every spec hash."""
+"""The golden plans compile to the same bytes in every release. Changing a golden file changes every spec hash."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_a_plan_compiles_to_its_golden_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_golden_bytes_decode_to_a_valid_spec_and_back(name: str) -> None:
+def test_a_golden_spec_is_valid_and_encodes_to_the_same_bytes(name: str) -> None:
     golden = (GOLDEN / f"{name}.spec.kv").read_bytes()
 
     spec = decode(golden)
@@ -79,7 +79,7 @@ def test_hashes_depend_on_neither_hash_seed_nor_locale() -> None:
     assert answers.pop().count(b"sha256:") == len(NAMES)
 
 
-def test_drawings_of_golden_plans_hold_every_node() -> None:
+def test_the_drawing_of_a_golden_plan_shows_every_stage() -> None:
     for name in NAMES:
         spec = decode((GOLDEN / f"{name}.spec.kv").read_text())
         for stage, _ in spec.stages:

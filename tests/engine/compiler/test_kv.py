@@ -1,4 +1,4 @@
-"""The decoder refuses what is no spec, naming the line, and ignores what it does not know."""
+"""The decoder of KV text names the line of a fault, and ignores unknown keys."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,12 +26,12 @@ def graph_kv(graph: Any) -> str:
     return compile_plan(graph).spec_kv or ""
 
 
-def test_the_hash_is_of_the_bytes(kv: str) -> None:
+def test_the_spec_hash_is_the_sha256_of_the_text(kv: str) -> None:
     assert spec_hash("") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert spec_hash(kv) == spec_hash(encode(decode(kv)))
 
 
-def test_unknown_keys_are_ignored_and_the_order_is_free(kv: str) -> None:
+def test_unknown_keys_and_the_order_of_lines_are_ignored(kv: str) -> None:
     lines = kv.splitlines(keepends=True)
     unknown = [
         "runtime.threads=4\n",
@@ -56,7 +56,7 @@ def test_a_model_may_have_no_lists() -> None:
     }
 
 
-def test_a_spec_is_plain_json(ring: Any, golden: Callable[[str], Any]) -> None:
+def test_a_spec_is_written_as_json(ring: Any, golden: Callable[[str], Any]) -> None:
     assert compile_plan(ring).to_json()["spec"] == {
         "v": 1,
         "model": "single_ring",
@@ -86,7 +86,7 @@ def test_a_spec_is_plain_json(ring: Any, golden: Callable[[str], Any]) -> None:
     }
 
 
-# What is replaced in the ring's text, by what, the line that is blamed, and why.
+# The text to replace in the ring's KV text, its replacement, the expected line and a part of the expected message.
 DAMAGES = [
     ("spec.v=1\n", "", 16, "the key spec.v is missing"),
     ("spec.v=1", "spec.v=2", 1, 'spec.v must be "1", not "2"'),
@@ -106,23 +106,23 @@ DAMAGES = [
         "single_ring.shards=1\n",
         "single_ring.shards=1\n" * 2,
         7,
-        'the key "single_ring.shards" comes a second time',
+        'the key "single_ring.shards" occurs twice',
     ),
-    ("spec.name=quotes", "a=1\na=2\nspec.name=quotes", 4, 'the key "a" comes a second time'),
-    ("\n", "\r\n", 1, "expected key=value of printable ASCII"),
+    ("spec.name=quotes", "a=1\na=2\nspec.name=quotes", 4, 'the key "a" occurs twice'),
+    ("\n", "\r\n", 1, "expected key=value in printable ASCII"),
     ("shards=1", "shards = 1", 6, "expected key=value"),
     ("shards=1", "shards= 1", 6, "expected key=value"),
     ("spec.name=quotes\n", "\nspec.name=quotes\n", 3, "expected key=value"),
     ("spec.name=quotes\n", "# a comment\nspec.name=quotes\n", 3, "expected key=value"),
-    ("decode", "décode", 10, "expected key=value of printable ASCII"),
-    ("decode", "de\tcode", 10, "expected key=value of printable ASCII"),
+    ("decode", "décode", 10, "expected key=value in printable ASCII"),
+    ("decode", "de\tcode", 10, "expected key=value in printable ASCII"),
     ("spec.name", "spec..name", 3, "expected key=value"),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "line", "why"), DAMAGES)
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_a_damaged_text_is_refused_with_its_line(
+def test_the_error_of_a_damaged_text_names_the_line(
     kv: str, *, old: str, new: str, line: int, why: str, as_bytes: bool
 ) -> None:
     damaged = kv.replace(old, new)
@@ -135,8 +135,8 @@ def test_a_damaged_text_is_refused_with_its_line(
     assert str(refusal.value) == f"line {line}: {refusal.value.message}"
 
 
-def test_a_cut_text_is_refused(kv: str) -> None:
-    with pytest.raises(KvError, match="line 17: the text must end with a line end"):
+def test_an_incomplete_text_is_refused(kv: str) -> None:
+    with pytest.raises(KvError, match="line 17: the text must end with a newline"):
         decode(kv.removesuffix("\n"))
     with pytest.raises(KvError, match=r"line 1: the key spec\.v is missing"):
         decode("")
@@ -144,7 +144,7 @@ def test_a_cut_text_is_refused(kv: str) -> None:
         decode(b"\xff\xfe\n")
 
 
-def test_parameters_that_a_spec_may_not_have_still_decode(graph_kv: str) -> None:
+def test_a_parameter_that_breaks_a_rule_still_decodes(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
     assert spec.model.lanes[0] == Lane("in.a", "events", capacity=7)  # type: ignore[union-attr]

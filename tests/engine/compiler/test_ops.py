@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parent / "example_stages"
 
 
 def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
-    """Write the metadata that installing a wheel would leave."""
+    """Write the same metadata as the installation of a wheel."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -22,7 +22,7 @@ def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for packages on the path, with the example package's module on it too."""
+    """Return a folder for packages; it and the example package's module are on the import path."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.syspath_prepend(str(EXAMPLE))
     importlib.invalidate_caches()
@@ -30,7 +30,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("acme_stages", None)
 
 
-def faults(ring: Any, op: str, ops: Ops | None = None) -> list[tuple[str, str, str]]:
+def compile_op(ring: Any, op: str, ops: Ops | None = None) -> list[tuple[str, str, str]]:
     ring["single_ring"]["stages"] = [{"id": "a", "op": op}]
     compilation = compile_plan(ring, ops=ops)
     return [(d.code.value, d.message, d.hint) for d in compilation.diagnostics]
@@ -41,8 +41,8 @@ def test_installed_ops_compile_and_run(site: Path, ring: Any) -> None:
     ops = Ops.installed()
 
     assert list(ops)[-2:] == ["drop_blank", "repeat"]
-    assert faults(ring, "repeat:3", ops) == []
-    assert faults(ring, "drop_blank", ops) == []
+    assert compile_op(ring, "repeat:3", ops) == []
+    assert compile_op(ring, "drop_blank", ops) == []
     repeat, drop = ops.process("repeat:3"), ops.process("drop_blank")
     assert repeat is not None
     assert drop is not None
@@ -53,27 +53,27 @@ def test_installed_ops_compile_and_run(site: Path, ring: Any) -> None:
     assert ops.process("nothing:1") is None
 
 
-def test_an_installed_op_judges_its_argument(site: Path, ring: Any) -> None:
+def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "moody": "acme_stages:moody"})
     ops = Ops.installed()
 
-    assert faults(ring, "repeat:two", ops) == [
+    assert compile_op(ring, "repeat:two", ops) == [
         (
             "stage.invalid_op",
             'The op "repeat:two": it needs a count, such as \\"repeat:2\\".',
             'Write what the package of "repeat" documents for its argument.',
         )
     ]
-    assert faults(ring, "moody", ops)[0][1] == (
+    assert compile_op(ring, "moody", ops)[0][1] == (
         'The op "moody": checking it raised LookupError: \\ud800 no table\\nfound.'
     )
-    assert faults(ring, "repaet:2", ops) == [
+    assert compile_op(ring, "repaet:2", ops) == [
         ("stage.unknown_op", 'Nobody knows the op "repaet:2".', 'Write "repeat:2".')
     ]
 
 
-def test_ops_that_are_not_installed_are_unknown(ring: Any) -> None:
-    assert [code for code, *_ in faults(ring, "repeat:3")] == ["stage.unknown_op"]
+def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
+    assert [code for code, *_ in compile_op(ring, "repeat:3")] == ["stage.unknown_op"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_ops_that_are_not_installed_are_unknown(ring: Any) -> None:
         ("Upper", "acme_stages", "its key is no lowercase word"),
     ],
 )
-def test_a_package_that_cannot_serve_stops_nothing(
+def test_a_broken_package_affects_only_its_own_op(
     site: Path, ring: Any, monkeypatch: pytest.MonkeyPatch, *, key: str, value: str, why: str
 ) -> None:
     acme = importlib.import_module("acme_stages")
@@ -95,14 +95,14 @@ def test_a_package_that_cannot_serve_stops_nothing(
     install(site, "acme", {key: value, "repeat": "acme_stages:repeat"})
     ops = Ops.installed()
 
-    assert faults(ring, "repeat:3", ops) == []
-    ((code, message, hint),) = faults(ring, key, ops)
+    assert compile_op(ring, "repeat:3", ops) == []
+    ((code, message, hint),) = compile_op(ring, key, ops)
     assert code == "stage.unknown_op"
     assert message.startswith(f'The op "{key}" is installed but cannot be used: {why}')
     assert hint == "Repair or remove the package behind it."
 
 
-def test_no_package_replaces_another_or_a_built_in_op(site: Path, ring: Any) -> None:
+def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "identity": "acme_stages"})
     install(site, "other", {"repeat": "acme_stages"})
     ops = Ops.installed()
@@ -111,7 +111,7 @@ def test_no_package_replaces_another_or_a_built_in_op(site: Path, ring: Any) -> 
         "identity": "it would replace a built-in op",
         "repeat": "several packages claim it",
     }
-    assert faults(ring, "identity", ops) == []
+    assert compile_op(ring, "identity", ops) == []
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_no_package_replaces_another_or_a_built_in_op(site: Path, ring: Any) -> 
         "dataguard_fused",
     ],
 )
-def test_wellformed_ops(ring: Any, op: str) -> None:
-    assert faults(ring, op) == []
+def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
+    assert compile_op(ring, op) == []
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_wellformed_ops(ring: Any, op: str) -> None:
         ("exec: cat", "it needs a program"),
     ],
 )
-def test_malformed_arguments(ring: Any, op: str, why: str) -> None:
-    ((code, message, _),) = faults(ring, op)
+def test_a_malformed_argument_is_reported_with_the_reason(ring: Any, op: str, why: str) -> None:
+    ((code, message, _),) = compile_op(ring, op)
 
     assert code == "stage.invalid_op"
     assert message == f'The op "{op}": {why}.'

@@ -1,4 +1,4 @@
-"""What holds for every valid plan, and for every way of breaking one."""
+"""Properties of every valid plan, and of every plan that one random change was made to."""
 
 import copy
 import json
@@ -74,7 +74,7 @@ def ring_plans(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def graph_plans(draw: st.DrawFn) -> dict[str, Any]:
-    """Wire stages forward in a hidden order, then list them and the connections in another."""
+    """Build a graph without cycles, then list its stages and connections in random order."""
     ins, outs, stage_count = (draw(st.integers(*bounds)) for bounds in ((1, 3), (1, 3), (0, 8)))
     count = ins + stage_count + outs
     ids = draw(st.lists(names, min_size=count, max_size=count, unique=True))
@@ -125,7 +125,7 @@ def compiled(plan: dict[str, Any]) -> tuple[Compilation, PipelineSpec, str]:
 
 
 def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
-    """Put the keys of all objects in another order."""
+    """Reorder the keys of all objects at random."""
     if isinstance(value, dict):
         return {key: shuffled(value[key], draw) for key in draw(st.permutations(list(value)))}
     return [shuffled(item, draw) for item in value] if isinstance(value, list) else value
@@ -133,7 +133,9 @@ def shuffled(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
 
 @given(plans, st.data())
 @settings(max_examples=100, deadline=None)
-def test_the_bytes_depend_on_the_meaning_only(plan: dict[str, Any], data: st.DataObject) -> None:
+def test_the_spec_does_not_depend_on_key_order_description_labels_or_unused_payload(
+    plan: dict[str, Any], data: st.DataObject
+) -> None:
     compilation, _, kv = compiled(plan)
     other = copy.deepcopy(plan)
     other["description"] = data.draw(st.text("aé\n𝄞", max_size=9))
@@ -149,7 +151,7 @@ def test_the_bytes_depend_on_the_meaning_only(plan: dict[str, Any], data: st.Dat
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_a_spec_survives_its_text_and_obeys_the_rules(plan: dict[str, Any]) -> None:
+def test_a_compiled_spec_is_valid_and_equals_its_decoded_text(plan: dict[str, Any]) -> None:
     _, spec, kv = compiled(plan)
 
     assert kv.isascii()
@@ -161,7 +163,7 @@ def test_a_spec_survives_its_text_and_obeys_the_rules(plan: dict[str, Any]) -> N
 
 @given(ring_plans())
 @settings(max_examples=80, deadline=None)
-def test_a_ring_keeps_its_stages_and_dependencies(plan: dict[str, Any]) -> None:
+def test_a_compiled_ring_has_the_stages_and_dependencies_of_its_plan(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
     ring = spec.model
     assert isinstance(ring, SingleRing)
@@ -177,7 +179,7 @@ def test_a_ring_keeps_its_stages_and_dependencies(plan: dict[str, Any]) -> None:
 
 @given(graph_plans())
 @settings(max_examples=150, deadline=None)
-def test_a_lowered_graph_joins_what_the_plan_joins(plan: dict[str, Any]) -> None:
+def test_a_lowered_graph_has_the_connections_of_its_plan(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
     graph = spec.model
     assert isinstance(graph, LaneGraph)
@@ -187,17 +189,17 @@ def test_a_lowered_graph_joins_what_the_plan_joins(plan: dict[str, Any]) -> None
     readers += [lane for role in graph.roles for lane in role.rx]
 
     assert sorted(writers) == sorted(readers) == list(range(len(graph.lanes)))
-    assert joined(graph) == sorted((link["from"], link["to"]) for link in plan["lane_graph"]["connections"])
+    assert connected_pairs(graph) == sorted((link["from"], link["to"]) for link in plan["lane_graph"]["connections"])
     for role in graph.roles:
         if role.kind == "stage":
             (read,), (written,) = role.rx, role.tx
             assert graph.lanes[read].kind == graph.lanes[written].kind
-    for number, name in enumerate(order_by_rule(plan)):
+    for number, name in enumerate(expected_stage_order(plan)):
         assert spec.stages[number][0] == name
 
 
-def joined(graph: LaneGraph) -> list[tuple[str, str]]:
-    """Follow every lane through what lowering inserted, from each ingress and stage to what it reaches."""
+def connected_pairs(graph: LaneGraph) -> list[tuple[str, str]]:
+    """Return the pairs of nodes that are connected by lanes, directly or through inserted roles."""
     reader_of = {lane: role for role in graph.roles for lane in role.rx}
     egress_of = {end.lane: end.name for end in graph.endpoints if end.kind == "egress"}
     pending = [(end.name, end.lane) for end in graph.endpoints if end.kind == "ingress"]
@@ -214,8 +216,8 @@ def joined(graph: LaneGraph) -> list[tuple[str, str]]:
     return sorted(pairs)
 
 
-def order_by_rule(plan: dict[str, Any]) -> list[str]:
-    """At each step the first stage of the plan whose inputs are all placed."""
+def expected_stage_order(plan: dict[str, Any]) -> list[str]:
+    """Sort the stages: each is the first one of the plan whose sources are all sorted already."""
     graph = plan["lane_graph"]
     waiting = [stage["id"] for stage in graph["stages"]]
     placed: list[str] = []
@@ -240,7 +242,7 @@ def test_every_valid_spec_can_be_drawn(plan: dict[str, Any]) -> None:
 
 @given(plans, plans)
 @settings(max_examples=40, deadline=None)
-def test_a_diff_is_empty_for_equal_specs_and_turns_round(old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_a_diff_is_empty_for_equal_specs_and_symmetric_for_others(old: dict[str, Any], new: dict[str, Any]) -> None:
     _, before, before_kv = compiled(old)
     _, after, after_kv = compiled(new)
 
@@ -253,17 +255,17 @@ def test_a_diff_is_empty_for_equal_specs_and_turns_round(old: dict[str, Any], ne
     }
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Give the path of every value inside."""
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of a JSON value and of every value inside it."""
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(place for key, member in members for place in places(member, (*path, key)))]
+    return [path, *(inner for key, member in members for inner in paths(member, (*path, key)))]
 
 
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     plan = draw(plans)
     mutant = copy.deepcopy(plan)
-    path = draw(st.sampled_from(places(plan)[1:]))
+    path = draw(st.sampled_from(paths(plan)[1:]))
     parent = mutant
     for key in path[:-1]:
         parent = parent[key]
@@ -276,20 +278,20 @@ def mutations(draw: st.DrawFn) -> tuple[dict[str, Any], Any]:
     elif how == "repeat" and isinstance(parent, list):
         parent.append(copy.deepcopy(parent[key]))
     elif how == "swap":
-        parent[key] = copy.deepcopy(at(plan, draw(st.sampled_from(places(plan)))))
+        parent[key] = copy.deepcopy(value_at(plan, draw(st.sampled_from(paths(plan)))))
     elif isinstance(parent, dict):
         parent[draw(st.text(max_size=6))] = draw(json_values)
     return plan, mutant
 
 
-def at(value: Any, path: tuple[Any, ...]) -> Any:
+def value_at(value: Any, path: tuple[Any, ...]) -> Any:
     for key in path:
         value = value[key]
     return value
 
 
-def meaning(plan: dict[str, Any]) -> Any:
-    """Fill in the defaults, and leave out what no spec holds."""
+def normalized(plan: dict[str, Any]) -> Any:
+    """Return the parts of a plan that determine its spec, with defaults filled in."""
     target = plan["target"]
     payload = copy.deepcopy(plan[target])
     if target == "single_ring":
@@ -306,7 +308,7 @@ def meaning(plan: dict[str, Any]) -> Any:
 
 @given(mutations())
 @settings(max_examples=800, deadline=None)
-def test_a_broken_plan_is_diagnosed_or_means_something_else(
+def test_a_changed_plan_gets_an_error_or_another_spec_hash(
     pair: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
     plan, mutant = pair
@@ -320,7 +322,7 @@ def test_a_broken_plan_is_diagnosed_or_means_something_else(
         assert all(d.pointer == "" or d.pointer.startswith("/") for d in after.diagnostics)
         assert all(d.message and d.hint for d in after.diagnostics)
     elif after.spec_hash == before.spec_hash:
-        assert meaning(mutant) == meaning(plan)
+        assert normalized(mutant) == normalized(plan)
     if after.ok:
         used = {key: value for key, value in mutant.items() if key == mutant["target"] or "_" not in key}
         assert SCHEMA.is_valid(used | {"plan_v": mutant["plan_v"]})
@@ -328,7 +330,7 @@ def test_a_broken_plan_is_diagnosed_or_means_something_else(
 
 @given(json_values, st.none() | st.text(max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_no_json_value_raises(value: Any, target: str | None) -> None:
+def test_compile_plan_never_raises_for_a_json_value(value: Any, target: str | None) -> None:
     for plan in (value, {"plan_v": 1, "target": "lane_graph", "lane_graph": value}, {"single_ring": value}):
         compilation = compile_plan(plan, target=target)
 
@@ -338,7 +340,7 @@ def test_no_json_value_raises(value: Any, target: str | None) -> None:
 
 @given(plans, st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_damaged_text_is_refused_or_decodes(plan: dict[str, Any], data: st.DataObject) -> None:
+def test_a_changed_kv_text_is_refused_or_decodes(plan: dict[str, Any], data: st.DataObject) -> None:
     _, spec, kv = compiled(plan)
     lines = kv.splitlines(keepends=True)
     index = data.draw(st.integers(0, len(lines) - 1))

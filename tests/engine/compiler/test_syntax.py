@@ -9,7 +9,7 @@ HUGE = "1" + "0" * 400
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_json_is_parsed_as_it_is(as_bytes: bool, ring: Any) -> None:
+def test_parse_plan_reads_valid_json_as_python_does(as_bytes: bool, ring: Any) -> None:
     text = json.dumps(ring | {"description": "é𝄞\\u0000 \\\ud834\udd1e"}, indent=2)
 
     assert parse_plan(text.encode() if as_bytes else text) == json.loads(text)
@@ -20,29 +20,29 @@ def test_json_is_parsed_as_it_is(as_bytes: bool, ring: Any) -> None:
     [
         ("", 1, 1, "Expected a value."),
         ('{"a": 1,\n "b" 2}', 2, 6, 'Expected ":" after the key.'),
-        ('{"a": 1,\n "a": 2}', 2, 2, 'The key "a" comes twice in this object.'),
+        ('{"a": 1,\n "a": 2}', 2, 2, 'The key "a" occurs twice in this object.'),
         (
             '{"a": {"b": 1},\n "c": [{"b": 1}], "\\u0061": 2}',
             2,
             19,
-            'The key "a" comes twice in this object.',
+            'The key "a" occurs twice in this object.',
         ),
-        ("[1,\n NaN]", 2, 2, "NaN is no number that JSON readers agree on."),
-        ('{"a": -Infinity}', 1, 7, "-Infinity is no number that JSON readers agree on."),
-        ('["1", 1e400]', 1, 7, "1e400 is no number that JSON readers agree on."),
-        (f"[true, {HUGE}]", 1, 8, "10000000000000000000 is no number that JSON readers agree on."),
-        ("[1" + "0" * 5_000 + "]", 1, 2, "10000000000000000000 is no number that JSON readers agree on."),
-        ("[" * 65 + "]" * 65, 1, 65, "Nested deeper than 64 levels."),
-        ("[" * 1_000_000, 1, 65, "Nested deeper than 64 levels."),
-        ('{"a":' * 500_000, 1, 321, "Nested deeper than 64 levels."),
-        ('{"a": "x\\u0000"}', 1, 7, "A string may hold neither NUL nor half a surrogate pair."),
-        ('{"a": "\\ud834 \\udd1e"}', 1, 7, "A string may hold neither NUL nor half a surrogate pair."),
-        ("\ufeff{}", 1, 1, '"\\ufeff" is no JSON.'),
+        ("[1,\n NaN]", 2, 2, "NaN is not a number that all JSON parsers read alike."),
+        ('{"a": -Infinity}', 1, 7, "-Infinity is not a number that all JSON parsers read alike."),
+        ('["1", 1e400]', 1, 7, "1e400 is not a number that all JSON parsers read alike."),
+        (f"[true, {HUGE}]", 1, 8, "10000000000000000000 is not a number that all JSON parsers read alike."),
+        ("[1" + "0" * 5_000 + "]", 1, 2, "10000000000000000000 is not a number that all JSON parsers read alike."),
+        ("[" * 65 + "]" * 65, 1, 65, "The text nests deeper than 64 levels."),
+        ("[" * 1_000_000, 1, 65, "The text nests deeper than 64 levels."),
+        ('{"a":' * 500_000, 1, 321, "The text nests deeper than 64 levels."),
+        ('{"a": "x\\u0000"}', 1, 7, "A string must not contain NUL or half a surrogate pair."),
+        ('{"a": "\\ud834 \\udd1e"}', 1, 7, "A string must not contain NUL or half a surrogate pair."),
+        ("\ufeff{}", 1, 1, '"\\ufeff" is not valid JSON.'),
         (b'{"a":\n "\xff"}', 2, 3, "This is not UTF-8."),
-        ('{"a":\n "\ud800"}', 2, 3, "This is half a surrogate pair, no character."),
+        ('{"a":\n "\ud800"}', 2, 3, "This is half a surrogate pair, not a character."),
     ],
 )
-def test_what_no_plan_may_be_written_in(text: str | bytes, line: int, column: int, message: str) -> None:
+def test_parse_plan_reports_the_first_fault_of_a_text(text: str | bytes, line: int, column: int, message: str) -> None:
     with pytest.raises(PlanSyntaxError) as refusal:
         parse_plan(text)
 
@@ -50,6 +50,6 @@ def test_what_no_plan_may_be_written_in(text: str | bytes, line: int, column: in
     assert str(refusal.value) == f"line {line}, column {column}: {message}"
 
 
-def test_deep_but_not_too_deep() -> None:
+def test_parse_plan_accepts_the_greatest_permitted_depth() -> None:
     assert parse_plan("[" * 64 + "]" * 64) is not None
     assert parse_plan('{"a":' * 64 + "1" + "}" * 64) is not None

@@ -1,4 +1,4 @@
-"""A spec from elsewhere is held to the plan's rules; pointers are KV keys with slashes."""
+"""``validate_spec`` applies the plan's rules to a decoded spec; its pointers are KV keys with slashes for dots."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def graph_kv(graph: Any) -> str:
     return compile_plan(graph).spec_kv or ""
 
 
-def found(spec: PipelineSpec) -> list[tuple[str, str]]:
+def codes_and_pointers(spec: PipelineSpec) -> list[tuple[str, str]]:
     return [(diagnostic.code.value, diagnostic.pointer) for diagnostic in validate_spec(spec)]
 
 
@@ -75,8 +75,10 @@ def found(spec: PipelineSpec) -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_a_ring_from_elsewhere(ring_kv: str, old: str, new: str, code: str, pointer: str) -> None:
-    assert found(decode(ring_kv.replace(old, new))) == [(code, pointer)]
+def test_a_rule_that_a_decoded_ring_breaks_is_reported(
+    ring_kv: str, old: str, new: str, code: str, pointer: str
+) -> None:
+    assert codes_and_pointers(decode(ring_kv.replace(old, new))) == [(code, pointer)]
 
 
 @pytest.mark.parametrize(
@@ -142,22 +144,24 @@ def test_a_ring_from_elsewhere(ring_kv: str, old: str, new: str, code: str, poin
         ),
     ],
 )
-def test_a_lane_graph_from_elsewhere(graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]) -> None:
-    assert found(decode(graph_kv.replace(old, new))) == faults
+def test_a_rule_that_a_decoded_lane_graph_breaks_is_reported(
+    graph_kv: str, old: str, new: str, faults: list[tuple[str, str]]
+) -> None:
+    assert codes_and_pointers(decode(graph_kv.replace(old, new))) == faults
 
 
-def test_a_cycle_from_elsewhere_is_found(graph_kv: str) -> None:
-    # b reads its own output, and the router's lane to b goes to the merge instead.
+def test_a_cycle_in_a_decoded_lane_graph_is_reported(graph_kv: str) -> None:
+    # Now b reads its own output, and the router's lane to b leads to the merge.
     crossed = graph_kv.replace("roles.3.rx.0=3", "roles.3.rx.0=5").replace("roles.5.rx.0=5", "roles.5.rx.0=3")
 
-    assert found(decode(crossed)) == [
+    assert codes_and_pointers(decode(crossed)) == [
         ("graph.cycle", "/lane_graph/lanes/5"),
         ("graph.unreachable", "/lane_graph/roles/3"),
         ("graph.dead_end", "/lane_graph/roles/3"),
     ]
 
 
-def test_a_graph_from_elsewhere_may_be_too_large() -> None:
+def test_a_decoded_lane_graph_that_is_too_large_is_reported() -> None:
     lanes = "".join(
         f"lane_graph.lanes.{n}.name=s{n}.s{n + 1}\nlane_graph.lanes.{n}.kind=events\n" for n in range(16_385)
     )
@@ -168,12 +172,12 @@ def test_a_graph_from_elsewhere_may_be_too_large() -> None:
     )
     head = "spec.v=1\nspec.model=lane_graph\nspec.name=a\nlane_graph.on_full=block\n"
 
-    codes = [code for code, _ in found(decode(head + lanes + roles))]
+    codes = [code for code, _ in codes_and_pointers(decode(head + lanes + roles))]
 
     assert codes[:2] == ["graph.too_large", "graph.too_large"]
 
 
-def test_the_callers_ops_count(ring_kv: str) -> None:
+def test_validate_spec_accepts_the_ops_that_the_caller_passes(ring_kv: str) -> None:
     spec = decode(ring_kv.replace("op=identity", "op=twice"))
 
     class Twice:

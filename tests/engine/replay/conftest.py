@@ -8,7 +8,14 @@ from typing import Any, Literal
 import pytest
 
 from byteor_cloud.engine.compiler import PipelineSpec, RingStage, SingleRing, encode
-from byteor_cloud.engine.replay import IncidentBundle, Record, build, encode_journal, extract, validate
+from byteor_cloud.engine.replay import (
+    IncidentBundle,
+    Record,
+    build_incident,
+    encode_journal,
+    extract_incident,
+    validate_incident,
+)
 
 type MakeRing = Callable[..., PipelineSpec]
 type MakeBundle = Callable[..., IncidentBundle]
@@ -28,7 +35,7 @@ def ring() -> MakeRing:
 
 @pytest.fixture
 def documents() -> dict[str, dict[str, Any]]:
-    """The documents of a complete bundle."""
+    """Return the JSON documents of a complete bundle."""
     return {
         "spec_validation.json": {"ok": True, "description": None},
         "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
@@ -46,7 +53,7 @@ def documents() -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
-    """Build a bundle's archive, unpack it and check it."""
+    """Return a function that builds the archive of a bundle, unpacks it and checks it."""
 
     def make(
         spec: PipelineSpec,
@@ -59,18 +66,18 @@ def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
         if stage_config is not None:
             documents["runtime_config.json"] = {"stage_config": stage_config}
         journal = records if isinstance(records, bytes) else encode_journal(records)
-        packed = build(encode(spec), documents, journals={lane: journal}, expected=expected)
+        packed = build_incident(encode(spec), documents, journals={lane: journal}, expected=expected)
         root = tmp_path / "bundle"
         root.mkdir()
-        extract(BytesIO(packed), root)
-        return validate(root)
+        extract_incident(BytesIO(packed), root)
+        return validate_incident(root)
 
     return make
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty folder beside a file that an archive might reach for."""
+    """Return an empty folder beside a file that a hostile archive might overwrite."""
     (tmp_path / "outside").write_bytes(b"untouched")
     (tmp_path / "root").mkdir()
     return tmp_path / "root"

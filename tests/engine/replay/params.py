@@ -1,4 +1,4 @@
-"""Parameters of dataguard stages, as their checks see them."""
+"""A helper of tests that check the parameters of dataguard stages."""
 
 from byteor_cloud.engine.replay import check_params
 

@@ -1,4 +1,4 @@
-"""Replays run in tests, and the digests of what they give."""
+"""Helpers of tests that run replays."""
 
 from collections.abc import Callable
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Dataguard stages: what rejects a record, what redacts it, and which parameters are none."""
+"""Tests of the dataguard ops: rejected records, redaction rules and invalid parameters."""
 
 import json
 from hashlib import sha256
@@ -22,7 +22,7 @@ def redact(rule: str, value: object) -> Any:
 # --- rejecting
 
 
-def test_without_parameters_a_record_passes_unchanged() -> None:
+def test_a_record_passes_unchanged_without_parameters() -> None:
     for op in ("dataguard_check", "dataguard_redact", "dataguard_fused"):
         assert build(op, None)(b"\xff no JSON") == b"\xff no JSON"
 
@@ -31,7 +31,7 @@ def test_without_parameters_a_record_passes_unchanged() -> None:
     "payload", [b"", b"\xff", b"[]", b"1", b'{"a":1,"a":2}', b'{"a":NaN}', b'{"b":1}', b"[" * 10**6]
 )
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_a_payload_is_rejected_as_on_reject_says(op: str, payload: bytes) -> None:
+def test_on_reject_decides_what_happens_to_a_rejected_payload(op: str, payload: bytes) -> None:
     params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
     assert build(op, params)(payload) is None
@@ -40,20 +40,20 @@ def test_a_payload_is_rejected_as_on_reject_says(op: str, payload: bytes) -> Non
         build(op, params | {"on_reject": "stop"})(payload)
 
 
-def test_redact_rejects_what_is_no_object() -> None:
+def test_redact_rejects_a_payload_that_is_not_an_object() -> None:
     assert build("dataguard_redact", {"rules": []})(b"[]") is None
-    with pytest.raises(Rejected, match="payload rejected: no JSON object"):
+    with pytest.raises(Rejected, match="payload rejected: not a JSON object"):
         build("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
 
 
-def test_check_passes_the_very_bytes_and_redact_writes_canonical_json() -> None:
+def test_check_keeps_the_bytes_and_redact_writes_canonical_json() -> None:
     payload = b'{ "b" : 1.50, "a":"\\u00e9" }'
 
     assert build("dataguard_check", {"schema": True})(payload) == payload
     assert build("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
 
 
-def test_fused_checks_first_and_what_was_there_before_redaction() -> None:
+def test_fused_checks_the_payload_before_it_redacts() -> None:
     guard = build("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
 
     assert guard(b'{"pin":1,"x":2}') == b'{"x":2}'
@@ -98,7 +98,7 @@ def test_fused_checks_first_and_what_was_there_before_redaction() -> None:
         ("a:truncate=9", {"a": [1, 2]}, {"a": "[1,2]"}),
     ],
 )
-def test_rules(rule: str, value: object, result: object) -> None:
+def test_a_rule_redacts_its_field(rule: str, value: object, result: object) -> None:
     assert redact(rule, value) == result
 
 
@@ -140,7 +140,7 @@ def test_rules_apply_in_order() -> None:
         None,
     ],
 )
-def test_rules_that_are_none(rule: object) -> None:
+def test_an_invalid_rule_is_reported(rule: object) -> None:
     assert errors("dataguard_redact", {"rules": ["a:drop", rule]}) == [("/rules/1", "rule.invalid")]
 
 
@@ -155,7 +155,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     st.dictionaries(st.sampled_from("abc"), json_values),
     st.sampled_from(["mask=1:1:#", "hash", "truncate=2"]),
 )
-def test_a_redaction_touches_its_field_only(value: dict[str, Any], action: str) -> None:
+def test_a_rule_changes_only_its_field(value: dict[str, Any], action: str) -> None:
     result = redact(f"a:{action}", value)
 
     assert {name: member for name, member in result.items() if name != "a"} == {
@@ -168,7 +168,7 @@ def test_a_redaction_touches_its_field_only(value: dict[str, Any], action: str) 
 # --- parameters
 
 
-def test_all_errors_of_parameters_are_told_at_once() -> None:
+def test_all_errors_of_parameters_are_reported_together() -> None:
     params = {
         "schema": {
             "properties": {"a/b": {"pattern": "(?=x)"}},
@@ -187,7 +187,7 @@ def test_all_errors_of_parameters_are_told_at_once() -> None:
         ("/rules/0", "rule.invalid"),
         ("/rules/2", "rule.invalid"),
     ]
-    with pytest.raises(BadParams, match="/x: dataguard_fused has no such parameter; /on_reject: must be drop"):
+    with pytest.raises(BadParams, match="/x: is not a parameter of dataguard_fused; /on_reject: must be drop"):
         build("dataguard_fused", params)
 
 
@@ -220,11 +220,11 @@ def test_all_errors_of_parameters_are_told_at_once() -> None:
         ("http_post:http://x", 5, []),
     ],
 )
-def test_parameters(op: str, params: object, expected: list[tuple[str, str]]) -> None:
+def test_check_params_reports_each_error(op: str, params: object, expected: list[tuple[str, str]]) -> None:
     assert errors(op, params) == expected
 
 
-def test_an_error_of_parameters_says_what_to_write() -> None:
+def test_an_error_of_parameters_names_the_valid_values() -> None:
     assert check_params("dataguard_check", {"schema": True, "on_reject": 1}) == [
         ParamError("/on_reject", "params.choice", "must be drop or stop")
     ]

@@ -1,4 +1,4 @@
-"""The first place at which a replay diverges from what was recorded."""
+"""Tests of the first divergence between the output of a replay and the recorded output."""
 
 from typing import Any
 
@@ -36,11 +36,11 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         pytest.param(
             [Frame(1, b"aaa"), Frame(2, b"x")],
             ("changed", 1, sha(b"aaa"), sha(b"aa"), 2, 3, 2, b"a", b""),
-            id="longer, and only the first counts",
+            id="longer, and only the first is reported",
         ),
     ],
 )
-def test_the_first_divergence(
+def test_a_replay_reports_its_first_divergence(
     bundle: MakeBundle, ring: MakeRing, expected: list[Frame], divergence: tuple[Any, ...] | None
 ) -> None:
     records = [Record(1, 0, b"aa"), Record(2, 0, b"bb")]
@@ -69,7 +69,7 @@ def test_the_first_divergence(
         }
 
 
-def test_a_diff_is_bounded(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
     expected = Frame(1, b"=" * 1000 + b"x" * 5000)
 
     outcome = run(bundle(ring("identity"), [Record(1, 0, b"=" * 9000)], expected={"out": frames(expected)}))
@@ -83,7 +83,7 @@ def test_a_diff_is_bounded(bundle: MakeBundle, ring: MakeRing) -> None:
     }
 
 
-def test_an_expected_egress_that_the_spec_lacks_is_missing(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_the_frames_of_an_egress_that_the_spec_lacks_are_missing(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
 
     outcome = run(held)
@@ -95,7 +95,9 @@ def test_an_expected_egress_that_the_spec_lacks_is_missing(bundle: MakeBundle, r
     )
 
 
-def test_of_several_egresses_the_lowest_sequence_diverges_first(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_the_divergence_with_the_lowest_sequence_of_several_egresses_is_reported(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     expected = {"z": frames(Frame(3, b"")), "b": frames(Frame(2, b"")), "a": frames(Frame(2, b""))}
 
     outcome = run(bundle(ring("identity"), expected=expected))
@@ -103,7 +105,7 @@ def test_of_several_egresses_the_lowest_sequence_diverges_first(bundle: MakeBund
     assert (outcome.result["divergence"]["egress"], outcome.result["divergence"]["sequence"]) == ("a", 2)
 
 
-def test_another_spec_answers_what_it_would_have_done(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_bundle_can_be_replayed_with_another_spec(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
     other = ring("dataguard_check")
 

@@ -1,4 +1,4 @@
-"""Whether a side effect may happen: the server's lists, narrowed by the stage's own, and consent."""
+"""Tests of the decision about a side effect: by the server's allowlists, the stage's allowlist, and consent."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.allowlist import url_prefix
-from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, Machine, Record, StageError
+from byteor_cloud.engine.allowlist import parse_url_prefix
+from byteor_cloud.engine.replay import Decision, EffectFailed, Gate, PipelineRunner, Record, StageError
 
 HOOK = "http_post:http://hooks.example/replay/a"
 TR = "exec:/usr/bin/tr|a-z|A-Z"
 
 
 def gate(*, consented: bool = True, config: Any = None) -> Gate:
-    return Gate((url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented)
+    return Gate((parse_url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def gate(*, consented: bool = True, config: Any = None) -> Gate:
         ("unheard_of:/usr/bin/tr", Decision.DENY),
     ],
 )
-def test_what_the_server_lists(op: str, decision: Decision) -> None:
+def test_a_side_effect_must_be_on_the_servers_allowlists(op: str, decision: Decision) -> None:
     assert gate().decide("s", op) is decision
     expected = Decision.REQUIRE_APPROVAL if decision is Decision.ALLOW else Decision.DENY
     assert gate(consented=False).decide("s", op) is expected
@@ -55,20 +55,20 @@ def test_what_the_server_lists(op: str, decision: Decision) -> None:
         ([5], Decision.DENY, Decision.DENY),
     ],
 )
-def test_a_stage_narrows(allowlist: Any, hook: Decision, tr: Decision) -> None:
+def test_the_allowlist_of_a_stage_narrows_the_servers(allowlist: Any, hook: Decision, tr: Decision) -> None:
     config = {"s": {"allowlist": allowlist}, "other": {"allowlist": []}}
 
     assert (gate(config=config).decide("s", HOOK), gate(config=config).decide("s", TR)) == (hook, tr)
 
 
-def test_a_stage_cannot_widen() -> None:
+def test_the_allowlist_of_a_stage_cannot_widen_the_servers() -> None:
     config = {"s": {"allowlist": ["http://evil.example", "/bin/sh"]}}
 
     assert gate(config=config).decide("s", "http_post:http://evil.example") is Decision.DENY
     assert gate(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
 
 
-def test_an_effect_that_fails_is_told_in_its_own_words(ring: Any) -> None:
+def test_the_text_of_a_failed_side_effect_is_the_detail_of_the_stage_error(ring: Any) -> None:
     class Failing:
         def decide(self, stage: str, op: str) -> Decision:
             return Decision.ALLOW
@@ -77,4 +77,4 @@ def test_an_effect_that_fails_is_told_in_its_own_words(ring: Any) -> None:
             raise EffectFailed("answered 500")
 
     with pytest.raises(StageError, match=r"^stage 's0' failed on record 7: answered 500$"):
-        Machine(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))
+        PipelineRunner(ring(TR), effects=Failing()).feed(Record(7, 0, b"a"))

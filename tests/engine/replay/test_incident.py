@@ -1,4 +1,4 @@
-"""Incident bundles are built, and checked with all reasons at once."""
+"""Tests of building and checking incident bundles."""
 
 import io
 import json
@@ -11,7 +11,13 @@ import pytest
 
 from byteor_cloud.engine.compiler import PipelineSpec, encode, spec_hash
 from byteor_cloud.engine.replay import Record, encode_journal, incident
-from byteor_cloud.engine.replay.incident import Reason, RejectedBundle, build, extract, validate
+from byteor_cloud.engine.replay.incident import (
+    Reason,
+    RejectedBundle,
+    build_incident,
+    extract_incident,
+    validate_incident,
+)
 
 type MakeRing = Callable[..., PipelineSpec]
 type Documents = dict[str, dict[str, Any]]
@@ -21,7 +27,7 @@ type Documents = dict[str, dict[str, Any]]
 
 
 def write(root: Path, spec_kv: str, documents: Documents, **content: Any) -> None:
-    extract(io.BytesIO(build(spec_kv, documents, **content)), root)
+    extract_incident(io.BytesIO(build_incident(spec_kv, documents, **content)), root)
 
 
 def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Documents) -> None:
@@ -31,7 +37,7 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     journal = encode_journal([Record(1, 2, b"3")])
 
     write(root, encode(spec), documents, journals={"in": journal, "a:fanout": b""}, expected={"out": b""})
-    found = validate(root)
+    found = validate_incident(root)
 
     assert (found.spec, found.spec_hash) == (spec, spec_hash(encode(spec)))
     assert found.stage_config == {"s0": {"x": 1}}
@@ -41,49 +47,51 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     assert found.expected == {"out": root / "expected/out.bin"}
 
 
-def test_the_spec_hash_is_that_of_the_canonical_text(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_the_spec_hash_of_a_bundle_ignores_unknown_keys(root: Path, ring: MakeRing, documents: Documents) -> None:
     kv = encode(ring("identity"))
 
     write(root, kv + "unknown.key=1\n", documents)
 
-    assert validate(root).spec_hash == spec_hash(kv)
+    assert validate_incident(root).spec_hash == spec_hash(kv)
 
 
-def test_the_smallest_bundle(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
     nulls: Documents = {
         name: dict.fromkeys(body) | {"more": 1} for name, body in documents.items() if name != "spec_validation.json"
     }
     nulls["spec_validation.json"] = {"ok": False, "error": "why"}
 
     write(root, encode(ring("identity")), nulls)
-    found = validate(root)
+    found = validate_incident(root)
 
     assert (found.stage_config, found.journals, found.expected) == (None, {}, {})
 
 
 @pytest.mark.parametrize("runtime_config", [{}, {"stage_config": None}, {"stage_config": {}}])
-def test_a_runtime_config_without_parameters_says_that_there_are_none(
+def test_the_stage_config_of_a_runtime_config_without_parameters_is_empty(
     root: Path, ring: MakeRing, documents: Documents, runtime_config: dict[str, Any]
 ) -> None:
     write(root, encode(ring("identity")), documents | {"runtime_config.json": runtime_config})
 
-    assert validate(root).stage_config == {}
+    assert validate_incident(root).stage_config == {}
 
 
-def test_the_same_bundle_has_the_same_bytes(ring: MakeRing, documents: Documents) -> None:
+def test_build_returns_the_same_bytes_for_equal_content(ring: MakeRing, documents: Documents) -> None:
     shuffled = {name: dict(reversed(body.items())) for name, body in reversed(documents.items())}
-    once = build(encode(ring("identity")), documents, journals={"a": b"1", "b": b"2"})
+    once = build_incident(encode(ring("identity")), documents, journals={"a": b"1", "b": b"2"})
 
-    assert build(encode(ring("identity")), shuffled, journals={"b": b"2", "a": b"1"}) == once
+    assert build_incident(encode(ring("identity")), shuffled, journals={"b": b"2", "a": b"1"}) == once
 
 
 def reasons(root: Path) -> list[Reason]:
     with pytest.raises(RejectedBundle) as caught:
-        validate(root)
+        validate_incident(root)
     return caught.value.reasons
 
 
-def test_all_reasons_are_told_at_once(root: Path) -> None:
+def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
     (root / "spec.kv").write_text("spec.v=2\n")
     (root / "spec_validation.json").write_text("{}")
     (root / "runtime.json").write_text('{"crate": {"name": "x"}}')
@@ -100,7 +108,7 @@ def test_all_reasons_are_told_at_once(root: Path) -> None:
     assert found[0].detail.startswith("spec.kv: line ")
     assert found[1:] == [
         Reason("missing_file", "environment.json"),
-        Reason("bad_json", "single_ring_snapshot.json: line 1, column 1: Not a JSON object."),
+        Reason("bad_json", "single_ring_snapshot.json: line 1, column 1: The value must be a JSON object."),
         Reason("bad_json", 'lane_graph_state.json: line 1, column 2: Expected a value or "]".'),
         Reason("missing_key", "spec_validation.json: ok"),
         Reason("missing_key", "spec_validation.json: description|error"),
@@ -112,7 +120,7 @@ def test_all_reasons_are_told_at_once(root: Path) -> None:
     ]
 
 
-def test_an_empty_folder_lacks_everything(root: Path) -> None:
+def test_all_files_are_missing_in_an_empty_folder(root: Path) -> None:
     assert reasons(root) == [
         Reason("missing_file", name)
         for name in (
@@ -126,7 +134,7 @@ def test_an_empty_folder_lacks_everything(root: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[" * 10**6, b"1" * 5000, b"{} {}"])
-def test_json_that_is_none(root: Path, ring: MakeRing, documents: Documents, text: bytes) -> None:
+def test_a_malformed_document_is_rejected(root: Path, ring: MakeRing, documents: Documents, text: bytes) -> None:
     write(root, encode(ring("identity")), documents)
     (root / "environment.json").write_bytes(text)
 
@@ -135,7 +143,9 @@ def test_json_that_is_none(root: Path, ring: MakeRing, documents: Documents, tex
     assert (reason.code, reason.detail.split(":")[0]) == ("bad_json", "environment.json")
 
 
-def test_a_crate_that_is_no_object_lacks_its_keys(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_the_keys_of_a_crate_that_is_not_an_object_are_missing(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
     write(root, encode(ring("identity")), documents | {"runtime.json": {"crate": "x"}})
 
     assert reasons(root) == [
@@ -144,19 +154,21 @@ def test_a_crate_that_is_no_object_lacks_its_keys(root: Path, ring: MakeRing, do
     ]
 
 
-def test_documents_are_read_up_to_a_size(
+def test_a_document_over_the_size_limit_is_rejected(
     root: Path, ring: MakeRing, documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(root, encode(ring("identity")), documents)
     size = max((root / name).stat().st_size for name in [*documents, "spec.kv"])
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", size)
-    validate(root)
+    validate_incident(root)
 
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", 10)
-    assert reasons(root) == [Reason("too_large", f"{name}: over 10 bytes") for name in ("spec.kv", *documents)]
+    assert reasons(root) == [Reason("too_large", f"{name}: larger than 10 bytes") for name in ("spec.kv", *documents)]
 
 
-def test_a_folder_in_a_file_s_place_is_no_file(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
     write(root, encode(ring("identity")), documents)
     (root / "journal/in.bin").mkdir(parents=True)
     (root / "environment.json").unlink()
@@ -165,24 +177,24 @@ def test_a_folder_in_a_file_s_place_is_no_file(root: Path, ring: MakeRing, docum
     assert reasons(root) == [Reason("missing_file", "environment.json")]
     (root / "environment.json").rmdir()
     (root / "environment.json").write_text(json.dumps(documents["environment.json"]))
-    assert validate(root).journals == {}
+    assert validate_incident(root).journals == {}
 
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def test_yesterday_s_bundle_still_reads(root: Path) -> None:
+def test_a_bundle_of_an_earlier_release_is_valid(root: Path) -> None:
     with (GOLDEN / "incident.tar.gz").open("rb") as source:
-        extract(source, root)
+        extract_incident(source, root)
 
-    found = validate(root)
+    found = validate_incident(root)
 
     assert found.spec_hash == (GOLDEN / "incident.spec_hash").read_text().strip()
     assert list(found.journals) == ["in"]
     assert list(found.expected) == ["out"]
 
 
-def test_a_document_of_too_many_values_is_refused_before_they_are_built(
+def test_a_document_with_too_many_values_is_rejected_before_any_value_is_built(
     root: Path, ring: MakeRing, documents: Documents
 ) -> None:
     write(root, encode(ring("identity")), documents)

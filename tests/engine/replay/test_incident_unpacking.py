@@ -1,4 +1,4 @@
-"""Incident archives are unpacked within limits, and nothing hostile leaves its folder."""
+"""Incident archives are unpacked within limits, and nothing is written outside the folder."""
 
 import contextlib
 import gzip
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.incident import Limits, RejectedBundle, extract
+from byteor_cloud.engine.replay.incident import ArchiveLimits, RejectedBundle, extract_incident
 
 
 def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -38,14 +38,14 @@ def targz(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return gzip.compress(tar(*members))
 
 
-def unpack(data: bytes, root: Path, limits: Limits | None = None) -> dict[str, bytes]:
-    extract(io.BytesIO(data), root, limits)
+def unpack(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> dict[str, bytes]:
+    extract_incident(io.BytesIO(data), root, limits)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def refused(data: bytes, root: Path, limits: Limits | None = None) -> str:
+def refused(data: bytes, root: Path, limits: ArchiveLimits | None = None) -> str:
     with pytest.raises(RejectedBundle) as caught:
-        extract(io.BytesIO(data), root, limits)
+        extract_incident(io.BytesIO(data), root, limits)
     (reason,) = caught.value.reasons
     assert (root.parent / "outside").read_bytes() == b"untouched"
     assert sorted(path.name for path in root.parent.iterdir()) == ["outside", "root"]
@@ -56,7 +56,7 @@ def refused(data: bytes, root: Path, limits: Limits | None = None) -> str:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_an_archive_of_any_tar_unpacks(root: Path, format: int) -> None:
+def test_an_archive_in_any_tar_format_is_unpacked(root: Path, format: int) -> None:
     long = "journal/" + "x" * 90
     data = tar(
         folder("."),
@@ -119,58 +119,58 @@ def test_pax_headers_are_read(root: Path) -> None:
         ("duplicate_entry", [member("a/b"), member("a")]),
     ],
 )
-def test_hostile_entries_are_refused(root: Path, code: str, members: list[Any]) -> None:
+def test_a_hostile_entry_is_refused(root: Path, code: str, members: list[Any]) -> None:
     assert refused(targz(*members), root) == code
 
 
-def test_what_follows_a_hostile_entry_is_not_written(root: Path) -> None:
+def test_the_entries_after_a_hostile_one_are_not_written(root: Path) -> None:
     refused(targz(member("a", b"1"), member("../x"), member("b", b"2")), root)
 
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
-def test_a_link_made_before_is_not_followed(root: Path) -> None:
-    """Not what an archive can do; should a caller's folder not be empty, nothing there is overwritten."""
+def test_an_existing_link_is_not_followed(root: Path) -> None:
+    """An archive cannot create a link, but a caller's folder might contain one."""
     (root / "a").symlink_to("../outside")
 
     with pytest.raises(FileExistsError):
-        extract(io.BytesIO(targz(member("a", b"evil"))), root)
+        extract_incident(io.BytesIO(targz(member("a", b"evil"))), root)
 
     assert (root.parent / "outside").read_bytes() == b"untouched"
 
 
-def test_limits_are_inclusive(root: Path) -> None:
+def test_an_archive_exactly_at_the_limits_is_unpacked(root: Path) -> None:
     data = targz(folder("d"), member("d/a", b"12345"), member("b", b"67890"))
 
-    assert unpack(data, root, Limits(max_bytes=10, max_entries=3)) == {"d/a": b"12345", "b": b"67890"}
+    assert unpack(data, root, ArchiveLimits(max_bytes=10, max_entries=3)) == {"d/a": b"12345", "b": b"67890"}
 
 
-def test_one_entry_too_many(root: Path) -> None:
+def test_an_archive_with_too_many_entries_is_refused(root: Path) -> None:
     members = [member("a"), member("b"), member("c")]
 
-    assert refused(targz(*members), root, Limits(max_entries=2)) == "too_many_entries"
+    assert refused(targz(*members), root, ArchiveLimits(max_entries=2)) == "too_many_entries"
     assert sorted(path.name for path in root.iterdir()) == ["a", "b"]
 
 
-def test_folders_that_paths_imply_count_too(root: Path) -> None:
+def test_folders_without_an_entry_count_as_entries(root: Path) -> None:
     members = [member(f"{number}/" * 10 + "x") for number in range(3)]
 
-    assert refused(targz(*members), root, Limits(max_entries=10)) == "too_many_entries"
+    assert refused(targz(*members), root, ArchiveLimits(max_entries=10)) == "too_many_entries"
 
 
-def test_one_byte_too_many_is_not_written(root: Path) -> None:
+def test_a_file_that_exceeds_the_size_limit_is_not_written(root: Path) -> None:
     data = targz(member("a", b"12345"), member("b", b"678901"))
 
-    assert refused(data, root, Limits(max_bytes=10)) == "too_large"
+    assert refused(data, root, ArchiveLimits(max_bytes=10)) == "too_large"
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
-def test_the_contract_s_limits() -> None:
-    assert Limits() == Limits(max_bytes=512 * 1024 * 1024, max_entries=10_000)
+def test_the_default_limits_are_512_mebibytes_and_10000_entries() -> None:
+    assert ArchiveLimits() == ArchiveLimits(max_bytes=512 * 1024 * 1024, max_entries=10_000)
 
 
 def zeros(size: int) -> bytes:
-    """A gzip stream of many zeros, small as packed."""
+    """Return a gzip stream of ``size`` zeros, which is small when compressed."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb") as zipped:
         for _ in range(size // 65536):
@@ -178,7 +178,7 @@ def zeros(size: int) -> bytes:
     return packed.getvalue()
 
 
-def test_a_bomb_in_an_entry_is_refused_by_its_header(root: Path) -> None:
+def test_a_decompression_bomb_in_an_entry_is_refused_by_its_header(root: Path) -> None:
     header = tarfile.TarInfo("bomb")
     header.size = 600 * 1024 * 1024
 
@@ -188,12 +188,12 @@ def test_a_bomb_in_an_entry_is_refused_by_its_header(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
-def test_a_bomb_after_the_end_is_refused(root: Path) -> None:
+def test_a_decompression_bomb_after_the_end_is_refused(root: Path) -> None:
     assert refused(targz(member("a", b"1")) + zeros(2 * 1024 * 1024), root) == "too_large"
 
 
 @pytest.mark.parametrize("type", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_bomb_in_a_header_is_refused_before_it_is_in_memory(root: Path, type: bytes) -> None:
+def test_a_decompression_bomb_in_a_header_is_refused_before_it_fills_the_memory(root: Path, type: bytes) -> None:
     header = tarfile.TarInfo("bomb")
     header.type = type
     header.size = 400 * 1024 * 1024
@@ -201,7 +201,7 @@ def test_a_bomb_in_a_header_is_refused_before_it_is_in_memory(root: Path, type: 
     assert refused(gzip.compress(header.tobuf()) + zeros(1024 * 1024), root) == "too_large"
 
 
-def test_headers_without_end_are_refused(root: Path) -> None:
+def test_an_endless_row_of_headers_is_refused(root: Path) -> None:
     header = tarfile.TarInfo("more")
     header.type = tarfile.XHDTYPE
     record = b"12 path=abc\n"
@@ -226,13 +226,13 @@ def test_headers_without_end_are_refused(root: Path) -> None:
         ("truncated", gzip.compress(tar(member("a", b"x")) + b"more")),
         ("truncated", gzip.compress(tar(member("a", b"x"))[:1024] + b"\xff" * 512 + tar(member("b", b"y")))),
     ],
-    # gzip writes the second: two processes that collect in two of them would have two names for one test.
+    # The data contain gzip's time stamp in seconds. As ids they could differ between two pytest processes.
     ids=[
         "zip", "plain tar", "no tar", "more after it", "nothing", "empty", "short", "cut in a file", "cut after it",
         "more within", "rubbish within",
     ],
 )  # fmt: skip
-def test_what_is_no_whole_archive(root: Path, code: str, data: bytes) -> None:
+def test_a_file_that_is_no_complete_archive_is_refused(root: Path, code: str, data: bytes) -> None:
     assert refused(data, root) == code
 
 
@@ -242,8 +242,8 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
         into = tmp_path / str(cut)
         into.mkdir()
         with pytest.raises(RejectedBundle) as caught:
-            extract(io.BytesIO(whole[:cut]), into)
-        # One byte is not even the magic number of gzip.
+            extract_incident(io.BytesIO(whole[:cut]), into)
+        # A single byte is too short for the magic number of gzip.
         assert caught.value.reasons[0].code == ("not_an_archive" if cut == 1 else "truncated")
 
 
@@ -252,19 +252,19 @@ SAMPLE = tar(folder("d"), member("d/" + "x" * 120, b"1" * 700), member("ü", b"2
 
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.binary(min_size=1, max_size=4)), max_size=4))
 @settings(max_examples=150, deadline=None)
-def test_a_damaged_archive_never_does_worse_than_being_refused(
+def test_a_damaged_archive_is_refused_or_unpacked_inside_the_folder(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[int, bytes]]
 ) -> None:
     data = bytearray(SAMPLE)
     for at, patch in edits:
         data[at : at + len(patch)] = patch
-        header = at // 512 * 512  # a checksum that fits lets the damage through to the parser
+        header = at // 512 * 512  # with a valid checksum, the damage reaches the parser
         block = data[header : header + 148] + b" " * 8 + data[header + 156 : header + 512]
         data[header + 148 : header + 156] = b"%06o\0 " % sum(block)
     root = tmp_path_factory.mktemp("damaged") / "root"
     root.mkdir()
 
     with contextlib.suppress(RejectedBundle):
-        extract(io.BytesIO(gzip.compress(bytes(data), 1)), root)
+        extract_incident(io.BytesIO(gzip.compress(bytes(data), 1)), root)
 
     assert list(root.parent.iterdir()) == [root]

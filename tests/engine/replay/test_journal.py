@@ -37,14 +37,12 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 
 
 @given(records)
-def test_a_journal_reads_as_written(items: list[Record]) -> None:
+def test_a_journal_is_read_as_it_was_written(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
 
 
 @given(records.filter(bool), st.data())
-def test_a_journal_cut_anywhere_gives_the_records_before_and_a_warning(
-    items: list[Record], data: st.DataObject
-) -> None:
+def test_a_truncated_journal_gives_its_complete_records_and_a_warning(items: list[Record], data: st.DataObject) -> None:
     whole = encode_journal(items)
     cut = data.draw(st.integers(8, len(whole) - 1))
     ends = [len(encode_journal(items[:count])) for count in range(len(items) + 1)]
@@ -58,7 +56,7 @@ def test_a_journal_cut_anywhere_gives_the_records_before_and_a_warning(
 
 
 @given(records.filter(bool), st.data())
-def test_a_flipped_payload_bit_is_named_by_offset(items: list[Record], data: st.DataObject) -> None:
+def test_the_error_about_a_flipped_payload_bit_names_the_offset(items: list[Record], data: st.DataObject) -> None:
     items = [*items, Record(7, 7, b"payload")]
     whole = bytearray(encode_journal(items))
     index = data.draw(st.sampled_from([at for at, item in enumerate(items) if item.payload]))
@@ -73,7 +71,7 @@ def test_a_flipped_payload_bit_is_named_by_offset(items: list[Record], data: st.
 
 
 @pytest.mark.parametrize("data", [b"", b"BYTJ", b"BYTJ\1\0\0", b"BYTK\1\0\0\0", b"\0" * 8])
-def test_what_has_no_header_is_no_journal(data: bytes) -> None:
+def test_a_file_without_a_journal_header_is_refused(data: bytes) -> None:
     with pytest.raises(BadJournal, match="no BYTJ journal header at offset 0"):
         read(data)
 
@@ -85,7 +83,7 @@ def test_an_unknown_version_or_flag_is_refused(data: bytes) -> None:
 
 
 class Watched(BytesIO):
-    """Notes the largest read asked for."""
+    """A file that remembers the size of the largest read."""
 
     largest = 0
 
@@ -96,7 +94,7 @@ class Watched(BytesIO):
         return super().read(size)
 
 
-def test_a_hostile_length_never_reads_more_than_a_chunk_at_once() -> None:
+def test_a_false_length_causes_no_read_larger_than_a_chunk() -> None:
     length = (100 * 1024 * 1024).to_bytes(4, "little")
     source = Watched(b"BYTJ\1\0\0\0" + length + b"\0" * 20 + b"short")
     reader = JournalReader(source)
@@ -112,13 +110,13 @@ def test_a_hostile_length_never_reads_more_than_a_chunk_at_once() -> None:
 
 
 def test_a_length_over_the_limit_is_an_error() -> None:
-    with pytest.raises(BadJournal, match="a record of 4294967295 bytes, over the limit of 134217728 at offset 8"):
+    with pytest.raises(BadJournal, match="record of 4294967295 bytes exceeds the limit of 134217728 bytes at offset 8"):
         read(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)
-    with pytest.raises(BadJournal, match="a frame that is cut off or too long at offset 0"):
+    with pytest.raises(BadJournal, match="frame is cut off or too long at offset 0"):
         list(read_frames(BytesIO(b"\xff" * 4 + b"\0" * 8)))
 
 
-def test_a_record_over_a_chunk_reads_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_larger_than_a_chunk_is_read_completely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_CHUNK", 3)
     assert read(encode_journal(RECORDS)) == (RECORDS, None)
 
@@ -132,14 +130,14 @@ def test_a_record_can_be_read_again_at_its_offset() -> None:
 
 
 @given(frames)
-def test_frames_read_as_written(items: list[Frame]) -> None:
+def test_frames_are_read_as_they_were_written(items: list[Frame]) -> None:
     data = b"".join(encode_frame(item) for item in items)
 
     assert list(read_frames(BytesIO(data))) == items
 
 
 @given(frames.filter(bool), st.data())
-def test_frames_cut_anywhere_are_an_error(items: list[Frame], data: st.DataObject) -> None:
+def test_truncated_frames_are_an_error(items: list[Frame], data: st.DataObject) -> None:
     whole = b"".join(encode_frame(item) for item in items)
     ends = {len(b"".join(encode_frame(item) for item in items[:count])) for count in range(len(items))}
     cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda cut: cut not in ends))
@@ -150,14 +148,14 @@ def test_frames_cut_anywhere_are_an_error(items: list[Frame], data: st.DataObjec
     assert caught.value.offset == max(end for end in ends if end < cut)
 
 
-def test_yesterday_s_journal_still_reads_and_is_written_so_today() -> None:
+def test_the_format_of_a_journal_is_that_of_earlier_releases() -> None:
     data = (GOLDEN / "journal.bin").read_bytes()
 
     assert read(data) == (RECORDS, None)
     assert encode_journal(RECORDS) == data
 
 
-def test_yesterday_s_frames_still_read_and_have_the_digest_of_yesterday() -> None:
+def test_the_format_and_digest_of_frames_are_those_of_earlier_releases() -> None:
     data = (GOLDEN / "frames.bin").read_bytes()
 
     assert list(read_frames(BytesIO(data))) == FRAMES

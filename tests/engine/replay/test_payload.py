@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.payload import MAX_DEPTH, Malformed, canonical, parse
+from byteor_cloud.engine.replay.payload import MAX_DEPTH, MalformedPayload, canonical, parse
 from byteor_cloud.engine.strict_json import pointer_of
 
 scalars = (
@@ -26,7 +26,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_canonical_json_is_a_fixed_point_and_means_the_same(value: object) -> None:
+def test_canonical_json_equals_the_value_and_does_not_change_when_repeated(value: object) -> None:
     text = canonical(value)
 
     assert json.loads(text) == value
@@ -34,14 +34,14 @@ def test_canonical_json_is_a_fixed_point_and_means_the_same(value: object) -> No
 
 
 @given(st.binary(max_size=60) | st.text('[]{}:,"\\u0d8e-1.', max_size=60).map(str.encode))
-def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
+def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) -> None:
     try:
         value = parse(data)
-    except Malformed:
+    except MalformedPayload:
         return
     try:
         text = canonical(value)
-    except Malformed:
+    except MalformedPayload:
         return
     assert canonical(parse(text)) == text
 
@@ -55,22 +55,22 @@ def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
         (b'"\xff"', "not strict JSON"),
         ('{"a": 1}'.encode("utf-16"), "not strict JSON"),
         (b'"\x01"', "not strict JSON"),
-        (b'{"a":1,"a":1}', "comes twice"),
-        (b'{"x":{"\\u0061":1,"a":2}}', "comes twice"),
-        (b"NaN", "NaN is no number"),
-        (b"[-Infinity]", "-Infinity is no number"),
+        (b'{"a":1,"a":1}', "occurs twice"),
+        (b'{"x":{"\\u0061":1,"a":2}}', "occurs twice"),
+        (b"NaN", "NaN is not a number"),
+        (b"[-Infinity]", "-Infinity is not a number"),
         (b'"\\ud800"', "half a surrogate pair"),
         (b'{"\\udfff":1}', "half a surrogate pair"),
-        (b"1" * 1_001, "is no number"),
-        (b"1e1001", "is no number"),
-        (b"1e-99999999999999999999", "is no number"),
-        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "Nested deeper than 64"),
-        (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "Nested deeper than 64"),
-        (b"[" * 1_000_000, "Nested deeper than 64"),
+        (b"1" * 1_001, "is not a number"),
+        (b"1e1001", "is not a number"),
+        (b"1e-99999999999999999999", "is not a number"),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nests deeper than 64"),
+        (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "nests deeper than 64"),
+        (b"[" * 1_000_000, "nests deeper than 64"),
     ],
 )
-def test_what_strict_json_refuses(payload: bytes, why: str) -> None:
-    with pytest.raises(Malformed, match=why):
+def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) -> None:
+    with pytest.raises(MalformedPayload, match=why):
         parse(payload)
 
 
@@ -97,37 +97,37 @@ def test_what_strict_json_refuses(payload: bytes, why: str) -> None:
         (b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, b"[" * MAX_DEPTH + b"]" * MAX_DEPTH),
     ],
 )
-def test_what_it_takes_and_how_rfc_8785_writes_it(payload: bytes, text: bytes) -> None:
+def test_canonical_writes_parsed_values_as_rfc_8785_requires(payload: bytes, text: bytes) -> None:
     assert canonical(parse(payload)) == text
 
 
 @pytest.mark.parametrize(
     "payload", [b"9007199254740993", b"1e400", b"1e-400", b"333333333.33333329", b"0.10000000000000000555", b"1" * 900]
 )
-def test_a_number_that_no_double_equals_is_read_and_not_written(payload: bytes) -> None:
+def test_a_number_without_an_equal_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
     value = parse(payload)
 
     assert value == Decimal(payload.decode())
-    with pytest.raises(Malformed, match="not canonical"):
+    with pytest.raises(MalformedPayload, match="not canonical"):
         canonical([value])
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, float("nan"), "\ud800", {"\ud800": 1}, {1: 2}, object(), b""])
-def test_what_has_no_canonical_json(value: object) -> None:
-    with pytest.raises(Malformed):
+def test_canonical_refuses_a_value_that_json_cannot_express(value: object) -> None:
+    with pytest.raises(MalformedPayload):
         canonical(value)
 
 
-def test_a_value_nested_too_deep_has_none_either() -> None:
+def test_canonical_refuses_a_value_that_nests_too_deep() -> None:
     value: object = 1
     for _ in range(MAX_DEPTH):
         value = [value]
 
     assert canonical(value) == json.dumps(value).encode()
-    with pytest.raises(Malformed, match="nested deeper"):
+    with pytest.raises(MalformedPayload, match="nested deeper"):
         canonical([value])
 
 
-def test_pointers_are_escaped() -> None:
+def test_pointer_of_escapes_names() -> None:
     assert pointer_of([]) == ""
     assert pointer_of(["a/b", 0, "~"]) == "/a~1b/0/~0"

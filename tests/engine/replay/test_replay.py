@@ -1,4 +1,4 @@
-"""Replays: exact results, limits, executed effects, and the same bytes each time."""
+"""Tests of replays: results, limits, side effects and determinism."""
 
 import json
 import subprocess
@@ -14,10 +14,10 @@ from byteor_cloud.engine.compiler import Endpoint, Lane, LaneGraph, PipelineSpec
 from byteor_cloud.engine.replay import (
     Decision,
     Frame,
-    Limits,
-    Mode,
+    OutcomeStatus,
     Record,
-    Status,
+    ReplayLimits,
+    ReplayMode,
     encode_journal,
     frames_digest,
 )
@@ -33,12 +33,12 @@ def spec(ring: MakeRing) -> PipelineSpec:
     return ring("identity", "dataguard_fused", HOOK)
 
 
-def test_a_replay_says_exactly_what_happened(bundle: MakeBundle, spec: PipelineSpec) -> None:
+def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBundle, spec: PipelineSpec) -> None:
     held = bundle(spec, RECORDS, expected={"out": frames(*OUTPUTS)}, stage_config=CONFIG)
 
     outcome = run(held, stage_config=held.stage_config)
 
-    assert (outcome.status, outcome.error, outcome.warnings) == (Status.SUCCEEDED, None, ())
+    assert (outcome.status, outcome.error, outcome.warnings) == (OutcomeStatus.SUCCEEDED, None, ())
     assert outcome.result == {
         "egress": {"out": {"records": 2, "sha256": frames_digest(OUTPUTS)}},
         "stages": {
@@ -77,7 +77,7 @@ def test_a_replay_says_exactly_what_happened(bundle: MakeBundle, spec: PipelineS
     json.dumps([outcome.audit, outcome.result])  # both are plain JSON
 
 
-def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_run_in_sequence_order_and_last_n_selects_the_last(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
     ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]
@@ -86,7 +86,7 @@ def test_records_run_in_sequence_order_and_last_n_takes_the_last_of_it(bundle: M
     assert run(held).egress_frames == {"out": frames(*ordered)}
 
     last = run(held, last_n=2)
-    assert last.status == "succeeded"  # what was expected of the records before is not missed
+    assert last.status == "succeeded"  # the expected frames of earlier records are ignored
     assert last.egress_frames == {"out": frames(*ordered[-2:])}
     assert last.audit["input"]["last_n"] == 2
     assert (last.audit["input"]["scanned_records"], last.audit["input"]["selected_bytes"]) == (6, 6)
@@ -101,14 +101,14 @@ def test_the_first_16_selected_records_are_the_sample(bundle: MakeBundle, ring: 
     assert outcome.audit["input"]["sample_sha256"] == [sha(b"%d" % number) for number in range(2, 18)]
 
 
-def test_an_empty_journal_gives_nothing(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_replay_of_an_empty_journal_has_no_output(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity")), last_n=3)
 
     assert outcome.status == "succeeded"
     assert outcome.result["egress"] == {"out": {"records": 0, "sha256": frames_digest([])}}
 
 
-def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeBundle, ring: MakeRing) -> None:
     config = {"s0": {"schema": {"required": ["bid"]}, "on_reject": "stop"}}
     held = bundle(ring("dataguard_check"), RECORDS, expected={"out": frames(Frame(1, RECORDS[0].payload))})
 
@@ -123,7 +123,7 @@ def test_a_stage_error_stops_the_pipeline_and_names_stage_and_record(bundle: Mak
     }
 
 
-def test_a_torn_tail_is_a_warning(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_torn_tail_of_the_journal_is_a_warning(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity"), encode_journal(RECORDS[:2])[:-1]))
 
     assert outcome.status == "succeeded"
@@ -146,18 +146,18 @@ def bad_crc() -> bytes:
             {},
             RECORDS,
             {"out": b"\x01\0"},
-            "expected/out.bin: a frame that is cut off or too long at offset 0",
+            "expected/out.bin: frame is cut off or too long at offset 0",
         ),
-        ({"journal_lane": "x"}, RECORDS, None, "the bundle has no journal of lane 'x' (it has: in)"),
-        ({"journal_lane": "../in"}, RECORDS, None, "the bundle has no journal of lane '../in' (it has: in)"),
+        ({"journal_lane": "x"}, RECORDS, None, "the bundle has no journal of lane 'x'; its journals are: in"),
+        ({"journal_lane": "../in"}, RECORDS, None, "the bundle has no journal of lane '../in'; its journals are: in"),
         ({"last_n": 0}, RECORDS, None, "last_n must be at least 1"),
         ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
-        ({"limits": Limits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
-        ({"limits": Limits(max_selected_bytes=46)}, RECORDS, None, "47 bytes of input, over 46"),
-        ({"limits": Limits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
+        ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journal has more than 2 records"),
+        ({"limits": ReplayLimits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
+        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
     ],
 )
-def test_what_fails_a_replay(
+def test_bad_input_or_an_exceeded_limit_fails_the_replay(
     bundle: MakeBundle, ring: MakeRing, *, options: Any, journal: Any, expected: Any, error: str
 ) -> None:
     outcome = run(bundle(ring("identity", HOOK), journal, expected=expected), **options)
@@ -166,29 +166,29 @@ def test_what_fails_a_replay(
     assert len(outcome.audit["actions"]) <= 2
 
 
-def test_limits_are_inclusive(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_replay_exactly_at_its_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring(HOOK), RECORDS)
 
-    assert run(held, limits=Limits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
+    assert run(held, limits=ReplayLimits(max_actions=3, max_selected_bytes=47, max_records=3)).error is None
 
 
-def test_the_contract_s_limits() -> None:
-    assert (Limits().max_actions, Limits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
+def test_the_default_limits_are_10000_actions_and_128_mebibytes() -> None:
+    assert (ReplayLimits().max_actions, ReplayLimits().max_selected_bytes) == (10_000, 128 * 1024 * 1024)
 
 
-def test_an_egress_that_gives_much_keeps_only_its_digest(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_the_frames_of_an_egress_with_much_output_are_not_kept(bundle: MakeBundle, ring: MakeRing) -> None:
     held = bundle(ring("identity"), RECORDS)
     size = len(frames(*(Frame(record.sequence, record.payload) for record in RECORDS)))
 
-    assert run(held, limits=Limits(max_egress_bytes=size)).egress_frames["out"] is not None
+    assert run(held, limits=ReplayLimits(max_egress_bytes=size)).egress_frames["out"] is not None
     for less in (size - 1, 0):
-        small = run(held, limits=Limits(max_egress_bytes=less))
+        small = run(held, limits=ReplayLimits(max_egress_bytes=less))
         assert small.egress_frames == {"out": None}
         assert small.result == run(held).result
 
 
-class Once:
-    """Allows one stage, and performs it."""
+class OneStageEffects:
+    """Allows the side effects of the stage s0, and remembers those that were performed."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, str, bytes]] = []
@@ -200,10 +200,12 @@ class Once:
         self.done.append((stage, op, payload))
 
 
-def test_execute_performs_what_is_allowed_and_has_the_same_result(bundle: MakeBundle, ring: MakeRing) -> None:
-    held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), Once()
+def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
+    held, effects = bundle(ring(HOOK, "exec:cat|-"), RECORDS[:1]), OneStageEffects()
 
-    outcome = run(held, mode=Mode.EXECUTE, effects=effects, approval_provided=True)
+    outcome = run(held, mode=ReplayMode.EXECUTE, effects=effects, approval_provided=True)
 
     assert effects.done == [("s0", HOOK, RECORDS[0].payload)]
     assert outcome.audit["policy"] == {"env": "dev", "approval_provided": True, "mode": "execute"}
@@ -212,12 +214,12 @@ def test_execute_performs_what_is_allowed_and_has_the_same_result(bundle: MakeBu
     assert outcome.result == run(held).result
 
 
-def test_a_graph_of_several_ingresses_must_be_told_the_lane(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_the_journal_lane_is_required_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
     lanes = (Lane("in.out", "events"), Lane("too.x", "events"))
     held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
 
-    assert run(held).error == "name the journal lane: the spec has the ingresses in, too"
+    assert run(held).error == "a journal lane must be chosen; the spec has these ingresses: in, too"
     assert run(held, journal_lane="in").result["egress"]["out"]["records"] == 3
     one = replace(held, spec=PipelineSpec("fan", LaneGraph("block", lanes, (ends[0], ends[2]), ())))
     assert run(one).result["egress"]["out"]["records"] == 3
@@ -226,14 +228,14 @@ def test_a_graph_of_several_ingresses_must_be_told_the_lane(bundle: MakeBundle, 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from byteor_cloud.engine.replay import replay, validate
-bundle = validate(Path(sys.argv[1]))
+from byteor_cloud.engine.replay import replay, validate_incident
+bundle = validate_incident(Path(sys.argv[1]))
 outcome = replay(bundle, stage_config=bundle.stage_config, created_unix_ms=0, bundle_dir="", policy_env="")
 sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
 """
 
 
-def test_two_replays_are_equal_byte_for_byte_whatever_the_hash_seed(
+def test_replays_with_different_hash_seeds_have_equal_bytes(
     bundle: MakeBundle, spec: PipelineSpec, tmp_path: Path
 ) -> None:
     records = [
@@ -259,19 +261,19 @@ def test_two_replays_are_equal_byte_for_byte_whatever_the_hash_seed(
 @pytest.mark.parametrize(
     ("limits", "code", "error"),
     [
-        (Limits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
-        (Limits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
-        (Limits(max_records=2), "limit.records", "the journal has more than 2 records"),
-        (Limits(max_selected_bytes=46), "limit.input", "47 bytes of input, over 46"),
+        (ReplayLimits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
+        (ReplayLimits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
+        (ReplayLimits(max_records=2), "limit.records", "the journal has more than 2 records"),
+        (ReplayLimits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
         (
-            Limits(max_record_work=1),
+            ReplayLimits(max_record_work=1),
             "stage_error",
             "stage 's1' failed on record 1: limit: the record costs more than 1 units of work",
         ),
     ],
 )
-def test_a_failed_replay_names_its_limit(
-    bundle: MakeBundle, ring: MakeRing, limits: Limits, code: str, error: str
+def test_a_failed_replay_names_the_exceeded_limit(
+    bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, code: str, error: str
 ) -> None:
     held = bundle(ring("identity", HOOK), RECORDS)  # two units of work for each of three records
 
@@ -281,8 +283,8 @@ def test_a_failed_replay_names_its_limit(
     assert first.result == second.result
 
 
-def test_the_work_budget_is_inclusive(bundle: MakeBundle, ring: MakeRing) -> None:
-    outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=Limits(max_work=6, max_record_work=2))
+def test_a_replay_exactly_at_its_work_limits_succeeds(bundle: MakeBundle, ring: MakeRing) -> None:
+    outcome = run(bundle(ring("identity", HOOK), RECORDS), limits=ReplayLimits(max_work=6, max_record_work=2))
 
     assert (outcome.error, outcome.error_code) == (None, None)
-    assert (Limits().max_record_work, Limits().max_work) == (10**7, 10**10)
+    assert (ReplayLimits().max_record_work, ReplayLimits().max_work) == (10**7, 10**10)

@@ -1,4 +1,4 @@
-"""Schemas of dataguard checks: which are refused, and what those accept that are taken."""
+"""Tests of payload schemas: refused schemas, and the values that valid schemas accept."""
 
 from decimal import Decimal
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.replay import check_params
-from byteor_cloud.engine.replay.schema import Schema
+from byteor_cloud.engine.replay.schema import PayloadSchema
 from tests.engine.replay.params import errors
 
 
@@ -19,7 +19,7 @@ from tests.engine.replay.params import errors
         ({"$dynamicRef": "#nowhere"}, [("/$dynamicRef", "schema.ref")]),
         ({"$ref": "#/$defs/b", "$defs": {"a": {}}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/prefixItems/x", "prefixItems": [True]}, [("/$ref", "schema.ref")]),
-        # What it leads to is not known to be a schema, and its pattern would not have been compiled.
+        # The target is not in the place of a schema, so its pattern would not be checked.
         ({"$ref": "#/x", "x": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$ref": "#/const", "const": {"pattern": "("}}, [("/$ref", "schema.ref")]),
         ({"$id": "http://[", "not": {"$ref": "x"}}, [("/not/$ref", "schema.ref")]),
@@ -42,7 +42,7 @@ from tests.engine.replay.params import errors
             {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
             [("/$defs/a", "schema.ref")],
         ),
-        # Data, not schemas.
+        # These look like schemas but are data.
         (
             {
                 "const": {"$ref": "http://x.example/", "$schema": 5, "$id": "x"},
@@ -53,20 +53,20 @@ from tests.engine.replay.params import errors
         ({"enum": [{"pattern": "("}], "format": "regex"}, []),
     ],
 )
-def test_schemas_that_are_refused(document: object, expected: list[tuple[str, str]]) -> None:
+def test_an_unsupported_or_malformed_schema_is_refused(document: object, expected: list[tuple[str, str]]) -> None:
     assert errors("dataguard_check", {"schema": document}) == [(f"/schema{at}", code) for at, code in expected]
 
 
-def test_many_errors_of_a_schema_are_cut() -> None:
+def test_at_most_20_errors_of_a_schema_are_reported() -> None:
     assert len(check_params("dataguard_check", {"schema": {"required": list(range(1, 50))}})) == 20
 
 
 def accepts(document: object, value: object) -> bool:
-    return Schema(document).accepts(value)
+    return PayloadSchema(document).accepts(value)
 
 
 @pytest.mark.parametrize(
-    ("document", "good", "bad"),
+    ("document", "valid", "invalid"),
     [
         ({"pattern": "^a+$"}, "aa", "b"),
         ({"pattern": "a"}, 5, "b"),
@@ -111,21 +111,21 @@ def accepts(document: object, value: object) -> bool:
         ),
     ],
 )
-def test_schemas(document: object, good: object, bad: object) -> None:
-    assert accepts(document, good)
-    assert bad is None or not accepts(document, bad)
+def test_a_schema_accepts_valid_values_only(document: object, valid: object, invalid: object) -> None:
+    assert accepts(document, valid)
+    assert invalid is None or not accepts(document, invalid)
 
 
-def test_the_callers_schema_is_left_as_it_is() -> None:
+def test_the_callers_schema_is_not_modified() -> None:
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    Schema(document)
+    PayloadSchema(document)
     assert document == {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 
-def test_a_pattern_reads_a_text_once() -> None:
-    """(a+)+$ takes 2^n steps in an engine that backtracks: this would not end."""
+def test_a_pattern_runs_in_linear_time() -> None:
+    """``(a+)+$`` takes 2^n steps in an engine that backtracks, so this test would never end."""
     evil = "^(a+)+$"
-    compiled = Schema(
+    compiled = PayloadSchema(
         {
             "properties": {"v": {"pattern": evil}},
             "patternProperties": {evil: {}},
@@ -150,26 +150,26 @@ def fan_out(levels: int, link: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("link", ["$ref", "items", "not"])
-def test_references_that_multiply_are_counted_and_refused(link: str) -> None:
-    assert 2 * Schema(fan_out(5, link)).keywords <= Schema(fan_out(6, link)).keywords
+def test_references_that_multiply_keywords_are_counted_and_refused(link: str) -> None:
+    assert 2 * PayloadSchema(fan_out(5, link)).keywords <= PayloadSchema(fan_out(6, link)).keywords
     assert errors("dataguard_check", {"schema": fan_out(40, link)}) == [("/schema", "schema.too_complex")]
 
 
-def test_references_that_lead_on_without_end_are_refused() -> None:
+def test_a_long_chain_of_references_is_refused() -> None:
     chain: dict[str, Any] = {f"a{n}": {"$ref": f"#/$defs/a{n + 1}"} for n in range(300)}
     document = {"$ref": "#/$defs/a0", "$defs": chain | {"a300": {}}}
 
     assert errors("dataguard_check", {"schema": document}) == [("/schema", "schema.too_complex")]
 
 
-def test_patterns_of_a_schema_share_a_bound_of_memory() -> None:
+def test_the_patterns_of_a_schema_share_a_memory_limit() -> None:
     found = errors("dataguard_check", {"schema": {"allOf": [{"pattern": rf"\pL{{150}}x{n}"} for n in range(300)]}})
 
     assert len(found) == 20
     assert {code for _, code in found} == {"schema.pattern"}
 
 
-def test_a_recursive_schema_reads_payloads_down_to_the_deepest() -> None:
+def test_a_recursive_schema_checks_a_payload_to_its_full_depth() -> None:
     tree = {"type": "object", "properties": {"kid": {"$ref": "#"}}}
     value: dict[str, Any] = {}
     for _ in range(62):

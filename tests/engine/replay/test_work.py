@@ -1,4 +1,4 @@
-"""The work that a record may cost: counted, bounded, and never a silent drop."""
+"""Tests of the work limit: a record that exceeds it is an error and is never dropped silently."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.replay.dataguard import build
-from byteor_cloud.engine.replay.schema import Schema
+from byteor_cloud.engine.replay.schema import PayloadSchema
 from byteor_cloud.engine.replay.work import RecordOverLimit, Work
 
 
@@ -23,12 +23,12 @@ from byteor_cloud.engine.replay.work import RecordOverLimit, Work
         ({"properties": {"kid": {"$ref": "#"}}}, 2),
     ],
 )
-def test_what_a_schema_costs_a_node(document: object, keywords: int) -> None:
-    assert Schema(document).keywords == keywords
+def test_the_cost_of_a_schema_is_its_number_of_keywords(document: object, keywords: int) -> None:
+    assert PayloadSchema(document).keywords == keywords
 
 
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_a_record_over_the_limit_of_work_is_no_drop(op: str) -> None:
+def test_a_record_over_the_work_limit_is_an_error(op: str) -> None:
     params: dict[str, Any] = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
         {"rules": []} if op == "dataguard_fused" else {}
     )
@@ -39,7 +39,7 @@ def test_a_record_over_the_limit_of_work_is_no_drop(op: str) -> None:
         build(op, params, Work(max_record=299))(payload)
 
 
-def test_the_work_of_a_redaction_grows_with_the_places_that_it_visits() -> None:
+def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits() -> None:
     def work(items: int) -> int:
         spent = Work()
         build("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
@@ -48,6 +48,6 @@ def test_the_work_of_a_redaction_grows_with_the_places_that_it_visits() -> None:
     assert 1.9 < work(2000) / work(1000) < 2.1
 
 
-def test_a_record_of_more_values_than_any_limit_is_no_drop() -> None:
+def test_a_record_with_too_many_values_is_an_error() -> None:
     with pytest.raises(RecordOverLimit):
         build("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

@@ -14,7 +14,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
 from byteor_cloud.engine.delivery.encoding import format_time
-from byteor_cloud.engine.ledger import Checkpoint, CheckpointRefused
+from byteor_cloud.engine.hash_chain import Checkpoint, CheckpointRefused
 
 
 def last_line(path: Path) -> str:

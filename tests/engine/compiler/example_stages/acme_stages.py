@@ -1,13 +1,13 @@
-"""An installed package that brings two ops: one is a module with the two functions, one is an object."""
+"""The module of an example package with ops: the module itself is one, and so are two objects in it."""
 
 from typing import Any
 
 
 class Repeat:
-    """``repeat:<n>`` writes the payload n times; parameters may set a separator."""
+    """The op ``repeat:<n>``: repeats the payload n times, joined by the parameter ``separator``."""
 
     def validate(self, argument: str | None) -> str | None:
-        """Ask for a count."""
+        """Require a count."""
         return None if argument and argument.isdigit() else 'it needs a count, such as "repeat:2".'
 
     def process(self, payload: bytes, params: dict[str, Any] | None, *, argument: str = "1") -> bytes | None:
@@ -20,7 +20,7 @@ repeat = Repeat()
 
 
 class Moody:
-    """An op whose own check fails."""
+    """An op whose ``validate`` raises an error."""
 
     def validate(self, argument: str | None) -> str | None:
         """Fail."""
@@ -35,10 +35,10 @@ moody = Moody()
 
 
 def validate(argument: str | None) -> str | None:
-    """Take no argument."""
+    """Refuse an argument."""
     return None if argument is None else "it takes no argument"
 
 
 def process(payload: bytes, params: dict[str, Any] | None) -> bytes | None:
-    """Drop what is blank."""
+    """Drop blank payloads."""
     return payload if payload.strip() else None

@@ -15,8 +15,17 @@ from byteor_cloud.engine.compiler import (
     Role,
     SingleRing,
 )
-from byteor_cloud.engine.replay import Decision, DryRun, Machine, Record, StageError, Unsupported, graph, run
-from byteor_cloud.engine.replay.machine import Output, Ring, RunResult, fnv1a_64, key_of
+from byteor_cloud.engine.replay import (
+    Decision,
+    DryRun,
+    PipelineRunner,
+    Record,
+    StageError,
+    Unsupported,
+    graph,
+    run_pipeline,
+)
+from byteor_cloud.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
 from byteor_cloud.engine.replay.stages import Action
 from byteor_cloud.engine.replay.work import LimitExceeded
 
@@ -29,12 +38,12 @@ def records(*payloads: bytes) -> list[Record]:
 
 
 def counted(result: RunResult) -> dict[str, tuple[int, ...]]:
-    """In, out, dropped, errors of each stage."""
+    """Return the counters in, out, dropped and errors of each stage."""
     return {name: tuple(counters.as_json().values()) for name, counters in result.counters.items()}
 
 
 def mark(payload: bytes, params: Params) -> bytes | None:
-    """Appends its parameter; drops what begins with -, and fails on what begins with !."""
+    """Append the parameter ``mark``; drop a payload that begins with -, and fail on one that begins with !."""
     if payload.startswith(b"!"):
         raise ValueError("bang")
     return None if payload.startswith(b"-") else payload + str((params or {}).get("mark", "?")).encode()
@@ -46,8 +55,8 @@ OPS = {"mark": mark, "mark:it": mark}
 # --- rings
 
 
-def test_stages_work_one_after_the_other_and_a_dropped_record_skips_the_rest(ring: MakeRing) -> None:
-    result = run(
+def test_the_stages_of_a_ring_run_in_order_and_a_dropped_record_skips_the_rest(ring: MakeRing) -> None:
+    result = run_pipeline(
         ring("identity", "mark", "mark:it"),
         records(b"a", b"-b", b"c"),
         {"s1": {"mark": 1}, "s2": {"mark": 2}},
@@ -59,12 +68,12 @@ def test_stages_work_one_after_the_other_and_a_dropped_record_skips_the_rest(rin
     assert (result.actions, result.error) == ((), None)
 
 
-def test_a_ring_without_stages_passes_all(ring: MakeRing) -> None:
-    assert run(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
+def test_a_ring_without_stages_passes_every_record(ring: MakeRing) -> None:
+    assert run_pipeline(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
 
 
-def test_an_error_stops_the_pipeline(ring: MakeRing) -> None:
-    result = run(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
+def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
+    result = run_pipeline(ring("identity", "mark"), records(b"a", b"!", b"c"), ops=OPS)
 
     assert result.outputs == (Output("out", 1, b"a?"),)
     assert counted(result) == {"s0": (2, 2, 0, 0), "s1": (2, 1, 0, 1)}
@@ -73,15 +82,15 @@ def test_an_error_stops_the_pipeline(ring: MakeRing) -> None:
     assert str(result.error) == "stage 's1' failed on record 2: ValueError: bang"
 
 
-def test_a_plugin_that_gives_no_bytes_is_a_stage_error(ring: MakeRing) -> None:
-    result = run(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
+def test_a_plugin_that_returns_no_bytes_causes_a_stage_error(ring: MakeRing) -> None:
+    result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
     assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op gave str, not bytes or None"
     assert counted(result) == {"s0": (1, 0, 0, 1)}
 
 
 def test_a_dry_run_records_side_effects_and_passes_the_record_on(ring: MakeRing) -> None:
-    result = run(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
+    result = run_pipeline(ring("http_post:http://h:1/x?a=b", "exec:/bin/tr|a|b"), records(b"a", b"b"))
 
     post = Action("http_post", "s0", "in", "out", "s0", "http://h:1/x?a=b", Decision.DRY_RUN_ONLY)
     execute = Action("exec", "s1", "in", "out", "s1", "/bin/tr|a|b", Decision.DRY_RUN_ONLY)
@@ -94,26 +103,26 @@ class AllowAll(DryRun):
         return Decision.ALLOW
 
 
-def test_an_effect_that_fails_is_a_stage_error_after_its_action_is_recorded(ring: MakeRing) -> None:
-    machine = Machine(ring("exec:x"), effects=AllowAll())
+def test_a_failed_side_effect_is_a_stage_error_and_listed_as_an_action(ring: MakeRing) -> None:
+    runner = PipelineRunner(ring("exec:x"), effects=AllowAll())
 
     with pytest.raises(StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"):
-        machine.feed(records(b"a")[0])
+        runner.feed(records(b"a")[0])
 
-    assert [action.decision for action in machine.actions] == [Decision.ALLOW]
-    assert machine.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1}
+    assert [action.decision for action in runner.actions] == [Decision.ALLOW]
+    assert runner.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1}
 
 
-def test_one_action_too_many_is_neither_recorded_nor_an_error_of_the_stage(ring: MakeRing) -> None:
-    machine = Machine(ring("exec:x"), max_actions=1)
+def test_an_action_over_the_limit_is_neither_listed_nor_a_stage_error(ring: MakeRing) -> None:
+    runner = PipelineRunner(ring("exec:x"), max_actions=1)
     first, second = records(b"a", b"b")
-    machine.feed(first)
+    runner.feed(first)
 
     with pytest.raises(LimitExceeded, match="more than 1 actions"):
-        machine.feed(second)
+        runner.feed(second)
 
-    assert len(machine.actions) == 1
-    assert machine.counters["s0"].errors == 0
+    assert len(runner.actions) == 1
+    assert runner.counters["s0"].errors == 0
 
 
 @pytest.mark.parametrize(
@@ -124,25 +133,27 @@ def test_one_action_too_many_is_neither_recorded_nor_an_error_of_the_stage(ring:
         (["dataguard_check"], {"s0": {}}, "parameters of stage 's0': /schema: is required"),
     ],
 )
-def test_what_cannot_run(ring: MakeRing, ops: list[str], stage_config: Any, why: str) -> None:
+def test_an_unknown_op_or_invalid_parameters_are_unsupported(
+    ring: MakeRing, ops: list[str], stage_config: Any, why: str
+) -> None:
     with pytest.raises(Unsupported) as caught:
-        run(ring(*ops), [], stage_config, OPS)
+        run_pipeline(ring(*ops), [], stage_config, OPS)
 
     assert str(caught.value) == why
 
 
-def test_a_spec_that_the_compiler_cannot_have_made(ring: MakeRing) -> None:
+def test_a_ring_that_the_compiler_cannot_have_made_is_unsupported(ring: MakeRing) -> None:
     for shards in (0, 1025, 10**18):
         with pytest.raises(Unsupported, match=f"a ring with {shards} shards"):
-            run(ring(shards=shards, shard_key="k"), [])
+            run_pipeline(ring(shards=shards, shard_key="k"), [])
     with pytest.raises(Unsupported, match="a ring with 2 shards and the shard key None"):
-        run(ring(shards=2), [])
+        run_pipeline(ring(shards=2), [])
     twice = ring("identity", "identity")
     assert not isinstance(twice.model, LaneGraph)
     stage = twice.model.stages[0]
     object.__setattr__(twice.model, "stages", (stage, stage))
     with pytest.raises(Unsupported, match="two stages have the id 's0'"):
-        run(twice, [])
+        run_pipeline(twice, [])
 
 
 # --- shards
@@ -171,27 +182,27 @@ def test_fnv1a_64(data: bytes, value: int) -> None:
         (b"no JSON", b""),
     ],
 )
-def test_the_key_of_a_record(payload: bytes, key: bytes) -> None:
-    assert key_of(payload, "user.id") == key
+def test_shard_key_of_reads_the_field_of_a_payload(payload: bytes, key: bytes) -> None:
+    assert shard_key_of(payload, "user.id") == key
 
 
 @given(st.lists(st.dictionaries(st.just("k"), st.sampled_from(["a", "b", "c", 1, None])), max_size=20))
-def test_shards_change_no_output_and_a_key_stays_in_its_shard(items: list[dict[str, Any]]) -> None:
+def test_shards_do_not_change_the_output_and_a_key_has_one_shard(items: list[dict[str, Any]]) -> None:
     stages = (RingStage("s0", "mark"),)
     strict = PipelineSpec("r", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
     per_key = PipelineSpec("r", SingleRing("in", "out", 3, "per_key", "single", "dedicated", "k", stages))
     given = records(*(json.dumps(item).encode() for item in items))
 
-    assert run(per_key, given, ops=OPS).outputs == run(strict, given, ops=OPS).outputs
+    assert run_pipeline(per_key, given, ops=OPS).outputs == run_pipeline(strict, given, ops=OPS).outputs
 
-    machine = Machine(per_key, ops=OPS)
+    runner = PipelineRunner(per_key, ops=OPS)
     for record in given:
-        machine.feed(record)
-    assert isinstance(machine.model, Ring)
+        runner.feed(record)
+    assert isinstance(runner.model, RingRunner)
     expected = [0, 0, 0]
     for record in given:
-        expected[fnv1a_64(key_of(record.payload, "k")) % 3] += 1
-    assert machine.model.shard_records == expected
+        expected[fnv1a_64(shard_key_of(record.payload, "k")) % 3] += 1
+    assert runner.model.shard_records == expected
 
 
 # --- graphs
@@ -211,7 +222,7 @@ def spec(lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple
 
 
 FAN = spec(
-    # The graph of contracts §3.4: in -> a -> fan-out to b and c -> out.
+    # in -> a -> fan-out to b and c -> out
     "in.a a:bridge a:fanout a.b a.c b.out c.out out:in",
     {"in": 0, "out": 7},
     stage("a", 0, 1),
@@ -224,8 +235,8 @@ FAN = spec(
 MARKS = {name: {"mark": name} for name in "abcdef"}
 
 
-def test_a_router_copies_and_a_merge_takes_turns() -> None:
-    result = run(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
+def test_a_router_copies_records_and_a_merge_alternates_between_its_inputs() -> None:
+    result = run_pipeline(FAN, records(b"1", b"-2", b"3"), MARKS, OPS)
 
     assert result.outputs == (
         Output("out", 1, b"1ab"),
@@ -236,8 +247,8 @@ def test_a_router_copies_and_a_merge_takes_turns() -> None:
     assert counted(result) == {"a": (3, 2, 1, 0), "b": (2, 2, 0, 0), "c": (2, 2, 0, 0)}
 
 
-def test_a_merge_passes_over_lanes_that_are_empty_and_keeps_each_lane_s_order() -> None:
-    """Two copies come by lane 4, one by lane 3, none by lane 5: c1 b c2, not c1 c2 b."""
+def test_a_merge_alternates_until_a_lane_is_empty_and_keeps_the_order_of_each_lane() -> None:
+    """Two copies arrive on lane 4 and one on lane 3, so the merge takes from lanes 4, 3 and 4."""
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",
         {"in": 0, "out": 8},
@@ -248,58 +259,63 @@ def test_a_merge_passes_over_lanes_that_are_empty_and_keeps_each_lane_s_order() 
         Role("m", "merge", (4, 3), (8,), policy="round_robin"),
     )
 
-    assert [output.payload for output in run(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
+    assert [output.payload for output in run_pipeline(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
 
 
-def test_roles_run_in_topological_order_whatever_the_order_of_the_spec() -> None:
+def test_roles_run_in_topological_order_even_if_the_spec_lists_them_otherwise() -> None:
     model = FAN.model
     assert isinstance(model, LaneGraph)
     backwards = PipelineSpec("g", LaneGraph("block", model.lanes, model.endpoints, model.roles[::-1]))
 
-    assert run(backwards, records(b"1"), MARKS, OPS).outputs == run(FAN, records(b"1"), MARKS, OPS).outputs
+    assert (
+        run_pipeline(backwards, records(b"1"), MARKS, OPS).outputs
+        == run_pipeline(FAN, records(b"1"), MARKS, OPS).outputs
+    )
 
 
-def test_an_error_in_a_branch_stops_the_graph_before_its_record_leaves() -> None:
-    result = run(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
+def test_a_stage_error_stops_the_graph_and_its_record_has_no_output() -> None:
+    result = run_pipeline(FAN, records(b"1", b"!", b"3"), MARKS, OPS)
 
     assert [output.sequence for output in result.outputs] == [1, 1]
     assert str(result.error) == "stage 'a' failed on record 2: ValueError: bang"
 
 
-def test_egresses_come_in_the_order_of_the_spec() -> None:
+def test_the_outputs_of_a_record_are_in_the_order_of_the_egresses() -> None:
     two = spec("in a b", {"z": 2, "in": 0, "y": 1}, Role("r", "router", (0,), (1, 2)), egresses=("z", "y"))
 
-    assert run(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
+    assert run_pipeline(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
 
 
-def test_actions_of_a_graph_name_its_lanes() -> None:
+def test_an_action_of_a_graph_names_its_lanes() -> None:
     one = spec("in.a a.out", {"in": 0, "out": 1}, stage("a", 0, 1, "exec:x"))
 
-    assert run(one, records(b"1")).actions == (Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),)
+    assert run_pipeline(one, records(b"1")).actions == (
+        Action("exec", "a", "in.a", "a.out", "a", "x", Decision.DRY_RUN_ONLY),
+    )
 
 
 def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
     def outputs(entry: str | None) -> list[bytes]:
-        machine = Machine(FAN, stage_config=MARKS, ops=OPS, entry=entry)
-        return [payload for _, payload in machine.feed(Record(1, 0, b"1"))]
+        runner = PipelineRunner(FAN, stage_config=MARKS, ops=OPS, entry=entry)
+        return [payload for _, payload in runner.feed(Record(1, 0, b"1"))]
 
     assert outputs(None) == outputs("in") == outputs("in.a") == outputs("another name") == [b"1ab", b"1ac"]
     assert outputs("a.c") == [b"1c"]
     assert outputs("out:in") == [b"1"]
 
 
-def test_with_several_ingresses_the_entry_must_be_named() -> None:
+def test_the_entry_is_required_when_there_are_several_ingresses() -> None:
     two = spec("a b o", {"in": 0, "too": 1, "out": 2}, Role("m", "merge", (0, 1), (2,), policy="round_robin"))
 
     with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):
-        run(two, [])
+        run_pipeline(two, [])
     with pytest.raises(Unsupported, match="records must enter at one of no ingress, or at a lane"):
-        run(spec("a", {"out": 0}), [])
-    assert Machine(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
+        run_pipeline(spec("a", {"out": 0}), [])
+    assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 
 
-def test_copies_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each router and merge in a row doubles the record."""
+def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pair of a router and a merge doubles the number of copies."""
     roles = []
     for at in range(0, 90, 3):
         roles += [
@@ -309,13 +325,13 @@ def test_copies_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
 
     with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
-        run(doubling, records(b"1"))
+        run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
-    assert len(run(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, 2 copies, b, c, 2 merged
+    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, router 2, b, c, merge 2
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
-        run(FAN, records(b"1"), MARKS, OPS)
+        run_pipeline(FAN, records(b"1"), MARKS, OPS)
 
 
 @pytest.mark.parametrize(
@@ -351,8 +367,8 @@ def test_copies_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         ),
     ],
 )
-def test_graphs_that_the_compiler_cannot_have_made(broken: PipelineSpec, why: str) -> None:
+def test_a_graph_that_the_compiler_cannot_have_made_is_unsupported(broken: PipelineSpec, why: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        run(broken, [], ops=OPS)
+        run_pipeline(broken, [], ops=OPS)
 
     assert why in str(caught.value)

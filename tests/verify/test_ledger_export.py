@@ -1,4 +1,4 @@
-"""``byteor-verify ledger``: an exported ledger is whole, or it is said where it is not."""
+"""``byteor-verify ledger`` proves that an exported ledger is complete and unaltered, or reports the first fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import canonical
-from byteor_cloud.engine.ledger import GENESIS, Event, Link, line, link_hash, sign_checkpoint
+from byteor_cloud.engine.hash_chain import GENESIS, LedgerEvent, Link, link_hash, sign_checkpoint, write_line
 from tests.engine.delivery.conftest import World
 from tests.verify.conftest import Verifier
 
@@ -23,8 +23,8 @@ KID = keys.kid(keys.public_key(World().active))
 TRUSTED = ("--trust", KID)
 
 
-def event(number: int, **changes: object) -> Event:
-    made = Event(
+def event(number: int, **changes: object) -> LedgerEvent:
+    made = LedgerEvent(
         id=f"01990a5c-7a40-7cc0-8000-{number:012x}",
         timestamp=BEGAN + timedelta(seconds=number),
         organization_id=ORG,
@@ -41,33 +41,33 @@ def event(number: int, **changes: object) -> Event:
         ip=None,
         changes='{"status":["approved","building"]}',
     )
-    return made._replace(**changes)  # type: ignore[arg-type]  # what a test needs
+    return made._replace(**changes)  # type: ignore[arg-type]  # each test passes values of the right types
 
 
-def chained(*events: Event) -> list[str]:
-    """The lines of a chain, as somebody who knows how makes it."""
+def chained(*events: LedgerEvent) -> list[str]:
+    """Return the export lines of a valid chain of these events."""
     lines, last = [], GENESIS
     for seq, one in enumerate(events, start=1):
         link = Link(seq, last, link_hash(one, seq=seq, prev_hash=last), one.id, one)
-        lines.append(line(link))
+        lines.append(write_line(link))
         last = link.hash
     return lines
 
 
 def checkpoint(lines: list[str], *, org_id: str | None = ORG, key: bytes | None = None) -> str:
-    """The checkpoint after these lines."""
+    """Return the line of a checkpoint at the end of these lines."""
     last: dict[str, Any] = json.loads(lines[-1]) if lines else {"seq": 0, "hash": GENESIS}
     signed = sign_checkpoint(
         org_id=org_id, seq=last["seq"], last=last["hash"], created_at=BEGAN, private_key=key or World().active
     )
-    return signed.line()
+    return signed.write_line()
 
 
 LINES = chained(*(event(number) for number in range(1, 9)))
 
 
 class Ledger:
-    """The verifier of ledgers, with the key set beside the export."""
+    """Runs ``byteor-verify ledger`` in a folder that contains the key set."""
 
     def __init__(self, verify: Verifier, folder: Path) -> None:
         self.verify, self.folder = verify, folder
@@ -80,45 +80,44 @@ class Ledger:
     def __call__(self, *parts: list[str], options: tuple[str, ...] = ()) -> tuple[int, str]:
         files = [self.file(f"part-{number}.ndjson", lines) for number, lines in enumerate(parts)]
         code = self.verify.run("ledger", *files, *options)
-        return code, self.verify.said
+        return code, self.verify.output
 
 
 @pytest.fixture
 def ledger(verify: Verifier, tmp_path: Path) -> Ledger:
-    """Run ``byteor-verify ledger``."""
+    """Return a function that runs ``byteor-verify ledger``."""
     return Ledger(verify, tmp_path)
 
 
-def test_a_whole_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
-    code, said = ledger([*LINES, checkpoint(LINES)], options=TRUSTED)
+def test_a_complete_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
+    code, output = ledger([*LINES, checkpoint(LINES)], options=TRUSTED)
 
     last = json.loads(LINES[-1])["hash"]
     assert code == 0
-    assert said == (
+    assert output == (
         "PROVEN\n"
         f"  organization  {ORG}\n"
         "  events        8, from seq 1 to 8\n"
-        f"  checkpoint    seq 8 {last}, signed 2026-10-20T08:00:00Z\n"
+        f"  checkpoint    seq 8 {last}, signed at 2026-10-20T08:00:00Z\n"
         f"  signed by     key {KID}\n"
-        f"  keys          only {KID}, as named by --trust\n"
+        f"  keys          only {KID}, named with --trust\n"
     )
 
 
-def test_a_ledger_that_rests_on_the_key_beside_it_is_consistent(ledger: Ledger, tmp_path: Path) -> None:
-    """As a forger makes one: a chain of their own, their key, their key set."""
+def test_a_forged_ledger_with_the_forgers_key_set_is_only_consistent(ledger: Ledger, tmp_path: Path) -> None:
     stranger = replace(World(), active=World().stranger)
     (tmp_path / "signing_keys.json").write_bytes(canonical(stranger.keyset.document()))
     forged = [*LINES, checkpoint(LINES, key=World().stranger)]
 
-    code, said = ledger(forged)
-    assert (code, said.partition(" ")[0]) == (3, "CONSISTENT")
-    assert "PROVEN" not in said
+    code, output = ledger(forged)
+    assert (code, output.partition(" ")[0]) == (3, "CONSISTENT")
+    assert "PROVEN" not in output
     assert json.loads(ledger(forged, options=("--json",))[1])["outcome"] == "consistent"
-    code, said = ledger(forged, options=("--json", *TRUSTED))
-    assert (code, json.loads(said)["outcome"], json.loads(said)["code"]) == (1, "not_proven", "keys.untrusted")
+    code, output = ledger(forged, options=("--json", *TRUSTED))
+    assert (code, json.loads(output)["outcome"], json.loads(output)["code"]) == (1, "not_proven", "keys.untrusted")
 
 
-def test_every_checkpoint_of_a_row_must_be_by_a_named_key(ledger: Ledger) -> None:
+def test_each_of_several_checkpoints_must_be_signed_by_a_named_key(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5], key=World().retiring)], [*LINES[5:], checkpoint(LINES)]
 
     for parts in ((first, second), (first[-1:], second)):
@@ -126,56 +125,60 @@ def test_every_checkpoint_of_a_row_must_be_by_a_named_key(ledger: Ledger) -> Non
         assert ledger(*parts, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
 
 
-def test_the_installations_own_chain(ledger: Ledger) -> None:
-    """It has no organization, neither in its events nor in its checkpoint; nothing else passes for it."""
+def test_the_installations_own_chain_has_no_organization_in_events_and_checkpoint(ledger: Ledger) -> None:
     own = chained(*(event(number, organization_id=None) for number in range(1, 4)))
 
-    code, said = ledger([*own, checkpoint(own, org_id=None)], options=TRUSTED)
+    code, output = ledger([*own, checkpoint(own, org_id=None)], options=TRUSTED)
 
-    assert (code, said.splitlines()[:2]) == (
+    assert (code, output.splitlines()[:2]) == (
         0,
         ["PROVEN", "  organization  none: this is the installation's own chain"],
     )
-    told = json.loads(ledger([*own, checkpoint(own, org_id=None)], options=("--json", *TRUSTED))[1])
-    assert (told["outcome"], told["events"], told["checkpoint"]["org_id"]) == ("proven", 3, None)
+    result = json.loads(ledger([*own, checkpoint(own, org_id=None)], options=("--json", *TRUSTED))[1])
+    assert (result["outcome"], result["events"], result["checkpoint"]["org_id"]) == ("proven", 3, None)
     mixed = chained(event(1, organization_id=None), event(2))
-    for lines, of, reason in (
+    for lines, org_id, reason in (
         (own, ORG, "checkpoint.organization"),
-        (LINES, None, "checkpoint.organization: the checkpoint is of the installation"),
+        (LINES, None, "checkpoint.organization: the checkpoint belongs to the installation"),
         (mixed, None, "ledger.foreign: seq 2"),
         (chained(event(1), event(2, organization_id=None)), ORG, "ledger.foreign: seq 2"),
     ):
-        assert ledger([*lines, checkpoint(lines, org_id=of)])[1].startswith(f"NOT PROVEN  {reason}")
+        assert ledger([*lines, checkpoint(lines, org_id=org_id)])[1].startswith(f"NOT PROVEN  {reason}")
     relabelled = [text.replace(f'"organization_id":"{ORG}"', '"organization_id":null') for text in LINES]
     assert ledger([*relabelled, checkpoint(LINES, org_id=None)])[1].startswith("NOT PROVEN  ledger.altered: seq 1")
 
 
-def test_it_is_told_as_json(ledger: Ledger) -> None:
-    code, said = ledger([*LINES, checkpoint(LINES)], options=("--json", "--trust", KID))
+def test_the_verifier_prints_the_ledger_proof_as_json(ledger: Ledger) -> None:
+    code, output = ledger([*LINES, checkpoint(LINES)], options=("--json", "--trust", KID))
 
-    told = json.loads(said)
+    result = json.loads(output)
     assert code == 0
-    assert (told["outcome"], told["first_seq"], told["events"], told["checkpoint"]["seq"]) == ("proven", 1, 8, 8)
-    assert told["keys"]["trusted_kids"] == [KID]
+    assert (result["outcome"], result["first_seq"], result["events"], result["checkpoint"]["seq"]) == (
+        "proven",
+        1,
+        8,
+        8,
+    )
+    assert result["keys"]["trusted_kids"] == [KID]
 
 
-def test_exports_that_go_on_from_one_another(ledger: Ledger) -> None:
+def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> None:
     first, second = [*LINES[:5], checkpoint(LINES[:5])], [*LINES[5:], checkpoint(LINES)]
 
     whole = ledger(first, second, options=TRUSTED)[1]
     assert whole.startswith(f"PROVEN\n  organization  {ORG}\n  events        8, from seq 1 to 8\n")
-    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line will do
-    assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # nothing happened since
+    assert "events        3, from seq 6 to 8\n" in ledger(first[-1:], second)[1]  # its last line is enough
+    assert ledger(first, first[-1:], options=TRUSTED)[0] == 0  # there are no events after the first
     assert ledger(second)[1].startswith("NOT PROVEN  ledger.missing: seq 1, ")
     assert ledger(second, first)[0] == 1
     assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
 
 
-def test_an_empty_ledger_has_a_checkpoint_too(ledger: Ledger) -> None:
-    code, said = ledger([checkpoint([])], options=TRUSTED)
+def test_an_empty_ledger_is_proven_by_its_checkpoint(ledger: Ledger) -> None:
+    code, output = ledger([checkpoint([])], options=TRUSTED)
 
     assert code == 0
-    assert "  events        none\n" in said
+    assert "  events        none\n" in output
 
 
 def _end(lines: list[str]) -> list[str]:
@@ -210,24 +213,24 @@ ALTERED: list[tuple[str, Callable[[], list[str]]]] = [
 
 @pytest.mark.parametrize(("code", "make"), ALTERED, ids=[f"{i} {code}" for i, (code, _) in enumerate(ALTERED)])
 @pytest.mark.parametrize("options", [(), ("--trust", KID)], ids=["any key", "a named key"])
-def test_it_says_what_is_wrong_and_where(
+def test_the_first_fault_of_an_altered_ledger_is_reported(
     ledger: Ledger, code: str, make: Callable[[], list[str]], options: tuple[str, ...]
 ) -> None:
-    exit_code, said = ledger(make(), options=options)
+    exit_code, output = ledger(make(), options=options)
 
     assert exit_code == 1
-    assert said.startswith(f"NOT PROVEN  {code}")
-    assert said.count("\n") == 1
+    assert output.startswith(f"NOT PROVEN  {code}")
+    assert output.count("\n") == 1
 
 
-def test_another_key_is_not_trusted(ledger: Ledger) -> None:
+def test_a_key_of_the_set_that_is_not_named_is_not_trusted(ledger: Ledger) -> None:
     retiring = [*LINES, checkpoint(LINES, key=World().retiring)]
 
     assert ledger(retiring)[0] == 3
     assert ledger(retiring, options=TRUSTED)[1].startswith("NOT PROVEN  keys.untrusted: ")
 
 
-def test_the_key_set_may_come_from_elsewhere(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_named_key_file_replaces_the_exported_key_set(ledger: Ledger, tmp_path: Path) -> None:
     stranger = replace(World(), active=World().stranger)
     (tmp_path / "signing_keys.json").write_bytes(canonical(stranger.keyset.document()))
     ours = tmp_path / "ours.json"
@@ -238,8 +241,8 @@ def test_the_key_set_may_come_from_elsewhere(ledger: Ledger, tmp_path: Path) -> 
     assert ledger(export, options=("--keys", str(ours)))[0] == 0
 
 
-def test_what_is_no_text_is_malformed(ledger: Ledger, tmp_path: Path, verify: Verifier) -> None:
+def test_a_file_that_is_not_utf_8_is_malformed(ledger: Ledger, tmp_path: Path, verify: Verifier) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\n")
 
     assert verify.run("ledger", str(tmp_path / "x")) == 1
-    assert verify.said.startswith("NOT PROVEN  ledger.malformed: ")
+    assert verify.output.startswith("NOT PROVEN  ledger.malformed: ")

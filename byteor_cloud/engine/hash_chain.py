@@ -1,8 +1,8 @@
-"""The audit ledger: how events are chained, what is wrong with a chain, and its checkpoints, which are signed.
+"""The audit ledger: its hash chain, the verification of a chain, its export, and signed checkpoints.
 
-An event's link is the SHA-256 of the RFC 8785 JSON of all its fields, its place and the link before. So whoever
-alters, removes, inserts or reorders an event has to make every later link anew, and a checkpoint that is kept
-elsewhere tells even that.
+The hash of a link is the SHA-256 of the RFC 8785 JSON of the event's fields, its sequence number and the previous hash.
+Whoever alters, removes, inserts or reorders an event must therefore recompute every later hash, and a checkpoint that
+is kept elsewhere reveals even that.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from .delivery.encoding import Fields, Json, base64url, canonical, format_time, 
 from .delivery.keys import KeySet
 
 GENESIS = "sha256:" + "0" * 64
-# No transaction is open for so long: an event that is so much older than the one sealed before it was not written when
-# it says.
 GRACE = timedelta(hours=1)
+"""How much older an event may be than the event sealed before it.
+
+Transactions commit in another order than they begin, but none stays open for an hour: an older event is backdated.
+"""
 
 _parsed = json.JSONDecoder().decode
 _sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -34,7 +36,7 @@ _START_OF_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 class LedgerCode(StrEnum):
-    """What is wrong with a ledger, or why a checkpoint of it is refused."""
+    """The faults of a ledger, and the reasons to refuse a checkpoint."""
 
     MISSING = "ledger.missing"
     BROKEN = "ledger.broken"
@@ -51,7 +53,7 @@ class LedgerCode(StrEnum):
 
 
 class CheckpointRefused(Exception):
-    """A checkpoint is not trusted; ``code`` is stable, ``detail`` is for people."""
+    """A checkpoint is not trusted. ``code`` is stable; ``detail`` is for people."""
 
     def __init__(self, code: LedgerCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -59,8 +61,8 @@ class CheckpointRefused(Exception):
         self.detail = detail
 
 
-class Event(NamedTuple):
-    """An event as stored: ids are the text of UUIDs, ``timestamp`` is in UTC, ``changes`` is JSON in any spelling.
+class LedgerEvent(NamedTuple):
+    """A stored audit event. Ids are UUIDs as text, ``timestamp`` is in UTC, and ``changes`` is any JSON text.
 
     An event without an organization belongs to the installation's own chain.
     """
@@ -83,21 +85,21 @@ class Event(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A place in the chain; ``event`` is None where the row that the link names is gone."""
+    """One link of a chain. ``event`` is None if the event was deleted."""
 
     seq: int
     prev_hash: str
     hash: str
     event_id: str
-    event: Event | None
+    event: LedgerEvent | None
 
 
-def link_hash(event: Event, *, seq: int, prev_hash: str) -> str:
-    """The link of ``event`` at this place.
+def link_hash(event: LedgerEvent, *, seq: int, prev_hash: str) -> str:
+    """Return the hash of the link of ``event`` at this sequence number.
 
-    Written out by hand, since this is done for each event of a ledger: with its members in order it is the RFC 8785
-    JSON, as ``encode_basestring`` escapes a text just as that asks for. ``changes`` is a text in it: canonical JSON has
-    no integers beyond 2**53, and one such event must not end the chain.
+    The RFC 8785 JSON is formatted by hand, because this runs for every event of a ledger: the members are in order, and
+    ``encode_basestring`` escapes strings as RFC 8785 requires. ``changes`` enters as a string, because canonical JSON
+    has no integers beyond 2**53, and an event that contains one must not end the chain.
     """
     (
         event_id, timestamp, organization_id, project_id, environment_id, resource_kind, resource_id, action, outcome,
@@ -127,14 +129,14 @@ def _canonical_changes(changes: str) -> str:
     return _sorted(_parsed(changes))
 
 
-# Most events say the like of {"status": ["approved", "building"]}.
+# Most changes are short and repeat, such as {"status": ["approved", "building"]}, so their canonical form is cached.
 _COMMON = 200
 _common_changes = lru_cache(maxsize=1024)(_canonical_changes)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong at one place of a chain."""
+class LedgerFault:
+    """One fault of a chain; ``seq`` is None for an event that is not sealed."""
 
     code: LedgerCode
     seq: int | None
@@ -146,17 +148,18 @@ class Fault:
         return f"{place}, event {self.event_id or '(none)'}: {self.code}: {self.detail}"
 
 
-def _fits(event: Event, seq: int, prev_hash: str, sealed: str) -> bool:
+def _has_hash(event: LedgerEvent, seq: int, prev_hash: str, sealed_hash: str) -> bool:
     try:
-        return link_hash(event, seq=seq, prev_hash=prev_hash) == sealed
-    except (ValueError, RecursionError):  # changes that can't be read were never sealed
+        return link_hash(event, seq=seq, prev_hash=prev_hash) == sealed_hash
+    except (ValueError, RecursionError):  # an event whose changes cannot be parsed was altered after sealing
         return False
 
 
 class Chain:
-    """A walk along the chain of one organization, or (None) of the installation; it remembers only where it is.
+    """Verifies the chain of one organization, or of the installation if ``organization_id`` is None.
 
-    ``known`` says of some places what their link was, by checkpoints.
+    It keeps only the current position, so a chain of any length can be verified. ``known`` are the hashes in earlier
+    checkpoints, by sequence number.
     """
 
     def __init__(
@@ -164,48 +167,51 @@ class Chain:
     ) -> None:
         self.organization_id = organization_id
         self.seq, self.hash = seq, last
-        self.time = _START_OF_TIME  # of the last event
+        self.time = _START_OF_TIME  # the timestamp of the last event
         self.count = 0
         self.known = known or {}
 
-    def walk(self, links: Iterable[Link]) -> Iterator[Fault]:
-        """Go on along ``links``, which are in the order of ``seq``, and say what is wrong."""
-        for seq, prev_hash, sealed, event_id, event in links:
+    def walk(self, links: Iterable[Link]) -> Iterator[LedgerFault]:
+        """Verify the next links, in order of their sequence numbers, and yield their faults."""
+        for seq, prev_hash, sealed_hash, event_id, event in links:
             if seq != self.seq + 1:
                 gap = f"{self.seq + 1} to {seq - 1} are" if seq > self.seq + 2 else f"{self.seq + 1} is"
-                missing = f"{gap} missing" if seq > self.seq else f"follows {self.seq}"
-                yield Fault(LedgerCode.MISSING, min(self.seq + 1, seq), None, missing)
+                detail = f"{gap} missing" if seq > self.seq else f"follows {self.seq}, so it is out of order"
+                yield LedgerFault(LedgerCode.MISSING, min(self.seq + 1, seq), None, detail)
             if prev_hash != self.hash:
-                yield Fault(LedgerCode.BROKEN, seq, event_id, "does not follow the link before it")
+                detail = "its previous hash is not the hash of the link before it"
+                yield LedgerFault(LedgerCode.BROKEN, seq, event_id, detail)
             if event is None:
-                yield Fault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link is gone")
+                yield LedgerFault(LedgerCode.EVENT_GONE, seq, event_id, "the event of this link was deleted")
             else:
-                if not _fits(event, seq, prev_hash, sealed):
-                    yield Fault(LedgerCode.ALTERED, seq, event_id, "the event, its place or its link was altered")
+                if not _has_hash(event, seq, prev_hash, sealed_hash):
+                    detail = "the event, its sequence number or its link was altered"
+                    yield LedgerFault(LedgerCode.ALTERED, seq, event_id, detail)
                 if event.organization_id != self.organization_id:
-                    yield Fault(LedgerCode.FOREIGN, seq, event_id, "the event is of another chain")
+                    yield LedgerFault(LedgerCode.FOREIGN, seq, event_id, "the event belongs to another chain")
                 if self.time - event.timestamp > GRACE:
-                    late = f"says {format_time(event.timestamp)}, over an hour before the event sealed before it"
-                    yield Fault(LedgerCode.BACKDATED, seq, event_id, late)
+                    time = format_time(event.timestamp)
+                    detail = f"its timestamp {time} is over an hour older than that of the event sealed before it"
+                    yield LedgerFault(LedgerCode.BACKDATED, seq, event_id, detail)
                 self.time = event.timestamp
-            if self.known.get(seq, sealed) != sealed:
-                yield Fault(LedgerCode.REWRITTEN, seq, event_id, "the checkpoint saw another link here")
-            self.seq, self.hash = seq, sealed
+            if self.known.get(seq, sealed_hash) != sealed_hash:
+                detail = "a checkpoint was signed over another hash for this sequence number"
+                yield LedgerFault(LedgerCode.REWRITTEN, seq, event_id, detail)
+            self.seq, self.hash = seq, sealed_hash
             self.count += 1
 
-    def end(self) -> Iterator[Fault]:
-        """Say what the checkpoints know of the chain after its end."""
+    def end(self) -> Iterator[LedgerFault]:
+        """Yield a fault for each checkpoint that is beyond the end of the chain."""
         for seq in sorted(seq for seq in self.known if seq > self.seq):
-            yield Fault(
-                LedgerCode.CUT_OFF, seq, None, f"the chain ends at {self.seq}, and the checkpoint saw it reach {seq}"
-            )
+            detail = f"the chain ends at {self.seq}, but a checkpoint was signed when it reached {seq}"
+            yield LedgerFault(LedgerCode.CUT_OFF, seq, None, detail)
 
 
-# -- the export: a line a link, then a checkpoint ---------------------------------------------------------------------
+# -- the export: one line for each link, then a checkpoint ------------------------------------------------------------
 
 
-def line(link: Link) -> str:
-    """One line of the export: the link, and the event in the form of the API."""
+def write_line(link: Link) -> str:
+    """Format a link as a line of the export; its event has the form that the API returns."""
     event = link.event
     return _compact(
         {
@@ -235,11 +241,11 @@ def line(link: Link) -> str:
 
 
 def read_line(text: str) -> Link:
-    """Read what ``line`` wrote, to the letter; any other text is a ``ValueError``."""
+    """Parse a line of the export. Raises ValueError unless it is exactly the text that ``write_line`` writes."""
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")
-    event = Event(
+    event = LedgerEvent(
         id=_uuid(fields, "id"),
         timestamp=parse_time(fields.text("timestamp")),
         organization_id=_uuid_or_none(scope, "organization_id"),
@@ -257,16 +263,16 @@ def read_line(text: str) -> Link:
         changes=_compact(fields.object("changes")),
     )
     link = Link(members.integer("seq"), members.digest("prev_hash"), members.digest("hash"), event.id, event)
-    # What the link does not cover can't be in the line.
-    if line(link) != text:
-        raise ValueError("not as it was exported")
+    # The hash covers only known members in canonical form, so anything else in the line could have been altered.
+    if write_line(link) != text:
+        raise ValueError("not in the form in which it was exported")
     return link
 
 
 def _text(fields: Fields, name: str) -> str:
     value = fields.member(name)
     if not isinstance(value, str):
-        raise ValueError(f"{name!r} is not a string")  # noqa: TRY004  one kind of error for a reader
+        raise ValueError(f"{name!r} is not a string")  # noqa: TRY004  callers handle a single type of error
     return value
 
 
@@ -283,9 +289,9 @@ def _uuid_or_none(fields: Fields, name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """The chain of this organization, or (None) of the installation, had this link at this place.
+    """A signed statement of a chain's newest hash and its sequence number.
 
-    Nothing is said of who signed it before ``verify``.
+    ``org_id`` is None for the installation's own chain. The signature is not checked before ``verify``.
     """
 
     org_id: str | None
@@ -297,7 +303,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, text: str) -> Checkpoint:
-        """Read the last line of an export. Raises CheckpointRefused."""
+        """Parse the last line of an export. Raises CheckpointRefused."""
         try:
             members = Fields(parse_object(text))
             members.only("checkpoint", "signature")
@@ -317,15 +323,17 @@ class Checkpoint:
             raise CheckpointRefused(LedgerCode.CHECKPOINT_MALFORMED, f"checkpoint: {error}") from error
 
     def verify(self, keyset: KeySet) -> None:
-        """Raise CheckpointRefused unless a key of the set signed it."""
+        """Check that a trusted key of the set signed this checkpoint. Raises CheckpointRefused."""
         key = keyset.find(self.kid)
         if key is None or not key.trusts(self.created_at):
-            raise CheckpointRefused(LedgerCode.CHECKPOINT_UNKNOWN_KEY, f"no trusted signing key {self.kid}")
+            raise CheckpointRefused(
+                LedgerCode.CHECKPOINT_UNKNOWN_KEY, f"signed by the key {self.kid}, which is not trusted"
+            )
         if not keys.verify(key.public, canonical(self.document()), self.signature):
-            raise CheckpointRefused(LedgerCode.CHECKPOINT_BAD_SIGNATURE, "the signature does not fit the checkpoint")
+            raise CheckpointRefused(LedgerCode.CHECKPOINT_BAD_SIGNATURE, "the signature does not match the checkpoint")
 
     def document(self) -> Json:
-        """Return what is signed."""
+        """Return the signed part as JSON data."""
         return {
             "v": 1,
             "org_id": self.org_id,
@@ -335,13 +343,13 @@ class Checkpoint:
             "kid": self.kid,
         }
 
-    def line(self) -> str:
-        """The last line of an export."""
+    def write_line(self) -> str:
+        """Format the checkpoint as the last line of an export."""
         return _compact({"checkpoint": self.document(), "signature": base64url(self.signature)})
 
 
 def sign_checkpoint(*, org_id: str | None, seq: int, last: str, created_at: datetime, private_key: bytes) -> Checkpoint:
-    """Sign the RFC 8785 JSON of a new checkpoint."""
+    """Create a checkpoint and sign its RFC 8785 JSON. ``last`` is the newest hash of the chain."""
     kid = keys.kid(keys.public_key(private_key))
     unsigned = Checkpoint(org_id=org_id, seq=seq, hash=last, created_at=created_at, kid=kid, signature=b"")
     return replace(unsigned, signature=keys.sign(private_key, canonical(unsigned.document())))

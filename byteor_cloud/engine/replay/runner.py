@@ -1,15 +1,15 @@
-"""Runs a pipeline spec over records, deterministically: no clock, randomness, environment or hash order.
+"""Runs a pipeline spec on records, independently of clock, randomness, environment and hash order.
 
-A ring takes each record, in input order, through its stages one after the other; a dropped record skips
-the stages after it. With several shards (``per_key``), a record's shard is the FNV-1a 64 of its key modulo
-``shards``. As stages keep nothing between records, merging the shards' outputs by input sequence is the same
-as running the records in that order, which is what is done here; the shard shows in ``shard_records``.
+A ring passes each record, in input order, through its stages one after the other; a dropped record skips the remaining
+stages. With several shards (``per_key``), the shard of a record is the 64-bit FNV-1a hash of its key modulo ``shards``.
+Stages keep no state between records, so running all records in input order gives the same output as running each shard
+separately and merging by sequence. ``shard_records`` counts the records of each shard.
 
-The key is found by the dotted path ``shard_key`` in the JSON payload: a string counts as its UTF-8, any other
-value as its canonical JSON. A payload that is no strict JSON or has no such field, or one without canonical JSON,
-has the empty key, so that all of these share one shard and keep their order.
+The key is the value at the dotted path ``shard_key`` in the JSON payload: the UTF-8 bytes of a string, or the canonical
+JSON of any other value. The key is empty if the payload is not strict JSON or lacks the field, or if the value has no
+canonical JSON; such records share one shard and so keep their order.
 
-The graph's rules are in ``graph.py``. Whatever the model, an output record has its input's sequence, and a
+The rules for graphs are in ``graph.py``. In both models an output record has the sequence of its input record, and a
 stage error stops the pipeline.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
 from byteor_cloud.engine.replay.graph import Graph
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.payload import Malformed, canonical, parse
+from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, parse
 from byteor_cloud.engine.replay.stages import (
     Action,
     Counters,
@@ -39,19 +39,19 @@ MAX_ACTIONS = 10_000
 MAX_SHARDS = 1_024
 
 
-class Ring:
-    """A SingleRing ready to run."""
+class RingRunner:
+    """A SingleRing that is ready to run."""
 
     def __init__(self, spec: SingleRing, runtime: Runtime) -> None:
         if spec.shards not in range(1, MAX_SHARDS + 1) or (spec.shards > 1 and spec.shard_key is None):
-            raise Unsupported(f"a ring with {spec.shards} shards and the shard key {spec.shard_key!r}")
+            raise Unsupported(f"a ring with {spec.shards} shards and the shard key {spec.shard_key!r} cannot run")
         self.egresses = (spec.egress,)
         self.shard_records = [0] * spec.shards
         self._shard_key = spec.shard_key
         self._stages = [runtime.stage(stage.id, stage.op, (spec.ingress, spec.egress)) for stage in spec.stages]
 
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """What a record becomes: nothing, or the egress and a payload."""
+        """Process a record and return its output, a pair of egress and payload, or an empty list if it is dropped."""
         self.shard_records[self._shard(record.payload)] += 1
         payload = record.payload
         for stage in self._stages:
@@ -65,14 +65,14 @@ class Ring:
         shards = len(self.shard_records)
         if self._shard_key is None or shards == 1:
             return 0
-        return fnv1a_64(key_of(payload, self._shard_key)) % shards
+        return fnv1a_64(shard_key_of(payload, self._shard_key)) % shards
 
 
-class Machine:
-    """A spec made ready to run; ``Unsupported`` when it, an op or a stage's parameters cannot be run.
+class PipelineRunner:
+    """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
-    ``entry`` names where the records enter a graph: an ingress or a lane, needed when it has several
-    ingresses; a ring has one entry. ``counters`` and ``actions`` can be read at any time.
+    ``entry`` is the ingress or lane where records enter a graph; it is required if the graph has several ingresses.
+    ``counters`` and ``actions`` can be read at any time.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Machine:
             max_actions=max_actions,
             work=work,
         )
-        self.model: Ring | Graph = (
-            Ring(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
+        self.model: RingRunner | Graph = (
+            RingRunner(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
         )
         self.egresses = self.model.egresses
         self.counters: Mapping[str, Counters] = runtime.counters
@@ -102,8 +102,9 @@ class Machine:
         self._work = runtime.work
 
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """What one input record becomes, in output order: egress and payload. ``StageError`` stops the run,
-        ``LimitExceeded`` too; the machine is then not to be fed again.
+        """Process an input record and return its outputs as pairs of egress and payload.
+
+        Raises StageError or LimitExceeded; do not feed more records after that.
         """
         self._work.begin_record()
         return self.model.feed(record)
@@ -111,7 +112,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A record on an egress."""
+    """A record that left the pipeline at an egress."""
 
     egress: str
     sequence: int
@@ -120,7 +121,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run gave, up to the stage error that stopped it, if one did."""
+    """The result of a run, up to the stage error that stopped it, if any."""
 
     outputs: tuple[Output, ...]
     counters: Mapping[str, Counters]
@@ -128,31 +129,32 @@ class RunResult:
     error: StageError | None
 
 
-def run(
+def run_pipeline(
     spec: PipelineSpec,
     records: Iterable[Record],
     stage_config: Mapping[str, Any] | None = None,
     ops: Mapping[str, StageOp] | None = None,
 ) -> RunResult:
-    """Run records, in the order given, through a spec as a dry run. ``Unsupported`` as ``Machine`` says,
-    ``LimitExceeded`` over 10,000 actions; a stage error is part of the result.
+    """Run records through a spec in the given order, without performing side effects.
+
+    A stage error becomes part of the result. Raises Unsupported, and LimitExceeded after 10,000 actions.
     """
-    machine = Machine(spec, stage_config=stage_config, ops=ops)
+    runner = PipelineRunner(spec, stage_config=stage_config, ops=ops)
     outputs: list[Output] = []
     error = None
     try:
         for record in records:
-            outputs += (Output(egress, record.sequence, payload) for egress, payload in machine.feed(record))
+            outputs += (Output(egress, record.sequence, payload) for egress, payload in runner.feed(record))
     except StageError as stopped:
         error = stopped
-    return RunResult(tuple(outputs), machine.counters, tuple(machine.actions), error)
+    return RunResult(tuple(outputs), runner.counters, tuple(runner.actions), error)
 
 
-def key_of(payload: bytes, path: str) -> bytes:
-    """The shard key of a payload, as the module's docstring says; empty when it has none."""
+def shard_key_of(payload: bytes, path: str) -> bytes:
+    """Return the shard key of a payload, as the module's docstring defines it."""
     try:
         value = parse(payload)
-    except (Malformed, RecordOverLimit):
+    except (MalformedPayload, RecordOverLimit):
         return b""
     for name in path.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -160,12 +162,12 @@ def key_of(payload: bytes, path: str) -> bytes:
         value = value[name]
     try:
         return value.encode() if isinstance(value, str) else canonical(value)
-    except Malformed:
+    except MalformedPayload:
         return b""
 
 
 def fnv1a_64(data: bytes) -> int:
-    """The FNV-1a hash of 64 bits."""
+    """Return the 64-bit FNV-1a hash."""
     value = 0xCBF29CE484222325
     for byte in data:
         value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF

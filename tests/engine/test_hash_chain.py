@@ -1,4 +1,4 @@
-"""The link is what its words say: SHA-256 of the RFC 8785 JSON; the export reads back to the letter."""
+"""Tests of the ledger's link hashes, export lines and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
-from byteor_cloud.engine.ledger import (
+from byteor_cloud.engine.hash_chain import (
     GENESIS,
     Chain,
     Checkpoint,
     CheckpointRefused,
-    Event,
     LedgerCode,
+    LedgerEvent,
     Link,
-    line,
     link_hash,
     read_line,
     sign_checkpoint,
+    write_line,
 )
 
 texts = st.text(max_size=30)
@@ -42,7 +42,7 @@ spellings = st.builds(
     indent=st.sampled_from([None, 1]),
 )
 events = st.builds(
-    Event,
+    LedgerEvent,
     id=uuids,
     timestamp=st.datetimes(min_value=datetime(1900, 1, 1), timezones=st.just(UTC)),
     organization_id=st.none() | uuids,
@@ -55,9 +55,9 @@ events = st.builds(
         texts,
     ),
 )
-# On a busy machine an event may take its time.
+# On a busy machine it may take long to generate an event.
 patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-EVENT = Event(
+EVENT = LedgerEvent(
     id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c04",
     timestamp=datetime(2026, 11, 24, 12, 0, 0, 120_000, tzinfo=UTC),
     organization_id="01990a5c-7a40-7cc0-8000-3f2b7e5d1c05",
@@ -74,14 +74,14 @@ EVENT = Event(
     ip=None,
     changes='{"status": ["approved", "building"]}',
 )
-# Of EVENT as number 7, by the first release of the format.
+# The hash of EVENT with the sequence number 7, as the first release of the format computed it.
 GOLDEN = "sha256:47716c5db94405fdfb6f15190901d6c9e849b08a0260f5a5e4af172df3097814"
 PRIVATE = bytes(range(32))
 KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))
 
 
-def plain(event: Event, seq: int, prev_hash: str) -> str:
-    """The link by a library, member by member."""
+def link_hash_by_library(event: LedgerEvent, seq: int, prev_hash: str) -> str:
+    """Compute the link hash with the rfc8785 library."""
     body: dict[str, Any] = {
         "seq": seq,
         "prev_hash": prev_hash,
@@ -103,20 +103,20 @@ def plain(event: Event, seq: int, prev_hash: str) -> str:
 
 @patient
 @given(events, st.integers(1, 2**53 - 1), texts)
-def test_the_link_is_of_the_canonical_json(event: Event, seq: int, prev_hash: str) -> None:
-    assert link_hash(event, seq=seq, prev_hash=prev_hash) == plain(event, seq, prev_hash)
+def test_link_hash_equals_that_of_the_library(event: LedgerEvent, seq: int, prev_hash: str) -> None:
+    assert link_hash(event, seq=seq, prev_hash=prev_hash) == link_hash_by_library(event, seq, prev_hash)
 
 
-def test_yesterdays_links_still_verify() -> None:
+def test_link_hash_is_the_same_as_in_the_first_release() -> None:
     assert link_hash(EVENT, seq=7, prev_hash=GENESIS) == GOLDEN
 
 
 @patient
 @given(events, st.integers(1, 2**63 - 1))
-def test_an_exported_line_reads_back_to_the_same_link(event: Event, seq: int) -> None:
+def test_read_line_returns_the_link_of_an_exported_line(event: LedgerEvent, seq: int) -> None:
     link = Link(seq, GENESIS, link_hash(event, seq=seq, prev_hash=GENESIS), event.id, event)
 
-    read = read_line(line(link))
+    read = read_line(write_line(link))
 
     assert read.event is not None
     assert read[:4] == link[:4]
@@ -124,13 +124,13 @@ def test_an_exported_line_reads_back_to_the_same_link(event: Event, seq: int) ->
     assert link_hash(read.event, seq=seq, prev_hash=GENESIS) == link.hash
 
 
-LINE = line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.id, EVENT))
+LINE = write_line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.id, EVENT))
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"project_id":null', '"project_id":"None"'),  # both would have the same link
+        ('"project_id":null', '"project_id":"None"'),  # the hash would be the same
         ('"project_id":null', '"project_id":5'),
         ('"seq":1', '"seq":true'),
         ('"seq":1', '"seq":1,"more":1'),
@@ -145,14 +145,14 @@ LINE = line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), EVENT.i
         ('"event":{', '"event":null,"was":{'),
     ],
 )
-def test_a_line_that_was_touched_up_is_no_line(old: str, new: str) -> None:
+def test_read_line_refuses_a_changed_line(old: str, new: str) -> None:
     assert old in LINE
 
     with pytest.raises(ValueError, match=r"."):
         read_line(LINE.replace(old, new))
 
 
-def test_what_comes_after_the_end_is_not_walked() -> None:
+def test_a_checkpoint_beyond_the_end_of_a_chain_is_a_fault() -> None:
     chain = Chain(EVENT.organization_id, known={5: GENESIS})
 
     assert list(chain.walk([read_line(LINE)])) == []
@@ -172,10 +172,10 @@ def checkpoint(**changes: Any) -> Checkpoint:
     return sign_checkpoint(**made | changes)
 
 
-def test_a_checkpoint_reads_back() -> None:
+def test_a_checkpoint_is_read_from_its_line() -> None:
     signed = checkpoint()
 
-    read = Checkpoint.read(signed.line())
+    read = Checkpoint.read(signed.write_line())
 
     assert read == signed
     read.verify(KEYS)
@@ -197,7 +197,7 @@ def test_a_checkpoint_reads_back() -> None:
     ],
 )
 def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> None:
-    text = checkpoint().line()
+    text = checkpoint().write_line()
     assert old in text
 
     with pytest.raises(CheckpointRefused) as refused:
@@ -206,7 +206,7 @@ def test_an_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) 
     assert refused.value.code == code
 
 
-def test_a_retired_key_signed_until_its_end() -> None:
+def test_a_checkpoint_by_a_retired_key_is_trusted_only_before_the_keys_end() -> None:
     end = EVENT.timestamp
     retired = PublicKey(keys.public_key(PRIVATE), KeyStatus.RETIRED, end - timedelta(days=9), end)
     other = PublicKey(keys.public_key(bytes(32)), KeyStatus.ACTIVE, end)
