@@ -58,7 +58,7 @@ def _http_url(argument: str | None) -> str | None:
     if not argument:
         return "it needs a URL"
     if not _URL_CHARACTERS.fullmatch(argument):
-        return "the URL holds a character that must be percent-encoded"
+        return "the URL contains a character that must be percent-encoded"
     try:
         url = urlsplit(argument)
         port = url.port
@@ -72,7 +72,7 @@ def _http_url(argument: str | None) -> str | None:
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
         return "the URL needs a host, and a port above 0 if any"
     if "@" in url.netloc:
-        return "a spec holds no credentials; the config bundle's env does"
+        return "a spec must not contain credentials; put them into the env of the config bundle"
     return None
 
 
@@ -140,11 +140,11 @@ class Ops:
                 report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", hint)
         elif key in self.broken:
             message = f"The op {shown(key)} is installed but cannot be used: {self.broken[key]}."
-            report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package behind it.")
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package that provides it.")
         else:
             guess = nearest(key, self)
             hint = f"Write {shown(guess + op[len(key) :])}." if guess else f"Write one of {one_of(self)}."
-            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"Nobody knows the op {shown(op)}.", hint)
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"The op {shown(op)} is unknown.", hint)
 
 
 def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
@@ -152,7 +152,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
     if key in _BUILT_IN:
         return "it would replace a built-in op"
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
-        return "its key is no lowercase word"
+        return "its key is not a lowercase word"
     if len(claimants) > 1:
         return "several packages claim it"
     try:

@@ -49,10 +49,10 @@ def reached(starts: Iterable[int], successors: Successors) -> set[int]:
 def cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
     """Return one cycle of each strongly connected component, starting at the component's lowest node."""
     found: list[list[int]] = []
-    for knot in _components(successors, predecessors):
-        start = min(knot)
-        if len(knot) > 1 or start in successors[start]:
-            found.append(_shortest_cycle(start, knot, successors))
+    for component in _components(successors, predecessors):
+        start = min(component)
+        if len(component) > 1 or start in successors[start]:
+            found.append(_shortest_cycle(start, component, successors))
     return sorted(found)
 
 
@@ -91,15 +91,15 @@ def _components(successors: Successors, predecessors: Successors) -> list[set[in
     return components
 
 
-def _shortest_cycle(start: int, knot: set[int], successors: Successors) -> list[int]:
-    """Return the shortest cycle through the start: search breadth-first inside the component, here ``knot``."""
+def _shortest_cycle(start: int, component: set[int], successors: Successors) -> list[int]:
+    """Return the shortest cycle through the start: search the component breadth-first."""
     came_from: dict[int, int] = {}
     level = [start]
     while start not in came_from:
         following: list[int] = []
         for node in level:
             for target in successors[node]:
-                if target in knot and target not in came_from:
+                if target in component and target not in came_from:
                     came_from[target] = node
                     following.append(target)
         level = following

@@ -68,7 +68,7 @@ def test_an_installed_op_checks_its_argument(site: Path, ring: Any) -> None:
         'The op "moody": checking it raised LookupError: \\ud800 no table\\nfound.'
     )
     assert compile_op(ring, "repaet:2", ops) == [
-        ("stage.unknown_op", 'Nobody knows the op "repaet:2".', 'Write "repeat:2".')
+        ("stage.unknown_op", 'The op "repaet:2" is unknown.', 'Write "repeat:2".')
     ]
 
 
