@@ -83,7 +83,7 @@ def test_an_op_that_is_not_installed_is_unknown(ring: Any) -> None:
         ("missing", "acme_nowhere", "loading it raised ModuleNotFoundError: No module named 'acme_nowhere'"),
         ("shapeless", "acme_stages:ENTRY", "it has no validate and process"),
         ("flat", "acme_stages:flat", "it has no validate and process"),
-        ("Upper", "acme_stages", "its key is no lowercase word"),
+        ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
 def test_a_broken_package_affects_only_its_own_op(
@@ -99,7 +99,7 @@ def test_a_broken_package_affects_only_its_own_op(
     ((code, message, hint),) = compile_op(ring, key, ops)
     assert code == "stage.unknown_op"
     assert message.startswith(f'The op "{key}" is installed but cannot be used: {why}')
-    assert hint == "Repair or remove the package behind it."
+    assert hint == "Repair or remove the package that provides it."
 
 
 def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site: Path, ring: Any) -> None:
@@ -139,7 +139,7 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("dataguard_check:x", "it takes no argument"),
         ("http_post", "it needs a URL"),
         ("http_post:", "it needs a URL"),
-        ("http_post:http://a b/", "the URL holds a character that must be percent-encoded"),
+        ("http_post:http://a b/", "the URL contains a character that must be percent-encoded"),
         ("http_post:/hook", "the URL must start with http:// or https://"),
         ("http_post:file:///etc/passwd", "the URL must start with http:// or https://"),
         ("http_post:http://", "the URL needs a host, and a port above 0 if any"),
@@ -150,7 +150,7 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("http_post:http://a:b/", "the URL's host or port is malformed"),
         ("http_post:http://[::1/", "the URL's host or port is malformed"),
         ("http_post:http://[::x]/", "the URL's host or port is malformed"),
-        ("http_post:http://user:secret@host/", "a spec holds no credentials; the config bundle's env does"),
+        ("http_post:http://user:secret@host/", "a spec must not contain credentials; put them into the env of the config bundle"),
         ("exec", "it needs a program"),
         ("exec:", "it needs a program"),
         ("exec:|x", "it needs a program"),
