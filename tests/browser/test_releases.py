@@ -16,7 +16,7 @@ from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
-from tests.releases.stories import active, fleet, offered, waves
+from tests.releases.stories import fleet, offered, waves
 from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
