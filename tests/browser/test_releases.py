@@ -16,7 +16,7 @@ from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
-from tests.releases.stories import active, fleet, offered, waves
+from tests.releases.stories import fleet, offered, waves
 from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
@@ -224,8 +224,8 @@ def test_an_answer_that_never_comes_is_given_up(world: World, chromium: Browser,
 
 
 def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..., Page]) -> None:
-    agents = fleet(world, 2)
-    deployment = active(world, world.bundle(), agents)
+    fleet(world, 2)
+    deployment = offered(world, world.bundle())
     page = sign_in(open_page(java_script_enabled=False), world.operator.user)
 
     page.goto(row_page(deployment))
@@ -234,7 +234,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     expect(page.locator("#agents tbody tr")).to_have_count(1)
     page.get_by_text("What it changes").click()
     expect(page.get_by_text("Configuration: a first deployment, so all of it is new")).to_be_visible()
-    page.get_by_role("link", name="Roll back").click()
+    page.get_by_role("link", name="Abort").click()
 
     expect(page.get_by_label("Reason")).to_be_visible()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
+from copy import copy, deepcopy
 from functools import cache
 from typing import Any
 
@@ -163,8 +163,9 @@ class Schema(AutoSchema):
         return {"$ref": f"#/components/{kind}/{name}"}
 
     def _register(self, kind: str, name: str, schema: Mapping[str, Any]) -> None:
+        # A copy, since the library's hooks change schemas in place, and the next document starts from the same ones.
         component = ResolvedComponent(  # type: ignore[no-untyped-call]  # untyped library
-            name=name, type=kind, object=name, schema=dict(schema)
+            name=name, type=kind, object=name, schema=deepcopy(dict(schema))
         )
         self.registry.register_on_missing(component)
 
