@@ -25,7 +25,7 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random)
 
 
-def first_of(moment: datetime) -> uuid.UUID:
+def smallest_uuid7(moment: datetime) -> uuid.UUID:
     """What no id that was made at ``moment`` or later is below."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
