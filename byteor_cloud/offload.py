@@ -8,7 +8,7 @@ from gevent import get_hub
 from gevent.monkey import is_module_patched
 
 
-def compute_aside[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
+def run_in_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
     """Run a pure function in a thread of its own and return its result, so that others are served meanwhile.
 
     A process without an event loop (the worker, a command, a test) runs it at once.
