@@ -85,7 +85,7 @@ def _sync(path: Path) -> None:
         except FileNotFoundError:
             if target != path:
                 raise
-            continue  # removed just now, since nothing referred to it yet: callers ask again once they ``keep`` it
+            continue  # removed just now, since nothing referred to it yet: callers ask again once they ``protect`` it
         try:
             os.fsync(handle)
         finally:
@@ -109,13 +109,13 @@ def _is_mounted() -> bool:
     return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
 
 
-def check(content_hash: str) -> None:
+def check_readable(content_hash: str) -> None:
     """Raise what ``read`` does, or OSError, unless the bytes can be read now."""
     with read(content_hash) as stored, _reachable():
         stored.read(1)
 
 
-def keep(content_hash: str) -> None:
+def protect(content_hash: str) -> None:
     """Hold off the removal of these bytes until the caller's transaction ends, which writes a row that refers to them.
 
     Ask ``is_stored`` afterwards: they may have been removed just before.
@@ -123,8 +123,8 @@ def keep(content_hash: str) -> None:
     _hold(content_hash, "pg_advisory_xact_lock_shared")
 
 
-def hold_for_removal(content_hash: str) -> None:
-    """Wait for the transactions that ``keep`` these bytes, and hold off new ones until the caller's own ends."""
+def lock_for_removal(content_hash: str) -> None:
+    """Wait for the transactions that ``protect`` these bytes, and hold off new ones until the caller's own ends."""
     _hold(content_hash, "pg_advisory_xact_lock")
 
 
@@ -141,12 +141,12 @@ def is_stored(content_hash: str) -> bool:
 
 
 def delete(content_hash: str) -> None:
-    """Remove the bytes, if they are there. Call it under ``hold_for_removal``, when nothing refers to them."""
+    """Remove the bytes, if they are there. Call it under ``lock_for_removal``, when nothing refers to them."""
     with _reachable():
         default_storage.delete(name_of(content_hash))
 
 
-def stored(folder: int) -> list[str]:
+def list_stored(folder: int) -> list[str]:
     """Return the hashes of all bytes in one of the 256 folders."""
     with _reachable():
         try:
