@@ -40,7 +40,7 @@ def _reachable() -> Iterator[None]:
         raise Unavailable("The artifact store's disk is full or not writable.", retry_after=10) from error
 
 
-def name_of(content_hash: str) -> str:
+def storage_name(content_hash: str) -> str:
     """Where the bytes of ``sha256:<hex>`` are kept."""
     digest = content_hash.removeprefix("sha256:")
     return f"sha256/{digest[:2]}/{digest}"
@@ -48,7 +48,7 @@ def name_of(content_hash: str) -> str:
 
 def put(content_hash: str, content: bytes) -> None:
     """Store small content; what is there already is not written again."""
-    name = name_of(content_hash)
+    name = storage_name(content_hash)
     with _reachable():
         if default_storage.exists(name) and default_storage.size(name) == len(content):
             return
@@ -61,7 +61,7 @@ def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  
     Raises InsufficientStorage when there is no space for it, and then nothing of it is left.
     """
     try:
-        _save(name_of(content_hash), file)
+        _save(storage_name(content_hash), file)
     except Unavailable as unavailable:
         if isinstance(unavailable.__cause__, OSError) and unavailable.__cause__.errno in _NO_SPACE:
             raise InsufficientStorage(
@@ -96,7 +96,7 @@ def read(content_hash: str) -> IO[bytes]:
     """Open the bytes for reading. Raises FileNotFoundError, or Unavailable when the store does not answer."""
     try:
         with _reachable():
-            return default_storage.open(name_of(content_hash), "rb")
+            return default_storage.open(storage_name(content_hash), "rb")
     except FileNotFoundError:
         if _is_mounted():
             raise
@@ -137,13 +137,13 @@ def _hold(content_hash: str, function: str) -> None:
 def is_stored(content_hash: str) -> bool:
     """Whether the bytes are there."""
     with _reachable():
-        return default_storage.exists(name_of(content_hash))
+        return default_storage.exists(storage_name(content_hash))
 
 
 def delete(content_hash: str) -> None:
     """Remove the bytes, if they are there. Call it under ``lock_for_removal``, when nothing refers to them."""
     with _reachable():
-        default_storage.delete(name_of(content_hash))
+        default_storage.delete(storage_name(content_hash))
 
 
 def list_stored(folder: int) -> list[str]:
@@ -158,4 +158,4 @@ def list_stored(folder: int) -> list[str]:
 def stored_at(content_hash: str) -> datetime:
     """Return when the bytes were stored last. Raises FileNotFoundError."""
     with _reachable():
-        return default_storage.get_modified_time(name_of(content_hash))
+        return default_storage.get_modified_time(storage_name(content_hash))

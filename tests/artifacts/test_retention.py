@@ -252,7 +252,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
         if moment == "stored":
             real(wanted)
 
-    monkeypatch.setattr(blobs, "keep", keep)
+    monkeypatch.setattr(blobs, "protect", keep)
 
     def remove() -> int:
         reached.wait()
@@ -265,7 +265,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
     if moment == "stored":
         assert (type(uploaded), count, _is_stored(content_hash)) == (Unavailable, 1, False)
         assert not Artifact.objects.exists()
-        monkeypatch.setattr(blobs, "keep", real)
+        monkeypatch.setattr(blobs, "protect", real)
         agent = Agent.objects.get(name="agent b'between'")
         uploads.receive(
             environment=world.dev, agent=agent, kind="diagnostic", captured_at=timezone.now(),
