@@ -34,7 +34,7 @@ def _reachable() -> Iterator[None]:
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable("The artifact store is not reachable.", retry_after=10) from None
     except OSError as error:
-        if not space.is_of_disk(error):
+        if not space.is_disk_error(error):
             raise
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable("The artifact store's disk is full or not writable.", retry_after=10) from error

@@ -34,7 +34,7 @@ def is_low_for_database() -> bool:
     return settings.CONFIG.database_url is None and is_low()
 
 
-def is_of_disk(error: BaseException) -> bool:
+def is_disk_error(error: BaseException) -> bool:
     """Tell whether a disk caused the error: it is full, read-only or broken, or the database says that its own is full.
 
     Such an error passes when somebody makes space; nothing is wrong with what was asked for.

@@ -126,7 +126,7 @@ class UploadParser(MultiPartParser):
             raise bodies.interrupted(error) from None
         except OSError as error:  # not the client's: the temporary file could not be written
             handler.upload_interrupted()
-            if space.is_of_disk(error):
+            if space.is_disk_error(error):
                 raise problems.no_room() from error
             raise
         except Exception:

@@ -108,7 +108,7 @@ def no_room() -> errors.InsufficientStorage:
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
     """Return the refusal when database or disk is in trouble, or what took too long was ended; else None."""
     match exc:
-        case OSError() | DatabaseError() if space.is_of_disk(exc):
+        case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
             return full_disk()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):

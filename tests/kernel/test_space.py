@@ -72,7 +72,7 @@ def test_trouble_of_a_disk_is_503(number: int) -> None:
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
 def test_other_errors_are_still_ours_to_mend(error: Exception) -> None:
-    assert not space.is_of_disk(error)
+    assert not space.is_disk_error(error)
     assert problems.as_domain_error(error).status == 500
 
 
