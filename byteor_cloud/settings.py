@@ -155,7 +155,7 @@ if CONFIG.s3_bucket:
     }
 else:
     _artifacts = {
-        "BACKEND": "byteor_cloud.folder.Folder",
+        "BACKEND": "byteor_cloud.file_storage.AtomicFileStorage",
         "OPTIONS": {"location": CONFIG.data_dir / "artifacts", "allow_overwrite": True},
     }
 STORAGES = {

@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 
 from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.folder import Folder
+from byteor_cloud.file_storage import AtomicFileStorage
 
 HASH = "sha256:" + "0" * 64
 
@@ -49,14 +49,14 @@ def test_an_unreachable_store_is_unavailable(use: Callable[[], object], settings
 def test_bytes_that_are_removed_as_soon_as_they_are_stored_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever needs them holds the removal off first, and then asks whether they are there (``keep``)."""
     content_hash = "sha256:" + "5" * 64
-    save = Folder.save
+    save = AtomicFileStorage.save
 
-    def save_and_lose(store: Folder, *args: Any, **kwargs: Any) -> str:
+    def save_and_lose(store: AtomicFileStorage, *args: Any, **kwargs: Any) -> str:
         saved = save(store, *args, **kwargs)
         store.delete(saved)
         return saved
 
-    monkeypatch.setattr(Folder, "save", save_and_lose)
+    monkeypatch.setattr(AtomicFileStorage, "save", save_and_lose)
 
     blobs.put(content_hash, b"gone")
 

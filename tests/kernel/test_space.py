@@ -20,7 +20,7 @@ from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Project, UserToken
 from byteor_cloud import blobs, errors, space
 from byteor_cloud.api import problems
-from byteor_cloud.folder import Folder
+from byteor_cloud.file_storage import AtomicFileStorage
 from tests.worlds import World
 
 HASH = "sha256:" + "ab" * 32
@@ -192,7 +192,7 @@ def artifacts(settings: Any, tmp_path: Path) -> Path:
     options = {"location": tmp_path, "allow_overwrite": True}
     settings.STORAGES = {
         **settings.STORAGES,
-        "default": {"BACKEND": "byteor_cloud.folder.Folder", "OPTIONS": options},
+        "default": {"BACKEND": "byteor_cloud.file_storage.AtomicFileStorage", "OPTIONS": options},
     }
     return tmp_path
 
@@ -261,4 +261,4 @@ def test_one_on_another_disk_is_copied(artifacts: Path) -> None:
 
 def test_the_storage_is_ours() -> None:
     assert default_storage.exists("nothing") is False
-    assert type(default_storage._wrapped) is Folder  # type: ignore[attr-defined]  # the lazy object's target
+    assert type(default_storage._wrapped) is AtomicFileStorage  # type: ignore[attr-defined]  # the lazy object's target

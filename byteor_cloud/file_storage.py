@@ -13,7 +13,7 @@ PARTIAL = ".partial-"
 MODE = 0o644
 
 
-class Folder(FileSystemStorage):
+class AtomicFileStorage(FileSystemStorage):
     """Django's storage in a folder, without files that a full disk or a kill has cut off.
 
     Django's own writes in place: a failed write would leave half a file under the hash of the whole one, or destroy
