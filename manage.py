@@ -14,11 +14,11 @@ def main() -> int:
     """Run one command; the exit code."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     from byteor_cloud import config
-    from byteor_cloud.database import KIND
+    from byteor_cloud.database import PROCESS_KIND_VARIABLE
     from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
     if sys.argv[1:2] == ["worker"]:
-        os.environ[KIND] = "worker"
+        os.environ[PROCESS_KIND_VARIABLE] = "worker"
     held: EmbeddedPostgres | None = None
     try:
         settings = config.load(os.environ)

@@ -17,7 +17,7 @@ WORKER_THREADS = 19
 # Not gevent's: this one never waits, so it needs no event loop, and it costs a tenth.
 _poll = get_original("select", "poll")
 # What kind of process this is, for the sake of TIMEOUTS; ``wsgi.py`` and ``manage.py`` set it before Django starts.
-KIND = "BYTEOR_PROCESS_KIND"
+PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 # Commands that run beside the server have two each.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -63,7 +63,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    asked = f"{_server_settings(TIMEOUTS.get(os.environ.get(KIND, '')))} {options.pop('options', '')}".strip()
+    asked = f"{_server_settings(TIMEOUTS.get(os.environ.get(PROCESS_KIND_VARIABLE, '')))} {options.pop('options', '')}".strip()
     if asked:
         options["options"] = asked
     return {

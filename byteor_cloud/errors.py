@@ -12,7 +12,7 @@ MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
-def below(pointer: str, key: object) -> str:
+def child_pointer(pointer: str, key: object) -> str:
     """Give the JSON Pointer of a member of what ``pointer`` points to, or ``pointer`` where that would be too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:

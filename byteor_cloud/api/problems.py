@@ -33,7 +33,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]
             if key == "non_field_errors":
                 yield from _field_errors(child, pointer)
             else:
-                yield from _field_errors(child, errors.below(pointer, key))
+                yield from _field_errors(child, errors.child_pointer(pointer, key))
     elif isinstance(detail, list):
         for index, child in enumerate(detail):
             nested = isinstance(child, (Mapping, list))

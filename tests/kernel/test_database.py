@@ -32,7 +32,7 @@ URL = "postgresql://someone@db.example:5432/cloud"
 def test_each_kind_of_process_has_its_timeouts(
     monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None
 ) -> None:
-    monkeypatch.setenv(database.KIND, kind)
+    monkeypatch.setenv(database.PROCESS_KIND_VARIABLE, kind)
 
     asked = database.configuration(URL, threads=8)["OPTIONS"].get("options")
     own = database.configuration(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
