@@ -33,7 +33,7 @@ _LINGER_BYTES = 1024 * 1024
 _SEND_BUFFER = 128 * 1024
 
 
-class Budget:
+class WaitBudget:
     """How long one client may keep the server waiting: ``PATIENCE_S``, and a second more for each 1,000 bytes.
 
     Only the time in which the server waits for the client counts, not the time in which it works.
@@ -59,15 +59,15 @@ class Budget:
 
 
 class PacedSocket:
-    """A client's socket that ends the connection of a client who is slower than its ``Budget`` allows."""
+    """A client's socket that ends the connection of a client who is slower than its ``WaitBudget`` allows."""
 
     def __init__(self, sock: Any, *, keepalive_s: float) -> None:
         self._sock = sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
         self._has_answered = False
-        self._reading = Budget()
-        self._writing = Budget()
+        self._reading = WaitBudget()
+        self._writing = WaitBudget()
         self._is_hung_up = False
         self.is_idle = True
 
@@ -80,7 +80,7 @@ class PacedSocket:
         if self._has_answered:
             # What comes now is the next request: it may be a while until it begins.
             self._has_answered, self.is_idle = False, True
-            self._reading = Budget()
+            self._reading = WaitBudget()
         self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
         began = time.monotonic()
         try:
@@ -119,7 +119,7 @@ class PacedSocket:
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
         if not self._has_answered:
-            self._has_answered, self._writing = True, Budget()
+            self._has_answered, self._writing = True, WaitBudget()
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -132,7 +132,7 @@ class PacedSocket:
             self._writing.spend(time.monotonic() - began, len(piece))
 
 
-class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
+class BurstServer(StreamServer):  # type: ignore[misc]  # gevent ships no types
     """gevent's server that accepts several connections a turn of the event loop.
 
     gunicorn would have it accept one, and in a burst of thousands the next client would wait for as many turns.
@@ -142,7 +142,7 @@ class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
 
 
 # The name by which gunicorn's worker makes its server.
-ggevent.StreamServer = Server
+ggevent.StreamServer = BurstServer
 
 
 _TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "internal"}
@@ -175,7 +175,7 @@ def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> No
 util.write_error = write_error
 
 
-class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
+class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
     """gunicorn's gevent worker with a minimum rate for clients, and an end that waits for no idle connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

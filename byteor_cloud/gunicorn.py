@@ -17,7 +17,7 @@ monkey.patch_all()
 from byteor_cloud.api import counters  # noqa: E402
 from byteor_cloud.config import load  # noqa: E402
 
-worker_class = "byteor_cloud.front_door.Worker"
+worker_class = "byteor_cloud.front_door.ConnectionWorker"
 preload_app = True  # one import for all processes
 control_socket_disable = True  # else it writes into the home folder
 loglevel = "warning"
