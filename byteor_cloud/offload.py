@@ -1,4 +1,4 @@
-"""Long computations, beside the event loop of an API process."""
+"""Threads for long computations, so that they do not block the event loop of an API process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from gevent.monkey import is_module_patched
 
 
 def run_in_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
-    """Run a pure function in a thread of its own and return its result, so that others are served meanwhile.
+    """Run a pure function in a separate thread and return its result; the process serves other requests meanwhile.
 
-    A process without an event loop (the worker, a command, a test) runs it at once.
+    In a process without an event loop (a worker, a command, a test) this calls the function directly.
     """
     if not is_module_patched("threading"):
         return function(*args, **kwargs)

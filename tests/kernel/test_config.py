@@ -111,17 +111,17 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "is a list with commas, and 'ftp://b' in it must be http:// or https:// with a host and no user",
+            "is a comma-separated list whose entry 'ftp://b' must be http:// or https:// with a host and no user",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or .. in it",
+            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or .. in it",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",
             "10.0.0.1/8",
-            "must be on, off, or networks as 10.0.0.0/8, separated by commas",
+            "must be on, off, or networks like 10.0.0.0/8, separated by commas",
         ),
         ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
     ],
@@ -147,7 +147,9 @@ def test_production_needs_its_secrets(tmp_path: Path, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
 
-    assert str(caught.value) == (f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is")
+    assert str(caught.value) == (
+        f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is set"
+    )
 
 
 @pytest.mark.parametrize("missing", ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"])
@@ -155,7 +157,7 @@ def test_a_provider_needs_its_client(tmp_path: Path, missing: str) -> None:
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER needs"):
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER requires"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
