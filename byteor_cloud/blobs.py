@@ -126,7 +126,7 @@ def protect(content_hash: str) -> None:
 
 
 def lock_for_removal(content_hash: str) -> None:
-    """Wait for the transactions that ``protect`` these bytes, and block new ones until the caller's own ends."""
+    """Wait for transactions that ``protect`` these bytes, and block new ones until the caller's transaction ends."""
     _lock(content_hash, "pg_advisory_xact_lock")
 
 

@@ -140,9 +140,9 @@ def test_unauthenticated_request_is_refused_before_a_byte_is_read(world: World) 
 @pytest.mark.parametrize(
     ("caller", "kind", "length", "status", "code"),
     [
-        ("nobody", "text/plain", 10**9, 401, "unauthenticated"),
+        ("no credential", "text/plain", 10**9, 401, "unauthenticated"),
         ("an agent", "text/plain", 10**9, 403, "wrong_credential"),
-        ("a stranger", "text/plain", 10**9, 404, "not_found"),
+        ("another tenant", "text/plain", 10**9, 404, "not_found"),
         ("a viewer", "text/plain", 10**9, 403, "forbidden"),
         ("an operator", "text/plain", 10**9, 413, "payload_too_large"),
         ("an operator", "text/plain", 5, 415, "unsupported_media_type"),
@@ -155,7 +155,7 @@ def test_first_failing_check_decides_the_problem(
     _, agent = world.agent()
     callers = {
         "an agent": agent,
-        "a stranger": other.operator.api,
+        "another tenant": other.operator.api,
         "a viewer": world.viewer.api,
         "an operator": world.operator.api,
     }

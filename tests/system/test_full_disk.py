@@ -101,7 +101,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     enrolled = disk.call("POST", f"{environment}/agents", enrollment, json={"name": "edge-1", "labels": {}})
     assert enrolled.status_code == 201, enrolled.text
     key, agent = enrolled.json()["api_key"], f"/api/v1/agents/{enrolled.json()['agent_id']}"
-    beat = {"status": "healthy", "agent_version": "1", "active": None}
+    heartbeat = {"status": "healthy", "agent_version": "1", "active": None}
     upload = {"data": {"kind": "telemetry", "captured_at": "2026-11-25T00:00:00Z"}}
     artifact = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("a", b"kept")}, **upload)
     assert artifact.status_code == 201, artifact.text
@@ -121,7 +121,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
         ("PUT", project, token, {"json": {"name": "lost"}}),
         ("DELETE", project, token, {}),
         ("POST", f"{environment}/enrollment-tokens", token, {"json": {}}),
-        ("POST", f"{agent}/heartbeat", key, {"json": beat}),
+        ("POST", f"{agent}/heartbeat", key, {"json": heartbeat}),
         ("POST", created["login_url"].removeprefix(disk.base), None, {}),
     ]
     for _ in range(3):
@@ -151,7 +151,7 @@ def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     wait_until(lambda: disk.call("GET", "/readyz", None).status_code == 200)
     assert {row["name"] for row in disk.call("GET", f"{org}/projects", token).json()["results"]} == {"trading"}
     assert create(f"{org}/projects", {"name": "later"})["name"] == "later"
-    assert disk.call("POST", f"{agent}/heartbeat", key, json=beat).status_code == 200
+    assert disk.call("POST", f"{agent}/heartbeat", key, json=heartbeat).status_code == 200
     stored = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("b", b"x" * 300_000)}, **upload)
     assert stored.status_code == 201
     # The worker continues without a restart.

@@ -145,11 +145,11 @@ def test_unsealed_events(world: World, other: World) -> None:
 
 def test_denials_and_heartbeats_are_counted(world: World) -> None:
     agent, api = world.agent()
-    beat = {"status": "healthy", "agent_version": "1", "active": None}
+    heartbeat = {"status": "healthy", "agent_version": "1", "active": None}
     before = scrape()
 
-    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 200
-    assert Api("bor_agt_wrong").post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 401
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).status_code == 200
+    assert Api("bor_agt_wrong").post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).status_code == 401
     assert Api(None).get("/api/v1/me").status_code == 401
     assert world.viewer.api.post(world.path(rest="/drafts"), {}).status_code == 403
     after = scrape()
