@@ -4,7 +4,7 @@
 import sys
 
 # This file must parse on old Pythons, so that they print this message instead of a SyntaxError.
-HINT = "byteor-cloud: this needs Python 3.12 or newer with Django: run .venv/bin/python manage.py (make setup creates .venv)"
+HINT = "byteor-cloud needs Python 3.12 or newer with Django: run .venv/bin/python manage.py (make setup creates .venv)"
 
 
 def main():
