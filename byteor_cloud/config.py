@@ -278,5 +278,5 @@ def load(environ: Mapping[str, str]) -> Config:
     if given:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
-        raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
+        raise ConfigError(f"{PREFIX}OIDC_ISSUER needs {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
     return config

@@ -157,7 +157,7 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER requires"):
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER needs"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
