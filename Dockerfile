@@ -1,5 +1,5 @@
-# One image for every process: BYTEOR_CLOUD_DEPLOYMENT_MODE is combined (the default), api or worker.
-# Without BYTEOR_CLOUD_DATABASE_URL it runs its embedded PostgreSQL, with everything in /data.
+# One image for all modes: BYTEOR_CLOUD_DEPLOYMENT_MODE is combined (the default), api or worker.
+# Without BYTEOR_CLOUD_DATABASE_URL a container runs the embedded PostgreSQL and stores all data in /data.
 
 FROM python:3.13-slim AS build
 WORKDIR /app
@@ -12,7 +12,7 @@ RUN uv pip install --no-cache --python /opt/venv/bin/python --no-deps \
     --build-constraints requirements/build.lock --editable .
 
 FROM python:3.13-slim
-# An account with an entry of its own: PostgreSQL's initdb looks its name up.
+# The account needs an entry in /etc/passwd, because PostgreSQL's initdb looks up its name.
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin byteor \
     && install --directory --owner=byteor --group=byteor --mode=0700 /data
 COPY --from=build /opt/venv /opt/venv
@@ -26,7 +26,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER byteor
 VOLUME /data
 EXPOSE 8080
-# For the modes that serve the API; a worker's port, if it is given one, is checked in compose.yaml.
+# This check is for modes that serve the API. For a worker, compose.yaml has another one.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
 ENTRYPOINT ["python", "manage.py"]

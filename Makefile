@@ -1,6 +1,6 @@
-# Every path is relative, so that the checkout may lie anywhere, also below a folder with spaces in its name.
+# Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run demo test test-oldest check fuzz clients bench lock schema migrations
+.PHONY: help setup run serve demo test test-oldest check fuzz clients bench lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 3
@@ -12,40 +12,43 @@ FUZZ_SECONDS = 60
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Make .venv/ with all that running and testing need; the other targets do it first
+setup: ## Create .venv/ with everything for running and testing; the other targets do this first
 	@sh bootstrap.sh
 
-run: setup ## Walk the main job once through the public API, then serve on http://127.0.0.1:8080
+run: setup ## Run the demo once through the public API, then serve on http://127.0.0.1:8080
 	@$(PYTHON) -m byteor_cloud.demo --serve
 
-demo: setup ## Walk the main job once on a scratch data folder; exits 0 when every step held
+serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the existing data folder
+	@$(PYTHON) manage.py serve
+
+demo: setup ## Run the demo once in a temporary data folder; exits with 0 if every step succeeded
 	@$(PYTHON) -m byteor_cloud.demo
 
-test: setup ## Run the tests; one of them: make test ARGS='tests/system/embedded -k killed'
+test: setup ## Run the tests; some of them: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) $(ARGS)
 
-# Without the tests that start servers and browsers, which have nothing that depends on the interpreter.
+# Without the tests that start servers and browsers, because they do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent tests/kernel tests/laws \
 	tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations
 
-test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest Python that is supported
-	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED: Python $(OLDEST), the oldest supported" >&2; exit 1; }
+test-oldest: ## Run the tests of engine, kernel, laws and each app on the oldest supported Python
+	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED on Python $(OLDEST), the oldest supported one" >&2; exit 1; }
 	@.venv-$(OLDEST)/bin/python -VV
 	@.venv-$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(IN_ORDER) $(OLDEST_TESTS) $(ARGS)
 
-check: setup ## Lint, format, types, import contracts; drift of lock files, migrations and schema
+check: setup ## Check lint, format, types and import contracts; and that lock files, migrations and schema are current
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	@for lock in runtime dev build fuzz clients; do grep -q "$$($(DECLARED))" requirements/$$lock.lock || \
-		{ echo "requirements/$$lock.lock does not belong to this pyproject.toml: make lock"; exit 1; }; done
+		{ echo "requirements/$$lock.lock is out of date: run make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
-	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: make schema"; exit 1; }
+	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 
-fuzz: setup ## Fuzz the API of a live server for a minute; longer: make fuzz FUZZ_SECONDS=600; again: ARGS='--seed 7'
+fuzz: setup ## Fuzz the API of a live server for a minute; longer: FUZZ_SECONDS=600; repeat a run: ARGS='--seed 7'
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
 
@@ -53,16 +56,16 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 
-bench: setup ## Measure the speeds that the README names, as ratios within one run
+bench: setup ## Run the benchmarks
 	@$(PYTHON) -m tests.bench $(ARGS)
 
-migrations: setup ## Write the migrations that the models call for
+migrations: setup ## Write migrations for changes of the models
 	@$(PYTHON) manage.py makemigrations $(ARGS)
 
 schema: setup ## Write docs/openapi.yaml
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-lock: setup ## Bring the lock files in line with pyproject.toml; newer releases: make lock ARGS=--upgrade
+lock: setup ## Update the lock files from pyproject.toml; to newer releases: make lock ARGS=--upgrade
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \
@@ -77,8 +80,8 @@ UV = "$$(command -v uv || echo .uv/bin/uv)"
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 \
 	--generate-hashes --no-emit-index-url $(ARGS) --custom-compile-command
 
-# A digest of all that the lock files are made from. They carry it, so that `make check` needs no network and does
-# not fail because somebody published a release.
+# Prints a digest of the declarations that the lock files are compiled from. Each lock file contains it, so that
+# `make check` can compare them without a network, and does not fail when a dependency publishes a release.
 DECLARED = $(PYTHON) -c 'import hashlib, json, tomllib; \
 	file = tomllib.load(open("pyproject.toml", "rb")); project = file["project"]; \
 	made_from = [project["requires-python"], project["dependencies"], project["optional-dependencies"], \

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes .venv/ exactly as the lock files say. `make setup` calls it; a second call finds nothing to do and is instant.
-# `bootstrap.sh fuzz` makes .venv/fuzz/ beside it, for `make fuzz`, in the same way; `bootstrap.sh clients` makes
-# .venv/clients/ for `make clients`, with npm packages in it.
-# `bootstrap.sh 3.12` makes .venv-3.12/ instead, on the oldest release of that Python that is on this machine, and ends
-# with 3 where there is none.
+# Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. If .venv/ is current, it does nothing.
+# `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for `make clients`,
+# with npm packages in it.
+# `bootstrap.sh 3.12` creates .venv-3.12/ with the oldest release of Python 3.12 on this machine, and exits with 3 if
+# there is none.
 set -eu
 cd "$(dirname "$0")"
 
@@ -12,8 +12,8 @@ fail() {
     exit 1
 }
 
-# What to make: the environment's folder, its lock file, whether the project itself goes into it, and the files that
-# name its npm packages.
+# The environment's folder, its lock file, whether the project itself is installed into it, and the files that name its
+# npm packages.
 version= into=.venv lock=requirements/dev.lock with_project=yes npm=
 case "${1:-}" in
     "") ;;
@@ -29,12 +29,12 @@ if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$wanted" ] && "$into/bin/python"
     exit 0
 fi
 
-# A user without a home folder still needs a place for the downloads of uv and npm.
+# Without a home folder the downloads of uv and npm are stored in the checkout.
 if [ ! -w "${HOME:-/nowhere}" ]; then
     export UV_CACHE_DIR="${UV_CACHE_DIR:-$PWD/.uv/cache}" npm_config_cache="${npm_config_cache:-$PWD/.uv/npm}"
 fi
 
-# The first Python that really runs and is new enough: a pyenv shim may be found in PATH and refuse to run.
+# Find a Python that is new enough. Each candidate is executed, because a pyenv shim in PATH may fail to run.
 python=
 oldest=
 for series in ${version:-3.13 3.12 3.14}; do
@@ -49,7 +49,7 @@ for series in ${version:-3.13 3.12 3.14}; do
     done
 done
 if [ -n "$version" ] && [ -z "$python" ]; then
-    echo "no Python $version on this machine (looked in PATH, the system's folders and pyenv's)" >&2
+    echo "no Python $version found in PATH, the system's folders and pyenv's folders" >&2
     exit 3
 fi
 
@@ -57,10 +57,10 @@ uv="$(command -v uv || true)"
 if [ -z "$uv" ]; then
     uv=.uv/bin/uv
     if [ "$(cat .uv/.made-from 2>/dev/null)" != "$(cksum <requirements/build.lock)" ]; then
-        echo "Fetching uv into .uv/ (once)"
+        echo "Downloading uv into .uv/ (only once)"
         any_python="${python:-$(command -v python3 || command -v python || true)}"
         [ -n "$any_python" ] || fail "no Python found: install Python 3.12 or newer, or uv"
-        # Debian splits venv and pip into packages of their own; either one will do.
+        # On Debian venv and pip are separate packages; one of them is enough.
         if log="$("$any_python" -m venv --clear .uv 2>&1)"; then
             set -- .uv/bin/python -m pip install
         elif "$any_python" -m pip --version >/dev/null 2>&1; then
@@ -70,20 +70,20 @@ if [ -z "$uv" ]; then
         fi
         log="$("$@" --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock 2>&1)" || {
             echo "$log" >&2
-            fail "could not fetch uv; is there a network?"
+            fail "could not download uv; check the network connection"
         }
         cksum <requirements/build.lock >.uv/.made-from
     fi
 fi
 
-echo "Making $into/"
+echo "Creating $into/"
 rm -f "$into/.made-from"
 if ! "$into/bin/python" -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null; then
     "$uv" venv --quiet --clear --python "${python:-3.13}" "$into" ||
-        fail "could not make $into/${python:+ with $python}${python:-: install Python 3.12 or newer}"
+        fail "could not create $into/${python:+ with $python}${python:-: install Python 3.12 or newer}"
 fi
 "$uv" pip sync --quiet --python "$into/bin/python" --require-hashes "$lock" ||
-    fail "could not install what $lock names; is there a network?"
+    fail "could not install the packages in $lock; check the network connection"
 if [ -n "$with_project" ]; then
     "$uv" pip install --quiet --python "$into/bin/python" --no-deps --build-constraints requirements/build.lock \
         --editable . || fail "could not install the project itself into $into/"

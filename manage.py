@@ -1,49 +1,26 @@
 #!/usr/bin/env python
-"""Django's command line; with the embedded database it holds that for as long as the command runs."""
+"""Django's command line. The embedded database, if it is used, runs for as long as a command needs it."""
 
-from __future__ import annotations
-
-import os
 import sys
 
-# Commands that need no database: they must not start one.
-OFFLINE = {"spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
+# This file must parse on old Pythons, so that they print this message instead of a SyntaxError.
+HINT = "byteor-cloud needs Python 3.12 or newer with Django: run .venv/bin/python manage.py (make setup creates .venv)"
 
 
-def main() -> int:
-    """Run one command; the exit code."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
-    from byteor_cloud import config
-    from byteor_cloud.database import KIND
-    from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
-
-    if sys.argv[1:2] == ["worker"]:
-        os.environ[KIND] = "worker"
-    held: EmbeddedPostgres | None = None
-    try:
-        settings = config.load(os.environ)
-        if settings.database_url is None and (sys.argv[1:2] or ["help"])[0] not in OFFLINE:
-            held = EmbeddedPostgres(settings.data_dir)
-            os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
-        from django.core.management import execute_from_command_line
-        from django.db import OperationalError
-
-        try:
-            execute_from_command_line(sys.argv)
-        except OperationalError as error:
-            print(f"byteor-cloud: the database is not usable: {str(error).partition('\n')[0]}", file=sys.stderr)
-            return 1
-    except (config.ConfigError, EmbeddedPostgresError) as error:
-        print(f"byteor-cloud: {error}", file=sys.stderr)
+def main():
+    # type: () -> int
+    """Run one command and return its exit code, or print how to call this script."""
+    if sys.version_info < (3, 12):  # noqa: UP036 - people may start this script with any Python
+        print(HINT, file=sys.stderr)
         return 2
-    finally:
-        if held is not None:
-            from django.db import connections
+    try:
+        import django  # noqa: F401
+    except ImportError:
+        print(HINT, file=sys.stderr)
+        return 2
+    from byteor_cloud.command_line import run
 
-            # The pools' connections would keep the server waiting when it is told to stop.
-            connections.close_all()
-            held.release()
-    return 0
+    return run(sys.argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The settings that an operator makes: environment variables, checked once at start (README, "Settings")."""
+"""The operator's settings: environment variables, which are checked once at start (README, "Settings")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type Address = tuple[str, int]
 type Network = IPv4Network | IPv6Network
-type Key = bytes | Path  # a path: a file that ``rotate_master_key`` replaces beside running processes
+type Key = bytes | Path  # the key, or a file with the key, which ``rotate_master_key`` replaces while servers run
 
 
 class ConfigError(Exception):
@@ -30,7 +30,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Checked settings. ``database_url`` is None with the embedded database."""
+    """The checked settings. ``database_url`` is None if the embedded database is used."""
 
     deployment_mode: Mode
     data_dir: Path
@@ -84,7 +84,7 @@ def _networks(text: str) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError:
-        raise ValueError("must be on, off, or networks as 10.0.0.0/8, separated by commas") from None
+        raise ValueError("must be on, off, or networks like 10.0.0.0/8, separated by commas") from None
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -145,16 +145,16 @@ def _list[T](entry: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
             try:
                 entries.append(entry(part.strip()))
             except ValueError as error:
-                raise ValueError(f"is a list with commas, and {part.strip()[:200]!r} in it {error}") from None
+                raise ValueError(f"is a comma-separated list whose entry {part.strip()[:200]!r} {error}") from None
         return tuple(entries)
 
     return parse
 
 
 @contextlib.contextmanager
-def _fresh(path: Path) -> Iterator[str]:
-    """The name of a file beside ``path`` that holds a new secret, to be linked or moved there."""
-    # A name of its own: in a container every start has the same process id, also after one that was killed here.
+def _new_secret_file(path: Path) -> Iterator[str]:
+    """Yield the name of a temporary file with a new secret, which the caller links or moves to ``path``."""
+    # A random name, because process ids are not unique: in a container every start has the same one.
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(base64.b64encode(secrets.token_bytes(32)).decode())
@@ -165,18 +165,18 @@ def _fresh(path: Path) -> Iterator[str]:
             Path(file.name).unlink(missing_ok=True)
 
 
-def _generated(folder: Path, name: str) -> str:
-    """The secret kept in ``folder/name``, made on first use. Two commands at once agree on one value."""
+def _stored_secret(folder: Path, name: str) -> str:
+    """Return the secret in the file ``folder/name``; generate it on first use. Concurrent calls return one value."""
     path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _fresh(path) as fresh, contextlib.suppress(FileExistsError):
-            os.link(fresh, path)
+        with _new_secret_file(path) as temporary, contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
     return path.read_text()
 
 
 def read_key(source: Key | None) -> bytes | None:
-    """The key as it is now; None when there is none. Raises ValueError when its file is damaged."""
+    """Return the present value of a key, or None if there is none. Raises ValueError if its file is damaged."""
     if not isinstance(source, Path):
         return source
     try:
@@ -186,16 +186,16 @@ def read_key(source: Key | None) -> bytes | None:
 
 
 def replace_key(present: Path, previous: Path) -> bool:
-    """Put a new key into the file ``present`` and keep the one before in ``previous``; False if one is there already.
+    """Write a new key to the file ``present`` and move the old one to ``previous``; False if ``previous`` is in use.
 
-    Wherever it is interrupted no key is lost, and the next call goes on. One call at a time, please.
+    An interrupted call loses no key, and the next call completes it. Calls must not run concurrently.
     """
     with contextlib.suppress(FileExistsError):
         os.link(present, previous)
     if previous.read_bytes() != present.read_bytes():
         return False
-    with _fresh(present) as fresh:
-        Path(fresh).replace(present)
+    with _new_secret_file(present) as temporary:
+        Path(temporary).replace(present)
     folder = os.open(present.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -225,27 +225,27 @@ def load(environ: Mapping[str, str]) -> Config:
         if value is not None:
             return value
         if database_url is not None:
-            raise ConfigError(f"{PREFIX}{name} is missing: it must be set when {PREFIX}DATABASE_URL is")
+            raise ConfigError(f"{PREFIX}{name} is missing: it must be set when {PREFIX}DATABASE_URL is set")
         try:
-            return parse(_generated(data_dir / "secrets", name.lower()))
+            return parse(_stored_secret(data_dir / "secrets", name.lower()))
         except OSError as error:
             raise ConfigError(f"{PREFIX}DATA_DIR {data_dir} is not usable: {error.strerror}") from None
         except ValueError as error:
             raise ConfigError(f"{data_dir}/secrets/{name.lower()} {error}") from None
 
-    # Without one of the operator's it is the file itself that counts.
-    is_kept = PREFIX + "MASTER_KEY" not in given
-    kept = data_dir / "secrets/master_key"
+    # If the operator sets no key, the setting is the path of the generated key, because the file's content may change.
+    is_generated = PREFIX + "MASTER_KEY" not in given
+    key_file = data_dir / "secrets/master_key"
     master_key: Key = secret("MASTER_KEY", _key)
     previous_key: Key | None = take("MASTER_KEY_PREVIOUS", _key, None)
-    if is_kept:
-        master_key, previous_key = kept, previous_key or kept.with_name("master_key_previous")
+    if is_generated:
+        master_key, previous_key = key_file, previous_key or key_file.with_name("master_key_previous")
         try:
             read_key(previous_key)
         except ValueError as error:
-            raise ConfigError(f"{kept.parent}/master_key_previous {error}") from None
+            raise ConfigError(f"{key_file.parent}/master_key_previous {error}") from None
 
-    default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104  contracts §8
+    default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104 - a production server listens on all interfaces
     config = Config(
         deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
         data_dir=data_dir,

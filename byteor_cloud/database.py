@@ -1,4 +1,4 @@
-"""The database connections of a process: pooled, and given out only while the server at their other end lives."""
+"""The pooled database connections of a process, with their timeouts and a check that they still work."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 from gevent.monkey import get_original
 from psycopg_pool import ConnectionPool
 
-# Of a worker process: a thread for each slot (``jobs.SLOTS``), and three that fetch, show that it lives, and tend.
+# A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
 WORKER_THREADS = 19
-# Not gevent's: this one never waits, so it needs no event loop, and it costs a tenth.
+# The original poll instead of gevent's: it never waits here, so it needs no event loop, and it is ten times as fast.
 _poll = get_original("select", "poll")
-# What kind of process this is, for the sake of TIMEOUTS; ``wsgi.py`` and ``manage.py`` set it before Django starts.
-KIND = "BYTEOR_PROCESS_KIND"
-# Commands that run beside the server have two each.
+# The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
+PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
+# Connections are reserved for this many commands that may run beside the server.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
 
 class Timeouts(NamedTuple):
-    """After how many seconds the database ends a statement, a wait for a lock, an idle transaction."""
+    """The seconds after which the database ends a statement, a wait for a lock, or an idle transaction."""
 
     statement_s: int
     lock_s: int
     idle_s: int
 
 
-# Requests must not wait long; jobs may take their time, but not for ever. Commands (migrations, a purge by hand) have
-# somebody who watches them, and no limit.
+# Commands (such as migrations) are not listed: a person watches them, so they have no timeouts.
 TIMEOUTS = {"api": Timeouts(30, 10, 60), "worker": Timeouts(600, 60, 600)}
 
 
 def pool_size(threads: int) -> int:
-    """Return how many connections a process of so many threads, or a worker, may open."""
-    # A connection for every thread: the default of four fails under eight (stack.md).
+    """Return the number of connections that one process may open, a worker or an API process with ``threads``."""
+    # Every thread needs a connection; psycopg's default of four makes eight busy threads fail.
     return max(threads, WORKER_THREADS) + 2
 
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
-    """Return how many connections these processes and a few commands beside them may open in all."""
+    """Return the number of connections that these processes, and a few commands beside them, may open in total."""
     return (api_processes + workers) * pool_size(threads) + COMMANDS * COMMAND_CONNECTIONS
 
 
-def _server_settings(timeouts: Timeouts | None) -> str:
-    """Return what each connection asks of the server, as libpq's ``options``."""
+def _timeout_options(timeouts: Timeouts | None) -> str:
+    """Return the timeouts as the connection parameter ``options``."""
     if timeouts is None:
         return ""
     return (
@@ -57,17 +56,18 @@ def _server_settings(timeouts: Timeouts | None) -> str:
 
 
 def configuration(url: str, *, threads: int) -> dict[str, Any]:
-    """Return Django's settings of the database at ``url`` for a process of so many threads, or a worker.
+    """Return Django's ``DATABASES`` entry for the database at ``url``.
 
-    ``options`` of the URL come after our timeouts and so win.
+    ``options`` in the URL come after the process's timeouts, so they take precedence.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    asked = f"{_server_settings(TIMEOUTS.get(os.environ.get(KIND, '')))} {options.pop('options', '')}".strip()
-    if asked:
-        options["options"] = asked
+    timeouts = TIMEOUTS.get(os.environ.get(PROCESS_KIND_VARIABLE, ""))
+    server_options = f"{_timeout_options(timeouts)} {options.pop('options', '')}".strip()
+    if server_options:
+        options["options"] = server_options
     return {
-        # Not django-prometheus's engine: it wraps a pooled connection's cursors once more at every request.
+        # Not django-prometheus's engine: with pooled connections it adds another cursor wrapper at every request.
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
@@ -78,7 +78,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # Both bound what an outage costs: a request's wait, and the pool's back-off after it.
+                # Limits for outages: the time that a request waits, and the pool's longest pause between attempts.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
@@ -89,24 +89,25 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:
-    """Raise OperationalError for an idle connection that its server has closed; costs no round trip."""
-    waiting = _poll()
-    waiting.register(session.fileno(), select.POLLIN)
-    if not waiting.poll(0):  # an idle server says nothing, a dead one hangs up
+    """Raise OperationalError if the server has closed the idle connection. A live connection costs no round trip."""
+    poller = _poll()
+    poller.register(session.fileno(), select.POLLIN)
+    if not poller.poll(0):  # a server sends nothing on an idle connection until it closes it
         return
     try:
         ConnectionPool.check_connection(session)
     except psycopg.OperationalError:
-        # The others went with it. One by one they would cost the pool's growing pauses.
+        # The pool's other connections are probably closed too. Checking all of them now avoids the pool's growing
+        # pauses between reconnections.
         pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
         pool.check()
         raise
 
 
 def release_connection() -> None:
-    """Give this thread's or greenlet's connection back to the pool, so that none is held through a long wait.
+    """Return this thread's or greenlet's connection to the pool; call this before a long wait.
 
-    The next query takes one again. Inside a transaction nothing happens: there it cannot be given back.
+    The next query takes a connection again. Inside a transaction this does nothing.
     """
     if not connection.in_atomic_block:
         connection.close()

@@ -1,6 +1,6 @@
-"""``make run`` and ``make demo``: the main job once, through the public API, as its users would do it.
+"""``make run`` and ``make demo``: the main job, carried out once through the public API.
 
-Everything but the first account (``manage.py bootstrap``) and the reviewer's sign-in goes over HTTP.
+Only the first account (``manage.py bootstrap``) and the reviewer's sign-in link do not go through the API.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ SAMPLE = [
 
 
 class DemoError(Exception):
-    """A step did not hold."""
+    """A step of the demo failed."""
 
 
 def plan(*stages: dict[str, Any]) -> dict[str, Any]:
-    """The demo's pipeline with these stages after the first."""
+    """Return the plan of the demo's pipeline, with these stages after the first."""
     return {
         "plan_v": 1,
         "name": "quotes",
@@ -58,8 +58,8 @@ def plan(*stages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Caller:
-    """The public API, as one person."""
+class ApiClient:
+    """A client of the public API with one person's user token."""
 
     def __init__(self, base: str, token: str) -> None:
         self._base, self._session = base, requests.Session()
@@ -67,65 +67,67 @@ class Caller:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer's JSON. Raises DemoError with the problem's detail."""
+        """Send a request and return the JSON of the response. Raises DemoError with the problem."""
         response = self._session.request(method, self._base + path, json=body, timeout=30)
         if not response.ok:
             raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response.json()
 
-    def wait(self, path: str, what: str, done: Callable[[Any], bool]) -> Any:
-        """Poll until ``done``. Raises DemoError after a minute."""
+    def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
+        """Fetch ``path`` repeatedly until ``is_done``, and return its JSON. Raises DemoError after a minute."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            if done(answer := self("GET", path)):
-                return answer
+            if is_done(found := self("GET", path)):
+                return found
             time.sleep(0.1)
-        raise DemoError(f"{what} did not happen within {TIMEOUT_S:.0f} s: {json.dumps(answer)[:500]}")
+        raise DemoError(f"{event} did not happen within {TIMEOUT_S:.0f} s: {json.dumps(found)[:500]}")
 
 
-def say(step: str, **facts: object) -> None:
-    """One step's line."""
+def print_step(step: str, **facts: object) -> None:
+    """Print the line of a completed step."""
     print(f"  ✓ {step:<34} " + "  ".join(f"{name}={value}" for name, value in facts.items()), flush=True)
 
 
 def free_address() -> str:
-    """127.0.0.1 with the first free port from 8080 on."""
+    """Return 127.0.0.1 with the first free port from 8080 on."""
     for port in range(FIRST_PORT, LAST_PORT):
         with contextlib.closing(socket.socket()) as probe:
-            # As gunicorn binds: a port in TIME_WAIT is free.
+            # gunicorn sets this option too, so a port in TIME_WAIT counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 if port != FIRST_PORT:
-                    print(f"Port {FIRST_PORT} is taken; serving on port {port} instead.", flush=True)
+                    print(f"Port {FIRST_PORT} is in use; serving on port {port} instead.", flush=True)
                 return f"127.0.0.1:{port}"
-    raise DemoError(f"no free port from {FIRST_PORT} to {LAST_PORT - 1}")
+    raise DemoError(f"all ports from {FIRST_PORT} to {LAST_PORT - 1} are in use")
 
 
 class Demo:
-    """One walk, with the processes that it started."""
+    """One run of the demo, with the processes that it started."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str]) -> None:
         self.data_dir = data_dir
         self.folder = data_dir / "demo-agents"
+        self.run_number = 1
         self.environ = {**environ, "BYTEOR_CLOUD_DATA_DIR": str(data_dir)}
         address = self.environ.setdefault("BYTEOR_CLOUD_API_BIND_ADDR", free_address())
         self.base = f"http://{address}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.sign_in: dict[str, dict[str, str]] = {}
 
-    def start(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
-        """Start a process; what it says is in a file beside the data."""
+    def start(self, name: str, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a process, with more environment variables if given. Its output goes to NAME.log in the data folder."""
+        environ = {**self.environ, **(variables or {})}
         with (self.data_dir / f"{name}.log").open("ab") as log:
-            # In a group of its own: a Ctrl-C is for the demo alone, which ends the others in order.
+            # In its own process group, so that Ctrl-C reaches only the demo, which then ends the processes in order.
             process = subprocess.Popen(
-                argv, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, process_group=0
+                argv, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, process_group=0
             )
         self.processes.append(process)
         return process
 
     def stop(self) -> None:
-        """End what was started, the newest first."""
+        """End the started processes, the newest first."""
         for process in reversed(self.processes):
             process.terminate()
         for process in reversed(self.processes):
@@ -134,12 +136,14 @@ class Demo:
             process.kill()
 
     def manage(self, *argv: str) -> dict[str, str]:
-        """A management command's JSON. Raises DemoError with what it said."""
-        done = subprocess.run([*MANAGE, *argv, "--json"], env=self.environ, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise DemoError(f"manage.py {argv[0]}: {done.stderr.strip()[-500:]}")
-        answer: dict[str, str] = json.loads(done.stdout)
-        return answer
+        """Run a management command and return its JSON. Raises DemoError with its error message."""
+        ended = subprocess.run(
+            [*MANAGE, *argv, "--json"], env=self.environ, capture_output=True, text=True, check=False
+        )
+        if ended.returncode != 0:
+            raise DemoError(f"manage.py {argv[0]}: {ended.stderr.strip()[-500:]}")
+        result: dict[str, str] = json.loads(ended.stdout)
+        return result
 
     def serve(self) -> None:
         """Start the control plane and wait until it is ready."""
@@ -149,33 +153,34 @@ class Demo:
         while time.monotonic() < deadline:
             if server.poll() is not None:
                 log = (self.data_dir / "serve.log").read_text().strip().splitlines()[-5:]
-                raise DemoError("the server ended: " + " | ".join(log))
+                raise DemoError("the server ended unexpectedly: " + " | ".join(log))
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"{self.base}/readyz", timeout=2).ok:
-                    say("control plane is ready", at=self.base)
+                    print_step("control plane is ready", at=self.base)
                     return
             time.sleep(0.1)
         raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
     def walk(self) -> None:
-        """The main job, a line a step."""
-        org = self._found_organization()
-        admin = Caller(self.base, self.sign_in[ADMIN]["token"])
+        """Carry out the main job and print a line for each step."""
+        org = self._create_organization()
+        admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
         organization = f"/api/v1/orgs/{org}"
         admin("POST", f"{organization}/members", {"email": REVIEWER, "role": "operator"})
         self.sign_in[REVIEWER] = self.manage("sign_in_link", "--email", REVIEWER)
-        reviewer = Caller(self.base, self.sign_in[REVIEWER]["token"])
+        reviewer = ApiClient(self.base, self.sign_in[REVIEWER]["token"])
         project = admin("POST", f"{organization}/projects", {"name": "Market data"})["id"]
         settings = {"heartbeat_interval_s": 5}
         body = {"name": "Production", "posture": "prod", "settings": settings}
         env = admin("POST", f"{organization}/projects/{project}/environments", body)["id"]
         path = f"{organization}/projects/{project}/environments/{env}"
-        say("workspace", organization=org, project=project, environment=env)
+        print_step("project and environment created", organization=org, project=project, environment=env)
 
-        self._start_agents(admin, path)
+        self._start_earlier_agents()
+        self._enroll_agents(admin, path)
         draft = admin("POST", f"{path}/drafts", {"name": "quotes", "plan": plan(_CHECK)})
         preview = admin("POST", f"{path}/drafts/{draft['id']}/preview", {})
-        say("draft and preview", draft=draft["id"], spec_hash=preview["spec_hash"])
+        print_step("draft saved and previewed", draft=draft["id"], spec_hash=preview["spec_hash"])
         params = {"check": {"schema": SCHEMA}}
         first = self._release(admin, reviewer, path, draft["id"], "quotes v1", params)
 
@@ -185,113 +190,141 @@ class Demo:
         second = self._release(admin, reviewer, path, draft["id"], "quotes v2", params)
 
         self._capture_and_replay(admin, path)
-        rollback = {"reason": "the demo goes back"}
+        rollback = {"reason": "the demo shows a rollback"}
         admin("POST", f"{path}/deployments/{second['id']}/rollback", rollback)
-        one = f"{path}/deployments/{second['id']}"
-        admin.wait(one, "the rollback", lambda d: d["status"] == "rolled_back")
+        second_path = f"{path}/deployments/{second['id']}"
+        admin.wait(second_path, "the rollback", lambda d: d["status"] == "rolled_back")
         restored = admin("GET", f"{path}/deployments/{first['id']}")
         self._wait_for_agents(admin, path, restored["bundle_hash"])
-        say("rolled back", restored=restored["id"], is_current=restored["is_current"])
+        print_step("rolled back", restored=restored["id"], is_current=restored["is_current"])
         if not restored["is_current"]:
             raise DemoError("the earlier deployment is not current again")
 
-    def _found_organization(self) -> str:
+    def _create_organization(self) -> str:
+        """Create the first of "Demo", "Demo 2", … that does not exist, and return its id."""
         for number in range(1, 1000):
             name = "Demo" if number == 1 else f"Demo {number}"
             try:
-                made = self.manage("bootstrap", "--org", name, "--email", ADMIN)
+                created = self.manage("bootstrap", "--org", name, "--email", ADMIN)
             except DemoError as error:
                 if "exists already" not in str(error):
                     raise
-                continue  # `make run` was here before
-            self.sign_in[ADMIN] = made
-            say(f"organization {name!r}", id=made["org_id"], admin=ADMIN)
-            return made["org_id"]
-        raise DemoError("there are a thousand demo organizations here already")
+                continue  # an earlier run in this data folder created it
+            self.run_number = number
+            self.sign_in[ADMIN] = created
+            print_step(f"organization {name!r}", id=created["org_id"], admin=ADMIN)
+            return created["org_id"]
+        raise DemoError(f"{self.data_dir} already contains a thousand demo organizations")
 
-    def _start_agents(self, admin: Caller, path: str) -> None:
-        # An earlier run's agents belong to that run's organization.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        sample = self.folder / "sample.jsonl"
-        sample.write_text("".join(json.dumps(record) + "\n" for record in SAMPLE))
+    def state_folder(self, name: str) -> Path:
+        """Return the state folder of one of this run's agents. Each run in a data folder has its own."""
+        return self.folder / (name if self.run_number == 1 else f"{name}-demo-{self.run_number}")
+
+    def _start_earlier_agents(self) -> None:
+        """Start the agents that earlier runs enrolled, so that their organizations keep working."""
+        self.folder.mkdir(exist_ok=True)
+        for name in AGENTS:
+            # This run's folders can exist only if the database was removed since; their agents are unknown to it.
+            shutil.rmtree(self.state_folder(name), ignore_errors=True)
+        folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
+        for folder in folders:
+            # The variables replace the stored URL, because an earlier run may have served on another port.
+            variables = {
+                "BYTEOR_API_BASE_URL": self.base,
+                "BYTEOR_AGENT_ID": json.loads((folder / "agent.json").read_text())["agent_id"],
+                "BYTEOR_AGENT_API_KEY": (folder / "api_key").read_text(),
+            }
+            self._run_agent(folder, variables)
+        if folders:
+            print_step("agents of earlier runs restarted", names=",".join(folder.name for folder in folders))
+
+    def _enroll_agents(self, admin: ApiClient, path: str) -> None:
+        sample = "".join(json.dumps(record) + "\n" for record in SAMPLE)
+        (self.folder / "sample.jsonl").write_text(sample)
         token = admin("POST", f"{path}/enrollment-tokens", {"max_uses": len(AGENTS)})["token"]
         for name in AGENTS:
-            state = str(self.folder / name)
+            folder = self.state_folder(name)
             self.agent(
-                "enroll", "--url", self.base, "--environment", self.base + path, "--name", name, "--state", state,
-                enrollment_token=token,
+                "enroll", "--url", self.base, "--environment", self.base + path, "--name", name,
+                "--state", str(folder), enrollment_token=token,
             )  # fmt: skip
-            run = ["run", "--state", state, "--sample", str(sample), "--interval-override", "0.5"]
-            self.start(name, [*AGENT, *run])
-        say("agents enrolled and running", names=",".join(AGENTS))
+            self._run_agent(folder)
+        print_step("agents enrolled and running", names=",".join(AGENTS))
+
+    def _run_agent(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
+        sample = self.folder / "sample.jsonl"
+        options = ["--state", str(folder), "--sample", str(sample), "--interval-override", "0.5"]
+        self.start(folder.name, [*AGENT, "run", *options], variables)
 
     def agent(self, *argv: str, enrollment_token: str | None = None) -> str:
-        """One command of the reference agent. Raises DemoError with what it said."""
+        """Run a command of the reference agent and return its output. Raises DemoError with its error message."""
         environ = dict(self.environ)
         if enrollment_token is not None:
             environ["BYTEOR_ENROLLMENT_TOKEN"] = enrollment_token
-        done = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False, cwd=ROOT)
-        if done.returncode != 0:
-            raise DemoError(f"byteor-agent {argv[0]}: {done.stderr.strip()[-500:]}")
-        return done.stdout
+        ended = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False, cwd=ROOT)
+        if ended.returncode != 0:
+            raise DemoError(f"byteor-agent {argv[0]}: {ended.stderr.strip()[-500:]}")
+        return ended.stdout
 
     def _release(
-        self, admin: Caller, reviewer: Caller, path: str, draft: str, name: str, stage_config: Mapping[str, Any]
+        self, admin: ApiClient, reviewer: ApiClient, path: str, draft: str, name: str, stage_config: Mapping[str, Any]
     ) -> Any:
         version = admin("POST", f"{path}/drafts/{draft}/version", {})
-        say(f"version {version['name']} v{version['number']}", id=version["id"], spec_hash=version["spec_hash"])
+        print_step(f"version {version['name']} v{version['number']}", id=version["id"], spec_hash=version["spec_hash"])
         body = {"name": name, "version_id": version["id"], "stage_config": stage_config}
         bundle = admin("POST", f"{path}/config-bundles", body)
-        say("config bundle", id=bundle["id"], config_hash=bundle["config_hash"])
+        print_step("config bundle created", id=bundle["id"], config_hash=bundle["config_hash"])
         body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "note": name}
         deployment = admin("POST", f"{path}/deployments", body)
-        say("deployment requested", id=deployment["id"], status=deployment["status"])
+        print_step("deployment requested", id=deployment["id"], status=deployment["status"])
         decision = {"deployment_id": deployment["id"], "decision": "approve", "comment": "looks right"}
         approval = reviewer("POST", f"{path}/approvals", decision)
-        say("approved by another person", id=approval["id"], by=approval["decisions"][0]["decided_by"])
-        one = f"{path}/deployments/{deployment['id']}"
-        active = admin.wait(one, "the deployment", lambda d: d["status"] in {"active", "failed", "rolled_back"})
+        print_step("approved by another person", id=approval["id"], by=approval["decisions"][0]["decided_by"])
+        deployment_path = f"{path}/deployments/{deployment['id']}"
+        active = admin.wait(
+            deployment_path, "the deployment", lambda d: d["status"] in {"active", "failed", "rolled_back"}
+        )
         if active["status"] != "active":
-            raise DemoError(f"the deployment is {active['status']}: {active['detail']}")
+            raise DemoError(f"the deployment ended as {active['status']}: {active['detail']}")
         self._wait_for_agents(admin, path, active["bundle_hash"])
-        say("fetched, verified, activated", agents=active["progress"]["active"], bundle_hash=active["bundle_hash"])
+        print_step(
+            "fetched, verified, activated", agents=active["progress"]["active"], bundle_hash=active["bundle_hash"]
+        )
         return active
 
     @staticmethod
-    def _wait_for_agents(admin: Caller, path: str, bundle_hash: str) -> None:
+    def _wait_for_agents(admin: ApiClient, path: str, bundle_hash: str) -> None:
         def all_run_it(agents: Any) -> bool:
             running = [(agent["running"] or {}).get("bundle_hash") for agent in agents["results"]]
             return running == [bundle_hash] * len(AGENTS)
 
         admin.wait(f"{path}/agents", "a heartbeat from every agent with the new bundle", all_run_it)
 
-    def _capture_and_replay(self, admin: Caller, path: str) -> None:
-        state = str(self.folder / AGENTS[0])
-        said = self.agent("upload", "--state", state, "--kind", "incident_bundle", "--capture")
-        artifact = json.loads(said)
-        one = f"{path}/artifacts/{artifact['id']}"
-        checked = admin.wait(one, "the ingest", lambda a: a["status"] != "received")
-        if checked["status"] != "verified":
-            raise DemoError(f"the incident was {checked['status']}: {checked['reasons']}")
-        say("incident captured and verified", id=checked["id"], content_hash=checked["content_hash"])
+    def _capture_and_replay(self, admin: ApiClient, path: str) -> None:
+        state = str(self.state_folder(AGENTS[0]))
+        printed = self.agent("upload", "--state", state, "--kind", "incident_bundle", "--capture")
+        artifact_path = f"{path}/artifacts/{json.loads(printed)['id']}"
+        artifact = admin.wait(artifact_path, "the ingest", lambda a: a["status"] != "received")
+        if artifact["status"] != "verified":
+            raise DemoError(f"the incident is {artifact['status']}: {artifact['reasons']}")
+        print_step("incident captured and verified", id=artifact["id"], content_hash=artifact["content_hash"])
         results = []
         for _ in range(2):
-            replay = admin("POST", f"{one}/replay", {"mode": "dry_run"})
+            replay = admin("POST", f"{artifact_path}/replay", {"mode": "dry_run"})
             ended = admin.wait(f"{path}/replays/{replay['id']}", "the replay", lambda r: r["finished_at"] is not None)
             if ended["status"] != "succeeded":
-                raise DemoError(f"the replay {ended['status']}: {ended['error'] or ended['result']}")
+                raise DemoError(f"the replay ended as {ended['status']}: {ended['error'] or ended['result']}")
             results.append(ended["result"])
         egress = results[0]["egress"]["quotes_out"]
-        say("replayed, twice the same", records=egress["records"], sha256=egress["sha256"])
+        print_step("replayed twice with equal results", records=egress["records"], sha256=egress["sha256"])
         if results[0] != results[1]:
-            raise DemoError("two replays of one artifact differ")
+            raise DemoError("two replays of the same incident have different results")
 
     def print_addresses(self) -> None:
-        """What a newcomer tries next."""
+        """Print the URLs and credentials to continue with."""
         print(f"\n  Site      {self.base}/\n  API docs  {self.base}/api/docs\n  Console   {self.base}/admin/")
-        for email, made in self.sign_in.items():
-            print(f"\n  {email}\n    user token        {made['token']}\n    one-time sign-in  {made['login_url']}")
+        for email, issued in self.sign_in.items():
+            print(f"\n  {email}\n    user token        {issued['token']}\n    one-time sign-in  {issued['login_url']}")
         print(f"\n  curl -H 'Authorization: Bearer {self.sign_in[ADMIN]['token']}' {self.base}/api/v1/me\n", flush=True)
 
 
@@ -301,7 +334,7 @@ def _data_dir(serve: bool) -> Iterator[Path]:
         yield Path(os.environ.get("BYTEOR_CLOUD_DATA_DIR") or "var").absolute()
         return
     scratch = Path(tempfile.mkdtemp(prefix="byteor-demo-"))
-    scratch.chmod(0o711)  # the embedded database's account must be able to pass
+    scratch.chmod(0o711)  # the embedded database may run as another account, which needs access
     try:
         yield scratch
     finally:
@@ -313,9 +346,11 @@ def _stop(number: int, frame: object) -> None:
 
 
 def main() -> int:
-    """Walk the main job; 0 when every step held. With ``--serve`` go on serving until stopped."""
+    """Carry out the main job and return 0 if every step succeeded. With ``--serve``, then serve until stopped."""
     parser = argparse.ArgumentParser(prog="byteor_cloud.demo", description=main.__doc__)
-    parser.add_argument("--serve", action="store_true", help="keep the data folder, and serve until stopped")
+    parser.add_argument(
+        "--serve", action="store_true", help="use the data folder instead of a temporary one, and serve until stopped"
+    )
     serve = parser.parse_args().serve
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -329,12 +364,12 @@ def main() -> int:
         try:
             demo.serve()
             demo.walk()
-            print(f"\nEvery step held, in {time.monotonic() - began:.1f} s.", flush=True)
+            print(f"\nEvery step succeeded, in {time.monotonic() - began:.1f} s.", flush=True)
             if serve:
                 demo.print_addresses()
                 print(f"Serving on {demo.base} until you press Ctrl-C.", flush=True)
                 demo.processes[0].wait()
-                raise DemoError("the server ended by itself")
+                raise DemoError(f"the server ended unexpectedly; see {demo.data_dir}/serve.log")
         except DemoError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1

@@ -1,16 +1,16 @@
-"""The embedded database: a real PostgreSQL from a wheel, shared by every command on one data folder.
+"""The embedded database: a PostgreSQL server from a Python package, shared by all commands with the same data folder.
 
-What lies where, below the data folder::
+Files below the data folder::
 
     postgres/            or a link to /var/lib/byteor-cloud/NAME, see `_find_home`
-        data/            the cluster, owned by the account that the server runs as
+        data/            the database cluster, owned by the account that the server runs as
         socket/          mode 0700; or a link to a short folder under /tmp, see `_find_socket_folder`
-        server.log       what the running server said; server.log.old is its predecessor's
-        start.lock       held while a command looks, starts or stops: one at a time
-        users.lock       held shared by each command that uses the server: the last one out stops it
-        server.lock      held by the server's own processes: free means that none of them lives
+        server.log       the running server's log; server.log.old is the previous server's
+        start.lock       held exclusively while a command checks, starts or stops the server
+        users.lock       held shared by each command that uses the server; the last one stops the server
+        server.lock      held by the server's processes; if it is free, none of them is alive
 
-All three are flock()ed, so the kernel lets go of them however a process ends, and no process id is trusted.
+The locks are taken with flock(), so the kernel releases them however a process ends, and no process id is trusted.
 """
 
 import fcntl
@@ -41,10 +41,10 @@ _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
 _OUTSIDE = Path("/var/lib/byteor-cloud")
 
-# What a server says while it starts, recovers, stops or dies: its state, not its trouble.
-_PASSING = ("the database system is ", "terminating connection due to ")
-_START_SECONDS = 120.0  # recovery after a crash replays up to 1 GB of log
-_STARTS = 3  # somebody may kill the server in its start
+# Messages of a server that starts, recovers or stops. They describe its state, not an error.
+_STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
+_START_SECONDS = 120.0  # recovery after a crash may replay 1 GB of write-ahead log
+_STARTS = 3  # a starting server may be killed, so it is started again
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -55,28 +55,28 @@ _SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "128MB",
     "fsync": "on",
-    "jit": "off",  # compiling costs more than the short queries of an API
+    "jit": "off",  # compiling a query takes longer than an API's short queries
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Starts, stops and crashes; a refused statement is its caller's to log, and may hold private data.
+    # Log starts, stops and crashes. Failed statements may contain private data, and their callers log them.
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
 
 
 class EmbeddedPostgresError(Exception):
-    """Why the embedded database cannot be had, in one line for a person."""
+    """The embedded database is not available; the message is one line for the operator."""
 
 
 class _Account(NamedTuple):
-    """Whom the server runs as."""
+    """The account that the server runs as."""
 
     uid: int
     gid: int
 
 
 class EmbeddedPostgres:
-    """The server of one data folder, as one command holds it; not for several threads at once."""
+    """One command's use of a data folder's server. Not thread-safe."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
@@ -84,9 +84,9 @@ class EmbeddedPostgres:
         self._usage: int | None = None
 
     def acquire(self) -> str:
-        """Return the database's URL once the server answers; call again to revive one that was killed.
+        """Start the server if necessary and return the database's URL; call it again to restart a killed server.
 
-        A child process forked without an exec shares what its parent holds until both have ended.
+        A child process that was forked without an exec keeps the server in use until it ends too.
         """
         with self._one_line_errors():
             home = self._home = _find_home(self._data_dir)
@@ -101,7 +101,7 @@ class EmbeddedPostgres:
                     raise
 
     def release(self) -> None:
-        """Let go of the server, and stop it if no other command uses it."""
+        """End this use of the server, and stop the server if no other command uses it."""
         if self._home is None:
             return
         with self._one_line_errors(), _locked(self._home / "start.lock"):
@@ -115,7 +115,7 @@ class EmbeddedPostgres:
             fcntl.flock(usage, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _stop(home)
         except BlockingIOError:
-            pass  # another command still uses it
+            pass  # another command still uses the server
         finally:
             os.close(usage)
 
@@ -125,19 +125,19 @@ class EmbeddedPostgres:
             yield
         except OSError as error:
             raise EmbeddedPostgresError(
-                f"cannot keep the embedded database in {self._data_dir}: {error.strerror}"
+                f"the data folder {self._data_dir} cannot be used: {error.strerror}"
                 f" ({error.filename}); this command runs as user id {os.geteuid()}"
             ) from error
 
 
-# Where things are
+# Folders and programs
 
 
 def _find_home(data_dir: Path) -> Path:
-    """Return the folder of the cluster and its locks, made on first use.
+    """Return the folder with the cluster and its locks; create it on first use.
 
-    PostgreSQL refuses to run as root, so there it runs as `nobody`. Where that account may not pass, as below
-    a private /root, the home lies outside and the data folder links to it: no folder on the way is opened up.
+    PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account cannot reach the data folder (below
+    /root, say), the home is elsewhere and the data folder links to it, so that no folder's permissions are widened.
     """
     data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = data_dir / "postgres"
@@ -147,12 +147,14 @@ def _find_home(data_dir: Path) -> Path:
             (outside / "made-for").write_text(f"{data_dir}\n")
             try:
                 home.symlink_to(outside)
-            except FileExistsError:  # another command was faster
+            except FileExistsError:  # a concurrent command created the link
                 shutil.rmtree(outside)
         else:
             home.mkdir(mode=0o700, exist_ok=True)
     if not home.exists():
-        raise EmbeddedPostgresError(f"{home} leads to {home.readlink()}, which is gone: remove the link to begin anew")
+        raise EmbeddedPostgresError(
+            f"{home} links to {home.readlink()}, which does not exist: remove the link to start with an empty database"
+        )
     return home.resolve()
 
 
@@ -160,15 +162,17 @@ def _outside_folder() -> Path:
     _OUTSIDE.mkdir(parents=True, exist_ok=True)
     owner = _OUTSIDE.stat().st_uid
     if owner != 0:
-        raise EmbeddedPostgresError(f"{_OUTSIDE} belongs to user id {owner}: it must be root's")
+        raise EmbeddedPostgresError(f"{_OUTSIDE} belongs to user id {owner}: make root its owner")
     _OUTSIDE.chmod(0o711)
     if not _may_pass(_OUTSIDE, _nobody()):
-        raise EmbeddedPostgresError(f"the account nobody may not pass through {_OUTSIDE.parent}")
+        raise EmbeddedPostgresError(
+            f"the account nobody cannot enter {_OUTSIDE.parent}: permit it, or run as another user"
+        )
     return _OUTSIDE
 
 
 def _find_socket_folder(home: Path, account: _Account) -> Path:
-    """Return the folder of the socket: in the home, or where that path is too long for one, below /tmp."""
+    """Return the folder of the socket: in the home, or below /tmp if that path is too long for a socket."""
     folder = home / "socket"
     if len(os.fsencode(folder / _SOCKET)) <= _MAX_SOCKET_PATH:
         if folder.is_symlink():
@@ -181,10 +185,10 @@ def _find_socket_folder(home: Path, account: _Account) -> Path:
         short = folder.readlink()
         if _is_private(short, account):
             return short
-        folder.unlink()  # swept away at a reboot, or somebody else's by now
+        folder.unlink()  # removed at a reboot, or now owned by another account
     elif folder.exists():
         shutil.rmtree(folder)
-    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # a TMPDIR may be long too
+    short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, which may be too long as well
     os.chown(short, account.uid, account.gid)
     folder.symlink_to(short)
     return short
@@ -204,8 +208,8 @@ def _make_private(folder: Path, account: _Account) -> None:
 
 
 def _find_programs(account: _Account) -> Path:
-    """Return the folder of initdb and postgres, if need be copied to where the account may run them."""
-    # Looked up, not imported: the wheel warns on import, and its own launcher opens up folders as root.
+    """Return the folder of initdb and postgres; copy the programs first if the account cannot reach them."""
+    # The package is not imported: it warns on import, and as root its own launcher widens folders' permissions.
     package = importlib.util.find_spec(_WHEEL.replace("-", "_"))
     if package is None or not package.submodule_search_locations:
         raise EmbeddedPostgresError(
@@ -229,7 +233,7 @@ def _copy_programs(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         copy = Path(scratch) / target.name
         unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
-        libraries = source.with_name(f"{source.name}.libs")  # the programs look for them beside their package
+        libraries = source.with_name(f"{source.name}.libs")  # the programs expect their libraries there
         for folder in (source, libraries):
             if folder.exists():
                 shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)
@@ -239,11 +243,11 @@ def _copy_programs(source: Path, target: Path) -> None:
         try:
             copy.rename(target)
         except OSError:
-            if not target.exists():  # else another command was faster
+            if not target.exists():  # otherwise a concurrent command has copied the programs
                 raise
 
 
-# Whom it runs as
+# The server's account
 
 
 def _nobody() -> _Account:
@@ -251,7 +255,7 @@ def _nobody() -> _Account:
         entry = pwd.getpwnam("nobody")
     except KeyError:
         raise EmbeddedPostgresError(
-            "PostgreSQL does not run as root and there is no account nobody: run as another user"
+            "PostgreSQL does not run as root, and the account nobody does not exist: run as another user"
         ) from None
     return _Account(entry.pw_uid, entry.pw_gid)
 
@@ -260,13 +264,13 @@ def _find_account(home: Path) -> _Account:
     if os.geteuid() != 0:
         return _Account(os.geteuid(), os.getegid())
     with suppress(FileNotFoundError):
-        owner = (home / "data").stat()  # root serves a plain user's cluster as that user
+        owner = (home / "data").stat()  # for another user's cluster, root runs the server as that user
         return _Account(owner.st_uid, owner.st_gid)
     return _nobody()
 
 
 def _may_pass(path: Path, account: _Account) -> bool:
-    """Tell whether the account may enter the folder, or run the file, and all that leads to it."""
+    """Tell whether the account has execute permission on the path and on all its parent folders."""
     resolved = path.resolve()
     for part in (resolved, *resolved.parents):
         status = part.stat()
@@ -298,8 +302,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _take(path: Path) -> int | None:
-    """Return the lock's descriptor, or None while another process holds it."""
+def _try_lock(path: Path) -> int | None:
+    """Return the lock's descriptor, or None if another process holds the lock."""
     lock = _open_lock(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -309,25 +313,25 @@ def _take(path: Path) -> int | None:
     return lock
 
 
-# The server; all of it under the start lock
+# The server. The caller of these functions holds the start lock.
 
 
 def _ensure_running(home: Path) -> str:
-    """Bring the server to where it answers, whatever a killed process has left, and return its URL."""
+    """Start the server if it does not run, wait until it answers, and return the database's URL."""
     account = _find_account(home)
     folder = _find_socket_folder(home, account)
     at = f"host={quote(str(folder), safe='')}&port={_PORT}"
     deadline = time.monotonic() + _START_SECONDS
     starts = 0
-    complaint = "no answer"
+    last_error = "no answer"
     while time.monotonic() < deadline:
-        # Free: no process of the server lives, neither the main one nor, after its kill, an orphaned backend.
-        lock = _take(home / "server.lock")
+        # A free lock means that no process of the server is alive, not even an orphaned backend.
+        lock = _try_lock(home / "server.lock")
         if lock is not None:
             try:
                 if starts == _STARTS:
                     raise EmbeddedPostgresError(
-                        f"PostgreSQL ended at its start: {_pick_words((home / 'server.log').read_bytes())}"
+                        f"PostgreSQL does not start: {_find_error((home / 'server.log').read_bytes())}"
                     )
                 _start(home, account, folder, lock)
                 starts += 1
@@ -336,20 +340,20 @@ def _ensure_running(home: Path) -> str:
         try:
             _ensure_database(f"postgresql://{_NAME}@/postgres?{at}")
         except psycopg.OperationalError as error:
-            complaint = " ".join(str(error).split()).rpartition("FATAL: ")[2]
-            if not _will_pass(error):
-                raise EmbeddedPostgresError(f"PostgreSQL in {home} refuses: {complaint}") from error
+            last_error = " ".join(str(error).split()).rpartition("FATAL: ")[2]
+            if not _is_temporary(error):
+                raise EmbeddedPostgresError(f"PostgreSQL in {home} refuses connections: {last_error}") from error
             time.sleep(_POLL_SECONDS)
         else:
             return f"postgresql://{_NAME}@/{_NAME}?{at}"
-    raise EmbeddedPostgresError(f"PostgreSQL in {home} did not answer in {_START_SECONDS:.0f} s: {complaint}")
+    raise EmbeddedPostgresError(f"PostgreSQL in {home} did not answer within {_START_SECONDS:.0f} s: {last_error}")
 
 
-def _will_pass(error: psycopg.OperationalError) -> bool:
-    """Tell a server that is starting, recovering or stopping from one that lacks, say, disk space."""
+def _is_temporary(error: psycopg.OperationalError) -> bool:
+    """Tell whether the server is only starting, recovering or stopping, rather than, say, out of disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
-    return "FATAL: " not in str(error) or any(words in str(error) for words in _PASSING)
+    return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)
 
 
 def _ensure_database(maintenance_url: str) -> None:
@@ -359,24 +363,24 @@ def _ensure_database(maintenance_url: str) -> None:
 
 
 def _start(home: Path, account: _Account, folder: Path, lock: int) -> None:
-    """Start the server; its processes inherit `lock` and so hold it exactly as long as one of them lives."""
+    """Start the server. Its processes inherit `lock`, so the lock is held as long as one of them is alive."""
     programs = _find_programs(account)
     data = home / "data"
     if os.geteuid() == 0:
         home.chmod(0o711)
         if not _may_pass(home, account):
             raise EmbeddedPostgresError(
-                f"user id {account.uid}, which the embedded database runs as, may not pass to {home}"
+                f"user id {account.uid}, which the embedded database runs as, has no access to {home}"
             )
     if not data.exists():
         _initialise(home, account, programs)
-    made_by = (data / "PG_VERSION").read_text().strip()
-    if made_by != _MAJOR:
+    created_by = (data / "PG_VERSION").read_text().strip()
+    if created_by != _MAJOR:
         raise EmbeddedPostgresError(
-            f"{data} was made by PostgreSQL {made_by} and this release brings {_MAJOR}:"
-            " dump it with the release that made it"
+            f"{data} was created by PostgreSQL {created_by}, but this release contains {_MAJOR}:"
+            " dump the database with the release that created it, and load the dump into a new data folder"
         )
-    _sweep(data, folder)
+    _remove_leftovers(data, folder)
 
     log = home / "server.log"
     if log.exists():
@@ -385,62 +389,64 @@ def _start(home: Path, account: _Account, folder: Path, lock: int) -> None:
     for name, value in _SETTINGS.items():
         arguments += ["-c", f"{name}={value}"]
     with log.open("wb") as output:
-        # The shell ends at once and leaves the server to init: no zombie here when another command stops it.
+        # The shell ends at once, so init adopts the server. It leaves no zombie here when another command stops it.
         _run(["/bin/sh", "-c", '"$@" &', "sh", *arguments], account, output.fileno(), keep=lock)
 
 
 def _initialise(home: Path, account: _Account, programs: Path) -> None:
-    """Make the cluster, all or nothing: it gets its name only when it is whole."""
+    """Create the cluster under a temporary name, and rename it when it is complete."""
     unfinished = home / "data.new"
     if unfinished.exists():
         shutil.rmtree(unfinished)
     _make_private(unfinished, account)
     with tempfile.TemporaryFile(dir=home) as output:
         arguments = [str(programs / "initdb"), "-D", str(unfinished), "-U", _NAME, "-E", "UTF8"]
-        # The C library's own locale need not exist on the machine; PostgreSQL's builtin one always does.
+        # The operating system may lack the C library's UTF-8 locale; PostgreSQL's builtin one always exists.
         arguments += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        # Who may enter the socket's folder may connect: the folder's mode is the lock.
+        # Everybody with access to the socket's folder may connect, so the folder's mode protects the server.
         arguments += ["--auth-local=trust", "--auth-host=reject", "--no-instructions"]
         if _run(arguments, account, output.fileno()) != 0:
             output.seek(0)
-            words = _pick_words(output.read())
+            error = _find_error(output.read())
             shutil.rmtree(unfinished)
-            raise EmbeddedPostgresError(f"cannot make the embedded database: {words}")
+            raise EmbeddedPostgresError(f"the embedded database cannot be created: {error}")
     unfinished.rename(home / "data")
 
 
-def _sweep(data: Path, folder: Path) -> None:
-    """Remove what a killed server left, lest a stranger with its old process id be taken for it."""
+def _remove_leftovers(data: Path, folder: Path) -> None:
+    """Remove files of a killed server. PostgreSQL would not start if another process now had the old process id."""
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, IndexError):
         lines = pid_file.read_text().splitlines()
-        if _listens(Path(lines[4]) / f".s.PGSQL.{lines[3].strip()}"):
-            raise EmbeddedPostgresError(f"process {lines[0]} serves {data} and was not started from here: stop it")
+        if _is_listening(Path(lines[4]) / f".s.PGSQL.{lines[3].strip()}"):
+            raise EmbeddedPostgresError(
+                f"process {lines[0]} serves {data} but was not started by this program: stop that process"
+            )
     for leftover in (pid_file, folder / _SOCKET, folder / f"{_SOCKET}.lock"):
         leftover.unlink(missing_ok=True)
 
 
 def _stop(home: Path) -> None:
-    """Stop the server and wait for its last process; what it has committed is safe at every step."""
-    listener = _find_socket_folder(home, _find_account(home)) / _SOCKET
-    for step, patience in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGQUIT, _QUIT_SECONDS)):
-        deadline = time.monotonic() + patience
+    """Stop the server and wait for its last process to end. Committed data is safe even after SIGQUIT."""
+    server_socket = _find_socket_folder(home, _find_account(home)) / _SOCKET
+    for number, timeout in ((signal.SIGINT, _STOP_SECONDS), (signal.SIGQUIT, _QUIT_SECONDS)):
+        deadline = time.monotonic() + timeout
         is_sent = False
         while time.monotonic() < deadline:
-            lock = _take(home / "server.lock")
+            lock = _try_lock(home / "server.lock")
             if lock is not None:
                 os.close(lock)
                 return
-            # Only the main process listens, so an open socket vouches for the process id in the file.
-            if not is_sent and _listens(listener):
-                with suppress(FileNotFoundError, ProcessLookupError):  # it is ending already
-                    os.kill(int((home / "data" / "postmaster.pid").read_text().partition("\n")[0]), step)
+            # Only the main process listens, so an open socket proves that the process id in the file is valid.
+            if not is_sent and _is_listening(server_socket):
+                with suppress(FileNotFoundError, ProcessLookupError):  # the server is already ending
+                    os.kill(int((home / "data" / "postmaster.pid").read_text().partition("\n")[0]), number)
                 is_sent = True
             time.sleep(_POLL_SECONDS)
     raise EmbeddedPostgresError(f"PostgreSQL in {home} does not stop")
 
 
-def _listens(path: Path) -> bool:
+def _is_listening(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(os.fspath(path))
@@ -450,7 +456,7 @@ def _listens(path: Path) -> bool:
 
 
 def _run(arguments: list[str], account: _Account, output: int, keep: int | None = None) -> int:
-    """Run a program as the account, out of reach of the terminal's Ctrl-C, and return its exit code."""
+    """Run a program as the account, in a new session that a terminal's Ctrl-C does not reach; return its exit code."""
     is_other = account.uid != os.geteuid()
     return subprocess.run(  # noqa: S603 - our own programs and paths
         arguments,
@@ -458,7 +464,7 @@ def _run(arguments: list[str], account: _Account, output: int, keep: int | None 
         stdout=output,
         stderr=output,
         cwd="/",
-        env={"PATH": os.defpath, "LC_ALL": "C"},  # PG* variables are for the user's own servers
+        env={"PATH": os.defpath, "LC_ALL": "C"},  # without the user's PG* variables, which belong to other servers
         user=account.uid if is_other else None,
         group=account.gid if is_other else None,
         extra_groups=() if is_other else None,
@@ -468,11 +474,11 @@ def _run(arguments: list[str], account: _Account, output: int, keep: int | None 
     ).returncode
 
 
-def _pick_words(output: bytes) -> str:
-    """Return the line that says what went wrong, without time and process id."""
-    lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+def _find_error(output: bytes) -> str:
+    """Return the log line with the error, without its time and process id."""
+    lines = output.decode(errors="replace").strip().splitlines() or ["the log is empty"]
     for line in lines:
-        if any(words in line for words in _PASSING):
+        if any(message in line for message in _STATE_MESSAGES):
             continue
         for mark in ("ERROR: ", "FATAL: ", "PANIC: ", "initdb: error: "):
             if mark in line:

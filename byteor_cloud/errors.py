@@ -1,4 +1,4 @@
-"""What a service may refuse with. No Django, no HTTP: ``api.problems`` turns these into problem+json."""
+"""The errors that services raise, without Django or HTTP; ``api.problems`` turns them into problem+json."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MAX_FIELD_ERRORS = 100
-"""A refusal names at most this many invalid fields, and says how many more there are."""
+"""The maximal number of invalid fields in a problem; it counts the others in ``more_errors``."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
-def below(pointer: str, key: object) -> str:
-    """Give the JSON Pointer of a member of what ``pointer`` points to, or ``pointer`` where that would be too long."""
+def child_pointer(pointer: str, key: object) -> str:
+    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that is too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer
@@ -21,7 +21,7 @@ def below(pointer: str, key: object) -> str:
 
 
 def shorten(text: str, length: int = MAX_DETAIL) -> str:
-    """Cut a text that may quote what a client sent."""
+    """Cut a text that may quote input, so that an error cannot echo megabytes."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
@@ -36,7 +36,7 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class ParameterError:
-    """One wrong parameter of the query, or one wrong header."""
+    """One invalid query parameter or header."""
 
     parameter: str
     code: str
@@ -44,13 +44,13 @@ class ParameterError:
 
 
 class DomainError(Exception):
-    """A refusal with a stable ``code``; ``detail`` is for people and may change."""
+    """An error with a stable ``code`` for programs and a ``detail`` for people, whose text may change."""
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Refused"
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
-    """``Retry-After`` names a random second from ``retry_after`` to this much later: callers do not return together."""
+    """The random seconds that ``Retry-After`` adds to ``retry_after``, so that callers do not return all at once."""
 
     def __init__(
         self,
@@ -63,31 +63,31 @@ class DomainError(Exception):
         super().__init__(detail)
         self.detail = shorten(detail)
         self.reason = code or self.code
-        # Whoever sends 300,000 wrong fields is told of the first ones.
+        # A body may have 300,000 invalid fields; only the first ones are reported.
         self.errors = tuple(errors[:MAX_FIELD_ERRORS])
         self.more_errors = len(errors) - len(self.errors)
         self.retry_after = retry_after
 
 
 class InvalidInput(DomainError):
-    """The request's content is wrong."""
+    """The request's content is invalid."""
 
     code = "invalid"
     title = "Invalid input"
 
     @classmethod
     def at(cls, pointer: str, detail: str, *, code: str = "invalid") -> InvalidInput:
-        """One invalid field."""
+        """Return an error for one invalid field."""
         return cls(detail, errors=[FieldError(pointer, code, detail)])
 
     @classmethod
     def at_parameter(cls, parameter: str, detail: str, *, code: str = "invalid") -> InvalidInput:
-        """Say that one parameter or header is wrong."""
+        """Return an error for one invalid parameter or header."""
         return cls(detail, errors=[ParameterError(parameter, code, detail)])
 
 
 class Unauthenticated(DomainError):
-    """No usable credential."""
+    """The request has no valid credential."""
 
     code = "unauthenticated"
     title = "Authentication required"
@@ -95,7 +95,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """The right tenant, but not allowed."""
+    """The caller belongs to the organization but lacks the permission."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -103,7 +103,7 @@ class Forbidden(DomainError):
 
 
 class NotFound(DomainError):
-    """Unknown, or another tenant's: the two are not told apart."""
+    """The resource does not exist or belongs to another tenant; callers cannot tell which."""
 
     code = "not_found"
     title = "Not found"
@@ -111,7 +111,7 @@ class NotFound(DomainError):
 
 
 class Conflict(DomainError):
-    """The present state does not allow it."""
+    """The resource's present state does not allow the operation."""
 
     code = "conflict"
     title = "Conflict"
@@ -119,14 +119,14 @@ class Conflict(DomainError):
 
 
 class IllegalTransition(Conflict):
-    """The state machine has no such step from the current status."""
+    """The state machine has no such transition from the current status."""
 
     code = "illegal_transition"
     title = "Not possible in this status"
 
 
 class PreconditionFailed(DomainError):
-    """``If-Match`` names another revision than the current one."""
+    """The ETag in ``If-Match`` is not the current one."""
 
     code = "precondition_failed"
     title = "Precondition failed"
@@ -134,7 +134,7 @@ class PreconditionFailed(DomainError):
 
 
 class RequestTimeout(DomainError):
-    """The body did not arrive in time."""
+    """The request's body did not arrive in time."""
 
     code = "request_timeout"
     title = "Request timeout"
@@ -142,7 +142,7 @@ class RequestTimeout(DomainError):
 
 
 class LengthRequired(DomainError):
-    """The body must say its length."""
+    """The request needs a ``Content-Length`` header."""
 
     code = "length_required"
     title = "Length required"
@@ -150,7 +150,7 @@ class LengthRequired(DomainError):
 
 
 class PayloadTooLarge(DomainError):
-    """The body is over its cap."""
+    """The request's body is larger than allowed."""
 
     code = "payload_too_large"
     title = "Payload too large"
@@ -158,7 +158,7 @@ class PayloadTooLarge(DomainError):
 
 
 class UriTooLong(DomainError):
-    """The request line is longer than the server reads."""
+    """The request line is longer than the server accepts."""
 
     code = "uri_too_long"
     title = "URI too long"
@@ -166,7 +166,7 @@ class UriTooLong(DomainError):
 
 
 class UnsupportedMediaType(DomainError):
-    """The body is in a format that is not read here."""
+    """The request's body has a media type that the operation does not accept."""
 
     code = "unsupported_media_type"
     title = "Unsupported media type"
@@ -174,7 +174,7 @@ class UnsupportedMediaType(DomainError):
 
 
 class Unprocessable(DomainError):
-    """Well-formed, but it cannot be done with this content."""
+    """The request is well-formed, but its content cannot be processed."""
 
     code = "unprocessable"
     title = "Unprocessable content"
@@ -182,7 +182,7 @@ class Unprocessable(DomainError):
 
 
 class HeadersTooLarge(DomainError):
-    """A header is longer than the server reads, or there are too many of them."""
+    """The request's headers are too long or too many."""
 
     code = "headers_too_large"
     title = "Request header fields too large"
@@ -190,7 +190,7 @@ class HeadersTooLarge(DomainError):
 
 
 class TooManyRequests(DomainError):
-    """Over the rate limit; ``retry_after`` says when to come back."""
+    """The caller exceeds the rate limit until ``retry_after`` seconds have passed."""
 
     code = "too_many_requests"
     title = "Too many requests"
@@ -199,7 +199,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """Something that serving needs is not there just now."""
+    """A dependency such as the database or the storage is not available at the moment."""
 
     code = "unavailable"
     title = "Service unavailable"
@@ -208,7 +208,7 @@ class Unavailable(DomainError):
 
 
 class InsufficientStorage(DomainError):
-    """No space is left for what was sent; it may be sent again when there is."""
+    """There is not enough space for the upload; the client may repeat it later."""
 
     code = "insufficient_storage"
     title = "Insufficient storage"

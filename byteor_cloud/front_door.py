@@ -1,7 +1,7 @@
-"""gunicorn's worker class: an event loop in which a client that sends or reads slowly costs a file descriptor only.
+"""gunicorn's worker class: an event loop in which a slow client costs only a file descriptor.
 
-Each connection is served in a greenlet. It holds no thread and, as the views see to it, no database connection while
-it waits for the client (``byteor_cloud.api.bodies``). A client that stays below the minimum rate is disconnected.
+A greenlet serves each connection. While it waits for the client it holds no thread and, thanks to
+``byteor_cloud.api.bodies``, no database connection. A client below the minimum rate is disconnected.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
 MIN_BYTES_PER_S = 1000.0
-ACCEPTED_A_TURN = 32
+ACCEPTED_PER_TURN = 32
 _PIECE = 16 * 1024
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
-# What the kernel holds for a client that does not read. It would take megabytes by itself, and a thousand slow readers
-# would have the server work for as many megabytes each.
+# The kernel's buffer for a client that does not read. By default it grows to megabytes, and the server would produce
+# as many megabytes for each of a thousand slow readers.
 _SEND_BUFFER = 128 * 1024
 
 
-class Budget:
-    """How long one client may keep the server waiting: ``PATIENCE_S``, and a second more for each 1,000 bytes.
+class WaitBudget:
+    """The time for which one client may keep the server waiting: ``PATIENCE_S``, and one second per 1,000 bytes.
 
-    Only the time in which the server waits for the client counts, not the time in which it works.
+    Only the time in which the server waits for the client counts, not the time in which the server works.
     """
 
     def __init__(self) -> None:
@@ -45,42 +45,42 @@ class Budget:
 
     @property
     def left_s(self) -> float:
-        """Seconds that the client has left. Raises TimeoutError when there are none."""
+        """The client's remaining seconds. Raises TimeoutError if none are left."""
         left = PATIENCE_S + self._moved / MIN_BYTES_PER_S - self._waited
         if left <= 0:
-            # gunicorn passes over a reset connection without a traceback in the log, whoever causes it.
+            # With ECONNRESET gunicorn closes the connection without logging a traceback.
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.")
         return left
 
     def spend(self, seconds: float, moved: int) -> None:
-        """Count a wait of so many seconds in which so many bytes were moved."""
+        """Count the seconds of one wait, and the bytes that were sent or received in it."""
         self._waited += seconds
         self._moved += moved
 
 
 class PacedSocket:
-    """A client's socket that ends the connection of a client who is slower than its ``Budget`` allows."""
+    """A client's socket that raises TimeoutError when the client is slower than its ``WaitBudget`` allows."""
 
     def __init__(self, sock: Any, *, keepalive_s: float) -> None:
         self._sock = sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
         self._has_answered = False
-        self._reading = Budget()
-        self._writing = Budget()
+        self._reading = WaitBudget()
+        self._writing = WaitBudget()
         self._is_hung_up = False
         self.is_idle = True
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the socket's own."""
+        """Return any other attribute from the wrapped socket."""
         return getattr(self._sock, name)
 
     def recv(self, size: int) -> bytes:
         """Receive at most ``size`` bytes. Raises TimeoutError when the client is too slow."""
         if self._has_answered:
-            # What comes now is the next request: it may be a while until it begins.
+            # These bytes belong to the next request, which may begin much later.
             self._has_answered, self.is_idle = False, True
-            self._reading = Budget()
+            self._reading = WaitBudget()
         self._sock.settimeout(max(self._keepalive_s, PATIENCE_S) if self.is_idle else self._reading.left_s)
         began = time.monotonic()
         try:
@@ -89,7 +89,7 @@ class PacedSocket:
             raise TimeoutError(errno.ECONNRESET, "The client is too slow.") from None
         except OSError:
             if self._is_hung_up:
-                return b""  # to gunicorn the client has gone
+                return b""  # gunicorn takes this for a client that has closed the connection
             raise
         if not self.is_idle:
             self._reading.spend(time.monotonic() - began, len(data))
@@ -97,29 +97,29 @@ class PacedSocket:
         return data
 
     def hang_up(self) -> None:
-        """End the connection while ``recv`` waits for its next request."""
+        """End the connection while ``recv`` waits for the next request."""
         self._is_hung_up = True
-        with suppress(OSError):  # the client may have been faster
+        with suppress(OSError):  # the client may have closed the connection already
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def linger(self) -> None:
-        """End the answer, and read on for a moment what the client still sends.
+        """End the response, then read and discard for a moment what the client still sends.
 
-        A socket that is closed with bytes unread is reset, and then the client may never see the answer.
+        Closing a socket with unread bytes resets the connection, and the client may then lose the response.
         """
-        until, left = time.monotonic() + _LINGER_S, _LINGER_BYTES
-        with suppress(OSError):  # the client may have gone
+        deadline, bytes_left = time.monotonic() + _LINGER_S, _LINGER_BYTES
+        with suppress(OSError):  # the client may have closed the connection
             self._sock.shutdown(socket.SHUT_WR)
-            while left > 0 and (wait_s := until - time.monotonic()) > 0:
+            while bytes_left > 0 and (wait_s := deadline - time.monotonic()) > 0:
                 self._sock.settimeout(wait_s)
                 if not (data := self._sock.recv(_PIECE)):
                     break
-                left -= len(data)
+                bytes_left -= len(data)
 
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
         if not self._has_answered:
-            self._has_answered, self._writing = True, Budget()
+            self._has_answered, self._writing = True, WaitBudget()
         view = memoryview(data)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
@@ -132,26 +132,26 @@ class PacedSocket:
             self._writing.spend(time.monotonic() - began, len(piece))
 
 
-class Server(StreamServer):  # type: ignore[misc]  # gevent ships no types
-    """gevent's server that accepts several connections a turn of the event loop.
+class BurstServer(StreamServer):  # type: ignore[misc]  # gevent ships no types
+    """gevent's server, but it accepts several connections in each turn of the event loop.
 
-    gunicorn would have it accept one, and in a burst of thousands the next client would wait for as many turns.
+    gunicorn sets the number to one. In a burst of thousands of connections a client would then wait for as many turns.
     """
 
-    max_accept = property(lambda self: ACCEPTED_A_TURN, lambda self, value: None)
+    max_accept = property(lambda self: ACCEPTED_PER_TURN, lambda self, value: None)
 
 
-# The name by which gunicorn's worker makes its server.
-ggevent.StreamServer = Server
+# gunicorn's worker creates its server by this name.
+ggevent.StreamServer = BurstServer
 
 
 _TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "internal"}
 
 
 def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> None:
-    """Answer what is no HTTP request, or one with too long a head, as the API answers every error.
+    """Answer malformed HTTP, or a request with too long a head, with a problem like the API's other errors.
 
-    Nothing of such a request is known, its path neither.
+    The request could not be parsed, so the problem's ``instance`` is always ``/``.
     """
     request_id = str(uuid7())
     problem = {
@@ -171,12 +171,12 @@ def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> No
     sock.linger()
 
 
-# gunicorn's own answer is a page.
+# gunicorn itself would answer with an HTML page.
 util.write_error = write_error
 
 
-class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's gevent worker with a minimum rate for clients, and an end that waits for no idle connection."""
+class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """gunicorn's gevent worker with a minimum rate for clients. Its stop does not wait for idle connections."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -184,7 +184,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
 
     @override
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection until it ends."""
+        """Serve one connection until it is closed."""
         paced = PacedSocket(client, keepalive_s=self.cfg.keepalive)
         self._clients.add(paced)
         try:
@@ -194,7 +194,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
 
     @override
     def notify(self) -> None:
-        """Tell the arbiter that this process lives; called every second. While it stops, hang up on idle clients."""
+        """Tell the arbiter every second that this process is alive. While it stops, disconnect idle clients."""
         super().notify()
         if not self.alive:
             for client in list(self._clients):

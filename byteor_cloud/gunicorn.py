@@ -1,6 +1,7 @@
-"""gunicorn's settings, as `manage.py serve` runs it (`gunicorn -c`); address and numbers are on its command line.
+"""gunicorn's settings, which `manage.py serve` passes with `--config`.
 
-Its log lines go where ours do: with the application, Django's LOGGING is loaded before the first request.
+The address and the number of processes are on gunicorn's command line. Its log lines are formatted like the
+application's, because the application, and with it Django's LOGGING, is loaded before the first request.
 """
 
 from __future__ import annotations
@@ -11,40 +12,40 @@ from typing import Any
 
 from gevent import monkey
 
-# Before the application is imported (preload_app): locks and sockets that were made earlier would block the event loop.
+# This must run before the application is imported: locks and sockets that exist earlier would block the event loop.
 monkey.patch_all()
 
 from byteor_cloud.api import counters  # noqa: E402
 from byteor_cloud.config import load  # noqa: E402
 
-worker_class = "byteor_cloud.front_door.Worker"
+worker_class = "byteor_cloud.front_door.ConnectionWorker"
 preload_app = True  # one import for all processes
-control_socket_disable = True  # else it writes into the home folder
+control_socket_disable = True  # gunicorn would create the socket in the home folder
 loglevel = "warning"
-keepalive = 75  # longer than a load balancer's, so that it is never we who hang up first
+keepalive = 75  # longer than a load balancer's, so that the load balancer closes idle connections
 graceful_timeout = 20
 timeout = 120
 limit_request_line = 8190
-sendfile = False  # it would go round the minimum rate of front_door.PacedSocket
+sendfile = False  # it would bypass the minimum rate of front_door.PacedSocket
 
-# Each waiting client costs a file descriptor: allow as many as the system does, and leave some for everything else.
+# Each waiting client costs a file descriptor. Allow as many as the system permits, except for a reserve of 256.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))
 
-_shared = counters.share(load(os.environ).api_processes)  # before the application declares its first counter
+_shared = counters.share(load(os.environ).api_processes)  # this must precede the application's first counter
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Set memory for its counters aside for a process."""
+    """Reserve shared memory for the counters of a new process."""
     worker.counters = _shared.lend()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let a new process count there."""
+    """Make a new process count in its reserved memory."""
     _shared.use(worker.counters)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Pass the memory of a dead process on; what it counted stays in the sums."""
+    """Release a dead process's memory for the next process. Its counts remain in the sums."""
     _shared.give_back(worker.counters)

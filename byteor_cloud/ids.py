@@ -1,4 +1,4 @@
-"""UUIDv7 (RFC 9562): ids whose order is creation order. Python has its own only from 3.14 on."""
+"""UUIDv7 (RFC 9562): ids that sort by creation time. Python's own implementation needs 3.14."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _FORM = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 
 
 def uuid7() -> uuid.UUID:
-    """A new id, greater than every earlier one of this process: 60 bits of time (1/4096 ms), 62 random bits."""
-    global _last  # noqa: PLW0603  the clock may stand still or step back; the ids may not
+    """Return a new id that is greater than all earlier ones of this process: 60 bits of time (1/4096 ms), 62 random."""
+    global _last  # noqa: PLW0603 - ids must grow even if the clock stands still or goes backwards
     with _lock:
         now = (time.time_ns() << 12) // 1_000_000
         _last = now = max(now, _last + 1)
@@ -25,13 +25,13 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random)
 
 
-def first_of(moment: datetime) -> uuid.UUID:
-    """What no id that was made at ``moment`` or later is below."""
+def smallest_uuid7(moment: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 that could be generated at ``moment``."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def read_id(text: str) -> uuid.UUID:
-    """Read an id in its usual form, which is less than Python's UUID takes. Raises ValueError."""
+    """Parse an id in its canonical form only; ``uuid.UUID`` would accept other forms too. Raises ValueError."""
     if not _FORM.fullmatch(text):
         raise ValueError("Must be an id such as 01990a5c-7a40-7cc0-8000-3f2b7e5d1c04.")
     return uuid.UUID(text)

@@ -1,4 +1,4 @@
-"""Log lines: one shape for ours and the libraries', and no credential in any of them."""
+"""The format of log lines, for the application and its libraries, with credentials removed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, override
 import structlog
 from django.utils.log import CallbackFilter
 
-# Our credentials (also in the path of a sign-in link), webhooks' secrets, JWTs, and approval credentials, which begin
-# as JWTs do.
+# API credentials (also in the path of a sign-in link), webhook secrets, JWTs, and approval credentials, which begin
+# like JWTs.
 _SECRET = re.compile(r"(bor_(?:usr|org|enr|agt)_)[0-9A-Za-z]{20,}|(whsec_)[\w+/=]{20,}|(eyJ)[\w-]{8,}\.[\w.-]*")
 _PROCESSORS: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -21,7 +21,7 @@ _PROCESSORS: list[Any] = [
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """Renders a record; whatever looks like a secret is cut, wherever in the line or the traceback it stands."""
+    """A log formatter that cuts everything that looks like a credential, also in tracebacks."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -29,10 +29,10 @@ class Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 def configure() -> None:
-    """Send structlog's events through the standard library's logging."""
+    """Send structlog's events to the standard library's logging."""
     structlog.configure(
         processors=[
-            structlog.stdlib.filter_by_level,  # first: what is not logged costs nothing
+            structlog.stdlib.filter_by_level,  # first, so that a suppressed event costs nothing more
             *_PROCESSORS,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
@@ -44,8 +44,8 @@ def configure() -> None:
 
 
 def configuration(log_format: str) -> dict[str, Any]:
-    """``LOGGING``: everything goes to stderr, since a command's stdout is its answer."""
-    # No renderer that shows a traceback's variables: they hold credentials.
+    """Return Django's ``LOGGING``. All lines go to stderr, because a command prints its result to stdout."""
+    # The renderers must not show a traceback's variables, which may contain credentials.
     rendering = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
         if log_format == "json"
@@ -61,18 +61,18 @@ def configuration(log_format: str) -> dict[str, Any]:
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
             }
         },
-        "filters": {"unforeseen": {"()": CallbackFilter, "callback": lambda record: record.exc_info is not None}},
+        "filters": {"with_traceback": {"()": CallbackFilter, "callback": lambda record: record.exc_info is not None}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
             "django.server": {"level": "WARNING"},
-            # Only tracebacks: that a request failed is in the access log (byteor_cloud.api.system.observe).
-            "django.request": {"level": "ERROR", "filters": ["unforeseen"]},
+            # Only tracebacks: the access log (byteor_cloud.api.system.observe) already lists failed requests.
+            "django.request": {"level": "ERROR", "filters": ["with_traceback"]},
             "procrastinate": {"level": "WARNING"},
-            # At INFO these tell of every connection that is lent, and of every idle agent.
+            # At INFO these log every use of a connection.
             "psycopg": {"level": "WARNING"},
             "psycopg.pool": {"level": "WARNING"},
-            # gunicorn takes its loggers out of the tree, so they need the handler themselves.
+            # gunicorn's loggers do not propagate to the root logger, so they need the handler themselves.
             "gunicorn.error": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         },
     }

@@ -1,4 +1,4 @@
-"""Django's settings, all from the checked environment (``config.load``)."""
+"""Django's settings, derived from the operator's settings (``config.load``)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Where manage.py tells its own processes the address of the embedded database that it holds.
+# The environment variable in which manage.py passes the URL of the embedded database to its child processes.
 EMBEDDED_URL = "BYTEOR_EMBEDDED_DATABASE_URL"
 
 SECRET_KEY = CONFIG.secret_key
@@ -25,10 +25,10 @@ ALLOWED_HOSTS = [
     "localhost",
     "127.0.0.1",
     "[::1]",
-    *([_bind_host] if _bind_host not in {"0.0.0.0", "::"} else []),  # noqa: S104  a comparison, not a bind
+    *([_bind_host] if _bind_host not in {"0.0.0.0", "::"} else []),  # noqa: S104 - a comparison, not a bind
     *([_public.hostname] if _public.hostname else []),
 ]
-# Cookies are marked secure only where the site is served over TLS; plain HTTP is for loopback.
+# Browsers send secure cookies only over TLS, so plain HTTP on the loopback interface needs ordinary cookies.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
 CSRF_FAILURE_VIEW = "byteor_cloud.api.problems.csrf_failure"
@@ -125,13 +125,13 @@ USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = CONFIG.data_dir / "static"
-# Set by ``serve`` for the API where they could not be collected, for want of space.
+# ``serve`` sets this environment variable for the API if a full disk prevented the collection of static files.
 STATIC_FROM_SOURCES = "BYTEOR_STATIC_FROM_SOURCES"
 WHITENOISE_USE_FINDERS = STATIC_FROM_SOURCES in os.environ
 STATICFILES_DIRS = [BASE_DIR / "byteor_cloud" / "static"]
 
 if CONFIG.s3_bucket:
-    # Here, since it takes a quarter of a second that the local folder need not wait for.
+    # Imported here because the import takes a quarter of a second, which the local folder does not need.
     from botocore.config import Config
 
     _artifacts: dict[str, Any] = {
@@ -142,13 +142,13 @@ if CONFIG.s3_bucket:
             "region_name": CONFIG.s3_region,
             "file_overwrite": True,  # names are content hashes: the same name is the same bytes
             "default_acl": None,
-            # What is read beyond this is kept in a file meanwhile, not in memory.
+            # A larger object that is read is kept in a temporary file instead of memory.
             "max_memory_size": 1 << 20,
             "client_config": Config(
                 connect_timeout=5,
                 read_timeout=30,
                 retries={"mode": "standard", "total_max_attempts": 3},
-                # Not every S3-compatible store knows the newer checksums; our names are hashes anyway.
+                # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -156,7 +156,7 @@ if CONFIG.s3_bucket:
     }
 else:
     _artifacts = {
-        "BACKEND": "byteor_cloud.folder.Folder",
+        "BACKEND": "byteor_cloud.file_storage.AtomicFileStorage",
         "OPTIONS": {"location": CONFIG.data_dir / "artifacts", "allow_overwrite": True},
     }
 STORAGES = {
@@ -165,12 +165,12 @@ STORAGES = {
 }
 FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # the folder is made with the first upload
-FILE_UPLOAD_HANDLERS: list[str] = []  # no form takes files; the upload's parser brings a handler of its own
-# The API's parsers enforce this cap themselves; the forms of the console go by Django's.
+FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact upload's parser has its own handler
+# For the console's forms. The API's parsers enforce the limit themselves.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 REST_FRAMEWORK = {
-    # All families everywhere; a view says which it takes (apps.tenancy.api.base).
+    # Every view recognizes all credential families and declares which ones it accepts (apps.tenancy.api.base).
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.tenancy.api.authentication.UserTokenAuthentication",
         "apps.tenancy.api.authentication.OrganizationKeyAuthentication",
@@ -202,7 +202,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # Two schemas have each, and then it cannot be named after one of them.
+    # Two schemas use each of these, so drf-spectacular cannot derive a name from one schema.
     "ENUM_NAME_OVERRIDES": {
         "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
         "ArtifactStatusEnum": ["received", "verified", "rejected"],
@@ -218,14 +218,14 @@ SPECTACULAR_SETTINGS = {
     ],
 }
 
-# OpenID Connect (apps.tenancy.sign_in). The provider's tokens are not kept: no load_extra_data step.
+# OpenID Connect (apps.tenancy.sign_in). Without a load_extra_data step the provider's tokens are not stored.
 SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = CONFIG.oidc_issuer
 SOCIAL_AUTH_OIDC_KEY = CONFIG.oidc_client_id
 SOCIAL_AUTH_OIDC_SECRET = CONFIG.oidc_client_secret
 SOCIAL_AUTH_OIDC_USE_PKCE = True
 SOCIAL_AUTH_OIDC_SCOPE = ["openid", "email", "profile"]
 SOCIAL_AUTH_JSONFIELD_ENABLED = True
-LOGIN_REDIRECT_URL = "/admin/"  # also in place of a ``next`` that leads away from here
+LOGIN_REDIRECT_URL = "/admin/"  # also used instead of a ``next`` parameter that leads to another site
 SOCIAL_AUTH_PIPELINE = [
     "social_core.pipeline.social_auth.social_details",
     "social_core.pipeline.social_auth.social_uid",
@@ -240,7 +240,7 @@ PROMETHEUS_METRIC_NAMESPACE = "byteor"
 logs.configure()
 LOGGING = logs.configuration(CONFIG.log_format)
 
-# The console's menu and overview come from its admin classes (apps.tenancy.console).
+# The console's admin classes (apps.tenancy.console) define its menu and its overview page.
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "ByteOr Cloud",
     "SITE_HEADER": "ByteOr Cloud",

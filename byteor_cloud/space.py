@@ -1,4 +1,4 @@
-"""The space that is left below the data folder."""
+"""Checks of the free disk space in the data folder, and of errors that a disk causes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from psycopg import errors as pg
 
-# Two segments of PostgreSQL's write-ahead log: without room for the next one it stops, and with it every read.
+# Two segments of PostgreSQL's write-ahead log. Without space for the next segment PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
 LOW_SHARE = 0.05  # of a small disk
 LOW_FILES = 64
@@ -18,26 +18,26 @@ _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 def is_low(folder: Path | None = None) -> bool:
-    """Tell whether the disk below the folder, by default the data folder, is as good as full."""
+    """Tell whether the disk of a folder (by default the data folder) is almost full."""
     try:
         disk = os.statvfs(settings.CONFIG.data_dir if folder is None else folder)
-    except OSError:  # not there: others say so better
+    except OSError:  # the folder is missing, which other checks report
         return False
-    left = disk.f_bavail * disk.f_frsize
-    return left < min(LOW_BYTES, disk.f_blocks * disk.f_frsize * LOW_SHARE) or 0 <= disk.f_favail < min(
+    free_bytes = disk.f_bavail * disk.f_frsize
+    return free_bytes < min(LOW_BYTES, disk.f_blocks * disk.f_frsize * LOW_SHARE) or 0 <= disk.f_favail < min(
         LOW_FILES, disk.f_files
     )
 
 
 def is_low_for_database() -> bool:
-    """Tell whether the disk of the embedded database is as good as full; another database's disk is not ours to see."""
+    """Tell whether the disk of the embedded database is almost full. Another database's disk cannot be checked."""
     return settings.CONFIG.database_url is None and is_low()
 
 
-def is_of_disk(error: BaseException) -> bool:
-    """Tell whether a disk caused the error: it is full, read-only or broken, or the database says that its own is full.
+def is_disk_error(error: BaseException) -> bool:
+    """Tell whether a full, read-only or broken disk caused the error, also a disk of the database.
 
-    Such an error passes when somebody makes space; nothing is wrong with what was asked for.
+    The request that met such an error is valid and will succeed once the disk is repaired.
     """
     if isinstance(error, OSError):
         return error.errno in _ERRNOS

@@ -1,6 +1,6 @@
-"""Keeps the processes of `manage.py serve` running, and takes them along when it ends.
+"""The supervisor of `manage.py serve`: it keeps the child processes running and ends them when it ends.
 
-Run as a script, this file is the other half: it ties itself to its parent and becomes the child's program.
+Run as a script, this file arranges that the process ends with its parent, and then becomes the child's program.
 """
 
 import logging
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
-# Seconds before each restart of a child that keeps dying; the last one repeats.
-_BACK_OFF = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-_STEADY_SECONDS = 60.0  # a child that lived this long starts over with the back-off
+# The delays before successive restarts of a child; the last one repeats.
+_RESTART_DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_STEADY_SECONDS = 60.0  # after this run time the delays start again from the first
 _STOP_SECONDS = 30.0
 _PROBE_SECONDS = 0.05
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child(NamedTuple):
-    """A program to keep running; without a probe it is ready as soon as it has started."""
+    """A program to keep running. Without a ``ready_probe`` it counts as ready once it has started."""
 
     name: str
     argv: Sequence[str]
@@ -35,24 +35,25 @@ class Child(NamedTuple):
 
 
 def run(children: Sequence[Child], on_ready: Callable[[], None]) -> int:
-    """Run the children until SIGTERM or SIGINT; call `on_ready` once, when all of them are.
+    """Run the children until SIGTERM or SIGINT, and call ``on_ready`` once all of them are ready.
 
-    A child that ends is started again, at once and then ever later. Either signal reaches the children as
-    SIGTERM; those that live on after 30 s, or at a second signal, are killed. Returns 0, or 1 after a kill.
-    On Linux they get SIGTERM also when this process is killed; elsewhere they live on. For the main thread.
+    A child that ends is restarted with growing delays. At SIGTERM or SIGINT the children get SIGTERM; those that
+    still run after 30 s, or at a second signal, are killed. Returns 0, or 1 if a child had to be killed.
+    On Linux the children also get SIGTERM when this process is killed; on other systems they continue to run.
+    Call this in the main thread, because it installs signal handlers.
     """
-    kept: list[_Kept] = []
-    with _signals() as received:
+    supervised: list[_SupervisedChild] = []
+    with _catch_signals() as received:
         try:
-            kept.extend(_Kept(child) for child in children)
-            _keep_running(kept, on_ready, received)
+            supervised.extend(_SupervisedChild(child) for child in children)
+            _keep_running(supervised, on_ready, received)
         finally:
-            was_orderly = _stop(kept, received)
+            was_orderly = _stop(supervised, received)
     return 0 if was_orderly else 1
 
 
-class _Kept:
-    """A child and its present process."""
+class _SupervisedChild:
+    """A child and its current process."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -67,15 +68,15 @@ class _Kept:
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), *self.child.argv],
             env=self.child.env,
             stdin=subprocess.DEVNULL,
-            process_group=0,  # a Ctrl-C is for the supervisor alone, which passes it on once
+            process_group=0,  # so that Ctrl-C reaches only the supervisor, which then ends the children
         )
 
     @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def tend(self) -> None:
-        """Start the child again if it has died and its time has come; ask it whether it is ready."""
+    def update(self) -> None:
+        """Restart the child if it has ended and its delay is over; check whether it is ready."""
         now = time.monotonic()
         if self.is_running:
             if not self.is_ready and self.child.ready_probe is not None:
@@ -83,13 +84,13 @@ class _Kept:
         elif self.restart_at is None:
             if now - self._started_at >= _STEADY_SECONDS:
                 self._deaths = 0
-            delay = _BACK_OFF[min(self._deaths, len(_BACK_OFF) - 1)]
+            delay = _RESTART_DELAYS[min(self._deaths, len(_RESTART_DELAYS) - 1)]
             self._deaths += 1
             self.restart_at = now + delay
-            # What it had started itself must not hold on to its port.
+            # The child's own child processes must release its port.
             self.signal(signal.SIGTERM, whole_group=True)
             _log.warning(
-                "%s ended by itself (%s); starting it again in %g s",
+                "%s ended unexpectedly (%s); restarting it in %g s",
                 self.child.name,
                 _describe(self._process.returncode),
                 delay,
@@ -98,7 +99,7 @@ class _Kept:
             self._start()
 
     def signal(self, number: signal.Signals, *, whole_group: bool = False) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        with suppress(ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
             if whole_group:
                 os.killpg(self._process.pid, number)
             else:
@@ -109,7 +110,7 @@ class _Kept:
 
 
 class _Received:
-    """The stop signals so far, and a way to sleep until the next signal of any kind."""
+    """The number of stop signals so far, and a sleep that any signal ends."""
 
     def __init__(self, wakeups: int) -> None:
         self.stops = 0
@@ -122,8 +123,8 @@ class _Received:
 
 
 @contextmanager
-def _signals() -> Iterator[_Received]:
-    """Catch the stop signals, and wake up when a child ends."""
+def _catch_signals() -> Iterator[_Received]:
+    """Catch the stop signals and SIGCHLD, which ends a sleep when a child ends."""
     wakeups, wake = os.pipe()
     os.set_blocking(wake, False)
     before = {number: signal.signal(number, lambda *_: None) for number in (*_STOP_SIGNALS, signal.SIGCHLD)}
@@ -138,37 +139,37 @@ def _signals() -> Iterator[_Received]:
         os.close(wake)
 
 
-def _keep_running(kept: Sequence[_Kept], on_ready: Callable[[], None], received: _Received) -> None:
-    has_told = False
+def _keep_running(supervised: Sequence[_SupervisedChild], on_ready: Callable[[], None], received: _Received) -> None:
+    was_ready = False
     while not received.stops:
-        for each in kept:
-            each.tend()
-        if not has_told and all(each.is_ready and each.is_running for each in kept):
-            has_told = True
+        for each in supervised:
+            each.update()
+        if not was_ready and all(each.is_ready and each.is_running for each in supervised):
+            was_ready = True
             on_ready()
-        restarts = [each.restart_at - time.monotonic() for each in kept if each.restart_at is not None]
+        restarts = [each.restart_at - time.monotonic() for each in supervised if each.restart_at is not None]
         pauses = [max(0.0, pause) for pause in restarts]
-        if not has_told:
+        if not was_ready:
             pauses.append(_PROBE_SECONDS)
         received.sleep(min(pauses, default=None))
 
 
-def _stop(kept: Sequence[_Kept], received: _Received) -> bool:
-    """End all children; tell whether each did so by itself."""
-    for each in kept:
+def _stop(supervised: Sequence[_SupervisedChild], received: _Received) -> bool:
+    """End all children. Return False if one had to be killed."""
+    for each in supervised:
         each.signal(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
-    while any(each.is_running for each in kept):
+    while any(each.is_running for each in supervised):
         left = deadline - time.monotonic()
         if left <= 0 or received.stops > 1:
             break
         received.sleep(left)
     was_orderly = True
-    for each in kept:
+    for each in supervised:
         if each.is_running:
-            _log.error("%s did not end in time: killing it", each.child.name)
+            _log.error("%s did not end in time; killing it", each.child.name)
             was_orderly = False
-        each.signal(signal.SIGKILL, whole_group=True)  # and what a child left behind
+        each.signal(signal.SIGKILL, whole_group=True)  # also its own child processes
         each.wait()
     return was_orderly
 
@@ -178,15 +179,15 @@ def _describe(returncode: int) -> str:
 
 
 def _become(parent: int, argv: list[str]) -> None:
-    """Turn this process into the program that dies with its parent.
+    """Replace this process by the child's program, which gets SIGTERM when its parent dies.
 
-    After an exec of its own: between fork and exec no Python code may safely run in a process with threads.
+    This runs in a separate program, because a process with threads cannot safely run Python code between fork and exec.
     """
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - the supervisor itself has no use for it
+        import ctypes  # noqa: PLC0415 - only this script needs ctypes, not the supervisor
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == parent:  # else it died before it could be tied to
+    if os.getppid() == parent:  # otherwise the parent died before the prctl call
         os.execvp(argv[0], argv)  # noqa: S606 - our own programs
 
 

@@ -1,4 +1,4 @@
-"""The table of contents."""
+"""The URLs of the API, the console, the sign-in pages and the probes."""
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView

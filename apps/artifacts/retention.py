@@ -101,7 +101,7 @@ def _remove(content_hash: str) -> bool:
     if note is None:
         return False
     # Whoever uploads the same bytes now has its row before this, or waits and then stores them anew.
-    blobs.hold_for_removal(content_hash)
+    blobs.lock_for_removal(content_hash)
     is_needed = bool(_referenced([content_hash]))
     if not is_needed:
         blobs.delete(content_hash)
@@ -135,7 +135,7 @@ def note_strays(now: datetime | None = None) -> int:
 
 def _note_strays_in(folder: int, before: datetime) -> int:
     noted = 0
-    for hashes in batched(blobs.stored(folder), AT_ONCE):
+    for hashes in batched(blobs.list_stored(folder), AT_ONCE):
         needed = _referenced(list(hashes))
         strays = [UnreferencedBlob(content_hash=h) for h in hashes if h not in needed and _is_older(h, before)]
         UnreferencedBlob.objects.bulk_create(strays, ignore_conflicts=True)

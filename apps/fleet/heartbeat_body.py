@@ -12,7 +12,7 @@ from uuid import UUID
 
 from apps.fleet.models import Heartbeat
 from byteor_cloud.api.parameters import SHA256, matcher
-from byteor_cloud.errors import FieldError, InvalidInput, below
+from byteor_cloud.errors import FieldError, InvalidInput, child_pointer
 from byteor_cloud.ids import read_id
 
 _MAX_VERSION = 64
@@ -153,7 +153,7 @@ def parse(body: Any) -> Beat:
 
 def _wrong(body: Mapping[str, Any], checks: Mapping[str, _Check], pointer: str, apart: str) -> list[FieldError]:
     unknown = sorted(body.keys() - checks.keys() - {apart})
-    errors = [FieldError(below(pointer, key), "unknown_field", "Unknown field.") for key in unknown]
+    errors = [FieldError(child_pointer(pointer, key), "unknown_field", "Unknown field.") for key in unknown]
     for name, check in checks.items():
         if not check.passes(body.get(name)):
             errors.append(FieldError(f"{pointer}/{name}", check.code, check.detail))

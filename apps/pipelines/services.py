@@ -16,7 +16,6 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import edit, lock_revision, same
 from apps.tenancy.state import lock
-from byteor_cloud.aside import compute_aside
 from byteor_cloud.engine.compiler import (
     COMPILER_VERSION,
     Compilation,
@@ -29,6 +28,7 @@ from byteor_cloud.engine.compiler import (
     to_svg,
 )
 from byteor_cloud.errors import FieldError, NotFound, Unprocessable
+from byteor_cloud.offload import run_in_thread
 
 
 @cache
@@ -39,7 +39,7 @@ def installed_ops() -> Ops:
 
 def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
     """Compile without persisting anything; bad plans have diagnostics, they raise nothing."""
-    return compute_aside(compile_plan, plan, target=target, ops=installed_ops())
+    return run_in_thread(compile_plan, plan, target=target, ops=installed_ops())
 
 
 def _compiled(plan: object) -> Compilation:
@@ -177,14 +177,14 @@ def diff_draft(draft: Draft, *, against: Version) -> SpecDiff:
     """What the saved plan changes of a version. Raises Unprocessable when it does not compile."""
     spec = _compiled(draft.plan).spec
     assert spec is not None  # noqa: S101  it is ok
-    return compute_aside(lambda: diff_specs(decode(against.spec_kv), spec))
+    return run_in_thread(lambda: diff_specs(decode(against.spec_kv), spec))
 
 
 def diff_versions(version: Version, *, against: Version) -> SpecDiff:
     """What ``version`` changes of another one."""
-    return compute_aside(lambda: diff_specs(decode(against.spec_kv), decode(version.spec_kv)))
+    return run_in_thread(lambda: diff_specs(decode(against.spec_kv), decode(version.spec_kv)))
 
 
 def draw(version: Version) -> str:
     """The version's graph as SVG."""
-    return compute_aside(lambda: to_svg(decode(version.spec_kv)))
+    return run_in_thread(lambda: to_svg(decode(version.spec_kv)))

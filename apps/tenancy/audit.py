@@ -29,7 +29,7 @@ from apps.tenancy.models import (
 )
 from apps.tenancy.webhooks.announce import announce
 from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_hash
-from byteor_cloud.ids import first_of
+from byteor_cloud.ids import smallest_uuid7
 
 AT_ONCE = 5000  # events that are sealed in one transaction
 _SEALING = 7_226_190_004  # the lock of the installation's chain: any number, the same in every process
@@ -184,7 +184,7 @@ def _unsealed(last: AuditSeal | None) -> QuerySet[AuditEvent]:
     if last is None:
         return events
     # Not later than now: a clock that was ahead once must not leave unsealed what comes after its correction.
-    return events.filter(id__gte=first_of(min(last.event.timestamp, timezone.now()) - GRACE))
+    return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
 
 
 def seal_all(*, whole: bool = False) -> None:

@@ -1,1 +1,1 @@
-"""The reference agent: a client of the public API that verifies, runs and reports. No Django."""
+"""The reference agent: a client of the public API that verifies, runs and reports bundles, without Django."""

@@ -1,4 +1,4 @@
-"""HTTP to the control plane: one origin, no redirects, bounded answers, typed refusals."""
+"""The HTTP client for the control plane: one origin, no redirects, limited response sizes, typed errors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from byteor_cloud.engine.delivery.encoding import Fields, Json, parse_object
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 
-from .identity import BaseUrl, Credentials, Secret
-from .progress import Offer, Report
-from .state import Node, StoredKeys
+from .identity import BaseUrl, Credentials, SecretValue
+from .progress import OfferReport, ReceivedOffer
+from .state import AgentIdentity, StoredKeySet
 
 _CHUNK = 64 * 1024
 _MAX_ANSWER = 4 * 1024 * 1024
@@ -28,8 +28,8 @@ _TIMEOUT_S = (10, 30)
 _TRY_AGAIN = {408, 429}
 
 
-class Rejected(Exception):
-    """This request is refused for good: by the control plane, or (no status) before it was sent."""
+class RequestRejected(Exception):
+    """A request that must not be repeated: the control plane rejected it, or (``status`` is None) it was not sent."""
 
     def __init__(self, status: int | None, detail: str) -> None:
         super().__init__(detail if status is None else f"{status}: {detail}")
@@ -37,12 +37,12 @@ class Rejected(Exception):
         self.detail = detail
 
 
-class Unauthorized(Rejected):
-    """The credential is not accepted."""
+class CredentialRejected(RequestRejected):
+    """A request whose credential the control plane does not accept."""
 
 
-class Unavailable(Exception):
-    """No usable answer now; try again, not before ``retry_after`` seconds where the control plane said so."""
+class ControlPlaneUnavailable(Exception):
+    """A missing or unusable response; repeat the request, after ``retry_after`` seconds if that is not None."""
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -50,27 +50,27 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
-    """The answer to a heartbeat."""
+class HeartbeatReply:
+    """The response to a heartbeat."""
 
     next_heartbeat_s: float
-    desired: Offer | None
+    desired: ReceivedOffer | None
     signing_key_etag: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """An offer with all that is needed to fetch and verify its bundle."""
+class OfferedBundle:
+    """An offer with the data that is needed to download and verify its bundle."""
 
-    offer: Offer
+    offer: ReceivedOffer
     bundle_size: int
     bundle_url: str
     envelope: object
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A read response."""
+class JsonReply:
+    """A response with its parsed JSON body."""
 
     status: int
     headers: Mapping[str, str]
@@ -78,32 +78,32 @@ class Answer:
 
 
 class Client:
-    """Sends one credential to one origin."""
+    """An HTTP client that sends one credential to one origin."""
 
-    def __init__(self, base_url: BaseUrl, secret: Secret) -> None:
+    def __init__(self, base_url: BaseUrl, secret: SecretValue) -> None:
         self._base_url = base_url
         self._session = requests.Session()
-        # The environment could add a proxy or .netrc credentials; only a private CA is taken from it.
+        # The environment could add a proxy or .netrc credentials. Only a private CA is read from it.
         self._session.trust_env = False
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         self._session.auth = _OriginAuth(base_url.origin, secret)
 
-    def send(self, method: str, path: str, **options: Any) -> Answer:
-        """Send a request below the base URL and read its JSON answer (2xx or 304)."""
+    def send(self, method: str, path: str, **options: Any) -> JsonReply:
+        """Send a request to a path below the base URL and return its JSON response (2xx or 304)."""
         with self._response(method, self._base_url.text + path, **options) as response:
             data = b"".join(_chunks(response, _MAX_ANSWER))
             if response.status_code == 304:
-                return Answer(304, response.headers, {})
+                return JsonReply(304, response.headers, {})
             try:
-                return Answer(response.status_code, response.headers, parse_object(data))
+                return JsonReply(response.status_code, response.headers, parse_object(data))
             except ValueError as error:
-                raise Unavailable(f"unreadable answer from {path}") from error
+                raise ControlPlaneUnavailable(f"unreadable response from {path}") from error
 
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """Yield the body of a path on the origin, at most ``limit`` bytes of it."""
-        plain = path.startswith("/") and not path.startswith("//") and path.isascii() and path.isprintable()
-        if not plain or "\\" in path:
-            raise Rejected(None, "the bundle's address is not a path on the control plane's own origin")
+        """Yield the body at a path of the origin. Raises RequestRejected after ``limit`` bytes."""
+        is_path = path.startswith("/") and not path.startswith("//") and path.isascii() and path.isprintable()
+        if not is_path or "\\" in path:
+            raise RequestRejected(None, "the bundle's URL is not a path on the control plane's own origin")
         with self._response("GET", self._base_url.origin + path) as response:
             yield from _chunks(response, limit)
 
@@ -117,102 +117,102 @@ class Client:
                 _check(response)
                 yield response
         except requests.RequestException as error:
-            # Its text could quote what was sent; its name says enough.
-            raise Unavailable(f"{method} failed: {type(error).__name__}") from None
+            # The error's text could quote the credential, so only the name of its type is shown.
+            raise ControlPlaneUnavailable(f"{method} failed: {type(error).__name__}") from None
 
 
 class ControlPlane:
-    """The operations of one agent."""
+    """The public API's operations for one agent."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._client = Client(credentials.base_url, credentials.api_key)
         self._path = f"/api/v1/agents/{credentials.agent_id}"
 
-    def node(self) -> Node:
-        """Return who the control plane says this agent is."""
-        with _readable("agent"):
+    def fetch_identity(self) -> AgentIdentity:
+        """Return this agent's name and environment."""
+        with _parsing("agent"):
             members = Fields(self._client.send("GET", self._path).body)
-            return Node(
+            return AgentIdentity(
                 self._credentials.base_url.text,
                 self._credentials.agent_id,
                 members.text("environment_id"),
                 members.text("name"),
             )
 
-    def heartbeat(self, body: Json) -> Beat:
-        """Send a heartbeat; the answer says what is wanted."""
-        with _readable("heartbeat"):
+    def send_heartbeat(self, body: Json) -> HeartbeatReply:
+        """Send a heartbeat and return the response, which contains the current offer."""
+        with _parsing("heartbeat"):
             members = Fields(self._client.send("POST", f"{self._path}/heartbeat", json=body).body)
-            wait = members.member("next_heartbeat_s")
-            if not isinstance(wait, int | float) or isinstance(wait, bool) or not 0 <= wait <= 86_400:
+            delay_s = members.member("next_heartbeat_s")
+            if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s <= 86_400:
                 raise ValueError("'next_heartbeat_s' is not a number of seconds")
             desired = members.member("desired")
             etag = members.member("signing_key_etag")
-            return Beat(
-                float(wait),
-                None if desired is None else Offer.read(Fields(desired)),
+            return HeartbeatReply(
+                float(delay_s),
+                None if desired is None else ReceivedOffer.read(Fields(desired)),
                 None if etag is None else bare_etag(str(etag)),
             )
 
-    def delivery(self) -> Delivery | None:
-        """Return what is offered now, in full."""
-        with _readable("deployment"):
+    def fetch_offer(self) -> OfferedBundle | None:
+        """Return the current offer with its bundle's URL and signed envelope, or None."""
+        with _parsing("deployment"):
             desired = Fields(self._client.send("GET", f"{self._path}/deployment").body).member("desired")
             if desired is None:
                 return None
             members = Fields(desired)
-            return Delivery(
-                Offer.read(members),
+            return OfferedBundle(
+                ReceivedOffer.read(members),
                 members.integer("bundle_size"),
                 members.text("bundle_url"),
                 members.member("envelope"),
             )
 
-    def download(self, bundle_url: str, limit: int) -> Iterator[bytes]:
-        """Yield a bundle's bytes, at most ``limit``."""
+    def download_bundle(self, bundle_url: str, limit: int) -> Iterator[bytes]:
+        """Yield a bundle's bytes. Raises RequestRejected after ``limit`` bytes."""
         return self._client.stream(bundle_url, limit)
 
-    def report(self, report: Report) -> None:
-        """Report how far an offer has come."""
+    def send_report(self, report: OfferReport) -> None:
+        """Report the status of an offer."""
         self._client.send("POST", f"{self._path}/deployment", json=report.body())
 
-    def signing_keys(self, known: StoredKeys | None) -> StoredKeys:
-        """Return the published key set: the known one when it has not changed."""
+    def fetch_signing_keys(self, known: StoredKeySet | None) -> StoredKeySet:
+        """Return the published key set, which is ``known`` if it has not changed."""
         headers = {"If-None-Match": f'"{known.etag}"'} if known and known.etag else {}
         answer = self._client.send("GET", f"{self._path}/signing-key", headers=headers)
         if answer.status == 304 and known is not None:
             return known
-        with _readable("signing-key"):
-            return StoredKeys(KeySet.of(answer.body), bare_etag(answer.headers.get("ETag", "")))
+        with _parsing("signing-key"):
+            return StoredKeySet(KeySet.of(answer.body), bare_etag(answer.headers.get("ETag", "")))
 
-    def upload(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
-        """Upload an artifact; sending the same content again gives the same artifact."""
+    def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
+        """Upload an artifact. Uploading the same content again returns the same artifact."""
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
 
-def enroll(base_url: BaseUrl, token: Secret, environment_path: str, body: Json, idempotency_key: str) -> Json:
-    """Spend an enrollment token; the same idempotency key gives the same agent again."""
+def enroll(base_url: BaseUrl, token: SecretValue, environment_path: str, body: Json, idempotency_key: str) -> Json:
+    """Spend an enrollment token. A repetition with the same idempotency key returns the same agent."""
     headers = {"Idempotency-Key": idempotency_key}
     return Client(base_url, token).send("POST", f"{environment_path}/agents", json=body, headers=headers).body
 
 
 def bare_etag(value: str) -> str:
-    """Return what is inside of an ETag's quotes."""
+    """Return an ETag without its quotes and its weakness prefix."""
     return value.removeprefix("W/").strip('"')
 
 
 class _OriginAuth(AuthBase):
-    """Adds the credential to requests for its origin; no other request may even be prepared."""
+    """Adds the credential to requests for its origin. Raises RequestRejected for any other origin."""
 
-    def __init__(self, origin: str, secret: Secret) -> None:
+    def __init__(self, origin: str, secret: SecretValue) -> None:
         self._origin = origin
         self._secret = secret
 
     @override
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if BaseUrl.parse((request.url or "").partition("?")[0]).origin != self._origin:
-            raise Rejected(None, "the request leaves the control plane's origin")
+            raise RequestRejected(None, "the request leaves the control plane's origin")
         request.headers["Authorization"] = f"Bearer {self._secret.reveal()}"
         return request
 
@@ -222,21 +222,21 @@ def _check(response: requests.Response) -> None:
     if status < 300 or status == 304:
         return
     if status < 400:
-        raise Rejected(status, "the control plane answered with a redirect, which an agent does not follow")
+        raise RequestRejected(status, "the control plane answered with a redirect, which an agent does not follow")
     detail = _problem(response)
     if status == 401:
-        raise Unauthorized(status, detail)
+        raise CredentialRejected(status, detail)
     retry_after = response.headers.get("Retry-After")
-    # A 409 that names a time is the first try of an idempotent request, still running.
+    # A 409 with Retry-After means that an earlier request with the same idempotency key is still running.
     if status >= 500 or status in _TRY_AGAIN or (status == 409 and retry_after):
-        raise Unavailable(f"{status}: {detail}", _retry_after(retry_after))
-    raise Rejected(status, detail)
+        raise ControlPlaneUnavailable(f"{status}: {detail}", _retry_after(retry_after))
+    raise RequestRejected(status, detail)
 
 
 def _problem(response: requests.Response) -> str:
     try:
         members = parse_object(b"".join(_chunks(response, _MAX_ANSWER)))
-    except (ValueError, Unavailable, Rejected):
+    except (ValueError, ControlPlaneUnavailable, RequestRejected):
         members = {}
     return str(members.get("detail") or members.get("title") or response.reason)
 
@@ -246,7 +246,7 @@ def _chunks(response: requests.Response, limit: int) -> Iterator[bytes]:
     for chunk in response.iter_content(_CHUNK):
         read += len(chunk)
         if read > limit:
-            raise Rejected(response.status_code, f"the answer has more than {limit} bytes")
+            raise RequestRejected(response.status_code, f"the response has more than {limit} bytes")
         yield chunk
 
 
@@ -265,8 +265,9 @@ def _until(moment: datetime) -> float:
 
 
 @contextmanager
-def _readable(what: str) -> Iterator[None]:
+def _parsing(resource: str) -> Iterator[None]:
+    """Raise ControlPlaneUnavailable if the response cannot be parsed."""
     try:
         yield
     except (ValueError, Refused) as error:
-        raise Unavailable(f"unreadable answer to {what}: {error}") from error
+        raise ControlPlaneUnavailable(f"unreadable {resource} response: {error}") from error

@@ -1,4 +1,4 @@
-"""``byteor-agent``: enroll a node, run it, upload an artifact, show its state."""
+"""The ``byteor-agent`` command: enroll an agent, run it, upload an artifact, show its state."""
 
 from __future__ import annotations
 
@@ -19,60 +19,63 @@ from typing import NoReturn
 from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.delivery.refusals import Refused
 
-from .api import Rejected, Unauthorized, Unavailable
-from .configuration import ActivationFailed
-from .enrollment import enroll_node, sign_in
-from .identity import VARIABLES, BaseUrl, IdentityError, Secret
+from .api import ControlPlaneUnavailable, CredentialRejected, RequestRejected
+from .configuration import ActivationError
+from .enrollment import connect, enroll_node
+from .identity import VARIABLES, BaseUrl, IdentityError, SecretValue
 from .incident import capture
 from .keyring import Keyring
-from .loop import Agent
-from .pipeline import Pipeline
-from .resources import Usage
-from .retry import Backoff, insist
-from .rollout import Rollout
-from .sample import BadSample, read_sample
-from .state import State, StateError
+from .loop import AgentLoop
+from .offer_handler import OfferHandler
+from .pipeline import PipelineRunner
+from .resources import ResourceMeter
+from .retry import Backoff, retry_until_answered
+from .sample import InvalidSample, read_sample
+from .state import StateError, StateFolder
 
 TOKEN_VARIABLE = "BYTEOR_ENROLLMENT_TOKEN"  # noqa: S105 - a name, not a token
 KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
 _MAX_UPLOAD = 64 * 1024 * 1024
 _TRIES = 5
 
-# Never set: what ends a wait early is the exception that a signal raises.
+# The event is never set. A signal ends a wait early, because its handler raises StopRequested.
 _wait = threading.Event().wait
 
 
-class Stopped(BaseException):
-    """SIGTERM or SIGINT, raised wherever the agent is, as every file is replaced whole."""
+class StopRequested(BaseException):
+    """SIGTERM or SIGINT. It may interrupt the agent anywhere, because the agent replaces its files atomically."""
 
 
-class UsageError(Exception):
-    """The command line asks for something that can't be done."""
+class InvalidCommandLine(Exception):
+    """A command line that asks for something impossible."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command: 0 done or stopped, 1 failed, 2 misused, 3 the credential is not accepted."""
+    """Run one command and return its exit code.
+
+    0: done, or stopped by a signal. 1: failed. 2: misused. 3: the control plane does not accept the credential.
+    """
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
         options.command(options)
-    except Stopped:
+    except StopRequested:
         return 0
-    except Unauthorized as error:
+    except CredentialRejected as error:
         return _fail(3, f"the control plane does not accept this credential: {error.detail}")
-    except (UsageError, IdentityError, StateError, BadSample) as error:
+    except (InvalidCommandLine, IdentityError, StateError, InvalidSample) as error:
         return _fail(2, str(error))
-    except (Rejected, Unavailable, Refused, ActivationFailed, OSError) as error:
+    except (RequestRejected, ControlPlaneUnavailable, Refused, ActivationError, OSError) as error:
         return _fail(1, str(error))
     return 0
 
 
 def _enroll(options: argparse.Namespace) -> None:
     labels = dict(_label(text) for text in options.labels)
-    state = State(options.state)
-    node = enroll_node(
+    state = StateFolder(options.state)
+    identity = enroll_node(
         state,
         base_url=BaseUrl.parse(options.url),
         environment=options.environment,
@@ -81,47 +84,47 @@ def _enroll(options: argparse.Namespace) -> None:
         labels=labels,
         wait=_wait,
     )
-    print(f"enrolled {node.name} as agent {node.agent_id}")
+    print(f"enrolled {identity.name} as agent {identity.agent_id}")
 
 
 def _run(options: argparse.Namespace) -> None:
-    state = State(options.state)
+    state = StateFolder(options.state)
     sample = read_sample(options.sample) if options.sample else ()
     with state.locked():
-        plane, node = sign_in(state, os.environ, _wait, _TRIES if options.once else None)
+        plane, identity = connect(state, os.environ, _wait, _TRIES if options.once else None)
         keyring = Keyring(state, plane)
-        rollout = Rollout(
+        offer_handler = OfferHandler(
             state=state,
             plane=plane,
             keyring=keyring,
-            pipeline=Pipeline(state, sample, os.environ),
-            environment_id=node.environment_id,
+            pipeline=PipelineRunner(state, sample, os.environ),
+            environment_id=identity.environment_id,
             now=_now,
         )
-        agent = Agent(
+        agent = AgentLoop(
             plane=plane,
             keyring=keyring,
-            rollout=rollout,
-            usage=Usage(state.folder),
+            offer_handler=offer_handler,
+            usage=ResourceMeter(state.folder),
             wait=_wait,
             backoff=Backoff(),
             interval_s=options.interval_override,
         )
         if options.once:
-            agent.settle()
+            agent.run_until_idle()
         else:
             agent.run()
 
 
 def _upload(options: argparse.Namespace) -> None:
-    state = State(options.state)
+    state = StateFolder(options.state)
     fields = {"kind": options.kind, "captured_at": format_time(_now())}
     if options.capture:
         if options.kind != "incident_bundle":
-            raise UsageError("only an incident_bundle can be captured")
+            raise InvalidCommandLine("--capture makes an incident_bundle: use --kind incident_bundle")
         running = state.progress().running
         if running is None:
-            raise UsageError("nothing runs here, so there is nothing to capture")
+            raise InvalidCommandLine("no pipeline is running, so there is nothing to capture")
         name, data = "incident.tar.gz", capture(state, running)
         fields |= {"spec_hash": running.spec_hash, "deployment_id": running.deployment_id}
     else:
@@ -129,37 +132,38 @@ def _upload(options: argparse.Namespace) -> None:
         with options.file.open("rb") as file:
             data = file.read(_MAX_UPLOAD + 1)
     if len(data) > _MAX_UPLOAD:
-        raise UsageError(f"an artifact has at most {_MAX_UPLOAD} bytes")
-    plane, _ = sign_in(state, os.environ, _wait, _TRIES)
-    artifact = insist(lambda: plane.upload(fields, name, io.BytesIO(data)), _wait, Backoff(), _TRIES)
+        raise InvalidCommandLine(f"the artifact is too large: at most {_MAX_UPLOAD} bytes can be uploaded")
+    plane, _ = connect(state, os.environ, _wait, _TRIES)
+    artifact = retry_until_answered(
+        lambda: plane.upload_artifact(fields, name, io.BytesIO(data)), _wait, Backoff(), _TRIES
+    )
     print(json.dumps({name: artifact.get(name) for name in ("id", "kind", "status", "content_hash")}))
 
 
 def _status(options: argparse.Namespace) -> None:
-    state = State(options.state)
-    node = state.node()
-    agent = node and {
-        "id": node.agent_id,
-        "name": node.name,
-        "environment_id": node.environment_id,
-        "base_url": node.base_url,
+    state = StateFolder(options.state)
+    identity = state.identity()
+    agent = identity and {
+        "id": identity.agent_id,
+        "name": identity.name,
+        "environment_id": identity.environment_id,
+        "base_url": identity.base_url,
     }
     print(json.dumps({"agent": agent, **state.progress().document()}, indent=2))
 
 
-def _token(given: str | None) -> Secret:
-    """The enrollment token of the option, ``-`` for stdin, else of the environment."""
-    if given is None:
-        given = os.environ.get(TOKEN_VARIABLE)
-    if given is None:
-        raise UsageError(f"no enrollment token: set {TOKEN_VARIABLE}, or pipe it in with --token -")
-    return Secret(sys.stdin.readline().strip() if given == "-" else given)
+def _token(option: str | None) -> SecretValue:
+    """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment."""
+    text = os.environ.get(TOKEN_VARIABLE) if option is None else option
+    if text is None:
+        raise InvalidCommandLine(f"no enrollment token: set {TOKEN_VARIABLE}, or pipe it in with --token -")
+    return SecretValue(sys.stdin.readline().strip() if text == "-" else text)
 
 
 def _label(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise UsageError(f"a label is written name=value, not {text!r}")
+        raise InvalidCommandLine(f"a label must have the form NAME=VALUE, not {text!r}")
     return name, value
 
 
@@ -168,7 +172,7 @@ def _now() -> datetime:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped
+    raise StopRequested
 
 
 def _fail(code: int, message: str) -> int:
@@ -187,35 +191,41 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-agent",
         description="The ByteOr Cloud reference agent.",
-        epilog=f"Instead of stored credentials, run and upload take {', '.join(VARIABLES)}.",
+        epilog=f"The environment variables {', '.join(VARIABLES)} replace stored credentials in run and upload.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    enroll = commands.add_parser("enroll", help="spend an enrollment token")
+    enroll = commands.add_parser("enroll", help="use an enrollment token to create an agent")
     enroll.set_defaults(command=_enroll)
-    enroll.add_argument("--url", required=True, help="the control plane, like https://cloud.example.com")
-    enroll.add_argument("--environment", required=True, help="its URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
-    enroll.add_argument("--token", help=f"the enrollment token; - reads stdin; default: ${TOKEN_VARIABLE}")
-    enroll.add_argument("--name", help="default: from the host name")
+    enroll.add_argument("--url", required=True, help="the control plane's URL, like https://cloud.example.com")
+    enroll.add_argument(
+        "--environment", required=True, help="the environment's URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
+    )
+    enroll.add_argument("--token", help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}")
+    enroll.add_argument("--name", help="the agent's name; default: derived from the host name")
     enroll.add_argument("--labels", nargs="+", default=[], metavar="NAME=VALUE")
 
-    run = commands.add_parser("run", help="beat, fetch, verify, run and report until stopped")
+    run = commands.add_parser(
+        "run", help="send heartbeats, and fetch, verify, run and report offered bundles until stopped"
+    )
     run.set_defaults(command=_run)
     run.add_argument("--interval-override", type=_positive, metavar="S", help="seconds between heartbeats")
-    run.add_argument("--once", action="store_true", help="end when nothing is left to do")
+    run.add_argument("--once", action="store_true", help="exit when no offer is left to handle")
     run.add_argument(
-        "--sample", type=Path, help="input for the pipeline: a journal, or one payload a line; default: none"
+        "--sample", type=Path, help="the pipeline's input: a journal, or a text file with one payload per line"
     )
 
     upload = commands.add_parser("upload", help="upload an artifact")
     upload.set_defaults(command=_upload)
     upload.add_argument("--kind", required=True, choices=KINDS)
     source = upload.add_mutually_exclusive_group(required=True)
-    source.add_argument("--file", type=Path)
-    source.add_argument("--capture", action="store_true", help="an incident bundle of what runs")
+    source.add_argument("--file", type=Path, help="upload this file")
+    source.add_argument("--capture", action="store_true", help="capture an incident of the running pipeline")
 
-    status = commands.add_parser("status", help="print what this node remembers, as JSON")
+    status = commands.add_parser(
+        "status", help="print the agent's identity, its progress and its unsent reports as JSON"
+    )
     status.set_defaults(command=_status)
     for command in (enroll, run, upload, status):
-        command.add_argument("--state", type=Path, required=True, help="the agent's folder")
+        command.add_argument("--state", type=Path, required=True, help="the agent's state folder")
     return parser

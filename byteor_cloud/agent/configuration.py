@@ -1,4 +1,4 @@
-"""The ``runtime_config.json`` of a deploy bundle, as far as this agent acts on it."""
+"""The parts of a deploy bundle's ``runtime_config.json`` that this agent uses."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PROFILES = ("default", "low-latency", "isolated-core")
 WAITS = ("backoff", "spin")
 
 
-class ActivationFailed(Exception):
-    """A bundle is genuine, but can't run here; the text says why."""
+class ActivationError(Exception):
+    """A bundle is genuine but cannot run on this host; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How to run a spec. ``env`` is as written: its secrets are still references."""
+    """The configuration that a spec runs with. ``env`` contains references to secrets, not their values."""
 
     tuning_profile: str
     wait: str
@@ -26,7 +26,7 @@ class RuntimeConfig:
 
     @classmethod
     def parse(cls, document: Json) -> RuntimeConfig:
-        """Read the signed configuration; what a later server adds is ignored."""
+        """Parse the signed configuration. Members that a later server version adds are ignored."""
         try:
             members = Fields(document)
             return cls(
@@ -36,26 +36,26 @@ class RuntimeConfig:
                 {name: _value(name, value) for name, value in sorted(members.object("env").items())},
             )
         except ValueError as error:
-            raise ActivationFailed(f"runtime_config.json: {error}") from error
+            raise ActivationError(f"runtime_config.json: {error}") from error
 
-    def resolve(self, secret: Callable[[str], str | None]) -> dict[str, str]:
-        """Return the pipeline's environment; a secret that this node lacks is an ``ActivationFailed``."""
+    def resolve(self, find_secret: Callable[[str], str | None]) -> dict[str, str]:
+        """Return the pipeline's environment variables. Raises ActivationError if the host lacks a secret."""
         resolved: dict[str, str] = {}
         for name, value in self.env.items():
-            text = secret(value.name) if isinstance(value, SecretRef) else value
+            text = find_secret(value.name) if isinstance(value, SecretRef) else value
             if text is None:
-                raise ActivationFailed(f"env {name}: this node has no secret {value}")
+                raise ActivationError(f"env {name}: this host has no secret {value}")
             resolved[name] = text
         return resolved
 
     def shown_env(self) -> list[list[str]]:
-        """Return the environment as sorted pairs that hold no secret's value."""
+        """Return the environment as sorted pairs, with references in place of secret values."""
         return [[name, str(value)] for name, value in self.env.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """A secret that stays on the node."""
+    """A reference to a secret that only the host knows."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""Spends an enrollment token, and finds out who an enrolled node is."""
+"""The enrollment of an agent, and the connection of an enrolled agent to the control plane."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from byteor_cloud.engine.delivery.encoding import Fields, Json
 from byteor_cloud.engine.delivery.keys import KeySet
 
 from .api import ControlPlane, enroll
-from .identity import BaseUrl, Credentials, IdentityError, Secret
-from .retry import Backoff, insist
-from .state import Node, State, StateError, StoredKeys
+from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
+from .retry import Backoff, retry_until_answered
+from .state import AgentIdentity, StateError, StateFolder, StoredKeySet
 
 _TRIES = 5
 _ID = r"[A-Za-z0-9-]+"
@@ -25,7 +25,7 @@ _ENVIRONMENT = re.compile(
 
 
 def environment_path(text: str, base_url: BaseUrl) -> str:
-    """Read an environment's URL or path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
+    """Return the API path of an environment that is given as a URL, a path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
     path = text
     if "://" in text:
         if BaseUrl.parse(text).origin != base_url.origin:
@@ -33,54 +33,62 @@ def environment_path(text: str, base_url: BaseUrl) -> str:
         path = urlsplit(text).path.removeprefix(urlsplit(base_url.text).path)
     match = _ENVIRONMENT.fullmatch(path)
     if match is None:
-        raise IdentityError("the environment must be its URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
+        raise IdentityError("the environment must be given as its URL, or as ORG_ID/PROJECT_ID/ENVIRONMENT_ID")
     org, project, environment = filter(None, match.groups())
     return f"/api/v1/orgs/{org}/projects/{project}/environments/{environment}"
 
 
 def enroll_node(
-    state: State,
+    state: StateFolder,
     *,
     base_url: BaseUrl,
     environment: str,
-    token: Secret,
+    token: SecretValue,
     name: str | None,
     labels: Mapping[str, str],
     wait: Callable[[float], object],
-) -> Node:
-    """Make this folder an agent of the environment: one token, one agent, also over a bad connection."""
-    if (node := state.node()) is not None:
-        raise StateError(f"{state.folder} already belongs to agent {node.agent_id}")
+) -> AgentIdentity:
+    """Create an agent of the environment and store its credentials in the state folder.
+
+    The idempotency key makes sure that repeated requests use the token once.
+    """
+    if (existing := state.identity()) is not None:
+        raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
     body: Json = {"hostname": platform.node(), "labels": dict(labels)}
     if name is not None:
         body["name"] = name
     path, idempotency_key = environment_path(environment, base_url), str(uuid.uuid4())
-    answer = insist(lambda: enroll(base_url, token, path, body, idempotency_key), wait, Backoff(), _TRIES)
+    answer = retry_until_answered(lambda: enroll(base_url, token, path, body, idempotency_key), wait, Backoff(), _TRIES)
     try:
         members = Fields(answer)
-        credentials = Credentials(base_url, members.text("agent_id"), Secret(members.text("api_key")))
-        node = Node(base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name"))
-        keys = StoredKeys(KeySet.of(members.object("signing_keys")), etag="")
+        credentials = Credentials(base_url, members.text("agent_id"), SecretValue(members.text("api_key")))
+        identity = AgentIdentity(
+            base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name")
+        )
+        keys = StoredKeySet(KeySet.of(members.object("signing_keys")), etag="")
     except ValueError as error:
-        raise StateError(f"the control plane's answer is unreadable: {error}") from error
+        raise StateError(f"the control plane's response is unreadable: {error}") from error
     state.save_api_key(credentials.api_key)
     state.save_keys(keys)
-    state.save_node(node)  # last: from now on the folder is taken
-    return node
+    state.save_identity(identity)  # last, because a folder with an identity cannot be enrolled again
+    return identity
 
 
-def sign_in(
-    state: State, environment: Mapping[str, str], wait: Callable[[float], object], tries: int | None
-) -> tuple[ControlPlane, Node]:
-    """Return the control plane as this node sees it; node variables come before what is stored."""
+def connect(
+    state: StateFolder, environment: Mapping[str, str], wait: Callable[[float], object], tries: int | None
+) -> tuple[ControlPlane, AgentIdentity]:
+    """Return a client for the control plane and this agent's identity.
+
+    Credentials come from the environment variables or else from the state folder.
+    """
     credentials = Credentials.from_environment(environment) or state.credentials()
     if credentials is None:
-        raise IdentityError(f"no agent in {state.folder}: enroll first, or set the node variables")
+        raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
     plane = ControlPlane(credentials)
-    node = state.node()
-    if node is None:
-        node = insist(plane.node, wait, Backoff(), tries)
-        state.save_node(node)
-    if node.agent_id != credentials.agent_id:
-        raise IdentityError(f"{state.folder} belongs to agent {node.agent_id}, not {credentials.agent_id}")
-    return plane, node
+    identity = state.identity()
+    if identity is None:
+        identity = retry_until_answered(plane.fetch_identity, wait, Backoff(), tries)
+        state.save_identity(identity)
+    if identity.agent_id != credentials.agent_id:
+        raise IdentityError(f"{state.folder} belongs to agent {identity.agent_id}, not {credentials.agent_id}")
+    return plane, identity

@@ -1,4 +1,4 @@
-"""Who an agent is: its credentials, and where they may be sent."""
+"""An agent's credentials, and the control plane that they may be sent to."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ VARIABLES = ("BYTEOR_API_BASE_URL", "BYTEOR_AGENT_ID", "BYTEOR_AGENT_API_KEY")
 
 
 class IdentityError(Exception):
-    """The agent can't tell who it is, or where its control plane is."""
+    """Missing, incomplete or invalid credentials, or an invalid URL of the control plane."""
 
 
-class Secret:
-    """A credential that shows itself only when asked to."""
+class SecretValue:
+    """A credential that does not appear in logs, tracebacks or formatted text."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
         # Checked here because HTTP libraries quote a bad header value, and so the secret, in their errors.
         if not _VISIBLE.fullmatch(value):
-            raise IdentityError("a credential is empty or holds characters that no credential has")
+            raise IdentityError("a credential is empty or contains spaces or other invalid characters")
         self._value = value
 
     def reveal(self) -> str:
-        """Return the plaintext, for the one place that sends it or the one that stores it."""
+        """Return the plaintext. Call this only to send or to store the credential."""
         return self._value
 
     def __repr__(self) -> str:
-        return "Secret(***)"
+        return "SecretValue(***)"
 
 
 @dataclass(frozen=True, slots=True)
 class BaseUrl:
-    """A control plane's address; credentials go to its origin and nowhere else."""
+    """A control plane's URL. Credentials are sent to its origin only."""
 
     text: str
     origin: str
 
     @classmethod
     def parse(cls, text: str) -> BaseUrl:
-        """Read an absolute http(s) URL without user, query or fragment."""
+        """Parse an absolute http(s) URL without user, query or fragment. Raises IdentityError."""
         try:
             parts = urlsplit(text)
-            plain = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
-            _ = parts.port  # raises on a port that is none
+            is_http = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
+            _ = parts.port  # raises ValueError on an invalid port
         except ValueError:
-            plain = False
-        if not plain or parts.query or parts.fragment:
-            raise IdentityError("the control plane's address must be like https://cloud.example.com")
+            is_http = False
+        if not is_http or parts.query or parts.fragment:
+            raise IdentityError("the control plane's URL must be like https://cloud.example.com")
         return cls(text.rstrip("/"), f"{parts.scheme}://{parts.netloc}".lower())
 
 
@@ -62,19 +62,23 @@ class Credentials:
 
     base_url: BaseUrl
     agent_id: str
-    api_key: Secret
+    api_key: SecretValue
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.agent_id):
-            raise IdentityError("an agent's id holds letters, digits and hyphens")
+            raise IdentityError("an agent's id consists of letters, digits and hyphens")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:
-        """Read the node variables: all of them, or none; a mixture would send a key to the wrong place."""
+        """Read the credentials from the environment variables; None if all are unset.
+
+        Raises IdentityError if only some are set: mixed with stored credentials, they could send an API key to the
+        wrong control plane.
+        """
         given = [name for name in VARIABLES if environment.get(name)]
         if not given:
             return None
         if missing := [name for name in VARIABLES if name not in given]:
-            raise IdentityError(f"{given[0]} is set but {missing[0]} is not: set all three or none")
+            raise IdentityError(f"{given[0]} is set but {missing[0]} is not: set all three variables or none")
         url, agent_id, api_key = (environment[name] for name in VARIABLES)
-        return cls(BaseUrl.parse(url), agent_id, Secret(api_key))
+        return cls(BaseUrl.parse(url), agent_id, SecretValue(api_key))

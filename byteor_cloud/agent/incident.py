@@ -1,4 +1,4 @@
-"""Captures an incident bundle v1 of what runs (contracts §7)."""
+"""The capture of an incident bundle (version 1) of the running pipeline."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from byteor_cloud.engine.delivery.encoding import Json
 from byteor_cloud.engine.replay import build_incident
 
 from .configuration import RuntimeConfig
-from .progress import Running
-from .state import State, StateError
+from .progress import RunningBundle
+from .state import StateError, StateFolder
 
 
-def capture(state: State, running: Running) -> bytes:
-    """Return a .tar.gz of the running spec, its configuration, what it processed and what came out."""
+def capture(state: StateFolder, running: RunningBundle) -> bytes:
+    """Return an incident bundle (.tar.gz): the running spec, its configuration, its input and its output."""
     tar = state.bundle(running.offer.bundle_hash)
     files = state.capture(running.offer.bundle_hash)
     if tar is None or not files:
-        raise StateError("the running bundle is not in the state folder any more: restart the agent first")
+        raise StateError("the running bundle is no longer in the state folder: restart the agent first")
     bundle = open_bundle(tar)
     return build_incident(
         bundle.spec_kv.decode("ascii"),
         _documents(bundle),
-        journals=_below("journal", files),
-        expected=_below("expected", files),
+        journals=_files_in("journal", files),
+        expected=_files_in("expected", files),
     )
 
 
@@ -49,7 +49,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "pid": os.getpid(),
             "cwd": str(Path.cwd()),
             "args": [Path(sys.argv[0]).name],
-            # Only the pipeline's own, and no secret's value: the node's environment is nobody's business.
+            # Only the pipeline's own variables, without secret values: the host's environment may hold other secrets.
             "env": RuntimeConfig.parse(bundle.runtime_config).shown_env(),
             "proc_status": _proc_status(),
         },
@@ -57,7 +57,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
     }
 
 
-def _below(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
+def _files_in(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     prefix = f"{folder}/"
     return {
         name.removeprefix(prefix).removesuffix(".bin"): data for name, data in files.items() if name.startswith(prefix)

@@ -1,4 +1,4 @@
-"""The agent's loop: a heartbeat, what it asks for, and a wait."""
+"""The agent's main loop: send a heartbeat, handle the offer in the response, wait."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from collections.abc import Callable
 from byteor_cloud import __version__
 from byteor_cloud.engine.delivery.encoding import Json
 
-from .api import ControlPlane, Rejected, Unauthorized, Unavailable
+from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
 from .keyring import Keyring
-from .resources import Usage
+from .offer_handler import OfferHandler, OfferWithdrawn
+from .resources import ResourceMeter
 from .retry import Backoff
-from .rollout import Rollout, Withdrawn
 
 _log = logging.getLogger("byteor.agent")
 _SHORTEST_S = 1.0
-_FIRST_BEAT_WITHIN_S = 5.0
+_LONGEST_FIRST_WAIT_S = 5.0
 
 
-class Agent:
-    """Runs until its key is refused, or until ``wait`` says that it is to stop."""
+class AgentLoop:
+    """Runs until the control plane rejects the agent's key, or until ``wait`` returns True."""
 
     def __init__(
         self,
         *,
         plane: ControlPlane,
         keyring: Keyring,
-        rollout: Rollout,
-        usage: Usage,
+        offer_handler: OfferHandler,
+        usage: ResourceMeter,
         wait: Callable[[float], bool],
         backoff: Backoff,
         interval_s: float | None = None,
     ) -> None:
         self._plane = plane
         self._keyring = keyring
-        self._rollout = rollout
+        self._offers = offer_handler
         self._usage = usage
         self._wait = wait
         self._backoff = backoff
@@ -44,56 +44,56 @@ class Agent:
         self._is_starting = True
 
     def run(self) -> None:
-        """Resume what ran, then beat for ever; whatever the network does, it tries again."""
-        self._rollout.resume()
-        # A fleet that got its power back together does not beat together.
-        if self._wait(self._backoff.spread_s(min(_FIRST_BEAT_WITHIN_S, self._interval_s or _FIRST_BEAT_WITHIN_S))):
+        """Resume the last running bundle, then send heartbeats forever and retry after any failure."""
+        self._offers.resume()
+        # After a power cut all agents of a fleet start together; a random wait spreads their heartbeats.
+        if self._wait(self._backoff.spread_s(min(_LONGEST_FIRST_WAIT_S, self._interval_s or _LONGEST_FIRST_WAIT_S))):
             return
         while not self._wait(self._step()):
             pass
 
-    def settle(self) -> None:
-        """Resume, then beat until there is nothing left to do; errors are the caller's."""
-        self._rollout.resume()
-        while self._beat() == 0:
+    def run_until_idle(self) -> None:
+        """Resume the last running bundle, then handle offers until none is left. Failures are raised, not retried."""
+        self._offers.resume()
+        while self._exchange_heartbeat() == 0:
             pass
 
     def _step(self) -> float:
         try:
-            delay = self._beat()
-        except Unauthorized:
+            delay = self._exchange_heartbeat()
+        except CredentialRejected:
             raise
-        except (Unavailable, Rejected, OSError) as error:  # OSError: a full disk may be emptied
+        except (ControlPlaneUnavailable, RequestRejected, OSError) as error:  # OSError: a full disk may get space again
             delay = self._backoff.delay_s(error)
             _log.warning("%s; trying again in %.1f s", error, delay)
         else:
             self._backoff.reset()
         return delay
 
-    def _beat(self) -> float:
-        """Send a heartbeat and do what it asks for; return the seconds to the next, 0 after any change."""
-        beat = self._plane.heartbeat(self._body())
+    def _exchange_heartbeat(self) -> float:
+        """Send a heartbeat, handle the offer in the response, and return the seconds to wait; 0 after any change."""
+        reply = self._plane.send_heartbeat(self._heartbeat_body())
         self._is_starting = False
         try:
-            self._rollout.flush()
-            self._keyring.notice(beat.signing_key_etag)
-            if beat.desired is not None and self._rollout.is_open(beat.desired):
-                self._rollout.act(beat.desired)
+            self._offers.send_pending_reports()
+            self._keyring.refresh_if_changed(reply.signing_key_etag)
+            if reply.desired is not None and self._offers.needs_handling(reply.desired):
+                self._offers.handle(reply.desired)
                 return 0
-        except Withdrawn:
+        except OfferWithdrawn:
             return 0
-        return max(beat.next_heartbeat_s, _SHORTEST_S) if self._interval_s is None else self._interval_s
+        return max(reply.next_heartbeat_s, _SHORTEST_S) if self._interval_s is None else self._interval_s
 
-    def _body(self) -> Json:
+    def _heartbeat_body(self) -> Json:
         body: Json = {
-            "status": "starting" if self._is_starting else self._rollout.health,
+            "status": "starting" if self._is_starting else self._offers.health,
             "agent_version": __version__,
             "runtime_version": f"python-{platform.python_version()}",
             "uptime_s": self._usage.uptime_s,
             "active": None,
             "resources": self._usage.read(),
         }
-        running, active = self._rollout.progress.running, self._rollout.active
+        running, active = self._offers.progress.running, self._offers.active
         if running and active:
             body["active"] = {
                 "deployment_id": running.deployment_id,

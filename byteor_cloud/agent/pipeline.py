@@ -1,4 +1,4 @@
-"""Runs a bundle's spec on the sample input with the engine: this agent's data plane."""
+"""The reference agent's data plane: the engine runs a bundle's spec on the sample input."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from byteor_cloud.engine.replay import (
 )
 from byteor_cloud.engine.replay.work import LimitExceeded
 
-from .configuration import ActivationFailed, RuntimeConfig
-from .state import State
+from .configuration import ActivationError, RuntimeConfig
+from .state import StateFolder
 from .tuning import isolate_cpu, tune
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """A pipeline that runs: what it was tuned to, and what it has counted."""
+class StartedPipeline:
+    """A running pipeline with its applied tuning and its record counts."""
 
     spec_hash: str
     tuning: Json
     counts: Json
 
 
-class Pipeline:
-    """Starts bundles on one sample."""
+class PipelineRunner:
+    """Starts bundles with one sample as input."""
 
     def __init__(
         self,
-        state: State,
+        state: StateFolder,
         sample: Sequence[Record],
         environment: Mapping[str, str],
         isolate: Callable[[], int] = isolate_cpu,
@@ -55,33 +55,33 @@ class Pipeline:
         self._environment = environment
         self._isolate = isolate
 
-    def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> Active:
-        """Run the spec, keep what went in and out for an incident; ``ActivationFailed`` if it can't run."""
+    def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
+        """Run the spec and save its input and output for a capture. Raises ActivationError if it cannot run."""
         config = RuntimeConfig.parse(runtime_config)
-        # Resolved to know that all are there; the engine itself reads no environment.
+        # The engine reads no environment variables. Resolving them only checks that no secret is missing.
         config.resolve(lambda name: self._state.secret(name, self._environment))
         try:
             installed = Ops.installed()
-            spec = _valid(decode(spec_kv), installed)
+            spec = _validate(decode(spec_kv), installed)
             counts, files = _run(spec, config.stage_config, installed, self._sample)
         except (KvError, Unsupported, LimitExceeded, StageError) as error:
-            raise ActivationFailed(str(error)) from error
+            raise ActivationError(str(error)) from error
         self._state.save_capture(bundle_hash, files)
-        return Active(sha256(spec_kv), tune(config, self._isolate), counts)
+        return StartedPipeline(sha256(spec_kv), tune(config, self._isolate), counts)
 
 
-def _valid(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
-    """Refuse what no compiler made: names become names of files."""
+def _validate(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
+    """Return the spec if it is valid. Names of egresses become file names, so an invalid name could be a path."""
     errors = [d for d in validate_spec(spec, ops=ops) if d.severity is Severity.ERROR]
     if errors:
-        raise ActivationFailed(f"spec.kv: {errors[0].pointer}: {errors[0].message}")
+        raise ActivationError(f"spec.kv: {errors[0].pointer}: {errors[0].message}")
     return spec
 
 
 def _run(
     spec: PipelineSpec, stage_config: Json, installed: Ops, records: Sequence[Record]
 ) -> tuple[Json, dict[str, bytes]]:
-    """Feed the records; return the counts, and the journal and expected output as files of an incident."""
+    """Feed the records to the spec; return the counts, and the input and output as files of an incident."""
     ops = {op: process for _, op in spec.stages if (process := installed.process(op))}
     ingress = _ingress(spec)
     machine = PipelineRunner(spec, stage_config=stage_config, ops=ops, entry=ingress)
@@ -101,7 +101,7 @@ def _run(
 
 
 def _ingress(spec: PipelineSpec) -> str:
-    """The sample enters at the first ingress."""
+    """Return the first ingress, where the sample enters."""
     if isinstance(spec.model, SingleRing):
         return spec.model.ingress
     return next((end.name for end in spec.model.endpoints if end.kind == "ingress"), "")

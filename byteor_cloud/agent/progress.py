@@ -1,4 +1,4 @@
-"""What an agent remembers of offers: which it works on, runs and failed, and what it must still report."""
+"""An agent's stored progress: its last attempt, running bundle, last failure and pending reports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from byteor_cloud.engine.delivery.encoding import Fields, Json, format_time
 from byteor_cloud.engine.machines import OfferAction
 
 
-class Status(StrEnum):
-    """How far an offer has come, in the order in which it is reported."""
+class OfferStatus(StrEnum):
+    """The status of an offer, in the order of the reports."""
 
     DOWNLOADING = "downloading"
     ACTIVATING = "activating"
@@ -21,15 +21,15 @@ class Status(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Where it is on the way; the last three are ends."""
-        return {Status.DOWNLOADING: 0, Status.ACTIVATING: 1}.get(self, 2)
+        """The position in the order of reports; the three final statuses share one."""
+        return {OfferStatus.DOWNLOADING: 0, OfferStatus.ACTIVATING: 1}.get(self, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What the control plane wants this agent to run.
+class ReceivedOffer:
+    """A bundle that the control plane tells this agent to run.
 
-    ``offered_at`` is opaque: a new one makes the same bundle of the same deployment a new offer (a retry).
+    The same bundle with another ``offered_at`` is a new offer: somebody retried the deployment.
     """
 
     deployment_id: str
@@ -38,8 +38,8 @@ class Offer:
     offered_at: str | None = None
 
     @classmethod
-    def read(cls, members: Fields) -> Offer:
-        """Read an offer from an answer or from the state folder."""
+    def read(cls, members: Fields) -> ReceivedOffer:
+        """Parse an offer from a response or from the state folder."""
         return cls(
             members.text("deployment_id"),
             OfferAction(members.text("action")),
@@ -48,7 +48,7 @@ class Offer:
         )
 
     def document(self) -> Json:
-        """Return what ``read`` reads."""
+        """Return the stored form, which ``read`` parses."""
         return {
             "deployment_id": self.deployment_id,
             "action": self.action.value,
@@ -58,44 +58,44 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """The offer last worked on and the furthest that was reported of it."""
+class OfferAttempt:
+    """The last handled offer and the last status that was reported for it."""
 
-    offer: Offer
+    offer: ReceivedOffer
     since: datetime
-    status: Status | None = None
+    status: OfferStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What runs; ``deployment_id`` is of the manifest, which a rollback's offer does not name."""
+class RunningBundle:
+    """The running bundle. ``deployment_id`` is its manifest's, which differs from the offer's after a rollback."""
 
-    offer: Offer
+    offer: ReceivedOffer
     since: datetime
     deployment_id: str
     spec_hash: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """The last offer that failed, and why; it is not tried again."""
+class FailedOffer:
+    """The last offer that failed, with the reason. It is not tried again."""
 
-    offer: Offer
+    offer: ReceivedOffer
     since: datetime
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A report that the control plane has not acknowledged yet."""
+class OfferReport:
+    """A report about an offer that the control plane has not acknowledged yet."""
 
-    offer: Offer
-    status: Status
+    offer: ReceivedOffer
+    status: OfferStatus
     detail: str | None = None
     tuning: Json | None = None
 
     def body(self) -> Json:
-        """Return the request body: what is not known is left out."""
+        """Return the request body, without members that are None."""
         members: Json = {
             "deployment_id": self.offer.deployment_id,
             "status": self.status.value,
@@ -108,16 +108,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """All of it, stored as one so that a crash leaves one consistent step."""
+    """The whole progress, stored in one file so that it is consistent after a crash."""
 
-    attempted: Attempt | None = None
-    running: Running | None = None
-    last_failed: Failure | None = None
-    pending: tuple[Report, ...] = field(default=())
+    attempted: OfferAttempt | None = None
+    running: RunningBundle | None = None
+    last_failed: FailedOffer | None = None
+    pending: tuple[OfferReport, ...] = field(default=())
 
     @classmethod
     def from_document(cls, document: Json) -> Progress:
-        """Read what ``document`` wrote."""
+        """Parse the stored form."""
         members = Fields(document)
         return cls(
             members.optional("attempted", _attempt),
@@ -127,17 +127,18 @@ class Progress:
         )
 
     def document(self) -> Json:
-        """Return the stored and shown form."""
+        """Return the form that is stored, and printed by ``byteor-agent status``."""
         attempted, running, failed = self.attempted, self.running, self.last_failed
         return {
-            "attempted": attempted and {**_since(attempted), "status": attempted.status and attempted.status.value},
+            "attempted": attempted
+            and {**_offer_members(attempted), "status": attempted.status and attempted.status.value},
             "running": running
             and {
-                **_since(running),
+                **_offer_members(running),
                 "running_deployment_id": running.deployment_id,
                 "spec_hash": running.spec_hash,
             },
-            "last_failed": failed and {**_since(failed), "detail": failed.detail},
+            "last_failed": failed and {**_offer_members(failed), "detail": failed.detail},
             "pending": [
                 {
                     **report.offer.document(),
@@ -150,32 +151,32 @@ class Progress:
         }
 
 
-def _since(step: Attempt | Running | Failure) -> Json:
-    return {**step.offer.document(), "since": format_time(step.since)}
+def _offer_members(entry: OfferAttempt | RunningBundle | FailedOffer) -> Json:
+    return {**entry.offer.document(), "since": format_time(entry.since)}
 
 
-def _attempt(members: Fields) -> Attempt:
+def _attempt(members: Fields) -> OfferAttempt:
     status = members.optional_text("status")
-    return Attempt(Offer.read(members), members.time("since"), Status(status) if status else None)
+    return OfferAttempt(ReceivedOffer.read(members), members.time("since"), OfferStatus(status) if status else None)
 
 
-def _running(members: Fields) -> Running:
-    return Running(
-        Offer.read(members),
+def _running(members: Fields) -> RunningBundle:
+    return RunningBundle(
+        ReceivedOffer.read(members),
         members.time("since"),
         members.text("running_deployment_id"),
         members.digest("spec_hash"),
     )
 
 
-def _failure(members: Fields) -> Failure:
-    return Failure(Offer.read(members), members.time("since"), members.text("detail"))
+def _failure(members: Fields) -> FailedOffer:
+    return FailedOffer(ReceivedOffer.read(members), members.time("since"), members.text("detail"))
 
 
-def _report(members: Fields) -> Report:
-    return Report(
-        Offer.read(members),
-        Status(members.text("status")),
+def _report(members: Fields) -> OfferReport:
+    return OfferReport(
+        ReceivedOffer.read(members),
+        OfferStatus(members.text("status")),
         members.optional_text("detail"),
         None if members.member("tuning") is None else members.object("tuning"),
     )

@@ -1,4 +1,4 @@
-"""What this process uses, for the heartbeat."""
+"""The CPU, memory and disk readings that a heartbeat contains."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from byteor_cloud.engine.delivery.encoding import Json
 
 
-class Usage:
-    """Measures between two readings."""
+class ResourceMeter:
+    """Measures this process; CPU usage is an average since the previous reading."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -21,11 +21,11 @@ class Usage:
 
     @property
     def uptime_s(self) -> int:
-        """Whole seconds since the start."""
+        """Whole seconds since the agent's start."""
         return int(time.monotonic() - self._started)
 
     def read(self) -> Json:
-        """Return ``cpu_percent`` since the last reading, and memory and disk as they are."""
+        """Return the CPU percentage since the previous reading, the memory in use and the free disk space."""
         now, cpu_s = time.monotonic(), time.process_time()
         elapsed = max(now - self._read_at, 1e-3)
         percent = round(100 * (cpu_s - self._cpu_s) / elapsed, 1)
@@ -40,6 +40,6 @@ class Usage:
 def _resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # no /proc: the peak is the best there is
+    except OSError:  # macOS has no /proc: use the peak instead of the present value
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""When to try again."""
+"""Delays between attempts to reach the control plane."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import logging
 import secrets
 from collections.abc import Callable
 
-from .api import Unavailable
+from .api import ControlPlaneUnavailable
 
 _log = logging.getLogger("byteor.agent")
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
-_SHARE = 0.25  # of the time that was asked for; the random part is at most as long
+_MAX_RANDOM_SHARE = 0.25  # of the Retry-After time
 
 
 def _jitter() -> float:
-    """Return a random part of 1, and not nearly 0: a failing control plane deserves a pause."""
+    """Return a random factor from 0.1 to 1. It is never near 0, so that a failing control plane gets a pause."""
     return secrets.SystemRandom().uniform(0.1, 1.0)
 
 
 class Backoff:
-    """Delays that double with each failure in a row, spread so that a fleet does not come back at once."""
+    """Delays that double with each failure in a row. Random parts keep a fleet from retrying all at once."""
 
     def __init__(self, jitter: Callable[[], float] = _jitter) -> None:
         self._jitter = jitter
@@ -31,25 +31,27 @@ class Backoff:
         self._failures = 0
 
     def spread_s(self, within_s: float) -> float:
-        """Return a random part of ``within_s``."""
+        """Return a random delay up to ``within_s``."""
         return within_s * self._jitter()
 
     def delay_s(self, error: Exception) -> float:
-        """Return how long to wait after this failure: the next delay, or longer than the control plane asked for."""
+        """Return the delay after this failure. It is never shorter than the control plane's ``Retry-After``."""
         longest: float = min(_LONGEST_S, _FIRST_S * 2 ** min(self._failures, 10))
         self._failures += 1
-        asked = (error.retry_after if isinstance(error, Unavailable) else None) or 0.0
-        # Never earlier than asked, and with a random part of our own: the whole fleet may have been told the same.
-        return asked + max(longest, asked * _SHARE) * self._jitter()
+        retry_after = (error.retry_after if isinstance(error, ControlPlaneUnavailable) else None) or 0.0
+        # The whole fleet may have received the same Retry-After, so a random part is added to it.
+        return retry_after + max(longest, retry_after * _MAX_RANDOM_SHARE) * self._jitter()
 
 
-def insist[T](call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None) -> T:
-    """Call until the control plane gives a usable answer; the last of ``tries`` raises ``Unavailable``."""
+def retry_until_answered[T](
+    call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
+) -> T:
+    """Repeat the call until the control plane answers. Raises ControlPlaneUnavailable after ``tries`` failures."""
     failures = 0
     while True:
         try:
             return call()
-        except Unavailable as error:
+        except ControlPlaneUnavailable as error:
             failures += 1
             if failures == tries:
                 raise

@@ -1,4 +1,4 @@
-"""The state folder: everything an agent must still know after a crash, readable by its owner only."""
+"""The state folder: everything an agent needs after a restart, readable by its owner only."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from byteor_cloud.engine.delivery.encoding import Fields, Json, canonical, parse
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 
-from .identity import BaseUrl, Credentials, Secret
+from .identity import BaseUrl, Credentials, SecretValue
 from .progress import Progress
 
 _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder can't be used."""
+    """The state folder is damaged, in use by another agent, or not accessible."""
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """What the control plane says this agent is; no secret in it."""
+class AgentIdentity:
+    """An agent's ids, name and control plane, without its credential."""
 
     base_url: str
     agent_id: str
@@ -37,15 +37,15 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredKeys:
-    """The key set as last fetched, with its ETag."""
+class StoredKeySet:
+    """The last fetched key set with its ETag."""
 
     keyset: KeySet
     etag: str
 
 
-class State:
-    """One agent's folder. Every file is replaced atomically, so that each is the old one or the new one."""
+class StateFolder:
+    """One agent's folder. Files are replaced atomically, so a crash leaves the old or the new content, never a mix."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,103 +53,103 @@ class State:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
         except OSError as error:
-            raise StateError(f"the state folder {folder} can't be used: {error.strerror}") from error
+            raise StateError(f"the state folder {folder} cannot be used: {error.strerror}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one running agent; a second one is a ``StateError``."""
+        """Lock the folder for one running agent. Raises StateError if another agent has locked it."""
         with os.fdopen(os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StateError(f"another agent runs on {self.folder}") from error
+                raise StateError(f"another agent is running with the state folder {self.folder}") from error
             yield
 
-    def node(self) -> Node | None:
-        """Return who this folder belongs to, if anyone enrolled with it."""
+    def identity(self) -> AgentIdentity | None:
+        """Return the identity of the agent that this folder belongs to, or None."""
         document = self._read("agent.json")
         if document is None:
             return None
-        with self._intact("agent.json"):
+        with self._parsing("agent.json"):
             members = Fields(document)
-            return Node(*(members.text(name) for name in ("base_url", "agent_id", "environment_id", "name")))
+            return AgentIdentity(*(members.text(name) for name in ("base_url", "agent_id", "environment_id", "name")))
 
-    def save_node(self, node: Node) -> None:
-        """Keep who this folder belongs to."""
+    def save_identity(self, identity: AgentIdentity) -> None:
+        """Store the identity of the agent that this folder belongs to."""
         self._write(
             "agent.json",
             canonical(
                 {
-                    "base_url": node.base_url,
-                    "agent_id": node.agent_id,
-                    "environment_id": node.environment_id,
-                    "name": node.name,
+                    "base_url": identity.base_url,
+                    "agent_id": identity.agent_id,
+                    "environment_id": identity.environment_id,
+                    "name": identity.name,
                 }
             ),
         )
 
     def credentials(self) -> Credentials | None:
-        """Return the stored credentials, if there are any."""
-        node = self.node()
+        """Return the stored credentials, or None."""
+        identity = self.identity()
         path = self.folder / "api_key"
-        if node is None or not path.exists():
+        if identity is None or not path.exists():
             return None
-        return Credentials(BaseUrl.parse(node.base_url), node.agent_id, Secret(path.read_text().strip()))
+        return Credentials(BaseUrl.parse(identity.base_url), identity.agent_id, SecretValue(path.read_text().strip()))
 
-    def save_api_key(self, api_key: Secret) -> None:
-        """Keep the agent's key: the only file with a secret of ours."""
+    def save_api_key(self, api_key: SecretValue) -> None:
+        """Store the agent's key. No other file contains a credential for the control plane."""
         self._write("api_key", api_key.reveal().encode())
 
-    def keys(self) -> StoredKeys | None:
-        """Return the key set that was last fetched, if any."""
+    def keys(self) -> StoredKeySet | None:
+        """Return the last fetched key set, or None."""
         document = self._read("signing_keys.json")
         if document is None:
             return None
-        with self._intact("signing_keys.json"):
+        with self._parsing("signing_keys.json"):
             members = Fields(document)
             keyset = KeySet.of(members.object("key_set"))
-            return StoredKeys(keyset, str(members.member("etag")))
+            return StoredKeySet(keyset, str(members.member("etag")))
 
-    def save_keys(self, keys: StoredKeys) -> None:
-        """Keep a fetched key set."""
+    def save_keys(self, keys: StoredKeySet) -> None:
+        """Store a fetched key set."""
         self._write("signing_keys.json", canonical({"etag": keys.etag, "key_set": keys.keyset.document()}))
 
     def progress(self) -> Progress:
-        """Return what is remembered of offers."""
+        """Return the stored progress, which is empty at first."""
         document = self._read("progress.json")
         if document is None:
             return Progress()
-        with self._intact("progress.json"):
+        with self._parsing("progress.json"):
             return Progress.from_document(document)
 
     def save_progress(self, progress: Progress) -> None:
-        """Keep what is remembered of offers."""
+        """Store the progress."""
         self._write("progress.json", canonical(progress.document()))
 
     def bundle(self, bundle_hash: str) -> bytes | None:
-        """Return a downloaded tar if it is here and undamaged."""
+        """Return a downloaded bundle's tar, or None if it is missing or damaged."""
         path = self._bundle_path(bundle_hash)
         data = path.read_bytes() if path.exists() else None
         return data if data is not None and sha256(data) == bundle_hash else None
 
     def save_bundle(self, bundle_hash: str, chunks: Iterable[bytes]) -> None:
-        """Stream a tar into the folder under the name of its hash; the caller checks what it streams."""
+        """Store a bundle's tar from a stream. The caller checks that the stream has this hash."""
         self._write(f"bundles/{_hex(bundle_hash)}.tar", chunks)
 
     def save_capture(self, bundle_hash: str, files: Mapping[str, bytes]) -> None:
-        """Keep what a bundle's pipeline processed and made."""
+        """Store the input and output of a bundle's pipeline."""
         for name, data in files.items():
             self._write(f"captures/{_hex(bundle_hash)}/{name}", data)
 
     def capture(self, bundle_hash: str) -> dict[str, bytes]:
-        """Return what a bundle's pipeline processed and made."""
+        """Return the stored input and output of a bundle's pipeline, by file name."""
         folder = self.folder / "captures" / _hex(bundle_hash)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
-    def prune(self, keep: Collection[str]) -> None:
-        """Forget the tars and captures of all other bundles."""
-        kept = {_hex(bundle_hash) for bundle_hash in keep}
+    def remove_other_bundles(self, kept_hashes: Collection[str]) -> None:
+        """Remove the tars and captures of all bundles except these."""
+        kept = {_hex(bundle_hash) for bundle_hash in kept_hashes}
         for tar in (self.folder / "bundles").glob("*"):
             if tar.stem not in kept:
                 tar.unlink(missing_ok=True)
@@ -158,9 +158,9 @@ class State:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Resolve a ``secret_ref`` from the node's environment, else from ``secrets/NAME``.
+        """Return a secret's value from the host's environment, or else from ``secrets/NAME``; None if it is in neither.
 
-        Nothing of the agent's own: a deployment must not read the key that its agent signs in with.
+        Names that begin with ``BYTEOR_`` are never found, so that a deployment cannot read its agent's key.
         """
         if not _SECRET_NAME.fullmatch(name) or name.startswith("BYTEOR_"):
             return None
@@ -177,11 +177,11 @@ class State:
             data = (self.folder / name).read_bytes()
         except FileNotFoundError:
             return None
-        with self._intact(name):
+        with self._parsing(name):
             return parse_object(data)
 
     @contextmanager
-    def _intact(self, name: str) -> Iterator[None]:
+    def _parsing(self, name: str) -> Iterator[None]:
         try:
             yield
         except (ValueError, Refused) as error:

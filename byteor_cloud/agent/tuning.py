@@ -1,4 +1,4 @@
-"""What a tuning profile asks of the machine, and how much of it this machine gives."""
+"""The application of a tuning profile to this host, as far as the host permits it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ISOLATED = Path("/sys/devices/system/cpu/isolated")
 
 
 def isolate_cpu(isolated: Path = _ISOLATED) -> int:
-    """Move this process to the first isolated CPU; an ``OSError`` says why it can't."""
+    """Move this process to the first isolated CPU and return the CPU's number. Raises OSError if it cannot be moved."""
     first = isolated.read_text().strip().partition(",")[0].partition("-")[0]
     if not first:
-        raise OSError("no CPU of this machine is isolated")
+        raise OSError("this host has no isolated CPU")
     os.sched_setaffinity(0, {int(first)})
     return int(first)
 
 
 def tune(config: RuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
-    """Apply a profile as far as it goes, and return the report's ``tuning``."""
+    """Apply the configured profile and return the report's ``tuning``, which lists what was not applied."""
     applied: Json = {"wait": config.wait}
     degraded: list[Json] = []
     if config.tuning_profile == "isolated-core":

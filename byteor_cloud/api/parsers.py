@@ -16,10 +16,10 @@ from rest_framework.parsers import BaseParser, MultiPartParser
 
 from byteor_cloud import space
 from byteor_cloud.api import bodies, problems
-from byteor_cloud.aside import compute_aside
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.strict_json import JsonFault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
+from byteor_cloud.offload import run_in_thread
 
 MAX_DEPTH = 200
 LONG_BYTES = 64 * 1024  # a text that takes long enough to be read beside the event loop
@@ -31,7 +31,7 @@ def parse_json(data: bytes | str) -> Any:
     try:
         if len(data) <= LONG_BYTES:
             return strict_json.read(data, limits)
-        return compute_aside(strict_json.read, data, limits)
+        return run_in_thread(strict_json.read, data, limits)
     except strict_json.MalformedJson as error:
         if error.fault is JsonFault.DEPTH:
             raise InvalidInput.at(error.pointer, f"Nested deeper than {MAX_DEPTH}.", code="too_deep") from None
@@ -126,7 +126,7 @@ class UploadParser(MultiPartParser):
             raise bodies.interrupted(error) from None
         except OSError as error:  # not the client's: the temporary file could not be written
             handler.upload_interrupted()
-            if space.is_of_disk(error):
+            if space.is_disk_error(error):
                 raise problems.no_room() from error
             raise
         except Exception:

@@ -33,7 +33,7 @@ def _field_errors(detail: Any, pointer: str = "") -> Iterator[errors.FieldError]
             if key == "non_field_errors":
                 yield from _field_errors(child, pointer)
             else:
-                yield from _field_errors(child, errors.below(pointer, key))
+                yield from _field_errors(child, errors.child_pointer(pointer, key))
     elif isinstance(detail, list):
         for index, child in enumerate(detail):
             nested = isinstance(child, (Mapping, list))
@@ -108,7 +108,7 @@ def no_room() -> errors.InsufficientStorage:
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
     """Return the refusal when database or disk is in trouble, or what took too long was ended; else None."""
     match exc:
-        case OSError() | DatabaseError() if space.is_of_disk(exc):
+        case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
             return full_disk()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from byteor_cloud.agent.api import ControlPlane
-from byteor_cloud.agent.identity import BaseUrl, Credentials, Secret
+from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
 from byteor_cloud.agent.keyring import Keyring
-from byteor_cloud.agent.loop import Agent
-from byteor_cloud.agent.pipeline import Pipeline
-from byteor_cloud.agent.resources import Usage
+from byteor_cloud.agent.loop import AgentLoop
+from byteor_cloud.agent.offer_handler import OfferHandler
+from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.resources import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.rollout import Rollout
-from byteor_cloud.agent.state import Node, State
+from byteor_cloud.agent.state import AgentIdentity, StateFolder
 from byteor_cloud.engine.replay.journal import Record
 from tests.agent.control_plane import AGENT_ID, API_KEY, ENVIRONMENT, NOW, FakeControlPlane
 
@@ -36,14 +36,14 @@ class NodeUnderTest:
     first_wait: float | None = None
 
     @property
-    def state(self) -> State:
-        return State(self.folder)
+    def state(self) -> StateFolder:
+        return StateFolder(self.folder)
 
     def enroll(self) -> None:
-        self.state.save_api_key(Secret(API_KEY))
-        self.state.save_node(Node(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
+        self.state.save_api_key(SecretValue(API_KEY))
+        self.state.save_identity(AgentIdentity(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
 
-    def agent(self, *, beats: int = 1, interval_s: float | None = None) -> Agent:
+    def agent(self, *, beats: int = 1, interval_s: float | None = None) -> AgentLoop:
         """An agent that stops after so many waits between beats."""
         self.waits.clear()
         self.first_wait = None
@@ -55,27 +55,27 @@ class NodeUnderTest:
             self.waits.append(seconds)
             return len(self.waits) >= beats
 
-        plane = ControlPlane(Credentials(BaseUrl.parse(self.plane.url), AGENT_ID, Secret(API_KEY)))
+        plane = ControlPlane(Credentials(BaseUrl.parse(self.plane.url), AGENT_ID, SecretValue(API_KEY)))
         keyring = Keyring(self.state, plane)
-        return Agent(
+        return AgentLoop(
             plane=plane,
             keyring=keyring,
-            rollout=Rollout(
+            offer_handler=OfferHandler(
                 state=self.state,
                 plane=plane,
                 keyring=keyring,
-                pipeline=Pipeline(self.state, SAMPLE, self.environment),
+                pipeline=PipelineRunner(self.state, SAMPLE, self.environment),
                 environment_id=ENVIRONMENT,
                 now=lambda: NOW,
             ),
-            usage=Usage(self.folder),
+            usage=ResourceMeter(self.folder),
             wait=wait,
             backoff=Backoff(lambda: 1.0),
             interval_s=interval_s,
         )
 
     def settle(self) -> None:
-        self.agent().settle()
+        self.agent().run_until_idle()
 
     @property
     def failure(self) -> str:

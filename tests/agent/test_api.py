@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.api import Client, ControlPlane, Rejected, Unauthorized, Unavailable
-from byteor_cloud.agent.identity import BaseUrl, Credentials, Secret
+from byteor_cloud.agent.api import Client, ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
+from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
 
 
 @pytest.fixture
@@ -15,25 +15,25 @@ def client(node: Any, plane: Any) -> ControlPlane:
     return ControlPlane(Credentials(BaseUrl.parse(plane.url), "0192-agent", node.state.credentials().api_key))
 
 
-def test_the_key_goes_to_its_origin_only(client: ControlPlane, plane: Any, elsewhere: Any) -> None:
-    there = Client(BaseUrl.parse(elsewhere.url), Secret("x"))
-    there._base_url = BaseUrl.parse(plane.url)
+def test_client_rejects_request_to_another_origin(client: ControlPlane, plane: Any, elsewhere: Any) -> None:
+    other_client = Client(BaseUrl.parse(elsewhere.url), SecretValue("x"))
+    other_client._base_url = BaseUrl.parse(plane.url)
 
-    with pytest.raises(Rejected, match="leaves the control plane's origin"):
-        there.send("GET", "/")
+    with pytest.raises(RequestRejected, match="leaves the control plane's origin"):
+        other_client.send("GET", "/")
 
     assert plane.requests == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_no_redirect_is_followed(client: ControlPlane, plane: Any, elsewhere: Any, status: int) -> None:
+def test_redirect_is_not_followed(client: ControlPlane, plane: Any, elsewhere: Any, status: int) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(status, headers={"Location": elsewhere.url}))
 
-    with pytest.raises(Rejected, match="redirect"):
-        client.heartbeat({})
+    with pytest.raises(RequestRejected, match="redirect"):
+        client.send_heartbeat({})
 
 
-def test_nothing_is_taken_from_netrc_or_proxy_variables(
+def test_netrc_and_proxy_variables_are_ignored(
     client: ControlPlane, elsewhere: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
@@ -41,74 +41,76 @@ def test_nothing_is_taken_from_netrc_or_proxy_variables(
     monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
     monkeypatch.setenv("http_proxy", elsewhere.url)
 
-    assert client.node().environment_id == "0192-environment"  # the fake checks the credential
+    assert client.fetch_identity().environment_id == "0192-environment"  # the fake checks the credential
 
 
-def test_refusals_are_told_apart(client: ControlPlane, plane: Any) -> None:
+def test_error_statuses_raise_their_exceptions(client: ControlPlane, plane: Any) -> None:
     problem = {"type": "urn:x", "title": "No", "detail": "revoked"}
     for status, kind in (
-        (401, Unauthorized),
-        (403, Rejected),
-        (409, Rejected),
-        (429, Unavailable),
-        (503, Unavailable),
+        (401, CredentialRejected),
+        (403, RequestRejected),
+        (409, RequestRejected),
+        (429, ControlPlaneUnavailable),
+        (503, ControlPlaneUnavailable),
     ):
         plane.fail("POST", "/heartbeat", plane.reply(status, problem))
-        with pytest.raises(kind, match=f"{status}: revoked") as refused:
-            client.heartbeat({})
-        assert type(refused.value) is kind
+        with pytest.raises(kind, match=f"{status}: revoked") as raised:
+            client.send_heartbeat({})
+        assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", {"detail": ""}, b"x" * 5_000_000])
-def test_an_error_without_a_problem_has_the_reason_of_its_status(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_error_without_problem_body_shows_reason_phrase(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(404, body))
 
-    with pytest.raises(Rejected, match="404: Not Found"):
-        client.heartbeat({})
+    with pytest.raises(RequestRejected, match="404: Not Found"):
+        client.send_heartbeat({})
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("7", 7.0), ("0", 0.0), ("999999", 3600.0), ("-1", None), ("soon", None), ("1e3", None), (None, None)],
 )
-def test_retry_after(client: ControlPlane, plane: Any, value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_read_as_seconds(
+    client: ControlPlane, plane: Any, value: str | None, seconds: float | None
+) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": value} if value else {}))
 
-    with pytest.raises(Unavailable) as refused:
-        client.heartbeat({})
+    with pytest.raises(ControlPlaneUnavailable) as refused:
+        client.send_heartbeat({})
 
     assert refused.value.retry_after == seconds
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000"])
-def test_retry_after_as_a_date(client: ControlPlane, plane: Any, zone: str) -> None:
+def test_retry_after_is_read_as_date(client: ControlPlane, plane: Any, zone: str) -> None:
     date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=100)).replace("+0000", zone)
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": date}))
 
-    with pytest.raises(Unavailable) as refused:
-        client.heartbeat({})
+    with pytest.raises(ControlPlaneUnavailable) as refused:
+        client.send_heartbeat({})
 
     assert refused.value.retry_after == pytest.approx(100, abs=5)
 
 
-def test_answers_are_bounded(client: ControlPlane, plane: Any) -> None:
+def test_oversized_response_is_rejected(client: ControlPlane, plane: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(200, b"x" * 5_000_000))
 
-    with pytest.raises(Rejected, match="more than"):
-        client.heartbeat({})
+    with pytest.raises(RequestRejected, match="more than"):
+        client.send_heartbeat({})
 
 
 @pytest.mark.parametrize("body", [{}, {"desired": []}, {"desired": {}}, {"desired": {"deployment_id": "d"}}])
-def test_an_unreadable_delivery(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_unreadable_offer_makes_control_plane_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("GET", "/deployment", plane.reply(200, body))
 
-    with pytest.raises(Unavailable, match="unreadable answer to deployment"):
-        client.delivery()
+    with pytest.raises(ControlPlaneUnavailable, match="unreadable deployment response"):
+        client.fetch_offer()
 
 
 @pytest.mark.parametrize("body", [{}, {"active_kid": "a", "keys": []}])
-def test_an_unreadable_key_set(client: ControlPlane, plane: Any, body: Any) -> None:
+def test_unreadable_key_set_makes_control_plane_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
     plane.fail("GET", "/signing-key", plane.reply(200, body))
 
-    with pytest.raises(Unavailable, match="unreadable answer to signing-key"):
-        client.signing_keys(None)
+    with pytest.raises(ControlPlaneUnavailable, match="unreadable signing-key response"):
+        client.fetch_signing_keys(None)

@@ -1,4 +1,4 @@
-"""The agent fetches a bundle: verified to the last byte, resumed when cut off, and fetched again when damaged."""
+"""Tests of the agent's bundle download: verification, interrupted downloads and damaged files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.progress import Status
+from byteor_cloud.agent.progress import OfferStatus
 from byteor_cloud.engine.delivery.bundle import MAX_BUNDLE_BYTES
 from tests.agent.keys import OTHER_KEY
 
 
-def test_a_flipped_byte_is_refused_and_what_ran_before_still_runs(node: Any, plane: Any) -> None:
-    good = plane.offer("d1")
+def test_altered_bundle_fails_and_running_bundle_keeps_running(node: Any, plane: Any) -> None:
+    running = plane.offer("d1")
     node.settle()
     built = plane.build("d2")
     flipped = bytearray(built.tar)
@@ -22,11 +22,11 @@ def test_a_flipped_byte_is_refused_and_what_ran_before_still_runs(node: Any, pla
 
     node.settle()
 
-    assert node.failure == "bundle.hash: the download is not the bundle that was offered"
+    assert node.failure == "bundle.hash: the downloaded bytes are not the offered bundle"
     assert plane.reports[-2:] == [("d2", "downloading"), ("d2", "failed")]
     assert plane.beats[-1]["status"] == "degraded"
-    assert plane.beats[-1]["active"]["bundle_hash"] == good.bundle_hash
-    assert node.state.progress().running.offer.bundle_hash == good.bundle_hash
+    assert plane.beats[-1]["active"]["bundle_hash"] == running.bundle_hash
+    assert node.state.progress().running.offer.bundle_hash == running.bundle_hash
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_a_flipped_byte_is_refused_and_what_ran_before_still_runs(node: Any, pla
         ({"key": OTHER_KEY}, "envelope.unknown_key"),
         ({"envelope": None}, "envelope.malformed"),
         ({"bundle_size": MAX_BUNDLE_BYTES + 1}, "bundle.too_large"),
-        ({"bundle_size": 1}, "the bundle can't be downloaded: 200: the answer has more than 1 bytes"),
+        ({"bundle_size": 1}, "the bundle cannot be downloaded: 200: the response has more than 1 bytes"),
     ],
     ids=str,
 )
-def test_a_bad_offer_is_refused(node: Any, plane: Any, offer: Any, code: str) -> None:
+def test_invalid_offer_fails(node: Any, plane: Any, offer: Any, code: str) -> None:
     plane.offer("d1", **offer)
 
     node.settle()
@@ -48,7 +48,7 @@ def test_a_bad_offer_is_refused(node: Any, plane: Any, offer: Any, code: str) ->
     assert plane.reports[-1] == ("d1", "failed")
 
 
-def test_a_wrong_signature_is_refused(node: Any, plane: Any) -> None:
+def test_wrong_signature_fails_the_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     signature = plane.delivered["envelope"]["signatures"][0]
     signature["sig"] = base64.b64encode(bytes(64)).decode()
@@ -58,7 +58,7 @@ def test_a_wrong_signature_is_refused(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.bad_signature")
 
 
-def test_another_tar_than_the_signed_one_is_refused(node: Any, plane: Any) -> None:
+def test_envelope_of_another_bundle_fails_the_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     signed = plane.delivered["envelope"]
     plane.offer("d1", built=plane.build("d1", is_approved=True), envelope=signed)
@@ -68,7 +68,7 @@ def test_another_tar_than_the_signed_one_is_refused(node: Any, plane: Any) -> No
     assert node.failure.startswith("envelope.subject")
 
 
-def test_another_environments_bundle_is_refused(node: Any, plane: Any) -> None:
+def test_bundle_of_another_environment_fails_the_offer(node: Any, plane: Any) -> None:
     plane.offer("d1", built=plane.build("d1", environment_id="0192-other"))
 
     node.settle()
@@ -76,19 +76,19 @@ def test_another_environments_bundle_is_refused(node: Any, plane: Any) -> None:
     assert node.failure.startswith("bundle.environment")
 
 
-def test_an_older_bundle_comes_back_only_as_a_rollback(node: Any, plane: Any) -> None:
+def test_older_bundle_fails_when_offered_for_activation(node: Any, plane: Any) -> None:
     plane.offer("d2", built=plane.build("d1"))
 
     node.settle()
 
-    assert node.failure == "the bundle belongs to another deployment than the one that offers it"
+    assert node.failure == "the bundle belongs to another deployment than the offered one"
 
 
 @pytest.mark.parametrize(
     "url",
     ["{elsewhere}/bundle", "//{host}/bundle", "/\\{host}/bundle", "bundle", "@{host}/bundle", "/a\nb", "/é"],
 )
-def test_a_bundle_at_another_origin_is_refused(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
+def test_bundle_url_on_another_origin_fails_the_offer(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
     host = elsewhere.url.removeprefix("http://")
     plane.offer("d1", bundle_url=url.format(elsewhere=elsewhere.url, host=host))
 
@@ -98,7 +98,7 @@ def test_a_bundle_at_another_origin_is_refused(node: Any, plane: Any, elsewhere:
     assert plane.sent("GET", "/deployment/bundle") == []
 
 
-def test_a_redirect_is_not_followed(node: Any, plane: Any, elsewhere: Any) -> None:
+def test_redirected_download_fails_the_offer(node: Any, plane: Any, elsewhere: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(302, headers={"Location": elsewhere.url + "/bundle"}))
 
@@ -107,16 +107,16 @@ def test_a_redirect_is_not_followed(node: Any, plane: Any, elsewhere: Any) -> No
     assert "redirect" in node.failure
 
 
-def test_a_bundle_that_is_not_there_fails_the_offer(node: Any, plane: Any) -> None:
+def test_missing_bundle_fails_the_offer(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(404, {"detail": "gone"}))
 
     node.settle()
 
-    assert node.failure == "the bundle can't be downloaded: 404: gone"
+    assert node.failure == "the bundle cannot be downloaded: 404: gone"
 
 
-def test_a_bundle_that_is_no_longer_wanted_is_dropped(node: Any, plane: Any) -> None:
+def test_offer_is_dropped_when_its_bundle_is_refused_with_409(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.tars.clear()
 
@@ -127,7 +127,7 @@ def test_a_bundle_that_is_no_longer_wanted_is_dropped(node: Any, plane: Any) -> 
     assert len(plane.beats) == 2
 
 
-def test_a_download_that_is_cut_off_starts_again(node: Any, plane: Any) -> None:
+def test_interrupted_download_starts_again(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.fail("GET", "/deployment/bundle", plane.reply(200, b"x" * 20_000, cut=5_000))
 
@@ -138,36 +138,38 @@ def test_a_download_that_is_cut_off_starts_again(node: Any, plane: Any) -> None:
     assert [path.name[0] for path in (node.folder / "bundles").iterdir()] != ["."]
 
 
-def test_a_restart_in_the_middle_of_a_download_goes_on(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass
 
-    def killed(_chunks: Any, _wanted: str) -> Any:
+    def raise_killed(_chunks: Any, _bundle_hash: str) -> Any:
         yield b"half"
         raise Killed
 
     plane.offer("d1")
-    monkeypatch.setattr("byteor_cloud.agent.rollout._checked", killed)
+    monkeypatch.setattr("byteor_cloud.agent.offer_handler._check_hash", raise_killed)
     with pytest.raises(Killed):
         node.settle()
     monkeypatch.undo()
-    assert node.state.progress().attempted.status is Status.DOWNLOADING
+    assert node.state.progress().attempted.status is OfferStatus.DOWNLOADING
 
     node.settle()
 
     assert plane.reports == [("d1", "downloading"), ("d1", "activating"), ("d1", "active")]
 
 
-def test_a_bundle_that_the_disk_damages_fails_the_offer(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("byteor_cloud.agent.state.State.bundle", lambda *_: None)
+def test_bundle_damaged_while_it_is_stored_fails_the_offer(
+    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byteor_cloud.agent.state.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 
     node.settle()
 
-    assert node.failure == "the downloaded bundle was damaged on this node's disk"
+    assert node.failure == "the downloaded bundle was damaged on this host's disk"
 
 
-def test_a_running_bundle_that_was_damaged_on_disk_is_fetched_again(node: Any, plane: Any) -> None:
+def test_running_bundle_is_downloaded_again_when_damaged_on_disk(node: Any, plane: Any) -> None:
     built = plane.offer("d1")
     node.settle()
     path = node.folder / "bundles" / f"{built.bundle_hash.removeprefix('sha256:')}.tar"
@@ -178,11 +180,11 @@ def test_a_running_bundle_that_was_damaged_on_disk_is_fetched_again(node: Any, p
     assert plane.beats[-2]["active"] is None
     assert plane.beats[-1]["active"]["bundle_hash"] == built.bundle_hash
     assert path.read_bytes() == built.tar
-    # It was reported before; nothing is said twice.
+    # These statuses were reported before the damage, so they are not reported again.
     assert [status for _, status in plane.reports] == ["downloading", "activating", "active"]
 
 
-def test_only_the_last_two_bundles_are_kept(node: Any, plane: Any) -> None:
+def test_running_and_previous_bundle_are_kept(node: Any, plane: Any) -> None:
     built = []
     for name in ("d1", "d2", "d3"):
         built.append(plane.offer(name))

@@ -23,7 +23,7 @@ PATH = "/api/v1/orgs/0192-org/projects/0192-project/environments/0192-environmen
 
 @pytest.fixture(autouse=True)
 def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
-    """No node variables from outside, no real waits, and pytest's signal handlers stay its own."""
+    """Unset the agent's environment variables, skip waits, and collect signal handlers instead of installing them."""
     for name in [name for name in os.environ if name.startswith("BYTEOR_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(cli, "_wait", lambda _seconds: False)
@@ -33,7 +33,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
 
 
 class Cli:
-    """Runs commands on one folder; whatever they print or log must hold no secret."""
+    """Runs commands with one state folder, and asserts that no credential is printed or logged."""
 
     def __init__(self, folder: Path, plane: Any, capsys: Any, caplog: Any) -> None:
         self.folder, self.plane, self._capsys, self._caplog = folder, plane, capsys, caplog
@@ -57,8 +57,7 @@ def agent(tmp_path: Path, plane: Any, capsys: Any, caplog: Any) -> Cli:
     return Cli(tmp_path / "state", plane, capsys, caplog)
 
 
-def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_path: Path) -> None:
-    """The agent's whole job; the incident it captures replays to what it expected."""
+def test_captured_incident_replays_to_the_expected_output(agent: Cli, plane: Any, tmp_path: Path) -> None:
     sample = tmp_path / "sample.jsonl"
     sample.write_text('{"price":1}\n{}\n{"price":2}\n')
     built = plane.offer("d1")
@@ -100,7 +99,7 @@ def test_enroll_then_run_then_capture_then_replay(agent: Cli, plane: Any, tmp_pa
     assert outcome.result["divergence"] is None
 
 
-def test_an_incident_holds_nothing_of_the_nodes_environment(
+def test_incident_contains_no_secret_of_the_host(
     agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DB_PASSWORD", "swordfish")
@@ -120,23 +119,25 @@ def test_an_incident_holds_nothing_of_the_nodes_environment(
     assert environment["env"] == [["PASSWORD", "secret_ref:DB_PASSWORD"], ["REGION", "eu"]]
 
 
-def test_an_incident_on_a_system_without_proc(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incident_is_captured_when_the_system_has_no_proc(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plane.offer("d1")
     agent.enroll()
     agent("run", "--once")
     read_text = Path.read_text
 
-    def missing(path: Path, *args: Any, **kwargs: Any) -> str:
+    def read_outside_proc(path: Path, *args: Any, **kwargs: Any) -> str:
         if path.parts[:2] == ("/", "proc"):
             raise FileNotFoundError
         return read_text(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "read_text", read_outside_proc)
 
     assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
 
 
-def test_node_variables_do_instead_of_enrolling(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_replace_enrollment(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plane.offer("d1")
     monkeypatch.setenv("BYTEOR_API_BASE_URL", plane.url)
     monkeypatch.setenv("BYTEOR_AGENT_ID", "0192-agent")
@@ -154,7 +155,7 @@ def test_node_variables_do_instead_of_enrolling(agent: Cli, plane: Any, monkeypa
     assert "belongs to agent 0192-agent, not 0192-other" in agent.stderr
 
 
-def test_status(agent: Cli, plane: Any) -> None:
+def test_status_prints_identity_and_progress(agent: Cli, plane: Any) -> None:
     assert agent("status") == 0
     assert json.loads(agent.stdout) == {
         "agent": None,
@@ -179,7 +180,7 @@ def test_status(agent: Cli, plane: Any) -> None:
     "environment",
     [IDS, "{url}" + PATH, "{url}" + PATH + "/agents", PATH + "/", PATH.removeprefix("/api/v1/")],
 )
-def test_ways_to_name_the_environment(agent: Cli, plane: Any, environment: str) -> None:
+def test_environment_may_be_given_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
     url = environment.format(url=plane.url)
 
     assert agent("enroll", "--url", plane.url, "--environment", url, "--token", TOKEN) == 0
@@ -192,17 +193,19 @@ def test_ways_to_name_the_environment(agent: Cli, plane: Any, environment: str) 
     ("environment", "message"),
     [
         ("http://elsewhere.example" + PATH, "not on the control plane's origin"),
-        ("0192-org/0192-project", "must be its URL, or"),
-        ("../../x/y/z", "must be its URL, or"),
+        ("0192-org/0192-project", "must be given as its URL, or"),
+        ("../../x/y/z", "must be given as its URL, or"),
     ],
 )
-def test_what_names_no_environment(agent: Cli, plane: Any, environment: str, message: str) -> None:
+def test_invalid_environment_is_misuse(agent: Cli, plane: Any, environment: str, message: str) -> None:
     assert agent("enroll", "--url", plane.url, "--environment", environment, "--token", TOKEN) == 2
     assert message in agent.stderr
     assert plane.requests == []
 
 
-def test_ways_to_give_the_token(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_is_read_from_option_stdin_or_environment(
+    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ("enroll", "--url", plane.url, "--environment", IDS)
 
     assert agent(*arguments) == 2
@@ -214,7 +217,7 @@ def test_ways_to_give_the_token(agent: Cli, plane: Any, monkeypatch: pytest.Monk
     assert agent(*arguments) == 0
 
 
-def test_enrolling_over_a_bad_connection_spends_the_token_once(agent: Cli, plane: Any) -> None:
+def test_repeated_enrollment_requests_share_one_idempotency_key(agent: Cli, plane: Any) -> None:
     still_running = plane.reply(409, headers={"Retry-After": "1"})
     plane.fail("POST", "/agents", plane.reply(503), plane.reply(200, b"cut", cut=1), still_running)
 
@@ -224,14 +227,14 @@ def test_enrolling_over_a_bad_connection_spends_the_token_once(agent: Cli, plane
     assert len(plane.requests) == 4
 
 
-def test_enrolling_gives_up(agent: Cli, plane: Any) -> None:
+def test_enrollment_fails_after_five_attempts(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", *[plane.reply(503, {"detail": "down"})] * 5)
 
     assert agent.enroll() == 1
     assert agent.stderr.endswith("byteor-agent: 503: down\n")
 
 
-def test_a_spent_token(agent: Cli, plane: Any) -> None:
+def test_spent_token_ends_with_exit_code_3(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", plane.reply(401, {"detail": "spent"}))
 
     assert agent.enroll() == 3
@@ -239,7 +242,7 @@ def test_a_spent_token(agent: Cli, plane: Any) -> None:
     assert not (agent.folder / "agent.json").exists()
 
 
-def test_a_folder_has_one_agent(agent: Cli, plane: Any) -> None:
+def test_second_enrollment_in_one_folder_is_misuse(agent: Cli, plane: Any) -> None:
     agent.enroll()
 
     assert agent.enroll() == 2
@@ -247,14 +250,14 @@ def test_a_folder_has_one_agent(agent: Cli, plane: Any) -> None:
     assert len(plane.requests) == 1
 
 
-def test_an_unreadable_enrollment(agent: Cli, plane: Any) -> None:
+def test_unreadable_enrollment_response_is_reported(agent: Cli, plane: Any) -> None:
     plane.fail("POST", "/agents", plane.reply(201, {"agent_id": "a"}))
 
     assert agent.enroll() == 2
-    assert "the control plane's answer is unreadable" in agent.stderr
+    assert "the control plane's response is unreadable" in agent.stderr
 
 
-def test_a_revoked_agent_stops_and_says_so(agent: Cli, plane: Any) -> None:
+def test_decommissioned_agent_stops_with_exit_code_3(agent: Cli, plane: Any) -> None:
     agent.enroll()
     plane.fail("POST", "/heartbeat", plane.reply(401, {"detail": "This agent is decommissioned."}))
 
@@ -262,7 +265,7 @@ def test_a_revoked_agent_stops_and_says_so(agent: Cli, plane: Any) -> None:
     assert "does not accept this credential: This agent is decommissioned." in agent.stderr
 
 
-def test_a_key_that_is_revoked_in_the_middle_stops_the_agent(agent: Cli, plane: Any) -> None:
+def test_key_revoked_while_an_offer_is_handled_stops_the_agent(agent: Cli, plane: Any) -> None:
     agent.enroll()
     plane.offer("d1")
 
@@ -274,27 +277,33 @@ def test_a_key_that_is_revoked_in_the_middle_stops_the_agent(agent: Cli, plane: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("run", "--once"), 2, "enroll first, or set the node variables"),
-        (("run", "--sample", "/nonexistent"), 2, "can't be read"),
-        (("upload", "--kind", "incident_bundle", "--capture"), 2, "nothing runs here"),
-        (("upload", "--kind", "snapshot", "--capture"), 2, "only an incident_bundle can be captured"),
+        (("run", "--once"), 2, "enroll first, or set BYTEOR_API_BASE_URL, BYTEOR_AGENT_ID, BYTEOR_AGENT_API_KEY"),
+        (("run", "--sample", "/nonexistent"), 2, "cannot be read"),
+        (("upload", "--kind", "incident_bundle", "--capture"), 2, "no pipeline is running"),
+        (("upload", "--kind", "snapshot", "--capture"), 2, "use --kind incident_bundle"),
         (("upload", "--kind", "snapshot", "--file", "/nonexistent"), 1, "No such file"),
         (("enroll", "--url", "x", "--environment", IDS, "--token", TOKEN), 2, "must be like"),
-        (("enroll", "--url", "http://h", "--environment", IDS, "--labels", "x"), 2, "a label is written"),
+        (
+            ("enroll", "--url", "http://h", "--environment", IDS, "--labels", "x"),
+            2,
+            "a label must have the form NAME=VALUE",
+        ),
     ],
 )
-def test_misuse(agent: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_failing_command_prints_one_message(agent: Cli, arguments: tuple[str, ...], code: int, message: str) -> None:
     assert agent(*arguments) == code
     assert message in agent.stderr
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "x", "nan"])
-def test_intervals_are_positive(agent: Cli, seconds: str) -> None:
+def test_interval_override_must_be_positive(agent: Cli, seconds: str) -> None:
     with pytest.raises(SystemExit):
         agent("run", "--interval-override", seconds)
 
 
-def test_uploading_a_file(agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_upload_is_repeated_after_503(
+    agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent.enroll()
     file = tmp_path / "trace.bin"
     file.write_bytes(b"\r\n--trace\x00")
@@ -310,7 +319,7 @@ def test_uploading_a_file(agent: Cli, plane: Any, tmp_path: Path, monkeypatch: p
     assert "at most 3 bytes" in agent.stderr
 
 
-def test_a_capture_needs_what_the_agent_kept(agent: Cli, plane: Any) -> None:
+def test_capture_fails_when_the_running_bundle_was_removed(agent: Cli, plane: Any) -> None:
     plane.offer("d1")
     agent.enroll()
     agent("run", "--once")
@@ -322,7 +331,7 @@ def test_a_capture_needs_what_the_agent_kept(agent: Cli, plane: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_wait(
+def test_signal_ends_a_wait(
     agent: Cli, plane: Any, handlers: dict[int, Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     agent.enroll()
@@ -333,7 +342,7 @@ def test_a_signal_ends_a_wait(
     assert len(plane.beats) == 1
 
 
-def test_sigterm_stops_a_real_process_promptly(plane: Any, tmp_path: Path) -> None:
+def test_sigterm_stops_the_process_promptly(plane: Any, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "BYTEOR_API_BASE_URL": plane.url,

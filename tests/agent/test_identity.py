@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from byteor_cloud.agent.identity import BaseUrl, Credentials, IdentityError, Secret
+from byteor_cloud.agent.identity import BaseUrl, Credentials, IdentityError, SecretValue
 
 VARIABLES = {
     "BYTEOR_API_BASE_URL": "https://cloud.example.com/",
@@ -14,7 +14,7 @@ VARIABLES = {
 }
 
 
-def test_a_secret_shows_itself_only_when_asked() -> None:
+def test_secret_value_is_not_shown_when_formatted() -> None:
     credentials = Credentials.from_environment(VARIABLES)
     assert credentials is not None
 
@@ -25,14 +25,14 @@ def test_a_secret_shows_itself_only_when_asked() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "é", "a\x00"])
-def test_a_bad_secret_is_refused_without_quoting_it(value: str) -> None:
-    with pytest.raises(IdentityError) as refused:
-        Secret(f"leak{value}" if value else "")
+def test_invalid_secret_value_is_not_quoted_in_the_error(value: str) -> None:
+    with pytest.raises(IdentityError) as raised:
+        SecretValue(f"leak{value}" if value else "")
 
-    assert "leak" not in "".join(traceback.format_exception_only(refused.value))
+    assert "leak" not in "".join(traceback.format_exception_only(raised.value))
 
 
-def test_node_variables_come_together_or_not_at_all() -> None:
+def test_environment_variables_must_be_set_together() -> None:
     assert Credentials.from_environment({"PATH": "/bin", "BYTEOR_AGENT_ID": ""}) is None
     with pytest.raises(IdentityError, match="BYTEOR_API_BASE_URL is set but BYTEOR_AGENT_API_KEY is not"):
         Credentials.from_environment(VARIABLES | {"BYTEOR_AGENT_API_KEY": ""})
@@ -48,7 +48,7 @@ def test_node_variables_come_together_or_not_at_all() -> None:
         ("https://h/byteor/", "https://h/byteor", "https://h"),
     ],
 )
-def test_a_base_url(text: str, base: str, origin: str) -> None:
+def test_base_url_has_an_origin(text: str, base: str, origin: str) -> None:
     assert BaseUrl.parse(text) == BaseUrl(base, origin)
 
 
@@ -66,6 +66,6 @@ def test_a_base_url(text: str, base: str, origin: str) -> None:
         "http://[h",
     ],
 )
-def test_what_is_no_base_url(text: str) -> None:
+def test_invalid_base_url_is_refused(text: str) -> None:
     with pytest.raises(IdentityError, match="must be like"):
         BaseUrl.parse(text)

@@ -1,4 +1,4 @@
-"""The key set that the agent trusts: fetched when it must be, and never a retired key."""
+"""Tests of when the agent fetches its key set, and of which keys it accepts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from tests.agent.keys import OTHER_KEY, THIRD_KEY
 
 
-def test_a_key_made_after_the_last_fetch_is_fetched_once(node: Any, plane: Any) -> None:
+def test_unknown_key_is_fetched_once(node: Any, plane: Any) -> None:
     node.settle()
     stale = plane.etag
     plane.rotate(OTHER_KEY)
@@ -24,7 +24,7 @@ def test_a_key_made_after_the_last_fetch_is_fetched_once(node: Any, plane: Any) 
     assert len(plane.sent("GET", "/signing-key")) == 2
 
 
-def test_a_changed_etag_refreshes_the_key_set_and_an_unchanged_one_does_not(node: Any, plane: Any) -> None:
+def test_key_set_is_fetched_again_only_when_its_etag_changes(node: Any, plane: Any) -> None:
     node.agent(beats=3).run()
     assert len(plane.sent("GET", "/signing-key")) == 1
 
@@ -36,7 +36,7 @@ def test_a_changed_etag_refreshes_the_key_set_and_an_unchanged_one_does_not(node
     assert node.state.keys().etag == plane.etag
 
 
-def test_an_unchanged_key_set_is_not_sent_again(node: Any, plane: Any) -> None:
+def test_key_set_is_requested_with_its_stored_etag(node: Any, plane: Any) -> None:
     node.settle()
     plane.offer("d1", key=OTHER_KEY)
 
@@ -46,7 +46,7 @@ def test_an_unchanged_key_set_is_not_sent_again(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_a_retired_key_is_refused(node: Any, plane: Any) -> None:
+def test_retired_key_fails_the_offer(node: Any, plane: Any) -> None:
     old = plane.private
     plane.rotate(OTHER_KEY, retire=True)
     plane.offer("d1", key=old)
@@ -56,39 +56,39 @@ def test_a_retired_key_is_refused(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_a_key_is_known_before_it_signs(node: Any, plane: Any) -> None:
+def test_next_key_is_accepted_before_the_agent_hears_of_its_activation(node: Any, plane: Any) -> None:
     node.settle()
     plane.publish(OTHER_KEY)
     node.settle()
     assert len(plane.sent("GET", "/signing-key")) == 2
 
-    # It signs now, and this agent has not heard of it yet.
-    unheard = plane.etag
+    # The next key becomes active, but the heartbeat's response still names the ETag that the agent has stored.
+    stored_etag = plane.etag
     plane.rotate(OTHER_KEY)
     plane.offer("d1")
     plane.fail(
         "POST",
         "/heartbeat",
-        plane.reply(200, {"next_heartbeat_s": 1, "desired": plane.desired, "signing_key_etag": unheard}),
+        plane.reply(200, {"next_heartbeat_s": 1, "desired": plane.desired, "signing_key_etag": stored_etag}),
     )
     node.settle()
 
     assert plane.reports[-1] == ("d1", "active")
-    assert len(plane.sent("GET", "/deployment")) == 1  # nothing had to be asked for again
+    assert len(plane.sent("GET", "/deployment")) == 1  # the offer was not fetched again
 
 
-def test_a_signature_that_became_too_old_on_its_way_is_asked_for_again(node: Any, plane: Any) -> None:
+def test_offer_is_fetched_again_when_its_signing_key_was_retired_meanwhile(node: Any, plane: Any) -> None:
     node.settle()
     plane.rotate(OTHER_KEY)
     plane.offer("d1")
-    late = plane.reply(200, {"desired": plane.delivered})
-    known = plane.reply(
+    outdated_offer = plane.reply(200, {"desired": plane.delivered})
+    unchanged_etag = plane.reply(
         200, {"next_heartbeat_s": 1, "desired": plane.desired, "signing_key_etag": node.state.keys().etag}
     )
     plane.rotate(THIRD_KEY, retire=True)
     plane.sign_again()
-    plane.fail("GET", "/deployment", late)
-    plane.fail("POST", "/heartbeat", known)
+    plane.fail("GET", "/deployment", outdated_offer)
+    plane.fail("POST", "/heartbeat", unchanged_etag)
 
     node.settle()
 
@@ -97,7 +97,7 @@ def test_a_signature_that_became_too_old_on_its_way_is_asked_for_again(node: Any
     assert len(plane.sent("GET", "/deployment/bundle")) == 1
 
 
-def test_an_offer_that_is_gone_when_its_signature_is_asked_for_again_is_dropped(node: Any, plane: Any) -> None:
+def test_offer_is_dropped_when_it_is_gone_at_the_second_fetch(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     plane.fail("GET", "/deployment", plane.reply(200, {"desired": plane.delivered}))
     plane.delivered = None

@@ -1,4 +1,4 @@
-"""The agent goes on whatever the network and the control plane answer."""
+"""Tests of the agent's main loop: intervals, retries and unknown responses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 
-def test_the_interval_can_be_overridden(node: Any) -> None:
+def test_interval_override_replaces_the_control_planes_interval(node: Any) -> None:
     node.agent(beats=2, interval_s=0.25).run()
 
     assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
 
 
-def test_network_failures_back_off_and_never_end_the_agent(node: Any, plane: Any) -> None:
+def test_failures_are_retried_with_growing_delays(node: Any, plane: Any) -> None:
     plane.fail("POST", "/heartbeat", *[plane.reply(500)] * 8, plane.reply(200, b"no json"), plane.reply(404))
 
     node.agent(beats=11).run()
@@ -21,7 +21,7 @@ def test_network_failures_back_off_and_never_end_the_agent(node: Any, plane: Any
     assert node.waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0, 29.5]
 
 
-def test_an_unreachable_control_plane_is_only_waited_for(node: Any, plane: Any) -> None:
+def test_unreachable_control_plane_is_retried(node: Any, plane: Any) -> None:
     agent = node.agent(beats=2)
     plane.close()
 
@@ -31,7 +31,7 @@ def test_an_unreachable_control_plane_is_only_waited_for(node: Any, plane: Any) 
 
 
 @pytest.mark.parametrize("answer", [{}, {"next_heartbeat_s": True}, {"next_heartbeat_s": -1}, {"next_heartbeat_s": 1}])
-def test_an_unreadable_heartbeat_answer_is_tried_again(node: Any, plane: Any, answer: Any) -> None:
+def test_unreadable_heartbeat_response_is_retried(node: Any, plane: Any, answer: Any) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(200, answer))
 
     node.agent(beats=2).run()
@@ -39,7 +39,7 @@ def test_an_unreadable_heartbeat_answer_is_tried_again(node: Any, plane: Any, an
     assert node.waits == [1.0, 29.5]
 
 
-def test_unknown_commands_and_members_are_ignored(node: Any, plane: Any) -> None:
+def test_unknown_commands_and_members_are_ignored_in_responses(node: Any, plane: Any) -> None:
     plane.commands = [{"kind": "dance"}]
     plane.offer("d1", surprise=1)
 

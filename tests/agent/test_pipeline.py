@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from byteor_cloud.agent import resources
-from byteor_cloud.agent.configuration import ActivationFailed, RuntimeConfig
-from byteor_cloud.agent.pipeline import Pipeline
-from byteor_cloud.agent.sample import BadSample, read_sample
-from byteor_cloud.agent.state import State
+from byteor_cloud.agent.configuration import ActivationError, RuntimeConfig
+from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.sample import InvalidSample, read_sample
+from byteor_cloud.agent.state import StateFolder
 from byteor_cloud.agent.tuning import isolate_cpu, tune
 from byteor_cloud.engine.compiler import compile_plan
 from byteor_cloud.engine.delivery.encoding import sha256
@@ -38,11 +38,11 @@ def config(plane: Any, **members: Any) -> RuntimeConfig:
     return RuntimeConfig.parse(plane.config | members)
 
 
-def test_input_and_output_are_kept_for_an_incident(plane: Any, tmp_path: Path) -> None:
-    state = State(tmp_path)
+def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
     records = [Record(5, 1, b'{"price":1}'), Record(6, 2, b"no json")]
 
-    active = Pipeline(state, records, {}).start(HASH, plane.spec, plane.config)
+    active = PipelineRunner(state, records, {}).start(HASH, plane.spec, plane.config)
 
     assert active.counts == {"records_in": 2, "records_out": 1, "drops": 1, "errors": 0}
     assert state.capture(HASH) == {
@@ -51,22 +51,24 @@ def test_input_and_output_are_kept_for_an_incident(plane: Any, tmp_path: Path) -
     }
 
 
-def test_a_graphs_sample_enters_at_its_first_ingress(plane: Any, tmp_path: Path) -> None:
+def test_sample_enters_a_graph_at_its_first_ingress(plane: Any, tmp_path: Path) -> None:
     kv = compile_plan(GRAPH).spec_kv
     assert kv is not None
-    state = State(tmp_path)
+    state = StateFolder(tmp_path)
 
-    active = Pipeline(state, [Record(1, 0, b"x")], {}).start(HASH, kv.encode(), plane.config | {"stage_config": {}})
+    active = PipelineRunner(state, [Record(1, 0, b"x")], {}).start(
+        HASH, kv.encode(), plane.config | {"stage_config": {}}
+    )
 
     assert active.counts["records_out"] == 1
     assert state.capture(HASH).keys() == {"journal/first.bin", "expected/out.bin"}
 
 
-def test_a_name_that_no_compiler_makes_is_no_path(plane: Any, tmp_path: Path) -> None:
-    evil = plane.spec.replace(b"quotes_out", b"../../escaped")
+def test_egress_name_with_a_path_fails_the_activation(plane: Any, tmp_path: Path) -> None:
+    malicious_spec = plane.spec.replace(b"quotes_out", b"../../escaped")
 
-    with pytest.raises(ActivationFailed, match=r"spec\.kv: .*egress"):
-        Pipeline(State(tmp_path / "state"), [], {}).start(HASH, evil, plane.config)
+    with pytest.raises(ActivationError, match=r"spec\.kv: .*egress"):
+        PipelineRunner(StateFolder(tmp_path / "state"), [], {}).start(HASH, malicious_spec, plane.config)
 
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
@@ -84,16 +86,16 @@ def test_a_name_that_no_compiler_makes_is_no_path(plane: Any, tmp_path: Path) ->
     ],
     ids=repr,
 )
-def test_a_configuration_that_this_agent_does_not_understand(plane: Any, members: Any) -> None:
-    with pytest.raises(ActivationFailed, match=r"runtime_config\.json"):
+def test_unknown_configuration_values_fail_the_activation(plane: Any, members: Any) -> None:
+    with pytest.raises(ActivationError, match=r"runtime_config\.json"):
         config(plane, **members)
 
 
-def test_what_a_later_server_adds_is_ignored(plane: Any) -> None:
+def test_unknown_configuration_members_are_ignored(plane: Any) -> None:
     assert config(plane, more=1) == config(plane)
 
 
-def test_an_environment_is_shown_without_secrets(plane: Any) -> None:
+def test_environment_is_shown_without_secret_values(plane: Any) -> None:
     parsed = config(plane, env={"B": {"secret_ref": "DB"}, "A": "1"})
 
     assert parsed.shown_env() == [["A", "1"], ["B", "secret_ref:DB"]]
@@ -102,7 +104,7 @@ def test_an_environment_is_shown_without_secrets(plane: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", ["default", "low-latency"])
-def test_tuning_without_isolation(plane: Any, profile: str) -> None:
+def test_other_profiles_apply_only_the_wait_strategy(plane: Any, profile: str) -> None:
     assert tune(config(plane, tuning_profile=profile, wait="backoff")) == {
         "profile": profile,
         "applied": {"wait": "backoff"},
@@ -111,7 +113,7 @@ def test_tuning_without_isolation(plane: Any, profile: str) -> None:
     }
 
 
-def test_isolation_is_reported_as_it_went(plane: Any) -> None:
+def test_tuning_reports_an_isolated_cpu_or_why_there_is_none(plane: Any) -> None:
     def refuse() -> int:
         raise PermissionError(1, "Operation not permitted")
 
@@ -123,7 +125,7 @@ def test_isolation_is_reported_as_it_went(plane: Any) -> None:
     assert degraded["degraded"] == [{"setting": "cpu", "reason": "[Errno 1] Operation not permitted"}]
 
 
-def test_isolating_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_moves_to_the_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[Any] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: pinned.append((pid, cpus)))
     isolated = tmp_path / "isolated"
@@ -132,12 +134,12 @@ def test_isolating_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         isolated.write_text(text)
         assert isolate_cpu(isolated) == cpu
     isolated.write_text("\n")
-    with pytest.raises(OSError, match="no CPU of this machine is isolated"):
+    with pytest.raises(OSError, match="this host has no isolated CPU"):
         isolate_cpu(isolated)
     assert pinned == [(0, {2}), (0, {5})]
 
 
-def test_a_sample_of_lines(tmp_path: Path) -> None:
+def test_sample_may_have_one_payload_per_line(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b'{"a":1}\r\n\n{"b":2}')
 
@@ -146,38 +148,38 @@ def test_a_sample_of_lines(tmp_path: Path) -> None:
     assert [(record.sequence, record.payload) for record in records] == [(1, b'{"a":1}'), (2, b'{"b":2}')]
 
 
-def test_a_sample_that_is_a_journal(tmp_path: Path) -> None:
+def test_sample_may_be_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(encode_journal([Record(9, 1, b"b"), Record(4, 2, b"a")]))
 
     assert read_sample(path) == (Record(4, 2, b"a"), Record(9, 1, b"b"))
 
 
-def test_a_sample_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b"BYTJ\x09\x00\x00\x00")
 
-    with pytest.raises(BadSample, match="unknown journal version"):
+    with pytest.raises(InvalidSample, match="unknown journal version"):
         read_sample(path)
-    with pytest.raises(BadSample, match="No such file"):
+    with pytest.raises(InvalidSample, match="No such file"):
         read_sample(tmp_path / "missing")
     monkeypatch.setattr("byteor_cloud.agent.sample._MAX_BYTES", 7)
-    with pytest.raises(BadSample, match="more than 7 bytes"):
+    with pytest.raises(InvalidSample, match="more than 7 bytes"):
         read_sample(path)
 
 
-def test_resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = resources.Usage(tmp_path)
+def test_resource_readings_are_plausible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = resources.ResourceMeter(tmp_path)
 
-    read = usage.read()
+    readings = usage.read()
 
     assert usage.uptime_s == 0
-    assert read["cpu_percent"] >= 0  # type: ignore[operator]
-    assert 1_000_000 < read["memory_bytes"] < 10**11  # type: ignore[operator]
-    assert read["disk_free_bytes"] > 0  # type: ignore[operator]
+    assert readings["cpu_percent"] >= 0  # type: ignore[operator]
+    assert 1_000_000 < readings["memory_bytes"] < 10**11  # type: ignore[operator]
+    assert readings["disk_free_bytes"] > 0  # type: ignore[operator]
 
-    def missing(_path: Path) -> str:
+    def raise_missing(_path: Path) -> str:
         raise FileNotFoundError
 
-    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(Path, "read_text", raise_missing)
     assert usage.read()["memory_bytes"] > 1_000_000  # type: ignore[operator]

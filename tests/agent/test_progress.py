@@ -1,4 +1,4 @@
-"""The agent's reports: repeated until they are acknowledged, also after a restart."""
+"""Tests of the agent's reports, which are repeated until they are acknowledged, even after a restart."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent.progress import Status
+from byteor_cloud.agent.progress import OfferStatus
 from byteor_cloud.engine.delivery.encoding import sha256
 from tests.agent.keys import OTHER_KEY
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, status: int) -> None:
+def test_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
-    node.agent().settle()
+    node.agent().run_until_idle()
     plane.offer("d2")
     ok = plane.reply(200)
     plane.fail("POST", "/deployment", ok, ok, plane.reply(status, headers={"Retry-After": "7"}))
@@ -23,14 +23,14 @@ def test_a_report_is_repeated_until_it_is_acknowledged(node: Any, plane: Any, st
     agent = node.agent(beats=1)
     agent.run()
     assert node.waits == [7.0 + 1.75]
-    assert [report.status for report in node.state.progress().pending] == [Status.ACTIVE]
+    assert [report.status for report in node.state.progress().pending] == [OfferStatus.ACTIVE]
 
     node.settle()  # after a restart
     assert plane.reports[-2:] == [("d2", "active"), ("d2", "active")]
     assert node.state.progress().pending == ()
 
 
-def test_a_failure_is_reported_also_after_a_restart(node: Any, plane: Any) -> None:
+def test_failure_is_reported_after_a_restart(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     plane.fail("POST", "/deployment", plane.reply(200), plane.reply(503))
     node.agent().run()
@@ -42,7 +42,7 @@ def test_a_failure_is_reported_also_after_a_restart(node: Any, plane: Any) -> No
 
 
 @pytest.mark.parametrize("status", [400, 404, 409])
-def test_a_report_that_is_refused_is_dropped_and_the_agent_asks_again(node: Any, plane: Any, status: int) -> None:
+def test_rejected_report_is_dropped_and_the_next_offer_is_handled(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
     plane.fail("POST", "/deployment", plane.reply(status, {"detail": "no longer desired"}))
 
@@ -56,7 +56,7 @@ def test_a_report_that_is_refused_is_dropped_and_the_agent_asks_again(node: Any,
     assert plane.reports[-1] == ("d2", "active")
 
 
-def test_progress_survives_its_own_spelling(node: Any, plane: Any) -> None:
+def test_progress_is_equal_after_it_is_stored_and_parsed(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     plane.offer("d2", key=OTHER_KEY, offered_at="x")

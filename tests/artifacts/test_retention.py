@@ -138,7 +138,7 @@ def test_the_store_is_not_asked_for_what_it_holds(world: World, monkeypatch: pyt
     # Once a week each folder is listed, and only strays are asked how old they are.
     folders = [name for name in asked if name.count("/") == 1]
     assert sorted(folders) == [f"sha256/{number:02x}" for number in range(256)]
-    assert blobs.name_of(kept.content_hash) not in asked
+    assert blobs.storage_name(kept.content_hash) not in asked
 
 
 def _noting(asked: list[str], real: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,7 +184,7 @@ def test_trouble_of_the_store_loses_no_note_and_blocks_nothing(world: World, mon
     real = FileSystemStorage.delete
 
     def refuse(self: FileSystemStorage, name: str) -> None:
-        if name == blobs.name_of(first):
+        if name == blobs.storage_name(first):
             raise PermissionError(13, "Permission denied")
         real(self, name)
 
@@ -242,7 +242,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
     content_hash = "sha256:" + hashlib.sha256(b"between").hexdigest()
     UnreferencedBlob.objects.create(content_hash=content_hash)
     reached, removed = threading.Event(), threading.Event()
-    real = blobs.keep
+    real = blobs.protect
 
     def keep(wanted: str) -> None:
         if moment == "locked":
@@ -252,7 +252,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
         if moment == "stored":
             real(wanted)
 
-    monkeypatch.setattr(blobs, "keep", keep)
+    monkeypatch.setattr(blobs, "protect", keep)
 
     def remove() -> int:
         reached.wait()
@@ -265,7 +265,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
     if moment == "stored":
         assert (type(uploaded), count, _is_stored(content_hash)) == (Unavailable, 1, False)
         assert not Artifact.objects.exists()
-        monkeypatch.setattr(blobs, "keep", real)
+        monkeypatch.setattr(blobs, "protect", real)
         agent = Agent.objects.get(name="agent b'between'")
         uploads.receive(
             environment=world.dev, agent=agent, kind="diagnostic", captured_at=timezone.now(),

@@ -31,7 +31,9 @@ def hash_of(content: bytes) -> str:
 
 
 def is_stored(content: bytes) -> bool:
-    return Path(django_settings.STORAGES["default"]["OPTIONS"]["location"], blobs.name_of(hash_of(content))).exists()
+    return Path(
+        django_settings.STORAGES["default"]["OPTIONS"]["location"], blobs.storage_name(hash_of(content))
+    ).exists()
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [NAME …]``: the benchmarks of those names, or all of them."""
+"""``python -m tests.bench [NAME …]``: run the named benchmarks, or all."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def _free_port() -> int:
 
 @contextmanager
 def _installation() -> Iterator[Path]:
-    """A scratch data folder with a migrated database; Django set up in this process."""
+    """Yield a temporary data folder with a migrated database, after Django is set up in this process."""
     folder = Path(tempfile.mkdtemp(prefix="byteor-bench-"))
-    folder.chmod(0o711)  # the database's account must be able to pass
+    folder.chmod(0o711)  # the embedded database may run as another account, which needs access
     os.environ |= {
         "BYTEOR_CLOUD_DATA_DIR": str(folder),
         "BYTEOR_CLOUD_RATE_LIMIT": "off",
         "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
     }
     (folder / "static").mkdir()
-    held = EmbeddedPostgres(folder)
-    os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
+    postgres = EmbeddedPostgres(folder)
+    os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = postgres.acquire()
     import django
     from django.core.management import call_command
     from django.db import connections
@@ -45,7 +45,7 @@ def _installation() -> Iterator[Path]:
         yield folder
     finally:
         connections.close_all()
-        held.release()
+        postgres.release()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -85,10 +85,10 @@ def _compiler() -> None:
 def _demo() -> None:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
-    print(f"  demo       {time.monotonic() - began:.1f} s from start to end  (wanted: under 20)")
+    print(f"  demo       {time.monotonic() - began:.1f} s in total  (goal: under 20 s)")
 
 
-BENCHES = {
+BENCHMARKS = {
     "compiler": _compiler,
     "heartbeat": _heartbeat,
     "deployment": _deployment,
@@ -99,13 +99,13 @@ BENCHES = {
 
 
 def main() -> int:
-    """Run the benches that were named; several in a process each, since settings are read once in one."""
-    chosen = sys.argv[1:] or list(BENCHES)
-    if unknown := set(chosen) - set(BENCHES):
-        print(f"no such bench: {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}", file=sys.stderr)
+    """Run the named benchmarks. Each gets its own process, because a process reads the settings only once."""
+    chosen = sys.argv[1:] or list(BENCHMARKS)
+    if unknown := set(chosen) - set(BENCHMARKS):
+        print(f"unknown benchmarks: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     if len(chosen) == 1:
-        BENCHES[chosen[0]]()
+        BENCHMARKS[chosen[0]]()
         return 0
     return max(subprocess.run([sys.executable, "-m", "tests.bench", name], check=False).returncode for name in chosen)
 

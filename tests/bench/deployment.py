@@ -1,4 +1,4 @@
-"""A deployment to 100,000 agents: asked for, its first offers, the planner's steps; and its way back."""
+"""The benchmark of a deployment to 100,000 agents: the request, the first offers, rollout steps and the planner."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ INSERT INTO fleet_assignment (agent_id, progress, failed_detail) SELECT id, 'pen
 """
 
 
-def _timed[T](label: str, wanted: str, call: Callable[[], T]) -> T:
+def _timed[T](label: str, call: Callable[[], T]) -> T:
     began = time.perf_counter()
     result = call()
-    print(f"  deployment {label:<50} {(time.perf_counter() - began) * 1000:7.0f} ms  ({wanted})", flush=True)
+    print(f"  deployment {label:<50} {(time.perf_counter() - began) * 1000:7.0f} ms  (goal: under 1 s)", flush=True)
     return result
 
 
-def _ask(world: World, bundle: Any, strategy: dict[str, Any]) -> Deployment:
+def _request_deployment(world: World, bundle: Any, strategy: dict[str, Any]) -> Deployment:
     body = {"config_bundle_id": str(bundle.pk), "target": ALL, "strategy": strategy}
     answer = world.operator.api.post(world.path(world.dev, "/deployments"), body)
     if answer.status_code != 201:
@@ -44,32 +44,32 @@ def _ask(world: World, bundle: Any, strategy: dict[str, Any]) -> Deployment:
     return Deployment.objects.get(pk=answer.json()["id"])
 
 
-def _all_say(deployment: Deployment, progress: str) -> None:
-    """What the reports of all that were offered it would leave."""
+def _report_all(deployment: Deployment, progress: str) -> None:
+    """Set the progress of all agents with an offer, as their reports would."""
     deployment.agents.filter(progress="offered").update(progress=progress)
     Assignment.objects.filter(deployment_id=deployment.pk).update(progress=progress)
 
 
 def run() -> None:
-    """Print a line a step."""
+    """Print the time of each step."""
     world = World("bench")
     with connection.cursor() as cursor:
         cursor.execute(_FLEET, [world.dev.pk, AGENTS])
         cursor.execute("ANALYZE")
     version = world.version(world.dev)
-    world.operator.api.get("/api/v1/me")  # the first answer of a process makes the document that it is held against
+    world.operator.api.get("/api/v1/me")  # the first response generates the OpenAPI document that responses must match
     for strategy in ({"kind": "all_at_once"}, WAVES):
         kind = strategy["kind"]
         bundle = world.bundle(world.dev, f"{kind} bundle", version=version, env={"KIND": str(kind)})
-        deployment = _timed(f"{kind}: asked for", "under 1 s", lambda: _ask(world, bundle, strategy))  # noqa: B023
-        _timed(f"{kind}: first offers visible", "under 1 s", lambda: builds.build(str(deployment.pk)))  # noqa: B023
+        deployment = _timed(f"{kind}: request", lambda: _request_deployment(world, bundle, strategy))  # noqa: B023
+        _timed(f"{kind}: build and first offers", lambda: builds.build(str(deployment.pk)))  # noqa: B023
         step = lambda: rollout.step(str(deployment.pk))  # noqa: B023, E731
         while Deployment.objects.get(pk=deployment.pk).enlisting is not None:
-            _timed(f"{kind}: a step that enlists and offers 5,000", "under 1 s", step)
-        _timed(f"{kind}: a step with nothing to do", "under 1 s", step)
+            _timed(f"{kind}: step that enlists and offers 5,000", step)
+        _timed(f"{kind}: step without changes", step)
         while Deployment.objects.get(pk=deployment.pk).status == "deploying":
-            _all_say(deployment, "active")
-            _timed(f"{kind}: a step", "under 1 s", step)
+            _report_all(deployment, "active")
+            _timed(f"{kind}: step", step)
     _planner()
 
 
@@ -86,11 +86,11 @@ def _planner() -> None:
             now=now + timedelta(seconds=1),
         )  # fmt: skip
 
-    _timed("the planner alone", "under 1 s", plan)
+    _timed("planner only", plan)
     deployment = Deployment.objects.order_by("-id")[0]
     Deployment.objects.filter(pk=deployment.pk).update(status="deploying", is_current=False)
     tracemalloc.start()
     rollout.step(str(deployment.pk))
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    print(f"  deployment a step's memory over all agents {peak:23.0f} MiB (under 200 MiB)")
+    print(f"  deployment memory of a step over all agents {peak:22.0f} MiB (goal: under 200 MiB)")

@@ -1,4 +1,4 @@
-"""Heartbeats a second: ours against the stock-DRF form, on one server, in alternating rounds."""
+"""The benchmark of heartbeats per second: this API compared with plain DRF, on one server, in alternating rounds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STOCK_BODY = b'{"status":"healthy","agent_version":"0.1.0","report":{"cpu_percen
 
 
 def _agents() -> list[tuple[str, str]]:
-    """Enrolled agents: id and key."""
+    """Enroll agents and return their ids and keys."""
     from tests.worlds import World
 
     world = World("bench")
-    made = (world.agent(world.dev, name=f"agent-{number}") for number in range(AGENTS))
-    return [(str(agent.pk), api.token or "") for agent, api in made]
+    enrolled = (world.agent(world.dev, name=f"agent-{number}") for number in range(AGENTS))
+    return [(str(agent.pk), api.token or "") for agent, api in enrolled]
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def _server(port: int) -> Iterator[None]:
 
 
 def _exchange(connection: socket.socket, request: bytes) -> bytes:
-    """Send one request, read its whole answer (chunked or with a length); the status."""
+    """Send one request, read the whole response (chunked or with a length), and return its status."""
     connection.sendall(request)
     data = b""
     while b"\r\n\r\n" not in data:
@@ -67,7 +67,7 @@ def _exchange(connection: socket.socket, request: bytes) -> bytes:
 
 
 def _load(port: int, prefix: str, body: bytes, agents: list[tuple[str, str]]) -> tuple[float, float]:
-    """Requests a second and the median latency in ms, over all connections."""
+    """Return the requests per second and the median latency in ms over all connections."""
     latencies: list[float] = []
     stop = time.monotonic() + SECONDS
 
@@ -97,17 +97,17 @@ def _load(port: int, prefix: str, body: bytes, agents: list[tuple[str, str]]) ->
 
 
 def run(folder: Path, port: int) -> None:
-    """Print a line a round and the ratio of the medians."""
+    """Print the rate of each round, and the ratio of the medians."""
     agents = _agents()
-    forms = {"stock DRF": ("/stock", STOCK_BODY), "ours": ("/api/v1", BODY)}
-    rates: dict[str, list[float]] = {name: [] for name in forms}
+    variants = {"plain DRF": ("/stock", STOCK_BODY), "this API": ("/api/v1", BODY)}
+    rates: dict[str, list[float]] = {name: [] for name in variants}
     with _server(port):
-        for prefix, body in forms.values():
-            _load(port, prefix, body, agents)  # warm
+        for prefix, body in variants.values():
+            _load(port, prefix, body, agents)  # warm up
         for round_number in range(1, ROUNDS + 1):
-            for name, (prefix, body) in forms.items():
+            for name, (prefix, body) in variants.items():
                 rate, p50 = _load(port, prefix, body, agents)
                 rates[name].append(rate)
                 print(f"  heartbeat  round {round_number}  {name:<10} {rate:7.0f}/s  p50 {p50:5.1f} ms", flush=True)
-    ratio = statistics.median(rates["ours"]) / statistics.median(rates["stock DRF"])
-    print(f"  heartbeat  ours / stock DRF = {ratio:.2f}  (wanted: at least 2)")
+    ratio = statistics.median(rates["this API"]) / statistics.median(rates["plain DRF"])
+    print(f"  heartbeat  this API / plain DRF = {ratio:.2f}  (goal: at least 2)")

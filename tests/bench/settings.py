@@ -1,4 +1,4 @@
-"""The real settings, with the stock-DRF heartbeat served beside the real one."""
+"""The ordinary settings, with a plain-DRF heartbeat view in addition to the real one."""
 
 from byteor_cloud.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""The heartbeat as one would first write it with DRF (performance.md), to compare with."""
+"""A heartbeat view in plain DRF, which the benchmark compares with the real one."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class StockHeartbeat(APIView):
 
     def post(self, request: Request, id: UUID) -> Response:
         key: Any = request.auth
-        beat = Heartbeat.objects.get(agent=key.agent)
-        serializer = StockSerializer(beat, data=request.data)
+        heartbeat = Heartbeat.objects.get(agent=key.agent)
+        serializer = StockSerializer(heartbeat, data=request.data)
         serializer.is_valid(raise_exception=True)
         serializer.save(last_seen_at=timezone.now())
         return Response(serializer.data)

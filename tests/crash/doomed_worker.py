@@ -81,7 +81,7 @@ class Doom:
 
         def watched_put(content_hash: str, content: bytes) -> None:
             if self.is_at("in the middle of the bundle"):
-                blobs._save(blobs.name_of(content_hash), ContentFile(content[: len(content) // 2]))
+                blobs._save(blobs.storage_name(content_hash), ContentFile(content[: len(content) // 2]))
                 _die()
             put(content_hash, content)
             self.pass_or_die("after the bundle")

@@ -1,6 +1,7 @@
-"""``make fuzz``: schemathesis against a live server on a scratch data folder.
+"""``make fuzz``: run schemathesis against a live server with a temporary data folder.
 
-Exits 1 when an answer contradicts the OpenAPI document, with a curl command for each; the seed repeats the run.
+It exits with 1 if a response contradicts the OpenAPI document, and prints a curl command for each such response.
+The printed seed repeats the run.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ CHECKS = (
     "missing_required_header",
     "ignored_auth",
 )
-# The bounds of every parameter and field, one by one, take schemathesis some two minutes.
-ENOUGH_FOR_COVERAGE_S = 300
-CASES_A_PASS = 5
+# The coverage phase tests the limits of each parameter and field, which takes about two minutes.
+MIN_SECONDS_FOR_COVERAGE = 300
+CASES_PER_PASS = 5
 _TESTED = re.compile(r"Tested: (\d+)")
 _CASES = re.compile(r"(\d+) generated")
 _FINDINGS = re.compile(r"found (\d+) unique failures?")
 
 
 def serve(installation: Installation, issuer: str) -> Path:
-    """Make the tenants and start the server; the file that names their ids and credentials."""
+    """Create the tenants, start the server, and return the path of the file with ids and credentials."""
     world = installation.data_dir / "world.json"
     settings = {
         "RATE_LIMIT": "off",
@@ -46,21 +47,21 @@ def serve(installation: Installation, issuer: str) -> Path:
     }
     program = f"from tests.fuzz.world import main; main({str(world)!r})"
     for argv in (["migrate"], ["shell", "--no-imports", "-c", program]):
-        done = installation.manage(*argv, **settings)
-        if done.returncode != 0:
-            raise SystemExit(f"fuzz: manage.py {argv[0]} failed:\n{done.stderr[-3000:]}")
+        ended = installation.manage(*argv, **settings)
+        if ended.returncode != 0:
+            raise SystemExit(f"fuzz: manage.py {argv[0]} failed:\n{ended.stderr[-3000:]}")
     installation.serve(**settings)
     return world
 
 
 def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, arguments: list[str]) -> int:
-    """Run schemathesis for that long and say what came of it; 1 when it found something, 2 when it did not run."""
-    phases = "coverage,fuzzing" if seconds >= ENOUGH_FOR_COVERAGE_S else "fuzzing"
+    """Run schemathesis and print a summary. Return 1 if it found a contradiction, and 2 if it tested nothing."""
+    phases = "coverage,fuzzing" if seconds >= MIN_SECONDS_FOR_COVERAGE else "fuzzing"
     command = [
         *(str(schemathesis), "--no-color", "run", f"{base}/api/schema?format=json"),
         *("--checks", ",".join(CHECKS), "--phases", phases, "--seed", str(seed), "--continue-on-failure"),
-        # Small passes over all operations until the time is over: none is left out for another.
-        *("--max-time", str(seconds), "--max-examples", str(CASES_A_PASS)),
+        # Repeat small passes over all operations until the time is over, so that every operation gets tested.
+        *("--max-time", str(seconds), "--max-examples", str(CASES_PER_PASS)),
         *("--generation-database", "none", "--output-sanitize", "false", "--warnings", "off"),
         *arguments,
     ]
@@ -70,18 +71,18 @@ def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, 
         "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks",
         "BYTEOR_FUZZ_WORLD": str(world),
     }
-    said = []
+    output = []
     with subprocess.Popen(
         command, cwd=world.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            said.append(line)
-    text = "".join(said)
+            output.append(line)
+    text = "".join(output)
     tested, cases = _TESTED.search(text), _CASES.search(text)
     if tested is None or cases is None or int(cases[1]) == 0:
-        print("fuzz: schemathesis tested nothing")
+        print("fuzz: schemathesis tested no operation")
         return 2
     findings = _FINDINGS.search(text)
     count = int(findings[1]) if findings else 0
@@ -90,11 +91,13 @@ def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, 
 
 
 def main() -> int:
-    """The exit code."""
+    """Start a server, fuzz it, and return the exit code."""
     parser = argparse.ArgumentParser(prog="make fuzz", description="Fuzz the API of a live server.")
-    parser.add_argument("--seconds", type=int, default=60, help="how long, all operations together")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="repeats a run")
-    parser.add_argument("--schemathesis", type=Path, required=True, help="its program")
+    parser.add_argument("--seconds", type=int, default=60, help="the total time for all operations")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(1 << 32), help="the seed of an earlier run, to repeat it"
+    )
+    parser.add_argument("--schemathesis", type=Path, required=True, help="the path of the schemathesis program")
     options, arguments = parser.parse_known_args()
     provider, installation = Provider(), Installation()
     try:

@@ -1,6 +1,6 @@
-"""What schemathesis loads: the credential of each security scheme, and ids of rows that are there.
+"""Hooks for schemathesis: they insert the credential of each security scheme and the ids of existing rows.
 
-BYTEOR_FUZZ_WORLD names the file that ``tests.fuzz.world`` wrote.
+The environment variable BYTEOR_FUZZ_WORLD contains the path of the file that ``tests.fuzz.world`` wrote.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from schemathesis.core.failures import AcceptedNegativeData
 
 WORLD = json.loads(Path(os.environ["BYTEOR_FUZZ_WORLD"]).read_text())
 _ID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# A case is about what happens to a row that exists more often than not.
+# Most cases should concern existing rows, because a missing row is always just a 404.
 SHARE_OF_REAL_IDS = 0.9
-# Ids in bodies and queries, by name.
+# The kinds of rows whose ids occur in bodies and queries under these names.
 _SEGMENTS = {
     "version_id": "versions",
     "from_version_id": "versions",
@@ -37,31 +37,31 @@ _SEGMENTS = {
 
 @schemathesis.auth()
 class Credential:
-    """The credential that the operation's security scheme asks for."""
+    """The credential for an operation's security scheme."""
 
     def get(self, case: Any, context: Any) -> str | None:
-        """The token of the scheme; None for an operation without one."""
+        """Return the token for the operation's security scheme, or None if it has none."""
         security = case.operation.definition.raw.get("security") or [{}]
         scheme = next(iter(security[0]), None)
         return None if scheme is None else str(WORLD["credentials"][scheme])
 
     def set(self, case: Any, data: str | None, context: Any) -> None:
-        """Send the token."""
+        """Add the token to the request's headers."""
         if data is not None:
             case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
 
 
 def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The ids of real rows for the path's parameters."""
-    ends = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
-    ids = WORLD["doomed" if ends else "ids"]
+    """Return the ids of existing rows for the path's parameters."""
+    is_destructive = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
+    ids = WORLD["expendable_ids" if is_destructive else "ids"]
     segments = dict(re.findall(r"([a-z-]+)/\{([a-z_]+)\}", path))
     names = {name: segment for segment, name in segments.items()}
     return {name: ids.get(name) or ids.get(names.get(name, ""), value) for name, value in given.items()}
 
 
-def _known(values: Any) -> Any:
-    """``values`` with real ids in place of those that were made up."""
+def _with_real_ids(values: Any) -> Any:
+    """Return the parameters or the body with ids of existing rows in place of generated ids."""
     if not isinstance(values, dict):
         return values
     return {
@@ -74,23 +74,23 @@ def _known(values: Any) -> Any:
 
 @schemathesis.hook  # type: ignore[untyped-decorator]  # not installed where mypy runs
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    """Drop what schemathesis calls wrong though nothing in it is: a case without any mutation, whose body, which the
-    document calls optional, is not sent.
-    """
-    is_whole = not getattr(case.meta.phase.data, "mutations", True)
-    return not (isinstance(failure, AcceptedNegativeData) and is_whole and isinstance(case.body, NotSet))
+    """Ignore false reports: schemathesis counts a case without an optional body as invalid, although it is valid."""
+    is_unchanged = not getattr(case.meta.phase.data, "mutations", True)
+    return not (isinstance(failure, AcceptedNegativeData) and is_unchanged and isinstance(case.body, NotSet))
 
 
 @schemathesis.hook  # type: ignore[untyped-decorator]  # not installed where mypy runs
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Point most cases at real rows. What was made wrong on purpose stays wrong: only whole ids are replaced."""
-    given = dict(case.path_parameters or {})
-    whole = all(isinstance(value, str) and (name == "kid" or _ID.fullmatch(value)) for name, value in given.items())
+    """Insert the ids of existing rows into most cases. Only valid ids are replaced; invalid ones are intentional."""
+    parameters = dict(case.path_parameters or {})
+    is_valid = all(
+        isinstance(value, str) and (name == "kid" or _ID.fullmatch(value)) for name, value in parameters.items()
+    )
     if random.random() < SHARE_OF_REAL_IDS:
-        if given and whole:
-            case.path_parameters = _path_ids(case.method, case.operation.path, given)
+        if parameters and is_valid:
+            case.path_parameters = _path_ids(case.method, case.operation.path, parameters)
         if (case.headers or {}).get("Idempotency-Key", "").isalnum():
-            # A key of its own: a repeated one would be refused before the body is read.
+            # Make the key unique, because a repeated key is refused before the body is read.
             case.headers["Idempotency-Key"] += f"-{random.getrandbits(64)}"
-        case.query = _known(case.query)
-        case.body = _known(case.body)
+        case.query = _with_real_ids(case.query)
+        case.body = _with_real_ids(case.body)

@@ -1,6 +1,6 @@
-"""Rows of every kind in the database that the fuzzed server will serve: the tenants that the law tests use.
+"""The tenants of the law tests, as data for the fuzzed server.
 
-Run by ``manage.py shell`` on the server's data folder before the server starts, since it runs the queue's jobs itself.
+``manage.py shell`` runs this on the data folder before the server starts, because it runs the queued jobs itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ def _text(ids: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in ids.items()}
 
 
-def make() -> dict[str, Any]:
-    """Make the tenants; ids by path parameter, and a credential for each security scheme.
+def create_tenants() -> dict[str, Any]:
+    """Create the tenants; return ids by path parameter, and a credential for each security scheme.
 
-    ``ids`` are for all operations but those that end what they are called on; these take ``doomed``, which
-    nothing else needs.
+    ``expendable_ids`` are for operations that delete a row or invalidate a credential, and ``ids`` for all others.
     """
     with transaction.atomic():
         scene = Scene()
@@ -35,10 +34,10 @@ def make() -> dict[str, Any]:
             actor=scene.home.admin.actor,
         )
     EnrollmentToken.objects.update(max_uses=100_000)
-    doomed = {**scene.home.ids(scene.cousin), "user_id": scene.home.requester.user.pk, "webhooks": webhook.pk}
+    expendable = {**scene.home.ids(scene.cousin), "user_id": scene.home.requester.user.pk, "webhooks": webhook.pk}
     return {
         "ids": _text(scene.home.ids()),
-        "doomed": _text(doomed),
+        "expendable_ids": _text(expendable),
         "credentials": {
             "bearer": scene.caller(Family.USER).token,
             "enrollmentToken": scene.caller(Family.ENROLLMENT).token,
@@ -48,6 +47,6 @@ def make() -> dict[str, Any]:
 
 
 def main(path: str) -> None:
-    """Write what ``make`` returns to the file ``path``."""
+    """Create the tenants and write their ids and credentials to the file ``path``."""
     with open(path, "w") as file:
-        json.dump(make(), file)
+        json.dump(create_tenants(), file)

@@ -1,4 +1,4 @@
-"""A store that does not answer is unavailable, not an internal error."""
+"""Tests of the blob store: an unreachable storage, and blobs that are removed right after they are stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.core.files.base import ContentFile
 
 from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
-from byteor_cloud.folder import Folder
+from byteor_cloud.file_storage import AtomicFileStorage
 
 HASH = "sha256:" + "0" * 64
 
@@ -25,7 +25,7 @@ HASH = "sha256:" + "0" * 64
     ],
     ids=["put", "put_file", "read"],
 )
-def test_an_unreachable_store_is_unavailable(use: Callable[[], object], settings: Any) -> None:
+def test_unreachable_storage_raises_unavailable(use: Callable[[], object], settings: Any) -> None:
     options = {
         "bucket_name": "artifacts",
         "endpoint_url": "http://127.0.0.1:1",
@@ -39,24 +39,24 @@ def test_an_unreachable_store_is_unavailable(use: Callable[[], object], settings
         "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options},
     }
 
-    with pytest.raises(Unavailable) as refused:
+    with pytest.raises(Unavailable) as raised:
         use()
 
-    assert refused.value.retry_after == 10
-    assert "127.0.0.1" not in refused.value.detail
+    assert raised.value.retry_after == 10
+    assert "127.0.0.1" not in raised.value.detail
 
 
-def test_bytes_that_are_removed_as_soon_as_they_are_stored_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever needs them holds the removal off first, and then asks whether they are there (``keep``)."""
+def test_put_succeeds_when_the_blob_is_removed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that need the blob call ``protect`` and then check ``is_stored``."""
     content_hash = "sha256:" + "5" * 64
-    save = Folder.save
+    save = AtomicFileStorage.save
 
-    def save_and_lose(store: Folder, *args: Any, **kwargs: Any) -> str:
-        saved = save(store, *args, **kwargs)
-        store.delete(saved)
-        return saved
+    def save_and_delete(storage: AtomicFileStorage, *args: Any, **kwargs: Any) -> str:
+        name = save(storage, *args, **kwargs)
+        storage.delete(name)
+        return name
 
-    monkeypatch.setattr(Folder, "save", save_and_lose)
+    monkeypatch.setattr(AtomicFileStorage, "save", save_and_delete)
 
     blobs.put(content_hash, b"gone")
 

@@ -1,4 +1,4 @@
-"""Bodies are bounded for each kind of route, read once it is known who sends them, and without a connection."""
+"""Tests of request bodies: size limits, reading only after authentication, and holding no database connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary=xx"
 
 
 class Body(io.RawIOBase):
-    """A request's body that counts what is read of it, and what the server holds meanwhile."""
+    """A request's body that counts the bytes read, and notes whether a database connection was held meanwhile."""
 
     def __init__(self, content: bytes = b"", *, fails: Exception | None = None) -> None:
         self.content, self.fails = io.BytesIO(content), fails
@@ -41,22 +41,22 @@ class Body(io.RawIOBase):
         return data
 
     def readline(self, size: int | None = -1) -> bytes:
-        raise AssertionError("no reader of ours reads lines")
+        raise AssertionError("the server must not read lines")
 
 
 def send(path: str, body: Body, *, length: int, token: str | None, kind: str = JSON, **environ: Any) -> Any:
-    """POST ``body`` as a server hands it over."""
+    """POST ``body`` as a WSGI server passes it on."""
     if token is not None:
         environ["HTTP_AUTHORIZATION"] = f"Bearer {token}"
-    given = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
-    return Client(raise_request_exception=True).generic("POST", path, **given)
+    variables = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
+    return Client(raise_request_exception=True).generic("POST", path, **variables)
 
 
 def drafts(world: World) -> str:
     return world.path(rest="/drafts")
 
 
-def refused(response: Any, status: int, code: str) -> bool:
+def is_problem(response: Any, status: int, code: str) -> bool:
     return (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
 
 
@@ -72,33 +72,31 @@ def refused(response: Any, status: int, code: str) -> bool:
         ("/nowhere", 64 << 10),
     ],
 )
-def test_each_kind_of_route_has_a_cap_that_is_enforced_before_a_byte_is_read(
-    world: World, route: str, cap: int
-) -> None:
+def test_too_large_body_is_refused_before_a_byte_is_read(world: World, route: str, cap: int) -> None:
     agent, api = world.agent()
-    own = route in {"heartbeat", "deployment", "artifacts"}
-    path = f"/api/v1/agents/{agent.pk}/{route}" if own else drafts(world) if route == "drafts" else route
-    token = api.token if own else world.operator.api.token if route == "drafts" else None
-    over, body = cap + 1, Body(b"x" * 100)
+    is_agents = route in {"heartbeat", "deployment", "artifacts"}
+    path = f"/api/v1/agents/{agent.pk}/{route}" if is_agents else drafts(world) if route == "drafts" else route
+    token = api.token if is_agents else world.operator.api.token if route == "drafts" else None
+    body = Body(b"x" * 100)
 
-    response = send(path, body, length=over, token=token, kind=FORM if route == "artifacts" else JSON)
+    response = send(path, body, length=cap + 1, token=token, kind=FORM if route == "artifacts" else JSON)
 
-    assert refused(response, 413, "payload_too_large")
+    assert is_problem(response, 413, "payload_too_large")
     assert body.count == 0
-    under = send(path, Body(b"{}"), length=2, token=token, kind=FORM if route == "artifacts" else JSON)
-    assert under.status_code != 413
+    small = send(path, Body(b"{}"), length=2, token=token, kind=FORM if route == "artifacts" else JSON)
+    assert small.status_code != 413
 
 
-def test_a_body_that_does_not_say_its_length_is_bounded_too(world: World) -> None:
+def test_too_large_chunked_body_is_refused(world: World) -> None:
     body = Body(b"[" + b"1," * (8 << 20))
 
     response = send(drafts(world), body, length=0, token=world.operator.api.token, **CHUNKED)
 
-    assert refused(response, 413, "payload_too_large")
+    assert is_problem(response, 413, "payload_too_large")
     assert body.count <= (4 << 20) + 1
 
 
-def test_a_chunked_body_is_read(world: World) -> None:
+def test_chunked_body_is_read_except_for_uploads(world: World) -> None:
     response = send(
         drafts(world), Body(b'{"name": "chunked", "plan": {}}'), length=0, token=world.operator.api.token, **CHUNKED
     )
@@ -108,14 +106,14 @@ def test_a_chunked_body_is_read(world: World) -> None:
     )
 
     assert (response.status_code, Draft.objects.get().name) == (201, "chunked")
-    assert refused(upload, 411, "length_required")
+    assert is_problem(upload, 411, "length_required")
 
 
 @pytest.mark.parametrize("path", ["/auth/link/x", "/admin/", "/nowhere"])
-@pytest.mark.parametrize("folder", [True, False])
-def test_a_form_with_a_file_leaves_nothing_on_the_disk(path: str, folder: bool) -> None:
+@pytest.mark.parametrize("folder_exists", [True, False])
+def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: bool) -> None:
     uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
-    if folder:
+    if folder_exists:
         uploads.mkdir(exist_ok=True)
     before = sorted(uploads.iterdir()) if uploads.exists() else []
     part = b'--xx\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + b"x" * 50_000 + b"\r\n--xx--\r\n"
@@ -128,45 +126,45 @@ def test_a_form_with_a_file_leaves_nothing_on_the_disk(path: str, folder: bool) 
     assert (sorted(uploads.iterdir()) if uploads.exists() else []) == before
 
 
-def test_a_stranger_is_refused_before_a_byte_is_read(world: World) -> None:
+def test_unauthenticated_request_is_refused_before_a_byte_is_read(world: World) -> None:
     agent, _ = world.agent()
     for path in (drafts(world), f"/api/v1/agents/{agent.pk}/artifacts", f"/api/v1/agents/{agent.pk}/deployment"):
         body = Body(b"x" * 100)
 
         response = send(path, body, length=10**9, token=None)
 
-        assert refused(response, 401, "unauthenticated")
+        assert is_problem(response, 401, "unauthenticated")
         assert body.count == 0
 
 
 @pytest.mark.parametrize(
-    ("who", "kind", "length", "status", "code"),
+    ("caller", "kind", "length", "status", "code"),
     [
-        ("nobody", "text/plain", 10**9, 401, "unauthenticated"),
+        ("no credential", "text/plain", 10**9, 401, "unauthenticated"),
         ("an agent", "text/plain", 10**9, 403, "wrong_credential"),
-        ("a stranger", "text/plain", 10**9, 404, "not_found"),
+        ("another tenant", "text/plain", 10**9, 404, "not_found"),
         ("a viewer", "text/plain", 10**9, 403, "forbidden"),
         ("an operator", "text/plain", 10**9, 413, "payload_too_large"),
         ("an operator", "text/plain", 5, 415, "unsupported_media_type"),
         ("an operator", JSON, 5, 400, "malformed_json"),
     ],
 )
-def test_the_order_of_refusals(
-    world: World, other: World, who: str, kind: str, length: int, status: int, code: str
+def test_first_failing_check_decides_the_problem(
+    world: World, other: World, caller: str, kind: str, length: int, status: int, code: str
 ) -> None:
     _, agent = world.agent()
     callers = {
         "an agent": agent,
-        "a stranger": other.operator.api,
+        "another tenant": other.operator.api,
         "a viewer": world.viewer.api,
         "an operator": world.operator.api,
     }
-    token = callers[who].token if who in callers else None
+    token = callers[caller].token if caller in callers else None
 
-    assert refused(send(drafts(world), Body(b"{{{{{"), length=length, token=token, kind=kind), status, code)
+    assert is_problem(send(drafts(world), Body(b"{{{{{"), length=length, token=token, kind=kind), status, code)
 
 
-def test_an_unknown_method_comes_before_the_credential(world: World) -> None:
+def test_unknown_method_is_405_even_with_an_invalid_credential(world: World) -> None:
     response = Api("bor_usr_nonsense")("PATCH", drafts(world), {})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, POST")
@@ -175,16 +173,16 @@ def test_an_unknown_method_comes_before_the_credential(world: World) -> None:
 @pytest.mark.parametrize(
     ("body", "kind"), [(b"{", JSON), (b"{}", "text/plain"), (b'{"status": 1}', JSON), (b"x" * 70_000, JSON)]
 )
-def test_a_heartbeat_with_an_unknown_key_is_told_of_nothing_else(world: World, body: bytes, kind: str) -> None:
+def test_invalid_heartbeat_with_an_unknown_key_is_401(world: World, body: bytes, kind: str) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/heartbeat"
 
-    stranger = send(path, Body(body), length=len(body), token=generate(Family.AGENT).text, kind=kind)
-    itself = send(path, Body(body), length=len(body), token=api.token, kind=kind)
+    with_unknown_key = send(path, Body(body), length=len(body), token=generate(Family.AGENT).text, kind=kind)
+    with_own_key = send(path, Body(body), length=len(body), token=api.token, kind=kind)
 
-    assert refused(stranger, 401, "unauthenticated")
-    assert itself.status_code in {400, 413, 415}
-    assert "X-RateLimit-Remaining" in itself
+    assert is_problem(with_unknown_key, 401, "unauthenticated")
+    assert with_own_key.status_code in {400, 413, 415}
+    assert "X-RateLimit-Remaining" in with_own_key
     assert Heartbeat.objects.get(agent=agent).last_seen_at is None
 
 
@@ -193,9 +191,9 @@ def test_a_heartbeat_with_an_unknown_key_is_told_of_nothing_else(world: World, b
 def test_no_connection_is_held_while_a_body_arrives(route: str) -> None:
     world = World("acme")
     agent, api = world.agent()
-    own = route in {"heartbeat", "deployment", "artifacts"}
-    path = f"/api/v1/agents/{agent.pk}/{route}" if own else drafts(world) if route == "drafts" else route
-    token = api.token if own else world.operator.api.token if route == "drafts" else None
+    is_agents = route in {"heartbeat", "deployment", "artifacts"}
+    path = f"/api/v1/agents/{agent.pk}/{route}" if is_agents else drafts(world) if route == "drafts" else route
+    token = api.token if is_agents else world.operator.api.token if route == "drafts" else None
     body = Body(b"--xx--\r\n" if route == "artifacts" else b"{}")
 
     send(path, body, length=len(body.content.getvalue()), token=token, kind=FORM if route == "artifacts" else JSON)
@@ -213,7 +211,7 @@ def test_no_connection_is_held_while_a_body_arrives(route: str) -> None:
     ],
 )
 @pytest.mark.parametrize("route", ["drafts", "heartbeat", "artifacts"])
-def test_a_body_that_does_not_arrive_whole_changes_nothing(
+def test_incomplete_body_changes_nothing(
     world: World, route: str, error: Exception | None, status: int, code: str
 ) -> None:
     agent, api = world.agent()
@@ -224,7 +222,7 @@ def test_a_body_that_does_not_arrive_whole_changes_nothing(
 
     response = send(path, body, length=1000, token=token, kind=FORM if route == "artifacts" else JSON)
 
-    assert refused(response, status, code)
+    assert is_problem(response, status, code)
     assert not Draft.objects.exists()
     assert Heartbeat.objects.get(agent=agent).last_seen_at is None
     uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
@@ -232,7 +230,7 @@ def test_a_body_that_does_not_arrive_whole_changes_nothing(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_stream_holds_no_connection_between_its_pieces() -> None:
+def test_stream_holds_no_connection_between_its_pieces() -> None:
     def lines() -> Iterator[str]:
         for number in range(100):
             with connection.cursor() as cursor:
@@ -249,7 +247,7 @@ def test_a_stream_holds_no_connection_between_its_pieces() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_connection_is_held_while_an_answer_is_read() -> None:
+def test_no_connection_is_held_while_a_response_is_read() -> None:
     world = World("acme")
 
     response = world.operator.api.get(drafts(world))

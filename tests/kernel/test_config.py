@@ -1,4 +1,4 @@
-"""Settings from the environment: each one valid, invalid, missing or unknown, in one clear line."""
+"""Tests of the settings: valid, invalid, missing and unknown ones, each with an error message of one line."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ URL = "postgresql://app@db/byteor"
 PRODUCTION = {"DATABASE_URL": URL, "MASTER_KEY": KEY, "SECRET_KEY": SECRET}
 
 
-def loaded(tmp_path: Path, **given: str) -> Any:
-    """What the settings of these values are, in an empty data folder."""
-    return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **given}.items()}})
+def loaded(tmp_path: Path, **values: str) -> Any:
+    """Return the settings loaded from these values and the data folder ``tmp_path``."""
+    return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **values}.items()}})
 
 
-def test_the_defaults_of_the_embedded_database(tmp_path: Path) -> None:
+def test_defaults_with_the_embedded_database(tmp_path: Path) -> None:
     config = loaded(tmp_path)
 
     assert (config.database_url, config.api_bind_addr, config.worker_bind_addr) == (None, ("127.0.0.1", 8080), None)
@@ -37,7 +37,7 @@ def test_the_defaults_of_the_embedded_database(tmp_path: Path) -> None:
     assert (config.replay_http_allowlist, config.replay_exec_allowlist) == ((), ())
 
 
-def test_the_defaults_of_production(tmp_path: Path) -> None:
+def test_defaults_in_production(tmp_path: Path) -> None:
     config = loaded(tmp_path, **PRODUCTION)
 
     assert (config.database_url, config.api_bind_addr) == (URL, ("0.0.0.0", 8080))
@@ -78,12 +78,12 @@ def test_the_defaults_of_production(tmp_path: Path) -> None:
         ("REPLAY_EXEC_ALLOWLIST", "/usr/bin/tr,/opt/a b", ("/usr/bin/tr", "/opt/a b")),
     ],
 )
-def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> None:
+def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any) -> None:
     assert getattr(loaded(tmp_path, **{name: text}), name.lower()) == value
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "says"),
+    ("name", "text", "message"),
     [
         ("DEPLOYMENT_MODE", "both", "must be one of combined, api, worker"),
         ("DATABASE_URL", "sqlite:///db", "must be a URL that starts with postgresql:// or postgres://"),
@@ -111,26 +111,26 @@ def test_a_setting_is_read(tmp_path: Path, name: str, text: str, value: Any) -> 
         (
             "REPLAY_HTTP_ALLOWLIST",
             "https://hooks.example,ftp://b",
-            "is a list with commas, and 'ftp://b' in it must be http:// or https:// with a host and no user",
+            "is a comma-separated list whose entry 'ftp://b' must be http:// or https:// with a host and no user",
         ),
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a list with commas, and 'tr' in it must be the absolute path of a program, without . or ..",
+            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or .. in it",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",
             "10.0.0.1/8",
-            "must be on, off, or networks as 10.0.0.0/8, separated by commas",
+            "must be on, off, or networks like 10.0.0.0/8, separated by commas",
         ),
         ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
     ],
 )
-def test_an_invalid_value_is_one_clear_line(tmp_path: Path, name: str, text: str, says: str) -> None:
+def test_invalid_value_is_explained_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **{name: text})
 
-    assert str(caught.value) == f"BYTEOR_CLOUD_{name} {says}"
+    assert str(caught.value) == f"BYTEOR_CLOUD_{name} {message}"
 
 
 def test_unknown_settings_are_named(tmp_path: Path) -> None:
@@ -138,20 +138,22 @@ def test_unknown_settings_are_named(tmp_path: Path) -> None:
         loaded(tmp_path, RATE_LIMITS="on", A="1")
 
 
-def test_an_empty_value_counts_as_unset(tmp_path: Path) -> None:
+def test_empty_value_counts_as_unset(tmp_path: Path) -> None:
     assert loaded(tmp_path, API_THREADS="", DATABASE_URL="").api_threads == 8
 
 
 @pytest.mark.parametrize("missing", ["MASTER_KEY", "SECRET_KEY"])
-def test_production_needs_its_secrets(tmp_path: Path, missing: str) -> None:
+def test_missing_secret_is_an_error_in_production(tmp_path: Path, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **{k: v for k, v in PRODUCTION.items() if k != missing})
 
-    assert str(caught.value) == (f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is")
+    assert str(caught.value) == (
+        f"BYTEOR_CLOUD_{missing} is missing: it must be set when BYTEOR_CLOUD_DATABASE_URL is set"
+    )
 
 
 @pytest.mark.parametrize("missing", ["OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"])
-def test_a_provider_needs_its_client(tmp_path: Path, missing: str) -> None:
+def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str) -> None:
     oidc = {"OIDC_ISSUER": "https://id.example.com", "OIDC_CLIENT_ID": "c", "OIDC_CLIENT_SECRET": "s"}
     assert loaded(tmp_path, **oidc).oidc_issuer == "https://id.example.com"
 
@@ -159,7 +161,7 @@ def test_a_provider_needs_its_client(tmp_path: Path, missing: str) -> None:
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
-def test_missing_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
+def test_missing_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
     first = loaded(tmp_path)
     second = loaded(tmp_path)
 
@@ -173,7 +175,7 @@ def test_missing_secrets_are_made_once_and_for_the_owner_only(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["master_key", "master_key_previous"])
-def test_a_damaged_secret_is_named(tmp_path: Path, name: str) -> None:
+def test_error_names_the_damaged_secret_file(tmp_path: Path, name: str) -> None:
     loaded(tmp_path)
     (tmp_path / "secrets" / name).write_text("x")
 
@@ -181,7 +183,7 @@ def test_a_damaged_secret_is_named(tmp_path: Path, name: str) -> None:
         loaded(tmp_path)
 
 
-def test_a_kept_key_is_replaced_beside_those_who_use_it(tmp_path: Path) -> None:
+def test_replace_key_stores_a_new_key_and_the_previous_one(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     present, previous = config.master_key, config.master_key_previous
     old = read_key(present)
@@ -198,17 +200,17 @@ def test_a_kept_key_is_replaced_beside_those_who_use_it(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_replacement_that_was_interrupted_goes_on_and_loses_no_key(
+def test_interrupted_replace_key_loses_no_key_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = loaded(tmp_path)
     old = read_key(config.master_key)
 
-    def killed(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", killed)
+        patched.setattr(Path, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             replace_key(config.master_key, config.master_key_previous)
     assert (read_key(config.master_key), read_key(config.master_key_previous)) == (old, old)
@@ -218,16 +220,16 @@ def test_a_replacement_that_was_interrupted_goes_on_and_loses_no_key(
     assert read_key(config.master_key_previous) == old != read_key(config.master_key)
 
 
-def test_with_a_key_of_the_operators_the_files_do_not_count(tmp_path: Path) -> None:
-    kept = loaded(tmp_path)
-    replace_key(kept.master_key, kept.master_key_previous)
+def test_key_files_are_ignored_when_the_operator_sets_a_key(tmp_path: Path) -> None:
+    generated = loaded(tmp_path)
+    replace_key(generated.master_key, generated.master_key_previous)
 
-    given = loaded(tmp_path, MASTER_KEY=KEY)
+    config = loaded(tmp_path, MASTER_KEY=KEY)
 
-    assert (given.master_key, given.master_key_previous) == (b"k" * 32, None)
+    assert (config.master_key, config.master_key_previous) == (b"k" * 32, None)
 
 
-def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_error_names_the_data_folder_when_it_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
 
@@ -235,24 +237,24 @@ def test_a_data_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         loaded(file)
 
 
-def test_processes_that_start_at_once_agree_on_the_secrets(tmp_path: Path) -> None:
+def test_concurrent_processes_generate_the_same_secrets(tmp_path: Path) -> None:
     code = "import os, byteor_cloud.config as c; print(c.read_key(c.load(os.environ).master_key).hex())"
     environ = {"BYTEOR_CLOUD_DATA_DIR": str(tmp_path)}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) for _ in range(6)
     ]
 
-    said = [process.communicate(timeout=30)[0] for process in started]
+    printed = [process.communicate(timeout=30)[0] for process in started]
 
     assert [process.returncode for process in started] == [0] * 6
-    assert len(set(said)) == 1
-    assert len(said[0]) == 65
+    assert len(set(printed)) == 1
+    assert len(printed[0]) == 65
     assert sorted(f.name for f in (tmp_path / "secrets").iterdir()) == ["master_key", "secret_key"]
 
 
-def test_a_refused_setting_stops_the_start_in_one_line(tmp_path: Path) -> None:
+def test_invalid_setting_stops_a_command_with_one_line(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "manage.py", "check"],
         cwd=root,
         env={"BYTEOR_CLOUD_DATA_DIR": str(tmp_path), "BYTEOR_CLOUD_API_THREADS": "many"},
@@ -261,6 +263,6 @@ def test_a_refused_setting_stops_the_start_in_one_line(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.strip().count("\n") == 0
-    assert "BYTEOR_CLOUD_API_THREADS must be a whole number from 1 to 64" in done.stderr
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.strip().count("\n") == 0
+    assert "BYTEOR_CLOUD_API_THREADS must be a whole number from 1 to 64" in ended.stderr

@@ -1,4 +1,4 @@
-"""Counters that processes share: sums over all of them, never a file, never the end of a process."""
+"""Tests of the counters in shared memory: sums over all processes, full memory, killed processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def collected(shared: Shared) -> dict[str, float]:
     }
 
 
-def in_a_child(shared: Shared, part: int | None, amount: float) -> None:
-    """Count in a process of its own, as gunicorn's do; it ends without a goodbye."""
+def add_in_child_process(shared: Shared, part: int | None, amount: float) -> None:
+    """Add to the counter in a forked process, which then ends without any cleanup."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -38,35 +38,35 @@ def in_a_child(shared: Shared, part: int | None, amount: float) -> None:
     os.waitpid(pid, 0)
 
 
-def test_processes_add_up_dead_ones_included() -> None:
+def test_sums_include_ended_processes() -> None:
     shared = Shared(1, part_bytes=4096)
     shared.add(SOME, 1)
 
     for amount in (10, 100):
-        in_a_child(shared, shared.lend(), amount)
+        add_in_child_process(shared, shared.lend(), amount)
     assert collected(shared) == {"byteor_some_total{a}": 111}
 
-    # The next process goes on where a dead one stopped.
+    # The next process continues in the memory of an ended one.
     shared.give_back(1)
     part = shared.lend()
     assert part == 1
-    in_a_child(shared, part, 1000)
+    add_in_child_process(shared, part, 1000)
     assert collected(shared) == {"byteor_some_total{a}": 1111}
 
 
-def test_more_processes_than_parts_lose_counts_and_nothing_else() -> None:
+def test_process_without_a_part_loses_its_counts_silently() -> None:
     shared = Shared(1, part_bytes=4096)
     parts = [shared.lend() for _ in range(6)]
 
     assert parts == [1, 2, 3, 4, None, None]
-    in_a_child(shared, None, 5)
+    add_in_child_process(shared, None, 5)
     shared.give_back(None)
     assert collected(shared) == {}
     assert shared.lend() is None
 
 
 @pytest.mark.parametrize("size", [64, 4096])
-def test_a_full_part_takes_no_more_series_and_goes_on_with_those_it_has(size: int) -> None:
+def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> None:
     memory = memoryview(bytearray(size))
     part = Part(memory)
 
@@ -74,16 +74,16 @@ def test_a_full_part_takes_no_more_series_and_goes_on_with_those_it_has(size: in
         part.add(f"series {number}", 1)
         part.add(f"series {number}", 1)
 
-    kept = dict(part)
-    assert 0 < len(kept) < size / 24
-    assert set(kept.values()) == {2}
-    assert kept == {f"series {number}": 2 for number in range(len(kept))}
-    assert dict(Part(memory)) == kept  # as another process sees it
+    stored = dict(part)
+    assert 0 < len(stored) < size / 24
+    assert set(stored.values()) == {2}
+    assert stored == {f"series {number}": 2 for number in range(len(stored))}
+    assert dict(Part(memory)) == stored  # another process reads the same series
     assert part.get("series 999") == 0
 
 
 @pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
-def test_keys_of_any_length(key: str) -> None:
+def test_key_may_have_any_length(key: str) -> None:
     memory = memoryview(bytearray(4096))
     part = Part(memory)
 
@@ -95,21 +95,21 @@ def test_keys_of_any_length(key: str) -> None:
     assert dict(Part(memory)) == {key: 2.25, "other": 1}
 
 
-def test_a_process_that_was_killed_while_it_added_a_series_left_nothing_of_it() -> None:
+def test_incomplete_series_of_a_killed_process_is_ignored() -> None:
     memory = memoryview(bytearray(4096))
     part = Part(memory)
     part.add("whole", 1)
-    # What it had written: all but the number of bytes in use, which comes last.
+    # Simulate a kill just before the last step, which writes the number of bytes in use.
     part.add("half", 1)
     memory[:8] = (8 + 8 + 8 + 8).to_bytes(8, sys.byteorder)
 
-    later = Part(memory)
-    assert dict(later) == {"whole": 1}
-    later.add("next", 3)
+    reopened = Part(memory)
+    assert dict(reopened) == {"whole": 1}
+    reopened.add("next", 3)
     assert dict(Part(memory)) == {"whole": 1, "next": 3}
 
 
-def test_the_memory_has_no_file() -> None:
+def test_shared_memory_has_no_file() -> None:
     before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
     shared = Shared(2)
 
@@ -118,7 +118,7 @@ def test_the_memory_has_no_file() -> None:
     if sys.platform == "linux":
         assert set(os.listdir("/proc/self/fd")) <= before
         mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/dev/zero (deleted)" in line]
-        assert mapped  # as Linux calls shared memory that nobody can name, or fill a disk with
+        assert mapped  # Linux shows anonymous shared memory under this name
     assert any(isinstance(each, mmap.mmap) for each in gc.get_objects())
 
 
@@ -141,11 +141,11 @@ print(generate_latest(counters.registry()).decode())
 """
 
 
-def test_what_is_declared_with_the_library_is_shared() -> None:
-    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_metrics_of_prometheus_client_are_shared() -> None:
+    ended = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
+    assert ended.returncode == 0, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if line and not line.startswith("#")]
     assert lines == [
         "refused: g: processes share counters and histograms; a gauge has no sum",
         'c_total{l="x"} 2.0',
@@ -159,7 +159,7 @@ def test_what_is_declared_with_the_library_is_shared() -> None:
     ]
 
 
-def test_alone_it_is_the_library_s_own_registry() -> None:
+def test_single_process_uses_the_librarys_registry() -> None:
     from prometheus_client import REGISTRY
 
     assert counters.registry() is REGISTRY

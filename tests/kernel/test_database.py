@@ -1,4 +1,4 @@
-"""The database's own limits: what takes too long is ended and told; what cannot fit does not start."""
+"""Tests of database timeouts, and of the check that the processes do not need too many connections."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ URL = "postgresql://someone@db.example:5432/cloud"
         ("", None),
     ],
 )
-def test_each_kind_of_process_has_its_timeouts(
+def test_timeouts_depend_on_the_kind_of_process(
     monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None
 ) -> None:
-    monkeypatch.setenv(database.KIND, kind)
+    monkeypatch.setenv(database.PROCESS_KIND_VARIABLE, kind)
 
-    asked = database.configuration(URL, threads=8)["OPTIONS"].get("options")
-    own = database.configuration(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
+    by_default = database.configuration(URL, threads=8)["OPTIONS"].get("options")
+    with_url = database.configuration(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
 
-    assert asked == expected
-    assert own == f"{expected or ''} -c statement_timeout=5s".strip()
+    assert by_default == expected
+    assert with_url == f"{expected or ''} -c statement_timeout=5s".strip()
 
 
 @contextmanager
 def timeouts(**seconds: float) -> Iterator[None]:
-    """Settings of every new connection for the block: a request gives its connection back and takes another."""
+    """Set database timeouts for every connection that is opened inside the block."""
     database_name = connection.settings_dict["NAME"]
 
     def alter(change: str) -> None:
@@ -67,17 +67,17 @@ def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def create(**columns: Any) -> Project:
         with transaction.atomic():
-            made = real(**columns)
+            project = real(**columns)
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_sleep(60)")
-        return made
+        return project
 
     monkeypatch.setattr(organizations, "create_project", create)
 
 
 @pytest.mark.usefixtures("slow_project")
 @pytest.mark.django_db(transaction=True)
-def test_a_statement_that_takes_too_long_is_503_and_changes_nothing() -> None:
+def test_statement_timeout_is_503_and_changes_nothing() -> None:
     world = World("slow")
     with timeouts(statement_timeout=1):
         answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
@@ -88,18 +88,18 @@ def test_a_statement_that_takes_too_long_is_503_and_changes_nothing() -> None:
     assert not Project.objects.filter(name="billing").exists()
 
 
-def _lock(parameters: Any, world: World) -> psycopg.Connection[Any]:
+def _lock_project(parameters: Any, world: World) -> psycopg.Connection[Any]:
     other = psycopg.connect(**parameters)
     other.execute("SELECT 1 FROM tenancy_project WHERE id = %s FOR UPDATE", [world.project.pk])
     return other
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_lock_that_is_not_given_up_is_503_and_changes_nothing() -> None:
-    world = World("held")
+def test_lock_timeout_is_503_and_changes_nothing() -> None:
+    world = World("locked")
     parameters = connection.get_connection_params()
-    where = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
-    with _lock(where, world) as other, timeouts(lock_timeout=0.2):
+    address = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
+    with _lock_project(address, world) as other, timeouts(lock_timeout=0.2):
         answer = world.admin.api.put(
             f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}", {"name": "renamed"}
         )
@@ -111,12 +111,12 @@ def test_a_lock_that_is_not_given_up_is_503_and_changes_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_a_page_of_the_console_is_503_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cancelled(*args: Any, **kwargs: Any) -> None:
+def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_cancelled(*args: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
 
-    monkeypatch.setattr("apps.tenancy.api.auth.accounts.spend_sign_in_link", cancelled)
+    monkeypatch.setattr("apps.tenancy.api.auth.accounts.spend_sign_in_link", raise_cancelled)
     client = Client(raise_request_exception=False, headers={"Accept": "text/html"})
 
     answer = client.get("/auth/link/x")
@@ -132,7 +132,7 @@ def test_a_page_of_the_console_is_503_too(world: World, monkeypatch: pytest.Monk
     ("mode", "processes", "threads", "needed"),
     [("combined", 2, 8, 2 * 21 + 21 + 6), ("api", 3, 64, 3 * 66 + 6), ("worker", 64, 8, 21 + 6)],
 )
-def test_connections_are_counted(mode: str, processes: int, threads: int, needed: int) -> None:
+def test_connections_needed_depend_on_the_mode(mode: str, processes: int, threads: int, needed: int) -> None:
     counted = database.connections_needed(
         api_processes=0 if mode == "worker" else processes, threads=threads, workers=0 if mode == "api" else 1
     )
@@ -141,28 +141,28 @@ def test_connections_are_counted(mode: str, processes: int, threads: int, needed
 
 
 @pytest.mark.django_db
-def test_more_connections_than_the_server_has_refuse_the_start(settings: Any, set_config: Callable[..., Any]) -> None:
+def test_serve_refuses_to_start_when_connections_may_run_out(settings: Any, set_config: Callable[..., Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         )
-        given = cursor.fetchone()[0]
-    fits = (given - 21 - 6) // 21
+        available = cursor.fetchone()[0]
+    fits = (available - 21 - 6) // 21
 
     serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits, api_threads=8))
     serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))
-    with pytest.raises(CommandError, match=r"^up to \d+ database connections") as refused:
+    with pytest.raises(CommandError, match=r"^up to \d+ database connections") as raised:
         serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits + 1, api_threads=8))
 
-    said = str(refused.value)
-    assert "\n" not in said
+    message = str(raised.value)
+    assert "\n" not in message
     for name in (f"BYTEOR_CLOUD_API_PROCESSES ({fits + 1})", "BYTEOR_CLOUD_API_THREADS (8)", "max_connections"):
-        assert name in said
+        assert name in message
 
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """The settings as they are, but for some."""
+    """Return a function that returns the settings with some of them changed."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)

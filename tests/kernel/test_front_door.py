@@ -1,4 +1,4 @@
-"""The minimum rate of a client, on a clock that the test moves."""
+"""Tests of the minimum rate of clients, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.front_door import PATIENCE_S, PacedSocket
 
 
 class Client:
-    """A socket whose other end needs ``seconds`` for each ``size`` bytes; it takes the timeout into account."""
+    """A fake socket whose client takes ``seconds`` for each ``size`` bytes, and which honors its timeout."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, size: int, seconds: float) -> None:
         self.now, self.size, self.seconds = 1000.0, size, seconds
@@ -55,18 +55,18 @@ def receive_all(paced: PacedSocket, count: int) -> None:
         received += len(paced.recv(8192))
 
 
-def test_a_client_of_one_byte_a_second_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_below_the_minimum_rate_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 
     with pytest.raises(TimeoutError) as raised:
         receive_all(paced, 10_000)
 
-    assert raised.value.errno == errno.ECONNRESET  # which gunicorn does not log
+    assert raised.value.errno == errno.ECONNRESET  # gunicorn does not log this error
     assert client.now - 1000 <= PATIENCE_S + 2
 
 
-def test_a_client_that_sends_nothing_is_ended_after_the_keepalive_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_client_is_disconnected_after_the_keepalive_time(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1, seconds=10_000)
 
     with pytest.raises(TimeoutError):
@@ -75,7 +75,7 @@ def test_a_client_that_sends_nothing_is_ended_after_the_keepalive_time(monkeypat
     assert client.now == 1075
 
 
-def test_a_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=1100, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 
@@ -84,7 +84,7 @@ def test_a_client_above_the_minimum_rate_may_take_hours(monkeypatch: pytest.Monk
     assert client.now - 1000 > 4 * 3600
 
 
-def test_the_time_in_which_the_server_works_is_not_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_in_which_the_server_works_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(10):
@@ -96,7 +96,7 @@ def test_the_time_in_which_the_server_works_is_not_the_clients(monkeypatch: pyte
     assert client.moved == 110
 
 
-def test_each_request_has_a_budget_of_its_own_and_may_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_request_has_its_own_budget_and_may_begin_late(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(5):
@@ -110,25 +110,25 @@ def test_each_request_has_a_budget_of_its_own_and_may_be_waited_for(monkeypatch:
     assert client.moved == 5 * 170
 
 
-@pytest.mark.parametrize(("size", "is_ended"), [(2, True), (1100, False)])
-def test_a_slow_reader_is_ended_and_one_above_the_rate_is_not(
-    monkeypatch: pytest.MonkeyPatch, size: int, is_ended: bool
+@pytest.mark.parametrize(("size", "is_too_slow"), [(2, True), (1100, False)])
+def test_reader_is_disconnected_only_below_the_minimum_rate(
+    monkeypatch: pytest.MonkeyPatch, size: int, is_too_slow: bool
 ) -> None:
     client = Client(monkeypatch, size=size, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 
-    if is_ended:
+    if is_too_slow:
         with pytest.raises(TimeoutError):
             paced.sendall(b"x" * 10_000_000)
         assert client.now - 1000 <= PATIENCE_S + 1
     else:
-        # Each piece brings the time for the next.
+        # Each piece that is sent extends the budget for the next one.
         for _ in range(1000):
             paced.sendall(b"x" * 10_000)
         assert client.moved == 10_000_000
 
 
-def test_an_idle_client_that_is_hung_up_on_has_gone_for_gunicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
 

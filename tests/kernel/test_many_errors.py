@@ -1,4 +1,4 @@
-"""Refusals of bodies with very many faults: their answers and their cost are bounded."""
+"""Tests that a body with very many errors costs little, and that its problem stays small."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Body(Strict):
     labels = serializers.DictField(child=serializers.CharField(), required=False)
 
 
-def refusal(body: dict[str, Any]) -> tuple[DomainError, int]:
-    """What is refused, and how many functions were called for it."""
+def validate(body: dict[str, Any]) -> tuple[DomainError, int]:
+    """Return the error of an invalid body, and the number of function calls that its validation took."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:
@@ -49,23 +49,23 @@ MANY: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_many_faults_cost_little_more_than_few(many: str) -> None:
-    few, few_calls = refusal(MANY[many](2_000))
-    more, more_calls = refusal(MANY[many](4_000))
+def test_validation_cost_grows_slowly_with_the_number_of_errors(many: str) -> None:
+    few, few_calls = validate(MANY[many](2_000))
+    more, more_calls = validate(MANY[many](4_000))
 
     assert len(few.errors) == len(more.errors) == MAX_FIELD_ERRORS
     assert more_calls <= 2 * few_calls + 100
     assert more_calls < 40_000
 
 
-def test_the_last_of_many_unknown_fields_says_how_many_they_are() -> None:
-    error, _ = refusal(MANY["unknown keys"](2_000))
+def test_last_error_counts_the_unknown_fields() -> None:
+    error, _ = validate(MANY["unknown keys"](2_000))
 
     assert error.errors[-1].detail == "Unknown field; in all there are 2,000 unknown fields."
 
 
-def test_errors_do_not_echo_megabytes() -> None:
-    error, _ = refusal({"k" * 1_000_000: 1})
+def test_errors_are_short_when_the_input_is_long() -> None:
+    error, _ = validate({"k" * 1_000_000: 1})
 
     for each in error.errors:
         assert isinstance(each, FieldError)
@@ -74,22 +74,22 @@ def test_errors_do_not_echo_megabytes() -> None:
     assert len(InvalidInput("x" * 1_000_000).detail) == MAX_DETAIL
 
 
-def test_a_heartbeat_of_unknown_fields_names_the_first_in_order() -> None:
-    with pytest.raises(InvalidInput) as refused:
+def test_heartbeat_with_unknown_fields_reports_the_first_ones() -> None:
+    with pytest.raises(InvalidInput) as raised:
         heartbeat_body.parse({f"k{i:05}": 1 for i in range(5_000)})
 
-    assert len(refused.value.errors) == MAX_FIELD_ERRORS
-    first = refused.value.errors[0]
+    assert len(raised.value.errors) == MAX_FIELD_ERRORS
+    first = raised.value.errors[0]
     assert isinstance(first, FieldError)
     assert first.pointer == "/k00000"
-    assert refused.value.more_errors > 4_800
+    assert raised.value.more_errors > 4_800
 
 
-def test_a_search_for_secrets_builds_a_pointer_only_for_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[object] = []
 
-    def pointer(way: object) -> str:
-        built.append(way)
+    def pointer(keys: object) -> str:
+        built.append(keys)
         return "/x"
 
     monkeypatch.setattr(bundles, "_pointer", pointer)
@@ -100,7 +100,7 @@ def test_a_search_for_secrets_builds_a_pointer_only_for_what_it_finds(monkeypatc
     assert len(bundles._secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
-def test_the_pointer_of_a_secret() -> None:
+def test_secret_is_reported_with_its_pointer() -> None:
     found = bundles._secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

@@ -1,4 +1,4 @@
-"""Pages while the list grows: no row is lost or seen twice."""
+"""Tests of pagination: while a list grows, no row is missing from the pages or on two of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.django_db
 
 
 def grow(world: World, count: int, tag: str) -> list[str]:
-    """So many new projects, oldest first."""
-    made = [Project(organization=world.organization, name=f"{tag} {i}", slug=f"{tag}-{i}") for i in range(count)]
-    return [str(project.pk) for project in Project.objects.bulk_create(made)]
+    """Create ``count`` projects and return their ids, oldest first."""
+    projects = [Project(organization=world.organization, name=f"{tag} {i}", slug=f"{tag}-{i}") for i in range(count)]
+    return [str(project.pk) for project in Project.objects.bulk_create(projects)]
 
 
 def follow(world: World, link: str) -> Any:
@@ -25,7 +25,7 @@ def follow(world: World, link: str) -> Any:
     return world.viewer.api.get(f"{parts.path}?{parts.query}").json()
 
 
-def test_a_walk_of_120_rows_while_rows_are_inserted(world: World) -> None:
+def test_pages_contain_every_row_once_while_rows_are_inserted(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     rows = [str(world.project.pk), *grow(world, 119, "old")][::-1]
     page = world.viewer.api.get(path + "?limit=25").json()
@@ -53,7 +53,7 @@ def test_a_walk_of_120_rows_while_rows_are_inserted(world: World) -> None:
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 50), ("?limit=1", 1), ("?limit=200", 200)])
-def test_the_page_size(world: World, query: str, count: int) -> None:
+def test_page_size_is_the_limit_parameter(world: World, query: str, count: int) -> None:
     grow(world, 220, "p")
 
     page = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects{query}").json()
@@ -70,7 +70,7 @@ def test_links_keep_the_filters(world: World) -> None:
     assert [row["name"] for row in follow(world, page["next"])["results"]] == ["red 2", "red 1"]
 
 
-def test_a_cursor_of_another_list_is_refused_or_finds_nothing_foreign(world: World, other: World) -> None:
+def test_cursor_of_another_tenants_list_reveals_no_rows(world: World, other: World) -> None:
     grow(world, 3, "p")
     link = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects?limit=1").json()["next"]
 
@@ -79,7 +79,7 @@ def test_a_cursor_of_another_list_is_refused_or_finds_nothing_foreign(world: Wor
     assert {row["organization_id"] for row in page["results"]} <= {str(other.organization.pk)}
 
 
-def test_links_are_on_the_public_address(world: World, settings: Any) -> None:
+def test_links_begin_with_the_public_base_url(world: World, settings: Any) -> None:
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "public_base_url": "https://cloud.example.com"})
     grow(world, 3, "p")

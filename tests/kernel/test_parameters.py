@@ -1,4 +1,4 @@
-"""Query parameters and the published document: refused with a name, never a server error, and made once."""
+"""Tests of query parameters, and of the published OpenAPI document, which is generated once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXTREME = ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "9999-12-31
 
 
 @pytest.mark.parametrize("moment", EXTREME)
-def test_a_time_that_utc_does_not_have_is_refused(moment: str) -> None:
+def test_time_outside_the_range_of_utc_is_refused(moment: str) -> None:
     with pytest.raises(ValueError, match="time"):
         read_time(moment)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("moment", [*EXTREME, "2026-11-24", "2026-11-24T12:00:00", ""])
-def test_all_wrong_parameters_are_named_at_once(world: World, moment: str) -> None:
+def test_all_invalid_parameters_are_reported_together(world: World, moment: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/audit-events"
 
     answer = world.admin.api("GET", f"{path}?after={moment.replace('+', '%2B')}&outcome=&limti=5&actor_id=a%00")
@@ -37,7 +37,7 @@ def test_all_wrong_parameters_are_named_at_once(world: World, moment: str) -> No
 
 
 @pytest.mark.django_db
-def test_a_create_takes_no_read_only_field_and_an_update_ignores_it(world: World) -> None:
+def test_read_only_field_is_refused_in_create_and_ignored_in_update(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
 
     refused = world.admin.api.post(path, {"name": "billing", "id": "x"})
@@ -49,7 +49,7 @@ def test_a_create_takes_no_read_only_field_and_an_update_ignores_it(world: World
 
 
 @pytest.mark.django_db
-def test_the_cursor_of_the_next_page_is_given_by_itself(world: World) -> None:
+def test_next_cursor_leads_to_the_next_page(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/members"
     first = world.admin.api.get(f"{path}?limit=2").json()
 
@@ -60,34 +60,34 @@ def test_the_cursor_of_the_next_page_is_given_by_itself(world: World) -> None:
     assert last["next_cursor"] is None
 
 
-def test_the_document_is_made_once_for_all_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    make = SchemaGenerator.get_schema
+def test_document_is_generated_once_for_all_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    generations: list[Any] = []
+    get_schema = SchemaGenerator.get_schema
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        made.append(args)
-        return make(self, *args, **kwargs)  # type: ignore[no-untyped-call]
+    def counting_get_schema(self: Any, *args: Any, **kwargs: Any) -> Any:
+        generations.append(args)
+        return get_schema(self, *args, **kwargs)  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(SchemaGenerator, "get_schema", counted)
+    monkeypatch.setattr(SchemaGenerator, "get_schema", counting_get_schema)
     monkeypatch.setattr(document, "_made", {})
-    asked = [
+    calls = [
         ("/api/schema", ""), ("/api/schema?format=json", ""), ("/api/schema?format=yaml", ""), ("/api/docs", ""),
         ("/api/schema", "application/json"), ("/api/schema", "image/png"), ("/api/schema?lang=de", ""),
         ("/api/redoc", ""),
         ("/api/schema?version=v2", ""), ("/api/schema?x=1", "application/vnd.oai.openapi"), ("/api/docs?script=", ""),
     ]  # fmt: skip
 
-    def ask(call: tuple[str, str]) -> int:
+    def get_status(call: tuple[str, str]) -> int:
         return Client().get(call[0], headers={"Accept": call[1]} if call[1] else {}).status_code
 
     with ThreadPoolExecutor(4) as callers:
-        statuses = list(callers.map(ask, asked * 2))
+        statuses = list(callers.map(get_status, calls * 2))
 
     assert statuses == [200] * len(statuses)
-    assert len(made) == 1
+    assert len(generations) == 1
 
 
-def test_the_document_is_not_sent_to_who_has_it(client: Client) -> None:
+def test_document_is_not_sent_again_when_its_etag_matches(client: Client) -> None:
     first = client.get("/api/schema?format=json")
 
     again = client.get("/api/schema?format=json", headers={"If-None-Match": first["ETag"]})

@@ -1,4 +1,4 @@
-"""Errors become problem+json, whatever they are; ids of requests and of rows."""
+"""Tests of how errors become problem+json, of request ids, and of the ids of rows."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def projects(world: World) -> str:
     return f"/api/v1/orgs/{world.organization.pk}/projects"
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """The database answers the next write with this SQLSTATE, after the row is there."""
+def fail_writes(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Make the creation of a project fail with this SQLSTATE after its row was inserted."""
     real = organizations.create_project
 
     def create(**columns: Any) -> Project:
@@ -53,10 +53,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         "too many connections", "connection lost",
     ],
 )  # fmt: skip
-def test_a_database_in_trouble_is_503(
+def test_database_error_is_503_and_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, code: str, retry_after: int
 ) -> None:
-    failing(monkeypatch, code)
+    fail_writes(monkeypatch, code)
     events = AuditEvent.objects.count()
 
     response = world.admin.api.post(projects(world), {"name": "billing"})
@@ -79,29 +79,29 @@ def test_a_database_in_trouble_is_503(
         (errors.Conflict("", retry_after=1), 3),
     ],
 )
-def test_a_fleet_is_told_many_times_and_none_too_early(error: errors.DomainError, span: int) -> None:
+def test_retry_after_is_spread_evenly_and_never_too_early(error: errors.DomainError, span: int) -> None:
     random.seed(8)
     assert error.retry_after is not None
 
-    told = [int(problems.respond(RequestFactory().get("/"), error)["Retry-After"]) for _ in range(2000)]
+    values = [int(problems.respond(RequestFactory().get("/"), error)["Retry-After"]) for _ in range(2000)]
 
-    assert set(told) == set(range(error.retry_after, error.retry_after + span + 1))
-    assert max(told.count(second) for second in set(told)) < 2 * 2000 / (span + 1)
+    assert set(values) == set(range(error.retry_after, error.retry_after + span + 1))
+    assert max(values.count(value) for value in set(values)) < 2 * 2000 / (span + 1)
 
 
-def test_an_exhausted_pool_is_503() -> None:
+def test_exhausted_connection_pool_is_503() -> None:
     error = problems.as_domain_error(PoolTimeout("no connection in 5 s"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 5)
 
 
-def test_what_nobody_foresaw_is_a_bare_500_with_its_id_in_the_log(
+def test_unexpected_exception_is_500_without_details_and_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(**columns: Any) -> None:
+    def raise_unexpected(**columns: Any) -> None:
         raise KeyError("a secret key")
 
-    monkeypatch.setattr(organizations, "create_project", broken)
+    monkeypatch.setattr(organizations, "create_project", raise_unexpected)
     world.admin.api.client.raise_request_exception = False
     with caplog.at_level(logging.ERROR):
         token = f"Bearer {world.admin.api.token}"
@@ -120,7 +120,7 @@ def test_what_nobody_foresaw_is_a_bare_500_with_its_id_in_the_log(
 @pytest.mark.parametrize(
     ("name", "code"), [("trading", "name_taken"), ("TRADING!", "slug_taken")], ids=["name", "slug"]
 )
-def test_a_taken_name_is_a_conflict(world: World, name: str, code: str) -> None:
+def test_existing_name_is_a_conflict(world: World, name: str, code: str) -> None:
     events = AuditEvent.objects.count()
 
     response = world.admin.api.post(projects(world), {"name": name})
@@ -142,13 +142,13 @@ def test_a_taken_name_is_a_conflict(world: World, name: str, code: str) -> None:
         (drf.ParseError(), 400, "invalid"),
     ],
 )
-def test_the_frameworks_own_errors_have_codes(error: Exception, status: int, code: str) -> None:
+def test_drf_errors_have_statuses_and_codes(error: Exception, status: int, code: str) -> None:
     found = problems.as_domain_error(error)
 
     assert (found.status, found.reason) == (status, code)
 
 
-def test_nested_errors_point_into_the_body() -> None:
+def test_nested_errors_have_json_pointers() -> None:
     error = drf.ValidationError(
         {"plan": {"a/b": [{}, {"c~d": ["wrong"]}]}, "non_field_errors": ["all of it"], "tags": ["too many"]}
     )
@@ -162,7 +162,7 @@ def test_nested_errors_point_into_the_body() -> None:
     ]
 
 
-def test_a_problem_says_where_and_which_request(rf: RequestFactory) -> None:
+def test_problem_contains_path_and_request_id(rf: RequestFactory) -> None:
     request = rf.get("/api/v1/me", headers={"X-Request-ID": "req-12345678"})
 
     assert problems.problem(request, errors.Conflict("No.", code="barred")) == {
@@ -175,7 +175,7 @@ def test_a_problem_says_where_and_which_request(rf: RequestFactory) -> None:
     }
 
 
-def test_codes_of_errors_are_unique() -> None:
+def test_error_codes_are_unique() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DomainError)]
     codes = [kind.code for kind in kinds]
 
@@ -184,7 +184,7 @@ def test_codes_of_errors_are_unique() -> None:
 
 
 @pytest.mark.parametrize("given", ["req-12345678", "A.b_c-" + "d" * 58])
-def test_a_sane_request_id_is_kept(world: World, given: str) -> None:
+def test_valid_request_id_is_used(world: World, given: str) -> None:
     response = world.admin.api.post(projects(world), {"name": "billing"}, X_Request_ID=given)
 
     assert response["X-Request-ID"] == given
@@ -192,33 +192,33 @@ def test_a_sane_request_id_is_kept(world: World, given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "short", "d" * 65, "with space", "new\nline", "ümlaut-und-mehr"])
-def test_another_is_replaced(world: World, given: str) -> None:
+def test_invalid_request_id_is_replaced(world: World, given: str) -> None:
     response = world.admin.api.get("/api/v1/me", X_Request_ID=given)
 
     assert uuid.UUID(response["X-Request-ID"]).version == 7
 
 
-def test_ids_are_version_7_and_carry_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uuid7_contains_version_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("byteor_cloud.ids._last", 0)
     monkeypatch.setattr("byteor_cloud.ids.time.time_ns", lambda: 1_800_000_000_123_456_789)
 
-    made = [uuid7() for _ in range(3)]
+    ids = [uuid7() for _ in range(3)]
 
-    assert {(u.version, u.variant) for u in made} == {(7, uuid.RFC_4122)}
-    assert {u.int >> 80 for u in made} == {1_800_000_000_123}
-    assert made == sorted(made)
-    assert len(set(made)) == 3
+    assert {(u.version, u.variant) for u in ids} == {(7, uuid.RFC_4122)}
+    assert {u.int >> 80 for u in ids} == {1_800_000_000_123}
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 3
 
 
-def test_ids_grow_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uuid7_grows_when_the_clock_goes_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     before = uuid7()
     monkeypatch.setattr("byteor_cloud.ids.time.time_ns", lambda: 1_000_000_000)
 
     assert uuid7() > before
 
 
-def test_ids_grow_under_threads() -> None:
-    made: list[list[uuid.UUID]] = [[] for _ in range(8)]
+def test_uuid7_grows_across_threads() -> None:
+    ids: list[list[uuid.UUID]] = [[] for _ in range(8)]
     latest: list[uuid.UUID] = []
     barrier = threading.Barrier(8)
 
@@ -230,11 +230,11 @@ def test_ids_grow_under_threads() -> None:
             assert own[-1] > floor
             latest.append(own[-1])
 
-    threads = [threading.Thread(target=make, args=(own,)) for own in made]
+    threads = [threading.Thread(target=make, args=(own,)) for own in ids]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len({u for own in made for u in own}) == 16_000
-    assert all(own == sorted(own) for own in made)
+    assert len({u for own in ids for u in own}) == 16_000
+    assert all(own == sorted(own) for own in ids)

@@ -1,4 +1,4 @@
-"""A full, read-only or broken disk: what is refused, with what, and what is left behind."""
+"""Tests of a full, read-only or broken disk: which requests are refused, and that no partial files remain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Project, UserToken
 from byteor_cloud import blobs, errors, space
 from byteor_cloud.api import problems
-from byteor_cloud.folder import Folder
+from byteor_cloud.file_storage import AtomicFileStorage
 from tests.worlds import World
 
 HASH = "sha256:" + "ab" * 32
@@ -28,18 +28,18 @@ MIB = 1 << 20
 
 
 def disk(*, left: int, of: int, files_left: int = 1000, files: int = 2000) -> Callable[[Path], Any]:
-    """An ``os.statvfs`` of such a disk."""
-    answer = SimpleNamespace(
+    """Return a fake ``os.statvfs`` for a disk with ``left`` of ``of`` bytes free."""
+    result = SimpleNamespace(
         f_frsize=4096, f_blocks=of // 4096, f_bavail=left // 4096, f_files=files, f_favail=files_left
     )
-    return lambda folder: answer
+    return lambda folder: result
 
 
 FULL = disk(left=0, of=100 * MIB)
 
 
 @pytest.mark.parametrize(
-    ("answer", "low"),
+    ("statvfs", "is_low"),
     [
         (disk(left=32 * MIB, of=10_000 * MIB), False),
         (disk(left=32 * MIB - 4096, of=10_000 * MIB), True),
@@ -48,22 +48,22 @@ FULL = disk(left=0, of=100 * MIB)
         (FULL, True),
         (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=63), True),
         (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=64), False),
-        (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=0, files=0), False),  # btrfs counts no files
+        (disk(left=9_000 * MIB, of=10_000 * MIB, files_left=0, files=0), False),  # btrfs does not count files
     ],
 )
-def test_what_counts_as_full(monkeypatch: pytest.MonkeyPatch, answer: Any, low: bool) -> None:
-    monkeypatch.setattr(os, "statvfs", answer)
+def test_space_is_low_below_the_thresholds(monkeypatch: pytest.MonkeyPatch, statvfs: Any, is_low: bool) -> None:
+    monkeypatch.setattr(os, "statvfs", statvfs)
 
-    assert space.is_low(Path("/")) is low
+    assert space.is_low(Path("/")) is is_low
 
 
-def test_a_folder_that_is_not_there_is_not_full(tmp_path: Path) -> None:
+def test_space_is_not_low_in_a_missing_folder(tmp_path: Path) -> None:
     assert space.is_low(tmp_path / "gone") is False
     assert space.is_low(tmp_path) is False
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_trouble_of_a_disk_is_503(number: int) -> None:
+def test_disk_error_is_503(number: int) -> None:
     error = problems.as_domain_error(OSError(number, os.strerror(number), "/secret/path"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 10)
@@ -71,25 +71,23 @@ def test_trouble_of_a_disk_is_503(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
-def test_other_errors_are_still_ours_to_mend(error: Exception) -> None:
-    assert not space.is_of_disk(error)
+def test_other_errors_are_500(error: Exception) -> None:
+    assert not space.is_disk_error(error)
     assert problems.as_domain_error(error).status == 500
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("code", ["53100", "58030"])
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-def test_a_page_that_the_database_has_no_space_for_is_503(
-    monkeypatch: pytest.MonkeyPatch, code: str, accept: str
-) -> None:
-    """Also where no view of the API catches it, as when a session is saved."""
+def test_full_database_disk_is_503_outside_the_api_too(monkeypatch: pytest.MonkeyPatch, code: str, accept: str) -> None:
+    """The middleware that saves sessions raises the error, so no view of the API can catch it."""
     client = Client(raise_request_exception=False, headers={"Accept": accept})
 
-    def full(*args: Any, **kwargs: Any) -> None:
+    def raise_full(*args: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"DO $$ BEGIN RAISE EXCEPTION 'secret detail' USING ERRCODE = '{code}'; END $$")
 
-    monkeypatch.setattr("django.contrib.sessions.middleware.SessionMiddleware.process_response", full)
+    monkeypatch.setattr("django.contrib.sessions.middleware.SessionMiddleware.process_response", raise_full)
     response = client.get("/admin/login/")
 
     assert response.status_code == 503
@@ -98,14 +96,14 @@ def test_a_page_that_the_database_has_no_space_for_is_503(
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", FULL)
 
 
 @pytest.mark.django_db
-@pytest.mark.usefixtures("full")
+@pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_writes_are_refused_and_change_nothing(world: World, method: str) -> None:
+def test_full_disk_refuses_writes_and_changes_nothing(world: World, method: str) -> None:
     before = AuditEvent.objects.count()
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
 
@@ -121,17 +119,17 @@ def test_writes_are_refused_and_change_nothing(world: World, method: str) -> Non
 
 
 @pytest.mark.django_db
-@pytest.mark.usefixtures("full")
-def test_reads_are_answered_and_write_nothing(world: World, django_assert_num_queries: Any) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_permits_reads_without_any_write(world: World, django_assert_num_queries: Any) -> None:
     UserToken.objects.update(last_used_at=None)
     writes: list[str] = []
 
-    def note(execute: Any, sql: str, *args: Any) -> Any:
+    def collect_writes(execute: Any, sql: str, *args: Any) -> Any:
         if not sql.lstrip().upper().startswith("SELECT"):
             writes.append(sql)
         return execute(sql, *args)
 
-    with connection.execute_wrapper(note):
+    with connection.execute_wrapper(collect_writes):
         response = world.admin.api.get("/api/v1/me")
 
     assert response.status_code == 200
@@ -140,8 +138,8 @@ def test_reads_are_answered_and_write_nothing(world: World, django_assert_num_qu
 
 
 @pytest.mark.django_db
-@pytest.mark.usefixtures("full")
-def test_another_database_s_disk_is_not_judged_by_ours(world: World, settings: Any) -> None:
+@pytest.mark.usefixtures("full_disk")
+def test_full_disk_does_not_refuse_writes_to_an_external_database(world: World, settings: Any) -> None:
     import dataclasses
 
     settings.CONFIG = dataclasses.replace(settings.CONFIG, database_url="postgresql://elsewhere/x")
@@ -151,28 +149,28 @@ def test_another_database_s_disk_is_not_judged_by_ours(world: World, settings: A
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_read_does_without_the_writes_that_the_database_has_no_space_for(world: World) -> None:
+def test_read_succeeds_when_its_usage_counters_cannot_be_written(world: World) -> None:
     UserToken.objects.update(last_used_at=None)
-    refused = []
+    failed = []
 
-    def no_space(execute: Any, sql: str, *args: Any) -> Any:
+    def fail_writes(execute: Any, sql: str, *args: Any) -> Any:
         if "tenancy_ratecounter" in sql or sql.startswith("UPDATE"):
-            refused.append(sql)
+            failed.append(sql)
             return execute("DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$", None, *args[1:])
         return execute(sql, *args)
 
-    with connection.execute_wrapper(no_space):
+    with connection.execute_wrapper(fail_writes):
         response = world.admin.api.get("/api/v1/me")
         with pytest.raises(DatabaseError):
             UserToken.objects.update(last_used_at=None)
 
     assert response.status_code == 200
-    assert len(refused) >= 2
+    assert len(failed) >= 2
     assert response["X-RateLimit-Limit"] == str(limits.PER_MINUTE[UserToken.family])
 
 
-class _Cut(ContentFile):  # type: ignore[type-arg]  # Django's has none at run time
-    """Content whose end finds no space."""
+class _FailingContent(ContentFile):  # type: ignore[type-arg]  # Django's class is not generic at run time
+    """Content that raises an OSError in the middle."""
 
     def __init__(self, number: int) -> None:
         super().__init__(b"x" * 100)
@@ -183,7 +181,7 @@ class _Cut(ContentFile):  # type: ignore[type-arg]  # Django's has none at run t
         raise OSError(self._number, os.strerror(self._number))
 
 
-def stored(folder: Path) -> dict[str, bytes]:
+def stored_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -192,51 +190,51 @@ def artifacts(settings: Any, tmp_path: Path) -> Path:
     options = {"location": tmp_path, "allow_overwrite": True}
     settings.STORAGES = {
         **settings.STORAGES,
-        "default": {"BACKEND": "byteor_cloud.folder.Folder", "OPTIONS": options},
+        "default": {"BACKEND": "byteor_cloud.file_storage.AtomicFileStorage", "OPTIONS": options},
     }
     return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("number", "refusal"),
+    ("number", "expected"),
     [
         (errno.ENOSPC, errors.InsufficientStorage), (errno.EDQUOT, errors.InsufficientStorage),
         (errno.EROFS, errors.Unavailable), (errno.EIO, errors.Unavailable),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("is_there", [False, True])
-def test_an_upload_is_stored_whole_or_not_at_all(
-    artifacts: Path, number: int, refusal: type[errors.DomainError], is_there: bool
+@pytest.mark.parametrize("is_stored_before", [False, True])
+def test_failed_upload_leaves_no_partial_file(
+    artifacts: Path, number: int, expected: type[errors.DomainError], is_stored_before: bool
 ) -> None:
-    if is_there:
+    if is_stored_before:
         blobs.put(HASH, b"the whole")
-    before = stored(artifacts)
+    before = stored_files(artifacts)
 
-    with pytest.raises(refusal) as refused:
-        blobs.put_file(HASH, _Cut(number))
+    with pytest.raises(expected) as raised:
+        blobs.put_file(HASH, _FailingContent(number))
 
-    assert type(refused.value) is refusal
-    assert refused.value.retry_after is not None
-    assert stored(artifacts) == before
-    assert len(before) == is_there
+    assert type(raised.value) is expected
+    assert raised.value.retry_after is not None
+    assert stored_files(artifacts) == before
+    assert len(before) == is_stored_before
 
 
-def test_a_bundle_that_finds_no_space_is_unavailable(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "full")  # as file systems that allocate late say it
+def test_put_raises_unavailable_when_fsync_finds_no_space(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")  # some file systems allocate space only at fsync
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", no_space)
-        with pytest.raises(errors.Unavailable) as refused:
+        patched.setattr(os, "fsync", raise_full)
+        with pytest.raises(errors.Unavailable) as raised:
             blobs.put(HASH, b"tar")
 
-    assert isinstance(refused.value.__cause__, OSError)
-    assert stored(artifacts) == {}
+    assert isinstance(raised.value.__cause__, OSError)
+    assert stored_files(artifacts) == {}
     blobs.put(HASH, b"tar")
-    assert stored(artifacts) == {"ab" * 32: b"tar"}
+    assert stored_files(artifacts) == {"ab" * 32: b"tar"}
 
 
-def test_an_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> None:
+def test_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> None:
     settings.FILE_UPLOAD_TEMP_DIR = str(artifacts)
     with TemporaryUploadedFile("a", "text/plain", 5, None) as file:
         file.write(b"bytes")
@@ -245,20 +243,20 @@ def test_an_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> 
 
         blobs.put_file(HASH, file)
 
-    assert stored(artifacts) == {"ab" * 32: b"bytes"}
-    (kept,) = [path for path in artifacts.rglob("*") if path.is_file()]
-    assert (kept.stat().st_ino, kept.stat().st_mode & 0o777) == (inode, 0o644)
+    assert stored_files(artifacts) == {"ab" * 32: b"bytes"}
+    (file_path,) = [path for path in artifacts.rglob("*") if path.is_file()]
+    assert (file_path.stat().st_ino, file_path.stat().st_mode & 0o777) == (inode, 0o644)
 
 
-def test_one_on_another_disk_is_copied(artifacts: Path) -> None:
+def test_upload_on_another_disk_is_copied(artifacts: Path) -> None:
     content: Any = ContentFile(b"bytes")
     content.temporary_file_path = lambda: "/nowhere/at/all"
 
     blobs.put_file(HASH, content)
 
-    assert stored(artifacts) == {"ab" * 32: b"bytes"}
+    assert stored_files(artifacts) == {"ab" * 32: b"bytes"}
 
 
-def test_the_storage_is_ours() -> None:
+def test_default_storage_is_atomic() -> None:
     assert default_storage.exists("nothing") is False
-    assert type(default_storage._wrapped) is Folder  # type: ignore[attr-defined]  # the lazy object's target
+    assert type(default_storage._wrapped) is AtomicFileStorage  # type: ignore[attr-defined]  # the lazy object's target

@@ -16,15 +16,15 @@ from apps.releases.models import Deployment
 from apps.tenancy import tasks
 from apps.tenancy.models import SigningKey
 from apps.tenancy.services import signing_keys
-from byteor_cloud.agent.api import ControlPlane, Delivery
-from byteor_cloud.agent.identity import BaseUrl, Credentials, Secret
+from byteor_cloud.agent.api import ControlPlane, OfferedBundle
+from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
 from byteor_cloud.agent.keyring import Keyring
-from byteor_cloud.agent.loop import Agent
-from byteor_cloud.agent.pipeline import Pipeline
-from byteor_cloud.agent.resources import Usage
+from byteor_cloud.agent.loop import AgentLoop
+from byteor_cloud.agent.offer_handler import OfferHandler
+from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.resources import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.rollout import Rollout
-from byteor_cloud.agent.state import State
+from byteor_cloud.agent.state import StateFolder
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.patience import wait_until
 from tests.releases import stories
@@ -38,34 +38,34 @@ class Node:
     """A reference agent of its own: state folder, key set, connection; in a thread while it is on."""
 
     def __init__(self, row: Row, key: str, url: str, folder: Path) -> None:
-        self.row, self.state = row, State(folder)
-        self.plane = ControlPlane(Credentials(BaseUrl.parse(url), str(row.pk), Secret(key)))
+        self.row, self.state = row, StateFolder(folder)
+        self.plane = ControlPlane(Credentials(BaseUrl.parse(url), str(row.pk), SecretValue(key)))
         self.signers: set[str] = set()
         self.off = threading.Event()
         keyring = Keyring(self.state, self.plane)
-        rollout = Rollout(
+        offer_handler = OfferHandler(
             state=self.state,
             plane=self.plane,
             keyring=keyring,
-            pipeline=Pipeline(self.state, (), {}),
+            pipeline=PipelineRunner(self.state, (), {}),
             environment_id=str(row.environment_id),
             now=lambda: datetime.now(UTC),
         )
-        self.agent = Agent(
-            plane=self.plane, keyring=keyring, rollout=rollout, usage=Usage(folder), wait=self.off.wait,
-            backoff=Backoff(lambda: 0.01), interval_s=0.1,
+        self.agent = AgentLoop(
+            plane=self.plane, keyring=keyring, offer_handler=offer_handler, usage=ResourceMeter(folder),
+            wait=self.off.wait, backoff=Backoff(lambda: 0.01), interval_s=0.1,
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)
 
-        ask = self.plane.delivery
+        ask = self.plane.fetch_offer
 
-        def noted() -> Delivery | None:
+        def noted() -> OfferedBundle | None:
             answer = ask()
             if answer is not None and isinstance(answer.envelope, dict):
                 self.signers.add(answer.envelope["signatures"][0]["keyid"])
             return answer
 
-        self.plane.delivery = noted  # type: ignore[method-assign]  # it only looks
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it only looks
 
     def stop(self) -> None:
         self.off.set()
@@ -129,7 +129,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     nodes = start(world, 4)
     one, two, three, absent = nodes
     first = SigningKey.objects.get(organization=world.organization)
-    absent.agent.settle()  # it was there once, and knows the first key only
+    absent.agent.run_until_idle()  # it was there once, and knows the first key only
     for node in (one, two, three):
         node.thread.start()
     until(lambda: all(node.knows(first.kid) for node in nodes))
@@ -181,20 +181,20 @@ def test_an_immediate_rotation_between_an_agents_beat_and_its_download(
 ) -> None:
     """The heartbeat named the old set; the signature that follows is of a key that the agent has never heard of."""
     [node] = start(world, 1)
-    node.agent.settle()
+    node.agent.run_until_idle()
     deployment = approved(world, "quotes")
     run_jobs()
-    ask = node.plane.delivery
-    fetched: list[Delivery | None] = []
+    ask = node.plane.fetch_offer
+    fetched: list[OfferedBundle | None] = []
 
-    def late() -> Delivery | None:
+    def late() -> OfferedBundle | None:
         if not fetched:
             rotate(world, activate_in_s=0)
         fetched.append(ask())
         return fetched[-1]
 
-    monkeypatch.setattr(node.plane, "delivery", late)
-    node.agent.settle()
+    monkeypatch.setattr(node.plane, "fetch_offer", late)
+    node.agent.run_until_idle()
     run_jobs()
 
     deployment.refresh_from_db()
@@ -207,24 +207,24 @@ def test_a_signature_by_a_key_that_was_retired_before_it_arrived(
 ) -> None:
     """An emergency on an emergency: signed by the second key, which is retired while the agent downloads."""
     [node] = start(world, 1)
-    node.agent.settle()
+    node.agent.run_until_idle()
     deployment = approved(world, "quotes")
     run_jobs()
     second = rotate(world, activate_in_s=0)
     known = node.state.keys()
-    ask = node.plane.delivery
-    fetched: list[Delivery | None] = []
+    ask = node.plane.fetch_offer
+    fetched: list[OfferedBundle | None] = []
 
-    def late() -> Delivery | None:
+    def late() -> OfferedBundle | None:
         fetched.append(ask())
         if len(fetched) == 1:
             rotate(world, activate_in_s=0)
             signing_keys.retire(second, reason="leaked", actor=world.admin.actor)
         return fetched[-1]
 
-    monkeypatch.setattr(node.plane, "delivery", late)
-    monkeypatch.setattr(Keyring, "notice", lambda *_: None)  # the heartbeat was answered before all of this
-    node.agent.settle()
+    monkeypatch.setattr(node.plane, "fetch_offer", late)
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # the heartbeat was answered before all of this
+    node.agent.run_until_idle()
     run_jobs()
 
     deployment.refresh_from_db()

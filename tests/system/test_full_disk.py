@@ -1,4 +1,4 @@
-"""A disk that is full below the data folder: what is read is answered, what is written is refused, nothing ends."""
+"""Tests of a server on a full disk: reads succeed, writes are refused, and no process ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = "The server's disk is full or not writable; nothing was changed."
 
 
 class SmallDisk(Installation):
-    """An installation on a file system of its own, which can be filled; its servers' log lies there too."""
+    """An installation, including its servers' log, on a separate file system that tests can fill."""
 
     def __init__(self, mount: Path) -> None:
         self.mount = mount
@@ -40,12 +40,13 @@ class SmallDisk(Installation):
         self._ballast = mount / "ballast"
 
     def fill(self, leave: int = 0) -> None:
-        """Leave so many bytes free."""
+        """Fill the disk except for ``leave`` bytes."""
         with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while (free := shutil.disk_usage(self.mount).free) > leave:
                 file.write(b"x" * max(1, min(1 << 20, free - leave)))
 
-    def free(self) -> None:
+    def empty(self) -> None:
+        """Remove the file that fills the disk."""
         self._ballast.unlink()
 
     def call(self, method: str, path: str, token: str | None, **options: Any) -> requests.Response:
@@ -53,16 +54,16 @@ class SmallDisk(Installation):
         return requests.request(method, self.base + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def processes(self) -> set[int]:
-        """Everything that serve started, and what those started."""
+        """Return the process ids of the supervisor, its children and their children."""
         supervisor = self.servers[0].pid
-        own = children(supervisor)
-        return {supervisor, *own, *(pid for parent in own for pid in children(parent))}
+        started = children(supervisor)
+        return {supervisor, *started, *(pid for parent in started for pid in children(parent))}
 
 
 @pytest.fixture
 def disk() -> Iterator[SmallDisk]:
     if not CAN_MOUNT:
-        message = "NOT TESTED: a full disk. Only root on Linux can mount a small tmpfs for it."
+        message = "NOT TESTED: a full disk. The test needs root on Linux to mount a small tmpfs."
         warnings.warn(pytest.PytestWarning(message), stacklevel=1)
         pytest.skip(message)
     mount = Path(tempfile.mkdtemp(prefix="byteor-disk-"))
@@ -72,21 +73,21 @@ def disk() -> Iterator[SmallDisk]:
     )
     if mounted.returncode:
         mount.rmdir()
-        pytest.skip(f"NOT TESTED: a full disk. Even root may not mount a tmpfs here: {mounted.stderr.strip()}")
-    made = SmallDisk(mount)
+        pytest.skip(f"NOT TESTED: a full disk. Mounting a tmpfs failed: {mounted.stderr.strip()}")
+    installation = SmallDisk(mount)
     try:
-        yield made
+        yield installation
     finally:
-        for server in list(made.servers):
-            made.stop(server)
+        for server in list(installation.servers):
+            installation.stop(server)
         subprocess.run(["umount", str(mount)], check=True)
         mount.rmdir()
 
 
-def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
+def test_full_disk_refuses_writes_and_loses_nothing(disk: SmallDisk) -> None:
     server = disk.serve()
-    made = disk.bootstrap()
-    token, org = made["token"], f"/api/v1/orgs/{made['org_id']}"
+    created = disk.bootstrap()
+    token, org = created["token"], f"/api/v1/orgs/{created['org_id']}"
 
     def create(path: str, body: Any) -> Any:
         answer = disk.call("POST", path, token, json=body)
@@ -100,7 +101,7 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
     enrolled = disk.call("POST", f"{environment}/agents", enrollment, json={"name": "edge-1", "labels": {}})
     assert enrolled.status_code == 201, enrolled.text
     key, agent = enrolled.json()["api_key"], f"/api/v1/agents/{enrolled.json()['agent_id']}"
-    beat = {"status": "healthy", "agent_version": "1", "active": None}
+    heartbeat = {"status": "healthy", "agent_version": "1", "active": None}
     upload = {"data": {"kind": "telemetry", "captured_at": "2026-11-25T00:00:00Z"}}
     artifact = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("a", b"kept")}, **upload)
     assert artifact.status_code == 201, artifact.text
@@ -120,8 +121,8 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
         ("PUT", project, token, {"json": {"name": "lost"}}),
         ("DELETE", project, token, {}),
         ("POST", f"{environment}/enrollment-tokens", token, {"json": {}}),
-        ("POST", f"{agent}/heartbeat", key, {"json": beat}),
-        ("POST", made["login_url"].removeprefix(disk.base), None, {}),
+        ("POST", f"{agent}/heartbeat", key, {"json": heartbeat}),
+        ("POST", created["login_url"].removeprefix(disk.base), None, {}),
     ]
     for _ in range(3):
         for path, credential in reads:
@@ -139,21 +140,21 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
         assert disk.call("GET", "/api/v1/me", "nonsense").status_code == 401
         ready = disk.call("GET", "/readyz", None)
         assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage, disk.")
-    # Every process has counted, and new series too.
+    # The counters of every process work, also for series that are new.
     series = parsed(disk.call("GET", "/metrics", None).text)
     assert series["byteor_django_http_responses_total_by_status_total{503}"] >= len(writes) * 3
     assert series["byteor_denied_requests_total{401}"] >= 3
     assert disk.processes() == before
 
-    disk.free()
+    disk.empty()
 
     wait_until(lambda: disk.call("GET", "/readyz", None).status_code == 200)
     assert {row["name"] for row in disk.call("GET", f"{org}/projects", token).json()["results"]} == {"trading"}
     assert create(f"{org}/projects", {"name": "later"})["name"] == "later"
-    assert disk.call("POST", f"{agent}/heartbeat", key, json=beat).status_code == 200
+    assert disk.call("POST", f"{agent}/heartbeat", key, json=heartbeat).status_code == 200
     stored = disk.call("POST", f"{agent}/artifacts", key, files={"file": ("b", b"x" * 300_000)}, **upload)
     assert stored.status_code == 201
-    # The worker goes on by itself.
+    # The worker continues without a restart.
     path = f"{environment}/artifacts/{stored.json()['id']}"
     wait_until(lambda: disk.call("GET", path, token).json()["status"] == "verified")
     assert disk.processes() == before
@@ -164,8 +165,7 @@ def test_a_full_disk_ends_nothing_and_loses_nothing(disk: SmallDisk) -> None:
     assert (verified.returncode, ": ok; " in verified.stdout) == (0, True), verified.stdout + verified.stderr
 
 
-def test_a_start_on_a_full_disk_serves(disk: SmallDisk) -> None:
-    """With the database elsewhere nothing that a start writes is needed to serve."""
+def test_server_starts_on_a_full_disk_when_its_database_is_elsewhere(disk: SmallDisk) -> None:
     elsewhere = Installation()
     database = EmbeddedPostgres(elsewhere.data_dir)
     try:
@@ -175,26 +175,26 @@ def test_a_start_on_a_full_disk_serves(disk: SmallDisk) -> None:
             "SECRET_KEY": "test" * 10,
         }
         disk.log = elsewhere.data_dir / "second.log"
-        disk.fill(leave=2 << 20)  # the console's files take more
+        disk.fill(leave=2 << 20)  # too little for the console's static files
 
         server = disk.serve(**secrets)
 
         assert "static_files_not_collected" in disk.said()
-        made = disk.bootstrap(**secrets)
+        created = disk.bootstrap(**secrets)
         disk.fill()
         before = disk.processes()
         for path in ("/static/byteor/logo.svg", "/static/admin/js/core.js", "/metrics", "/admin/login/"):
             assert disk.call("GET", path, None).status_code == 200, path
-        # What needs no space is done: the database has its own.
-        project = disk.call("POST", f"/api/v1/orgs/{made['org_id']}/projects", made["token"], json={"name": "p"})
+        # Writes to the database succeed, because it is on another disk.
+        project = disk.call("POST", f"/api/v1/orgs/{created['org_id']}/projects", created["token"], json={"name": "p"})
         assert project.status_code == 201, project.text
         assert disk.call("GET", "/readyz", None).json()["detail"] == "Not ready: storage, disk."
-        disk.free()
+        disk.empty()
         wait_until(lambda: disk.call("GET", "/readyz", None).status_code == 200)
         assert disk.processes() == before
         assert disk.stop(server) == 0
     finally:
-        for left in list(disk.servers):
-            disk.stop(left)
+        for remaining in list(disk.servers):
+            disk.stop(remaining)
         database.release()
         elsewhere.remove()

@@ -1,4 +1,4 @@
-"""A log line's shape, and what is cut out of it."""
+"""Tests of the format of log lines, and of the removal of credentials from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 @pytest.fixture
 def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
-    """What goes to stderr in the format that the test names."""
+    """Collect the log lines in the format that the test names."""
     stream = StringIO()
     configuration = logs.configuration(request.param)
     configuration["handlers"]["stderr"]["stream"] = stream
@@ -38,7 +38,7 @@ in_both = pytest.mark.parametrize("written", ["json", "console"], indirect=True)
 
 
 @in_json
-def test_ours_and_a_library_s_look_alike(written: StringIO) -> None:
+def test_lines_of_application_and_libraries_have_the_same_members(written: StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r-1"):
         structlog.get_logger("ours").warning("it_happened", count=3)
         logging.getLogger("theirs").warning("it happened %d times", 3)
@@ -52,7 +52,7 @@ def test_ours_and_a_library_s_look_alike(written: StringIO) -> None:
 
 @in_both
 @pytest.mark.parametrize("secret", [*SECRETS, WEBHOOK, TOKEN], ids=lambda secret: secret[:7])
-def test_secrets_are_cut(written: StringIO, secret: str) -> None:
+def test_secrets_are_removed(written: StringIO, secret: str) -> None:
     logger, theirs = structlog.get_logger("ours"), logging.getLogger("theirs")
     logger.warning("event", path=f"/auth/link/{secret}", headers={"Authorization": f"Bearer {secret}"})
     logger.warning(f"event {secret}")
@@ -72,24 +72,24 @@ def test_secrets_are_cut(written: StringIO, secret: str) -> None:
 
 
 @in_both
-def test_what_is_no_secret_stays(written: StringIO) -> None:
-    kept = [generate(Family.USER).prefix, "sha256:" + "0" * 64, "01a20e66-0000-7000-8000-000000000000", "eyJ"]
+def test_other_texts_are_not_changed(written: StringIO) -> None:
+    texts = [generate(Family.USER).prefix, "sha256:" + "0" * 64, "01a20e66-0000-7000-8000-000000000000", "eyJ"]
 
-    structlog.get_logger("ours").warning("event", kept=" ".join(kept))
+    structlog.get_logger("ours").warning("event", texts=" ".join(texts))
 
-    assert " ".join(kept) in written.getvalue()
+    assert " ".join(texts) in written.getvalue()
 
 
 @in_both
-def test_a_line_is_a_line(written: StringIO) -> None:
-    """Nobody forges a second one, say by a path with a line break."""
+def test_line_break_in_a_value_does_not_start_a_line(written: StringIO) -> None:
+    """Otherwise a path with a line break could forge a log line."""
     structlog.get_logger("ours").warning("request", path="/x\n2026-01-01 [info] forged")
 
     assert written.getvalue().count("\n") == 1
 
 
 @in_json
-def test_levels(written: StringIO) -> None:
+def test_levels_of_loggers(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)
@@ -98,7 +98,7 @@ def test_levels(written: StringIO) -> None:
     assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == [
         "info of byteor.access",
         "error of byteor.access",
-        # django.request: only tracebacks; the access log has the rest.
+        # django.request logs tracebacks only, because the access log contains every request.
         "error of procrastinate.worker",
         "error of psycopg.pool",
         "error of gunicorn.error",

@@ -1,4 +1,4 @@
-"""The main job on an S3-compatible store, with everything that the processes wrote looked through afterwards."""
+"""Tests of the demo on an S3-compatible store, and of what its processes stored and logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.system.conftest import Installation, free_port
 BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s-secret-key"
 
 
-class Walked:
+class CompletedDemo:
     """The demo after its walk, still serving."""
 
     def __init__(self, demo: Demo, bucket: Any) -> None:
@@ -44,13 +44,13 @@ class Walked:
 
     @property
     def environment(self) -> str:
-        """The path of its environment."""
+        """The API path of the demo's environment."""
         path = f"/api/v1/orgs/{self.demo.sign_in[ADMIN]['org_id']}/projects"
         path += f"/{self.call('GET', path, self.admin).json()['results'][0]['id']}/environments"
         return f"{path}/{self.call('GET', path, self.admin).json()['results'][0]['id']}"
 
     def agent_key(self, name: str) -> tuple[str, str]:
-        """An agent's id and its key, from its folder."""
+        """Return an agent's id and key from its state folder."""
         folder = self.demo.folder / name
         return json.loads((folder / "agent.json").read_text())["agent_id"], (folder / "api_key").read_text()
 
@@ -63,7 +63,7 @@ class Walked:
 
 
 @pytest.fixture(scope="module")
-def walked() -> Iterator[Walked]:
+def completed() -> Iterator[CompletedDemo]:
     port = free_port()
     store = subprocess.Popen(
         [Path(sys.executable).with_name("moto_server"), "-p", str(port)],
@@ -85,7 +85,7 @@ def walked() -> Iterator[Walked]:
     try:
         demo.serve()
         demo.walk()
-        yield Walked(demo, bucket)
+        yield CompletedDemo(demo, bucket)
     finally:
         demo.stop()
         installation.remove()
@@ -99,27 +99,27 @@ def _is_up(endpoint: str) -> bool:
     return False
 
 
-def test_the_bytes_are_in_the_store_under_their_hashes(walked: Walked) -> None:
-    found = walked.objects()
+def test_objects_in_the_store_are_named_by_their_hashes(completed: CompletedDemo) -> None:
+    objects = completed.objects()
 
-    # Two deploy bundles and an incident bundle; the probe of readiness took its own away.
-    names = [name for name in found if not name.startswith("ready/")]
+    # Two deploy bundles and an incident bundle. Readiness probes use objects below ready/.
+    names = [name for name in objects if not name.startswith("ready/")]
     assert len(names) == 3
     for name in names:
-        body = walked.bucket.Object(name).get()["Body"].read()
+        body = completed.bucket.Object(name).get()["Body"].read()
         digest = hashlib.sha256(body).hexdigest()
         assert name == f"sha256/{digest[:2]}/{digest}"
-    assert not (walked.demo.data_dir / "artifacts").exists()
+    assert not (completed.demo.data_dir / "artifacts").exists()
 
 
-def test_an_upload_comes_back_and_is_kept_once(walked: Walked) -> None:
-    agent_id, key = walked.agent_key(AGENTS[0])
+def test_repeated_upload_is_stored_once_and_can_be_downloaded(completed: CompletedDemo) -> None:
+    agent_id, key = completed.agent_key(AGENTS[0])
     content = os.urandom(3 << 20)
-    before = walked.objects()
+    before = completed.objects()
 
     def upload() -> requests.Response:
         fields = {"kind": "diagnostic", "captured_at": "2026-11-24T12:00:00Z"}
-        return walked.call(
+        return completed.call(
             "POST", f"/api/v1/agents/{agent_id}/artifacts", key, data=fields, files={"file": ("a.bin", content)}
         )
 
@@ -129,49 +129,49 @@ def test_an_upload_comes_back_and_is_kept_once(walked: Walked) -> None:
     assert first.json()["id"] == second.json()["id"]
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
     assert first.json()["content_hash"] == content_hash
-    new = set(walked.objects().items()) - set(before.items())
+    new = set(completed.objects().items()) - set(before.items())
     digest = content_hash.removeprefix("sha256:")
     assert new == {(f"sha256/{digest[:2]}/{digest}", len(content))}
-    fetched = walked.call("GET", f"{walked.environment}/artifacts/{first.json()['id']}/content", walked.admin)
+    fetched = completed.call("GET", f"{completed.environment}/artifacts/{first.json()['id']}/content", completed.admin)
     assert fetched.status_code == 200
     assert fetched.headers["Content-Length"] == str(len(content))
     assert fetched.content == content
 
 
-def test_nothing_that_opens_a_door_is_in_a_log(walked: Walked) -> None:
-    agent_id, agent_key = walked.agent_key(AGENTS[1])
-    admin, link = walked.admin, walked.demo.sign_in[REVIEWER]["login_url"].partition("/auth/")[2]
-    enrollment = walked.call("POST", f"{walked.environment}/enrollment-tokens", admin, json={}).json()["token"]
+def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None:
+    agent_id, agent_key = completed.agent_key(AGENTS[1])
+    admin, link = completed.admin, completed.demo.sign_in[REVIEWER]["login_url"].partition("/auth/")[2]
+    enrollment = completed.call("POST", f"{completed.environment}/enrollment-tokens", admin, json={}).json()["token"]
     html, json_type = {"Accept": "text/html"}, {"Content-Type": "application/json"}
     refusals = [
         # Each names a credential where a server is tempted to log it: in the path, the header, the query, the body.
-        (403, walked.call("POST", f"/auth/{link}", headers=html)),
-        (404, walked.call("GET", f"/auth/{link}/more")),
-        (404, walked.call("GET", f"/nothing/{admin}")),
-        (405, walked.call("PUT", f"/api/v1/me?token={admin}", admin)),
-        (401, walked.call("GET", "/api/v1/me", admin[:-1] + "x")),
-        (401, walked.call("GET", "/api/v1/me", headers={"Authorization": f"Basic {admin}"})),
-        (403, walked.call("GET", "/api/v1/me", agent_key)),
-        (403, walked.call("POST", f"/api/v1/agents/{agent_id}/heartbeat", enrollment, json={})),
-        (400, walked.call("POST", f"/api/v1/agents/{agent_id}/heartbeat", agent_key, json={"status": agent_key})),
-        (400, walked.call("POST", "/api/v1/orgs", admin, data=f'{{"name": "{admin}"', headers=json_type)),
+        (403, completed.call("POST", f"/auth/{link}", headers=html)),
+        (404, completed.call("GET", f"/auth/{link}/more")),
+        (404, completed.call("GET", f"/nothing/{admin}")),
+        (405, completed.call("PUT", f"/api/v1/me?token={admin}", admin)),
+        (401, completed.call("GET", "/api/v1/me", admin[:-1] + "x")),
+        (401, completed.call("GET", "/api/v1/me", headers={"Authorization": f"Basic {admin}"})),
+        (403, completed.call("GET", "/api/v1/me", agent_key)),
+        (403, completed.call("POST", f"/api/v1/agents/{agent_id}/heartbeat", enrollment, json={})),
+        (400, completed.call("POST", f"/api/v1/agents/{agent_id}/heartbeat", agent_key, json={"status": agent_key})),
+        (400, completed.call("POST", "/api/v1/orgs", admin, data=f'{{"name": "{admin}"', headers=json_type)),
     ]  # fmt: skip
     assert [(expected, answer.status_code) for expected, answer in refusals if answer.status_code != expected] == []
 
-    logs = walked.lines()
+    logs = completed.lines()
     everything = "\n".join(logs.values())
     for answer in (answer for _, answer in refusals):
         assert answer.headers["X-Request-ID"] in logs["serve.log"]
-    secrets = [admin, agent_key, enrollment, link, SECRET_KEY, walked.demo.sign_in[REVIEWER]["token"]]
-    secrets += [path.read_text() for path in (walked.demo.data_dir / "secrets").iterdir()]
+    secrets = [admin, agent_key, enrollment, link, SECRET_KEY, completed.demo.sign_in[REVIEWER]["token"]]
+    secrets += [path.read_text() for path in (completed.demo.data_dir / "secrets").iterdir()]
     for secret in secrets:
         assert secret not in everything
         assert base64.b64encode(secret.encode()).decode() not in everything
     assert not re.search(r"bor_[a-z]{3}_\w{20}|eyJ[\w-]+\.[\w-]+|[Bb]earer", everything)
 
 
-def test_the_access_log(walked: Walked) -> None:
-    text = walked.lines()["serve.log"]
+def test_the_access_log(completed: CompletedDemo) -> None:
+    text = completed.lines()["serve.log"]
     lines = [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 
     requested = [line for line in lines if line["event"] == "request"]
@@ -185,12 +185,12 @@ def test_the_access_log(walked: Walked) -> None:
     assert [line for line in lines if line["level"] in {"error", "critical"}] == []
 
 
-def test_a_line_of_the_access_log(walked: Walked) -> None:
-    answer = walked.call("GET", "/api/v1/me", "nonsense")
+def test_a_line_of_the_access_log(completed: CompletedDemo) -> None:
+    answer = completed.call("GET", "/api/v1/me", "nonsense")
 
     def lines() -> list[dict[str, str]]:
         # Whole ones only: the server may be writing the last.
-        text = walked.lines()["serve.log"].rpartition("\n")[0]
+        text = completed.lines()["serve.log"].rpartition("\n")[0]
         return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 
     wait_until(lambda: any(line.get("request_id") == answer.headers["X-Request-ID"] for line in lines()))
@@ -206,12 +206,12 @@ def test_a_line_of_the_access_log(walked: Walked) -> None:
     assert set(request) == {"event", "level", "logger", "method", "path", "status", "ms", "timestamp", "request_id"}
 
 
-def test_without_the_store(walked: Walked) -> None:
-    """Last of this module: it takes the store away."""
-    for each in walked.bucket.objects.all():
+def test_readyz_names_the_storage_when_the_bucket_is_gone(completed: CompletedDemo) -> None:
+    """This must be the last test of the module, because it deletes the bucket."""
+    for each in completed.bucket.objects.all():
         each.delete()
-    walked.bucket.delete()
+    completed.bucket.delete()
 
-    ready = walked.call("GET", "/readyz")
+    ready = completed.call("GET", "/readyz")
 
     assert (ready.status_code, ready.json()["detail"]) == (503, "Not ready: storage.")

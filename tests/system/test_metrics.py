@@ -1,4 +1,4 @@
-"""/metrics: the domain's series, in one process and in several."""
+"""Tests of /metrics: the series of the domain, in one process and in several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ type Series = dict[str, float]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every scrape reads; the series of another test are not remembered."""
+    """Disable the cache, so that every scrape queries the database."""
     monkeypatch.setattr(metrics, "FRESH_S", -1.0)
 
 
@@ -50,13 +50,13 @@ def scrape() -> Series:
 
 
 def domain(series: Series, name: str) -> Series:
-    """The series of one name that are not 0, by their label."""
+    """Return the nonzero series of one metric by their label."""
     return {
         key.removeprefix(name).strip("{}"): value for key, value in series.items() if key.startswith(name) and value
     }
 
 
-def test_an_installation_at_work(world: World, other: World) -> None:
+def test_series_count_agents_deployments_approvals_and_jobs(world: World, other: World) -> None:
     agent, api = world.agent(name="first")
     world.agent(name="second")
     other.agent(name="elsewhere")
@@ -82,7 +82,7 @@ def test_an_installation_at_work(world: World, other: World) -> None:
     assert series["byteor_artifacts{received}"] == series["byteor_replays{queued}"] == 0
 
 
-def test_every_series_is_there_from_the_start(db: None) -> None:
+def test_every_series_exists_in_a_new_installation(db: None) -> None:
     series = scrape()
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())
@@ -113,7 +113,9 @@ def test_liveness_goes_by_the_environment_s_own_interval(
     assert domain(scrape(), "byteor_agents{") == expected
 
 
-def test_who_is_gone_is_not_counted(world: World, run_jobs: Callable[[], int]) -> None:
+def test_decommissioned_agents_and_deleted_environments_are_not_counted(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     from apps.fleet import services as fleet
     from apps.tenancy.services import organizations
 
@@ -143,11 +145,11 @@ def test_unsealed_events(world: World, other: World) -> None:
 
 def test_denials_and_heartbeats_are_counted(world: World) -> None:
     agent, api = world.agent()
-    beat = {"status": "healthy", "agent_version": "1", "active": None}
+    heartbeat = {"status": "healthy", "agent_version": "1", "active": None}
     before = scrape()
 
-    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 200
-    assert Api("bor_agt_wrong").post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).status_code == 401
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).status_code == 200
+    assert Api("bor_agt_wrong").post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).status_code == 401
     assert Api(None).get("/api/v1/me").status_code == 401
     assert world.viewer.api.post(world.path(rest="/drafts"), {}).status_code == 403
     after = scrape()
@@ -164,7 +166,7 @@ def test_denials_and_heartbeats_are_counted(world: World) -> None:
     }
 
 
-def test_no_tenant_is_in_a_label(world: World) -> None:
+def test_labels_contain_no_names_or_ids_of_tenants(world: World) -> None:
     world.agent(name="agent-name")
     world.deployment(world.bundle())
     world.admin.api.get(world.path(rest="/agents"))
@@ -175,19 +177,17 @@ def test_no_tenant_is_in_a_label(world: World) -> None:
         assert word not in text
 
 
-def test_a_scrape_costs_nine_queries_and_the_next_none(
-    world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scrape_is_cached(world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "FRESH_S", 60.0)
     collector = metrics.DomainCollector()
 
-    with django_assert_num_queries(11):  # a savepoint around them, and the bound on their time
+    with django_assert_num_queries(11):  # nine queries, a savepoint and a statement timeout
         first = list(collector.collect())
     with django_assert_num_queries(0):
         assert list(collector.collect()) == first
 
 
-def test_a_query_that_takes_too_long_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_query_omits_the_domains_series(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "TIMEOUT_MS", 20)
     monkeypatch.setattr(metrics, "_JOBS", "SELECT 'todo', 1 FROM pg_sleep(5)")
 
@@ -197,7 +197,7 @@ def test_a_query_that_takes_too_long_is_given_up(world: World, monkeypatch: pyte
     assert "byteor_heartbeats_total" in series
 
 
-def test_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_series_are_served_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OperationalError("connection refused")
 
@@ -237,7 +237,7 @@ sys.stdout.write(Client().get("/metrics").content.decode())
 
 
 @pytest.mark.django_db(transaction=True)
-def test_several_processes() -> None:
+def test_series_sum_over_several_processes() -> None:
     url = connection.settings_dict["HOST"]
     environment = {
         **os.environ,
@@ -261,7 +261,7 @@ def test_several_processes() -> None:
 
 
 def test_callers_cannot_add_series(world: World) -> None:
-    """A method is what its caller writes; no label takes it as it is."""
+    """Otherwise invented HTTP methods would create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()
     for path in ("/api/v1/me", "/nowhere"):

@@ -1,4 +1,4 @@
-"""Liveness and readiness: what each needs, and what it says when that is missing."""
+"""Tests of the probes /healthz and /readyz, and of the missing dependencies that /readyz names."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    """No test knows what another has found."""
+def _no_cache() -> Iterator[None]:
+    """Clear the cached result of the migration check."""
     system._migrations.cache_clear()
     yield
     system._migrations.cache_clear()
@@ -31,7 +31,7 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 
 def not_ready(response: Any) -> str:
-    """What is said to be missing."""
+    """Return the problem's detail, which names the missing dependencies."""
     assert response.status_code == 503
     assert 5 <= int(response["Retry-After"]) <= 15
     assert response["Content-Type"] == "application/problem+json"
@@ -41,13 +41,13 @@ def not_ready(response: Any) -> str:
     return detail
 
 
-def test_ready(settings: Any, tmp_path: Path) -> None:
+def test_readyz_is_200_when_nothing_is_missing(settings: Any, tmp_path: Path) -> None:
     response = Client().get("/readyz")
 
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
 
 
-def test_what_was_migrated_is_not_asked_again(django_assert_num_queries: Any) -> None:
+def test_applied_migrations_are_checked_once(django_assert_num_queries: Any) -> None:
     assert Client().get("/readyz").status_code == 200
 
     with django_assert_num_queries(1) as queries:
@@ -55,7 +55,9 @@ def test_what_was_migrated_is_not_asked_again(django_assert_num_queries: Any) ->
     assert queries.captured_queries[0]["sql"] == "SELECT 1"
 
 
-def test_alive_touches_nothing(monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any) -> None:
+def test_healthz_uses_neither_database_nor_storage(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
     monkeypatch.setattr(default_storage, "save", refuse)
 
     with django_assert_num_queries(0):
@@ -64,14 +66,14 @@ def test_alive_touches_nothing(monkeypatch: pytest.MonkeyPatch, django_assert_nu
     assert (response.status_code, response.json()) == (200, {"status": "alive"})
 
 
-def test_without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_a_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "cursor", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database."
     assert Client().get("/healthz").status_code == 200
 
 
-def test_with_a_migration_missing() -> None:
+def test_readyz_names_missing_migrations() -> None:
     newest = MigrationRecorder.Migration.objects.filter(app="tenancy").latest("name")
     newest.delete()
 
@@ -80,13 +82,13 @@ def test_with_a_migration_missing() -> None:
     assert Client().get("/readyz").status_code == 200
 
 
-def test_without_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_with_a_folder_that_is_a_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_the_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("in the way")
     settings.STORAGES = settings.STORAGES | {
         "default": {
@@ -98,16 +100,14 @@ def test_with_a_folder_that_is_a_file(settings: Any, tmp_path: Path) -> None:
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "cursor", refuse)
     monkeypatch.setattr(default_storage, "save", refuse)
 
-    said = not_ready(Client().get("/readyz"))
-
-    assert said == "Not ready: database, storage."
+    assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_a_probe_leaves_no_file(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_leaves_no_file_in_the_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -118,7 +118,7 @@ def test_a_probe_leaves_no_file(settings: Any, tmp_path: Path, monkeypatch: pyte
         assert Client().get("/readyz").status_code == 200
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
-    # Cut off in the middle, again and again: one file, not one each.
+    # Probes that are interrupted before they delete their file all use the same file.
     monkeypatch.setattr(FileSystemStorage, "delete", lambda self, name: None)
     for _ in range(3):
         Client().get("/readyz")
@@ -126,19 +126,19 @@ def test_a_probe_leaves_no_file(settings: Any, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_connection_that_the_server_closed_is_not_lent() -> None:
-    def backend() -> int:
+def test_connection_closed_by_the_server_is_not_used_again() -> None:
+    def backend_pid() -> int:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
             pid: int = cursor.fetchone()[0]
-        connection.close()  # back into the pool
+        connection.close()  # returns the connection to the pool
         return pid
 
-    known = {backend() for _ in range(8)}
+    closed = {backend_pid() for _ in range(8)}
     parameters = connection.get_connection_params()
-    where = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
-    with psycopg.connect(**where, autocommit=True) as other:
-        for pid in known:
+    address = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
+    with psycopg.connect(**address, autocommit=True) as other:
+        for pid in closed:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
-    assert known.isdisjoint({backend() for _ in range(8)})
+    assert closed.isdisjoint({backend_pid() for _ in range(8)})

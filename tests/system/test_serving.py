@@ -1,4 +1,4 @@
-"""``manage.py serve`` as its users start it: real processes, killed and taken over."""
+"""Tests of ``manage.py serve`` with real processes, which are also killed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_bootstrap_beside_it(running: Installation) -> None:
         (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
     ],
 )
-def test_what_is_no_http_is_answered_as_a_problem(
+def test_malformed_http_is_answered_with_a_problem(
     running: Installation, request_text: bytes, status: int, code: str
 ) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
@@ -80,7 +80,7 @@ def test_what_is_no_http_is_answered_as_a_problem(
     assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in head
 
 
-def test_a_long_query_is_read(running: Installation) -> None:
+def test_query_of_8000_bytes_is_accepted(running: Installation) -> None:
     answer = running.get(f"/api/v1/orgs?{'x' * 8_000}=1")
 
     assert answer.status_code == 401
@@ -98,12 +98,12 @@ def test_a_second_server_on_its_port(running: Installation) -> None:
     assert running.get("/readyz").status_code == 200
 
 
-def test_metrics_of_all_its_processes(running: Installation) -> None:
+def test_metrics_sum_over_all_processes_even_killed_ones(running: Installation) -> None:
     def denied() -> float:
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
     before = denied()
-    for _ in range(20):  # each over a connection of its own, so that every process gets some
+    for _ in range(20):  # each over a new connection, so that both processes get some
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
     assert {denied() for _ in range(5)} == {before + 20}
@@ -116,7 +116,7 @@ def test_metrics_of_all_its_processes(running: Installation) -> None:
     assert running.get("/readyz").status_code == 200
 
 
-def test_the_database_killed_under_it(running: Installation) -> None:
+def test_server_recovers_when_its_database_is_killed(running: Installation) -> None:
     token = running.bootstrap("Killed")["token"]
     supervisor = running.servers[0].pid
     api = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -157,11 +157,11 @@ def test_the_database_killed_under_it(running: Installation) -> None:
             assert int(answer.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.said()
-    # Nothing stale is left in any process's pool: every thread of both is asked.
+    # No pool contains a stale connection: these requests reach every thread of both processes.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
-def test_it_ends_in_order_and_begins_again(installation: Installation) -> None:
+def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Installation) -> None:
     leftovers = [installation.data_dir / "uploads" / "old.upload", installation.data_dir / "scratch" / "old" / "file"]
     fresh = installation.data_dir / "uploads" / "new.upload"
     for file in (*leftovers, fresh):
@@ -179,11 +179,11 @@ def test_it_ends_in_order_and_begins_again(installation: Installation) -> None:
     assert pid_file.exists()
     assert installation.stop(server) == 0
 
-    assert not pid_file.exists()  # the database ended in order, too
+    assert not pid_file.exists()  # the database was stopped too
     assert not (installation.data_dir / "serving").exists()
     with contextlib.closing(socket.socket()) as probe:
         assert probe.connect_ex(("127.0.0.1", installation.port)) != 0
-    # Killed, it leaves a note of an address where nobody is.
+    # A killed server leaves the file with its address, although it no longer serves there.
     server = installation.serve()
     server.kill()
     server.wait()
@@ -240,7 +240,7 @@ def test_the_demo_s_agents(installation: Installation) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
 
 
-def test_the_worker_s_own_port(installation: Installation) -> None:
+def test_worker_bind_addr_is_used_in_worker_mode_only(installation: Installation) -> None:
     port = installation.worker_port
     base = f"http://127.0.0.1:{port}"
 

@@ -1,4 +1,4 @@
-"""A server without a proxy in front, and a thousand slow clients of each kind at once."""
+"""A test of a server without a proxy that has a thousand slow clients of each kind at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.system.conftest import Installation
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
 
 
-def test_slow_clients_hold_up_nobody_and_are_ended(installation: Installation) -> None:
+def test_slow_clients_do_not_delay_others_and_are_disconnected(installation: Installation) -> None:
     installation.serve(RATE_LIMIT="off")
     target = prepare(installation.base, installation.bootstrap())
 
     with crowd(target, 1000) as slow:
         during = measure(target, 40)
-        # The others are ended later: tests/kernel/test_front_door.py has the minimum rate on a clock of its own.
+        # Other kinds are disconnected later; tests/kernel/test_front_door.py tests that with a simulated clock.
         senders = ("slow headers", "slow anonymous body")
         wait_until(lambda: all(slow.ended.get(kind) == 1000 for kind in senders))
 

@@ -21,7 +21,7 @@ import json, logging, os, sys
 from pathlib import Path
 from byteor_cloud import supervisor
 
-supervisor._BACK_OFF = (0.0, 0.05, 0.1)
+supervisor._RESTART_DELAYS = (0.0, 0.05, 0.1)
 supervisor._STOP_SECONDS = float(sys.argv[2])
 logging.basicConfig(format="%(message)s")
 
@@ -166,7 +166,7 @@ def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> 
     code, _, logged = supervised.end()
     assert code == 0
     assert logged == [
-        f"child0 ended by itself (SIGKILL); starting it again in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
+        f"child0 ended unexpectedly (SIGKILL); restarting it in {delay} s" for delay in ("0", "0.05", "0.1", "0.1")
     ]
     assert len(set(pids)) == 5
     assert not any(map(is_alive, pids))
@@ -174,11 +174,11 @@ def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> 
 
 def test_a_child_that_lived_long_is_started_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_STEADY_SECONDS", 0.0)
-    kept = supervisor._Kept(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
+    kept = supervisor._SupervisedChild(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
 
     for _ in range(3):
         kept.wait()
-        kept.tend()  # which starts it again, as the first delay is none
+        kept.update()  # which starts it again, as the first delay is none
 
         assert kept.restart_at is None
     kept.wait()
@@ -202,7 +202,7 @@ def test_a_child_that_ends_with_an_error_is_named_with_its_exit_code(supervise: 
     code, _, logged = supervised.end()
 
     assert code == 0
-    assert logged[0] == "child0 ended by itself (exit code 3); starting it again in 0 s"
+    assert logged[0] == "child0 ended unexpectedly (exit code 3); restarting it in 0 s"
 
 
 def test_what_a_dead_child_had_started_does_not_outlive_it(supervise: Supervise) -> None:
@@ -221,7 +221,7 @@ def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Super
     code, _, logged = supervised.end()
 
     assert code == 1
-    assert logged == ["child0 did not end in time: killing it"]
+    assert logged == ["child0 did not end in time; killing it"]
     assert not is_alive(pid)
 
 
@@ -234,7 +234,7 @@ def test_a_second_signal_does_not_wait(supervise: Supervise) -> None:
     code, _, logged = supervised.end(signal.SIGINT)
 
     assert code == 1
-    assert logged == ["child0 did not end in time: killing it"]
+    assert logged == ["child0 did not end in time; killing it"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
@@ -249,4 +249,4 @@ def test_the_children_of_a_killed_supervisor_end_too(supervise: Supervise) -> No
 
 
 def test_the_back_off_grows_to_half_a_minute() -> None:
-    assert supervisor._BACK_OFF == (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+    assert supervisor._RESTART_DELAYS == (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)

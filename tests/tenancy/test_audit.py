@@ -20,7 +20,7 @@ from apps.tenancy.actors import system
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
 from byteor_cloud.engine.hash_chain import GENESIS
-from byteor_cloud.ids import first_of
+from byteor_cloud.ids import smallest_uuid7
 from tests.races import Race
 from tests.worlds import Api, World, report, run_jobs
 
@@ -200,7 +200,8 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
 def test_what_comes_after_a_clock_that_was_ahead_is_sealed_too(world: World) -> None:
     ahead = timezone.now() + timedelta(days=2)
     AuditEvent.objects.create(
-        id=first_of(ahead), timestamp=ahead, organization=world.organization, resource_kind="test", resource_id="1",
+        id=smallest_uuid7(ahead), timestamp=ahead, organization=world.organization, resource_kind="test",
+        resource_id="1",
         action="test.ahead", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
     audit.seal_all()
@@ -218,7 +219,8 @@ def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
     later = timezone.now() + timedelta(hours=2)
     monkeypatch.setattr("django.utils.timezone.now", lambda: later)
     AuditEvent.objects.create(
-        id=first_of(later), timestamp=later, organization=other.organization, resource_kind="test", resource_id="1",
+        id=smallest_uuid7(later), timestamp=later, organization=other.organization, resource_kind="test",
+        resource_id="1",
         action="test.later", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
     audit.seal_chain(other.organization.pk)
@@ -235,7 +237,8 @@ def test_what_was_left_behind_the_last_seal_is_sealed_and_named(world: World) ->
     audit.seal_all()
     past = timezone.now() - timedelta(hours=2)
     event = AuditEvent.objects.create(
-        id=first_of(past), timestamp=past, organization=world.organization, resource_kind="test", resource_id="1",
+        id=smallest_uuid7(past), timestamp=past, organization=world.organization, resource_kind="test",
+        resource_id="1",
         action="test.past", outcome="success", actor_kind="system", actor_id="test", actor_display="test",
     )  # fmt: skip
     audit.seal_all()
@@ -268,7 +271,7 @@ def test_sealing_does_not_go_through_the_whole_ledger(
 
     last = AuditSeal.objects.order_by("-id").first()
     assert last is not None
-    earliest = first_of(last.event.timestamp - timedelta(hours=1))
+    earliest = smallest_uuid7(last.event.timestamp - timedelta(hours=1))
     assert earliest.hex in queries.captured_queries[1]["sql"]
 
 

@@ -17,7 +17,7 @@ from apps.tenancy.services import signing_keys
 from byteor_cloud.engine.delivery import keys
 from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.errors import Conflict
-from byteor_cloud.ids import first_of
+from byteor_cloud.ids import smallest_uuid7
 from tests.patience import PATIENCE_S
 from tests.races import Race
 from tests.worlds import Api, World
@@ -272,7 +272,9 @@ def test_the_id_of_the_next_key_may_be_the_lower(world: World, monkeypatch: pyte
     """As another process makes it whose clock stepped back."""
     first = SigningKey.objects.get(organization=world.organization)
     with monkeypatch.context() as patched:
-        patched.setattr(SigningKey._meta.pk, "_get_default", lambda: first_of(first.created_at - timedelta(minutes=5)))
+        patched.setattr(
+            SigningKey._meta.pk, "_get_default", lambda: smallest_uuid7(first.created_at - timedelta(minutes=5))
+        )
         second = signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
     assert second.pk < first.pk

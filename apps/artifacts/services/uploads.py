@@ -60,7 +60,7 @@ def receive(
     blobs.put_file(content_hash, file)  # first: a row never names bytes that are not there
     try:
         with transaction.atomic():
-            blobs.keep(content_hash)
+            blobs.protect(content_hash)
             if not blobs.is_stored(content_hash):  # the end of an older artifact took them away meanwhile
                 raise Unavailable("An older copy was being removed at the same moment; upload it again.", retry_after=1)
             artifact = Artifact.objects.create(

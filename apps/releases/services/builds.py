@@ -130,7 +130,7 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
     if (enlisting := agent_parts.muster(deployment)) is None:
         fail(deployment, "empty_target", "No agent matches the target any more.")
         return
-    blobs.keep(built.bundle_hash)
+    blobs.protect(built.bundle_hash)
     if not blobs.is_stored(built.bundle_hash):  # the search for strays took them, of an attempt long ago
         blobs.put(built.bundle_hash, built.tar)
     deployment = advance(

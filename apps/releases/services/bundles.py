@@ -19,7 +19,7 @@ from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.configuration import RuntimeConfig
 from byteor_cloud.engine.delivery.encoding import canonical, sha256
 from byteor_cloud.engine.replay import dataguard
-from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, below
+from byteor_cloud.errors import MAX_FIELD_ERRORS, Conflict, FieldError, InvalidInput, child_pointer
 
 WAIT_BY_PROFILE = {"default": "backoff", "low-latency": "spin", "isolated-core": "spin"}
 ADAPTER_KINDS = [
@@ -55,7 +55,7 @@ def _pointer(way: _Way) -> str:
         parts.append(part)
     pointer = ""
     for part in reversed(parts):
-        pointer = below(pointer, part)
+        pointer = child_pointer(pointer, part)
     return pointer
 
 
@@ -63,7 +63,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
     stages = dict(decode(version.spec_kv).stages)
     errors: list[FieldError] = []
     for stage_id, params in stage_config.items():
-        pointer = below("/stage_config", stage_id)
+        pointer = child_pointer("/stage_config", stage_id)
         if len(errors) > MAX_FIELD_ERRORS:
             break
         if stage_id not in stages:
@@ -75,7 +75,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
             found = dataguard.check_params(stages[stage_id], params)
             errors += [FieldError(pointer + e.pointer, e.code, e.detail) for e in found]
         elif (kind := split_op(stages[stage_id])[0]) in SIDE_EFFECTS and params.get("allowlist") is not None:
-            errors += _allowlist_errors(kind, params["allowlist"], below(pointer, "allowlist"))
+            errors += _allowlist_errors(kind, params["allowlist"], child_pointer(pointer, "allowlist"))
     return errors
 
 

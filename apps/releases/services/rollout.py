@@ -74,7 +74,7 @@ def _is_served(deployment: Deployment) -> bool:
     if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
         return True
     try:
-        blobs.check(source.bundle_hash)
+        blobs.check_readable(source.bundle_hash)
     except (OSError, Unavailable) as error:
         logger.warning("bundle_not_served", deployment=str(deployment.pk), error=repr(error))
         return False

@@ -106,7 +106,7 @@ class CredentialAuthentication(BaseAuthentication):
         try:
             self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
         except DatabaseError as error:
-            if not space.is_of_disk(error):
+            if not space.is_disk_error(error):
                 raise
 
     def authenticate_header(self, request: Request) -> str:

@@ -69,7 +69,7 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
             )
             count: int = cursor.fetchone()[0]
     except DatabaseError as error:
-        if not space.is_of_disk(error):
+        if not space.is_disk_error(error):
             raise
         return _add_local(key, minute)  # a full disk must not keep anybody from reading
     return count

@@ -81,7 +81,7 @@ def postmaster(data_dir: Path) -> int:
 
 
 def is_stopped(data_dir: Path) -> bool:
-    lock = embedded._take(data_dir / "postgres/server.lock")
+    lock = embedded._try_lock(data_dir / "postgres/server.lock")
     if lock is None:
         return False
     os.close(lock)

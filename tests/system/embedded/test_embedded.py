@@ -150,7 +150,7 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> N
     (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
     running = postmaster(folder)
 
-    with pytest.raises(EmbeddedPostgresError, match=rf"^process {running} serves .* not started from here: stop it$"):
+    with pytest.raises(EmbeddedPostgresError, match=rf"^process {running} serves .* stop that process$"):
         EmbeddedPostgres(folder).acquire()
 
     assert postmaster(folder) == running

@@ -87,4 +87,4 @@ def test_root_runs_it_as_nobody_outside_a_private_folder_and_opens_nothing_up(fo
 
     shutil.rmtree((private / "var/postgres").readlink())
     gone = Command(private / "var", outside, python_path=private)
-    assert "which is gone: remove the link to begin anew" in gone.end().splitlines()[-1]
+    assert "which does not exist: remove the link to start with an empty database" in gone.end().splitlines()[-1]

@@ -23,7 +23,7 @@ from apps.operations.management import installation
 from apps.operations.management.revival import revived
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, Address, Config
-from byteor_cloud.folder import PARTIAL
+from byteor_cloud.file_storage import PARTIAL
 
 LEFTOVER_S = 3600.0
 logger = structlog.get_logger(__name__)

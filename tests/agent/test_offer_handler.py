@@ -1,4 +1,4 @@
-"""What is offered is run and reported once; what cannot be run fails, and what ran before still runs."""
+"""Tests of how the agent handles offers: it runs and reports each once, and a failure leaves the old bundle running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.agent.keys import OTHER_KEY
 
 
-def test_an_offer_is_fetched_verified_run_and_reported(node: Any, plane: Any) -> None:
+def test_offer_is_downloaded_run_and_reported(node: Any, plane: Any) -> None:
     built = plane.offer("d1", built=plane.build("d1", is_approved=True))
 
     node.settle()
@@ -35,27 +35,27 @@ def test_an_offer_is_fetched_verified_run_and_reported(node: Any, plane: Any) ->
     assert node.state.bundle(built.bundle_hash) == built.tar
 
 
-def test_what_runs_already_is_left_alone_also_after_a_restart(node: Any, plane: Any) -> None:
+def test_running_offer_is_not_handled_again_after_a_restart(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
-    before = len(plane.requests)
+    requests_before = len(plane.requests)
 
     node.settle()
 
-    assert [request.method for request in plane.requests[before:]] == ["POST"]
+    assert [request.method for request in plane.requests[requests_before:]] == ["POST"]
     assert plane.beats[-1]["active"]["deployment_id"] == "d1"
 
 
-def test_nothing_was_ever_offered(node: Any, plane: Any) -> None:
+def test_agent_without_an_offer_only_sends_heartbeats(node: Any, plane: Any) -> None:
     node.agent(beats=2).run()
 
     assert [beat["status"] for beat in plane.beats] == ["starting", "healthy"]
     assert plane.reports == []
-    assert node.first_wait == 5.0  # times the jitter, which is 1 here
+    assert node.first_wait == 5.0  # the fixture's jitter is 1.0
     assert node.waits == [29.5, 29.5]
 
 
-def test_a_rollback_runs_the_earlier_bundle_and_says_so(node: Any, plane: Any) -> None:
+def test_rollback_runs_and_reports_the_earlier_bundle(node: Any, plane: Any) -> None:
     first = plane.offer("d1")
     node.settle()
     plane.offer("d2")
@@ -67,22 +67,22 @@ def test_a_rollback_runs_the_earlier_bundle_and_says_so(node: Any, plane: Any) -
     assert plane.reports[-3:] == [("d2", "downloading"), ("d2", "activating"), ("d2", "rolled_back")]
     assert plane.beats[-1]["active"]["deployment_id"] == "d1"
     assert plane.beats[-1]["active"]["bundle_hash"] == first.bundle_hash
-    assert len(plane.sent("GET", "/deployment/bundle")) == 2  # the earlier one was still here
+    assert len(plane.sent("GET", "/deployment/bundle")) == 2  # the earlier bundle was still stored
 
 
-def test_a_bundle_that_failed_is_not_tried_again_also_after_a_restart(node: Any, plane: Any) -> None:
+def test_failed_offer_is_not_tried_again_after_a_restart(node: Any, plane: Any) -> None:
     plane.offer("d1", key=OTHER_KEY)
     node.settle()
-    before = len(plane.requests)
+    requests_before = len(plane.requests)
 
     node.settle()
     node.agent(beats=3).run()
 
-    assert len(plane.requests) == before + 4
+    assert len(plane.requests) == requests_before + 4
     assert {beat["status"] for beat in plane.beats[-3:]} == {"failed", "starting"}
 
 
-def test_a_retry_that_people_ask_for_is_a_new_offer(node: Any, plane: Any) -> None:
+def test_failed_bundle_is_tried_again_when_the_deployment_is_retried(node: Any, plane: Any) -> None:
     built = plane.build("d1")
     plane.offer("d1", built=built, tar=b"broken" * 2_000, offered_at="2026-10-20T08:00:00Z")
     node.settle()
@@ -98,14 +98,14 @@ def test_a_retry_that_people_ask_for_is_a_new_offer(node: Any, plane: Any) -> No
     assert node.state.progress().last_failed is not None
 
 
-def test_an_offer_that_changed_since_the_heartbeat_is_taken_as_it_is_now(node: Any, plane: Any) -> None:
+def test_current_offer_is_handled_when_it_changed_since_the_heartbeat(node: Any, plane: Any) -> None:
     plane.offer("d1")
-    stale = plane.desired
+    earlier_offer = plane.desired
     plane.offer("d2")
     plane.fail(
         "POST",
         "/heartbeat",
-        plane.reply(200, {"next_heartbeat_s": 1, "desired": stale, "signing_key_etag": None}),
+        plane.reply(200, {"next_heartbeat_s": 1, "desired": earlier_offer, "signing_key_etag": None}),
     )
 
     node.settle()
@@ -113,7 +113,7 @@ def test_an_offer_that_changed_since_the_heartbeat_is_taken_as_it_is_now(node: A
     assert {deployment for deployment, _ in plane.reports} == {"d2"}
 
 
-def test_an_offer_that_is_gone_is_not_asked_for_again_and_again(node: Any, plane: Any) -> None:
+def test_withdrawn_offer_is_fetched_only_once(node: Any, plane: Any) -> None:
     plane.offer("d1")
     plane.delivered = None
 
@@ -123,11 +123,11 @@ def test_an_offer_that_is_gone_is_not_asked_for_again_and_again(node: Any, plane
     assert plane.reports == []
 
 
-def test_a_missing_secret_fails_the_activation(node: Any, plane: Any) -> None:
+def test_missing_secret_fails_the_activation(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"PASSWORD": {"secret_ref": "DB_PASSWORD"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
     node.settle()
-    assert node.failure == "env PASSWORD: this node has no secret secret_ref:DB_PASSWORD"
+    assert node.failure == "env PASSWORD: this host has no secret secret_ref:DB_PASSWORD"
     assert plane.reports[-2:] == [("d1", "activating"), ("d1", "failed")]
 
     node.environment["DB_PASSWORD"] = "swordfish"
@@ -137,7 +137,7 @@ def test_a_missing_secret_fails_the_activation(node: Any, plane: Any) -> None:
     assert plane.reports[-1] == ("d2", "active")
 
 
-def test_a_deployment_cannot_read_the_agents_own_key(node: Any, plane: Any) -> None:
+def test_deployment_cannot_read_the_agents_key(node: Any, plane: Any) -> None:
     node.environment["BYTEOR_AGENT_API_KEY"] = "mine"
     config = plane.config | {"env": {"X": {"secret_ref": "BYTEOR_AGENT_API_KEY"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
@@ -147,7 +147,7 @@ def test_a_deployment_cannot_read_the_agents_own_key(node: Any, plane: Any) -> N
     assert "no secret" in node.failure
 
 
-def test_a_stage_error_fails_the_activation(node: Any, plane: Any) -> None:
+def test_stage_error_fails_the_activation(node: Any, plane: Any) -> None:
     stage_config = {"check": plane.config["stage_config"]["check"] | {"on_reject": "stop"}}
     plane.offer("d1", built=plane.build("d1", config=plane.config | {"stage_config": stage_config}))
 
@@ -156,7 +156,7 @@ def test_a_stage_error_fails_the_activation(node: Any, plane: Any) -> None:
     assert node.failure.startswith("stage 'check' failed on record 2")
 
 
-def test_a_spec_that_this_agent_does_not_understand_fails_the_activation(node: Any, plane: Any) -> None:
+def test_unknown_spec_version_fails_the_activation(node: Any, plane: Any) -> None:
     plane.offer("d1", built=plane.build("d1", spec=b"spec.v=2\n"))
 
     node.settle()
@@ -164,15 +164,15 @@ def test_a_spec_that_this_agent_does_not_understand_fails_the_activation(node: A
     assert node.failure.startswith("line 1:")
 
 
-def test_whatever_a_stage_raises_is_reported(
+def test_unexpected_exception_of_a_stage_is_reported(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist can't carry the half character that a traceback holds
+    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the surrogate in the traceback
 
-    def broken(*_args: Any, **_kwargs: Any) -> Any:
+    def raise_unprintable(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)
 
-    monkeypatch.setattr("byteor_cloud.agent.pipeline.PipelineRunner", broken)
+    monkeypatch.setattr("byteor_cloud.agent.pipeline.PipelineRunner", raise_unprintable)
     plane.offer("d1")
 
     node.settle()
@@ -180,19 +180,19 @@ def test_whatever_a_stage_raises_is_reported(
     assert node.failure == "ZeroDivisionError: oops ???" + "x" * 1_973
 
 
-def test_a_full_disk_is_a_failure_of_the_node(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_args: Any) -> Any:
+def test_full_disk_fails_the_activation(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_full(*_args: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("byteor_cloud.agent.state.State.save_capture", full)
+    monkeypatch.setattr("byteor_cloud.agent.state.StateFolder.save_capture", raise_full)
     plane.offer("d1")
 
     node.settle()
 
-    assert node.failure == "this node can't hold the pipeline: [Errno 28] No space left on device"
+    assert node.failure == "this host cannot run the pipeline: [Errno 28] No space left on device"
 
 
-def test_a_running_bundle_that_can_no_longer_start_shows_in_the_heartbeat(node: Any, plane: Any) -> None:
+def test_heartbeat_shows_failed_when_the_bundle_does_not_start_again(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"X": {"secret_ref": "X"}}}
     node.environment["X"] = "1"
     plane.offer("d1", built=plane.build("d1", config=config))

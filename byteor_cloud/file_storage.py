@@ -1,4 +1,4 @@
-"""Artifacts in a folder: a file is there whole or not at all."""
+"""The storage of blobs in a local folder, in which a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PARTIAL = ".partial-"
 MODE = 0o644
 
 
-class Folder(FileSystemStorage):
-    """Django's storage in a folder, without files that a full disk or a kill has cut off.
+class AtomicFileStorage(FileSystemStorage):
+    """Django's file storage, but files are written under a temporary name and then renamed.
 
-    Django's own writes in place: a failed write would leave half a file under the hash of the whole one, or destroy
-    the bytes that are already there.
+    Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
+    whole one.
     """
 
     def _save(self, name: str, content: Any) -> str:
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # An upload that lies on the same disk needs no second copy.
+            # An upload's temporary file on the same disk can be renamed instead of copied.
             _place(Path(content.temporary_file_path()), target)
         except (AttributeError, OSError):
             self._copy(content, target)
@@ -43,7 +43,7 @@ class Folder(FileSystemStorage):
 
 
 def _place(source: Path, target: Path) -> None:
-    """Give a complete file its name, once its bytes are safe: some file systems say only then that they are full."""
+    """Move a complete file to its name, after an fsync: some file systems report only then that they are full."""
     with source.open("rb") as file:
         os.fsync(file.fileno())
     source.chmod(MODE)

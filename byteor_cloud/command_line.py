@@ -1,0 +1,46 @@
+"""The implementation of ``manage.py``: a Django command, with the embedded database running if it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from django.core.management import execute_from_command_line
+from django.db import OperationalError, connections
+
+from byteor_cloud import config
+from byteor_cloud.database import PROCESS_KIND_VARIABLE
+from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+# These commands do not use the database, so it must not be started for them.
+OFFLINE = {"spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
+    command = (*argv[1:2], "help")[0]
+    if command == "worker":
+        os.environ[PROCESS_KIND_VARIABLE] = "worker"
+    embedded: EmbeddedPostgres | None = None
+    try:
+        settings = config.load(os.environ)
+        if settings.database_url is None and command not in OFFLINE:
+            embedded = EmbeddedPostgres(settings.data_dir)
+            os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = embedded.acquire()
+        try:
+            execute_from_command_line(list(argv))
+        except OperationalError as error:
+            reason = str(error).partition("\n")[0]
+            print(f"byteor-cloud: the database is not usable: {reason}", file=sys.stderr)
+            return 1
+    except (config.ConfigError, EmbeddedPostgresError) as error:
+        print(f"byteor-cloud: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if embedded is not None:
+            # A server that is told to stop would wait for the connections of the pools.
+            connections.close_all()
+            embedded.release()
+    return 0
