@@ -272,7 +272,7 @@ def test_an_inactive_account_is_out(world: World, change: dict[str, bool]) -> No
 
 def test_a_person_without_a_tenant_finds_no_door(world: World) -> None:
     fill(world)
-    client = signed_in(accounts.account_for_invitation("nobody@nowhere.example"))
+    client = signed_in(accounts.get_or_create_account("nobody@nowhere.example"))
 
     answers = {client.get(table(model)).headers["Location"].split("?")[0] for model in MODELS.values()}
 

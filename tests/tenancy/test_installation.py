@@ -123,7 +123,7 @@ def test_an_account_is_claimed_by_any_use_of_it(world: World, how: str) -> None:
 
 
 def test_a_person_of_no_organization_is_told_to_the_installation_only() -> None:
-    loner = accounts.account_for_invitation("loner@nowhere.example")
+    loner = accounts.get_or_create_account("loner@nowhere.example")
 
     sign_in(loner)
 

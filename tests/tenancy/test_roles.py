@@ -114,7 +114,7 @@ def test_who_has_a_role_in_one_project_sees_only_that(world: World) -> None:
 
 
 def test_the_creator_of_an_organization_is_its_admin() -> None:
-    user = accounts.account_for_invitation("founder@acme.example")
+    user = accounts.get_or_create_account("founder@acme.example")
     person = World._person(user)
 
     made = person.api.post("/api/v1/orgs", {"name": "Initech"})

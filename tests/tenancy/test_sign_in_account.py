@@ -51,7 +51,7 @@ def test_a_new_e_mail_address_does_not_make_another_account(client: Client, prov
 
 
 def test_a_verified_address_claims_its_invitation_once(client: Client, provider: Provider) -> None:
-    invited = accounts.account_for_invitation("ADA@acme.example")
+    invited = accounts.get_or_create_account("ADA@acme.example")
 
     first = sign_in(client, provider).json()["user"]
     provider.claims["sub"] = "2"
@@ -63,7 +63,7 @@ def test_a_verified_address_claims_its_invitation_once(client: Client, provider:
     assert (stranger.email, stranger.email_verified) == ("ada@acme.example", False)
     claims = AuditEvent.objects.filter(action="account.claim")
     assert [event.resource_id for event in claims] == [str(invited.pk)]
-    assert accounts.account_for_invitation("ada@acme.example") == invited
+    assert accounts.get_or_create_account("ada@acme.example") == invited
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_verified_address_claims_its_invitation_once(client: Client, provider:
 def test_an_address_that_is_not_verified_claims_nothing(
     client: Client, provider: Provider, claims: Claims, userinfo: Claims
 ) -> None:
-    invited = accounts.account_for_invitation("ada@acme.example")
+    invited = accounts.get_or_create_account("ada@acme.example")
     provider.claims |= claims
     provider.userinfo = userinfo
 
@@ -103,7 +103,7 @@ def test_an_inactive_account(client: Client, provider: Provider) -> None:
 
 
 def test_an_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
-    accounts.account_for_invitation("ada@acme.example")
+    accounts.get_or_create_account("ada@acme.example")
     User.objects.update(is_active=False)
 
     assert sign_in(client, provider).status_code == 401

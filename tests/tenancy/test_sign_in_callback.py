@@ -177,7 +177,7 @@ def test_another_session_s_code(client: Client, provider: Provider) -> None:
 @pytest.mark.parametrize("subjects", [("1", "1", "1", "1"), ("1", "2", "3", "4")])
 def test_callbacks_at_once(provider: Provider, subjects: tuple[str, ...], invited: bool) -> None:
     if invited:
-        accounts.account_for_invitation("ada@acme.example")
+        accounts.get_or_create_account("ada@acme.example")
     barrier = Barrier(len(subjects))
     provider.before_userinfo = lambda: barrier.wait(10)
     began = []

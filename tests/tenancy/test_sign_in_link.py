@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def person() -> User:
-    return accounts.account_for_invitation("ada@acme.example")
+    return accounts.get_or_create_account("ada@acme.example")
 
 
 def link_of(person: User) -> str:
@@ -91,7 +91,7 @@ def test_a_link_that_is_not_good(person: User, case: str) -> None:
 def test_a_link_takes_over_a_session(person: User) -> None:
     """Somebody else was signed in there: nothing of theirs is left."""
     client = Client()
-    other = accounts.account_for_invitation("bob@acme.example")
+    other = accounts.get_or_create_account("bob@acme.example")
     press(client, link_of(other))
     before = client.cookies["sessionid"].value
 
