@@ -35,7 +35,7 @@ def deliver_webhooks(job: DeliverWebhooks) -> None:
 @runs_by_itself(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
     """Retries whose time has come."""
-    delivery.wake_due()
+    delivery.enqueue_due()
 
 
 @runs_by_itself(kinds.SEAL_AUDIT)
@@ -53,7 +53,7 @@ def seal_rest() -> None:
 @runs_by_itself(kinds.NOTE_KEYS)
 def note_keys() -> None:
     """Signing keys that became active, and those that are over."""
-    signing_keys.note_all()
+    signing_keys.update_all_statuses()
 
 
 @runs_by_itself(kinds.CLOSE_MINUTE)
@@ -78,7 +78,7 @@ def forget_credentials() -> None:
 @runs_by_itself(kinds.FORGET_DELIVERIES)
 def forget_deliveries() -> None:
     """Old lines of the webhooks' delivery logs."""
-    delivery.forget_old()
+    delivery.delete_old()
 
 
 @runs_by_itself(kinds.FORGET_JOBS)

@@ -235,7 +235,7 @@ def test_revoke_a_credential(world: World, model: Any, who: str, action: str, sc
 
     row.refresh_from_db()
     assert row.revoked_at is not None
-    assert said(again) == [("error", f"{row}: It is revoked already.")]
+    assert said(again) == [("error", f"{row}: This credential is already revoked.")]
     event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)

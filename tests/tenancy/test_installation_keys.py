@@ -90,7 +90,7 @@ def test_its_key_is_changed_while_the_earlier_exports_hold(
     assert Checkpoint.read(run("export_ledger", "--installation")[1][-1]).kid == rotated["active_kid"]
     retiring = SigningKey.objects.get(organization=None, status="retiring")
     assert signing_keys.retire(retiring, reason="lost", actor=system("test")).status == KeyStatus.RETIRED
-    signing_keys.note_all()
+    signing_keys.update_all_statuses()
 
 
 def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: World) -> None:

@@ -306,8 +306,9 @@ def test_the_database_holds_one_active_and_one_next_key_and_no_retired_private_h
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
         signing_keys.create(organization=world.organization, actor=world.admin.actor)
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    now = timezone.now()
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_next"), transaction.atomic():
-        signing_keys._make(world.organization, keys.KeyStatus.NEXT, not_before=timezone.now(), actor=world.admin.actor)
+        signing_keys._create(world.organization, keys.KeyStatus.NEXT, not_before=now, actor=world.admin.actor)
     with pytest.raises(IntegrityError, match="retired_has_no_private_key"), transaction.atomic():
         SigningKey.objects.filter(status="next").update(status="retired")
 
@@ -365,7 +366,7 @@ def test_a_rotation_against_the_activation_of_the_one_before(
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    *_, third = at_once(signing_keys.note_all, signing_keys.note_all, rotate)
+    *_, third = at_once(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
 
     assert isinstance(third, SigningKey)
     assert states(world) == published(world) == ["retiring", "retiring", "active"]

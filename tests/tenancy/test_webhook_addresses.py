@@ -125,7 +125,7 @@ def test_nor_is_one_changed_to_it(world: World) -> None:
     ],
 )
 def test_a_url_is_taken_apart(url: str, expected: tuple[str, str, int, str]) -> None:
-    assert outgoing.receiver(url, allowed=()) == outgoing.Receiver(*expected)
+    assert outgoing.parse_url(url, allowed=()) == outgoing.Receiver(*expected)
 
 
 def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
@@ -142,7 +142,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
     return asked
 
 
-def send(url: str, allowed: Any = LOOPBACK) -> outgoing.Answer:
+def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
     return outgoing.post(url, b"{}", {"webhook-id": "1"}, allowed=allowed)
 
 
@@ -155,7 +155,7 @@ def test_a_name_that_resolves_to_an_address_inside_is_not_connected_to(
 
     answer = send("https://hooks.example.com/", allowed=())
 
-    assert (answer.status, answer.error, answer.ok) == (None, "forbidden_address", False)
+    assert (answer.status, answer.error, answer.is_success) == (None, "forbidden_address", False)
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_a_refusal_is_tried_again_later(world: World, receiver: Receiver) -> Non
 
 @pytest.mark.parametrize("tries", range(1, 8))
 def test_the_pauses_grow_to_a_day_in_all(tries: int) -> None:
-    pause = delivery._wait(tries, None, timezone.now()).total_seconds()
+    pause = delivery._backoff(tries, None, timezone.now()).total_seconds()
 
     assert 15 * 4 ** (tries - 1) <= pause <= 18 * 4 ** (tries - 1)
     assert 15 * sum(4**n for n in range(7)) == 81_915
@@ -59,7 +59,7 @@ def test_the_pauses_grow_to_a_day_in_all(tries: int) -> None:
      ("soon", 15, 18), ("", 15, 18), ("Wed, 21 Oct 2015 07:28:00 GMT", 15, 18), ("²", 15, 18)],
 )  # fmt: skip
 def test_retry_after_is_heeded_within_bounds(text: str, low: int, high: int) -> None:
-    assert low <= delivery._wait(1, text, timezone.now()).total_seconds() <= high
+    assert low <= delivery._backoff(1, text, timezone.now()).total_seconds() <= high
 
 
 def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
@@ -121,7 +121,7 @@ def test_a_job_that_took_long_leaves_the_rest_to_the_next(
     assert len(receiver.got) == 2
     assert ProcrastinateJob.objects.get().task_name == "tenancy.deliver_webhooks"
     monkeypatch.undo()
-    assert delivery.LONGEST_S == 10
+    assert delivery.MAX_JOB_S == 10
 
 
 def test_a_receiver_that_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
@@ -210,8 +210,8 @@ def test_waking_twice_enqueues_once(world: World, receiver: Receiver) -> None:
     happens(world)
     ProcrastinateJob.objects.all()._raw_delete("default")
 
-    delivery.wake_due()
-    delivery.wake_due()
+    delivery.enqueue_due()
+    delivery.enqueue_due()
 
     job = ProcrastinateJob.objects.get()
     assert (job.task_name, job.queue_name) == (
