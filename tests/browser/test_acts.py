@@ -333,7 +333,7 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
         table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
     )
 
-    assert said(refused) == [("error", "At most 100 at once.")]
+    assert said(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
     assert not ApprovalDecision.objects.exists()
 
 

@@ -1,4 +1,4 @@
-"""The console at /admin: every table to read, and the few acts that people do by hand."""
+"""The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
 
 from apps.tenancy.console.acts import Act, Doing
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
