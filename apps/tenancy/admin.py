@@ -1,4 +1,4 @@
-"""Organizations, people, credentials and the audit trail in the console."""
+"""Console pages of organizations, people, credentials, webhooks and the audit ledger."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def _delete(kind: str, needs: P) -> Act:
     return Act(
         name="delete",
         label="Delete",
-        explain=f"The {kind} is gone at once for every caller, its agents included; the worker then removes all that "
-        "is under "
-        "it. Its audit events stay.",
+        explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
+        "is then deleted in the background. Its audit events stay.",
         run=lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
         needs=needs,
         icon="delete",
@@ -68,9 +67,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
         Act(
             name="rotate_signing_key",
             label="Rotate signing key",
-            explain="A new key is published now and signs as soon as all agents have seen it; the one before then "
-            "goes on "
-            "verifying for a week.",
+            explain="A new key is published now. It signs as soon as all agents have had time to fetch it. From then "
+            "on, the previous key still verifies for a week.",
             run=_rotate,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
@@ -78,9 +76,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
         Act(
             name="rotate_signing_key_at_once",
             label="Rotate at once",
-            explain="For an emergency: a new key signs from now on, and agents fetch it when they first meet it. The "
-            "one "
-            "before goes on verifying for a week; retire it by hand if it must not.",
+            explain="For an emergency: a new key signs from now on. Agents fetch it when they first see its "
+            "signature. The previous key still verifies for a week; to prevent that, retire it afterwards.",
             run=_rotate_at_once,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
@@ -115,7 +112,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     acts = (_delete("environment", P.MANAGE_PROJECT),)
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """The settings in effect."""
+        """Show the settings in effect."""
         shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
         return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
 
@@ -125,13 +122,18 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 
 
 def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
-    """As the API: an organization's for those with a role in all of it, a project's for its members, and one's own."""
+    """Keep the memberships that the person may see through the API, too.
+
+    Those of an organization need a role in the organization; those of a project need permission to view it.
+    """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if standing.is_superuser:
         return live
-    wide = [pk for pk, roles in standing.roles.items() if roles.org]
-    of_projects = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
-    return live.filter(Q(project=None, organization__in=wide) | (Q(project__isnull=False) & of_projects))
+    joined_organizations = [pk for pk, roles in standing.roles.items() if roles.org]
+    in_visible_project = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
+    return live.filter(
+        Q(project=None, organization__in=joined_organizations) | (Q(project__isnull=False) & in_visible_project)
+    )
 
 
 @admin.register(Membership, site=site)
@@ -168,7 +170,7 @@ class UserAdmin(ReadOnlyAdmin):
 
 
 class CredentialAdmin(ReadOnlyAdmin):
-    """What all families of credential show."""
+    """Base of the pages of credentials."""
 
     section, icon = "People and keys", "vpn_key"
 
@@ -180,11 +182,11 @@ class CredentialAdmin(ReadOnlyAdmin):
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
-    """Ending a credential; ``scope`` finds the tenant that its audit event belongs to."""
+    """Return the act that revokes a credential. ``scope`` returns the tenant of its audit event for a row."""
     return Act(
         name="revoke",
         label="Revoke",
-        explain="It ends at once and for good.",
+        explain="The credential becomes invalid at once. This cannot be undone.",
         run=lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
         needs=needs,
         icon="block",
@@ -234,9 +236,8 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         Act(
             name="retire",
             label="Retire",
-            explain="A retiring key verifies nothing that is signed from now on; what it signed before still "
-            "verifies. The "
-            "next key is withdrawn before it signed anything. The private half is destroyed.",
+            explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
+            "A next key is withdrawn before it has signed anything. The private key is destroyed.",
             run=lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="block",
@@ -251,7 +252,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         return pill(row.current_status)
 
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
-        """What it is now."""
+        """Show the key's status now."""
         return {"facts": [("Status", pill(row.current_status)), ("Organization", link(row.organization))]}
 
 
@@ -295,7 +296,7 @@ class WebhookAdmin(ReadOnlyAdmin):
         Act(
             name="test",
             label="Send a test",
-            explain="An event of type ping is posted to it; its deliveries tell what came of it.",
+            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
             run=lambda row, doing: webhooks.ping(row, actor=doing.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="send",
@@ -318,7 +319,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         Act(
             name="redeliver",
             label="Redeliver",
-            explain="It is sent once more, whatever became of it: the same message under the same webhook-id.",
+            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
             run=lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="replay",
@@ -326,7 +327,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         ),
     )
 
-    @admin.display(description="Last answer")
+    @admin.display(description="Last response")
     def answer(self, row: WebhookDelivery) -> str:
         if not row.attempts:
             return "-"

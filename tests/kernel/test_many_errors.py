@@ -61,7 +61,7 @@ def test_many_faults_cost_little_more_than_few(many: str) -> None:
 def test_the_last_of_many_unknown_fields_says_how_many_they_are() -> None:
     error, _ = refusal(MANY["unknown keys"](2_000))
 
-    assert error.errors[-1].detail == "Unknown field; in all there are 2,000 unknown fields."
+    assert error.errors[-1].detail == "Unknown field. There are 2,000 unknown fields in total."
 
 
 def test_errors_do_not_echo_megabytes() -> None:

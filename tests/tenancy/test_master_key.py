@@ -129,7 +129,7 @@ def test_a_key_that_opens_nothing_is_refused(world: World, settings: Any, previo
 
     assert str(refused.value) == (
         f"tenancy.SigningKey {SigningKey.objects.earliest('pk').pk}: neither BYTEOR_CLOUD_MASTER_KEY nor"
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS opens it; nothing was changed"
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts it; nothing was changed"
     )
     assert (sealed(), AuditEvent.objects.count()) == before
 
@@ -141,7 +141,7 @@ def test_one_value_that_does_not_open_leaves_all_of_them(world: World, settings:
     row.save()
     before = sealed()
 
-    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* opens it; nothing was changed$"):
+    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* decrypts it; nothing was changed$"):
         command()
 
     assert sealed() == before
