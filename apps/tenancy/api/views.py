@@ -23,14 +23,7 @@ from apps.tenancy.api.base import (
     ProjectViewSet,
 )
 from apps.tenancy.api.filters import BY_NAME
-from apps.tenancy.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
+from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import (
     AuditEvent,
@@ -227,9 +220,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
     serializer_class = s.MemberSerializer
     filters = {
         "role": choice(Role, "role"),
-        "email": line(
-            "user__email__icontains", max_length=254, description="Only members whose address contains this text."
-        ),
+        "email": line("user__email__icontains", max_length=254, description="A part of the e-mail address."),
     }
     errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
@@ -318,9 +309,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
         project_id = data.pop("project_id", None)
         project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
         if project_id is not None and project is None:
-            raise InvalidInput.at(
-                "/project_id", "There is no such project in this organization.", code="does_not_exist"
-            )
+            raise InvalidInput.at("/project_id", "The organization has no such project.", code="does_not_exist")
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,
@@ -386,11 +375,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "before": moment("timestamp__lt", description="Only events before this time."),
     }
     parameters = {
-        "export": {
-            "after_seq": whole(
-                0, (1 << 63) - 1, description="Only events after this `seq`, to continue an earlier export.", default=0
-            )
-        }
+        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)}
     }
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
 
