@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, link, noted, pill, short, site
+from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Within, link, pill, short, site, with_note
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.models import (
     AuditEvent,
@@ -40,7 +40,7 @@ def _delete(kind: str, needs: P) -> Act:
         label="Delete",
         explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
         "is then deleted in the background. Its audit events stay.",
-        run=lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
+        run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
         needs=needs,
         icon="delete",
         dangerous=True,
@@ -48,12 +48,12 @@ def _delete(kind: str, needs: P) -> Act:
     )
 
 
-def _rotate(organization: Organization, doing: Doing) -> None:
-    signing_keys.rotate(organization=organization, actor=doing.actor)
+def _rotate(organization: Organization, context: ActContext) -> None:
+    signing_keys.rotate(organization=organization, actor=context.actor)
 
 
-def _rotate_at_once(organization: Organization, doing: Doing) -> None:
-    signing_keys.rotate(organization=organization, activate_in_s=0, actor=doing.actor)
+def _rotate_at_once(organization: Organization, context: ActContext) -> None:
+    signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
 
 
 @admin.register(Organization, site=site)
@@ -187,7 +187,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
         name="revoke",
         label="Revoke",
         explain="The credential becomes invalid at once. This cannot be undone.",
-        run=lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
+        run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
         needs=needs,
         icon="block",
         dangerous=True,
@@ -238,10 +238,10 @@ class SigningKeyAdmin(ReadOnlyAdmin):
             label="Retire",
             explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
             "A next key is withdrawn before it has signed anything. The private key is destroyed.",
-            run=lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, context: signing_keys.retire(row, reason=context.comment, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="block",
-            words="required",
+            comment="required",
             dangerous=True,
             applies=lambda row: row.current_status in {KeyStatus.NEXT, KeyStatus.RETIRING},
         ),
@@ -297,7 +297,7 @@ class WebhookAdmin(ReadOnlyAdmin):
             name="test",
             label="Send a test",
             explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
-            run=lambda row, doing: webhooks.ping(row, actor=doing.actor),
+            run=lambda row, context: webhooks.ping(row, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="send",
             applies=lambda row: row.enabled,
@@ -320,7 +320,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
             name="redeliver",
             label="Redeliver",
             explain="The message is sent again with the same webhook-id, even if it was delivered before.",
-            run=lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
+            run=lambda row, context: webhooks.redeliver(row, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="replay",
             applies=lambda row: row.webhook.enabled,
@@ -332,7 +332,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         if not row.attempts:
             return "-"
         last = row.attempts[-1]
-        return noted(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
+        return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
 
 
 @admin.register(DenialCount, site=site)

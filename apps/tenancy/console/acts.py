@@ -25,7 +25,7 @@ from byteor_cloud.errors import DomainError
 
 
 @dataclass(frozen=True, slots=True)
-class Doing:
+class ActContext:
     """The person who performs an act, and the person's comment."""
 
     actor: Actor
@@ -40,7 +40,7 @@ class Act:
     name: str
     label: str
     explain: str
-    run: Callable[[Any, Doing], object]
+    run: Callable[[Any, ActContext], object]
     needs: Permission | None  # None: whoever sees the row may perform the act
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
@@ -101,7 +101,7 @@ def perform(
     if request.method == "POST" and form.is_valid():
         user = request.user
         assert isinstance(user, User)  # noqa: S101  the site admits nobody else
-        act_context = Doing(actor, user, form.cleaned_data.get("comment", ""))
+        act_context = ActContext(actor, user, form.cleaned_data.get("comment", ""))
         for row in rows:
             _perform_on(request, act, row, act_context, context["model_admin"])
         return HttpResponseRedirect(back)
@@ -122,7 +122,7 @@ def _organization_id(tenant: Tenant) -> UUID | None:
     return None
 
 
-def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: Doing, model_admin: Any) -> None:
+def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
     title = model_admin.page_title(row)  # read before the act, which may delete the row
     try:
         act.run(row, act_context)

@@ -77,7 +77,7 @@ def short(value: Any) -> str:
     return format_html('<code class="short" title="{}">{}</code>', text, shown)
 
 
-def noted(value: Any, note: str) -> str:
+def with_note(value: Any, note: str) -> str:
     """Return a value with a note below it."""
     return format_html('{}<div class="note">{}</div>', value, note) if note else str(value)
 
