@@ -16,7 +16,7 @@ from byteor_cloud.engine.ledger import GENESIS, GRACE, Chain, Event, Fault, Ledg
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
-# Smaller, because an export holds a page in memory while it waits for its reader, and there may be a thousand readers.
+# Smaller than PAGE: an export holds a page in memory while it waits for its reader, and there may be many readers.
 EXPORT_PAGE = 50
 # It reads plain rows instead of model instances, so that an event takes only microseconds, and page by page, because a
 # ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the planner would sort

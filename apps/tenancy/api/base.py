@@ -128,7 +128,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         return super().handle_exception(exc)
 
     def count_denial(self, organization_id: UUID | None) -> None:
-        """Count a denial of the action to the caller, for an audit event in the organization."""
+        """Count that the caller was denied this action. The count becomes an audit event of the organization."""
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:

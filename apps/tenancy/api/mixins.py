@@ -58,7 +58,7 @@ class CreateMixin(_Representing):
 
     def perform_create(self, data: dict[str, Any]) -> Model | Created:
         """Call the service with the checked body."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
 class RetrieveMixin(_Representing):
@@ -81,7 +81,7 @@ class UpdateMixin(_Representing):
 
     def perform_update(self, row: Any, data: dict[str, Any]) -> Model:
         """Call the service with the row and the checked fields."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
 class DestroyMixin(_Representing):
@@ -95,4 +95,4 @@ class DestroyMixin(_Representing):
 
     def perform_destroy(self, row: Any) -> None:
         """Call the service with the row."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
