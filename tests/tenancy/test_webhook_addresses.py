@@ -128,18 +128,18 @@ def test_a_url_is_parsed(url: str, expected: tuple[str, str, int, str]) -> None:
     assert outgoing.parse_url(url, allowed=()) == outgoing.Receiver(*expected)
 
 
-def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+def fake_dns(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
     """Replace DNS by these answers in turn; return the list of looked up names, which it fills."""
-    asked: list[str] = []
+    looked_up: list[str] = []
 
     def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
         if host.replace(".", "").isdigit():  # an address, looked up by create_connection
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(asked) - 1]]
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(looked_up) - 1]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return looked_up
 
 
 def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
@@ -150,7 +150,7 @@ def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
 def test_no_connection_is_made_to_a_name_with_an_internal_address(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    resolver(monkeypatch, [address])
+    fake_dns(monkeypatch, [address])
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
 
     answer = send("https://hooks.example.com/", allowed=())
@@ -161,11 +161,11 @@ def test_no_connection_is_made_to_a_name_with_an_internal_address(
 def test_the_connection_is_made_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as receiver:
         # The second answer would differ, but the name must be resolved only once.
-        asked = resolver(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
+        looked_up = fake_dns(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
 
         answer = send(f"http://rebinding.example:{receiver.port}/")
 
-        assert (answer.status, asked) == (204, ["rebinding.example"])
+        assert (answer.status, looked_up) == (204, ["rebinding.example"])
         assert [message.headers["host"] for message in receiver.messages] == [f"rebinding.example:{receiver.port}"]
 
 
@@ -187,7 +187,7 @@ def test_the_certificate_is_checked_against_the_name(
     tls.sni_callback = lambda _, name, __: names.append(name)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     outgoing._tls.cache_clear()
-    resolver(monkeypatch, ["127.0.0.1"])
+    fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
         answer = send(f"https://{host}:{receiver.port}/")
@@ -200,7 +200,7 @@ def test_the_certificate_is_checked_against_the_name(
 def test_an_unknown_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate("hooks.test", tmp_path))
-    resolver(monkeypatch, ["127.0.0.1"])
+    fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
         assert send(f"https://hooks.test:{receiver.port}/").error == "tls"

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from byteor_cloud.api.parameters import Parameter, line, matcher, moment
 
 BY_CREATION: Mapping[str, Parameter] = {
-    "created_after": moment("created_at__gte", description="Only rows created at this time or later."),
-    "created_before": moment("created_at__lt", description="Only rows created before this time."),
+    "created_after": moment("created_at__gte", description="Only resources created at this time or later."),
+    "created_before": moment("created_at__lt", description="Only resources created before this time."),
 }
 BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
-    "name": line("name__icontains", description="Only rows whose name contains this text."),
+    "name": line("name__icontains", description="Only resources whose name contains this text."),
 }
 LABEL = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}=[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
 
@@ -33,5 +33,5 @@ def by_labels(column: str) -> Parameter:
         schema={"type": "string", "pattern": _LABELS},
         read=_read_labels,
         lookup=f"{column}__contains",
-        description="Only rows with this label, written `key=value`. Separate several by commas; all must match.",
+        description="Only resources with this label, written `key=value`. Separate several by commas; all must match.",
     )

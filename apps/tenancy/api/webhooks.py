@@ -161,7 +161,7 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
 class EventResourceSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
     id = serializers.CharField()
-    url = serializers.CharField(help_text="Where the API tells more.")
+    url = serializers.CharField()
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
@@ -181,7 +181,7 @@ class EventActorSerializer(serializers.Serializer[Any]):
 class EventSerializer(Strict):
     """The body of a webhook message: one event."""
 
-    id = serializers.UUIDField(help_text="The audit event's id, also in webhook-id: the same when it is sent again.")
+    id = serializers.UUIDField()
     type = serializers.ChoiceField([*TYPES, "ping"])
     created_at = serializers.DateTimeField()
     organization_id = serializers.UUIDField()

@@ -49,7 +49,7 @@ class Panel:
     empty: str
 
 
-def _joined(*parts: str) -> str:
+def _join_path(*parts: str) -> str:
     return "__".join(part for part in parts if part)
 
 
@@ -65,17 +65,17 @@ def within_live_tenant(model: type[Model], tenant: str) -> Q:
     """Return the condition that a row does not belong to a deleted project or environment."""
     level = _level(model, tenant)
     if level is Environment:
-        return Q(**{_joined(tenant, "deleted_at"): None, _joined(tenant, "project", "deleted_at"): None})
-    return Q(**{_joined(tenant, "deleted_at"): None}) if level is Project else Q()
+        return Q(**{_join_path(tenant, "deleted_at"): None, _join_path(tenant, "project", "deleted_at"): None})
+    return Q(**{_join_path(tenant, "deleted_at"): None}) if level is Project else Q()
 
 
 def granted(model: type[Model], tenant: str, permission: Permission, standing: Standing) -> Q:
     """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
     level = _level(model, tenant)
     if level is Organization:
-        return standing.organizations(permission, _joined(tenant, "pk"))
-    project = _joined(tenant, "project") if level is Environment else tenant
-    return standing.projects(permission, _joined(project, "pk"), _joined(project, "organization"))
+        return standing.organizations(permission, _join_path(tenant, "pk"))
+    project = _join_path(tenant, "project") if level is Environment else tenant
+    return standing.projects(permission, _join_path(project, "pk"), _join_path(project, "organization"))
 
 
 class Within(admin.RelatedFieldListFilter):
@@ -328,7 +328,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         if _level(model, tenant) is level:
             return tenant
         if _level(model, tenant) is Environment and level is Project:
-            return _joined(tenant, "project")
+            return _join_path(tenant, "project")
         return None
 
     def __init__(self, model: type[Model], admin_site: Any) -> None:
