@@ -102,7 +102,7 @@ class World:
             self._make(name)
 
     def _make(self, name: str) -> None:
-        owner = accounts.account_for_invitation(f"admin@{name}.example")
+        owner = accounts.get_or_create_account(f"admin@{name}.example")
         self.admin = self._person(owner)
         self.organization = organizations.create_organization(name=name, owner=owner, actor=self.admin.actor)
         self.project = organizations.create_project(

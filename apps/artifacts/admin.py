@@ -13,14 +13,14 @@ from django.urls import reverse
 
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
-from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
+from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ReplayStatus
 
 
-def _replay(mode: Replay.Mode) -> Callable[[Artifact, Doing], Replay]:
-    return lambda row, doing: replays.request(row, environment=row.environment, mode=mode, actor=doing.actor)
+def _replay(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
+    return lambda row, context: replays.request(row, environment=row.environment, mode=mode, actor=context.actor)
 
 
 REPLAY = Act(

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from apps.fleet import services
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, noted, pill, short, site
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site, with_note
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.permissions import Permission as P
 
@@ -70,7 +70,7 @@ class AgentAdmin(ReadOnlyAdmin):
             label="Decommission",
             explain="It leaves the fleet and its key ends at once. What it runs, it goes on running until it is "
             "stopped.",
-            run=lambda row, doing: services.decommission(row, actor=doing.actor),
+            run=lambda row, context: services.decommission(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="block",
             dangerous=True,
@@ -164,7 +164,7 @@ def _bundle(bundle_hash: str | None, deployment_id: Any) -> str:
     if bundle_hash is None or deployment_id is None:
         return short(bundle_hash)
     page = reverse("admin:releases_deployment_change", args=[deployment_id])
-    return noted(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
+    return with_note(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
 
 
 @admin.register(EnrollmentToken, site=site)

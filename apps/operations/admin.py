@@ -35,7 +35,7 @@ class JobAdmin(ReadOnlyAdmin):
             name="retry",
             label="Retry",
             explain="The job goes back into the queue. Every job is safe to run again.",
-            run=lambda row, doing: dead_letters.retry(row, actor=doing.actor),
+            run=lambda row, context: dead_letters.retry(row, actor=context.actor),
             needs=Permission.OPERATE_ENVIRONMENT,
             icon="refresh",
             applies=lambda row: row.status == "failed",

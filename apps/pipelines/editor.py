@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 from apps.pipelines import services
 from apps.pipelines.models import Draft, Version
 from apps.tenancy.actors import Actor
-from apps.tenancy.services.revisions import same
+from apps.tenancy.services.revisions import is_same_json
 from byteor_cloud.engine.compiler import (
     Compilation,
     Diagnostic,
@@ -114,7 +114,7 @@ def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str,
 def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
     """Promote the saved plan, where that is what the text says; what became of it."""
     try:
-        if draft.revision == revision and not same(_plan(text), draft.plan):
+        if draft.revision == revision and not is_same_json(_plan(text), draft.plan):
             return _refused("The text differs from the saved plan: save first.")
         version, fresh = services.promote(draft, expected_revision=revision, actor=actor)
     except PreconditionFailed:

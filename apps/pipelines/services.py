@@ -14,7 +14,7 @@ from apps.pipelines.models import Draft, Version
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
-from apps.tenancy.services.revisions import edit, lock_revision, same
+from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
 from apps.tenancy.state import lock
 from byteor_cloud.engine.compiler import (
     COMPILER_VERSION,
@@ -94,7 +94,7 @@ def update_draft(
     """Change name or plan; the audit event has the plan's spec hash, not the plan."""
     locked = lock_revision(draft, expected_revision)
     changed = {**values, **(_compiled_fields(values["plan"]) if "plan" in values else {})}
-    if any(not same(getattr(locked, field), value) for field, value in changed.items()):
+    if any(not is_same_json(getattr(locked, field), value) for field, value in changed.items()):
         changed["updated_by"] = actor.display
     return edit(locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"})
 
@@ -115,7 +115,7 @@ def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor)
     compilation = _compiled(locked.plan)
     assert compilation.spec is not None  # noqa: S101  it is ok
     last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
-    if last is not None and same(last.plan, locked.plan) and last.compiler_version == COMPILER_VERSION:
+    if last is not None and is_same_json(last.plan, locked.plan) and last.compiler_version == COMPILER_VERSION:
         return last, False
     version = _add_version(
         draft.environment,

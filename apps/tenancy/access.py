@@ -1,4 +1,4 @@
-"""Which roles a caller holds where, and what may be seen of a tenant."""
+"""Callers of the API: their roles and permissions, and the organizations that they may see."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ NOTHING: frozenset[Permission] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: which family of credential, who it is, and where it belongs."""
+    """An authenticated caller: the credential and its family, the actor, and the organization that it belongs to."""
 
     family: Family
     actor: Actor
     credential: Credential
     user: User | None = None
-    # The organization of a key, an enrollment token or an agent; a person may have several.
+    # The organization of a key, an enrollment token or an agent. None for a person, who may belong to several.
     organization_id: UUID | None = None
-    # What the rate limit counts, where it is not the caller.
+    # The key under which the rate limit counts requests, if it is not ``caller``.
     limited_as: str | None = None
-    is_authenticated: bool = field(default=True, init=False)  # what DRF asks of request.user
+    is_authenticated: bool = field(default=True, init=False)  # DRF reads it from request.user
 
     @property
     def caller(self) -> str:
-        """Whom limits and idempotency keys count for: the person or key, not the single token."""
+        """The key of rate limits and idempotency keys. All tokens of one person share it."""
         return f"{self.actor.kind}:{self.actor.id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """A caller's roles in one organization: the org-level one, and those of its projects."""
+    """A caller's roles in one organization: the role in the organization, and the roles in its projects."""
 
     org: Role | None
     projects: dict[Any, Role]
 
     @property
     def any(self) -> bool:
-        """Whether the caller belongs to the organization at all."""
+        """Whether the caller has any role in the organization or its projects."""
         return self.org is not None or bool(self.projects)
 
     def permissions(self, project: Project | None = None) -> frozenset[Permission]:
-        """What the caller may do in the organization, or in one project of it."""
+        """Return the caller's permissions in the organization, or in one of its projects."""
         if project is None:
             seen = frozenset({Permission.VIEW_ORG}) if self.any else NOTHING
             return GRANTS[self.org] if self.org else seen
@@ -58,7 +58,7 @@ class Roles:
 
 
 def roles_in(principal: Principal, organization: Organization) -> Roles:
-    """The caller's roles in ``organization``; one query for a person, none for a key."""
+    """Return the caller's roles in ``organization``. It takes one query for a person and none for a key."""
     if isinstance(principal.credential, OrganizationKey):
         key = principal.credential
         if key.organization_id != organization.pk:
@@ -70,7 +70,7 @@ def roles_in(principal: Principal, organization: Organization) -> Roles:
 
 
 def user_roles(user: User | None, organization: Organization) -> Roles:
-    """A person's roles in ``organization``."""
+    """Return a person's roles in ``organization``."""
     if user is None:
         return Roles(None, {})
     org_role, projects = None, {}
@@ -85,7 +85,7 @@ def user_roles(user: User | None, organization: Organization) -> Roles:
 
 
 def visible_organizations(principal: Principal) -> QuerySet[Organization]:
-    """The organizations that the caller belongs to."""
+    """Return the organizations that the caller belongs to."""
     if principal.user is None:
         return Organization.objects.filter(pk__in=[principal.organization_id])
     mine = Membership.objects.filter(user=principal.user).filter(Q(project=None) | Q(project__deleted_at=None))

@@ -1,4 +1,4 @@
-"""Who does something, as services and the audit trail see it."""
+"""Actors: the people, credentials and jobs that cause changes, as services and audit events name them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ type ActorKind = Literal["user", "organization_key", "enrollment_token", "agent"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The doer of a change. ``user_id`` only for people: a machine key never counts as a person."""
+    """Whoever causes a change. Only people have a ``user_id``: an organization key never counts as a person."""
 
     kind: ActorKind
     id: str
@@ -21,10 +21,10 @@ class Actor:
 
     @property
     def user_id(self) -> uuid.UUID | None:
-        """The person, if it is one."""
+        """The id of the person's account; None if the actor is not a person."""
         return uuid.UUID(self.id) if self.kind == "user" else None
 
 
 def system(job: str) -> Actor:
-    """The control plane itself, in the named job."""
+    """Return the actor for changes that the control plane makes itself, in the named job."""
     return Actor("system", job, f"system:{job}")

@@ -1,4 +1,4 @@
-"""Organizations, people, credentials and the audit trail in the console."""
+"""Console pages of organizations, people, credentials, webhooks and the audit ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, Doing, ReadOnlyAdmin, Within, link, noted, pill, short, site
+from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Within, link, pill, short, site, with_note
 from apps.tenancy.console.standing import Standing
 from apps.tenancy.models import (
     AuditEvent,
@@ -38,10 +38,9 @@ def _delete(kind: str, needs: P) -> Act:
     return Act(
         name="delete",
         label="Delete",
-        explain=f"The {kind} is gone at once for every caller, its agents included; the worker then removes all that "
-        "is under "
-        "it. Its audit events stay.",
-        run=lambda row, doing: organizations.delete(row, kind=kind, actor=doing.actor),
+        explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
+        "is then deleted in the background. Its audit events stay.",
+        run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
         needs=needs,
         icon="delete",
         dangerous=True,
@@ -49,12 +48,12 @@ def _delete(kind: str, needs: P) -> Act:
     )
 
 
-def _rotate(organization: Organization, doing: Doing) -> None:
-    signing_keys.rotate(organization=organization, actor=doing.actor)
+def _rotate(organization: Organization, context: ActContext) -> None:
+    signing_keys.rotate(organization=organization, actor=context.actor)
 
 
-def _rotate_at_once(organization: Organization, doing: Doing) -> None:
-    signing_keys.rotate(organization=organization, activate_in_s=0, actor=doing.actor)
+def _rotate_at_once(organization: Organization, context: ActContext) -> None:
+    signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
 
 
 @admin.register(Organization, site=site)
@@ -68,9 +67,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
         Act(
             name="rotate_signing_key",
             label="Rotate signing key",
-            explain="A new key is published now and signs as soon as all agents have seen it; the one before then "
-            "goes on "
-            "verifying for a week.",
+            explain="A new key is published now. It signs as soon as all agents have had time to fetch it. From then "
+            "on, the previous key still verifies for a week.",
             run=_rotate,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
@@ -78,9 +76,8 @@ class OrganizationAdmin(ReadOnlyAdmin):
         Act(
             name="rotate_signing_key_at_once",
             label="Rotate at once",
-            explain="For an emergency: a new key signs from now on, and agents fetch it when they first meet it. The "
-            "one "
-            "before goes on verifying for a week; retire it by hand if it must not.",
+            explain="For an emergency: a new key signs from now on. Agents fetch it when they first see its "
+            "signature. The previous key still verifies for a week; to prevent that, retire it afterwards.",
             run=_rotate_at_once,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="key",
@@ -115,7 +112,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     acts = (_delete("environment", P.MANAGE_PROJECT),)
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """The settings in effect."""
+        """Show the settings in effect."""
         shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
         return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
 
@@ -125,13 +122,18 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 
 
 def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
-    """As the API: an organization's for those with a role in all of it, a project's for its members, and one's own."""
+    """Keep the memberships that the person may see through the API, too.
+
+    Those of an organization need a role in the organization; those of a project need permission to view it.
+    """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if standing.is_superuser:
         return live
-    wide = [pk for pk, roles in standing.roles.items() if roles.org]
-    of_projects = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
-    return live.filter(Q(project=None, organization__in=wide) | (Q(project__isnull=False) & of_projects))
+    joined_organizations = [pk for pk, roles in standing.roles.items() if roles.org]
+    in_visible_project = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
+    return live.filter(
+        Q(project=None, organization__in=joined_organizations) | (Q(project__isnull=False) & in_visible_project)
+    )
 
 
 @admin.register(Membership, site=site)
@@ -168,7 +170,7 @@ class UserAdmin(ReadOnlyAdmin):
 
 
 class CredentialAdmin(ReadOnlyAdmin):
-    """What all families of credential show."""
+    """Base of the pages of credentials."""
 
     section, icon = "People and keys", "vpn_key"
 
@@ -180,12 +182,12 @@ class CredentialAdmin(ReadOnlyAdmin):
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
-    """Ending a credential; ``scope`` finds the tenant that its audit event belongs to."""
+    """Return the act that revokes a credential. ``scope`` returns the tenant of its audit event for a row."""
     return Act(
         name="revoke",
         label="Revoke",
-        explain="It ends at once and for good.",
-        run=lambda row, doing: tokens.revoke(row, action=action, actor=doing.actor, scope=scope(row)),
+        explain="The credential becomes invalid at once. This cannot be undone.",
+        run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
         needs=needs,
         icon="block",
         dangerous=True,
@@ -234,13 +236,12 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         Act(
             name="retire",
             label="Retire",
-            explain="A retiring key verifies nothing that is signed from now on; what it signed before still "
-            "verifies. The "
-            "next key is withdrawn before it signed anything. The private half is destroyed.",
-            run=lambda row, doing: signing_keys.retire(row, reason=doing.words, actor=doing.actor),
+            explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
+            "A next key is withdrawn before it has signed anything. The private key is destroyed.",
+            run=lambda row, context: signing_keys.retire(row, reason=context.comment, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="block",
-            words="required",
+            comment="required",
             dangerous=True,
             applies=lambda row: row.current_status in {KeyStatus.NEXT, KeyStatus.RETIRING},
         ),
@@ -251,7 +252,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         return pill(row.current_status)
 
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
-        """What it is now."""
+        """Show the key's status now."""
         return {"facts": [("Status", pill(row.current_status)), ("Organization", link(row.organization))]}
 
 
@@ -295,8 +296,8 @@ class WebhookAdmin(ReadOnlyAdmin):
         Act(
             name="test",
             label="Send a test",
-            explain="An event of type ping is posted to it; its deliveries tell what came of it.",
-            run=lambda row, doing: webhooks.ping(row, actor=doing.actor),
+            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
+            run=lambda row, context: webhooks.ping(row, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="send",
             applies=lambda row: row.enabled,
@@ -318,20 +319,20 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         Act(
             name="redeliver",
             label="Redeliver",
-            explain="It is sent once more, whatever became of it: the same message under the same webhook-id.",
-            run=lambda row, doing: webhooks.redeliver(row, actor=doing.actor),
+            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
+            run=lambda row, context: webhooks.redeliver(row, actor=context.actor),
             needs=P.MANAGE_ORG_MEMBERSHIPS,
             icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),
     )
 
-    @admin.display(description="Last answer")
+    @admin.display(description="Last response")
     def answer(self, row: WebhookDelivery) -> str:
         if not row.attempts:
             return "-"
         last = row.attempts[-1]
-        return noted(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
+        return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
 
 
 @admin.register(DenialCount, site=site)

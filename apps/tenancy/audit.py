@@ -1,6 +1,6 @@
-"""The audit trail: events in the change's own transaction, sealed by the worker into a chain for each organization.
+"""Record audit events in the transaction of the change; seal them, in the worker, into a hash chain per organization.
 
-What belongs to no organization goes to the installation's own chain: sign-ins, user tokens, the master key.
+Events that belong to no organization (sign-ins, user tokens, the master key) go to the installation's own chain.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from byteor_cloud.engine.hash_chain import GENESIS, GRACE, LedgerEvent, link_has
 from byteor_cloud.ids import smallest_uuid7
 
 AT_ONCE = 5000  # events that are sealed in one transaction
-_SEALING = 7_226_190_004  # the lock of the installation's chain: any number, the same in every process
-_NOT_COPIED = frozenset({"name"})  # what a person calls a token is none of an organization's business
+_INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
+_NOT_COPIED = frozenset({"name"})  # the name that a person gave a token is private to that person
 
 type Scope = Organization | Project | Environment | None
 
@@ -62,7 +62,7 @@ def record(
     changes: Mapping[str, Any] | None = None,
     outcome: str = "success",
 ) -> AuditEvent:
-    """Write one event; call it inside the transaction of the change. ``changes`` holds no secret."""
+    """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret."""
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     event.save(force_insert=True)
     announce(event)
@@ -78,23 +78,23 @@ def record_of_person(
     resource: tuple[str, object],
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an event of a person's account: a sign-in, or what becomes of their tokens.
+    """Record an event of a person's account: a sign-in, or a change of one of the person's tokens.
 
-    It is written in full to the installation's chain, and copied, without the address and the token's name, to the
-    chain of each organization that the person has joined by now.
+    The full event goes to the installation's chain. A copy without the IP address and the token's name goes to the
+    chain of each organization that the person has joined.
     """
     record(action, actor=actor, scope=None, resource=resource, changes=changes)
     copied = {name: value for name, value in (changes or {}).items() if name not in _NOT_COPIED}
     AuditEvent.objects.bulk_create(
         _event(action, replace(actor, ip=None), resource, copied, organization_id=organization_id)
-        for organization_id in _joined(person, actor)
+        for organization_id in _joined_organizations(person, actor)
     )
 
 
-def _joined(person: User, actor: Actor) -> list[UUID]:
-    """Return the organizations that the person is a member of; none while the invited account is unclaimed.
+def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
+    """Return the organizations that the person is a member of; none if the account was invited but is unclaimed.
 
-    An account is claimed when somebody has signed in to it or used a token of it, as who acts as the person does now.
+    An account is claimed once somebody has signed in to it or used one of its tokens, or if it is the actor itself.
     """
     is_claimed = (
         actor.user_id == person.pk
@@ -132,7 +132,7 @@ def _event(
     )
 
 
-def _as_linked(row: AuditEvent) -> LedgerEvent:
+def _to_linked_event(row: AuditEvent) -> LedgerEvent:
     return LedgerEvent(
         id=str(row.id),
         timestamp=row.timestamp,
@@ -154,49 +154,55 @@ def _as_linked(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
-    """Append the unsealed events to the chain of an organization, or (None) of the installation, oldest first.
+    """Append unsealed events, oldest first, to the chain of an organization, or (None) of the installation.
 
-    Returns how many were sealed. ``whole`` looks for them in the whole ledger, not only as far back as one may wait in
-    the usual course. The worker does this, so that writes do not queue behind the head of a chain.
+    Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
+    events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
     """
     if organization_id is None:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_SEALING])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
     else:
         Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
     seals_before = AuditSeal.objects.filter(organization=organization_id).select_related("event")
     head = seals_before.order_by("-seq").first()
     seq, prev_hash = (head.seq, head.hash) if head else (0, GENESIS)
     seals = []
-    waiting = _unsealed(None if whole else head).filter(organization=organization_id)
-    for event in waiting.order_by("id")[:limit]:
+    unsealed = _unsealed_events(None if whole else head).filter(organization=organization_id)
+    for event in unsealed.order_by("id")[:limit]:
         seq += 1
-        sealed = link_hash(_as_linked(event), seq=seq, prev_hash=prev_hash)
-        seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=sealed))
-        prev_hash = sealed
+        digest = link_hash(_to_linked_event(event), seq=seq, prev_hash=prev_hash)
+        seals.append(AuditSeal(organization_id=organization_id, seq=seq, event=event, prev_hash=prev_hash, hash=digest))
+        prev_hash = digest
     AuditSeal.objects.bulk_create(seals)
     return len(seals)
 
 
-def _unsealed(last: AuditSeal | None) -> QuerySet[AuditEvent]:
-    """The events without a seal, as far back as one may still wait: not through the whole ledger every few seconds."""
+def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
+    """Return the events without a seal that are at most ``GRACE`` older than ``last``; without ``last``, all of them.
+
+    This runs every few seconds, so it must not read the whole ledger.
+    """
     events = AuditEvent.objects.filter(seal=None)
     if last is None:
         return events
-    # Not later than now: a clock that was ahead once must not leave unsealed what comes after its correction.
+    # ``now`` is for a clock that was ahead and then corrected: events after the correction must be found, too.
     return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
 
 
 def seal_all(*, whole: bool = False) -> None:
-    """Seal every chain that has unsealed events; ``whole`` finds also those left while other chains were sealed."""
+    """Seal every chain that has unsealed events.
+
+    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while other chains were.
+    """
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
-    for organization_id in _unsealed(last).order_by().values_list("organization_id", flat=True).distinct():
+    for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():
         while seal_chain(organization_id, limit=AT_ONCE, whole=whole) == AT_ONCE:
             pass
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
-    """Count a denial of a valid credential; ``close_denials`` makes one event of each minute's."""
+    """Count a denied request of a valid credential. ``close_denials`` records one event for all denials of a minute."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"
@@ -209,7 +215,7 @@ def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> 
 
 @transaction.atomic
 def close_denials() -> None:
-    """One event for each actor, action and minute that is over."""
+    """Record one event for the denials of each actor, action and past minute."""
     closed = DenialCount.objects.filter(minute__lte=timezone.now() - timedelta(minutes=1)).select_for_update(
         skip_locked=True
     )

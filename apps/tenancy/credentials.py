@@ -1,4 +1,4 @@
-"""The text form of every credential: ``bor_<family>_<secret><checksum>`` (contracts §2). Pure."""
+"""The text form of credentials, ``bor_<family>_<secret><checksum>``. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORM = re.compile(rf"bor_(usr|org|enr|agt)_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHEC
 
 
 class Family(StrEnum):
-    """The four families; they are never interchangeable."""
+    """The four families of credentials. Each operation of the API accepts certain families only."""
 
     USER = "usr"
     ORGANIZATION = "org"
@@ -27,18 +27,18 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential: the text is shown once, the digest and the prefix are stored."""
+    """A new credential. Its text is shown once; only the digest and the prefix are stored."""
 
     text: str
 
     @property
     def digest(self) -> str:
-        """What is stored and looked up."""
+        """The digest, which is stored and looked up."""
         return digest(self.text)
 
     @property
     def prefix(self) -> str:
-        """Enough for a person to tell two credentials apart."""
+        """The first characters, by which people recognize a credential."""
         return self.text[:14]
 
     def __repr__(self) -> str:
@@ -58,13 +58,13 @@ def _checksum(body: str) -> str:
 
 
 def generate(family: Family) -> Secret:
-    """A new credential of ``family``."""
+    """Return a new random credential of ``family``."""
     body = f"bor_{family}_{_base62(int.from_bytes(secrets.token_bytes(32)), _SECRET_LENGTH)}"
     return Secret(body + _checksum(body))
 
 
 def family_of(text: str) -> Family | None:
-    """The family of a well-formed credential with a right checksum; None for a typo, without a query."""
+    """Return the family of a credential, or None if its form or checksum is wrong. So typos cost no query."""
     match = _FORM.fullmatch(text)
     if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
         return None
@@ -72,5 +72,8 @@ def family_of(text: str) -> Family | None:
 
 
 def digest(text: str) -> str:
-    """SHA-256 in hex. The secrets are random, so a plain digest is enough and an indexed look-up leaks nothing."""
+    """Return the SHA-256 of a credential in hex.
+
+    The secrets are random, so a digest without salt is enough, and an indexed look-up reveals nothing.
+    """
     return hashlib.sha256(text.encode()).hexdigest()

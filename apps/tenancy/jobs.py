@@ -1,4 +1,4 @@
-"""The kinds of jobs of this app; ``tasks.py`` has the functions that run them."""
+"""The job classes and periodic jobs of this app. ``tasks.py`` has the functions that run them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from byteor_cloud.jobs import Job, Lane, Periodic
 
 
 class PurgeProject(Job, name="tenancy.purge_project", lane=Lane.CLEANING):
-    """Remove a deleted project and all below it."""
+    """Remove the rows of a deleted project."""
 
     id: str
 
 
 class PurgeEnvironment(Job, name="tenancy.purge_environment", lane=Lane.CLEANING):
-    """Remove a deleted environment and all below it."""
+    """Remove the rows of a deleted environment."""
 
     id: str
 
 
 class DeliverWebhooks(Job, name="tenancy.deliver_webhooks", lane=Lane.WEBHOOKS):
-    """Send one receiver the deliveries that are due."""
+    """Send the due deliveries of one webhook."""
 
     webhook_id: str
 

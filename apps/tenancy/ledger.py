@@ -1,4 +1,4 @@
-"""The sealed audit trail, read: verified against tampering, and exported with a signed checkpoint."""
+"""Read the sealed audit ledger: verify it against tampering, and export it with a signed checkpoint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from byteor_cloud.engine.hash_chain import (
 from byteor_cloud.errors import InvalidInput
 
 PAGE = 5000
-# An export waits for its reader with a page in memory, and there may be a thousand readers.
+# Smaller than PAGE: an export holds a page in memory while it waits for its reader, and there may be many readers.
 EXPORT_PAGE = 50
-# Plain rows and no model instances, since an event may cost some microseconds only; a page at a time, since a ledger
-# has any length. The page is a range of seq and no LIMIT: with the planner's statistics out of date, that would have it
-# sort the whole rest of the ledger for each page. A time that Python has none of (infinity, or before Christ) was never
-# sealed, and must not end the reading either.
+# It reads plain rows instead of model instances, so that an event takes only microseconds, and page by page, because a
+# ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the planner would sort
+# the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the year 1) can only
+# come from tampering; it is clamped, so that reading goes on and the verification finds the fault.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
         e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
@@ -52,8 +52,8 @@ _UNSEALED = """
 _BEFORE_ALL = -(2**63)
 
 
-def _of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
-    """Return the query for one chain and its parameters: that of an organization, or (None) of the installation."""
+def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
+    """Return query and parameters for the chain of an organization, or (None) of the installation."""
     if organization_id is None:
         return sql.format(chain=f"{table}.organization_id IS NULL"), []
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
@@ -62,16 +62,16 @@ def _of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, 
 def links(
     organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
-    """Return the chain of an organization, or (None) of the installation, with no more than a page of it in memory."""
+    """Yield the links of the chain of an organization, or (None) of the installation, with one page in memory."""
     seals = AuditSeal.objects.filter(organization=organization_id)
     while True:
-        # Asked for each page: a gap may be of any size.
+        # Each page starts at the next existing link, because tampering may have left a gap of any size.
         first = seals.filter(seq__gt=after_seq).aggregate(first=Min("seq"))["first"]
         if first is None or (until is not None and first > until):
             return
         after_seq = first + page - 1 if until is None else min(first + page - 1, until)
         with connection.cursor() as cursor:
-            sql, chain = _of_chain(_PAGE_OF_LINKS, "s", organization_id)
+            sql, chain = _query_of_chain(_PAGE_OF_LINKS, "s", organization_id)
             cursor.execute(sql, [*chain, first, after_seq])
             rows = cursor.fetchall()
         for seq, prev_hash, sealed, event_id, *event in rows:
@@ -79,9 +79,9 @@ def links(
 
 
 class Verification:
-    """The ledger of an organization, or (None) of the installation, under scrutiny.
+    """The verification of the ledger of an organization, or (None) of the installation.
 
-    What the checkpoints in ``known`` saw must still be there.
+    ``known`` has the hash by sequence number of earlier checkpoints, which the ledger must still contain.
     """
 
     def __init__(self, organization_id: UUID | None, *, known: dict[int, str] | None = None) -> None:
@@ -91,30 +91,30 @@ class Verification:
         self.unsealed_since: datetime | None = None
 
     def faults(self) -> Iterator[LedgerFault]:
-        """Read the whole ledger and say what is wrong with it."""
+        """Read the whole ledger and yield every fault in it."""
         yield from self.chain.walk(links(self.organization_id))
         yield from self.chain.end()
         with connection.cursor() as cursor:
-            unsealed, chain = _of_chain(_UNSEALED, "e", self.organization_id)
+            unsealed, chain = _query_of_chain(_UNSEALED, "e", self.organization_id)
             cursor.execute(unsealed, [self.chain.time, GRACE.total_seconds(), *chain])
             self.unsealed, since, early = cursor.fetchone()
             self.unsealed_since = since if self.unsealed else None
         for event_id in early or []:
-            detail = "over an hour older than the last sealed: inserted, or its seal was removed"
+            detail = "over an hour older than the last sealed event: it was inserted, or its seal was removed"
             yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
 def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
-    """Return NDJSON: a line a sealed event after ``after_seq``, in the chain's order, then a signed checkpoint.
+    """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
 
-    The chain is the organization's, or (None) the installation's own, whose signing key must have been made.
+    The chain is the organization's, or (None) the installation's own, whose signing key must exist.
 
-    Raises InvalidInput, before the first line, when the chain does not reach that far.
+    Raises InvalidInput, before the first line, if the chain ends before ``after_seq``.
     """
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
     seq, last = (head.seq, head.hash) if head else (0, GENESIS)
     if after_seq > seq:
-        raise InvalidInput.at_parameter("after_seq", f"The ledger ends at {seq}.", code="max_value")
+        raise InvalidInput.at_parameter("after_seq", f"Must be at most {seq}, where the ledger ends.", code="max_value")
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
 
 
@@ -122,7 +122,7 @@ def _lines(organization: Organization | None, *, after_seq: int, seq: int, last:
     organization_id = None if organization is None else organization.pk
     for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield write_line(link) + "\n"
-    # At the end, and only then: an export that broke off on its way has none.
+    # The checkpoint comes last, so that an export that broke off has none.
     checkpoint = sign_checkpoint(
         org_id=None if organization_id is None else str(organization_id),
         seq=seq,

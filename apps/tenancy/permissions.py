@@ -1,4 +1,4 @@
-"""Who may do what: roles, permissions and the one table that joins them (contracts §2). Pure."""
+"""Roles, permissions, and the table of permissions that each role grants. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a member or an organization key is."""
+    """The role of a member or of an organization key."""
 
     ORG_ADMIN = "org_admin"
     PROJECT_ADMIN = "project_admin"
@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """``resource:action``; every action of a view names one."""
+    """A permission, written ``resource:action``. Every action of an API view names the one that it needs."""
 
     VIEW_ORG = "organization:view"
     MANAGE_ORG_MEMBERSHIPS = "organization:manage"
@@ -43,12 +43,12 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def covers(holder: frozenset[Permission], role: Role) -> bool:
-    """Whether someone with ``holder`` may grant ``role``: nobody grants more than they hold."""
+    """Tell whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
     return holder >= GRANTS[role]
 
 
 def effective_role(org_role: Role | None, project_role: Role | None) -> Role | None:
-    """The role that counts in a project: org_admin beats all, then the project's own, then the fallback."""
+    """Return the role that applies in a project: org_admin, else the role in the project, else in the organization."""
     if org_role is Role.ORG_ADMIN:
         return org_role
     return project_role or org_role

@@ -1,4 +1,4 @@
-"""An environment's settings: their defaults by posture, and which changes loosen them (contracts §2). Pure."""
+"""Settings of environments: their defaults for each posture, and which changes loosen rules. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Self
 from byteor_cloud.engine.freeze import FreezeWindow
 from byteor_cloud.engine.release_policy import ReleasePolicy
 
-DEFAULT_HEARTBEAT_INTERVAL_S = 30  # of every posture
+DEFAULT_HEARTBEAT_INTERVAL_S = 30  # the same for every posture
 
 
 class Posture(StrEnum):
-    """How careful an environment is; fixed at creation."""
+    """How strict an environment's default rules are. It is fixed at creation."""
 
     DEV = "dev"
     STAGING = "staging"
@@ -31,7 +31,7 @@ class ReplayPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentSettings:
-    """What an environment's settings come to, with the defaults of its posture."""
+    """All settings of an environment, with the defaults of its posture filled in."""
 
     release: ReleasePolicy
     replay_policy: ReplayPolicy
@@ -41,26 +41,26 @@ class EnvironmentSettings:
 
     @classmethod
     def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
-        """Read the settings that somebody set."""
-        every = {**defaults(posture), **stored}
+        """Read settings as they are stored, without defaults."""
+        settings = {**defaults(posture), **stored}
         return cls(
-            ReleasePolicy.from_stored(every),
-            ReplayPolicy(every["replay_policy"]),
-            every["heartbeat_interval_s"],
-            every["artifact_retention_days"],
-            tuple(FreezeWindow.from_stored(window) for window in every["freeze_windows"]),
+            ReleasePolicy.from_stored(settings),
+            ReplayPolicy(settings["replay_policy"]),
+            settings["heartbeat_interval_s"],
+            settings["artifact_retention_days"],
+            tuple(FreezeWindow.from_stored(window) for window in settings["freeze_windows"]),
         )
 
 
 def defaults(posture: Posture) -> dict[str, Any]:
-    """The value of every setting that an environment of this posture has when nobody sets it."""
-    dev = posture is Posture.DEV
+    """Return the default of every setting for an environment of this posture."""
+    is_dev = posture is Posture.DEV
     return {
         "approvals_required": posture is Posture.PROD,
         "required_approvals": 1,
-        "allow_self_approval": dev,
+        "allow_self_approval": is_dev,
         "approval_ttl_s": 3600,
-        "replay_policy": ReplayPolicy.ALLOWED if dev else ReplayPolicy.DRY_RUN_ONLY,
+        "replay_policy": ReplayPolicy.ALLOWED if is_dev else ReplayPolicy.DRY_RUN_ONLY,
         "heartbeat_interval_s": DEFAULT_HEARTBEAT_INTERVAL_S,
         "agent_timeout_s": 600,
         "max_in_flight_deployments": 1,
@@ -70,16 +70,16 @@ def defaults(posture: Posture) -> dict[str, Any]:
 
 
 def loosens(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The settings whose change loosens approval, replay or freeze rules; always empty in dev."""
+    """Return the names of settings whose change loosens approval, replay or freeze rules; always none in dev."""
     if posture is Posture.DEV:
         return []
-    order = list(ReplayPolicy)
+    strict_to_loose = list(ReplayPolicy)
     checks = {
         "approvals_required": old["approvals_required"] and not new["approvals_required"],
         "required_approvals": new["required_approvals"] < old["required_approvals"],
         "allow_self_approval": new["allow_self_approval"] and not old["allow_self_approval"],
         "approval_ttl_s": new["approval_ttl_s"] > old["approval_ttl_s"],
-        "replay_policy": order.index(new["replay_policy"]) > order.index(old["replay_policy"]),
+        "replay_policy": strict_to_loose.index(new["replay_policy"]) > strict_to_loose.index(old["replay_policy"]),
         "freeze_windows": any(window not in new["freeze_windows"] for window in old["freeze_windows"]),
     }
     return [name for name, loosened in checks.items() if loosened]

@@ -1,4 +1,4 @@
-"""Rows that are over: found by a query, removed in batches, each a transaction of its own."""
+"""Deletion of many rows in batches, each in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from django.db.models import QuerySet
 AT_ONCE = 1000
 
 
-def delete_in_batches(over: QuerySet[Any]) -> int:
-    """Delete the rows of ``over``, at most 1,000 in a transaction; return how many of them went."""
+def delete_in_batches(expired: QuerySet[Any]) -> int:
+    """Delete the rows of ``expired``, at most 1,000 in a transaction; return how many were deleted."""
     removed = 0
-    while keys := list(over.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]):
-        # Asked once more, since a row may have come into use meanwhile.
-        _, by_model = over.filter(pk__in=keys).delete()
-        count = by_model.get(over.model._meta.label, 0)
-        if not count:  # the rest is in use now
+    while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]):
+        # The whole condition is applied again: a row may have come into use after its key was read.
+        _, by_model = expired.filter(pk__in=keys).delete()
+        count = by_model.get(expired.model._meta.label, 0)
+        if not count:  # all rows of this batch are in use again
             break
         removed += count
     return removed

@@ -1,4 +1,4 @@
-"""OpenID Connect: the provider's identity to an account. The flow itself is social-auth's (PKCE, state, nonce)."""
+"""OpenID Connect sign-in: map the provider's identity to an account. social-auth runs the flow (PKCE, state, nonce)."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import User
 from byteor_cloud.errors import Unauthenticated
 
-LONGEST_ID = 255  # of social_django's column
-LONGEST_NAME, LONGEST_EMAIL = 200, 254  # of ours
+LONGEST_ID = 255  # the length of social_django's column
+LONGEST_NAME, LONGEST_EMAIL = 200, 254  # the lengths of our columns
 
 
 class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
-    """The generic provider; an identity is issuer and subject together, so another issuer is another person."""
+    """The generic OpenID Connect provider. A person is identified by issuer and subject together."""
 
     name = "oidc"
     ID_TOKEN_MAX_AGE = 600
 
     def id_token_issuer(self) -> str:
-        """The discovered issuer, which must be the one that the settings name (OpenID Connect Discovery 4.3)."""
+        """Return the discovered issuer. It must equal the one in the settings (OpenID Connect Discovery 4.3)."""
         issuer: str = super().id_token_issuer()
         if issuer.rstrip("/") != self.oidc_endpoint():
             raise AuthResponseError(self, claim="issuer", code="invalid_claim", stage="token_validation")
         return issuer
 
     def validate_userinfo_sub(self, userinfo: Any) -> Any:
-        """The subject must be there, not only be right where it is (OpenID Connect Core 5.3.2)."""
+        """Reject user info without a subject (OpenID Connect Core 5.3.2), which social-auth would accept."""
         if not isinstance(userinfo, dict) or not isinstance(userinfo.get("sub"), str):
             raise AuthResponseError(self, claim="sub", code="missing_claim", stage="user_info")
         return super().validate_userinfo_sub(userinfo)
 
     def get_user_id(self, details: dict[str, Any], response: dict[str, Any]) -> str:
-        """``<issuer>#<subject>``."""
+        """Return ``<issuer>#<subject>``."""
         identity = f"{self.id_token_issuer()}#{super().get_user_id(details, response)}"  # type: ignore[no-untyped-call]  # untyped
         if len(identity) > LONGEST_ID or "\x00" in identity:
             raise AuthResponseError(self, claim="sub", code="invalid_claim", stage="pipeline")
@@ -58,9 +58,10 @@ def claim_or_create_account(
     ip: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """A pipeline step. An unclaimed account is taken over only with a verified address; else a new one is made.
+    """Find, claim or create the account of a signed-in identity: a step of social-auth's pipeline.
 
-    The identity is bound in the same transaction: of two that claim one invitation, the second finds it taken.
+    An unclaimed account is claimed only with its verified e-mail address; otherwise a new account is created. The
+    identity is bound in the same transaction, so that only one of two concurrent sign-ins can claim an invitation.
     """
     if user is not None:
         return {"is_new": False}
@@ -79,28 +80,28 @@ def claim_or_create_account(
     try:
         return bind()
     except IntegrityError:
-        # Another callback was faster, with this identity or with this address; now it is there to be seen.
+        # A concurrent sign-in with this identity or address has committed meanwhile, so now its rows can be read.
         social = identities.get_social_auth(backend.name, uid, id_key=id_key)
         return bind() if social is None else {"user": social.user, "social": social, "is_new": False}
 
 
 def _account(email: str, *, verified: bool, name: object) -> tuple[User, str]:
     if email and verified:
-        standing = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
-        if standing is not None and not standing.social_auth.exists():
-            if not standing.is_active:
+        holder = User.objects.select_for_update().filter(email__iexact=email, email_verified=True).first()
+        if holder is not None and not holder.social_auth.exists():
+            if not holder.is_active:
                 raise Unauthenticated("This account is not active.")
-            return standing, "account.claim"
-        # Someone else's identity holds the address: this is another person, without it.
-        verified = standing is None
-    # People choose what they are called: it may be anything.
-    called = name.replace("\x00", "")[:LONGEST_NAME] if isinstance(name, str) else ""
-    account = User.objects.create(email=email, email_verified=bool(email) and verified, name=called)
+            return holder, "account.claim"
+        # If another identity already holds the address, the new account gets it only as an unverified one.
+        verified = holder is None
+    # The provider lets people choose their name, so it may be of any length and contain NUL, which PostgreSQL rejects.
+    stored_name = name.replace("\x00", "")[:LONGEST_NAME] if isinstance(name, str) else ""
+    account = User.objects.create(email=email, email_verified=bool(email) and verified, name=stored_name)
     return account, "account.create"
 
 
 def _email(claim: object) -> str:
-    """The address as the provider gives it; empty when it is none."""
+    """Return the provider's claim if it is a valid e-mail address, else an empty string."""
     email = claim.strip() if isinstance(claim, str) else ""
     try:
         EmailValidator()(email)

@@ -1,4 +1,4 @@
-"""The only writer of a ``status``."""
+"""Row locks, and the only functions that change the ``status`` of a row with a state machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from byteor_cloud.errors import IllegalTransition, NotFound
 
 
 class Stateful(EnvironmentOwned):
-    """A row with a ``status`` that its ``machine`` governs."""
+    """Base of rows whose ``status`` changes only by the transitions of a state machine."""
 
     machine: ClassVar[Machine]
     status: models.CharField[str, str]
@@ -25,25 +25,25 @@ class Stateful(EnvironmentOwned):
         abstract = True
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """What else belongs to a step of this kind of row, in its transaction (a timeline entry)."""
+        """Do more work in the transaction of a transition, for example add a timeline entry. Subclasses override it."""
 
 
 def lock[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
-    """The row as it is now, locked until the transaction ends. Raises NotFound when it was removed meanwhile."""
+    """Lock the row until the transaction ends and return its present state. Raises NotFound if it was deleted."""
     rows = type(row)._base_manager.select_for_update(of=("self",), no_key=True).filter(pk=row.pk)
     if related:
         rows = rows.select_related(*related)
     if (locked := rows.first()) is None:
-        raise NotFound("It was removed meanwhile.")
+        raise NotFound("The resource was deleted meanwhile.")
     return locked
 
 
 def check_step(row: Stateful, event: StrEnum) -> StrEnum:
-    """Return where ``event`` leads from the row's status. Raises IllegalTransition when there is no such step."""
+    """Return the status to which ``event`` leads. Raises IllegalTransition if the row's status does not permit it."""
     target = row.machine.target(row.status, event)
     if target is None:
         step = event.replace("_", " ")
-        raise IllegalTransition(f"The {row.machine.name} is {row.status}: it is not possible to {step} it now.")
+        raise IllegalTransition(f"The {row.machine.name} is {row.status}. It is not possible to {step} it now.")
     return target
 
 
@@ -51,9 +51,9 @@ def check_step(row: Stateful, event: StrEnum) -> StrEnum:
 def advance[R: Stateful](
     row: R, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any] | None = None, **fields: Any
 ) -> R:
-    """Take one step of the machine under the row's lock, with its audit event; returns the locked row.
+    """Make one transition under the row's lock, record its audit event, and return the locked row.
 
-    ``fields`` are further columns that change with it. Raises IllegalTransition, and then nothing has changed.
+    ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
     """
     locked = lock(row, related=("environment__project",))
     old, target = locked.status, check_step(locked, event)
@@ -62,7 +62,7 @@ def advance[R: Stateful](
     for field, value in fields.items():
         setattr(locked, field, value)
     locked.save(update_fields=["status", *fields])
-    said = {"status": [old, target], **(changes or {})}
-    audit.record(f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=said)
-    locked.on_advance(event, actor=actor, changes=said)
+    recorded = {"status": [old, target], **(changes or {})}
+    audit.record(f"{name}.{event}", actor=actor, scope=locked.environment, resource=(name, locked.pk), changes=recorded)
+    locked.on_advance(event, actor=actor, changes=recorded)
     return locked

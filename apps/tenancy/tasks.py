@@ -1,4 +1,4 @@
-"""The worker's jobs of this app."""
+"""The functions that run this app's jobs in the worker."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from byteor_cloud.jobs import runs, runs_by_itself
 
 @runs(PurgeProject)
 def purge_project(job: PurgeProject) -> None:
-    """Remove a deleted project and all below it."""
+    """Remove the rows of a deleted project."""
     organizations.purge(Project, job.id)
 
 
 @runs(PurgeEnvironment)
 def purge_environment(job: PurgeEnvironment) -> None:
-    """Remove a deleted environment and all below it."""
+    """Remove the rows of a deleted environment."""
     organizations.purge(Environment, job.id)
 
 
 @runs(DeliverWebhooks)
 def deliver_webhooks(job: DeliverWebhooks) -> None:
-    """Send one receiver what it is owed."""
+    """Send the due deliveries of one webhook."""
     delivery.deliver_due(UUID(job.webhook_id))
 
 
 @runs_by_itself(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
-    """Retries whose time has come."""
-    delivery.wake_due()
+    """Enqueue the sending of all due webhook deliveries."""
+    delivery.enqueue_due()
 
 
 @runs_by_itself(kinds.SEAL_AUDIT)
@@ -46,42 +46,42 @@ def seal_audit() -> None:
 
 @runs_by_itself(kinds.SEAL_REST)
 def seal_rest() -> None:
-    """Append what was left, wherever it is: of an organization that was quiet since."""
+    """Seal old unsealed events, which ``seal_audit`` no longer looks at, in the whole ledger."""
     audit.seal_all(whole=True)
 
 
 @runs_by_itself(kinds.NOTE_KEYS)
 def note_keys() -> None:
-    """Signing keys that became active, and those that are over."""
-    signing_keys.note_all()
+    """Store the status of signing keys that became active, retiring or retired."""
+    signing_keys.update_all_statuses()
 
 
 @runs_by_itself(kinds.CLOSE_MINUTE)
 def close_minute() -> None:
-    """Denials of the minute that is over become events; its counters and old idempotency keys end."""
+    """Record the denials of past minutes as events; delete old rate counters and expired idempotency keys."""
     audit.close_denials()
     housekeeping.forget_requests()
 
 
 @runs_by_itself(kinds.FORGET_SIGN_INS)
 def forget_sign_ins() -> None:
-    """Sessions that are over, and what abandoned sign-ins left behind."""
+    """Delete expired sessions and the leftovers of abandoned sign-ins."""
     housekeeping.forget_sign_ins()
 
 
 @runs_by_itself(kinds.FORGET_CREDENTIALS)
 def forget_credentials() -> None:
-    """Tokens, keys and one-time links that ended long ago."""
+    """Delete credentials and one-time links that ended long ago."""
     housekeeping.forget_credentials()
 
 
 @runs_by_itself(kinds.FORGET_DELIVERIES)
 def forget_deliveries() -> None:
-    """Old lines of the webhooks' delivery logs."""
-    delivery.forget_old()
+    """Delete old webhook deliveries."""
+    delivery.delete_old()
 
 
 @runs_by_itself(kinds.FORGET_JOBS)
 def forget_jobs() -> None:
-    """Dead letters past their time, and the log of the queue."""
+    """Delete old dead letters and the queue's log of finished jobs."""
     jobs.forget_old()

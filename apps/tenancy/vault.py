@@ -1,4 +1,4 @@
-"""Encryption at rest under the master key (AES-256-GCM), in columns that say so: ``rotate_master_key`` finds them."""
+"""Encryption at rest under the master key (AES-256-GCM), in columns of the type ``SealedField``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from byteor_cloud.config import PREFIX, read_key
 
 
 class VaultError(Exception):
-    """No master key that is set opens it; the message names the row."""
+    """A value cannot be decrypted with any master key that is set. The message names the row."""
 
 
-class SealedField(models.BinaryField):  # type: ignore[type-arg]  # what it holds is BinaryField's to say
-    """Holds what ``seal`` made. ``context`` says what it is and whose, of columns that never change.
+class SealedField(models.BinaryField):  # type: ignore[type-arg]  # BinaryField fixes its own types
+    """A column of encrypted values, written by ``seal``. Rotating the master key finds all columns of this type.
 
-    A secret that is moved to another row does not open there.
+    ``context`` is a format string that names the secret and its owner by columns of the row that never change. The
+    ciphertext is bound to it, so that a secret copied to another row cannot be decrypted there.
     """
 
     def __init__(self, *args: Any, context: str = "", **options: Any) -> None:
@@ -29,44 +30,47 @@ class SealedField(models.BinaryField):  # type: ignore[type-arg]  # what it hold
         self._context = context
 
     def context_of(self, row: models.Model) -> bytes:
-        """What the ciphertext of ``row`` is bound to."""
+        """Return the bytes that the ciphertext of ``row`` is bound to."""
         return self._context.format(row=row).encode()
 
     @override
     def deconstruct(self) -> Any:
-        """For migrations it is the plain column that it is in the database."""
+        """Describe the field to migrations as a BinaryField, which it is in the database."""
         name, _, args, options = super().deconstruct()
         return name, "django.db.models.BinaryField", args, options
 
 
 def sealed_fields() -> list[SealedField]:
-    """Every column that holds what ``seal`` made."""
+    """Return all columns of encrypted values."""
     return [field for model in apps.get_models() for field in model._meta.fields if isinstance(field, SealedField)]
 
 
 def seal(row: models.Model, name: str, plaintext: bytes) -> None:
-    """Encrypt into the row's column; what its context is made of must be set."""
+    """Encrypt ``plaintext`` into the row's column. The columns that the field's context names must be set before."""
     nonce = os.urandom(12)
     sealed = nonce + AESGCM(_keys()[0]).encrypt(nonce, plaintext, _field(row, name).context_of(row))
     setattr(row, name, sealed)
 
 
 def unseal(row: models.Model, name: str) -> bytes:
-    """Decrypt what ``seal`` made in this row. Raises VaultError."""
-    plaintext, _ = _open(row, _field(row, name))
+    """Return the decrypted value of the row's column. Raises VaultError if no master key decrypts it."""
+    plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext
 
 
 def reseal(row: models.Model, field: SealedField) -> bool:
-    """Encrypt the row's column under the present master key; False if it is so already. Raises VaultError."""
-    plaintext, is_present = _open(row, field)
-    if not is_present:
+    """Encrypt the row's column again under the current master key.
+
+    Returns False, without a change, if it is encrypted under that key already. Raises VaultError if no key decrypts it.
+    """
+    plaintext, is_current = _decrypt(row, field)
+    if not is_current:
         seal(row, field.name, plaintext)
-    return not is_present
+    return not is_current
 
 
-def _open(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
-    """The plaintext, and whether it is sealed under the present key."""
+def _decrypt(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
+    """Return the plaintext, and whether it is encrypted under the current key."""
     sealed = bytes(getattr(row, field.attname))
     for number, key in enumerate(_keys()):
         try:
@@ -74,20 +78,20 @@ def _open(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
         except InvalidTag:
             continue
     names = f"{PREFIX}MASTER_KEY nor {PREFIX}MASTER_KEY_PREVIOUS"
-    raise VaultError(f"{row._meta.label} {row.pk}: neither {names} opens it")
+    raise VaultError(f"{row._meta.label} {row.pk}: neither {names} decrypts it")
 
 
 def _field(row: models.Model, name: str) -> SealedField:
     field = row._meta.get_field(name)
     if not isinstance(field, SealedField):
-        raise TypeError(f"{row._meta.label}.{name} is no SealedField: a change of the master key would miss it")
+        raise TypeError(f"{row._meta.label}.{name} is not a SealedField, so rotating the master key would miss it")
     return field
 
 
 def _keys() -> list[bytes]:
-    """The present master key and, while there is one, the previous. Those in files are read anew: they may change."""
-    present = read_key(settings.CONFIG.master_key)
-    if present is None:
-        raise VaultError("the master key's file is gone from the data folder")
+    """Return the current master key and the previous one, if set. Key files are read each time: they may change."""
+    current = read_key(settings.CONFIG.master_key)
+    if current is None:
+        raise VaultError("the master key's file is missing from the data folder")
     previous = read_key(settings.CONFIG.master_key_previous)
-    return [present] if previous is None else [present, previous]
+    return [current] if previous is None else [current, previous]

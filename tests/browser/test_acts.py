@@ -66,7 +66,7 @@ def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
     client = signed_in(world.reviewer.user)
 
     done = client.post(
-        act(row, "approve"), {**YES, "words": "looks right"}, follow=True, headers={"x-request-id": "req-12345678"}
+        act(row, "approve"), {**YES, "comment": "looks right"}, follow=True, headers={"x-request-id": "req-12345678"}
     )
 
     assert done.redirect_chain == [(row_page(row), 302)]
@@ -83,13 +83,13 @@ def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
     assert deployment.status == "deploying"
 
 
-@pytest.mark.parametrize("words", ["", "   "])
-def test_deny_needs_a_comment(world: World, words: str) -> None:
+@pytest.mark.parametrize("comment", ["", "   "])
+def test_deny_needs_a_comment(world: World, comment: str) -> None:
     deployment = waiting(world)
 
-    refused = signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "words": words})
+    refused = signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": comment})
 
-    assert refused.context["form"].errors == {"words": ["This field is required."]}
+    assert refused.context["form"].errors == {"comment": ["This field is required."]}
     assert not ApprovalDecision.objects.exists()
     deployment.refresh_from_db()
     assert deployment.status == "pending_approval"
@@ -98,7 +98,7 @@ def test_deny_needs_a_comment(world: World, words: str) -> None:
 def test_deny(world: World) -> None:
     deployment = waiting(world)
 
-    signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "words": "not on a Friday"})
+    signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": "not on a Friday"})
 
     deployment.refresh_from_db()
     assert deployment.status == "denied"
@@ -128,7 +128,7 @@ def test_several_at_once(world: World) -> None:
     asked = client.post(table(Approval), chosen)
     assert [row.pk for row, _ in asked.context["rows"]] == [row.pk for row in approvals[:2] if row]
     assert not ApprovalDecision.objects.exists()
-    done = client.post(table(Approval), {**chosen, **YES, "words": "all of them"}, follow=True)
+    done = client.post(table(Approval), {**chosen, **YES, "comment": "all of them"}, follow=True)
 
     assert [tag for tag, _ in said(done)] == ["success", "success"]
     assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
@@ -151,11 +151,11 @@ def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> N
     later = second(world, made, run_jobs)
     client = signed_in(world.operator.user)
 
-    refused = client.post(act(later, "roll_back"), {**YES, "words": ""})
-    assert refused.context["form"].errors == {"words": ["This field is required."]}
+    refused = client.post(act(later, "roll_back"), {**YES, "comment": ""})
+    assert refused.context["form"].errors == {"comment": ["This field is required."]}
     later.refresh_from_db()
     assert later.status == "active"
-    client.post(act(later, "roll_back"), {**YES, "words": "latency"})
+    client.post(act(later, "roll_back"), {**YES, "comment": "latency"})
 
     later.refresh_from_db()
     assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
@@ -169,7 +169,7 @@ def test_roll_back_with_nothing_to_go_back_to(world: World) -> None:
     made = fill(world)
 
     refused = signed_in(world.operator.user).post(
-        act(made.deployment, "roll_back"), {**YES, "words": "latency"}, follow=True
+        act(made.deployment, "roll_back"), {**YES, "comment": "latency"}, follow=True
     )
 
     assert said(refused) == [("error", "quotes v1 to acme-1: There is no earlier deployment to roll back to.")]
@@ -186,7 +186,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
         return [button["title"] for button in client.get(row_page(deployment)).context["acts"]]
 
     assert buttons() == ["Pause", "Abort"]  # there is nothing to go back to
-    client.post(act(deployment, "pause"), {**YES, "words": "lunch"})
+    client.post(act(deployment, "pause"), {**YES, "comment": "lunch"})
     deployment.refresh_from_db()
     assert deployment.paused_at is not None
     assert buttons() == ["Resume", "Abort"]
@@ -195,7 +195,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     client.post(act(deployment, "resume"), YES)
     deployment.refresh_from_db()
     assert deployment.paused_at is None
-    client.post(act(deployment, "abort"), {**YES, "words": "wrong one"})
+    client.post(act(deployment, "abort"), {**YES, "comment": "wrong one"})
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.detail) == ("failed", "aborted", "wrong one")
     assert [entry.event for entry in deployment.timeline.order_by("id")][-3:] == ["pause", "resume", "abort"]
@@ -206,13 +206,13 @@ def test_clear_known_bad(world: World) -> None:
     KnownBad.objects.create(environment=world.prod, config_hash=bundle.config_hash, reason="it failed")
     client = signed_in(world.operator.user)
 
-    assert client.post(act(bundle, "clear"), {**YES, "words": ""}).context["form"].errors
+    assert client.post(act(bundle, "clear"), {**YES, "comment": ""}).context["form"].errors
     assert KnownBad.objects.count() == 1
-    client.post(act(bundle, "clear"), {**YES, "words": "it was the disk"}, follow=True)
+    client.post(act(bundle, "clear"), {**YES, "comment": "it was the disk"}, follow=True)
 
     assert KnownBad.objects.count() == 0
     assert AuditEvent.objects.get(action="config.clear").changes == {"reason": [None, "it was the disk"]}
-    again = client.post(act(ConfigBundle.objects.get(), "clear"), {**YES, "words": "once more"}, follow=True)
+    again = client.post(act(ConfigBundle.objects.get(), "clear"), {**YES, "comment": "once more"}, follow=True)
     assert said(again) == [("error", f"{bundle}: This configuration is not known bad.")]
 
 
@@ -235,7 +235,7 @@ def test_revoke_a_credential(world: World, model: Any, who: str, action: str, sc
 
     row.refresh_from_db()
     assert row.revoked_at is not None
-    assert said(again) == [("error", f"{row}: It is revoked already.")]
+    assert said(again) == [("error", f"{row}: This credential is already revoked.")]
     event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
@@ -275,7 +275,7 @@ def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> N
     signing, other = (first, second) if "next" in states else (second, first)
     assert act(signing, "retire") not in client.get(row_page(signing)).text
     assert act(other, "retire") in client.get(row_page(other)).text
-    client.post(act(other, "retire"), {**YES, "words": "leaked"})
+    client.post(act(other, "retire"), {**YES, "comment": "leaked"})
     other.refresh_from_db()
     assert other.status == "retired"
     assert AuditEvent.objects.get(action="signing_key.retire").changes["reason"] == "leaked"
@@ -333,7 +333,7 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
         table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
     )
 
-    assert said(refused) == [("error", "At most 100 at once.")]
+    assert said(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
     assert not ApprovalDecision.objects.exists()
 
 

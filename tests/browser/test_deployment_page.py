@@ -61,7 +61,7 @@ def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None
     run_jobs()
     client = signed_in(world.operator.user)
 
-    client.post(act(deployment, "retry"), {"_confirm": "yes", "words": "the disk was full"})
+    client.post(act(deployment, "retry"), {"_confirm": "yes", "comment": "the disk was full"})
 
     assert list(deployment.agents.order_by("agent_id").values_list("progress", flat=True)) == ["offered", "offered"]
     entry = deployment.timeline.get(event="retry")

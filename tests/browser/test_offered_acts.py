@@ -14,7 +14,7 @@ from apps.artifacts.models import Artifact
 from apps.releases.admin.approvals import ApprovalAdmin
 from apps.releases.admin.deployments import DeploymentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
-from apps.tenancy.console.acts import Act, Doing
+from apps.tenancy.console.acts import Act, ActContext
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
 from byteor_cloud.errors import DomainError
 from tests.browser.filled import Filled, fill, row_page, signed_in
@@ -27,10 +27,10 @@ def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
     """The labels of the acts that the service does to the row, each undone afterwards."""
     found = set()
     for act in acts:
-        doing = Doing(world.reviewer.actor, world.reviewer.user, "a reason")
+        context = ActContext(world.reviewer.actor, world.reviewer.user, "a reason")
         with transaction.atomic():
             try:
-                act.run(type(row).objects.get(pk=row.pk), doing)
+                act.run(type(row).objects.get(pk=row.pk), context)
                 found.add(act.label)
             except DomainError:
                 pass

@@ -147,7 +147,7 @@ def test_sign_out(world: World) -> None:
 
 @pytest.mark.django_db
 def test_a_person_without_a_role_is_told_so_and_may_sign_out() -> None:
-    client = signed_in(accounts.account_for_invitation("new@nowhere.example"))
+    client = signed_in(accounts.get_or_create_account("new@nowhere.example"))
 
     page = client.get("/admin/", follow=True)
     assert "new@nowhere.example" in page.text

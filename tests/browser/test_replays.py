@@ -59,7 +59,7 @@ def test_one_with_side_effects_says_that_it_waits_for_approval(world: World) -> 
     said = facts(world, replay)
     assert "pending approval" in said["Status"]
     assert row_page(approval) in said["Waits for"]
-    signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "words": "not now"})
+    signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
     said = facts(world, replay)
     assert ("denied" in said["Status"], said["Error"]) == (True, "approval.denied")

@@ -72,7 +72,7 @@ def test_a_strangers_door_is_shut_as_if_nothing_were_behind(world: World, other:
     assert answers == {label: {"/admin/"} for label in MODELS if label not in OPERATORS_ONLY}
 
 
-@pytest.mark.parametrize("confirm", [{}, {"_confirm": "yes", "words": "mine now"}])
+@pytest.mark.parametrize("confirm", [{}, {"_confirm": "yes", "comment": "mine now"}])
 def test_acts_on_a_strangers_rows_do_nothing(world: World, other: World, confirm: dict[str, str]) -> None:
     made = fill(world)
     approval = Approval.objects.get(deployment=made.deployment)
@@ -149,7 +149,7 @@ def test_a_role_in_a_project_is_what_counts_there(world: World) -> None:
     client = signed_in(world.operator.user)
 
     page = client.get(row_page(made.deployment))
-    refused = client.post(act(made.deployment, "roll_back"), {"_confirm": "yes", "words": "why not"})
+    refused = client.post(act(made.deployment, "roll_back"), {"_confirm": "yes", "comment": "why not"})
 
     assert page.context["acts"] == []
     assert refused.status_code == 403
@@ -179,7 +179,7 @@ def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
     client, events = signed_in(world.viewer.user), AuditEvent.objects.count()
 
     answers = [
-        client.post(act(made.deployment, name), {"_confirm": "yes", "words": "no"}).status_code
+        client.post(act(made.deployment, name), {"_confirm": "yes", "comment": "no"}).status_code
         for name in ("roll_back", "pause", "resume", "abort", "approve", "deny")
     ]
 
@@ -272,7 +272,7 @@ def test_an_inactive_account_is_out(world: World, change: dict[str, bool]) -> No
 
 def test_a_person_without_a_tenant_finds_no_door(world: World) -> None:
     fill(world)
-    client = signed_in(accounts.account_for_invitation("nobody@nowhere.example"))
+    client = signed_in(accounts.get_or_create_account("nobody@nowhere.example"))
 
     answers = {client.get(table(model)).headers["Location"].split("?")[0] for model in MODELS.values()}
 

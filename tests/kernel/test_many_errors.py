@@ -61,7 +61,7 @@ def test_validation_cost_grows_slowly_with_the_number_of_errors(many: str) -> No
 def test_last_error_counts_the_unknown_fields() -> None:
     error, _ = validate(MANY["unknown keys"](2_000))
 
-    assert error.errors[-1].detail == "Unknown field; in all there are 2,000 unknown fields."
+    assert error.errors[-1].detail == "Unknown field. There are 2,000 unknown fields in total."
 
 
 def test_errors_are_short_when_the_input_is_long() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from apps.pipelines import services
-from apps.tenancy.services.revisions import same
+from apps.tenancy.services.revisions import is_same_json
 from tests.worlds import PLAN, World
 
 
@@ -27,8 +27,8 @@ from tests.worlds import PLAN, World
     ],
 )
 def test_same(one: Any, other: Any, expected: bool) -> None:
-    assert same(one, other) is expected
-    assert same(other, one) is expected
+    assert is_same_json(one, other) is expected
+    assert is_same_json(other, one) is expected
 
 
 @pytest.mark.django_db

@@ -9,7 +9,7 @@ import pytest
 from apps.tenancy import audit
 from apps.tenancy.models import AuditEvent, AuditSeal
 from tests.races import at_once
-from tests.tenancy.installation_steps import FROM
+from tests.tenancy.installation_steps import LAST_EVENTS_BEFORE
 from tests.tenancy.provider import Provider
 from tests.tenancy.receiver import Receiver, serving
 from tests.tenancy.sign_in_flow import configure
@@ -29,7 +29,7 @@ def provider(settings: Any) -> Iterator[Provider]:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """A receiver on this host, where webhooks may go."""
+    """A receiver on this host, to which webhooks may post."""
     settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     with serving() as served:
         yield served
@@ -37,12 +37,12 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def seals(world: World) -> Any:
-    """The seals of a ledger with events of the whole tenant, sealed."""
+    """The seals of the organization after all its events were sealed."""
     audit.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 
 
 @pytest.fixture
-def since(world: World, other: World) -> None:
-    """Only what happens in the test counts."""
-    FROM.append(AuditEvent.objects.latest("id").pk)
+def ignoring_earlier_events(world: World, other: World) -> None:
+    """Let ``recorded`` ignore the events of the fixtures."""
+    LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)

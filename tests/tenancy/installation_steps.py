@@ -1,4 +1,4 @@
-"""What tests of the installation do: join members, sign in, make tokens, read its events."""
+"""Steps of tests about the installation's chain: add members, sign in, create tokens, read events."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members
 from tests.worlds import Person, World
 
-FROM: list[Any] = []  # what the fixture ``since`` notes: the last event before the test
+LAST_EVENTS_BEFORE: list[Any] = []  # filled by the fixture ``ignoring_earlier_events``
 
 
-def add(world: World, email: str) -> User:
-    """Give the person of the address a role in another organization."""
+def add_member(world: World, email: str) -> User:
+    """Give the person with this address a role in ``world``'s organization."""
     return members.add(
         organization=world.organization, project=None, email=email, role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     ).user  # fmt: skip
 
 
-def told(action: str) -> list[AuditEvent]:
-    """The events of that action since the fixture ``since``, the installation's first."""
+def recorded(action: str) -> list[AuditEvent]:
+    """Return the test's events of this action, the installation's own event first."""
     return sorted(
-        AuditEvent.objects.filter(action=action, pk__gt=FROM[-1]), key=lambda e: e.organization_id is not None
+        AuditEvent.objects.filter(action=action, pk__gt=LAST_EVENTS_BEFORE[-1]),
+        key=lambda e: e.organization_id is not None,
     )
 
 
 def sign_in(user: User) -> Client:
-    """Sign in by a one-time link, from an address of one's own."""
+    """Sign in with a one-time link, from an IP address that no other step uses."""
     client = Client(REMOTE_ADDR="192.0.2.7")
     link = accounts.create_sign_in_link(user=user, actor=system("test"))
     assert client.post(f"/auth/link/{link}").status_code == 302
@@ -45,11 +46,11 @@ def make_token(person: Person) -> dict[str, Any]:
     return body
 
 
-def listed(world: World, action: str) -> list[dict[str, Any]]:
+def list_events(world: World, action: str) -> list[dict[str, Any]]:
     path = f"/api/v1/orgs/{world.organization.pk}/audit-events?action={action}"
     results: list[dict[str, Any]] = world.admin.api.get(path).json()["results"]
     return results
 
 
-def own_events() -> int:
+def count_installation_events() -> int:
     return AuditEvent.objects.filter(organization=None).count()

@@ -1,4 +1,4 @@
-"""What tests of the ledger do: look events up, alter them, read exports, run the commands."""
+"""Steps of tests about the ledger: look up events, alter them, read exports, run commands."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ GUARDED = ("tenancy_auditevent", "tenancy_auditseal")
 
 
 @contextmanager
-def unguarded() -> Iterator[Any]:
-    """As somebody who may disable triggers, foreign keys among them: what the chain is for."""
+def without_triggers() -> Iterator[Any]:
+    """Disable triggers and foreign keys, like an attacker with full access to the database."""
     with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # no table is altered while checks of it wait
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # PostgreSQL alters no table with deferred checks
         for table in GUARDED:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_append_only")
         cursor.execute("SET LOCAL session_replication_role = replica")
@@ -42,7 +42,7 @@ def export_path(world: World, query: str = "") -> str:
 
 
 def run(*argv: str) -> tuple[int, list[str]]:
-    """The exit code and what was printed."""
+    """Run a command; return its exit code and the printed lines."""
     out = StringIO()
     try:
         call_command(*argv, stdout=out)

@@ -1,4 +1,4 @@
-"""An OpenID Connect provider on loopback that follows the book, until a test tells it to lie."""
+"""An OpenID Connect provider on loopback. It follows the standard unless a test changes its answers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ type Claims = dict[str, Any]
 
 
 class Provider:
-    """``claims`` are what it says of the person; ``lie`` changes an ID token's before it is signed."""
+    """The provider. ``claims`` are the person's; ``change_claims`` changes those of an ID token before it is signed."""
 
     def __init__(self) -> None:
         self.claims: Claims = {"sub": "1", "email": "ada@acme.example", "email_verified": True, "name": "Ada"}
         self.userinfo: Claims = {}
-        self.lie: Callable[[Claims], Claims] = lambda claims: claims
+        self.change_claims: Callable[[Claims], Claims] = lambda claims: claims
         self.sign: Callable[[Claims], str] = lambda claims: jwt.encode(claims, KEY, "RS256", headers={"kid": "1"})
-        self.answers: dict[str, tuple[int, Any]] = {}  # by path, instead of the proper ones
+        self.answers: dict[str, tuple[int, Any]] = {}  # wrong answers by path
         self.before_userinfo: Callable[[], object] = lambda: None
-        self.tokens: list[str] = []  # everything secret that it gave out
+        self.tokens: list[str] = []  # every secret that it issued
         self.requests: list[str] = []
         self._codes: dict[str, Claims] = {}
         self._sessions: dict[str, Claims] = {}
@@ -68,7 +68,7 @@ class Provider:
         self._server.server_close()
 
     def authorize(self, url: str) -> str:
-        """What the person's browser does at ``url``: the callback's query."""
+        """Authorize the request at ``url``, and return the query of the callback."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         assert query["response_type"] == "code"
         assert query["code_challenge_method"] == "S256"
@@ -110,8 +110,8 @@ class Provider:
         if challenge.decode() != granted["code_challenge"]:
             return 400, {"error": "invalid_grant", "error_description": "PKCE"}
         now = int(time.time())
-        said = {**granted["claims"], "iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300}
-        id_token = self.sign(self.lie({**said, "nonce": granted["nonce"]}))
+        claims = {**granted["claims"], "iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300}
+        id_token = self.sign(self.change_claims({**claims, "nonce": granted["nonce"]}))
         access, refresh = secrets.token_urlsafe(), secrets.token_urlsafe()
         self.tokens += [id_token, access, refresh, form["code_verifier"]]
         self._sessions[access] = {**granted["claims"], **granted["userinfo"]}

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real little HTTP server in a thread, and its certificate."""
+"""A receiver of webhooks: an HTTP server in a thread, and its certificate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @dataclass
 class Message:
-    """One POST that arrived."""
+    """A received POST."""
 
     path: str
     headers: dict[str, str]
@@ -29,23 +29,23 @@ class Message:
 
 @dataclass
 class Receiver:
-    """What it answers, in turn (the last one for ever), and what it got."""
+    """The receiver's answers (``statuses`` in turn, then always the last one), and the messages that arrived."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
     headers: dict[str, str] = field(default_factory=dict)
     drip_s: float = 0
-    got: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook?team=ops"
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        """Take one message."""
+        """Store a message and answer it."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         named = {name.lower(): value for name, value in handler.headers.items()}
-        self.got.append(Message(handler.path, named, body))
+        self.messages.append(Message(handler.path, named, body))
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if self.drip_s:
             self._drip(handler)
@@ -56,7 +56,7 @@ class Receiver:
         handler.end_headers()
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
-        """A header that never ends, a byte at a time: no single read takes long."""
+        """Send an endless header in single bytes, so that no read of the client times out."""
         handler.wfile.write(b"HTTP/1.1 204 No Content\r\nX: ")
         try:
             while True:
@@ -69,7 +69,7 @@ class Receiver:
 
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    """A receiver that listens while the block runs."""
+    """Run a receiver during the block."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,7 +81,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *args: Any) -> None:
-            pass  # a client that does not trust us hangs up
+            pass  # a client that does not trust the certificate closes the connection
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
@@ -95,7 +95,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
 
 
 def certificate(host: str, folder: Path) -> Path:
-    """A self-signed certificate for ``host`` and its key, in one file that also serves as the authority."""
+    """Write a self-signed certificate for ``host`` and its key into one file, which clients can also trust as CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)

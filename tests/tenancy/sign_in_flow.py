@@ -1,4 +1,4 @@
-"""The steps of a sign-in with an OpenID Connect provider, for the tests of each of them."""
+"""The steps of a sign-in with an OpenID Connect provider."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ JSON, HTML = "application/json", "text/html,application/xhtml+xml,*/*;q=0.8"
 
 
 def configure(settings: Any, issuer: str | None) -> None:
-    """Make ``issuer`` the identity provider, as the environment would."""
+    """Make ``issuer`` the identity provider, as environment variables would."""
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer=issuer)
     settings.SOCIAL_AUTH_OIDC_OIDC_ENDPOINT = issuer
     settings.SOCIAL_AUTH_OIDC_KEY, settings.SOCIAL_AUTH_OIDC_SECRET = CLIENT_ID, CLIENT_SECRET
-    # A port may come back with another provider behind it.
+    # Another test's provider may have used the same port.
     OpenIdConnectAuth.get_openid_configuration.invalidate()
     OpenIdConnectAuth.get_jwks_keys_for_uri.invalidate()
 
 
 def begin(client: Client, provider: Provider, accept: str = JSON, path: str = "/auth/login") -> str:
-    """Log in up to the provider's answer: the callback's query."""
+    """Start a sign-in and return the query with which the provider redirects to the callback."""
     response = client.get(path, headers={"Accept": accept})
     assert response.status_code == 302
     return provider.authorize(response["Location"])
@@ -43,8 +43,8 @@ def sign_in(client: Client, provider: Provider, accept: str = JSON) -> Any:
     return finish(client, begin(client, provider, accept), accept)
 
 
-def nothing_came_of_it() -> bool:
-    """Neither an account nor a credential, a session of anybody, or an event."""
+def nothing_was_created() -> bool:
+    """Tell whether there is no account, no credential, no session of a person and no event."""
     signed_in = [s for s in Session.objects.all() if "_auth_user_id" in s.get_decoded()]
     models = (User, UserSocialAuth, UserToken, AuditEvent)
     return not signed_in and not any(model._base_manager.exists() for model in models)
@@ -58,6 +58,6 @@ def with_query(**changes: str | None) -> Callable[[str], str]:
     return change
 
 
-def said(**changes: Any) -> Callable[[Claims], Claims]:
-    """A lie: these claims instead; without those that are None."""
+def with_claims(**changes: Any) -> Callable[[Claims], Claims]:
+    """Return a function that replaces these claims, and removes those that are None."""
     return lambda claims: {name: value for name, value in (claims | changes).items() if value is not None}

@@ -1,4 +1,4 @@
-"""The audit trail: complete, without secrets, append-only in the database, sealed into a chain."""
+"""Audit events: every change is recorded, without secrets, append-only, and sealed into a chain."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def org(world: World, rest: str = "") -> str:
 
 
 def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dict[str, Any]]]:
-    """What somebody does, and the event that it must leave: action, actor, changes."""
+    """Return requests with the event that each must leave: (test id, request, action, actor, changes)."""
     admin, operator = world.admin.api, world.operator.api
     project = org(world, f"/projects/{world.project.pk}")
     viewer = world.viewer.user.pk
@@ -57,7 +57,7 @@ def changes_of(world: World) -> list[tuple[str, Callable[[], Any], str, str, dic
     ]  # fmt: skip
 
 
-def test_every_change_is_told_with_old_and_new(world: World) -> None:
+def test_every_change_is_recorded_with_old_and_new_values(world: World) -> None:
     for name, act, action, who, changes in changes_of(world):
         before = AuditEvent.objects.count()
 
@@ -73,7 +73,7 @@ def test_every_change_is_told_with_old_and_new(world: World) -> None:
         assert event.ip == "127.0.0.1"
 
 
-def test_credentials_are_told_by_their_prefix(world: World) -> None:
+def test_events_name_credentials_by_their_prefix(world: World) -> None:
     made = world.admin.api.post(org(world, "/api-keys"), {"name": "ci", "role": "viewer"}).json()
     world.admin.api.delete(org(world, f"/api-keys/{made['id']}"))
 
@@ -84,7 +84,7 @@ def test_credentials_are_told_by_their_prefix(world: World) -> None:
     assert made["prefix"] == made["token"][:14]
 
 
-def test_reads_and_heartbeats_are_not_told(world: World) -> None:
+def test_reads_and_heartbeats_are_not_recorded(world: World) -> None:
     agent, api = world.agent()
     before = AuditEvent.objects.count()
 
@@ -137,13 +137,15 @@ def test_no_secret_is_in_any_row_or_log_line(world: World, caplog: pytest.LogCap
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
 @pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_the_database_refuses_a_change_to_its_owner_too(world: World, table: str, statement: str, role: str) -> None:
+def test_the_database_rejects_changes_of_events_even_by_its_owner(
+    world: World, table: str, statement: str, role: str
+) -> None:
     audit.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for name in ("tenancy_auditevent", "tenancy_auditseal"):
-            # Off for the tests' own sake; on as the migration has it.
+            # The tests' setup disables the trigger; the migration enables it.
             cursor.execute(f"ALTER TABLE {name} ENABLE ALWAYS TRIGGER {name}_no_truncate")
         cursor.execute("SELECT tableowner = current_user FROM pg_tables WHERE tablename = %s", [table])
         assert cursor.fetchone() == (True,)
@@ -170,7 +172,7 @@ def test_the_events_of_a_purged_project_stay(world: World) -> None:
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_the_organization_cannot_be_removed_from_under_its_trail(world: World) -> None:
+def test_an_organization_with_events_cannot_be_deleted(world: World) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         with pytest.raises(IntegrityError), transaction.atomic():
@@ -197,7 +199,7 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
     assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
 
 
-def test_what_comes_after_a_clock_that_was_ahead_is_sealed_too(world: World) -> None:
+def test_events_after_a_clock_that_was_ahead_are_sealed(world: World) -> None:
     ahead = timezone.now() + timedelta(days=2)
     AuditEvent.objects.create(
         id=smallest_uuid7(ahead), timestamp=ahead, organization=world.organization, resource_kind="test",
@@ -212,7 +214,7 @@ def test_what_comes_after_a_clock_that_was_ahead_is_sealed_too(world: World) -> 
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()
 
 
-def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
+def test_an_old_unsealed_event_is_sealed_within_the_hour_when_other_chains_went_on(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
@@ -233,7 +235,7 @@ def test_what_was_left_while_others_were_sealed_is_sealed_within_the_hour(
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_what_was_left_behind_the_last_seal_is_sealed_and_named(world: World) -> None:
+def test_an_unsealed_event_older_than_the_last_seal_is_sealed_and_reported(world: World) -> None:
     audit.seal_all()
     past = timezone.now() - timedelta(hours=2)
     event = AuditEvent.objects.create(
@@ -250,7 +252,7 @@ def test_what_was_left_behind_the_last_seal_is_sealed_and_named(world: World) ->
     assert faults == [("ledger.backdated", str(event.pk))]
 
 
-def test_more_than_fits_at_once_is_sealed_in_one_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "AT_ONCE", 2)
     left = AuditEvent.objects.filter(seal=None, organization=world.organization)
     assert left.count() > 4
@@ -261,7 +263,7 @@ def test_more_than_fits_at_once_is_sealed_in_one_go(world: World, monkeypatch: p
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_sealing_does_not_go_through_the_whole_ledger(
+def test_sealing_does_not_read_the_whole_ledger(
     world: World, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     audit.seal_all()
@@ -330,7 +332,7 @@ def test_denials_are_counted_and_become_one_event(world: World) -> None:
     assert not DenialCount.objects.exists()
 
 
-def test_each_organization_is_told_its_own(world: World, other: World) -> None:
+def test_each_organization_gets_only_its_own_denials(world: World, other: World) -> None:
     both = world.viewer
     other.admin.api.post(f"/api/v1/orgs/{other.organization.pk}/members", {"email": both.user.email, "role": "viewer"})
     for place in (world, other, other):
@@ -340,7 +342,7 @@ def test_each_organization_is_told_its_own(world: World, other: World) -> None:
     assert counts == {"acme": 1, "umbrella": 2}
 
 
-def test_what_a_service_forbids_counts_too(world: World) -> None:
+def test_a_denial_by_a_service_is_counted(world: World) -> None:
     path = org(world, f"/projects/{world.project.pk}/members")
 
     assert world.project_admin.api.post(path, {"email": "a@acme.example", "role": "org_admin"}).status_code == 403
@@ -349,7 +351,7 @@ def test_what_a_service_forbids_counts_too(world: World) -> None:
     assert (row.action, row.organization) == ("ProjectMemberViewSet.create", world.organization)
 
 
-def test_a_machine_is_told_in_its_own_organization(world: World, other: World) -> None:
+def test_a_denied_agent_is_recorded_in_its_own_organization(world: World, other: World) -> None:
     agent, api = world.agent()
     assert api.get(other.path()).status_code == 403
     assert api.get(world.path()).status_code == 403
@@ -358,13 +360,13 @@ def test_a_machine_is_told_in_its_own_organization(world: World, other: World) -
     assert (row.organization, row.count, row.actor_id) == (world.organization, 2, str(agent.pk))
 
 
-def test_a_stranger_is_no_event_of_the_tenant(world: World, other: World) -> None:
+def test_a_strangers_denial_is_not_recorded_in_the_organization(world: World, other: World) -> None:
     assert other.admin.api.get(org(world)).status_code == 404
 
     assert DenialCount.objects.get().organization is None
 
 
-def test_nobody_is_counted_without_a_valid_credential(world: World) -> None:
+def test_requests_without_a_valid_credential_are_not_counted_as_denials(world: World) -> None:
     assert Api(None).get(org(world)).status_code == 401
     assert Api("bor_usr_" + "0" * 49).get(org(world)).status_code == 401
 
@@ -372,7 +374,7 @@ def test_nobody_is_counted_without_a_valid_credential(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_denials_at_once_are_all_counted(at_once: Race) -> None:
+def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
     world = World("acme")
     barrier = threading.Barrier(4)
 

@@ -1,4 +1,4 @@
-"""The caller's address: a valid one whatever proxies and strangers write into a header, and the same everywhere."""
+"""The caller's address: always valid, whatever proxies and clients write into headers, and the same everywhere."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PEER = "192.0.2.7"
 
 
 @pytest.fixture
-def hops(settings: Any) -> Any:
-    """Trust so many proxies."""
+def trust_proxies(settings: Any) -> Any:
+    """A function that sets the number of trusted proxies."""
 
     def trust(count: int) -> None:
         settings.CONFIG = dataclasses.replace(settings.CONFIG, trusted_proxies=count)
@@ -27,7 +27,7 @@ def hops(settings: Any) -> Any:
     return trust
 
 
-def of(forwarded: str | None, peer: str = PEER) -> str | None:
+def client_ip_for(forwarded: str | None, peer: str = PEER) -> str | None:
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
     return client_ip(RequestFactory().get("/", headers=headers, REMOTE_ADDR=peer))
 
@@ -45,13 +45,13 @@ def of(forwarded: str | None, peer: str = PEER) -> str | None:
         ("[fe80::1%25eth0]:80", "fe80::1"),
         ("::ffff:203.0.113.9", "203.0.113.9"),
         ("[::ffff:203.0.113.9]:80", "203.0.113.9"),
-        ("198.51.100.1, 203.0.113.9:1", "203.0.113.9"),  # what the client itself sent is not believed
+        ("198.51.100.1, 203.0.113.9:1", "203.0.113.9"),  # the first entry comes from the client and is ignored
         ("127.0.0.1,,, 203.0.113.9", "203.0.113.9"),
         ("1.1.1.1," * 10_000 + "203.0.113.9", "203.0.113.9"),
     ],
 )
-def test_an_address_in_any_notation(hops: Any, forwarded: str, expected: str) -> None:
-    assert of(forwarded) == expected
+def test_a_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forwarded: str, expected: str) -> None:
+    assert client_ip_for(forwarded) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,28 +65,30 @@ def test_an_address_in_any_notation(hops: Any, forwarded: str, expected: str) ->
         "for=203.0.113.9",
     ],
 )  # fmt: skip
-def test_anything_else_is_the_peer_s_address_or_valid(hops: Any, forwarded: str | None) -> None:
-    found = of(forwarded)
+def test_the_peers_address_is_used_if_the_header_has_no_valid_address(
+    trust_proxies: Any, forwarded: str | None
+) -> None:
+    found = client_ip_for(forwarded)
 
     assert found == PEER or (forwarded or "").startswith(("fe80::1%", "::1%"))
     ipaddress.ip_address(found or "")
 
 
-def test_the_right_entry_of_several_proxies(hops: Any) -> None:
-    hops(2)
+def test_the_entry_of_the_outermost_trusted_proxy_is_used(trust_proxies: Any) -> None:
+    trust_proxies(2)
 
-    assert of("6.6.6.6, 203.0.113.9:5, 198.51.100.1") == "203.0.113.9"
-    assert of("198.51.100.1") == PEER  # it did not come through both
-    assert of("6.6.6.6, unknown, 198.51.100.1") == PEER
-    hops(0)
-    assert of("203.0.113.9") == PEER
+    assert client_ip_for("6.6.6.6, 203.0.113.9:5, 198.51.100.1") == "203.0.113.9"
+    assert client_ip_for("198.51.100.1") == PEER  # with one entry, the request did not pass both proxies
+    assert client_ip_for("6.6.6.6, unknown, 198.51.100.1") == PEER
+    trust_proxies(0)
+    assert client_ip_for("203.0.113.9") == PEER
 
 
 @pytest.mark.parametrize(
     ("peer", "expected"), [("", None), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None)]
 )
-def test_the_peer_s_own_address(peer: str, expected: str | None) -> None:
-    assert of(None, peer) == expected
+def test_the_peers_own_address(peer: str, expected: str | None) -> None:
+    assert client_ip_for(None, peer) == expected
 
 
 @pytest.mark.django_db
@@ -94,7 +96,9 @@ def test_the_peer_s_own_address(peer: str, expected: str | None) -> None:
     ("forwarded", "expected"),
     [("203.0.113.9:51724", "203.0.113.9"), ("[2001:db8::1]:1", "2001:db8::1"), ("unknown", PEER), ("x" * 5000, PEER)],
 )
-def test_the_audit_trail_and_the_sign_in_limit_have_it(hops: Any, world: World, forwarded: str, expected: str) -> None:
+def test_audit_events_and_the_sign_in_limit_use_the_same_address(
+    trust_proxies: Any, world: World, forwarded: str, expected: str
+) -> None:
     caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
 

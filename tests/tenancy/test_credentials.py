@@ -1,4 +1,4 @@
-"""The text form of credentials, how long they live, and how they end."""
+"""Credentials: their text form, lifetime and revocation."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_the_text_form(family: Family) -> None:
 def test_the_checksum_is_the_crc_32_in_base62() -> None:
     body = "bor_usr_" + "0" * 43
 
-    # Worked out apart from the code: the CRC-32 is 0x8801402d, 2281783341, in base62 2UQ857.
+    # Computed independently of the code: the CRC-32 is 0x8801402d = 2281783341, in base62 2UQ857.
     assert credentials.family_of(body + "2UQ857") is Family.USER
     assert credentials.family_of(body + "2UQ858") is None
 
 
 @pytest.mark.parametrize("at", range(8, 57))
-def test_one_wrong_character_is_noticed_without_a_query(at: int) -> None:
+def test_one_wrong_character_is_detected_without_a_query(at: int) -> None:
     text = credentials.generate(Family.USER).text
     wrong = text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :]
 
@@ -55,7 +55,7 @@ def test_one_wrong_character_is_noticed_without_a_query(at: int) -> None:
 @pytest.mark.parametrize(
     "header", ["Basic YTpi", "Bearer", "Bearer ", "bor_usr_x", "Bearer a b", "Token x", "Bearer bor_adm_" + "0" * 49]
 )
-def test_another_header_is_401(world: World, header: str) -> None:
+def test_another_authorization_header_is_refused(world: World, header: str) -> None:
     response = Api(None).get("/api/v1/me", Authorization=header)
 
     assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
@@ -88,7 +88,7 @@ def test_a_token_is_shown_once(world: World) -> None:
     ("body", "seconds"),
     [({}, 30 * DAY), ({"expires_in_s": 60}, 60), ({"expires_in_s": 90 * DAY}, 90 * DAY)],
 )
-def test_a_tokens_lifetime(world: World, body: dict[str, Any], seconds: int) -> None:
+def test_the_lifetime_of_a_token(world: World, body: dict[str, Any], seconds: int) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop", **body}).json()
     row = UserToken.objects.get(pk=made["id"])
 
@@ -97,7 +97,7 @@ def test_a_tokens_lifetime(world: World, body: dict[str, Any], seconds: int) -> 
 
 
 @pytest.mark.parametrize("seconds", [59, 90 * DAY + 1, 10**12, 1e3])
-def test_beyond_the_organizations_limit_is_refused(world: World, seconds: Any) -> None:
+def test_a_lifetime_beyond_the_organizations_limit_is_refused(world: World, seconds: Any) -> None:
     before = UserToken.objects.count()
 
     response = world.viewer.api.post("/api/v1/tokens", {"name": "laptop", "expires_in_s": seconds})
@@ -106,7 +106,7 @@ def test_beyond_the_organizations_limit_is_refused(world: World, seconds: Any) -
     assert UserToken.objects.count() == before
 
 
-def test_the_strictest_organization_counts(world: World, other: World) -> None:
+def test_the_strictest_of_several_organizations_limits_the_lifetime(world: World, other: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"token_max_days": 7}}).status_code == 200
 
@@ -121,7 +121,7 @@ def test_the_strictest_organization_counts(world: World, other: World) -> None:
     assert [r.status_code for r in (longer, key, elsewhere)] == [400, 400, 201]
 
 
-def test_a_revoked_token_ends_at_once(world: World) -> None:
+def test_a_revoked_token_is_refused_at_once(world: World) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()
     laptop = Api(made["token"])
     assert laptop.get("/api/v1/me").status_code == 200
@@ -133,14 +133,14 @@ def test_a_revoked_token_ends_at_once(world: World) -> None:
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:revoked")
 
 
-def test_an_inactive_person_is_out(world: World) -> None:
+def test_a_token_of_an_inactive_person_is_refused(world: World) -> None:
     world.viewer.user.is_active = False
     world.viewer.user.save()
 
     assert world.viewer.api.get("/api/v1/me").status_code == 401
 
 
-def test_a_use_is_noted_once_a_minute(world: World) -> None:
+def test_the_last_use_is_stored_once_a_minute(world: World) -> None:
     token = UserToken.objects.get(user=world.viewer.user)
     assert token.last_used_at is None
     world.viewer.api.get("/api/v1/me")
@@ -166,7 +166,7 @@ def key(world: World, role: Role, *, project: Any = None, name: str = "ci") -> A
     return Api(text)
 
 
-def test_a_keys_role_holds_in_all_projects_and_no_other_organization(world: World, other: World) -> None:
+def test_a_keys_role_applies_in_all_projects_of_its_organization_only(world: World, other: World) -> None:
     api = key(world, Role.OPERATOR)
 
     assert api.post(world.path(rest="/drafts"), {"name": "d", "plan": {}}).status_code == 201
@@ -205,7 +205,7 @@ def test_keys_of_foreign_projects_and_of_too_high_a_role_are_refused(world: Worl
     assert not OrganizationKey.objects.exists()
 
 
-def test_a_revoked_keys_name_is_free_again(world: World) -> None:
+def test_the_name_of_a_revoked_key_can_be_used_again(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}).json()
     assert world.admin.api.post(path, {"name": "ci", "role": "viewer"}).status_code == 409

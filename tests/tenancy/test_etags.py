@@ -34,7 +34,7 @@ def test_a_resource_has_a_strong_etag_that_changes_with_it(world: World) -> None
     assert world.admin.api.get(project(world))["ETag"] == edited["ETag"]
 
 
-def test_what_changes_nothing_is_no_new_revision(world: World) -> None:
+def test_an_edit_that_changes_nothing_makes_no_new_revision(world: World) -> None:
     first = world.admin.api.get(project(world))
     events = AuditEvent.objects.count()
 
@@ -45,7 +45,7 @@ def test_what_changes_nothing_is_no_new_revision(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', "*"])
-def test_what_the_caller_has_is_not_sent_again(world: World, form: str) -> None:
+def test_a_resource_that_the_caller_has_is_answered_with_304(world: World, form: str) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
 
     response = world.viewer.api.get(project(world), If_None_Match=form.format(tag))
@@ -54,7 +54,7 @@ def test_what_the_caller_has_is_not_sent_again(world: World, form: str) -> None:
     assert "Content-Type" not in response
 
 
-def test_what_changed_is_sent(world: World) -> None:
+def test_a_changed_resource_is_sent(world: World) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
     world.admin.api.put(project(world), {"name": "markets"})
 
@@ -71,7 +71,7 @@ def test_immutable_texts_have_etags_too(world: World, rest: str) -> None:
     assert world.viewer.api.get(path, If_None_Match=tag).status_code == 304
 
 
-def test_a_matching_edit_goes_through_and_a_late_one_does_not(world: World) -> None:
+def test_an_edit_succeeds_only_with_the_current_etag(world: World) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
     first = world.admin.api.put(project(world), {"name": "markets"}, If_Match=tag)
 
@@ -113,7 +113,7 @@ def test_the_whole_tag_is_compared_strongly(world: World, spoil: Callable[[str],
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
-def test_any_tag_will_do_for_a_star(world: World) -> None:
+def test_a_star_matches_any_etag(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
 
@@ -137,7 +137,7 @@ def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, ki
     method = "PATCH" if kind == "agent" else "PUT"
     stale = world.admin.api(method, path, body, If_Match=f'"7.{"0" * 32}"')
     assert stale.status_code == 412
-    current = world.admin.api(method, path, {})["ETag"]  # which changes nothing
+    current = world.admin.api(method, path, {})["ETag"]  # an edit that changes nothing
 
     with CaptureQueriesContext(connection) as captured:
         assert world.admin.api(method, path, body, If_Match=current).status_code == 200
@@ -150,7 +150,7 @@ def test_every_edit_locks_its_row_and_compares_before_it_writes(world: World, ki
 
 
 @pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
-def test_a_delete_honours_it_too(world: World, kind: str) -> None:
+def test_a_delete_honours_if_match(world: World, kind: str) -> None:
     path, _ = edits(world)[kind]
 
     response = world.admin.api.delete(path, If_Match=f'"7.{"0" * 32}"')
@@ -159,7 +159,7 @@ def test_a_delete_honours_it_too(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_concurrent_edits_of_a_revision_succeeds(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     tag = world.admin.api.get(project(world))["ETag"]
     events = AuditEvent.objects.count()
@@ -183,7 +183,7 @@ def test_of_edits_of_one_revision_one_wins(at_once: Race, monkeypatch: pytest.Mo
 
 
 @pytest.mark.django_db(transaction=True)
-def test_settings_of_racing_edits_are_both_kept(at_once: Race) -> None:
+def test_two_concurrent_edits_of_different_settings_are_both_kept(at_once: Race) -> None:
     world = World("acme")
     changes = [{"heartbeat_interval_s": 7}, {"agent_timeout_s": 77}, {"artifact_retention_days": 777}]
 

@@ -1,4 +1,4 @@
-"""What is over goes, and what is still of use stays."""
+"""Deletion of expired rows: what is still needed stays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_old_sessions_and_nonces_go_and_young_ones_stay() -> None:
+def test_only_old_sessions_and_nonces_are_deleted() -> None:
     now = timezone.now()
     Session.objects.create(session_key="old", session_data="", expire_date=now - timedelta(seconds=1))
     Session.objects.create(session_key="young", session_data="", expire_date=now + timedelta(hours=1))
@@ -48,7 +48,7 @@ def test_old_sessions_and_nonces_go_and_young_ones_stay() -> None:
     assert list(Partial.objects.values_list("token", flat=True)) == ["young"]
 
 
-def test_counters_and_kept_answers_of_the_past_go(world: World) -> None:
+def test_past_counters_and_expired_idempotency_keys_are_deleted(world: World) -> None:
     minute = int(time.time()) // 60
     for name, age in (("old", 3), ("last", 1), ("now", 0)):
         RateCounter.objects.create(key=name, minute=minute - age, count=1)
@@ -67,7 +67,7 @@ DAYS_89, DAYS_91 = timedelta(days=89), timedelta(days=91)
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-def test_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
+def test_credentials_that_ended_long_ago_are_deleted(world: World, column: str) -> None:
     now = timezone.now()
     for name in ("old", "recent", "usable"):
         tokens.create_user_token(user=world.viewer.user, name=name, actor=world.viewer.actor)
@@ -88,14 +88,14 @@ def test_credentials_that_ended_long_ago_go(world: World, column: str) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_no_approval_is_open_when_the_key_that_asked_for_it_goes() -> None:
-    """So that who made the key is known for as long as somebody may decide."""
+def test_a_key_outlives_the_approvals_that_it_requested() -> None:
+    """The creator of a key must be known as long as somebody can decide on an approval requested with it."""
     longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
 
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 
 
-def test_one_time_links_go_a_day_after_they_expired(world: World) -> None:
+def test_one_time_links_are_deleted_a_day_after_they_expired(world: World) -> None:
     for _ in range(3):
         accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
     old, recent, _valid = SignInLink.objects.order_by("id")

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: a repeated request is answered again, not done again."""
+"""``Idempotency-Key``: a repeated request gets the first response and is not executed again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def projects(world: World) -> str:
     return f"/api/v1/orgs/{world.organization.pk}/projects"
 
 
-def test_the_first_answer_is_given_again(world: World) -> None:
+def test_a_repeated_request_gets_the_first_response(world: World) -> None:
     first = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     events = AuditEvent.objects.count()
 
@@ -36,7 +36,7 @@ def test_the_first_answer_is_given_again(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_the_replayed_etag_is_good_for_an_edit(world: World) -> None:
+def test_the_etag_of_a_repeated_response_is_valid_for_an_edit(world: World) -> None:
     body = {"name": "billing"}
     world.admin.api.post(projects(world), body, Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), body, Idempotency_Key="k1")
@@ -46,7 +46,7 @@ def test_the_replayed_etag_is_good_for_an_edit(world: World) -> None:
     assert edited.status_code == 200
 
 
-def test_the_same_body_in_another_spelling_is_the_same_request(world: World) -> None:
+def test_the_same_json_in_another_notation_is_the_same_request(world: World) -> None:
     first = world.admin.api.post(projects(world), b'{"name": "billing", "slug": "b"}', Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), b'{"slug":"b","name":"billing"}', Idempotency_Key="k1")
 
@@ -67,7 +67,7 @@ def test_another_request_under_the_same_key_is_a_conflict(world: World, path: st
     assert set(Project.objects.values_list("name", flat=True)) == {"trading", "billing"}
 
 
-def test_another_callers_same_key_is_its_own(world: World) -> None:
+def test_callers_do_not_share_keys(world: World) -> None:
     made = [
         person.api.post(
             world.path(rest="/drafts"), {"name": str(person.user.pk), "plan": {}}, Idempotency_Key="k1"
@@ -88,7 +88,7 @@ def test_another_token_of_the_same_person_shares_the_key(world: World) -> None:
     assert (again.status_code, again.json()) == (201, first.json())
 
 
-def test_a_failure_is_not_kept(world: World) -> None:
+def test_an_error_response_is_not_stored(world: World) -> None:
     taken = world.admin.api.post(projects(world), {"name": "trading"}, Idempotency_Key="k1")
     invalid = world.admin.api.post(projects(world), {"nam": "x"}, Idempotency_Key="k1")
 
@@ -106,7 +106,7 @@ def test_a_bad_key_is_refused(world: World, key: str) -> None:
     assert not Project.objects.filter(name="billing").exists()
 
 
-def test_the_key_commits_with_the_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_stored_in_the_transaction_of_the_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real = IdempotencyKey.save
 
     def broken(key: IdempotencyKey, **options: Any) -> None:
@@ -114,14 +114,14 @@ def test_the_key_commits_with_the_write(world: World, monkeypatch: pytest.Monkey
         raise RuntimeError("the process dies here")
 
     monkeypatch.setattr(IdempotencyKey, "save", broken)
-    with pytest.raises(AssertionError, match="answered 500"):  # the document knows no 500
+    with pytest.raises(AssertionError, match="answered 500"):  # the test client raises for undocumented statuses
         world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     assert not Project.objects.filter(name="billing").exists()
     assert not IdempotencyKey.objects.exists()
 
 
-def test_an_answer_lives_for_a_day(world: World) -> None:
+def test_a_response_is_kept_for_a_day(world: World) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     kept = IdempotencyKey.objects.get()
     left = kept.expires_at - timezone.now()
@@ -168,7 +168,7 @@ def test_expired_keys_are_removed_each_minute(world: World) -> None:
     assert list(IdempotencyKey.objects.values_list("key", flat=True)) == ["new"]
 
 
-def test_an_enrollment_whose_answer_was_lost_is_answered_again(world: World) -> None:
+def test_an_enrollment_whose_response_was_lost_can_be_repeated(world: World) -> None:
     enroller = Api(world.enrollment_token())
     path = world.path(rest="/agents")
     first = enroller.post(path, {"name": "edge"}, Idempotency_Key="k1")
@@ -181,7 +181,7 @@ def test_an_enrollment_whose_answer_was_lost_is_answered_again(world: World) -> 
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k2"}])
-def test_a_spent_enrollment_token_makes_no_second_agent(world: World, headers: dict[str, str]) -> None:
+def test_a_spent_enrollment_token_creates_no_second_agent(world: World, headers: dict[str, str]) -> None:
     enroller = Api(world.enrollment_token())
     enroller.post(world.path(rest="/agents"), {"name": "edge"}, Idempotency_Key="k1")
 
@@ -192,14 +192,14 @@ def test_a_spent_enrollment_token_makes_no_second_agent(world: World, headers: d
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_second_request_waits_for_no_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_request_does_not_wait_for_the_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []
 
     def slow(**columns: Any) -> Project:
         project = real(**columns)
-        # The first request has the key: the second comes while it runs.
+        # The first request has locked the key. The second one is sent while the first is running.
         (answer,) = at_once(
             lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
         )
@@ -216,7 +216,7 @@ def test_a_second_request_waits_for_no_first(at_once: Race, monkeypatch: pytest.
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_racing_requests_under_one_key_one_is_done(at_once: Race) -> None:
+def test_one_of_several_concurrent_requests_with_one_key_is_executed(at_once: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 

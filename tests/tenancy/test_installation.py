@@ -1,4 +1,4 @@
-"""The installation's own chain: who signs in and by what, in full there, and a copy for those whom it concerns."""
+"""The installation's own audit chain: full events of people's accounts, with copies for their organizations."""
 
 from __future__ import annotations
 
@@ -17,97 +17,105 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations, signing_keys, tokens
 from byteor_cloud.engine.hash_chain import LedgerCode
 from tests.races import Race
-from tests.tenancy.installation_steps import FROM, add, listed, make_token, own_events, sign_in, told
-from tests.tenancy.ledger_steps import run, unguarded
+from tests.tenancy.installation_steps import (
+    LAST_EVENTS_BEFORE,
+    add_member,
+    count_installation_events,
+    list_events,
+    make_token,
+    recorded,
+    sign_in,
+)
+from tests.tenancy.ledger_steps import run, without_triggers
 from tests.worlds import Api, World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("since")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
 # -- what is written where --------------------------------------------------------------------------------------------
 
 
-def test_what_becomes_of_a_token_is_told_to_the_installation_in_full_and_to_the_organization(world: World) -> None:
+def test_token_events_are_recorded_in_full_and_copied_to_the_organization(world: World) -> None:
     made = make_token(world.viewer)
     world.viewer.api.delete(f"/api/v1/tokens/{made['id']}")
 
-    own, copy = told("token.create")
+    own, copy = recorded("token.create")
     assert (own.organization_id, own.ip, own.changes) == (
         None, "127.0.0.1", {"prefix": made["prefix"], "name": [None, "my laptop"]},
     )  # fmt: skip
     assert (copy.organization, copy.ip, copy.changes) == (world.organization, None, {"prefix": made["prefix"]})
     same = ("actor_kind", "actor_id", "actor_display", "resource_kind", "resource_id", "outcome", "request_id")
     assert [getattr(own, name) for name in same] == [getattr(copy, name) for name in same]
-    assert [event.organization_id for event in told("token.revoke")] == [None, world.organization.pk]
-    assert [event.ip for event in told("token.revoke")] == ["127.0.0.1", None]
+    assert [event.organization_id for event in recorded("token.revoke")] == [None, world.organization.pk]
+    assert [event.ip for event in recorded("token.revoke")] == ["127.0.0.1", None]
 
 
-def test_a_sign_in_and_a_sign_out_by_the_console(world: World) -> None:
+def test_sign_in_and_sign_out_are_recorded(world: World) -> None:
     sign_in(world.viewer.user).post("/admin/logout/")
 
     for action in ("session.sign_in", "session.sign_out"):
-        own, copy = told(action)
+        own, copy = recorded(action)
         assert (own.organization_id, own.ip) == (None, "192.0.2.7")
         assert (copy.organization, copy.ip, copy.changes) == (world.organization, None, own.changes)
 
 
-def test_everybody_whom_it_concerns_sees_it_and_nobody_else(world: World, other: World) -> None:
-    """The person belongs to both; later to one of them only."""
-    add(other, "viewer@acme.example")
+def test_only_the_persons_organizations_see_the_event(world: World, other: World) -> None:
+    """The person first belongs to both organizations, later to one of them."""
+    add_member(other, "viewer@acme.example")
     make_token(world.viewer)
     make_token(world.operator)
 
-    assert [event["actor"]["display"] for event in listed(other, "token.create")][:1] == ["viewer@acme.example"]
-    ours = {event["actor"]["display"] for event in listed(world, "token.create")}
+    assert [event["actor"]["display"] for event in list_events(other, "token.create")][:1] == ["viewer@acme.example"]
+    ours = {event["actor"]["display"] for event in list_events(world, "token.create")}
     assert {"viewer@acme.example", "operator@acme.example"} <= ours
-    assert "operator@acme.example" not in str(listed(other, "token.create"))
-    seen = listed(other, "token.create")[0]
+    assert "operator@acme.example" not in str(list_events(other, "token.create"))
+    seen = list_events(other, "token.create")[0]
     assert (seen["ip"], "my laptop" in str(seen)) == (None, False)
     assert seen["resource_scope"]["organization_id"] == str(other.organization.pk)
 
     Membership.objects.filter(user=world.viewer.user, organization=other.organization).delete()
-    FROM.append(AuditEvent.objects.latest("id").pk)
+    LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
     make_token(world.viewer)
-    assert [event.organization_id for event in told("token.create")] == [None, world.organization.pk]
+    assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_two_roles_in_one_organization_are_one_copy(world: World) -> None:
+def test_two_roles_in_one_organization_lead_to_one_copy(world: World) -> None:
     Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.OPERATOR
     )
 
     make_token(world.viewer)
 
-    assert [event.organization_id for event in told("token.create")] == [None, world.organization.pk]
+    assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_a_role_in_a_deleted_project_is_none(world: World) -> None:
+def test_a_role_in_a_deleted_project_leads_to_no_copy(world: World) -> None:
     Membership.objects.filter(user=world.viewer.user).update(project=world.project)
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
 
     make_token(world.viewer)
 
-    assert [event.organization_id for event in told("token.create")] == [None]
+    assert [event.organization_id for event in recorded("token.create")] == [None]
 
 
-def test_an_invitation_that_nobody_has_claimed_is_no_membership(world: World, other: World) -> None:
-    """What the server's operator does for an invited person is none of the organization's business before."""
-    invited = add(world, "new@acme.example")
+def test_an_unclaimed_invitation_leads_to_no_copy(world: World, other: World) -> None:
+    """Until somebody claims the account, the organization does not see what the operator does for it."""
+    invited = add_member(world, "new@acme.example")
 
     call_command("sign_in_link", email="new@acme.example", stdout=StringIO())
-    assert [event.organization_id for event in told("token.create")] == [None]
-    assert [event.organization_id for event in told("sign_in_link.create")] == [None]
+    assert [event.organization_id for event in recorded("token.create")] == [None]
+    assert [event.organization_id for event in recorded("sign_in_link.create")] == [None]
 
     sign_in(invited)
-    assert [event.organization_id for event in told("session.sign_in")] == [None, world.organization.pk]
-    FROM.append(AuditEvent.objects.latest("id").pk)
+    assert [event.organization_id for event in recorded("session.sign_in")] == [None, world.organization.pk]
+    LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
     call_command("sign_in_link", email="new@acme.example", stdout=StringIO())
-    assert [event.organization_id for event in told("token.create")] == [None, world.organization.pk]
+    assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
 @pytest.mark.parametrize("how", ["a token was used", "the console was entered", "an identity is bound"])
-def test_an_account_is_claimed_by_any_use_of_it(world: World, how: str) -> None:
-    invited = add(world, "new@acme.example")
+def test_an_account_counts_as_claimed_after_any_use(world: World, how: str) -> None:
+    invited = add_member(world, "new@acme.example")
     if how == "a token was used":
         _, text = tokens.create_user_token(user=invited, name="x", actor=system("test"))
         assert Api(text).get("/api/v1/me").status_code == 200
@@ -115,50 +123,48 @@ def test_an_account_is_claimed_by_any_use_of_it(world: World, how: str) -> None:
         sign_in(invited)
     else:
         invited.social_auth.create(provider="oidc", uid="https://id.example#1")
-    FROM.append(AuditEvent.objects.latest("id").pk)
+    LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
 
     accounts.create_sign_in_link(user=User.objects.get(pk=invited.pk), actor=system("test"))
 
-    assert [e.organization_id for e in told("sign_in_link.create")] == [None, world.organization.pk]
+    assert [e.organization_id for e in recorded("sign_in_link.create")] == [None, world.organization.pk]
 
 
-def test_a_person_of_no_organization_is_told_to_the_installation_only() -> None:
-    loner = accounts.account_for_invitation("loner@nowhere.example")
+def test_a_person_without_organization_is_recorded_in_the_installation_only() -> None:
+    loner = accounts.get_or_create_account("loner@nowhere.example")
 
     sign_in(loner)
 
-    assert [event.organization_id for event in told("session.sign_in")] == [None]
+    assert [event.organization_id for event in recorded("session.sign_in")] == [None]
 
 
-def test_a_copy_that_fails_takes_the_event_and_the_change_with_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_copy_rolls_back_the_event_and_the_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise IntegrityError("no room")
 
     count = UserToken.objects.count()
-    monkeypatch.setattr(audit, "_joined", broken)
+    monkeypatch.setattr(audit, "_joined_organizations", broken)
 
     with pytest.raises(IntegrityError), transaction.atomic():
         tokens.create_user_token(user=world.viewer.user, name="x", actor=world.viewer.actor)
 
-    assert (UserToken.objects.count(), told("token.create")) == (count, [])
+    assert (UserToken.objects.count(), recorded("token.create")) == (count, [])
 
 
-def test_the_worker_seals_it_with_the_others(world: World) -> None:
+def test_the_worker_seals_the_installations_chain(world: World) -> None:
     make_token(world.viewer)
 
     tasks.seal_audit()
 
     seals = AuditSeal.objects.filter(organization=None)
-    assert seals.count() == own_events() > 0
-    assert sorted(seals.values_list("seq", flat=True)) == list(range(1, own_events() + 1))
+    assert seals.count() == count_installation_events() > 0
+    assert sorted(seals.values_list("seq", flat=True)) == list(range(1, count_installation_events() + 1))
     assert list(Verification(None).faults()) == list(Verification(world.organization.pk).faults()) == []
     assert not AuditEvent.objects.filter(seal=None).exists()
 
 
-def test_what_an_older_release_left_unsealed_comes_first_and_in_order(world: World, other: World) -> None:
-    """The organizations' chains are sealed up to now; the installation's begins with its oldest event."""
+def test_events_that_an_older_release_left_unsealed_are_sealed_first_and_in_order(world: World, other: World) -> None:
+    """The organizations' chains are sealed, but the installation's chain has no seals yet."""
     for one in (world, other):
         audit.seal_chain(one.organization.pk)
     make_token(world.viewer)
@@ -172,9 +178,9 @@ def test_what_an_older_release_left_unsealed_comes_first_and_in_order(world: Wor
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_workers_seal_it_once(at_once: Race) -> None:
+def test_two_workers_seal_the_installations_chain_once(at_once: Race) -> None:
     World("third")
-    total = own_events()
+    total = count_installation_events()
 
     sealed = at_once(*[lambda: audit.seal_chain(None)] * 4)
 
@@ -183,7 +189,7 @@ def test_two_workers_seal_it_once(at_once: Race) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_commands_make_one_key(at_once: Race) -> None:
+def test_two_concurrent_commands_create_one_key(at_once: Race) -> None:
     at_once(*[signing_keys.ensure_installation_key] * 4)
 
     assert SigningKey.objects.filter(organization=None, status="active").count() == 1
@@ -191,7 +197,7 @@ def test_two_commands_make_one_key(at_once: Race) -> None:
 
 
 @pytest.mark.parametrize("status", ["active", "next"])
-def test_the_database_keeps_one_key_of_each_kind(status: str) -> None:
+def test_the_database_permits_one_key_of_each_status(status: str) -> None:
     made = [SigningKey(kid=f"k{n}", public_key=b"x", private_key=b"x", status=status) for n in range(2)]
     made[0].save()
 
@@ -199,7 +205,7 @@ def test_the_database_keeps_one_key_of_each_kind(status: str) -> None:
         made[1].save()
 
 
-def test_the_database_keeps_one_event_at_each_place(world: World) -> None:
+def test_the_database_permits_one_event_at_each_sequence_number(world: World) -> None:
     first, second = AuditEvent.objects.filter(organization=None)[:2]
     AuditSeal.objects.create(seq=1, event=first, prev_hash="x", hash="x")
 
@@ -210,15 +216,15 @@ def test_the_database_keeps_one_event_at_each_place(world: World) -> None:
 def test_an_altered_event_is_found(world: World) -> None:
     audit.seal_all()
     event = AuditSeal.objects.get(organization=None, seq=2).event
-    with unguarded():
+    with without_triggers():
         AuditEvent.objects.filter(pk=event.pk).update(ip="192.0.2.99")
 
-    code, said = run("verify_ledger")
+    code, output = run("verify_ledger")
 
     assert code == 1
     assert (
         f"the installation: seq 2, event {event.pk}: ledger.altered: the event, its place or its link was altered"
-        in said
+        in output
     )
     assert run("verify_ledger", "--installation")[0] == 1
     assert run("verify_ledger", "--org", "acme")[0] == 0

@@ -1,4 +1,4 @@
-"""The installation's keys: they sign its export, change while earlier exports hold, and follow the master key."""
+"""The installation's signing keys: they sign its export, can be rotated, and are encrypted under the master key."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from apps.tenancy.services import master_key, signing_keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
 from byteor_cloud.engine.hash_chain import Checkpoint
 from byteor_cloud.verify import cli
-from tests.tenancy.installation_steps import make_token, own_events
+from tests.tenancy.installation_steps import count_installation_events, make_token
 from tests.tenancy.ledger_steps import run
 from tests.worlds import World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("since")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
 def test_the_installation_signs_with_a_key_of_its_own(world: World) -> None:
@@ -37,7 +37,7 @@ def test_the_installation_signs_with_a_key_of_its_own(world: World) -> None:
     assert AuditEvent.objects.get(resource_id=key.kid).organization_id is None
 
 
-def test_the_export_is_proven_by_the_installations_keys(
+def test_the_export_is_verified_with_the_installations_keys(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_token(world.viewer)
@@ -50,19 +50,19 @@ def test_the_export_is_proven_by_the_installations_keys(
 
     assert code == 0
     assert Checkpoint.read(lines[-1]).org_id is None
-    # The key was made for this export, and its event waits for the next sealing.
-    assert len(lines) - 1 == own_events() - 1
+    # The key was created for this export; the event of its creation is not sealed yet.
+    assert len(lines) - 1 == count_installation_events() - 1
     assert "my laptop" in export.read_text()
     assert cli.main(["ledger", str(export), "--keys", str(keys_)]) == 0
     assert capsys.readouterr().out.startswith("PROVEN\n")
     assert cli.main(["ledger", str(export), "--keys", str(theirs)]) == 1
     assert run("verify_ledger", "--checkpoint", str(export))[0] == 0
     assert run("verify_ledger", "--installation", "--checkpoint", str(export))[0] == 0
-    code, said = run("verify_ledger", "--org", "acme", "--checkpoint", str(export))
-    assert (code, said) == (1, [f"{export}: the checkpoint is of the installation"])
+    code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(export))
+    assert (code, output) == (1, [f"{export}: the checkpoint is of the installation"])
 
 
-def test_an_organizations_export_holds_the_copies_and_nothing_of_others(world: World, other: World) -> None:
+def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: World, other: World) -> None:
     make_token(world.viewer)
     make_token(other.viewer)
     audit.seal_all()
@@ -75,7 +75,7 @@ def test_an_organizations_export_holds_the_copies_and_nothing_of_others(world: W
     assert str(other.organization.pk) not in text
 
 
-def test_its_key_is_changed_while_the_earlier_exports_hold(
+def test_earlier_exports_still_verify_after_a_rotation(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audit.seal_all()
@@ -90,7 +90,7 @@ def test_its_key_is_changed_while_the_earlier_exports_hold(
     assert Checkpoint.read(run("export_ledger", "--installation")[1][-1]).kid == rotated["active_kid"]
     retiring = SigningKey.objects.get(organization=None, status="retiring")
     assert signing_keys.retire(retiring, reason="lost", actor=system("test")).status == KeyStatus.RETIRED
-    signing_keys.note_all()
+    signing_keys.update_all_statuses()
 
 
 def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: World) -> None:
@@ -106,7 +106,7 @@ def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: Wor
     assert (old.status, old.private_key, key.status) == ("retired", None, "active")
 
 
-def test_the_master_keys_change_takes_it_along(world: World, settings: Any) -> None:
+def test_rotating_the_master_key_includes_the_installations_key(world: World, settings: Any) -> None:
     from dataclasses import replace
 
     signing_keys.ensure_installation_key()
@@ -128,6 +128,6 @@ def test_the_master_keys_change_takes_it_along(world: World, settings: Any) -> N
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_whose_ledger_must_be_said_once(argv: tuple[str, ...]) -> None:
+def test_exactly_one_ledger_must_be_named(argv: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         call_command(*argv, stdout=StringIO())

@@ -1,4 +1,4 @@
-"""The command ``installation_operator``, and what operators see."""
+"""The command ``installation_operator``, and the events that operators see."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.tenancy.installation_steps import make_token, sign_in
 from tests.tenancy.ledger_steps import run
 from tests.worlds import World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("since")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("ignoring_earlier_events")]
 
 
 def operators() -> list[str]:
     return list(User.objects.filter(is_superuser=True).values_list("email", flat=True))
 
 
-def test_an_operator_is_made_and_unmade(world: World) -> None:
+def test_the_operator_role_is_granted_and_revoked(world: World) -> None:
     email = "viewer@acme.example"
     client = sign_in(world.viewer.user)
     assert client.get("/admin/tenancy/ratecounter/").status_code == 403
@@ -51,7 +51,7 @@ def test_an_operator_is_made_and_unmade(world: World) -> None:
     ]
 
 
-def test_what_is_so_already_is_said_and_not_told_again(world: World) -> None:
+def test_a_repeated_grant_or_revocation_is_reported_but_not_recorded(world: World) -> None:
     email = "viewer@acme.example"
     assert run("installation_operator", "revoke", "--email", email) == (0, [f"{email} is no installation operator"])
     run("installation_operator", "grant", "--email", email)
@@ -65,7 +65,7 @@ def test_what_is_so_already_is_said_and_not_told_again(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_who_is_unknown_or_inactive_is_not_made_one(world: World) -> None:
+def test_an_unknown_or_inactive_person_cannot_become_operator(world: World) -> None:
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False)
     events, people = AuditEvent.objects.count(), User.objects.count()
 
@@ -79,7 +79,7 @@ def test_who_is_unknown_or_inactive_is_not_made_one(world: World) -> None:
     assert (AuditEvent.objects.count(), User.objects.count(), operators()) == (events, people, [])
 
 
-def test_an_operator_whose_account_was_closed_can_be_unmade(world: World) -> None:
+def test_the_operator_role_of_an_inactive_account_can_be_revoked(world: World) -> None:
     User.objects.filter(pk=world.viewer.user.pk).update(is_active=False, is_superuser=True)
 
     assert run("installation_operator", "revoke", "--email", "viewer@acme.example")[0] == 0
@@ -87,8 +87,8 @@ def test_an_operator_whose_account_was_closed_can_be_unmade(world: World) -> Non
     assert operators() == []
 
 
-def test_an_address_that_nobody_proved_is_no_account(world: World) -> None:
-    """Whoever signs in with an unproven address is not whom the operator means."""
+def test_an_account_with_an_unverified_address_is_not_found(world: World) -> None:
+    """Somebody who signed in with an unverified address may not be the person that the operator means."""
     User.objects.create(email="root@acme.example", email_verified=False)
 
     assert run("installation_operator", "grant", "--email", "root@acme.example")[0] == 1
@@ -96,7 +96,7 @@ def test_an_address_that_nobody_proved_is_no_account(world: World) -> None:
     assert operators() == []
 
 
-def test_operators_see_what_belongs_to_no_organization(world: World, other: World) -> None:
+def test_operators_see_events_that_belong_to_no_organization(world: World, other: World) -> None:
     make_token(other.viewer)
     run("installation_operator", "grant", "--email", "viewer@acme.example")
     client, admins = sign_in(world.viewer.user), sign_in(world.admin.user)

@@ -1,4 +1,4 @@
-"""The ledger: whatever was done to it behind our back is found and placed."""
+"""Verification of the ledger: every kind of tampering is found and located."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal
 from byteor_cloud.engine.hash_chain import Chain, LedgerCode, link_hash, read_line
 from byteor_cloud.ids import uuid7
-from tests.tenancy.ledger_steps import event_of, unguarded
+from tests.tenancy.ledger_steps import event_of, without_triggers
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +24,7 @@ def faults(world: World, **known: Any) -> list[tuple[LedgerCode, int | None, str
 
 
 def forged_seal(seal: AuditSeal, **changes: Any) -> str:
-    """The link that somebody who knows how would write."""
+    """Return the hash that an attacker would write, who knows how links are made."""
     [link] = [
         x for x in ledger.links(seal.organization_id) if x.event_id == str(changes.pop("event_id", seal.event_id))
     ]
@@ -45,7 +45,7 @@ def forged_seal(seal: AuditSeal, **changes: Any) -> str:
 def test_an_altered_event_is_found(world: World, seals: Any, change: dict[str, Any]) -> None:
     seal = seals.filter(event__action="environment.create").latest("seq")
 
-    with unguarded():
+    with without_triggers():
         assert AuditEvent.objects.filter(pk=seal.event_id).update(**change) == 1
 
     assert faults(world) == [(LedgerCode.ALTERED, seal.seq, str(seal.event_id))]
@@ -57,10 +57,10 @@ def test_an_altered_event_is_found(world: World, seals: Any, change: dict[str, A
      "changes = ('{\"n\": ' || repeat('9', 5000) || '}')::jsonb",
      "changes = (repeat('[', 5000) || repeat(']', 5000))::jsonb"],
 )  # fmt: skip
-def test_what_python_cannot_read_is_found_too(world: World, seals: Any, change: str) -> None:
+def test_a_value_that_python_cannot_represent_is_found(world: World, seals: Any, change: str) -> None:
     last = event_of(seals, seals.count())
 
-    with unguarded() as cursor:
+    with without_triggers() as cursor:
         cursor.execute(f"UPDATE tenancy_auditevent SET {change} WHERE id = %s", [last])
 
     found = faults(world)
@@ -71,15 +71,15 @@ def test_what_python_cannot_read_is_found_too(world: World, seals: Any, change: 
 def test_an_event_removed_with_its_seal_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
-    with unguarded():
+    with without_triggers():
         seals.filter(seq=3).delete()
         AuditEvent.objects.filter(pk=third).delete()
 
     assert faults(world) == [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
 
 
-def test_many_events_removed_are_one_gap(world: World, seals: Any) -> None:
-    with unguarded():
+def test_many_removed_events_are_reported_as_one_gap(world: World, seals: Any) -> None:
+    with without_triggers():
         removed = list(seals.filter(seq__range=(3, 6)).values_list("event_id", flat=True))
         seals.filter(seq__range=(3, 6)).delete()
         AuditEvent.objects.filter(pk__in=removed).delete()
@@ -88,10 +88,10 @@ def test_many_events_removed_are_one_gap(world: World, seals: Any) -> None:
     assert str(missing) == "seq 3, event (none): ledger.missing: 3 to 6 are missing"
 
 
-def test_an_event_removed_from_under_its_seal_is_found(world: World, seals: Any) -> None:
+def test_a_removed_event_whose_seal_remains_is_found(world: World, seals: Any) -> None:
     third = event_of(seals, 3)
 
-    with unguarded() as cursor:
+    with without_triggers() as cursor:
         cursor.execute("DELETE FROM tenancy_auditevent WHERE id = %s", [third])
 
     assert faults(world) == [(LedgerCode.EVENT_GONE, 3, third)]
@@ -104,12 +104,12 @@ def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
     )
     audit.seal_all()
 
-    with unguarded():
+    with without_triggers():
         seals.filter(seq=3).delete()
 
     gap = [(LedgerCode.MISSING, 3, None), (LedgerCode.BROKEN, 4, fourth)]
     assert faults(world) == [*gap, (LedgerCode.UNSEALED, None, third)]
-    # The worker seals it again, at the end, where it does not belong.
+    # The worker seals the event again, at the wrong place: the end of the chain.
     audit.seal_all()
     assert faults(world) == [*gap, (LedgerCode.BACKDATED, seals.get(event=newest).seq + 1, third)]
 
@@ -117,7 +117,7 @@ def test_a_removed_seal_is_found(world: World, seals: Any) -> None:
 def test_swapped_events_are_found(world: World, seals: Any) -> None:
     third, fourth = seals.filter(seq__in=[3, 4])
 
-    with unguarded():
+    with without_triggers():
         seals.filter(pk=third.pk).update(seq=0)
         seals.filter(pk=fourth.pk).update(seq=3)
         seals.filter(pk=third.pk).update(seq=4)
@@ -128,10 +128,10 @@ def test_swapped_events_are_found(world: World, seals: Any) -> None:
     assert (LedgerCode.ALTERED, 4, str(third.event_id)) in found
 
 
-def test_events_swapped_under_their_seals_are_found(world: World, seals: Any) -> None:
+def test_two_events_that_exchanged_their_seals_are_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
-    with unguarded() as cursor:
+    with without_triggers() as cursor:
         swap = "UPDATE tenancy_auditseal SET event_id = %s WHERE event_id = %s AND seq = %s"
         cursor.execute(swap, [str(uuid7()), third, 3])
         cursor.execute(swap, [third, fourth, 4])
@@ -141,10 +141,10 @@ def test_events_swapped_under_their_seals_are_found(world: World, seals: Any) ->
     assert faults(world) == [(LedgerCode.ALTERED, 3, fourth), (LedgerCode.ALTERED, 4, third)]
 
 
-def test_a_rewritten_link_is_found_at_the_next(world: World, seals: Any) -> None:
+def test_a_rewritten_link_is_found_at_the_next_link(world: World, seals: Any) -> None:
     seal = seals.get(seq=3)
 
-    with unguarded():
+    with without_triggers():
         AuditEvent.objects.filter(pk=seal.event_id).update(actor_display="nobody")
         seals.filter(pk=seal.pk).update(hash=forged_seal(seal))
 
@@ -152,11 +152,11 @@ def test_a_rewritten_link_is_found_at_the_next(world: World, seals: Any) -> None
 
 
 def test_an_event_inserted_with_a_forged_seal_is_found(world: World, seals: Any) -> None:
-    """Into the middle: the links after it would have to be made anew, up to the end."""
+    """Insert into the middle of the chain, without rebuilding all later links."""
     third = seals.get(seq=3)
     inserted = AuditEvent.objects.create(organization=world.organization, outcome="success", action="x")
 
-    with unguarded() as cursor:
+    with without_triggers() as cursor:
         cursor.execute("UPDATE tenancy_auditseal SET seq = seq + 1000 WHERE organization_id = %s AND seq > 3",
                        [world.organization.pk])  # fmt: skip
         cursor.execute("UPDATE tenancy_auditseal SET seq = seq - 999 WHERE organization_id = %s AND seq > 1000",
@@ -186,7 +186,7 @@ def test_a_backdated_event_is_found_once_it_is_sealed(world: World, seals: Any) 
     assert faults(world) == [(LedgerCode.BACKDATED, last.seq, str(last.event_id))]
 
 
-def test_an_event_that_waits_for_the_worker_is_no_fault(world: World, seals: Any) -> None:
+def test_an_event_that_is_not_sealed_yet_is_no_fault(world: World, seals: Any) -> None:
     early = timezone.now() - timedelta(minutes=50)  # its transaction was long
     AuditEvent.objects.create(organization=world.organization, outcome="success", timestamp=early)
 
@@ -202,7 +202,7 @@ def test_another_organizations_event_is_found(world: World, other: World, seals:
     theirs = AuditSeal.objects.filter(organization=other.organization).latest("seq")
     last = seals.last()
 
-    with unguarded():
+    with without_triggers():
         AuditSeal.objects.filter(pk=theirs.pk).update(
             organization=world.organization,
             seq=last.seq + 1,
@@ -213,10 +213,10 @@ def test_another_organizations_event_is_found(world: World, other: World, seals:
     assert faults(world) == [(LedgerCode.FOREIGN, last.seq + 1, str(theirs.event_id))]
 
 
-def test_a_tail_that_was_cut_off_shows_against_a_checkpoint(world: World, seals: Any) -> None:
+def test_a_checkpoint_reveals_a_removed_end_of_the_chain(world: World, seals: Any) -> None:
     last = seals.last()
 
-    with unguarded():
+    with without_triggers():
         seals.filter(pk=last.pk).delete()
         AuditEvent.objects.filter(pk=last.event_id).delete()
 
@@ -224,11 +224,11 @@ def test_a_tail_that_was_cut_off_shows_against_a_checkpoint(world: World, seals:
     assert faults(world, known={last.seq: last.hash}) == [(LedgerCode.CUT_OFF, last.seq, None)]
 
 
-def test_a_chain_made_anew_shows_against_a_checkpoint(world: World, seals: Any) -> None:
+def test_a_checkpoint_reveals_a_rebuilt_chain(world: World, seals: Any) -> None:
     known = {seal.seq: seal.hash for seal in seals.filter(seq__in=[2, 9])}
     third = event_of(seals, 3)
 
-    with unguarded():
+    with without_triggers():
         AuditEvent.objects.filter(pk=third).update(actor_display="nobody")
         AuditSeal.objects.filter(organization=world.organization).delete()
         audit.seal_chain(world.organization.pk)
@@ -259,7 +259,7 @@ def test_a_chain_is_read_in_pages(world: World, seals: Any, monkeypatch: pytest.
     everything = list(seals.values_list("seq", "hash"))
     end = len(everything)
     assert end >= 10
-    with unguarded():
+    with without_triggers():
         seals.filter(seq__range=(4, end - 2)).delete()  # whole pages are gone
 
     read = [(link.seq, link.hash) for link in ledger.links(world.organization.pk)]

@@ -1,4 +1,4 @@
-"""The ledger's export: the chain with a signed checkpoint, read in pages, for those who may read the trail."""
+"""The export of the ledger: the chain with a signed checkpoint, read in pages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_export_is_the_chain_with_a_signed_checkpoint(world: World, seals: A
     assert checkpoint.kid == keys.kid(active)
 
 
-def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> None:
+def test_a_line_has_the_event_as_the_api_returns_it(world: World, seals: Any) -> None:
     [newest] = world.admin.api.get(export_path(world).replace("/export", "?limit=1")).json()["results"]
 
     line = json.loads(lines_of(world.admin.api.get(export_path(world)))[-2])
@@ -47,7 +47,9 @@ def test_a_line_tells_the_event_as_the_api_does(world: World, seals: Any) -> Non
     assert line["event"] == newest
 
 
-def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_reads_pages_only_as_its_reader_consumes_them(
+    world: World, seals: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ledger, "EXPORT_PAGE", 3)
     lines = ledger.export(world.organization)
 
@@ -57,12 +59,12 @@ def test_an_export_reads_no_further_than_it_is_read(world: World, seals: Any, mo
     with CaptureQueriesContext(connection) as the_rest:
         rest = list(lines)
 
-    assert len(one_page) == 2  # where the page begins, and the page
+    assert len(one_page) == 2  # one query for the start of the page, and one for the page
     assert len(rest) == seals.count() - 3 + 1
     assert len(the_rest) >= 2 * (len(rest) // 3)
 
 
-def test_an_export_goes_on_from_an_earlier_one(world: World, seals: Any) -> None:
+def test_an_export_continues_an_earlier_one(world: World, seals: Any) -> None:
     whole = lines_of(world.admin.api.get(export_path(world)))
     end = seals.count()
 
@@ -74,7 +76,7 @@ def test_an_export_goes_on_from_an_earlier_one(world: World, seals: Any) -> None
     assert len(nothing_new) == 1
 
 
-def test_a_ledger_with_nothing_sealed_is_a_checkpoint_of_the_beginning(world: World) -> None:
+def test_the_export_of_a_ledger_without_seals_is_only_a_checkpoint(world: World) -> None:
     [line] = lines_of(world.admin.api.get(export_path(world)))
 
     assert (Checkpoint.read(line).seq, Checkpoint.read(line).hash) == (0, GENESIS)
@@ -84,13 +86,13 @@ def test_a_ledger_with_nothing_sealed_is_a_checkpoint_of_the_beginning(world: Wo
     ("query", "parameter"),
     [("after_seq=-1", "after_seq"), ("after_seq=x", "after_seq"), ("after_seq=100000", "after_seq"), ("x=1", "x")],
 )
-def test_a_wrong_place_to_begin_is_refused(world: World, seals: Any, query: str, parameter: str) -> None:
+def test_a_wrong_after_seq_is_refused(world: World, seals: Any, query: str, parameter: str) -> None:
     response = world.admin.api.get(export_path(world, f"?{query}"))
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [parameter]
 
 
-def test_only_who_may_read_the_trail_may_export_it(world: World, other: World) -> None:
+def test_only_people_who_may_read_the_ledger_may_export_it(world: World, other: World) -> None:
     assert world.project_admin.api.get(export_path(world)).status_code == 403
     assert other.admin.api.get(export_path(world)).status_code == 404

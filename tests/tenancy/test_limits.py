@@ -1,4 +1,4 @@
-"""Rate limits: exact under threads, said in headers, counted for the caller and not for the token."""
+"""Rate limits: exact under threads, shown in headers, counted by caller instead of by token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOON = 1_800_000_000.0  # the start of a minute
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The limits' clock; set its one value."""
+    """The clock of the rate limits: a list with the time as its only value."""
     now = [NOON + 10.5]
     monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))
     return now
@@ -34,7 +34,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
     monkeypatch.setitem(limits.PER_MINUTE, family, count)
 
 
-def test_the_headers_count_down_to_the_minutes_end(
+def test_the_headers_count_down_until_the_minute_ends(
     world: World, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, Family.USER, 3)
@@ -52,7 +52,7 @@ def test_the_headers_count_down_to_the_minutes_end(
     assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
 
 
-def test_a_refused_request_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_over_the_limit_changes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     assert world.admin.api.post(path, {"name": "one"}).status_code == 201
@@ -62,7 +62,7 @@ def test_a_refused_request_does_nothing(world: World, monkeypatch: pytest.Monkey
     assert not Project.objects.filter(name="two").exists()
 
 
-def test_all_tokens_of_a_person_share_a_limit_and_people_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_persons_tokens_share_one_limit_but_people_do_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     further = Api(world.viewer.api.post("/api/v1/tokens", {"name": "further"}).json()["token"])
     RateCounter.objects.all().delete()
     limit(monkeypatch, Family.USER, 2)
@@ -73,7 +73,7 @@ def test_all_tokens_of_a_person_share_a_limit_and_people_do_not(world: World, mo
     assert world.operator.api.get("/api/v1/me").status_code == 200
 
 
-def test_refused_enrollments_count_for_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_enrollments_are_counted_by_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.ENROLLMENT, 2)
     enroll, path = Api(world.enrollment_token(max_uses=9)), world.path(rest="/agents")
     assert [enroll.post(path, {"name": f"a{i}"}).status_code for i in range(3)] == [201] * 3
@@ -94,7 +94,7 @@ def test_refused_enrollments_count_for_the_environment(world: World, monkeypatch
         ("/api/v1/agents/01990a5c-7a40-7cc0-8000-3f2b7e5d1c04", 403),
     ],
 )
-def test_refused_requests_count_and_say_so(
+def test_refused_requests_are_counted_and_shown_in_headers(
     world: World, monkeypatch: pytest.MonkeyPatch, path: str, status: int
 ) -> None:
     limit(monkeypatch, Family.USER, 2)
@@ -105,7 +105,7 @@ def test_refused_requests_count_and_say_so(
     assert [a["X-RateLimit-Remaining"] for a in answers] == ["1", "0", "0"]
 
 
-def test_an_unknown_agent_key_is_not_remembered(world: World) -> None:
+def test_no_counter_is_kept_for_an_unknown_agent_key(world: World) -> None:
     agent, _ = world.agent()
     stranger = Api(generate(Family.AGENT).text)
 
@@ -114,7 +114,7 @@ def test_an_unknown_agent_key_is_not_remembered(world: World) -> None:
     assert (answer.status_code, limits._local) == (401, {})
 
 
-def test_agents_are_counted_in_the_process(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 2)
     agent, api = world.agent()
     beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
@@ -136,7 +136,7 @@ def test_the_published_limits(family: Family) -> None:
     assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
 
 
-def test_they_can_be_switched_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_can_be_switched_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "rate_limit": False})
@@ -148,7 +148,7 @@ def test_they_can_be_switched_off(world: World, settings: Any, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock: list[float]) -> None:
+def test_eight_threads_together_are_admitted_exactly_up_to_the_limit(at_once: Race, clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):
@@ -164,18 +164,18 @@ def test_exactly_the_limit_is_admitted_under_eight_threads(at_once: Race, clock:
 
 
 def remaining(key: str) -> str:
-    """What is left to an agent after one more request. Raises TooManyRequests."""
+    """Count a request of an agent and return how many remain. Raises TooManyRequests."""
     usage = limits.count_agent(key)
     assert usage is not None
     usage.check()
     return usage.headers["X-RateLimit-Remaining"]
 
 
-def test_the_count_in_the_process_is_exact_too(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_count_in_memory_is_exact_under_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 100)
 
     class Slow(dict[str, int]):
-        """Lets another thread come between reading a count and writing it."""
+        """Counters that let another thread run between reading and writing a count."""
 
         def get(self, key: str, default: Any = None) -> Any:
             found = super().get(key, default)
@@ -200,7 +200,7 @@ def test_the_count_in_the_process_is_exact_too(clock: list[float], monkeypatch: 
     assert limits._local["racing"] == 400
 
 
-def test_a_new_minute_forgets_the_old(clock: list[float]) -> None:
+def test_the_counters_are_cleared_in_a_new_minute(clock: list[float]) -> None:
     for _ in range(3):
         remaining("a")
     clock[0] = NOON + 60

@@ -1,4 +1,4 @@
-"""Everything that is sealed under a master key, and the command that changes the key."""
+"""Encryption under the master key, and the command that rotates the key."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NEW = b"n" * 32
 
 
 def configure(settings: Any, **changes: Any) -> None:
-    """Other master keys than the tests'."""
+    """Replace the tests' master keys."""
     settings.CONFIG = replace(django_settings.CONFIG, **changes)
 
 
 def keep(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
-    """The master key in a file of the data folder, as without one in the environment."""
+    """Put the master key into a file of the data folder, as if no environment variable set it."""
     assert key is not None
     present, previous = folder / "master_key", folder / "master_key_previous"
     present.write_text(base64.b64encode(key).decode())
@@ -50,7 +50,7 @@ def command(*argv: str) -> str:
 
 
 def sealed() -> dict[str, bytes]:
-    """Every sealed value, as it is stored."""
+    """Return every encrypted value as it is stored."""
     return {
         f"{field} {row.pk}": bytes(getattr(row, field.attname))
         for field in vault.sealed_fields()
@@ -58,8 +58,8 @@ def sealed() -> dict[str, bytes]:
     }
 
 
-def test_whatever_is_encrypted_is_in_a_column_that_the_command_finds() -> None:
-    """Only the vault encrypts, and only into such columns; a new binary column is either of them or named here."""
+def test_every_encrypted_value_is_in_a_column_that_the_command_finds() -> None:
+    """Only the vault encrypts. Each binary column must be a SealedField, or be named here as not encrypted."""
     plain = {
         f"{field.model._meta.label}.{field.name}"
         for model in apps.get_models()
@@ -76,11 +76,11 @@ def test_whatever_is_encrypted_is_in_a_column_that_the_command_finds() -> None:
 
     assert plain == {"tenancy.SigningKey.public_key"}
     assert encrypting == ["apps/tenancy/vault.py"]
-    with pytest.raises(TypeError, match="no SealedField"):
+    with pytest.raises(TypeError, match="is not a SealedField"):
         vault.seal(SigningKey(), "public_key", b"secret")
 
 
-def test_everything_comes_under_the_new_master_key(world: World, settings: Any) -> None:
+def test_every_value_is_encrypted_under_the_new_master_key(world: World, settings: Any) -> None:
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
@@ -89,16 +89,17 @@ def test_everything_comes_under_the_new_master_key(world: World, settings: Any) 
     )
     webhooks.rotate_secret(hook, actor=world.admin.actor)
     hook.refresh_from_db()
-    before, raw, secrets = sealed(), signing_keys.active_private_key(world.organization.pk), webhooks.keys(hook)
+    before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
+    secrets = webhooks.signing_secrets(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in vault.sealed_fields()}
 
-    # With both set everything opens; what is sealed now is under the new one.
+    # With both keys set, everything can be decrypted, and new values are encrypted under the new key.
     configure(settings, master_key=NEW, master_key_previous=old)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
-    said = command()
+    output = command()
 
-    assert said == (
+    assert output == (
         f"{len(before)} values were encrypted again under the present master key."
         " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is needed no more."
     )
@@ -109,17 +110,17 @@ def test_everything_comes_under_the_new_master_key(world: World, settings: Any) 
     assert command().startswith("0 values")
     assert sealed() == after
 
-    # Without the old one.
+    # Everything can be decrypted without the old key.
     configure(settings, master_key_previous=None)
     assert signing_keys.active_private_key(world.organization.pk) == raw
     hook.refresh_from_db()
-    assert (len(secrets), webhooks.keys(hook)) == (2, secrets)
+    assert (len(secrets), webhooks.signing_secrets(hook)) == (2, secrets)
     again = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")
     assert (again["Idempotent-Replayed"], again.json()) == ("true", first.json())
 
 
 @pytest.mark.parametrize("previous", [None, b"x" * 32])
-def test_a_key_that_opens_nothing_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
+def test_a_wrong_previous_key_is_refused(world: World, settings: Any, previous: bytes | None) -> None:
     before = sealed(), AuditEvent.objects.count()
     configure(settings, master_key=NEW, master_key_previous=previous)
 
@@ -128,41 +129,41 @@ def test_a_key_that_opens_nothing_is_refused(world: World, settings: Any, previo
 
     assert str(refused.value) == (
         f"tenancy.SigningKey {SigningKey.objects.earliest('pk').pk}: neither BYTEOR_CLOUD_MASTER_KEY nor"
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS opens it; nothing was changed"
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS decrypts it; nothing was changed"
     )
     assert (sealed(), AuditEvent.objects.count()) == before
 
 
-def test_one_value_that_does_not_open_leaves_all_of_them(world: World, settings: Any) -> None:
+def test_nothing_is_changed_if_one_value_cannot_be_decrypted(world: World, settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=read_key(django_settings.CONFIG.master_key))
     row = IdempotencyKey(caller="somebody", key="k", fingerprint="", status=200, expires_at=timezone.now())
     row.response = b"under some third key, or none"
     row.save()
     before = sealed()
 
-    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* opens it; nothing was changed$"):
+    with pytest.raises(CommandError, match=r"^tenancy\.IdempotencyKey .* decrypts it; nothing was changed$"):
         command()
 
     assert sealed() == before
 
 
-def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any, tmp_path: Path) -> None:
     present, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     old, raw = read_key(present), signing_keys.active_private_key(world.organization.pk)
 
-    said = command()
+    output = command()
 
-    assert said == (
+    assert output == (
         "2 values were encrypted again under the present master key."
         f" The previous one is kept in {previous} until rotate_master_key --finish."
     )
     assert read_key(previous) == old != read_key(present)
-    # A process that runs meanwhile reads the same files, and seals under the new key.
+    # A process that is running meanwhile reads the same files, and encrypts under the new key.
     new, after = read_key(present), sealed()
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
-    # Again: nothing is replaced until the rotation is finished.
+    # Run again, the command replaces no key until the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
     assert "The previous one is removed" in command("--finish")
@@ -171,7 +172,9 @@ def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, setting
     assert command().startswith("2 values")
 
 
-def test_a_kept_key_that_does_not_open_everything_is_not_replaced(world: World, settings: Any, tmp_path: Path) -> None:
+def test_a_master_key_in_the_data_folder_is_not_replaced_if_a_value_cannot_be_decrypted(
+    world: World, settings: Any, tmp_path: Path
+) -> None:
     present, previous = keep(settings, tmp_path, NEW)
     before, text = sealed(), present.read_text()
 
@@ -181,7 +184,7 @@ def test_a_kept_key_that_does_not_open_everything_is_not_replaced(world: World, 
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_a_command_that_ends_after_the_swap_is_taken_up_again(
+def test_a_rotation_that_was_killed_after_the_key_swap_is_continued(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, previous = keep(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
@@ -204,15 +207,15 @@ def test_a_command_that_ends_after_the_swap_is_taken_up_again(
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
 
-def test_finishing_is_for_kept_keys_only(settings: Any) -> None:
+def test_finishing_a_rotation_is_refused_if_the_key_is_not_in_the_data_folder(settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=None)
 
     with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):
         command("--finish")
 
 
-def test_a_master_key_file_that_is_gone_is_named(world: World, settings: Any, tmp_path: Path) -> None:
+def test_a_missing_master_key_file_is_reported(world: World, settings: Any, tmp_path: Path) -> None:
     configure(settings, master_key=tmp_path / "master_key")
 
-    with pytest.raises(vault.VaultError, match="the master key's file is gone"):
+    with pytest.raises(vault.VaultError, match="the master key's file is missing"):
         signing_keys.active_private_key(world.organization.pk)

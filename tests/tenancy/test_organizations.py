@@ -103,7 +103,9 @@ TIGHTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), LOOSER)
-def test_only_an_org_admin_loosens(world: World, posture: str, before: dict[str, Any], change: dict[str, Any]) -> None:
+def test_only_an_org_admin_may_loosen_settings(
+    world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
+) -> None:
     environment = getattr(world, posture)
     assert world.admin.api.put(world.path(environment), {"settings": before}).status_code == 200
     environment.refresh_from_db()
@@ -119,7 +121,7 @@ def test_only_an_org_admin_loosens(world: World, posture: str, before: dict[str,
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
-def test_a_project_admin_does_the_rest(
+def test_a_project_admin_may_make_all_other_changes(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     path = world.path(getattr(world, posture))
@@ -128,7 +130,7 @@ def test_a_project_admin_does_the_rest(
     assert world.project_admin.api.put(path, {"settings": change}).status_code == 200
 
 
-def test_a_new_environment_may_not_start_loose_either(world: World) -> None:
+def test_a_new_environment_may_not_start_with_loosened_settings(world: World) -> None:
     path = org(world, f"/projects/{world.project.pk}/environments")
     body = {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
 
@@ -141,7 +143,7 @@ LOOSE_DEFAULTS = {"allow_self_approval": True, "approval_ttl_s": 7200, "replay_p
 
 
 @pytest.mark.parametrize("posture", ["prod", "staging"])
-def test_the_organizations_own_defaults_are_no_loosening(world: World, posture: str) -> None:
+def test_starting_with_the_organizations_defaults_is_not_loosening(world: World, posture: str) -> None:
     world.admin.api.put(org(world), {"settings": {"default_environment_settings": LOOSE_DEFAULTS}})
     path = org(world, f"/projects/{world.project.pk}/environments")
 
@@ -164,7 +166,7 @@ def test_the_organizations_own_defaults_are_no_loosening(world: World, posture: 
         ({"freeze_windows": [WINDOW]}, {"freeze_windows": []}),
     ],
 )
-def test_beyond_the_organizations_defaults_is_loosening(
+def test_starting_looser_than_the_organizations_defaults_is_loosening(
     world: World, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     world.admin.api.put(org(world), {"settings": {"default_environment_settings": defaults}})
@@ -178,7 +180,7 @@ def test_beyond_the_organizations_defaults_is_loosening(
     assert world.admin.api.post(path, body).status_code == 201
 
 
-def test_loosening_is_pure() -> None:
+def test_which_changes_loosen_settings() -> None:
     old = policy.defaults(Posture.PROD)
 
     assert policy.loosens(Posture.PROD, old, old) == []
@@ -214,7 +216,7 @@ def test_loosening_is_pure() -> None:
         ({"freeze_windows": [WINDOW] * 101}, "/settings/freeze_windows"),
     ],
 )
-def test_a_bad_setting_is_pointed_to(world: World, settings: dict[str, Any], pointer: str) -> None:
+def test_the_error_points_to_the_invalid_setting(world: World, settings: dict[str, Any], pointer: str) -> None:
     response = world.admin.api.put(world.path(), {"settings": settings})
 
     assert response.status_code == 400
@@ -223,10 +225,10 @@ def test_a_bad_setting_is_pointed_to(world: World, settings: dict[str, Any], poi
     assert (world.dev.settings, world.dev.revision) == ({}, 1)
 
 
-def test_a_freeze_window_is_stored_as_said(world: World) -> None:
-    said = {**WINDOW, "start": "2026-12-24T01:00:00+01:00", "recurrence": "weekly"}
+def test_a_freeze_window_is_stored_in_utc(world: World) -> None:
+    window = {**WINDOW, "start": "2026-12-24T01:00:00+01:00", "recurrence": "weekly"}
 
-    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [said]}})
+    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [window]}})
 
     stored = {**WINDOW, "time_zone": "UTC", "recurrence": "weekly"}
     assert answer.json()["settings"]["freeze_windows"] == [stored]
@@ -243,27 +245,27 @@ def test_a_freeze_window_is_stored_as_said(world: World) -> None:
          "2026-07-02T04:00:00Z"),
         ("2026-07-01T18:00:00", "2026-07-02T06:00:00", None, "2026-07-01T18:00:00Z",
          "2026-07-02T06:00:00Z"),
-        # An offset says it all, whatever the zone.
+        # With an offset, the time zone does not matter.
         ("2026-07-01T18:00:00-05:00", "2026-07-02T06:00:00Z", "Asia/Tokyo", "2026-07-01T23:00:00Z",
          "2026-07-02T06:00:00Z"),
-        # 02:30 comes twice that night: both are within.
+        # 02:30 occurs twice that night; the window covers both.
         ("2026-10-25T02:30:00", "2026-10-25T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z",
          "2026-10-25T01:30:00Z"),
         ("2026-10-25T02:30:00", "2026-10-26T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z",
          "2026-10-26T01:30:00Z"),
     ],
 )  # fmt: skip
-def test_a_freeze_windows_times_without_an_offset_are_of_its_zone(
+def test_times_of_a_freeze_window_without_an_offset_are_in_its_time_zone(
     world: World, start: str, end: str, zone: str | None, start_in_utc: str, end_in_utc: str
 ) -> None:
-    said = {"start": start, "end": end, "reason": "holidays", **({"time_zone": zone} if zone else {})}
+    window = {"start": start, "end": end, "reason": "holidays", **({"time_zone": zone} if zone else {})}
 
-    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [said]}})
+    answer = world.admin.api.put(world.path(), {"settings": {"freeze_windows": [window]}})
 
     (window,) = answer.json()["settings"]["freeze_windows"]
     assert (window["start"], window["end"]) == (start_in_utc, end_in_utc)
     by_default = world.admin.api.put(
-        org(world), {"settings": {"default_environment_settings": {"freeze_windows": [said]}}}
+        org(world), {"settings": {"default_environment_settings": {"freeze_windows": [window]}}}
     )
     (window,) = by_default.json()["settings"]["default_environment_settings"]["freeze_windows"]
     assert (window["start"], window["end"]) == (start_in_utc, end_in_utc)
@@ -296,7 +298,7 @@ def test_names_are_unique_within_their_parent(world: World, path: str, body: dic
     assert [model.objects.count() for model in (Organization, Project, Environment)] == counts
 
 
-def test_the_same_name_elsewhere_is_free(world: World, other: World) -> None:
+def test_the_same_name_may_be_used_under_another_parent(world: World, other: World) -> None:
     assert world.project.name == other.project.name
     made = world.admin.api.post(org(world, "/projects"), {"name": "second"}).json()["id"]
 
@@ -312,7 +314,7 @@ def test_a_name_without_letters_gets_a_slug(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_a_deletion_holds_at_once_and_is_purged_by_the_worker(world: World, kind: str) -> None:
+def test_a_deleted_row_disappears_at_once_and_is_purged_by_the_worker(world: World, kind: str) -> None:
     agent, api = world.agent()
     bundle = world.bundle()
     world.deployment(bundle)
@@ -349,7 +351,7 @@ def test_a_deletion_holds_at_once_and_is_purged_by_the_worker(world: World, kind
     assert events.filter(environment_id=world.dev.pk).exists()
 
 
-def test_a_purge_twice_is_one_and_takes_nothing_living(world: World) -> None:
+def test_a_repeated_purge_changes_nothing_and_spares_live_rows(world: World) -> None:
     organizations.purge(Environment, str(world.dev.pk))
     assert Environment.objects.filter(pk=world.dev.pk).exists()
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
@@ -360,7 +362,7 @@ def test_a_purge_twice_is_one_and_takes_nothing_living(world: World) -> None:
     assert {e.posture for e in Environment.objects.all()} == {"staging", "prod"}
 
 
-def test_a_deleted_name_is_free_before_the_purge(world: World) -> None:
+def test_the_name_of_a_deleted_row_may_be_used_before_the_purge(world: World) -> None:
     assert world.admin.api.delete(world.path()).status_code == 204
 
     made = world.admin.api.post(

@@ -1,4 +1,4 @@
-"""Roles: which permissions they hold, how they combine, who may hand them out (contracts §2)."""
+"""Roles: their permissions, how they combine, and who may grant them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worlds import Api, Person, World
 pytestmark = pytest.mark.django_db
 P = Permission
 ADMIN, MANAGER, OPERATOR, VIEWER = Role.ORG_ADMIN, Role.PROJECT_ADMIN, Role.OPERATOR, Role.VIEWER
-# The contracts' table, row by row.
+# Each permission with the roles that have it.
 TABLE = {
     P.VIEW_ORG: {ADMIN, MANAGER, OPERATOR, VIEWER},
     P.VIEW_PROJECT: {ADMIN, MANAGER, OPERATOR, VIEWER},
@@ -51,7 +51,7 @@ def test_the_table_of_permissions(permission: Permission) -> None:
         (ADMIN, VIEWER, ADMIN),
     ],
 )
-def test_which_role_counts_in_a_project(org: Role | None, project: Role | None, counts: Role | None) -> None:
+def test_which_role_applies_in_a_project(org: Role | None, project: Role | None, counts: Role | None) -> None:
     assert effective_role(org, project) is counts
 
 
@@ -59,12 +59,12 @@ def test_which_role_counts_in_a_project(org: Role | None, project: Role | None, 
     ("holder", "grantable"),
     [(ADMIN, set(Role)), (MANAGER, {MANAGER, OPERATOR, VIEWER}), (OPERATOR, {OPERATOR, VIEWER}), (VIEWER, {VIEWER})],
 )
-def test_nobody_grants_more_than_they_hold(holder: Role, grantable: set[Role]) -> None:
+def test_nobody_can_grant_a_role_that_exceeds_their_own(holder: Role, grantable: set[Role]) -> None:
     assert {role for role in Role if covers(GRANTS[holder], role)} == grantable
 
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:
-    """Somebody with a role in ``project`` only."""
+    """Return a person with a role in ``project`` only."""
     membership = members.add(
         organization=world.organization,
         project=project,
@@ -96,7 +96,7 @@ def test_a_projects_role_beats_the_organizations(world: World) -> None:
     assert [drafts(world, person) for person in (world.operator, world.viewer, world.reviewer)] == [403, 201, 201]
 
 
-def test_who_has_a_role_in_one_project_sees_only_that(world: World) -> None:
+def test_a_member_of_one_project_sees_only_that_project(world: World) -> None:
     hidden = organizations.create_project(organization=world.organization, name="secret", actor=world.admin.actor)
     guest = member_of(world, world.project, MANAGER, "guest")
     org = f"/api/v1/orgs/{world.organization.pk}"
@@ -114,7 +114,7 @@ def test_who_has_a_role_in_one_project_sees_only_that(world: World) -> None:
 
 
 def test_the_creator_of_an_organization_is_its_admin() -> None:
-    user = accounts.account_for_invitation("founder@acme.example")
+    user = accounts.get_or_create_account("founder@acme.example")
     person = World._person(user)
 
     made = person.api.post("/api/v1/orgs", {"name": "Initech"})
@@ -125,7 +125,7 @@ def test_the_creator_of_an_organization_is_its_admin() -> None:
     assert person.api.get(f"/api/v1/orgs/{made.json()['id']}/audit-events").status_code == 200
 
 
-def test_an_organization_key_founds_none(world: World) -> None:
+def test_an_organization_key_cannot_create_an_organization(world: World) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=ADMIN, granter=GRANTS[ADMIN], actor=world.admin.actor
     )
@@ -138,7 +138,7 @@ def members_path(world: World, rest: str = "") -> str:
 
 
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PUT", {"role": "operator"})])
-def test_the_last_admin_stays(world: World, method: str, body: dict[str, Any] | None) -> None:
+def test_the_last_admin_cannot_be_removed_or_demoted(world: World, method: str, body: dict[str, Any] | None) -> None:
     path = members_path(world, f"/{world.admin.user.pk}")
     events = AuditEvent.objects.count()
 
@@ -149,7 +149,7 @@ def test_the_last_admin_stays(world: World, method: str, body: dict[str, Any] | 
     assert AuditEvent.objects.count() == events
 
 
-def test_a_second_admin_frees_the_first_but_an_inactive_one_does_not(world: World) -> None:
+def test_an_admin_can_be_removed_only_if_there_is_another_active_admin(world: World) -> None:
     second = world.person(ADMIN, "second")
     second.user.is_active = False
     second.user.save()
@@ -164,20 +164,20 @@ def test_a_second_admin_frees_the_first_but_an_inactive_one_does_not(world: Worl
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_admins_who_remove_each_other_leave_one(
+def test_one_admin_remains_if_two_remove_each_other_concurrently(
     at_once: Race,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = members._keep_an_admin
+    real = members._check_not_last_admin
     both_have_checked = threading.Barrier(2)
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Where nothing keeps the other out, it is here now too; where the lock does, it comes later.
+        # Without the lock, the other thread would get here at the same time; with it, it comes later.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 
-    monkeypatch.setattr(members, "_keep_an_admin", slowly)
+    monkeypatch.setattr(members, "_check_not_last_admin", slowly)
     world = World("acme")
     second = world.person(ADMIN, "second")
     first, other = (Api(person.api.token) for person in (world.admin, second))
@@ -202,7 +202,7 @@ def test_a_project_admin_grants_up_to_their_own_role(world: World, role: str) ->
     assert Membership.objects.filter(user__email="new@acme.example").count() == (role == "project_admin")
 
 
-def test_org_admin_is_no_role_of_a_project(world: World) -> None:
+def test_org_admin_cannot_be_a_role_in_a_project(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}/members"
     world.admin.api.post(path, {"email": "new@acme.example", "role": "viewer"})
     user = Membership.objects.get(user__email="new@acme.example").user
@@ -215,7 +215,7 @@ def test_org_admin_is_no_role_of_a_project(world: World) -> None:
     assert Membership.objects.get(user=user).role == VIEWER
 
 
-def test_only_admitted_domains_are_invited(world: World) -> None:
+def test_only_addresses_of_listed_domains_can_be_invited(world: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"email_domains": ["Acme.example"]}}).status_code == 200
 
@@ -226,7 +226,7 @@ def test_only_admitted_domains_are_invited(world: World) -> None:
     assert outside.json()["errors"][0]["pointer"] == "/email"
 
 
-def test_a_member_twice_is_a_conflict_and_addresses_ignore_case(world: World) -> None:
+def test_adding_a_member_twice_is_a_conflict_whatever_the_case_of_the_address(world: World) -> None:
     before = Membership.objects.count()
 
     response = world.admin.api.post(members_path(world), {"email": "VIEWER@acme.example", "role": "operator"})
@@ -235,7 +235,7 @@ def test_a_member_twice_is_a_conflict_and_addresses_ignore_case(world: World) ->
     assert Membership.objects.count() == before
 
 
-def test_me_says_who_and_where(world: World) -> None:
+def test_me_returns_the_caller_and_its_roles(world: World) -> None:
     body = world.operator.api.get("/api/v1/me").json()
 
     assert body["user"]["email"] == "operator@acme.example"

@@ -1,4 +1,4 @@
-"""Signing in with an OpenID Connect provider: the whole way, the session that comes of it, and where it leads."""
+"""Sign-in with an OpenID Connect provider: the whole flow, the session, and the redirect afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.tenancy.sign_in_flow import HTML, JSON, begin, configure, finish, sig
 pytestmark = pytest.mark.django_db
 
 
-# With a provider that is nobody's test double
+# With a real provider
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def real_issuer() -> Iterator[str]:
 
 
 def walk(site: str, accept: str, subject: str) -> tuple[requests.Session, requests.Response]:
-    """The whole flow over HTTP, up to the callback's answer."""
+    """Run the whole flow over HTTP and return the callback's response."""
     session = requests.Session()
     session.headers["Accept"] = accept
     at_provider = session.get(f"{site}/auth/login", timeout=10)
@@ -119,14 +119,14 @@ def test_the_request_to_the_provider(client: Client, provider: Provider) -> None
     assert {other[name][0] for name in ("state", "nonce", "code_challenge")}.isdisjoint(query.values())
 
 
-def test_no_session_survives_a_program_s_sign_in(client: Client, provider: Provider) -> None:
+def test_no_session_remains_after_the_sign_in_of_a_program(client: Client, provider: Provider) -> None:
     assert sign_in(client, provider).status_code == 200
 
     assert not Session.objects.exists()
     assert client.cookies["sessionid"].value == ""
 
 
-def test_the_session_s_key_changes_with_the_sign_in(client: Client, provider: Provider) -> None:
+def test_the_session_key_changes_with_the_sign_in(client: Client, provider: Provider) -> None:
     query = begin(client, provider, HTML)
     before = client.cookies["sessionid"].value
 
@@ -140,7 +140,7 @@ def test_the_session_s_key_changes_with_the_sign_in(client: Client, provider: Pr
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_nothing_of_the_provider_s_is_kept(
+def test_no_token_of_the_provider_is_stored(
     client: Client, provider: Provider, accept: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -164,11 +164,11 @@ def test_nothing_of_the_provider_s_is_kept(
     assert (identity.provider, identity.uid, identity.extra_data) == ("oidc", f"{provider.issuer}#1", {})
 
 
-# Round it
+# Redirects, limits and methods
 
 
 @pytest.mark.parametrize("path", ["/admin/tenancy/user/", "/api/docs?x=1", "http://testserver/api/docs"])
-def test_next(client: Client, provider: Provider, path: str) -> None:
+def test_a_browser_is_redirected_to_the_next_path(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     response = finish(client, query, HTML)
@@ -194,19 +194,19 @@ def test_next(client: Client, provider: Provider, path: str) -> None:
         "",
     ],
 )
-def test_next_leads_nowhere_else(client: Client, provider: Provider, path: str) -> None:
+def test_next_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     assert finish(client, query, HTML)["Location"] == "/admin/"
 
 
-def test_next_is_of_the_last_attempt(client: Client, provider: Provider) -> None:
+def test_the_next_path_of_the_last_attempt_is_used(client: Client, provider: Provider) -> None:
     begin(client, provider, HTML, "/auth/login?next=/elsewhere")
 
     assert sign_in(client, provider, HTML)["Location"] == "/admin/"
 
 
-def test_twenty_sign_ins_an_address(provider: Provider) -> None:
+def test_twenty_sign_ins_a_minute_are_allowed_for_an_address(provider: Provider) -> None:
     for _ in range(20):
         assert sign_in(Client(), provider).status_code == 200
 
@@ -222,7 +222,7 @@ def test_twenty_sign_ins_an_address(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback"])
-def test_methods(client: Client, provider: Provider, path: str) -> None:
+def test_other_methods_are_refused(client: Client, provider: Provider, path: str) -> None:
     response = client.post(path, headers={"Accept": JSON})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, OPTIONS")

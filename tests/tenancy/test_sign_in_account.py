@@ -1,4 +1,4 @@
-"""The account that a sign-in leads to: who is the same person, who claims an invitation, who is turned away."""
+"""The account of a sign-in: who is the same person, who claims an invitation, who is refused."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from social_django.models import UserSocialAuth
 from apps.tenancy.models import AuditEvent, User, UserToken
 from apps.tenancy.services import accounts
 from tests.tenancy.provider import Claims, Provider
-from tests.tenancy.sign_in_flow import HTML, JSON, configure, nothing_came_of_it, said, sign_in
+from tests.tenancy.sign_in_flow import HTML, JSON, configure, nothing_was_created, sign_in, with_claims
 
 pytestmark = pytest.mark.django_db
 
 
-# Who it is
+# Identity
 
 
-def test_another_issuer_s_same_subject_is_another_person(client: Client, provider: Provider, settings: Any) -> None:
+def test_the_same_subject_of_another_issuer_is_another_person(
+    client: Client, provider: Provider, settings: Any
+) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     other = Provider()
     other.claims["email"] = "ada@elsewhere.example"
@@ -33,16 +35,16 @@ def test_another_issuer_s_same_subject_is_another_person(client: Client, provide
     assert set(UserSocialAuth.objects.values_list("uid", flat=True)) == {f"{provider.issuer}#1", f"{other.issuer}#1"}
 
 
-def test_a_provider_that_calls_itself_another(client: Client, provider: Provider) -> None:
+def test_a_provider_that_names_another_issuer_is_refused(client: Client, provider: Provider) -> None:
     status, document = provider._answer("/.well-known/openid-configuration", {}, "")
     provider.answers["/.well-known/openid-configuration"] = (status, document | {"issuer": "https://issuer.example"})
-    provider.lie = said(iss="https://issuer.example")
+    provider.change_claims = with_claims(iss="https://issuer.example")
 
     assert sign_in(client, provider).status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
-def test_a_new_e_mail_address_does_not_make_another_account(client: Client, provider: Provider) -> None:
+def test_a_changed_e_mail_address_does_not_create_another_account(client: Client, provider: Provider) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     provider.claims["email"] = "lovelace@acme.example"
 
@@ -51,7 +53,7 @@ def test_a_new_e_mail_address_does_not_make_another_account(client: Client, prov
 
 
 def test_a_verified_address_claims_its_invitation_once(client: Client, provider: Provider) -> None:
-    invited = accounts.account_for_invitation("ADA@acme.example")
+    invited = accounts.get_or_create_account("ADA@acme.example")
 
     first = sign_in(client, provider).json()["user"]
     provider.claims["sub"] = "2"
@@ -63,7 +65,7 @@ def test_a_verified_address_claims_its_invitation_once(client: Client, provider:
     assert (stranger.email, stranger.email_verified) == ("ada@acme.example", False)
     claims = AuditEvent.objects.filter(action="account.claim")
     assert [event.resource_id for event in claims] == [str(invited.pk)]
-    assert accounts.account_for_invitation("ada@acme.example") == invited
+    assert accounts.get_or_create_account("ada@acme.example") == invited
 
 
 @pytest.mark.parametrize(
@@ -72,14 +74,14 @@ def test_a_verified_address_claims_its_invitation_once(client: Client, provider:
         ({"email_verified": False}, {}),
         ({"email_verified": None}, {}),
         ({"email_verified": "true"}, {}),
-        # What is verified is the ID token's address; userinfo then names somebody else's.
+        # Only the ID token's address is verified, but the user info names another one.
         ({"email": "eve@acme.example"}, {"email": "ada@acme.example", "email_verified": False}),
     ],
 )
-def test_an_address_that_is_not_verified_claims_nothing(
+def test_an_unverified_address_claims_no_invitation(
     client: Client, provider: Provider, claims: Claims, userinfo: Claims
 ) -> None:
-    invited = accounts.account_for_invitation("ada@acme.example")
+    invited = accounts.get_or_create_account("ada@acme.example")
     provider.claims |= claims
     provider.userinfo = userinfo
 
@@ -91,7 +93,7 @@ def test_an_address_that_is_not_verified_claims_nothing(
     assert not invited.social_auth.exists()
 
 
-def test_an_inactive_account(client: Client, provider: Provider) -> None:
+def test_an_inactive_account_cannot_sign_in(client: Client, provider: Provider) -> None:
     sign_in(client, provider)
     User.objects.update(is_active=False)
     tokens, events = UserToken.objects.count(), AuditEvent.objects.count()
@@ -103,7 +105,7 @@ def test_an_inactive_account(client: Client, provider: Provider) -> None:
 
 
 def test_an_inactive_invitation_is_not_claimed(client: Client, provider: Provider) -> None:
-    accounts.account_for_invitation("ada@acme.example")
+    accounts.get_or_create_account("ada@acme.example")
     User.objects.update(is_active=False)
 
     assert sign_in(client, provider).status_code == 401
@@ -124,7 +126,9 @@ def test_an_inactive_invitation_is_not_claimed(client: Client, provider: Provide
         ({"email": {"a": 1}}, "", "Ada"),
     ],
 )
-def test_odd_claims(client: Client, provider: Provider, claims: Claims, email: str, name: str) -> None:
+def test_unusual_claims_are_stored_safely(
+    client: Client, provider: Provider, claims: Claims, email: str, name: str
+) -> None:
     provider.claims |= claims
 
     assert sign_in(client, provider).status_code == 200
@@ -133,8 +137,8 @@ def test_odd_claims(client: Client, provider: Provider, claims: Claims, email: s
 
 
 @pytest.mark.parametrize("subject", ["x" * 300, "a\x00b"])
-def test_a_subject_that_cannot_be_stored(client: Client, provider: Provider, subject: str) -> None:
+def test_a_subject_that_cannot_be_stored_is_refused(client: Client, provider: Provider, subject: str) -> None:
     provider.claims["sub"] = subject
 
     assert sign_in(client, provider).status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()

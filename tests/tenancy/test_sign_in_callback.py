@@ -1,4 +1,4 @@
-"""The provider's callback: tampered with, forged, repeated, of another session, or many at once."""
+"""The provider's callback: tampered, forged, repeated, of another session, or concurrent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from social_django.models import UserSocialAuth
 from apps.tenancy.models import AuditEvent, User, UserToken
 from apps.tenancy.services import accounts
 from tests.tenancy.provider import CLIENT_ID, CLIENT_SECRET, KEY, OTHER_KEY, Claims, Provider
-from tests.tenancy.sign_in_flow import HTML, JSON, begin, finish, nothing_came_of_it, said, sign_in, with_query
+from tests.tenancy.sign_in_flow import HTML, JSON, begin, finish, nothing_was_created, sign_in, with_claims, with_query
 
 pytestmark = pytest.mark.django_db
 
@@ -40,7 +40,9 @@ pytestmark = pytest.mark.django_db
     ],
     ids=["state", "no-state", "empty-state", "long-state", "code", "no-code", "denied", "error", "nothing"],
 )
-def test_a_tampered_callback(client: Client, provider: Provider, change: Callable[[str], str], accept: str) -> None:
+def test_a_tampered_callback_is_refused(
+    client: Client, provider: Provider, change: Callable[[str], str], accept: str
+) -> None:
     query = begin(client, provider, accept)
 
     response = finish(client, change(query), accept)
@@ -53,41 +55,43 @@ def test_a_tampered_callback(client: Client, provider: Provider, change: Callabl
         assert response["Content-Type"].startswith("text/html")
     assert b"stolen" not in response.content
     assert b"script>" not in response.content
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
 LONG_AGO = int(time.time()) - 3600
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "change_claims",
     [
-        said(nonce="another"),
-        said(nonce=None),
-        said(nonce=["list"]),
-        said(aud="another client"),
-        said(aud=[CLIENT_ID, "another client"]),
-        said(azp="another client"),
-        said(aud=None),
-        said(iss="https://issuer.example"),
-        said(iss=None),
-        said(exp=LONG_AGO),
-        said(exp=None),
-        said(iat=LONG_AGO),
-        said(iat=None),
-        said(nbf=int(time.time()) + 3600),
-        said(sub=None),
-        said(sub="somebody else than userinfo says"),
-        said(at_hash="of another token"),
+        with_claims(nonce="another"),
+        with_claims(nonce=None),
+        with_claims(nonce=["list"]),
+        with_claims(aud="another client"),
+        with_claims(aud=[CLIENT_ID, "another client"]),
+        with_claims(azp="another client"),
+        with_claims(aud=None),
+        with_claims(iss="https://issuer.example"),
+        with_claims(iss=None),
+        with_claims(exp=LONG_AGO),
+        with_claims(exp=None),
+        with_claims(iat=LONG_AGO),
+        with_claims(iat=None),
+        with_claims(nbf=int(time.time()) + 3600),
+        with_claims(sub=None),
+        with_claims(sub="somebody else than userinfo says"),
+        with_claims(at_hash="of another token"),
     ],
 )
-def test_an_id_token_that_is_not_ours(client: Client, provider: Provider, lie: Callable[[Claims], Claims]) -> None:
-    provider.lie = lie
+def test_an_id_token_with_wrong_claims_is_refused(
+    client: Client, provider: Provider, change_claims: Callable[[Claims], Claims]
+) -> None:
+    provider.change_claims = change_claims
 
     response = sign_in(client, provider)
 
     assert response.status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
 def _none(claims: Claims) -> str:
@@ -95,7 +99,7 @@ def _none(claims: Claims) -> str:
 
 
 def _symmetric(claims: Claims) -> str:
-    # The classic confusion: the public key, or the client's secret, taken for a shared one.
+    # Algorithm confusion: the public key or the client's secret is used as a shared key.
     return jwt.encode(claims, CLIENT_SECRET * 2, "HS256", headers={"kid": "1"})
 
 
@@ -114,7 +118,7 @@ def _altered(claims: Claims) -> str:
 
 
 @pytest.mark.parametrize("sign", [_none, _symmetric, _other_key, _unknown_key, _altered, lambda claims: "no.j.wt"])
-def test_an_id_token_that_the_provider_did_not_sign(
+def test_an_id_token_that_the_provider_did_not_sign_is_refused(
     client: Client, provider: Provider, sign: Callable[[Claims], str]
 ) -> None:
     provider.sign = sign
@@ -122,10 +126,10 @@ def test_an_id_token_that_the_provider_did_not_sign(
     response = sign_in(client, provider)
 
     assert response.status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
-def test_a_callback_serves_once(client: Client, provider: Provider) -> None:
+def test_a_callback_can_be_used_once(client: Client, provider: Provider) -> None:
     query = begin(client, provider)
     assert finish(client, query).status_code == 200
 
@@ -136,19 +140,19 @@ def test_a_callback_serves_once(client: Client, provider: Provider) -> None:
     assert (User.objects.count(), UserToken.objects.count()) == (1, 1)
 
 
-def test_a_failed_callback_spends_the_state_too(client: Client, provider: Provider) -> None:
+def test_a_failed_callback_also_uses_up_the_state(client: Client, provider: Provider) -> None:
     query = begin(client, provider)
     provider.answers["/userinfo_endpoint"] = (500, {})
     assert finish(client, query).status_code == 503
     del provider.answers["/userinfo_endpoint"]
 
     assert finish(client, query).status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
 @pytest.mark.parametrize("victim_began", [True, False])
-def test_another_session_s_callback(client: Client, provider: Provider, victim_began: bool) -> None:
-    """Login CSRF: somebody's browser is sent to the attacker's callback."""
+def test_a_callback_of_another_session_is_refused(client: Client, provider: Provider, victim_began: bool) -> None:
+    """Login CSRF: the victim's browser is sent to the attacker's callback."""
     query = begin(client, provider, HTML)
     victim = Client()
     if victim_began:
@@ -157,27 +161,29 @@ def test_another_session_s_callback(client: Client, provider: Provider, victim_b
     response = finish(victim, query, HTML)
 
     assert response.status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
     assert "/token_endpoint" not in provider.requests
 
 
-def test_another_session_s_code(client: Client, provider: Provider) -> None:
-    """PKCE: a code that was given to one session is worth nothing in another."""
+def test_an_authorization_code_of_another_session_is_refused(client: Client, provider: Provider) -> None:
+    """PKCE: an authorization code of one session is useless in another."""
     stolen = parse_qs(begin(client, provider))["code"][0]
     other = Client()
 
     response = finish(other, with_query(code=stolen)(begin(other, provider)))
 
     assert response.status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("invited", [True, False])
 @pytest.mark.parametrize("subjects", [("1", "1", "1", "1"), ("1", "2", "3", "4")])
-def test_callbacks_at_once(provider: Provider, subjects: tuple[str, ...], invited: bool) -> None:
+def test_concurrent_callbacks_create_one_account_per_person(
+    provider: Provider, subjects: tuple[str, ...], invited: bool
+) -> None:
     if invited:
-        accounts.account_for_invitation("ada@acme.example")
+        accounts.get_or_create_account("ada@acme.example")
     barrier = Barrier(len(subjects))
     provider.before_userinfo = lambda: barrier.wait(10)
     began = []

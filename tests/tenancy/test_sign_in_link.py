@@ -1,4 +1,4 @@
-"""One-time sign-in links: used once, by whoever holds them, within their time."""
+"""One-time sign-in links: each can be used once, before it expires."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def person() -> User:
-    return accounts.account_for_invitation("ada@acme.example")
+    return accounts.get_or_create_account("ada@acme.example")
 
 
 def link_of(person: User) -> str:
@@ -58,7 +58,7 @@ def test_a_link_signs_in_once(person: User) -> None:
     assert "sessionid" not in other.cookies
 
 
-def test_looking_at_a_link_does_not_use_it(person: User) -> None:
+def test_opening_a_links_page_does_not_use_it_up(person: User) -> None:
     client, path = Client(enforce_csrf_checks=True), link_of(person)
 
     pages = [client.get(path) for _ in range(25)]
@@ -73,7 +73,7 @@ def test_looking_at_a_link_does_not_use_it(person: User) -> None:
 
 
 @pytest.mark.parametrize("case", ["expired", "unknown", "inactive"])
-def test_a_link_that_is_not_good(person: User, case: str) -> None:
+def test_an_invalid_link_is_refused(person: User, case: str) -> None:
     path = link_of(person)
     if case == "expired":
         SignInLink.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -88,10 +88,10 @@ def test_a_link_that_is_not_good(person: User, case: str) -> None:
     assert not AuditEvent.objects.filter(action="session.sign_in").exists()
 
 
-def test_a_link_takes_over_a_session(person: User) -> None:
-    """Somebody else was signed in there: nothing of theirs is left."""
+def test_a_link_replaces_another_persons_session(person: User) -> None:
+    """If another person was signed in in that browser, nothing of that session remains."""
     client = Client()
-    other = accounts.account_for_invitation("bob@acme.example")
+    other = accounts.get_or_create_account("bob@acme.example")
     press(client, link_of(other))
     before = client.cookies["sessionid"].value
 
@@ -102,7 +102,7 @@ def test_a_link_takes_over_a_session(person: User) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_link_pressed_twice_at_once(person: User) -> None:
+def test_two_concurrent_uses_of_a_link_sign_in_once(person: User) -> None:
     path, barrier, codes = link_of(person), Barrier(8), []
 
     def attempt() -> None:
@@ -122,7 +122,7 @@ def test_a_link_pressed_twice_at_once(person: User) -> None:
     assert AuditEvent.objects.filter(action="session.sign_in").count() == 1
 
 
-def test_twenty_links_an_address(person: User) -> None:
+def test_twenty_attempts_a_minute_are_allowed_for_an_address(person: User) -> None:
     client = Client()
     codes = [client.post(f"/auth/link/bor_usr_{attempt}").status_code for attempt in range(21)]
 

@@ -1,4 +1,4 @@
-"""An identity provider that is missing, failing, or does not know us."""
+"""An identity provider that is missing, fails, or rejects this service."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from django.test import Client
 
 from tests.tenancy.provider import CLIENT_SECRET, Provider
-from tests.tenancy.sign_in_flow import HTML, JSON, nothing_came_of_it, sign_in
+from tests.tenancy.sign_in_flow import HTML, JSON, nothing_was_created, sign_in
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback?code=1&state=2"])
-def test_without_a_provider(client: Client, settings: Any, path: str) -> None:
+def test_sign_in_without_a_provider_is_unavailable(client: Client, settings: Any, path: str) -> None:
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer=None)
 
     response = client.get(path, headers={"Accept": JSON})
@@ -28,7 +28,7 @@ def test_without_a_provider(client: Client, settings: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("accept", [JSON, HTML])
-def test_a_provider_that_is_not_there(client: Client, provider: Provider, accept: str) -> None:
+def test_an_unreachable_provider_is_unavailable(client: Client, provider: Provider, accept: str) -> None:
     provider.stop()
 
     response = client.get("/auth/login", headers={"Accept": accept})
@@ -39,30 +39,34 @@ def test_a_provider_that_is_not_there(client: Client, provider: Provider, accept
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
 @pytest.mark.parametrize("answer", [(500, {}), (503, {"error": "temporarily_unavailable"}), (429, {})])
-def test_a_provider_that_fails(client: Client, provider: Provider, path: str, answer: tuple[int, Any]) -> None:
+def test_a_failing_provider_is_unavailable(
+    client: Client, provider: Provider, path: str, answer: tuple[int, Any]
+) -> None:
     provider.answers[path] = answer
 
     response = sign_in(client, provider)
 
     assert response.status_code == 503
     assert 10 <= int(response["Retry-After"]) <= 20
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
 @pytest.mark.parametrize("path", ["/token_endpoint", "/jwks_uri", "/userinfo_endpoint"])
 @pytest.mark.parametrize("body", [None, [], {}, {"keys": None}, {"access_token": 1}, {"sub": {}}, "text"])
-def test_a_provider_that_talks_nonsense(client: Client, provider: Provider, path: str, body: Any) -> None:
+def test_an_invalid_response_of_the_provider_is_refused(
+    client: Client, provider: Provider, path: str, body: Any
+) -> None:
     provider.answers[path] = (200, body)
 
     assert sign_in(client, provider).status_code == 401
-    assert nothing_came_of_it()
+    assert nothing_was_created()
 
 
-def test_a_client_that_the_provider_does_not_know(client: Client, provider: Provider) -> None:
+def test_a_provider_that_rejects_our_configuration_is_unavailable(client: Client, provider: Provider) -> None:
     provider.answers["/token_endpoint"] = (401, {"error": "invalid_client", "error_description": CLIENT_SECRET})
 
     response = sign_in(client, provider)
 
     assert response.status_code == 503
     assert CLIENT_SECRET not in response.content.decode()
-    assert nothing_came_of_it()
+    assert nothing_was_created()

@@ -1,4 +1,4 @@
-"""Signing keys: published, then used, then retired."""
+"""Signing keys: they are published, then sign, then are retired."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[timedelta]:
-    """What is put into it has passed."""
+    """A list of durations; the clock is ahead by their sum."""
     passed: list[timedelta] = []
     now = timezone.now
     monkeypatch.setattr("django.utils.timezone.now", lambda: now() + sum(passed, timedelta()))
@@ -39,24 +39,24 @@ def org(world: World, rest: str = "") -> str:
 
 
 def states(world: World) -> list[str]:
-    """As the database notes them, oldest first."""
+    """Return the stored statuses, oldest key first."""
     return list(
         SigningKey.objects.filter(organization=world.organization).order_by("id").values_list("status", flat=True)
     )
 
 
 def published(world: World) -> list[str]:
-    """As everybody reads them, oldest first."""
+    """Return the published statuses, oldest key first."""
     return [key.status.value for key in signing_keys.key_set(world.organization.pk)][::-1]
 
 
 def signs(world: World) -> str:
-    """The kid of the key that signs now."""
+    """Return the kid of the active key."""
     return keys.kid(keys.public_key(signing_keys.active_private_key(world.organization.pk)))
 
 
 def events(world: World) -> list[tuple[str, str, Any]]:
-    """What was recorded since the organization's first key."""
+    """Return the events of signing keys after the creation of the first key."""
     found = AuditEvent.objects.filter(organization=world.organization, resource_kind="signing_key").order_by("id")[1:]
     return [(e.action, e.resource_id, e.changes["status"]) for e in found]
 
@@ -76,10 +76,10 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     body = made.json()
     assert (made.status_code, body["status"], body["signs_until"], body["not_after"]) == (201, "next", None, None)
     begins = SigningKey.objects.get(kid=body["kid"]).not_before
-    assert timedelta(seconds=85) < begins - timezone.now() <= timedelta(seconds=90)  # 3 beats of 30 s
+    assert timedelta(seconds=85) < begins - timezone.now() <= timedelta(seconds=90)  # 3 heartbeats at 30 s
     old.refresh_from_db()
     assert (old.status, old.signs_until, old.not_after) == ("active", begins, begins + timedelta(days=7))
-    # Agents hear of it now; both keys verify, the old one signs.
+    # Agents see the new ETag. Both keys verify; the old one signs.
     assert etag_of_heartbeat(agent, api) != before
     answer = api.get(f"/api/v1/agents/{agent.pk}/signing-key")
     assert answer["ETag"] == f'"{etag_of_heartbeat(agent, api)}"'
@@ -90,7 +90,7 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     tasks.note_keys()
     assert states(world) == ["active", "next"]
 
-    # Its time comes, and everybody who reads sees it at once, before the worker noted it.
+    # At its time, all readers see the new key as active, before the worker has stored the status.
     clock.append(timedelta(seconds=91))
     assert states(world) == ["active", "next"]
     assert published(world) == ["retiring", "active"]
@@ -103,7 +103,7 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     assert states(world) == ["retiring", "active"]
     assert f'"{etag_of_heartbeat(agent, api)}"' == fresh["ETag"]
 
-    # A week later the old one is retired, its private half destroyed.
+    # A week later, the old key is retired and its private key destroyed.
     clock.append(timedelta(days=7))
     assert published(world) == ["retired", "active"]
     tasks.note_keys()
@@ -125,13 +125,13 @@ def test_a_key_is_published_before_it_is_used(world: World, clock: list[timedelt
     ]
 
 
-def test_a_worker_that_is_very_late_notes_it_all_in_the_end(world: World, clock: list[timedelta]) -> None:
+def test_a_late_worker_stores_all_past_status_changes(world: World, clock: list[timedelta]) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, retire_in_s=60, actor=world.admin.actor)
     clock.append(timedelta(hours=1))
     assert (published(world), signs(world)) == (["retired", "active"], new.kid)
 
-    # Another rotation does not wait for it.
+    # Another rotation does not wait for the worker.
     newest = signing_keys.rotate(organization=world.organization, activate_in_s=600, actor=world.admin.actor)
 
     assert states(world) == ["retired", "active", "next"]
@@ -142,7 +142,7 @@ def test_a_worker_that_is_very_late_notes_it_all_in_the_end(world: World, clock:
     ]
 
 
-def test_by_default_the_slowest_agents_are_waited_for(world: World) -> None:
+def test_by_default_the_new_key_waits_for_the_slowest_agents(world: World) -> None:
     world.environment("dev", "slow", heartbeat_interval_s=300)
     gone = world.environment("dev", "slowest", heartbeat_interval_s=3000)
     type(gone).objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
@@ -152,7 +152,7 @@ def test_by_default_the_slowest_agents_are_waited_for(world: World) -> None:
     assert round((key.not_before - key.created_at).total_seconds()) == 900
 
 
-def test_never_less_than_a_minute(world: World) -> None:
+def test_the_default_wait_is_at_least_a_minute(world: World) -> None:
     for environment in (world.dev, world.staging, world.prod):
         type(environment).objects.filter(pk=environment.pk).update(settings={"heartbeat_interval_s": 5})
 
@@ -161,7 +161,7 @@ def test_never_less_than_a_minute(world: World) -> None:
     assert round((key.not_before - key.created_at).total_seconds()) == 60
 
 
-def test_in_an_emergency_it_signs_at_once(world: World) -> None:
+def test_in_an_emergency_the_new_key_signs_at_once(world: World) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     message = keys.sign(signing_keys.active_private_key(world.organization.pk), b"message")
 
@@ -183,7 +183,7 @@ def test_in_an_emergency_it_signs_at_once(world: World) -> None:
     ]
 
 
-def test_one_rotation_at_a_time(world: World) -> None:
+def test_a_second_rotation_is_refused_while_there_is_a_next_key(world: World) -> None:
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     before = list(SigningKey.objects.order_by("id").values()), AuditEvent.objects.count()
 
@@ -203,7 +203,7 @@ def test_one_rotation_at_a_time(world: World) -> None:
         ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
     ],
 )
-def test_times_out_of_bounds_are_named(world: World, body: Any, pointer: str) -> None:
+def test_times_out_of_bounds_are_refused(world: World, body: Any, pointer: str) -> None:
     refused = world.admin.api.post(org(world, "/rotate"), body)
 
     assert refused.status_code == 400
@@ -211,7 +211,7 @@ def test_times_out_of_bounds_are_named(world: World, body: Any, pointer: str) ->
     assert states(world) == ["active"]
 
 
-def test_a_retiring_key_is_retired_by_hand(world: World) -> None:
+def test_a_retiring_key_can_be_retired_by_hand(world: World) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
     signed_before = timezone.now()
@@ -230,7 +230,7 @@ def test_a_retiring_key_is_retired_by_hand(world: World) -> None:
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:illegal_transition")
 
 
-def test_the_next_key_is_withdrawn(world: World, clock: list[timedelta]) -> None:
+def test_the_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
@@ -241,14 +241,14 @@ def test_the_next_key_is_withdrawn(world: World, clock: list[timedelta]) -> None
     tasks.note_keys()
     assert states(world) == published(world) == ["active", "retired"]
     assert signs(world) == old.kid
-    # It has signed nothing, whatever a signature says of its time.
+    # It verifies nothing, whatever time a signature claims.
     found = signing_keys.key_set(world.organization.pk).find(new.kid)
     assert found is not None
     assert not found.trusts(new.created_at)
     assert world.admin.api.post(org(world, "/rotate")).status_code == 201
 
 
-def test_a_clock_that_steps_back_takes_no_key_away(world: World, clock: list[timedelta]) -> None:
+def test_a_clock_that_steps_back_changes_no_stored_status(world: World, clock: list[timedelta]) -> None:
     first = SigningKey.objects.get(organization=world.organization)
     clock.append(timedelta(minutes=-5))
     assert (published(world), signs(world)) == (["active"], first.kid)
@@ -268,8 +268,8 @@ def test_a_clock_that_steps_back_takes_no_key_away(world: World, clock: list[tim
     assert signs(world) == second.kid
 
 
-def test_the_id_of_the_next_key_may_be_the_lower(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As another process makes it whose clock stepped back."""
+def test_the_next_key_may_have_a_smaller_id_than_the_active_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a key created by a process whose clock went backwards."""
     first = SigningKey.objects.get(organization=world.organization)
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -285,9 +285,9 @@ def test_the_id_of_the_next_key_may_be_the_lower(world: World, monkeypatch: pyte
     ]
 
 
-def test_the_active_key_is_not_retired(world: World, clock: list[timedelta]) -> None:
+def test_the_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> None:
     new = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
-    clock.append(timedelta(seconds=90))  # it signs, and the worker is late
+    clock.append(timedelta(seconds=90))  # the new key is active, but the worker has not stored it
 
     refused = world.admin.api.post(org(world, f"/{new.kid}/retire"), {"reason": "why not"})
 
@@ -308,8 +308,9 @@ def test_the_database_holds_one_active_and_one_next_key_and_no_retired_private_h
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_active"), transaction.atomic():
         signing_keys.create(organization=world.organization, actor=world.admin.actor)
     signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
+    now = timezone.now()
     with pytest.raises(IntegrityError, match="tenancy_signingkey_one_next"), transaction.atomic():
-        signing_keys._make(world.organization, keys.KeyStatus.NEXT, not_before=timezone.now(), actor=world.admin.actor)
+        signing_keys._create(world.organization, keys.KeyStatus.NEXT, not_before=now, actor=world.admin.actor)
     with pytest.raises(IntegrityError, match="retired_has_no_private_key"), transaction.atomic():
         SigningKey.objects.filter(status="next").update(status="retired")
 
@@ -332,7 +333,7 @@ def test_private_keys_are_encrypted_and_bound_to_their_organization(world: World
 # -- races ------------------------------------------------------------------------------------------------------
 
 
-def test_two_rotations_at_once_make_one_next_key(at_once: Race, world: World) -> None:
+def test_two_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -> None:
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
@@ -343,31 +344,31 @@ def test_two_rotations_at_once_make_one_next_key(at_once: Race, world: World) ->
     assert states(world) == ["active", "next"]
 
 
-def test_a_rotation_against_the_activation_of_the_one_before(
+def test_a_rotation_and_a_concurrent_activation_take_turns(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is first: each key takes its steps once, and the next rotation is a rotation of the new key."""
+    """In either order, each key changes its status once, and the next rotation replaces the new key."""
     first = SigningKey.objects.get(organization=world.organization)
     second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     past = timezone.now() - timedelta(seconds=1)
     SigningKey.objects.filter(pk=first.pk).update(signs_until=past)
     SigningKey.objects.filter(pk=second.pk).update(not_before=past)
 
-    real = signing_keys._advance
+    real = signing_keys._save_status
     all_have_looked = threading.Barrier(3)
 
-    def slowly(*args: Any, **said: Any) -> None:
-        # Where nothing keeps the others out, they are here now too; where the lock does, they come later.
+    def slowly(*args: Any, **options: Any) -> None:
+        # Without the lock, the other threads would get here at the same time; with it, they come later.
         with contextlib.suppress(threading.BrokenBarrierError):
             all_have_looked.wait(timeout=0.5)
-        real(*args, **said)
+        real(*args, **options)
 
-    monkeypatch.setattr(signing_keys, "_advance", slowly)
+    monkeypatch.setattr(signing_keys, "_save_status", slowly)
 
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    *_, third = at_once(signing_keys.note_all, signing_keys.note_all, rotate)
+    *_, third = at_once(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
 
     assert isinstance(third, SigningKey)
     assert states(world) == published(world) == ["retiring", "retiring", "active"]

@@ -10,46 +10,44 @@ import pytest
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.hash_chain import Checkpoint
 from byteor_cloud.ids import uuid7
-from tests.tenancy.ledger_steps import event_of, export_path, lines_of, run, unguarded
+from tests.tenancy.ledger_steps import event_of, export_path, lines_of, run, without_triggers
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 
 
-def test_verify_ledger_says_a_line_an_organization(world: World, other: World, seals: Any) -> None:
-    code, said = run("verify_ledger")
+def test_verify_ledger_prints_a_line_for_each_organization(world: World, other: World, seals: Any) -> None:
+    code, output = run("verify_ledger")
 
     assert code == 0
-    assert len(said) == 3
+    assert len(output) == 3
     events = seals.count()
-    assert said[0].startswith(
+    assert output[0].startswith(
         f"acme {world.organization.pk}: ok; {events} events, to seq {events} {seals.last().hash}; "
     )
-    assert said[0].endswith(" events/s")
-    assert said[1].startswith(f"umbrella {other.organization.pk}: ok; ")
-    assert said[2].startswith("the installation: ok; ")
+    assert output[0].endswith(" events/s")
+    assert output[1].startswith(f"umbrella {other.organization.pk}: ok; ")
+    assert output[2].startswith("the installation: ok; ")
     by_slug, by_id = run("verify_ledger", "--org", "umbrella"), run("verify_ledger", f"--org={other.organization.pk}")
     assert by_slug[0] == by_id[0] == 0
-    assert by_slug[1][0].partition(";")[0] == by_id[1][0].partition(";")[0] == said[1].partition(";")[0]
+    assert by_slug[1][0].partition(";")[0] == by_id[1][0].partition(";")[0] == output[1].partition(";")[0]
 
 
-def test_verify_ledger_says_where_it_was_altered(world: World, other: World, seals: Any) -> None:
+def test_verify_ledger_prints_where_a_ledger_was_altered(world: World, other: World, seals: Any) -> None:
     third = event_of(seals, 3)
-    with unguarded():
+    with without_triggers():
         AuditEvent.objects.filter(pk=third).update(action="x")
 
-    code, said = run("verify_ledger")
+    code, output = run("verify_ledger")
 
     assert code == 1
-    assert said[0] == (
-        f"acme: seq 3, event {third}: ledger.altered: the event, its sequence number or its link was altered"
-    )
-    assert f"acme {world.organization.pk}: 1 fault; " in said[1]
-    assert f"umbrella {other.organization.pk}: ok; " in said[2]
-    assert said[4] == "the ledger does not hold"
+    assert output[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
+    assert f"acme {world.organization.pk}: 1 fault; " in output[1]
+    assert f"umbrella {other.organization.pk}: ok; " in output[2]
+    assert output[4] == "the ledger does not hold"
 
 
-def test_verify_ledger_tells_what_waits(world: World, seals: Any) -> None:
+def test_verify_ledger_prints_the_number_of_unsealed_events(world: World, seals: Any) -> None:
     world.environment("dev", "another")
 
     assert ", 1 not sealed yet since 20" in run("verify_ledger")[1][0]
@@ -62,13 +60,13 @@ def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: 
     signed = ["verify_ledger", "--checkpoint", str(exported)]
     assert run(*signed)[0] == 0
 
-    with unguarded():
+    with without_triggers():
         seals.filter(pk=last.pk).delete()
         AuditEvent.objects.filter(pk=last.event_id).delete()
 
-    code, said = run(*signed)
+    code, output = run(*signed)
     assert code == 1
-    assert said[0] == (
+    assert output[0] == (
         f"acme: seq {last.seq}, event (none): ledger.cut_off: "
         f"the chain ends at {last.seq - 1}, but a checkpoint was signed when it reached {last.seq}"
     )
@@ -90,10 +88,10 @@ def test_a_checkpoint_that_nobody_signed_is_refused(
     file = tmp_path / "checkpoint"
     file.write_text(spoil(run("export_ledger", "--org", "acme")[1][-1]))
 
-    refused, said = run("verify_ledger", "--checkpoint", str(file))
+    refused, output = run("verify_ledger", "--checkpoint", str(file))
 
-    assert (refused, len(said)) == (code, 1)
-    assert says in said[0]
+    assert (refused, len(output)) == (code, 1)
+    assert says in output[0]
 
 
 def test_a_checkpoint_of_another_organization_is_refused(
@@ -102,9 +100,9 @@ def test_a_checkpoint_of_another_organization_is_refused(
     file = tmp_path / "checkpoint"
     file.write_text(run("export_ledger", "--org", "umbrella")[1][-1])
 
-    code, said = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
+    code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
 
-    assert (code, said) == (1, [f"{file}: the checkpoint is of organization {other.organization.pk}"])
+    assert (code, output) == (1, [f"{file}: the checkpoint is of organization {other.organization.pk}"])
 
 
 @pytest.mark.parametrize(
@@ -118,10 +116,10 @@ def test_a_checkpoint_of_another_organization_is_refused(
         ("export_ledger", "--org", "acme", "--after-seq", "100000"),
     ],
 )
-def test_what_cannot_be_told_is_said_so(world: World, argv: tuple[str, ...]) -> None:
-    code, said = run(*argv)
+def test_arguments_that_cannot_be_verified_are_refused(world: World, argv: tuple[str, ...]) -> None:
+    code, output = run(*argv)
 
-    assert (code, len(said)) == (2, 1)
+    assert (code, len(output)) == (2, 1)
 
 
 def test_the_command_exports_the_same_as_the_api(world: World, seals: Any) -> None:

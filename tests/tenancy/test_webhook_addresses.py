@@ -1,4 +1,4 @@
-"""Where webhooks never go: addresses inside, by whatever name; and how long they wait."""
+"""Webhooks are never posted to internal addresses, and never wait longer than the timeout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRIVATE = [
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::1", "2002:7f00:1::", "2001:0:7f00:1::", "100::1",
 ]  # fmt: skip
-# The first and last address of each special-purpose network, and the neighbours on both sides.
+# The first and last address of each special-purpose network. Their outer neighbours are tested, too.
 EDGES = [
     ("0.0.0.0", "0.255.255.255"), ("10.0.0.0", "10.255.255.255"), ("100.64.0.0", "100.127.255.255"),
     ("127.0.0.0", "127.255.255.255"), ("168.63.129.16", "168.63.129.16"), ("169.254.0.0", "169.254.255.255"),
@@ -40,13 +40,13 @@ EDGES = [
     ("64:ff9b::1:0:0", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
     ("4000::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
 ]  # fmt: skip
-# Neighbours that lie in another special network, or in no address space.
+# Neighbours that are in another special-purpose network, or outside the address space.
 ALSO_INSIDE = set(map(ip_address, ("::ffff:0.0.0.0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff", "64:ff9b::ffff:ffff")))
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_an_address_inside_is_not_public(text: str) -> None:
+def test_an_internal_address_is_not_public(text: str) -> None:
     assert not outgoing.is_public(ip_address(text))
 
 
@@ -56,7 +56,7 @@ def test_an_address_of_the_internet_is_public(text: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), EDGES)
-def test_a_special_network_is_refused_to_its_edges_and_no_further(first: str, last: str) -> None:
+def test_a_special_network_is_refused_exactly_up_to_its_edges(first: str, last: str) -> None:
     low, high = ip_address(first), ip_address(last)
     bits = low.max_prefixlen
 
@@ -68,7 +68,7 @@ def test_a_special_network_is_refused_to_its_edges_and_no_further(first: str, la
 
 
 @pytest.mark.parametrize("text", ["192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "2001:1::1", "2001:20::1"])
-def test_no_patch_release_of_python_decides(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_the_result_does_not_depend_on_pythons_own_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     for kind in (IPv4Address, IPv6Address):
         monkeypatch.setattr(kind, "is_global", True)
         monkeypatch.setattr(kind, "is_private", False)
@@ -93,7 +93,7 @@ def test_an_allowed_network_is_allowed_in_any_notation() -> None:
      "https://hooks.example.com:99999/", "https://hooks.example.com:443:22/", "https://bücher.example/",
      "https://hooks.example.com/a b", "https://hooks.example.com/\r\nX: y"],
 )  # fmt: skip
-def test_a_url_that_is_never_posted_to_is_refused(world: World, url: str) -> None:
+def test_a_forbidden_url_is_refused(world: World, url: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     before = AuditEvent.objects.count()
 
@@ -105,7 +105,7 @@ def test_a_url_that_is_never_posted_to_is_refused(world: World, url: str) -> Non
 
 
 @pytest.mark.django_db
-def test_nor_is_one_changed_to_it(world: World) -> None:
+def test_a_change_to_a_forbidden_url_is_refused(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     made = world.admin.api.post(path, {"url": "https://hooks.example.com", "events": ["*"]}).json()
 
@@ -124,52 +124,52 @@ def test_nor_is_one_changed_to_it(world: World) -> None:
         ("https://[2606:4700:4700::1111]:443/", ("https", "2606:4700:4700::1111", 443, "/")),
     ],
 )
-def test_a_url_is_taken_apart(url: str, expected: tuple[str, str, int, str]) -> None:
-    assert outgoing.receiver(url, allowed=()) == outgoing.Receiver(*expected)
+def test_a_url_is_parsed(url: str, expected: tuple[str, str, int, str]) -> None:
+    assert outgoing.parse_url(url, allowed=()) == outgoing.Receiver(*expected)
 
 
-def resolver(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """A DNS that gives these answers in turn; who was asked for."""
-    asked: list[str] = []
+def fake_dns(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
+    """Replace DNS by these answers in turn; return the list of looked up names, which it fills."""
+    looked_up: list[str] = []
 
     def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
-        if host.replace(".", "").isdigit():  # an address: from create_connection
+        if host.replace(".", "").isdigit():  # an address, looked up by create_connection
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
-        asked.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(asked) - 1]]
+        looked_up.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(looked_up) - 1]]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return looked_up
 
 
-def send(url: str, allowed: Any = LOOPBACK) -> outgoing.Answer:
+def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
     return outgoing.post(url, b"{}", {"webhook-id": "1"}, allowed=allowed)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
-def test_a_name_that_resolves_to_an_address_inside_is_not_connected_to(
+def test_no_connection_is_made_to_a_name_with_an_internal_address(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    resolver(monkeypatch, [address])
+    fake_dns(monkeypatch, [address])
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
 
     answer = send("https://hooks.example.com/", allowed=())
 
-    assert (answer.status, answer.error, answer.ok) == (None, "forbidden_address", False)
+    assert (answer.status, answer.error, answer.is_success) == (None, "forbidden_address", False)
 
 
-def test_the_address_that_was_checked_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_connection_is_made_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as receiver:
-        # A DNS whose second answer is another: it is not asked a second time.
-        asked = resolver(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
+        # The second answer would differ, but the name must be resolved only once.
+        looked_up = fake_dns(monkeypatch, ["10.0.0.1", "127.0.0.1"], ["10.0.0.1"])
 
         answer = send(f"http://rebinding.example:{receiver.port}/")
 
-        assert (answer.status, asked) == (204, ["rebinding.example"])
-        assert [message.headers["host"] for message in receiver.got] == [f"rebinding.example:{receiver.port}"]
+        assert (answer.status, looked_up) == (204, ["rebinding.example"])
+        assert [message.headers["host"] for message in receiver.messages] == [f"rebinding.example:{receiver.port}"]
 
 
-def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_environment_variables_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with serving() as receiver:
@@ -187,27 +187,27 @@ def test_the_certificate_is_checked_against_the_name(
     tls.sni_callback = lambda _, name, __: names.append(name)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     outgoing._tls.cache_clear()
-    resolver(monkeypatch, ["127.0.0.1"])
+    fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
         answer = send(f"https://{host}:{receiver.port}/")
 
     outgoing._tls.cache_clear()
-    assert (answer.status, answer.error, len(receiver.got)) == (status, error, 1 if status else 0)
+    assert (answer.status, answer.error, len(receiver.messages)) == (status, error, 1 if status else 0)
     assert names == [host]
 
 
 def test_an_unknown_authority_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate("hooks.test", tmp_path))
-    resolver(monkeypatch, ["127.0.0.1"])
+    fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
         assert send(f"https://hooks.test:{receiver.port}/").error == "tls"
-        assert receiver.got == []
+        assert receiver.messages == []
 
 
-def test_one_byte_at_a_time_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_sends_single_bytes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.4)
     with serving() as receiver:
         receiver.drip_s = 0.05
@@ -216,7 +216,7 @@ def test_one_byte_at_a_time_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch)
     assert (answer.status, answer.error) == (None, "timeout")
 
 
-def test_a_silent_one_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_receiver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/").error == "timeout"
@@ -235,7 +235,7 @@ def test_a_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("raised", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
-def test_an_unknown_name_is_said_so(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+def test_an_unknown_name_is_reported_as_dns(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
     def getaddrinfo(*args: Any, **kwargs: Any) -> None:
         raise raised
 
@@ -244,14 +244,14 @@ def test_an_unknown_name_is_said_so(monkeypatch: pytest.MonkeyPatch, raised: Exc
     assert send("https://hooks.example.com/").error == "dns"
 
 
-def test_nobody_listening_is_said_so() -> None:
+def test_a_refused_connection_is_reported_as_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
     assert send(f"http://127.0.0.1:{port}/").error == "connection"
 
 
-def test_what_is_no_http_is_said_so() -> None:
+def test_a_response_that_is_not_http_is_reported_as_protocol() -> None:
     from threading import Thread
 
     def babble(server: socket.socket) -> None:

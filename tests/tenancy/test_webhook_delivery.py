@@ -1,4 +1,4 @@
-"""How webhooks are sent: tried again, given up, disabled, and what becomes of a worker that dies."""
+"""Webhook deliveries: retries, final failures, disabled webhooks, and a worker that dies."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.webhooks import delivery
 from byteor_cloud.jobs import Lane, queue_of
 from tests.tenancy.receiver import Receiver
-from tests.tenancy.webhook_steps import happens, is_signed, later, log, subscribe
+from tests.tenancy.webhook_steps import delivery_log, is_signed, let_time_pass, record_event, subscribe
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db
 
 
-def test_a_refusal_is_tried_again_later(world: World, receiver: Receiver) -> None:
+def test_a_failed_delivery_is_tried_again_later(world: World, receiver: Receiver) -> None:
     path, token = subscribe(world, receiver)
     receiver.statuses = [500, 503, 204]
-    happens(world)
+    record_event(world)
 
     run_jobs()
-    waiting = log(world, path)[0]
+    waiting = delivery_log(world, path)[0]
     first = WebhookDelivery.objects.get().next_attempt_at
-    later(seconds=1)
-    early = len(receiver.got)
-    later(seconds=20)
-    later(seconds=100)
+    let_time_pass(seconds=1)
+    early = len(receiver.messages)
+    let_time_pass(seconds=20)
+    let_time_pass(seconds=100)
 
-    assert (waiting["status"], early, len(receiver.got)) == ("pending", 1, 3)
+    assert (waiting["status"], early, len(receiver.messages)) == ("pending", 1, 3)
     assert first is not None
     assert timedelta(seconds=14) < first - timezone.now() < timedelta(seconds=19)
-    line = log(world, path)[0]
+    line = delivery_log(world, path)[0]
     assert (line["status"], line["next_attempt_at"]) == ("delivered", None)
     assert [(each["status"], each["error"]) for each in line["attempts"]] == [(500, ""), (503, ""), (204, "")]
-    assert len({(message.headers["webhook-id"], message.body) for message in receiver.got}) == 1
-    assert all(is_signed(message, token) for message in receiver.got)
+    assert len({(message.headers["webhook-id"], message.body) for message in receiver.messages}) == 1
+    assert all(is_signed(message, token) for message in receiver.messages)
     assert Webhook.objects.get().failing_since is None
 
 
 @pytest.mark.parametrize("tries", range(1, 8))
-def test_the_pauses_grow_to_a_day_in_all(tries: int) -> None:
-    pause = delivery._wait(tries, None, timezone.now()).total_seconds()
+def test_the_waits_between_attempts_grow_to_a_day_in_total(tries: int) -> None:
+    pause = delivery._backoff(tries, None, timezone.now()).total_seconds()
 
     assert 15 * 4 ** (tries - 1) <= pause <= 18 * 4 ** (tries - 1)
     assert 15 * sum(4**n for n in range(7)) == 81_915
@@ -58,15 +58,15 @@ def test_the_pauses_grow_to_a_day_in_all(tries: int) -> None:
     [("3600", 3600, 3600), ("5", 15, 18), ("999999999", 86400, 86400), ("9" * 400, 15, 18), ("-5", 15, 18),
      ("soon", 15, 18), ("", 15, 18), ("Wed, 21 Oct 2015 07:28:00 GMT", 15, 18), ("²", 15, 18)],
 )  # fmt: skip
-def test_retry_after_is_heeded_within_bounds(text: str, low: int, high: int) -> None:
-    assert low <= delivery._wait(1, text, timezone.now()).total_seconds() <= high
+def test_retry_after_is_respected_within_bounds(text: str, low: int, high: int) -> None:
+    assert low <= delivery._backoff(1, text, timezone.now()).total_seconds() <= high
 
 
 def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
     receiver.statuses = [503]
     receiver.headers = {"Retry-After": format_datetime(timezone.now() + timedelta(hours=2), usegmt=True)}
-    happens(world)
+    record_event(world)
 
     run_jobs()
 
@@ -75,66 +75,68 @@ def test_retry_after_may_be_a_date(world: World, receiver: Receiver) -> None:
     assert timedelta(minutes=119) < due - timezone.now() < timedelta(minutes=121)
 
 
-def test_it_is_given_up_after_eight_attempts(world: World, receiver: Receiver) -> None:
+def test_a_delivery_fails_for_good_after_eight_attempts(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500]
-    happens(world)
+    record_event(world)
 
     run_jobs()
     for _ in range(9):
-        later(days=1)
+        let_time_pass(days=1)
 
-    line = log(world, path)[0]
+    line = delivery_log(world, path)[0]
     assert (line["status"], line["next_attempt_at"], len(line["attempts"])) == ("failed", None, 8)
     assert line["finished_at"] is not None
-    assert len(receiver.got) == 8
-    assert Webhook.objects.get().enabled  # not for days yet
+    assert len(receiver.messages) == 8
+    assert Webhook.objects.get().enabled  # it has not failed for days
 
 
-def test_one_that_is_refused_does_not_hold_up_the_next(world: World, receiver: Receiver) -> None:
+def test_a_failed_delivery_does_not_block_the_next(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500, 204]
-    first, second, third = (happens(world) for _ in range(3))
+    first, second, third = (record_event(world) for _ in range(3))
 
     for job in ProcrastinateJob.objects.order_by("-id")[:2]:
         ProcrastinateJob.objects.filter(pk=job.pk)._raw_delete("default")
     run_jobs()
-    assert len(receiver.got) == 1  # a receiver that fails is not asked for more at once
-    later(seconds=1)
+    assert len(receiver.messages) == 1  # after a failure, the job sends nothing more to this receiver
+    let_time_pass(seconds=1)
 
-    assert [message.headers["webhook-id"] for message in receiver.got] == [str(e.pk) for e in (first, second, third)]
-    assert [line["status"] for line in log(world, path)] == ["delivered", "delivered", "pending"]
+    assert [message.headers["webhook-id"] for message in receiver.messages] == [
+        str(e.pk) for e in (first, second, third)
+    ]
+    assert [line["status"] for line in delivery_log(world, path)] == ["delivered", "delivered", "pending"]
 
 
-def test_a_job_that_took_long_leaves_the_rest_to_the_next(
+def test_a_job_that_took_long_leaves_the_rest_to_another_job(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(world, receiver)
     for _ in range(3):
-        happens(world)
+        record_event(world)
     ProcrastinateJob.objects.all()._raw_delete("default")
     ticks = iter([0, 4, 10])
     monkeypatch.setattr(delivery, "monotonic", lambda: next(ticks))
 
     delivery.deliver_due(Webhook.objects.get().pk)
 
-    assert len(receiver.got) == 2
+    assert len(receiver.messages) == 2
     assert ProcrastinateJob.objects.get().task_name == "tenancy.deliver_webhooks"
     monkeypatch.undo()
-    assert delivery.LONGEST_S == 10
+    assert delivery.MAX_JOB_S == 10
 
 
-def test_a_receiver_that_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
+def test_a_webhook_whose_receiver_is_gone_is_disabled(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [410]
-    happens(world)
-    happens(world)
+    record_event(world)
+    record_event(world)
 
     run_jobs()
-    later(days=1)
+    let_time_pass(days=1)
 
-    assert len(receiver.got) == 1
-    assert [line["status"] for line in log(world, path)] == ["pending", "failed"]
+    assert len(receiver.messages) == 1
+    assert [line["status"] for line in delivery_log(world, path)] == ["pending", "failed"]
     shown = world.admin.api.get(path).json()
     assert (shown["enabled"], shown["disabled_reason"]) == (False, "The receiver answered 410 Gone.")
     event = AuditEvent.objects.get(action="webhook.disable")
@@ -142,21 +144,23 @@ def test_a_receiver_that_is_gone_is_disabled(world: World, receiver: Receiver) -
 
     receiver.statuses = [204]
     assert world.admin.api.put(path, {"enabled": True}).json()["disabled_reason"] == ""
-    later(days=1)
-    assert [line["status"] for line in log(world, path)] == ["delivered", "failed"]
+    let_time_pass(days=1)
+    assert [line["status"] for line in delivery_log(world, path)] == ["delivered", "failed"]
 
 
 @pytest.mark.parametrize(("days", "enabled"), [(2, True), (3, False)])
-def test_a_receiver_that_fails_for_days_is_disabled(world: World, receiver: Receiver, days: int, enabled: bool) -> None:
+def test_a_webhook_whose_receiver_fails_for_days_is_disabled(
+    world: World, receiver: Receiver, days: int, enabled: bool
+) -> None:
     subscribe(world, receiver)
     receiver.statuses = [500]
     Webhook.objects.update(failing_since=timezone.now() - timedelta(days=days, minutes=1))
-    happens(world)
+    record_event(world)
 
     run_jobs()
-    assert Webhook.objects.get().enabled  # one failure says nothing
+    assert Webhook.objects.get().enabled  # one failure is not enough
     for _ in range(7):
-        later(days=1)
+        let_time_pass(days=1)
 
     assert Webhook.objects.get().enabled is enabled
     assert AuditEvent.objects.filter(action="webhook.disable").count() == (0 if enabled else 1)
@@ -166,52 +170,54 @@ def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [307]
     receiver.headers = {"Location": receiver.url}
-    happens(world)
+    record_event(world)
 
     run_jobs()
 
-    assert len(receiver.got) == 1
-    assert [(each["status"], each["error"]) for each in log(world, path)[0]["attempts"]] == [(307, "")]
+    assert len(receiver.messages) == 1
+    assert [(each["status"], each["error"]) for each in delivery_log(world, path)[0]["attempts"]] == [(307, "")]
 
 
-def test_a_worker_that_dies_after_sending_sends_it_again(
+def test_a_delivery_is_sent_again_if_the_worker_dies_after_sending(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = subscribe(world, receiver)
-    happens(world)
+    record_event(world)
 
     def dies(*args: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(delivery, "_note", dies)
+        patched.setattr(delivery, "_record_attempt", dies)
         with pytest.raises(KeyboardInterrupt):
             run_jobs()
-    assert log(world, path)[0]["status"] == "pending"
+    assert delivery_log(world, path)[0]["status"] == "pending"
     tasks.wake_webhooks()
     run_jobs()
 
-    assert [message.headers["webhook-id"] for message in receiver.got] == [str(AuditEvent.objects.latest("id").pk)] * 2
-    assert [len(line["attempts"]) for line in log(world, path)] == [1]
+    assert [message.headers["webhook-id"] for message in receiver.messages] == [
+        str(AuditEvent.objects.latest("id").pk)
+    ] * 2
+    assert [len(line["attempts"]) for line in delivery_log(world, path)] == [1]
 
 
-def test_what_is_deleted_meanwhile_is_let_go(world: World, receiver: Receiver) -> None:
+def test_a_webhook_may_be_deleted_while_a_delivery_is_sent(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
-    happens(world)
+    record_event(world)
 
     assert world.admin.api.delete(path).status_code == 204
 
     assert run_jobs() == 1
-    assert (receiver.got, WebhookDelivery.objects.count()) == ([], 0)
+    assert (receiver.messages, WebhookDelivery.objects.count()) == ([], 0)
 
 
-def test_waking_twice_enqueues_once(world: World, receiver: Receiver) -> None:
+def test_enqueuing_due_deliveries_twice_enqueues_one_job(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
-    happens(world)
+    record_event(world)
     ProcrastinateJob.objects.all()._raw_delete("default")
 
-    delivery.wake_due()
-    delivery.wake_due()
+    delivery.enqueue_due()
+    delivery.enqueue_due()
 
     job = ProcrastinateJob.objects.get()
     assert (job.task_name, job.queue_name) == (

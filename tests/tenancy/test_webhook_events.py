@@ -1,4 +1,4 @@
-"""What webhooks announce: which events, to whom, and at what cost."""
+"""Which events webhooks receive, and how many queries that costs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from apps.tenancy import audit
 from apps.tenancy.models import AuditEvent, WebhookDelivery
 from apps.tenancy.webhooks.events import FAMILIES, TYPES
 from tests.tenancy.receiver import Receiver
-from tests.tenancy.webhook_steps import WORKER, happens, is_signed, log, subscribe
+from tests.tenancy.webhook_steps import WORKER, delivery_log, is_signed, record_event, subscribe
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db
 
 
-def test_a_deployment_is_told_of_step_by_step(world: World, receiver: Receiver) -> None:
+def test_the_events_of_a_deployment_are_delivered(world: World, receiver: Receiver) -> None:
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     path, token = subscribe(world, receiver)
@@ -31,11 +31,11 @@ def test_a_deployment_is_told_of_step_by_step(world: World, receiver: Receiver) 
 
     approval = deployment.approval
     assert approval is not None
-    told = [json.loads(message.body) for message in receiver.got]
-    assert {each["type"] for each in told} == {"deployment.create", "approval.request"}
+    bodies = [json.loads(message.body) for message in receiver.messages]
+    assert {each["type"] for each in bodies} == {"deployment.create", "approval.request"}
     event = AuditEvent.objects.get(action="deployment.create")
-    said = next(each for each in told if each["type"] == "deployment.create")
-    assert said == {
+    message_body = next(each for each in bodies if each["type"] == "deployment.create")
+    assert message_body == {
         "id": str(event.pk),
         "type": "deployment.create",
         "created_at": event.timestamp.isoformat().replace("+00:00", "Z"),
@@ -50,16 +50,18 @@ def test_a_deployment_is_told_of_step_by_step(world: World, receiver: Receiver) 
         "actor": {"kind": "user", "display": world.operator.user.email},
         "changes": event.changes,
     }
-    for each, message in zip(told, receiver.got, strict=True):
+    for each, message in zip(bodies, receiver.messages, strict=True):
         assert (message.path, message.headers["webhook-id"]) == ("/hook?team=ops", each["id"])
         assert message.headers["content-type"] == "application/json"
         assert is_signed(message, token)
         assert world.viewer.api.get(each["resource"]["url"]).status_code == 200
-    assert [(line["status"], line["attempts"][0]["status"]) for line in log(world, path)] == [("delivered", 204)] * 2
+    assert [(line["status"], line["attempts"][0]["status"]) for line in delivery_log(world, path)] == [
+        ("delivered", 204)
+    ] * 2
 
 
 @pytest.mark.parametrize(
-    ("asked", "action", "told"),
+    ("patterns", "action", "expected_count"),
     [
         (["*"], "approval.revoke", 1),
         (["deployment.*"], "deployment.activate", 1),
@@ -71,33 +73,35 @@ def test_a_deployment_is_told_of_step_by_step(world: World, receiver: Receiver) 
         (["*"], "deployments.create", 0),
     ],
 )
-def test_what_is_asked_for_is_told(world: World, receiver: Receiver, asked: list[str], action: str, told: int) -> None:
-    path, _ = subscribe(world, receiver, *asked)
+def test_only_subscribed_event_types_are_delivered(
+    world: World, receiver: Receiver, patterns: list[str], action: str, expected_count: int
+) -> None:
+    path, _ = subscribe(world, receiver, *patterns)
 
-    happens(world, action)
+    record_event(world, action)
 
-    assert [line["type"] for line in log(world, path)] == [action] * told
+    assert [line["type"] for line in delivery_log(world, path)] == [action] * expected_count
 
 
-def test_a_place_narrows_it(world: World, other: World, receiver: Receiver) -> None:
+def test_a_project_or_environment_limits_the_events(world: World, other: World, receiver: Receiver) -> None:
     everywhere, _ = subscribe(world, receiver)
     project, _ = subscribe(world, receiver, project_id=str(world.project.pk))
     prod, _ = subscribe(world, receiver, environment_id=str(world.prod.pk))
     off, _ = subscribe(world, receiver, enabled=False)
     elsewhere, _ = subscribe(other, receiver)
 
-    happens(world)
-    happens(world, scope=world.dev)
+    record_event(world)
+    record_event(world, scope=world.dev)
 
-    counts = [len(log(world, path)) for path in (everywhere, project, prod, off)]
-    assert (counts, log(other, elsewhere)) == ([2, 2, 1, 0], [])
+    counts = [len(delivery_log(world, path)) for path in (everywhere, project, prod, off)]
+    assert (counts, delivery_log(other, elsewhere)) == ([2, 2, 1, 0], [])
 
 
-def test_what_is_rolled_back_is_not_told_and_a_denial_neither(world: World, receiver: Receiver) -> None:
+def test_rolled_back_events_and_denials_are_not_delivered(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
 
     with transaction.atomic():
-        happens(world)
+        record_event(world)
         transaction.set_rollback(True)
     resource = ("deployment", world.prod.pk)
     audit.record("deployment.create", actor=WORKER, scope=world.prod, resource=resource, outcome="denied")
@@ -106,16 +110,16 @@ def test_what_is_rolled_back_is_not_told_and_a_denial_neither(world: World, rece
     assert run_jobs() == 0
 
 
-def test_an_organization_without_webhooks_pays_one_query(world: World) -> None:
-    with CaptureQueriesContext(connection) as told:
-        happens(world)
-    with CaptureQueriesContext(connection) as untold:
-        happens(world, "draft.create")
+def test_an_organization_without_webhooks_costs_one_query(world: World) -> None:
+    with CaptureQueriesContext(connection) as for_webhooks:
+        record_event(world)
+    with CaptureQueriesContext(connection) as for_others:
+        record_event(world, "draft.create")
 
-    assert (len(told), len(untold)) == (2, 1)
+    assert (len(for_webhooks), len(for_others)) == (2, 1)
 
 
-def test_every_event_of_deployments_and_approvals_has_its_type() -> None:
+def test_every_event_of_deployments_and_approvals_has_a_type() -> None:
     code = "\n".join(path.read_text() for path in (Path(django_settings.BASE_DIR) / "apps").rglob("*.py"))
     written = re.findall(r'audit\.record\(\s*f?"([\w.{}]+)"', code)
 

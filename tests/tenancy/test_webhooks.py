@@ -1,4 +1,4 @@
-"""Webhooks as people manage them: places, secrets, the log, pings and deliveries made again."""
+"""The API of webhooks: projects and environments, secrets, the delivery log, pings and repeated deliveries."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.services import webhooks
 from tests.tenancy.receiver import Receiver
-from tests.tenancy.webhook_steps import happens, is_signed, log, org, subscribe
+from tests.tenancy.webhook_steps import delivery_log, is_signed, org, record_event, subscribe
 from tests.worlds import World, run_jobs
 
 pytestmark = pytest.mark.django_db
 
 
-def test_it_is_delivered_again_on_request(world: World, receiver: Receiver) -> None:
+def test_a_delivery_is_sent_again_on_request(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
-    event = happens(world)
+    event = record_event(world)
     run_jobs()
 
-    answer = world.admin.api.post(f"{path}/deliveries/{log(world, path)[0]['id']}/redeliver")
+    answer = world.admin.api.post(f"{path}/deliveries/{delivery_log(world, path)[0]['id']}/redeliver")
     run_jobs()
 
     assert (answer.status_code, answer.json()["status"]) == (202, "pending")
-    assert [(m.headers["webhook-id"], m.body) for m in receiver.got] == [(str(event.pk), receiver.got[0].body)] * 2
-    line = log(world, path)[0]
+    assert [(m.headers["webhook-id"], m.body) for m in receiver.messages] == [
+        (str(event.pk), receiver.messages[0].body)
+    ] * 2
+    line = delivery_log(world, path)[0]
     assert (line["status"], [each["status"] for each in line["attempts"]]) == ("delivered", [204, 204])
     assert AuditEvent.objects.get(action="webhook.redeliver").changes == {"delivery": line["id"]}
 
 
-def test_a_disabled_one_is_neither_tried_out_nor_delivered_again(world: World, receiver: Receiver) -> None:
+def test_a_disabled_webhook_gets_neither_pings_nor_repeated_deliveries(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
-    happens(world)
+    record_event(world)
     run_jobs()
     world.admin.api.put(path, {"enabled": False})
     before = (AuditEvent.objects.count(), list(WebhookDelivery.objects.values()))
 
-    for act in ("test", f"deliveries/{log(world, path)[0]['id']}/redeliver"):
+    for act in ("test", f"deliveries/{delivery_log(world, path)[0]['id']}/redeliver"):
         refused = world.admin.api.post(f"{path}/{act}")
         assert (refused.status_code, refused.json()["type"]) == (409, "urn:byteor:problem:webhook.disabled")
 
@@ -52,22 +54,22 @@ def test_a_disabled_one_is_neither_tried_out_nor_delivered_again(world: World, r
     assert run_jobs() == 0
 
 
-def test_a_ping_is_sent_whatever_was_asked_for(world: World, receiver: Receiver) -> None:
+def test_a_ping_is_sent_whatever_events_the_webhook_subscribes_to(world: World, receiver: Receiver) -> None:
     path, token = subscribe(world, receiver, "approval.expire")
 
     answer = world.admin.api.post(f"{path}/test")
     run_jobs()
 
     assert (answer.status_code, answer.json()["type"]) == (202, "ping")
-    said = json.loads(receiver.got[0].body)
-    assert (said["type"], said["resource"]["url"], said["environment_id"]) == ("ping", path, None)
-    assert is_signed(receiver.got[0], token)
+    body = json.loads(receiver.messages[0].body)
+    assert (body["type"], body["resource"]["url"], body["environment_id"]) == ("ping", path, None)
+    assert is_signed(receiver.messages[0], token)
 
 
-def test_the_log_is_filtered_by_the_type_that_is_told(world: World, receiver: Receiver) -> None:
+def test_the_log_is_filtered_by_the_type_that_receivers_see(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     world.admin.api.post(f"{path}/test")
-    happens(world)
+    record_event(world)
 
     queries = ("?type=ping", "?type=deployment.create", "?type=approval.approve", "")
     found = [world.admin.api.get(f"{path}/deliveries{query}").json()["results"] for query in queries]
@@ -80,57 +82,61 @@ def test_the_log_is_filtered_by_the_type_that_is_told(world: World, receiver: Re
     ]
 
 
-def test_a_rotated_secret_signs_beside_the_old_for_a_day(world: World, receiver: Receiver) -> None:
+def test_after_a_rotation_both_secrets_sign_for_a_day(world: World, receiver: Receiver) -> None:
     path, old = subscribe(world, receiver)
 
     rotated = world.admin.api.post(f"{path}/rotate-secret")
     new = rotated.json()["token"]
-    happens(world)
+    record_event(world)
     run_jobs()
     Webhook.objects.update(previous_secret_until=timezone.now())
-    happens(world)
+    record_event(world)
     run_jobs()
 
     assert rotated.status_code == 201
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", new)
-    assert [[is_signed(message, each) for each in (new, old)] for message in receiver.got] == [
+    assert [[is_signed(message, each) for each in (new, old)] for message in receiver.messages] == [
         [True, True],
         [True, False],
     ]
-    assert receiver.got[1].headers["webhook-signature"].count("v1,") == 1
+    assert receiver.messages[1].headers["webhook-signature"].count("v1,") == 1
 
 
-def test_its_secret_is_shown_once(world: World, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_webhooks_secret_is_shown_once(world: World, receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     path, token = subscribe(world, receiver)
     receiver.statuses = [500]
     rotated = world.admin.api.post(f"{path}/rotate-secret").json()["token"]
-    happens(world)
+    record_event(world)
     run_jobs()
 
     answers = [world.admin.api.get(p).text for p in (path, org(world), f"{path}/deliveries")]
     answers.append(world.admin.api.put(path, {"description": "x"}).text)
     stored = [*AuditEvent.objects.values(), *WebhookDelivery.objects.values(), *Webhook.objects.values()]
-    everything = "\n".join([*answers, str(stored), caplog.text, receiver.got[0].body.decode()])
+    everything = "\n".join([*answers, str(stored), caplog.text, receiver.messages[0].body.decode()])
     for secret in (token, rotated):
         raw = base64.b64decode(secret.removeprefix("whsec_"))
         assert secret.removeprefix("whsec_") not in everything
         assert str(raw) not in everything
 
 
-def test_another_master_key_is_said_so(world: World, receiver: Receiver, settings: Any) -> None:
+def test_a_delivery_under_another_master_key_fails_with_its_own_error(
+    world: World, receiver: Receiver, settings: Any
+) -> None:
     path, _ = subscribe(world, receiver)
-    happens(world)
+    record_event(world)
     settings.CONFIG = replace(settings.CONFIG, master_key=b"x" * 32)
 
     run_jobs()
 
-    assert [each["error"] for each in log(world, path)[0]["attempts"]] == ["master_key"]
-    assert receiver.got == []
+    assert [each["error"] for each in delivery_log(world, path)[0]["attempts"]] == ["master_key"]
+    assert receiver.messages == []
 
 
 @pytest.mark.parametrize("field", ["project_id", "environment_id"])
-def test_a_place_of_another_tenant_is_unknown(world: World, other: World, receiver: Receiver, field: str) -> None:
+def test_another_tenants_project_or_environment_is_unknown(
+    world: World, other: World, receiver: Receiver, field: str
+) -> None:
     foreign = {"project_id": str(other.project.pk), "environment_id": str(other.prod.pk)}[field]
 
     refused = world.admin.api.post(org(world), {"url": receiver.url, "events": ["*"], field: foreign})
@@ -140,7 +146,7 @@ def test_a_place_of_another_tenant_is_unknown(world: World, other: World, receiv
     assert Webhook.objects.count() == 0
 
 
-def test_a_place_is_changed_and_taken_off(world: World, receiver: Receiver) -> None:
+def test_the_project_and_environment_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver, project_id=str(world.project.pk))
 
     assert world.admin.api.put(path, {"environment_id": str(world.dev.pk)}).status_code == 200
@@ -154,8 +160,8 @@ def test_a_place_is_changed_and_taken_off(world: World, receiver: Receiver) -> N
     ]
 
 
-def test_there_are_not_too_many(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "MOST", 1)
+def test_the_number_of_webhooks_is_limited(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 1)
     subscribe(world, receiver)
 
     refused = world.admin.api.post(org(world), {"url": receiver.url, "events": ["*"]})
@@ -165,7 +171,7 @@ def test_there_are_not_too_many(world: World, receiver: Receiver, monkeypatch: p
 
 
 @pytest.mark.parametrize("events", [[], ["deployment"], ["deployment.explode"], ["agent.*"], "*"])
-def test_an_unknown_event_is_refused(world: World, events: Any) -> None:
+def test_an_unknown_event_type_is_refused(world: World, events: Any) -> None:
     refused = world.admin.api.post(org(world), {"url": "https://hooks.example.com", "events": events})
 
     assert refused.status_code == 400
@@ -173,9 +179,9 @@ def test_an_unknown_event_is_refused(world: World, events: Any) -> None:
     assert Webhook.objects.count() == 0
 
 
-def test_the_log_is_kept_for_a_month(world: World, receiver: Receiver) -> None:
+def test_deliveries_are_kept_for_a_month(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
-    young, old = happens(world), happens(world)
+    young, old = record_event(world), record_event(world)
     WebhookDelivery.objects.filter(event=old).update(created_at=timezone.now() - timedelta(days=30, minutes=1))
     WebhookDelivery.objects.filter(event=young).update(created_at=timezone.now() - timedelta(days=29))
 

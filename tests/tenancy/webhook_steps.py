@@ -1,4 +1,4 @@
-"""What tests of webhooks do: subscribe, let something happen, let time pass, check what arrived."""
+"""Steps of tests about webhooks: subscribe, record an event, let time pass, check what arrived."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def org(world: World, rest: str = "") -> str:
 
 
 def subscribe(world: World, receiver: Receiver, *events: str, **options: Any) -> tuple[str, str]:
-    """A webhook made through the API: its path and its secret."""
+    """Create a webhook through the API; return its path and its secret."""
     body = {"url": receiver.url, "events": list(events) or ["*"], **options}
     made = world.admin.api.post(org(world), body)
     assert made.status_code == 201
     return org(world, f"/{made.json()['id']}"), made.json()["token"]
 
 
-def happens(world: World, action: str = "deployment.create", scope: Any = None) -> AuditEvent:
-    """An event as services write it."""
+def record_event(world: World, action: str = "deployment.create", scope: Any = None) -> AuditEvent:
+    """Record an audit event as services do."""
     kind = action.partition(".")[0]
     place = scope or world.prod
     return audit.record(action, actor=WORKER, scope=place, resource=(kind, place.pk), changes={"n": [0, 1]})
 
 
-def log(world: World, path: str) -> list[dict[str, Any]]:
+def delivery_log(world: World, path: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = world.admin.api.get(f"{path}/deliveries").json()["results"]
     return found
 
 
-def later(**by: Any) -> None:
-    """Time passes for what is owed; then the worker looks."""
+def let_time_pass(**by: Any) -> None:
+    """Let time pass for pending deliveries; then let the worker send those that are due."""
     WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
     tasks.wake_webhooks()
     run_jobs()
 
 
 def is_signed(message: Message, token: str) -> bool:
-    """As a receiver computes it by the convention, from the text of the secret."""
+    """Check the signature as a receiver does, with the text of the secret."""
     key = base64.b64decode(token.removeprefix("whsec_"))
     signed = b".".join(
         [message.headers["webhook-id"].encode(), message.headers["webhook-timestamp"].encode(), message.body]

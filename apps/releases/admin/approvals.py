@@ -17,7 +17,21 @@ from apps.releases.admin.changes import changes_of
 from apps.releases.admin.words import agents, strategy_words, target_words
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
-from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console import (
+    Act,
+    ActContext,
+    LiveAdmin,
+    Panel,
+    Tile,
+    Within,
+    ago,
+    link,
+    pill,
+    short,
+    site,
+    until,
+    with_note,
+)
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.base import granted
 from apps.tenancy.console.columns import where
@@ -31,8 +45,8 @@ _NAMED = 8
 
 
 def _decide(decision: str) -> Any:
-    def run(row: Approval, doing: Doing) -> None:
-        approvals.decide(row, decision=decision, user=doing.user, comment=doing.words, actor=doing.actor)
+    def run(row: Approval, context: ActContext) -> None:
+        approvals.decide(row, decision=decision, user=context.user, comment=context.comment, actor=context.actor)
 
     return run
 
@@ -44,8 +58,8 @@ APPROVE = Act(
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
-    words="optional",
-    words_label="Comment",
+    comment="optional",
+    comment_label="Comment",
     applies=permitted_by(approvals.check_open),
 )
 DENY = Act(
@@ -55,8 +69,8 @@ DENY = Act(
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
-    words="required",
-    words_label="Comment",
+    comment="required",
+    comment_label="Comment",
     dangerous=True,
     applies=permitted_by(approvals.check_open),
 )
@@ -64,7 +78,7 @@ REVOKE = Act(
     name="revoke",
     label="Revoke",
     explain="Consent is taken back before it is used; what waits for it fails.",
-    run=lambda row, doing: approvals.revoke(row, actor=doing.actor),
+    run=lambda row, context: approvals.revoke(row, actor=context.actor),
     needs=P.OPERATE_ENVIRONMENT,
     icon="block",
     dangerous=True,
@@ -76,7 +90,7 @@ def of_approval(act: Act) -> Act:
     """The same act, offered on the page of the deployment that waits for it."""
     return replace(
         act,
-        run=lambda row, doing: act.run(row.approval, doing),
+        run=lambda row, context: act.run(row.approval, context),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
     )
 
@@ -169,7 +183,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Requested", ordering="created_at")
     def requested(self, row: Approval) -> str:
-        return noted(row.requested_by, ago(row.created_at))
+        return with_note(row.requested_by, ago(row.created_at))
 
     def page_title(self, row: Any) -> str:
         return subject(row)
@@ -270,7 +284,7 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     facts += [
         ("Environment", where(row.environment)),
         ("Posture", pill(row.environment.posture)),
-        ("Requested by", noted(row.requested_by, ago(row.created_at))),
+        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
         ("Policy", _policy(row)),
         ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", until(row.expires_at)),
         ("Capabilities", ", ".join(row.capabilities) or "-"),
@@ -279,7 +293,7 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     ]
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
-        facts += [("Target", noted(target_words(target), _found(row))), ("Strategy", strategy_words(row.strategy))]
+        facts += [("Target", with_note(target_words(target), _found(row))), ("Strategy", strategy_words(row.strategy))]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
@@ -321,7 +335,7 @@ def _found(row: Approval) -> str:
 
 def _policy(row: Approval) -> str:
     people = f"{row.required_approvals} " + ("people" if row.required_approvals != 1 else "person")
-    return noted(people, "the requester counts" if row.allow_self_approval else "not the requester")
+    return with_note(people, "the requester counts" if row.allow_self_approval else "not the requester")
 
 
 def decisions(row: Approval, said: list[ApprovalDecision]) -> dict[str, Any]:

@@ -27,10 +27,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             name="clear",
             label="Clear known bad",
             explain="It may be deployed and rolled back to again.",
-            run=lambda row, doing: bundles.clear(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, context: bundles.clear(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
-            words="required",
+            comment="required",
             applies=lambda row: row.known_bad,
         ),
     )

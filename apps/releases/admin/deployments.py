@@ -17,7 +17,7 @@ from apps.releases.admin.waves import Standing, Wave, headline, waves
 from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
-from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
+from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, pill, short, site, until, with_note
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, where
 from apps.tenancy.console.standing import standing_of
@@ -30,7 +30,7 @@ _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
 
 
 def _set_paused(paused: bool) -> Any:
-    return lambda row, doing: deployments.set_paused(row, paused=paused, reason=doing.words, actor=doing.actor)
+    return lambda row, context: deployments.set_paused(row, paused=paused, reason=context.comment, actor=context.actor)
 
 
 @admin.register(Deployment, site=site)
@@ -55,10 +55,10 @@ class DeploymentAdmin(LiveAdmin):
             label="Roll back",
             explain="Each agent that was touched is offered what it ran before. The configuration is then known bad "
             "here.",
-            run=lambda row, doing: rollbacks.start(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, context: rollbacks.start(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="undo",
-            words="required",
+            comment="required",
             dangerous=True,
             applies=permitted_by(rollbacks.check_start),
         ),
@@ -66,10 +66,10 @@ class DeploymentAdmin(LiveAdmin):
             name="retry",
             label="Retry",
             explain="It is offered again to the agents that failed, and goes on from there.",
-            run=lambda row, doing: deployments.retry(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="refresh",
-            words="optional",
+            comment="optional",
             applies=permitted_by(deployments.check_retry),
         ),
         Act(
@@ -79,7 +79,7 @@ class DeploymentAdmin(LiveAdmin):
             run=_set_paused(True),
             needs=P.OPERATE_ENVIRONMENT,
             icon="pause",
-            words="optional",
+            comment="optional",
             applies=permitted_by(partial(deployments.check_set_paused, paused=True)),
         ),
         Act(
@@ -89,17 +89,17 @@ class DeploymentAdmin(LiveAdmin):
             run=_set_paused(False),
             needs=P.OPERATE_ENVIRONMENT,
             icon="play_arrow",
-            words="optional",
+            comment="optional",
             applies=permitted_by(partial(deployments.check_set_paused, paused=False)),
         ),
         Act(
             name="abort",
             label="Abort",
             explain="It stops where it is. What agents run already, they go on running.",
-            run=lambda row, doing: deployments.abort(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, context: deployments.abort(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="stop_circle",
-            words="optional",
+            comment="optional",
             dangerous=True,
             applies=permitted_by(partial(check_step, event=DeploymentEvent.ABORT)),
         ),
@@ -190,8 +190,8 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Environment", where(row.environment)),
         ("Version", link(row.config_bundle.version)),
         ("Config bundle", link(row.config_bundle)),
-        ("Requested by", noted(row.requested_by, ago(row.created_at))),
-        ("Target", noted(target_words(row.target), f"{agents(row.target_count)} when it was requested")),
+        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
+        ("Target", with_note(target_words(row.target), f"{agents(row.target_count)} when it was requested")),
         ("Strategy", strategy_words(row.strategy)),
         ("Config hash", short(row.config_hash)),
         ("Bundle hash", short(row.bundle_hash)),
@@ -244,9 +244,9 @@ def _agents(page: progress.AgentsPage) -> dict[str, Any]:
         (
             row.agent_id,
             (
-                noted(link(row.agent), row.detail),
+                with_note(link(row.agent), row.detail),
                 pill(row.progress),
-                row.wave + 1 if row.counted else noted(row.wave + 1, "not counted"),
+                row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
                 _tuning(row.tuning),
                 ago(row.updated_at),
             ),
@@ -267,13 +267,13 @@ def _tuning(said: dict[str, Any] | None) -> str:
     short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
     unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
     word = next((word for word, settings in short_of if settings), "applied")
-    return noted(pill(word), unmet)
+    return with_note(pill(word), unmet)
 
 
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
-        what = noted(each.event.replace("_", " "), timeline_words(each.detail))
+        what = with_note(each.event.replace("_", " "), timeline_words(each.detail))
         rows.append((ago(each.created_at), what, each.actor))
     url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

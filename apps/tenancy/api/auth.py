@@ -1,4 +1,4 @@
-"""Signing in: the provider's flow for people, and the one-time link of ``bootstrap``."""
+"""Sign-in with the identity provider or with a one-time link."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logger = structlog.get_logger(__name__)
 
 
 class SignedInSerializer(serializers.Serializer[Any]):
-    """The token of a finished sign-in, for callers that are no browser."""
+    """The user token that a sign-in returns to programs. Browsers get a session instead."""
 
     token = serializers.CharField()
     expires_at = serializers.DateTimeField()
@@ -51,7 +51,7 @@ class SignedInSerializer(serializers.Serializer[Any]):
 
 
 def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
-    """A page for a browser, problem+json for everybody else."""
+    """Return the error as a page for a browser, and as problem+json for everybody else."""
     response = problems.respond(request, error)
     if not problems.wants_page(request):
         return response
@@ -63,52 +63,56 @@ def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
 
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
-        raise Unavailable("No identity provider is configured; use the one-time link of `manage.py bootstrap`.")
+        raise Unavailable("No identity provider is configured. Use the one-time link of `manage.py bootstrap`.")
     strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # untyped library
     return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
 
 
-def _refusal(error: SocialAuthBaseException) -> DomainError:
-    """What a failure of the flow is to the caller. What the provider said may hold codes or tokens: it is not told."""
+def _to_domain_error(error: SocialAuthBaseException) -> DomainError:
+    """Return the error that the caller sees for a failed sign-in.
+
+    It does not contain the provider's message, which may contain codes or tokens.
+    """
     if isinstance(error, AuthProviderError):
         logger.warning("identity_provider_unavailable", code=error.code, stage=error.stage)
-        return Unavailable("The identity provider is not reachable.", retry_after=10)
-    if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # what a callback says, anybody can say
+        return Unavailable("The identity provider cannot be reached. Try again later.", retry_after=10)
+    if isinstance(error, AuthConfigurationError) and error.stage != "callback":  # anybody can forge a callback's error
         logger.error("identity_provider_misconfigured", code=error.code, stage=error.stage)
-        return Unavailable("The identity provider does not know this service as it is configured.")
+        detail = "The identity provider rejects this service's configuration. Tell the installation operator."
+        return Unavailable(detail)
     logger.warning("sign_in_refused", kind=type(error).__name__, code=error.code, stage=error.stage)
-    return Unauthenticated("The identity provider's answer was not accepted; start again at /auth/login.")
+    return Unauthenticated("The identity provider's response is not valid. Start again at /auth/login.")
 
 
 @method_decorator(never_cache, name="dispatch")
 class _SignInView(APIView):
-    """Sessions, not bearer credentials; errors as a page for browsers only."""
+    """Base of the sign-in views. They use sessions, not bearer credentials, and show errors to browsers as pages."""
 
     authentication_classes = []
     permission_classes = []
     step: ClassVar[str]
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """A browser may accept no JSON at all; it gets pages and redirects."""
+        """Ignore the ``Accept`` header: a browser may not accept JSON, but it gets pages and redirects anyway."""
         return super().perform_content_negotiation(request, force=True)
 
     def handle_exception(self, exc: Exception) -> Response:
-        """See ``_failed``."""
+        """Answer with a page for a browser, and with problem+json for everybody else."""
         if isinstance(exc, SocialAuthBaseException):
-            exc = _refusal(exc)
+            exc = _to_domain_error(exc)
         if problems.wants_page(self.request):
-            # DRF passes any HttpResponse on.
+            # DRF accepts any HttpResponse here.
             return _failed(self.request._request, problems.as_domain_error(exc))  # type: ignore[return-value]
         return super().handle_exception(exc)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Count the attempt by address."""
+        """Count the request for the rate limit of the address."""
         super().initial(request, *args, **kwargs)
         _count(request, self.step)
 
 
 def _count(request: HttpRequest | Request, step: str) -> None:
-    # Each step by itself: a sign-in that takes two of them is one.
+    # Each step has its own count, so that a sign-in in two steps does not count twice.
     limits.count_sign_in(step, client_ip(request))
 
 
@@ -126,7 +130,7 @@ class LoginView(_SignInView):
     def get(self, request: Request) -> HttpResponse:
         """Initiates the login flow; redirects to the identity provider."""
         backend = _backend(request._request)
-        request._request.session.pop("next", None)  # of a sign-in that nobody finished
+        request._request.session.pop("next", None)  # an abandoned sign-in may have left it
         return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
 
 
@@ -150,7 +154,7 @@ class CallbackView(_SignInView):
         """Exchanges the authorization code for a session (browsers) or a user token (everybody else)."""
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
-        # Checks and spends the state, then the code with its PKCE verifier, then the ID token with its nonce.
+        # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
         user = _backend(request._request).complete(user=None, request_id=request_id, ip=ip)
         if not isinstance(user, User) or not user.is_active:
             raise Unauthenticated("This account is not active.")
@@ -160,9 +164,9 @@ class CallbackView(_SignInView):
                 "session.sign_in", person=user, actor=actor, resource=("user", user.pk), changes={"by": "oidc"}
             )
             if problems.wants_page(request):
-                following = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
+                next_path = session.pop("next", None) or settings.LOGIN_REDIRECT_URL
                 login(request._request, user, backend=DJANGO_BACKEND)
-                return redirect(following)
+                return redirect(next_path)
             session.flush()
             token, secret = tokens.create_user_token(user=user, name="sign-in", actor=actor)
         body = {"token": secret, "expires_at": token.expires_at, "user": user}
@@ -171,13 +175,13 @@ class CallbackView(_SignInView):
 
 @never_cache
 def link(request: HttpRequest, secret: str) -> HttpResponse:
-    """Spend a one-time link: ask first, so that a mail scanner that follows links does not use it up."""
+    """Sign in with a one-time link, after a confirmation, so that mail scanners that open links do not use it up."""
     if request.method != "POST":
         return render(request, "sign_in_link.html")
     try:
         _count(request, "link")
         user = accounts.spend_sign_in_link(secret, ip=client_ip(request))
-    except Exception as error:  # noqa: BLE001,RUF100  as DRF's handler does for the other views
+    except Exception as error:  # noqa: BLE001,RUF100  DRF's handler does the same for the other views
         return _failed(request, problems.as_domain_error(error))
     login(request, user, backend=DJANGO_BACKEND)
     return redirect(settings.LOGIN_REDIRECT_URL)

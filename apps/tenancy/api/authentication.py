@@ -1,4 +1,4 @@
-"""Bearer credentials to callers. Each class takes its own family, and leaves the others to theirs."""
+"""Authentication by bearer credentials: one class for each family of credentials."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud import space
 from byteor_cloud.errors import Unauthenticated
 
-USE_NOTED_EVERY = timedelta(minutes=1)
-# One answer for unknown, spent, expired and revoked: no oracle.
+LAST_USE_PRECISION = timedelta(minutes=1)
+# The same error in all cases, so that an attacker does not learn whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
 
 
@@ -35,7 +35,10 @@ _HOST_AND_PORT = re.compile(
 
 
 def bearer(request: HttpRequest | Request) -> str | None:
-    """The text after ``Bearer``; None without an Authorization header. Raises Unauthenticated on another scheme."""
+    """Return the credential after ``Bearer``, or None without an Authorization header.
+
+    Raises Unauthenticated for another scheme.
+    """
     header: str = request.META.get("HTTP_AUTHORIZATION", "")
     if not header:
         return None
@@ -46,10 +49,10 @@ def bearer(request: HttpRequest | Request) -> str | None:
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:
-    """Return the caller's address as PostgreSQL's inet takes it, or None where it is not known.
+    """Return the caller's IP address in a form that PostgreSQL's inet accepts, or None if it is unknown.
 
-    Behind trusted proxies it is the one that the outermost of them names. Where that is no address, or the header
-    has fewer entries than there are proxies, it is the address of whoever is connected.
+    Behind trusted proxies it is the address that the outermost of them reports in X-Forwarded-For. If that is not an
+    address, or the header has fewer entries than there are proxies, it is the address of the connected peer.
     """
     hops: int = settings.CONFIG.trusted_proxies
     if hops:
@@ -60,7 +63,7 @@ def client_ip(request: HttpRequest | Request) -> str | None:
 
 
 def _address(text: str) -> str | None:
-    """The address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, in one notation; else None."""
+    """Return the normalized address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``; else None."""
     match = _HOST_AND_PORT.fullmatch(text.strip()[:_LONGEST_ADDRESS])
     if match is None:
         return None
@@ -73,12 +76,15 @@ def _address(text: str) -> str | None:
 
 
 class CredentialAuthentication(BaseAuthentication):
-    """Looks a credential up by the digest of its text; typos are refused without a query."""
+    """Base of the authentication classes. It finds a credential by its digest, and rejects typos without a query."""
 
     model: ClassVar[type[Credential]]
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
-        """The caller, or None when the credential is another family's or missing. Raises Unauthenticated."""
+        """Return the caller, or None if there is no credential or it belongs to another family.
+
+        Raises Unauthenticated if the credential is malformed, unknown, expired or revoked.
+        """
         text = bearer(request)
         if text is None:
             return None
@@ -91,18 +97,18 @@ class CredentialAuthentication(BaseAuthentication):
         if credential is None or not self.is_live(credential):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()
-        if credential.last_used_at is None or credential.last_used_at < now - USE_NOTED_EVERY:
-            self._note_use(credential, now)
+        if credential.last_used_at is None or credential.last_used_at < now - LAST_USE_PRECISION:
+            self._store_last_use(credential, now)
         actor_kind, actor_id, display = self.who(credential)
         actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
         principal = Principal(self.model.family, actor, credential, **self.belongs(credential))
         return principal, credential
 
-    def _note_use(self, credential: Credential, now: datetime) -> None:
-        """Remember when the credential was used last; a full disk must not keep anybody from reading."""
+    def _store_last_use(self, credential: Credential, now: datetime) -> None:
+        """Store the time of the last use, unless the disk is full: requests that only read must then still work."""
         if space.is_low_for_database():
             return
-        stale = Q(last_used_at=None) | Q(last_used_at__lt=now - USE_NOTED_EVERY)
+        stale = Q(last_used_at=None) | Q(last_used_at__lt=now - LAST_USE_PRECISION)
         try:
             self.model._base_manager.filter(stale, pk=credential.pk).update(last_used_at=now)
         except DatabaseError as error:
@@ -110,23 +116,23 @@ class CredentialAuthentication(BaseAuthentication):
                 raise
 
     def authenticate_header(self, request: Request) -> str:
-        """Without it DRF would turn a 401 into a 403."""
+        """Return the scheme for ``WWW-Authenticate``. Without it, DRF would answer 403 instead of 401."""
         return "Bearer"
 
     def queryset(self) -> QuerySet[Any]:
-        """Usable credentials, with what ``who`` and ``belongs`` read."""
+        """Return the usable credentials, joined with the rows that ``who`` and ``belongs`` read."""
         return self.model.objects.usable()
 
     def is_live(self, credential: Any) -> bool:
-        """Whether what the credential belongs to still stands."""
+        """Tell whether the owner of the credential is still active."""
         return True
 
     def who(self, credential: Any) -> tuple[Any, str, str]:
-        """Kind, id and display name of the actor."""
-        raise NotImplementedError  # pragma: no cover  every family says it
+        """Return kind, id and display name of the actor."""
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def belongs(self, credential: Any) -> dict[str, Any]:
-        """Fields of the Principal."""
+        """Return the remaining fields of the Principal."""
         return {}
 
 

@@ -1,6 +1,7 @@
-"""The base of every view under /api: who calls, where, whether they may; a subclass only declares.
+"""Base classes of all views under /api: authentication, scope, permissions, parameters, bodies and ETags.
 
-A subclass names ``permissions`` (and where it differs ``credentials``) an action; what is not named is denied.
+A subclass declares the ``permissions`` (and, if they differ, the ``credentials``) of each action. An action without
+declared permissions is denied.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ SIGNED_IN = frozenset[Permission]()  # any caller with the right family of crede
 
 
 def body_digest(data: Any) -> str:
-    """A digest of what an answer says, for its ETag. The order of names says nothing: the database keeps none."""
+    """Return a digest of a response's data for its ETag. Names are sorted, because the database does not keep order."""
     text = json.dumps(data, cls=JSONEncoder, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _tags(header: str) -> set[str]:
-    """The entity tags of a list as ``If-Match`` and ``If-None-Match`` carry it."""
+    """Return the entity tags in a header ``If-Match`` or ``If-None-Match``."""
     return {tag.strip() for tag in header.split(",")}
 
 
 class AnyAccept(BaseContentNegotiation):
-    """Each route has one form of answer, whatever ``Accept`` says: a JSON resource, a spec's text, a tar."""
+    """Content negotiation that ignores ``Accept``: each route has only one media type."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return DefaultContentNegotiation().select_parser(request, parsers)
@@ -60,24 +61,24 @@ class AnyAccept(BaseContentNegotiation):
 
 
 class ApiViewSet(DeclaredView, GenericViewSet[Any]):
-    """Below no tenant: what a caller may do with itself."""
+    """Base of all views, and of those outside any organization."""
 
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class = AnyAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
-    # The query parameters of the list, and of other actions; ``given`` holds the request's, read.
+    # Query parameters of the list action, and of other actions by name. ``given`` has the request's parsed values.
     filters: ClassVar[Mapping[str, Parameter]] = {}
     parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
     given: Mapping[str, Any] = {}
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
-    # The setting that bounds a body of this view, and what a form may have around its file.
+    # The setting that limits a body's size, and the bytes that a form may have in addition to its file.
     body_cap: ClassVar[str] = "max_body_bytes"
     body_allowance: ClassVar[int] = 0
 
-    # Fields that a machine reports all the time. An edit does not depend on them.
+    # Fields that agents report all the time. ``If-Match`` ignores them.
     reported_fields: ClassVar[frozenset[str]] = frozenset()
 
     rate_headers: Mapping[str, str] = {}
@@ -87,85 +88,86 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     @property
     def principal(self) -> Principal:
         """The authenticated caller."""
-        return self.request.user  # type: ignore[return-value]  # our authenticators make it
+        return self.request.user  # type: ignore[return-value]  # our authentication classes return a Principal
 
     @property
     def actor(self) -> Actor:
-        """The caller as services and the audit trail see it."""
+        """The caller as the actor for services and audit events."""
         return self.principal.actor
 
     @classmethod
     def families(cls, action: str) -> tuple[Family, ...]:
-        """The families of credential that ``action`` takes."""
+        """Return the families of credentials that ``action`` accepts."""
         return cls.credentials.get(action, BEARER)
 
     @final
     def check_permissions(self, request: Request) -> None:
-        """Refuse in this order: 401, 403 (family), 429, 404 (a stranger, or a wrong id), 403 (role).
+        """Check the caller in this order: 401, 403 (family), 429, 404 (not a member, or a wrong id), 403 (role).
 
-        The request counts as soon as the credential is recognized, so that refusals are limited too.
+        The request counts as soon as the credential is recognized, so that refused requests are limited, too.
         """
         if request.user is None:
-            raise Unauthenticated("This needs a bearer credential.")
+            raise Unauthenticated("A bearer credential is required. Send it as: Authorization: Bearer <token>.")
         usage = limits.count_request(self.principal)
         if usage is not None:
             self.rate_headers = usage.headers
         if self.principal.family not in self.families(self.action):
-            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
+            detail = "This operation does not accept this family of credentials."
+            raise Forbidden(detail, code="wrong_credential")
         if usage is not None:
             usage.check()
         self.resolve_scope()
         needed = self.permissions.get(self.action)
         if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
-            raise Forbidden("Your role does not permit this.")
+            raise Forbidden("Your role does not permit this operation.")
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Whatever a valid credential is forbidden, here or by a service, is counted."""
+        """Count the denial if the request was forbidden, here or by a service."""
         if isinstance(exc, Forbidden):
             self.count_denial(self.principal.organization_id or (self.kwargs["org_id"] if self.scope else None))
         return super().handle_exception(exc)
 
     def count_denial(self, organization_id: UUID | None) -> None:
-        """Count it for the caller, in the organization's trail."""
+        """Count that the caller was denied this action. The count becomes an audit event of the organization."""
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
-        """Load what the URL names. Raises NotFound."""
+        """Load the organization, project and environment in the URL. Raises NotFound."""
 
     @property
     def granted(self) -> frozenset[Permission]:
-        """What the caller may do here."""
+        """The caller's permissions in the scope."""
         return frozenset()
 
     @property
     def scope(self) -> audit.Scope:
-        """The tenant row that the URL names."""
+        """The organization, project or environment in the URL; None outside any organization."""
         return None
 
     # -- parameters ---------------------------------------------------------------------------------------------
 
     @classmethod
     def query_parameters(cls, action: str) -> Mapping[str, Parameter]:
-        """The query parameters that ``action`` takes."""
+        """Return the query parameters that ``action`` accepts."""
         return {**PAGE, **cls.filters} if cls.is_list(action) else cls.parameters.get(action, {})
 
     def check_parameters(self, request: Request) -> None:
-        """Read the query into ``given``. Raises InvalidInput, also for a parameter that the action does not have."""
+        """Parse the query into ``given``. Raises InvalidInput for a wrong value or an unknown parameter."""
         self.given = check_query(self.query_parameters(self.action), request._request.GET)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Only the rows that the list's filters ask for."""
-        asked = self.filters.keys() & self.given.keys()
-        lookups = {str(self.filters[name].lookup): self.given[name] for name in asked}
+        """Keep only the rows that match the given filters."""
+        names = self.filters.keys() & self.given.keys()
+        lookups = {str(self.filters[name].lookup): self.given[name] for name in names}
         return queryset.filter(**lookups)
 
     # -- bodies and repeated requests ---------------------------------------------------------------------------
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request in the contract's order, and receive its body once it is known who sends it.
+        """Check the request, and receive its body only after the caller is authenticated and permitted.
 
-        A creating POST with an ``Idempotency-Key`` is then made repeatable.
+        The handler of a creating POST with an ``Idempotency-Key`` is wrapped so that the request can be repeated.
         """
         if self.action not in self.action_map.values():
             raise MethodNotAllowed(request.method or "")
@@ -173,59 +175,60 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         has_body = request.method in {"POST", "PUT", "PATCH"} and self._admit_body(request)
         self.check_parameters(request)
         if has_body:
-            # Read and parsed here, before the first transaction and without a database connection.
-            request.data  # noqa: B018  DRF parses it when it is first asked for
+            # Receive the body before the first transaction, so that a slow sender holds no database connection.
+            request.data  # noqa: B018  DRF parses the body at the first access
         if request.method == "POST" and "Idempotency-Key" in request.headers and self.takes_idempotency_key:
-            handler = getattr(self, "post")  # noqa: B009  the ViewSet binds it by name
-            secret = self.action in self.secret_actions
-            self.post = once(handler, principal=self.principal, holds_secret=secret)
+            handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
+            holds_secret = self.action in self.secret_actions
+            self.post = once(handler, principal=self.principal, holds_secret=holds_secret)
 
     def _admit_body(self, request: Request) -> bool:
-        """Say whether there is a body to read. Raises for one that is too large (413) or of another type (415)."""
+        """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
         sent = request._request
         admit(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
         if not (declared_length(sent) or is_chunked(sent)):
             return False
         parsers = self.get_parsers()
         if self.get_content_negotiator().select_parser(request, parsers) is None:
-            raise UnsupportedMediaType(f"Send {parsers[0].media_type}.")
+            raise UnsupportedMediaType(f"This media type is not accepted. Send {parsers[0].media_type}.")
         if is_chunked(sent):
-            request._stream = sent  # type: ignore[assignment]  # without a length DRF would find no body
+            request._stream = sent  # type: ignore[assignment]  # without Content-Length, DRF would ignore the body
         return True
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """The rows of this scope; subclasses narrow, they do not replace."""
+        """Return the rows of the scope. Subclasses override ``narrow``, never this method."""
         return self.narrow(self.scoped(super().get_queryset()))
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Only the rows of the scope that the URL names."""
+        """Keep only the rows of the scope in the URL."""
         return queryset
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Further restrictions of a subclass: filters, joins."""
+        """Restrict or join the rows further. Subclasses override it."""
         return queryset
 
     def get_object(self) -> Any:
-        """The row that the URL names. Raises NotFound."""
+        """Return the row in the URL. Raises NotFound."""
         row = self.get_queryset().filter(**self.object_lookup()).first()
         if row is None:
             raise NotFound("There is nothing here.")
         return row
 
     def object_lookup(self) -> dict[str, Any]:
-        """How the last id of the path finds the row."""
+        """Return the lookup that finds the row by the last id in the path."""
         return {"pk": self.kwargs[self.lookup_url_kwarg]}
 
     # -- ETag ---------------------------------------------------------------------------------------------------
 
     @property
     def expected_revision(self) -> int | None:
-        """The revision that ``If-Match`` asks for; None without one. Raises PreconditionFailed when no tag matches.
+        """The revision that ``If-Match`` requires; None without the header.
 
-        The whole tag is compared here, and the revision again by the service, under the row's lock.
+        The whole tag is compared here; the service compares the revision again under the row's lock. Raises
+        PreconditionFailed if no tag matches.
         """
         header = self.request.headers.get("If-Match", "*").strip()
         if header == "*":
@@ -234,11 +237,11 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         current = self._without_reports(self.etag(self.get_serializer(row).data, row.revision))
         # The comparison is strong (RFC 9110, 13.1.1): a weak tag never matches.
         if current not in map(self._without_reports, _tags(header)):
-            raise PreconditionFailed("If-Match names another state than the current one. Read it again.")
+            raise PreconditionFailed("If-Match does not match the current ETag. Read the resource again.")
         return int(row.revision)
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the entity tag: the row's revision, a digest of its fields, and one of what a machine reports."""
+        """Return the ETag: the row's revision, a digest of its fields, and a digest of its reported fields, if any."""
         edited = {name: value for name, value in data.items() if name not in self.reported_fields}
         tag = f"{revision}.{body_digest(edited)}"
         if self.reported_fields:
@@ -246,14 +249,14 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         return f'"{tag}"'
 
     def _without_reports(self, tag: str) -> str:
-        """The part of a tag that ``If-Match`` compares: a heartbeat must not get in the way of an edit."""
+        """Return the part of a tag that ``If-Match`` compares, so that a heartbeat does not make an edit fail."""
         return tag.rpartition(".")[0] if self.reported_fields else tag
 
     @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Rate headers; an ETag on single resources; 304 where the caller has it already."""
+        """Add the rate limit headers, and an ETag for a single resource; answer 304 if the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # else no credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # without them, no credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -272,13 +275,13 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         unchanged = HttpResponse(status=304, headers=dict(response.items()))
         for name in ("Content-Type", "Content-Length", "Content-Disposition"):
             unchanged.headers.pop(name, None)
-        # The file that is not sent after all is closed with this answer.
-        unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # has no public way
+        # So the file of the original response is closed, although it is not sent.
+        unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
         return unchanged
 
 
 class OrganizationViewSet(ApiViewSet):
-    """Below ``/orgs/{org_id}``."""
+    """Base of the views below ``/orgs/{org_id}``."""
 
     scope_field: ClassVar[str] = "organization"
     organization: Organization
@@ -293,7 +296,7 @@ class OrganizationViewSet(ApiViewSet):
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
         if not roles.any:
-            # Not said in the chain of the organization: it is none of the caller's.
+            # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is nothing here.")
         self.organization, self.roles = organization, roles
@@ -311,7 +314,7 @@ class OrganizationViewSet(ApiViewSet):
 
 
 class ProjectViewSet(OrganizationViewSet):
-    """Below ``/orgs/{org_id}/projects/{project_id}``."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}``."""
 
     scope_field = "project"
     project: Project
@@ -343,7 +346,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Below ``…/environments/{env_id}``: the base of nearly every resource."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``: of most resources."""
 
     scope_field = "environment"
     environment: Environment

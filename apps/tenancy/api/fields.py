@@ -1,4 +1,4 @@
-"""Serializers that refuse what they do not know, and the fields that only see their own tenant."""
+"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with validation of their own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from byteor_cloud.ids import read_id
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
-    """Give an error for each key of ``data`` that is not among ``known``, with the nearest that is.
+    """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
 
-    Of more than an answer names, the last one says how many they are: each error takes time and memory.
+    The number of errors is limited, because each takes time and memory; the last one then gives the number of all.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]
@@ -35,7 +35,7 @@ def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         found[str(key)] = [ErrorDetail(f"Unknown field.{hint}", code="unknown_field")]
     if len(unknown) > len(named):
-        more = f"Unknown field; in all there are {len(unknown):,} unknown fields."
+        more = f"Unknown field. There are {len(unknown):,} unknown fields in total."
         found[str(unknown[len(named)])] = [ErrorDetail(more, code="unknown_field")]
     return found
 
@@ -49,21 +49,21 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 )
 
 
-def mistyped(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
-    """What is wrong with the JSON type of ``value``: DRF takes 5 for "5", "yes" for true and 5 for an id."""
+def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
+    """Return errors if the JSON type of ``value`` is wrong, else None. DRF would read 5 as "5", and "yes" as true."""
     if value is None:
-        return None  # null is the field's own business
+        return None  # the field itself decides about null
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
-        return _first_wrong(field.child, value.items())
+        return _check_items(field.child, value.items())
     if isinstance(field, serializers.ListField) and isinstance(value, list):
-        return _first_wrong(field.child, enumerate(value))
+        return _check_items(field.child, enumerate(value))
     for kind, types, name in _JSON_TYPES:
         if isinstance(field, kind) and (not isinstance(value, types) or (type(value) is bool and types is not bool)):
             return [ErrorDetail(f"Must be {name}.", code="invalid")]
     return None
 
 
-# White space and what cannot be seen, written out, since programs differ in what \s is.
+# White space and invisible characters, listed because regular expression engines differ in what \s matches.
 _SPACES = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 NOT_BLANK = f"[^{_SPACES}]"
 NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
@@ -71,17 +71,17 @@ _NAME_RULE = "Must be one line of visible characters, without spaces around them
 
 
 class _AsSent:
-    """A form's empty text is a text, and not a field that was left out, as it is to DRF."""
+    """Mixin that keeps an empty text of a form. DRF would treat it as a missing field."""
 
     field_name: str | None
 
     def get_value(self, dictionary: Any) -> Any:
-        """The field's value in the body."""
+        """Return the field's value in the body."""
         return dictionary.get(self.field_name, empty)
 
 
 class Text(_AsSent, serializers.CharField):
-    """A text, kept exactly as it was sent; ``pattern`` as in JSON Schema, and ``rule`` says it in words."""
+    """A text, kept exactly as it was sent. ``pattern`` is a JSON Schema pattern; ``rule`` is its error message."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -101,10 +101,10 @@ class Hash(Text):
 
 
 class Id(_AsSent, serializers.UUIDField):
-    """An id in its usual form only."""
+    """A UUID in its usual form: with dashes."""
 
     def to_internal_value(self, data: Any) -> UUID:
-        """The id. Raises ValidationError."""
+        """Return the id. Raises ValidationError."""
         try:
             return read_id(data) if isinstance(data, str) else self.fail("invalid", value=data)
         except ValueError:
@@ -112,10 +112,10 @@ class Id(_AsSent, serializers.UUIDField):
 
 
 class Time(_AsSent, serializers.DateTimeField):
-    """An RFC 3339 time with its offset, in UTC afterwards."""
+    """An RFC 3339 time with an offset."""
 
     def to_internal_value(self, value: Any) -> datetime:
-        """The time. Raises ValidationError."""
+        """Return the time in UTC. Raises ValidationError."""
         if not isinstance(value, str):
             raise serializers.ValidationError("Must be a string.", code="invalid")
         try:
@@ -124,30 +124,32 @@ class Time(_AsSent, serializers.DateTimeField):
             raise serializers.ValidationError(str(wrong), code="invalid") from None
 
 
-def _first_wrong(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, Any]:
-    """Give what is wrong with the types of items, for as many as an answer names."""
-    wrong = ((str(key), mistyped(child, item)) for key, item in items)
+def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, Any]:
+    """Return the errors of the items' JSON types by key, at most as many as a response lists."""
+    wrong = ((str(key), check_json_type(child, item)) for key, item in items)
     return dict(islice(((key, found) for key, found in wrong if found), MAX_FIELD_ERRORS))
 
 
-# A docstring of these two would be the description of every schema without one of its own.
+# Strict and ModelSerializer have comments instead of docstrings: a docstring would become the description of every
+# schema whose class has none.
 class Strict(serializers.Serializer[Any]):
-    # A misspelt field is an error, not silence. An update may send read-only fields back, and they are ignored.
-    # ``refuses_unknown`` is what the document calls additionalProperties: false.
+    # Base of serializers that reject unknown fields, so that a misspelt field is not silently ignored. An update may
+    # send read-only fields back; they are ignored. The OpenAPI document shows ``refuses_unknown`` as
+    # ``additionalProperties: false``.
     refuses_unknown: ClassVar[bool] = True
 
     def to_internal_value(self, data: Any) -> Any:
-        """The checked body. Raises ValidationError, also of unknown and of mistyped fields."""
+        """Return the checked body. Raises ValidationError, also for unknown fields and wrong JSON types."""
         errors: dict[str, Any] = {}
         if self.refuses_unknown and isinstance(data, dict):
             known = [name for name, field in self.fields.items() if self.partial or not field.read_only]
             errors.update(unknown_fields(data, known))
-        if type(data) is dict:  # JSON; the fields of a form are all text
+        if type(data) is dict:  # a JSON body; in a form, all fields are text
             for name, field in self.fields.items():
-                if not field.read_only and (wrong := mistyped(field, data.get(name))):
+                if not field.read_only and (wrong := check_json_type(field, data.get(name))):
                     errors[name] = wrong
         if len(errors) >= MAX_FIELD_ERRORS or any(len(wrong) >= MAX_FIELD_ERRORS for wrong in errors.values()):
-            raise serializers.ValidationError(errors)  # the answer is full: looking for more would only take time
+            raise serializers.ValidationError(errors)  # the response lists no more errors
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:
@@ -160,12 +162,12 @@ class Strict(serializers.Serializer[Any]):
 
 
 class ModelSerializer(Strict, serializers.ModelSerializer[Any]):
-    # The base of the API's representations. Uniqueness is the database's to say (409).
+    # Base of the serializers of models. It has no uniqueness validators: the database's constraints decide (409).
     pass
 
 
 class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
-    """An id in a body that must be of the environment in the URL; another's is simply unknown."""
+    """The id of a row in the environment of the URL. The id of another environment's row is rejected as unknown."""
 
     default_error_messages = {
         "does_not_exist": "There is no such {what} in this environment.",
@@ -178,26 +180,26 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         super().__init__(**kwargs)
 
     def get_queryset(self) -> QuerySet[Any]:
-        """Only the environment's rows."""
+        """Return only rows of the environment."""
         queryset = super().get_queryset()
         assert queryset is not None  # noqa: S101  a writable related field always has one
         return queryset.filter(environment=self.context["view"].environment)
 
     def fail(self, key: str, **kwargs: Any) -> Any:
-        """Name what was looked for."""
+        """Add the kind of the missing row to the error message."""
         return super().fail(key, what=self.what, **kwargs)
 
 
 class Name(Text):
-    """A label for people: 1 to 200 characters on one line, without spaces around them."""
+    """A name that people read: 1 to 200 characters on one line, without spaces around them."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"max_length": 200, "pattern": NAME, "rule": _NAME_RULE, **kwargs})
 
     def to_internal_value(self, data: Any) -> str:
-        """The name. Raises ValidationError on control characters."""
+        """Return the name. Raises ValidationError if it has characters that cannot be printed."""
         value = super().to_internal_value(data)
-        # The pattern names the characters that could mislead a reader; of the rest, those that nobody can see.
+        # The pattern excludes white space and the invisible characters that could mislead; this check, all others.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: the first 2xx answer to a creating POST is kept with the write and given again."""
+"""``Idempotency-Key``: store the first 2xx response to a creating POST, and return it to repeated requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ SECRET_LIFETIME = timedelta(minutes=10)
 
 
 def once(handler: Callable[..., Response], *, principal: Principal, holds_secret: bool) -> Callable[..., Response]:
-    """``handler`` wrapped so that a repeated key replays the first answer."""
+    """Wrap ``handler`` so that a request with a repeated key gets the first response again.
+
+    ``holds_secret`` says that the response contains a secret; it is then stored for 10 minutes instead of 24 hours.
+    """
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers["Idempotency-Key"]
@@ -36,7 +39,7 @@ def once(handler: Callable[..., Response], *, principal: Principal, holds_secret
         body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
         fingerprint = hashlib.sha256(f"{request.method} {request.get_full_path()}\n{body}".encode()).hexdigest()
         with transaction.atomic():
-            _hold(f"{principal.caller}\n{key}")
+            _lock_key(f"{principal.caller}\n{key}")
             found = IdempotencyKey.objects.filter(caller=principal.caller, key=key).first()
             if found is not None and found.expires_at <= timezone.now():
                 found.delete()
@@ -45,7 +48,7 @@ def once(handler: Callable[..., Response], *, principal: Principal, holds_secret
                 return _replay(found, fingerprint)
             response = handler(request, *args, **kwargs)
             if 200 <= response.status_code < 300:
-                _keep(
+                _store(
                     response,
                     principal.caller,
                     key,
@@ -57,17 +60,18 @@ def once(handler: Callable[..., Response], *, principal: Principal, holds_secret
     return wrapped
 
 
-def _hold(name: str) -> None:
-    """Hold the key until the transaction ends. Raises Conflict while another request of the same key runs."""
+def _lock_key(name: str) -> None:
+    """Lock the key until the transaction ends. Raises Conflict while another request with the same key runs."""
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
         if not cursor.fetchone()[0]:
-            raise Conflict("The first request with this Idempotency-Key still runs.", retry_after=1)
+            detail = "The first request with this Idempotency-Key is still running. Repeat this one later."
+            raise Conflict(detail, retry_after=1)
 
 
-def _keep(response: Response, caller: str, key: str, fingerprint: str, lifetime: timedelta) -> None:
-    kept = [response.get("Location"), getattr(response, "revision", None), response.data]
+def _store(response: Response, caller: str, key: str, fingerprint: str, lifetime: timedelta) -> None:
+    stored = [response.get("Location"), getattr(response, "revision", None), response.data]
     row = IdempotencyKey(
         caller=caller,
         key=key,
@@ -75,17 +79,18 @@ def _keep(response: Response, caller: str, key: str, fingerprint: str, lifetime:
         status=response.status_code,
         expires_at=timezone.now() + lifetime,
     )
-    vault.seal(row, "response", JSONRenderer().render(kept))
+    vault.seal(row, "response", JSONRenderer().render(stored))
     row.save()
 
 
 def _replay(found: IdempotencyKey, fingerprint: str) -> Response:
     if found.fingerprint != fingerprint:
-        raise Conflict("This Idempotency-Key was used with another request.", code="idempotency_key_reused")
+        detail = "This Idempotency-Key was used with another request. Use a new key for each request."
+        raise Conflict(detail, code="idempotency_key_reused")
     location, revision, data = json.loads(vault.unseal(found, "response"))
     response = Response(data, status=found.status, headers={"Idempotent-Replayed": "true"})
     if location is not None:
         response["Location"] = location
     if revision is not None:
-        response.revision = revision  # type: ignore[attr-defined]  # of the ETag, which is made of the answer again
+        response.revision = revision  # type: ignore[attr-defined]  # ApiViewSet makes the ETag from it
     return response

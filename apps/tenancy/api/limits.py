@@ -1,4 +1,4 @@
-"""Rate limits: one atomic statement a request; agents are counted in the process, so that a beat writes no counter."""
+"""Rate limits. Requests are counted in the database, but those of agents in memory: a heartbeat writes no counter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _local_minute = 0
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many requests were counted in this minute, and how many are allowed."""
+    """The number of requests counted in this minute, and the limit."""
 
     used: int
     limit: int
@@ -39,7 +39,7 @@ class Usage:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The ``X-RateLimit-*`` headers of the answer."""
+        """The ``X-RateLimit-*`` headers of the response."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(max(0, self.limit - self.used)),
@@ -47,10 +47,10 @@ class Usage:
         }
 
     def check(self) -> None:
-        """Raise TooManyRequests over the limit."""
+        """Raise TooManyRequests if the limit is exceeded."""
         if self.used > self.limit:
             raise TooManyRequests(
-                f"Over {self.limit} requests a minute; wait for the next minute.",
+                f"More than {self.limit} requests in this minute. Wait for the next minute.",
                 retry_after=max(1, int(self._reset - self.now) + 1),
             )
 
@@ -71,7 +71,7 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
     except DatabaseError as error:
         if not space.is_disk_error(error):
             raise
-        return _add_local(key, minute)  # a full disk must not keep anybody from reading
+        return _add_local(key, minute)  # requests that only read must work with a full disk
     return count
 
 
@@ -80,7 +80,7 @@ def _read_shared(key: str, minute: int) -> int:
 
 
 def _add_local(key: str, minute: int) -> int:
-    global _local_minute  # noqa: PLW0603  one table a process and minute; a new minute forgets the old one whole
+    global _local_minute  # noqa: PLW0603  the counters of the process are cleared when a new minute begins
     with _lock:
         if minute != _local_minute:
             _local.clear()
@@ -97,39 +97,39 @@ def _usage(limit: int, count: Callable[[int], int]) -> Usage | None:
 
 
 def count_sign_in(step: str, address: str | None) -> None:
-    """Count an attempt to sign in. Raises TooManyRequests over the limit of the address."""
+    """Count a step of a sign-in. Raises TooManyRequests if the address exceeds its limit for that step."""
     usage = _usage(SIGN_INS_PER_ADDRESS, lambda minute: _add_shared(f"sign-in-{step}:{address}", minute, 1))
     if usage is not None:
         usage.check()
 
 
 def count_agent(key: str) -> Usage | None:
-    """Count a request of the agent key ``key`` in this process; None when limits are off."""
+    """Count a request of the agent key ``key`` in this process. Returns None if rate limits are off."""
     return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(key, minute))
 
 
 def forget_agent(key: str) -> None:
-    """Undo the counts of a key that turned out to be unknown, so that a storm of unknown keys takes no memory."""
+    """Drop the count of a key that turned out to be unknown, so that a flood of unknown keys fills no memory."""
     with _lock:
         _local.pop(key, None)
 
 
 def count_request(principal: Principal) -> Usage | None:
-    """Count a request of a recognized credential; None when limits are off.
+    """Count a request of a recognized credential. Returns None if rate limits are off.
 
-    An enrollment counts only when it is refused (``count_refusal``): here the count is read.
+    For an enrollment token, only refused requests count (``count_refusal``); this function only reads their number.
     """
     key = principal.limited_as or principal.caller
     match principal.family:
         case Family.AGENT:
             return count_agent(key)
         case Family.ENROLLMENT:
-            # The next refusal is the one that counts: at the limit this request is refused already.
+            # Plus one, because once the limit of refusals is reached, this request must be refused, too.
             return _usage(PER_MINUTE[Family.ENROLLMENT], lambda minute: _read_shared(key, minute) + 1)
     return _usage(PER_MINUTE[principal.family], lambda minute: _add_shared(key, minute, 1))
 
 
 def count_refusal(principal: Principal) -> None:
-    """Count a refused request of an enrollment token for its environment."""
+    """Count a refused request of an enrollment token, under its environment."""
     if principal.family is Family.ENROLLMENT and principal.limited_as and settings.CONFIG.rate_limit:
         _add_shared(principal.limited_as, int(time.time() // WINDOW_S), 1)

@@ -1,4 +1,4 @@
-"""What views do with rows: create, retrieve, update, delete. A subclass calls a service and returns the row."""
+"""Create, retrieve, update and delete for views. A subclass calls a service and returns the row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A row that POST answers with: ``secrets`` are shown this once; not ``fresh`` means it was there already."""
+    """The result of a POST. ``secrets`` are fields that only this response shows; ``fresh`` is false for an old row."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)
@@ -29,13 +29,13 @@ class Created:
 
 class _Representing(ApiViewSet):
     def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
-        """The row as the API shows it; its revision goes into the ETag."""
+        """Return a response with the row, its ``extra`` fields, and its revision for the ETag."""
         response = Response({**self.get_serializer(row).data, **extra}, status=status)
-        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet._tag
+        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet.finalize_response
         return response
 
     def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
-        """The body, checked. Raises ValidationError."""
+        """Return the checked body. Raises ValidationError."""
         serializer = self.get_serializer(row, data=request.data, partial=partial)
         serializer.is_valid(raise_exception=True)
         data: dict[str, Any] = serializer.validated_data
@@ -47,7 +47,7 @@ class CreateMixin(_Representing):
     verbs: ClassVar[Mapping[str, str]] = {"create": "Create"}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """201 with the new row and its ``Location``; 200 when the same one was there already."""
+        """Answer 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
         made = self.perform_create(self.validated(request))
         if not isinstance(made, Created):
             made = Created(made)
@@ -58,14 +58,14 @@ class CreateMixin(_Representing):
 
     def perform_create(self, data: dict[str, Any]) -> Model | Created:
         """Call the service with the checked body."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
 class RetrieveMixin(_Representing):
     verbs: ClassVar[Mapping[str, str]] = {"retrieve": "Retrieve"}
 
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The row."""
+        """Answer with the row."""
         return self.represent(self.get_object())
 
 
@@ -74,14 +74,14 @@ class UpdateMixin(_Representing):
     verbs: ClassVar[Mapping[str, str]] = {"update": "Update"}
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change the fields that the body carries, leave the rest; ``If-Match`` is honoured."""
+        """Change only the fields that the body contains. ``If-Match`` is honoured."""
         row = self.get_object()
         changed = self.perform_update(row, self.validated(request, partial=True, row=row))
         return self.represent(changed)
 
     def perform_update(self, row: Any, data: dict[str, Any]) -> Model:
         """Call the service with the row and the checked fields."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
 class DestroyMixin(_Representing):
@@ -89,10 +89,10 @@ class DestroyMixin(_Representing):
     verbs: ClassVar[Mapping[str, str]] = {"destroy": "Delete"}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """204."""
+        """Delete the row and answer 204."""
         self.perform_destroy(self.get_object())
         return Response(status=204)
 
     def perform_destroy(self, row: Any) -> None:
         """Call the service with the row."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it

@@ -1,4 +1,4 @@
-"""What a list leaves out: JSON of a size that callers choose, when it is large."""
+"""Lists without large JSON values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class _ByteLength(Func):
 
 
 def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
-    """The rows without the JSON column ``path``; ``listed_<column>`` holds it where it has at most 4 KiB, else null.
+    """Defer the JSON column ``path``, and add ``listed_<column>``: its value if it has at most 4 KiB, else null.
 
-    The database decides, so that a page of large values is never read into this process.
+    The database compares the size, so that a page of large values is never read into this process.
     """
     is_small = LessThanOrEqual(_ByteLength(Cast(F(path), TextField())), MAX_LISTED_BYTES)
     shown = Case(When(is_small, then=F(path)), output_field=JSONField(null=True))
@@ -29,8 +29,8 @@ def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
 
 
 class ListedJSON(JSONObject):
-    """A JSON object as lists show it: null when ``without_large`` left it out."""
+    """A JSON object in a list: null if ``without_large`` left it out."""
 
     def __init__(self, **kwargs: Any) -> None:
-        text = "As JSON; null when it has more than 4 KiB: read the single resource then."
+        text = "A JSON object. Null if it has more than 4 KiB; retrieve the single resource to get it."
         super().__init__(**{"allow_null": True, "read_only": True, "help_text": text, **kwargs})

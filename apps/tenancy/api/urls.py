@@ -1,4 +1,4 @@
-"""Below /api/v1."""
+"""The URLs of tenancy's resources, below /api/v1."""
 
 from django.urls import URLPattern, URLResolver, include, path
 

@@ -1,4 +1,4 @@
-"""Organizations, projects, environments, members, bearer credentials, keys, the audit trail."""
+"""Views of organizations, projects, environments, members, credentials, signing keys and audit events."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ from apps.tenancy.api.base import (
     ProjectViewSet,
 )
 from apps.tenancy.api.filters import BY_NAME
-from apps.tenancy.api.mixins import (
-    Created,
-    CreateMixin,
-    DestroyMixin,
-    ListModelMixin,
-    RetrieveMixin,
-    UpdateMixin,
-)
+from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import (
     AuditEvent,
@@ -54,7 +47,7 @@ USER_ONLY = (Family.USER,)
 
 
 class MeViewSet(ApiViewSet):
-    """Who am I."""
+    """The caller itself."""
 
     operations = operations.ME
     permissions = {"retrieve": SIGNED_IN}
@@ -62,7 +55,7 @@ class MeViewSet(ApiViewSet):
     queryset = UserToken.objects.none()
 
     def retrieve(self, request: Request) -> Response:
-        """Who the caller is, by which credential, with which roles."""
+        """Return the caller, its credential and its roles."""
         principal = self.principal
         if principal.user is not None:
             roles: list[Any] = list(Membership.objects.filter(user=principal.user).order_by("id"))
@@ -106,7 +99,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
 
 
 class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
-    """The caller's organizations; anybody with a user token may found one."""
+    """The caller's organizations. Anybody with a user token may create one."""
 
     operations = operations.ORGANIZATION_COLLECTION
     queryset = Organization.objects.all()
@@ -140,7 +133,7 @@ class OrganizationDetailViewSet(RetrieveMixin, UpdateMixin, OrganizationViewSet)
 
 
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
-    """The organization's projects, as far as the caller may see them."""
+    """The organization's projects that the caller may see."""
 
     operations = operations.PROJECT_COLLECTION
     queryset = Project.objects.live()
@@ -221,13 +214,13 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
 
 
 class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
-    """Members by the person's id."""
+    """Base of the views of members. The URL of a member contains the person's id."""
 
     queryset = Membership.objects.select_related("user", "organization", "project")
     serializer_class = s.MemberSerializer
     filters = {
         "role": choice(Role, "role"),
-        "email": line("user__email__icontains", max_length=254, description="A part of the address."),
+        "email": line("user__email__icontains", max_length=254, description="A part of the e-mail address."),
     }
     errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
@@ -260,9 +253,9 @@ class OrganizationMemberViewSet(_Members, OrganizationViewSet):
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        # Whose only role is in a project sees that project's members, not the organization's.
-        mine = queryset.filter(project=None)
-        return mine if self.roles.org else mine.filter(user=self.principal.user)
+        # People who only have a role in a project see the members of that project, not those of the organization.
+        members_of_organization = queryset.filter(project=None)
+        return members_of_organization if self.roles.org else members_of_organization.filter(user=self.principal.user)
 
     def perform_create(self, data: dict[str, Any]) -> Model:
         return members.add(
@@ -316,7 +309,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
         project_id = data.pop("project_id", None)
         project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
         if project_id is not None and project is None:
-            raise InvalidInput.at("/project_id", "There is no such project here.", code="does_not_exist")
+            raise InvalidInput.at("/project_id", "The organization has no such project.", code="does_not_exist")
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,
@@ -331,7 +324,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
 
 
 class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
-    """The organization's signing keys; their private halves are never shown, and destroyed when a key is retired."""
+    """The organization's signing keys. A private key is never returned, and destroyed when the key is retired."""
 
     operations = operations.SIGNING_KEY
     queryset = SigningKey.objects.all()
@@ -348,7 +341,7 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 
     @extend_schema(request=s.RotateSigningKeySerializer, responses={201: s.SigningKeySerializer})
     def rotate(self, request: Request, **kwargs: Any) -> Response:
-        """Publish a new key; it signs when the agents have seen it, and the one before goes on verifying."""
+        """Publish a new key. It signs once agents had time to fetch it; the previous key still verifies for a time."""
         body = s.RotateSigningKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
         key = signing_keys.rotate(organization=self.organization, actor=self.actor, **body.validated_data)
@@ -356,7 +349,7 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 
     @extend_schema(request=s.RetireSigningKeySerializer, responses=s.SigningKeySerializer)
     def retire(self, request: Request, **kwargs: Any) -> Response:
-        """End a retiring key now, or withdraw the next one."""
+        """Retire a retiring key now, or withdraw the next key."""
         body = s.RetireSigningKeySerializer(data=request.data)
         key = self.get_object()
         body.is_valid(raise_exception=True)
@@ -365,7 +358,7 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
 
 
 class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
-    """What happened in the organization."""
+    """The organization's audit events."""
 
     operations = operations.AUDIT_EVENT
     queryset = AuditEvent.objects.select_related("seal")
@@ -378,11 +371,11 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "resource_id": line("resource_id"),
         "project_id": identifier("project_id"),
         "environment_id": identifier("environment_id"),
-        "after": moment("timestamp__gte", description="At that time or later."),
-        "before": moment("timestamp__lt", description="Before that time."),
+        "after": moment("timestamp__gte", description="Only events at this time or later."),
+        "before": moment("timestamp__lt", description="Only events before this time."),
     }
     parameters = {
-        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Go on after an earlier export.", default=0)}
+        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)}
     }
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
 
@@ -390,9 +383,10 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         responses={
             (200, "application/x-ndjson"): OpenApiResponse(
                 OpenApiTypes.BINARY,
-                "A line an event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is the "
-                "`checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 over "
-                "its RFC 8785 JSON. An export without it broke off. `byteor-verify ledger` checks all of it.",
+                "One line for each event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is "
+                "the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
+                "over the checkpoint's RFC 8785 JSON. An export without a checkpoint is incomplete. `byteor-verify "
+                "ledger` checks the whole export.",
             )
         },
     )

@@ -1,4 +1,4 @@
-"""Webhooks and their delivery log."""
+"""Views of webhooks and their delivery log, and the event in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class WebhookDeliverySerializer(ModelSerializer):
 
 
 class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
-    """The organization's webhooks; events of deployments and approvals are posted to them, signed."""
+    """The organization's webhooks, to which events of deployments and approvals are sent, with a signature."""
 
     operations = operations.WEBHOOK
     queryset = Webhook.objects.all()
@@ -115,7 +115,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     @extend_schema(request=None, responses={201: with_secret(WebhookSerializer)})
     def rotate_secret(self, request: Request, **kwargs: Any) -> Response:
-        """A new secret; the one before signs beside it for 24 hours."""
+        """Create a new secret. For 24 hours, deliveries are signed with the previous one, too."""
         webhook, secret = webhooks.rotate_secret(self.get_object(), actor=self.actor)
         return self.represent(webhook, status=201, token=secret)
 
@@ -126,11 +126,11 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
-_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="The type that the receiver is told.")
+_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
-    """What was sent to a webhook, and what came of it; kept for 30 days."""
+    """A webhook's deliveries of the last 30 days, with their attempts."""
 
     operations = operations.WEBHOOK_DELIVERY
     queryset = WebhookDelivery.objects.select_related("event")
@@ -139,7 +139,7 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
         **BY_CREATION,
         "status": choice(Outcome, "status"),
         "event_id": identifier("event_id"),
-        # For a ping the receiver is told another type than the event's action.
+        # The receiver sees a ping under another type than the audit event's action.
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
     lookup_url_kwarg = "delivery_id"
@@ -154,14 +154,14 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
 
     @extend_schema(request=None, responses={202: WebhookDeliverySerializer})
     def redeliver(self, request: Request, **kwargs: Any) -> Response:
-        """Send it once more, under the same webhook-id."""
+        """Send the delivery again, with the same webhook-id."""
         return self.represent(webhooks.redeliver(self.get_object(), actor=self.actor), status=202)
 
 
 class EventResourceSerializer(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
     id = serializers.CharField()
-    url = serializers.CharField(help_text="Where the API tells more.")
+    url = serializers.CharField()
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
@@ -179,9 +179,9 @@ class EventActorSerializer(serializers.Serializer[Any]):
 
 
 class EventSerializer(Strict):
-    """What is posted to a webhook."""
+    """The body of a webhook message: one event."""
 
-    id = serializers.UUIDField(help_text="The audit event's id, also in webhook-id: the same when it is sent again.")
+    id = serializers.UUIDField()
     type = serializers.ChoiceField([*TYPES, "ping"])
     created_at = serializers.DateTimeField()
     organization_id = serializers.UUIDField()
@@ -203,13 +203,15 @@ class EventSerializer(Strict):
 EVENT = OpenApiWebhook(
     "event",
     extend_schema(
-        summary="An event that a webhook asked for",
+        summary="An event sent to a webhook",
         description=(
-            "Signed by the Standard Webhooks convention (standardwebhooks.com; its libraries take the secret as it "
-            "is): `webhook-id`, `webhook-timestamp`, and in `webhook-signature` `v1,` with the base64 of the "
-            "HMAC-SHA256 of `id.timestamp.body`, one for each secret that is valid. Refuse an old timestamp, and "
-            "expect a message more than once: `webhook-id` tells. Any 2xx within 10 s takes it; 410 disables the "
-            "webhook; anything else, a redirect too, is tried again over about a day, later if `Retry-After` asks."
+            "The message is signed by the Standard Webhooks convention (standardwebhooks.com), whose libraries accept "
+            "the webhook's secret as it is. The headers are `webhook-id`, `webhook-timestamp` and "
+            "`webhook-signature`: `v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, one for each valid "
+            "secret, separated by spaces. Reject a message with an old timestamp. A message may arrive more than "
+            "once; recognize it by its `webhook-id`. Answer any 2xx within 10 seconds to accept the message, or 410 "
+            "to disable the webhook. After any other answer, including a redirect, the message is sent again for "
+            "about a day, and not before the time in `Retry-After`."
         ),
         request=EventSerializer,
         responses={204: None},

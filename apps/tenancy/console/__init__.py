@@ -1,14 +1,14 @@
-"""The console at /admin: every table to read, and the few acts that people do by hand."""
+"""The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
 
-from apps.tenancy.console.acts import Act, Doing
+from apps.tenancy.console.acts import Act, ActContext
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
-from apps.tenancy.console.columns import ago, link, noted, pill, short, until
+from apps.tenancy.console.columns import ago, link, pill, short, until, with_note
 from apps.tenancy.console.live import LiveAdmin
 from apps.tenancy.console.site import site
 
 __all__ = [
     "Act",
-    "Doing",
+    "ActContext",
     "LiveAdmin",
     "Panel",
     "ReadOnlyAdmin",
@@ -16,9 +16,9 @@ __all__ = [
     "Within",
     "ago",
     "link",
-    "noted",
     "pill",
     "short",
     "site",
     "until",
+    "with_note",
 ]

@@ -1,4 +1,4 @@
-"""What people do in the console: always through a service, as themselves, after a page that says what it means."""
+"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from byteor_cloud.errors import DomainError
 
 
 @dataclass(frozen=True, slots=True)
-class Doing:
-    """Who does it, and what they said."""
+class ActContext:
+    """The person who performs an act, and the person's comment."""
 
     actor: Actor
     user: User
-    words: str
+    comment: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """Something to do to a row. ``run`` calls a service, whose DomainError is shown and changes nothing."""
+    """A change of a row. ``run`` calls a service; if that raises DomainError, the console shows the error."""
 
     name: str
     label: str
     explain: str
-    run: Callable[[Any, Doing], object]
-    needs: Permission | None  # None: the rows that a person sees are theirs to act on
+    run: Callable[[Any, ActContext], object]
+    needs: Permission | None  # None: whoever sees the row may perform the act
     icon: str
-    words: Literal["none", "optional", "required"] = "none"
-    words_label: str = "Reason"
+    comment: Literal["none", "optional", "required"] = "none"
+    comment_label: str = "Reason"
     dangerous: bool = False
-    # Whether the row's page offers it now. Where the service may refuse, ``permitted_by`` asks the service.
+    # Whether the row's page offers the act now. ``permitted_by`` makes it from a service's check.
     applies: Callable[[Any], bool] = lambda row: True
-    # It takes the row away, with all that is below it: count that first.
+    # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
     removes: bool = False
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Make an act apply to the rows for which a service's ``check`` raises no DomainError."""
+    """Return an ``applies`` that holds for the rows for which a service's ``check`` raises no DomainError."""
 
     def applies(row: Any) -> bool:
         try:
@@ -65,17 +65,17 @@ def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return applies
 
 
-class _Words(forms.Form):
-    words = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
+class _CommentForm(forms.Form):
+    comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
 
 
 def _form(act: Act, data: Any) -> forms.Form:
-    form = _Words(data)
-    if act.words == "none":
-        del form.fields["words"]
+    form = _CommentForm(data)
+    if act.comment == "none":
+        del form.fields["comment"]
     else:
-        form.fields["words"].label = act.words_label
-        form.fields["words"].required = act.words == "required"
+        form.fields["comment"].label = act.comment_label
+        form.fields["comment"].required = act.comment == "required"
     return form
 
 
@@ -88,7 +88,10 @@ def perform(
     context: dict[str, Any],
     back: str,
 ) -> HttpResponse:
-    """Ask first, then do it to each row. Raises PermissionDenied when a row's tenant does not permit it."""
+    """Show the confirmation page; once confirmed, perform the act on each row.
+
+    Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
+    """
     standing, actor = standing_of(request), actor_of(request)
     for tenant in {tenant_of(row) for row in rows}:
         if act.needs is not None and act.needs not in standing.permissions(tenant):
@@ -97,14 +100,14 @@ def perform(
     form = _form(act, request.POST if "_confirm" in request.POST else None)
     if request.method == "POST" and form.is_valid():
         user = request.user
-        assert isinstance(user, User)  # noqa: S101  the site lets nobody else in
-        doing = Doing(actor, user, form.cleaned_data.get("words", ""))
+        assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+        act_context = ActContext(actor, user, form.cleaned_data.get("comment", ""))
         for row in rows:
-            _do(request, act, row, doing, context["model_admin"])
+            _perform_on(request, act, row, act_context, context["model_admin"])
         return HttpResponseRedirect(back)
-    named = [(row, context["model_admin"].page_title(row)) for row in rows]
+    titled_rows = [(row, context["model_admin"].page_title(row)) for row in rows]
     return TemplateResponse(
-        request, "console/act.html", {**context, "act": act, "rows": named, "form": form, "back": back}
+        request, "console/act.html", {**context, "act": act, "rows": titled_rows, "form": form, "back": back}
     )
 
 
@@ -119,11 +122,11 @@ def _organization_id(tenant: Tenant) -> UUID | None:
     return None
 
 
-def _do(request: HttpRequest, act: Act, row: Model, doing: Doing, model_admin: Any) -> None:
-    said = model_admin.page_title(row)  # before: the act may remove it
+def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
+    title = model_admin.page_title(row)  # read before the act, which may delete the row
     try:
-        act.run(row, doing)
-    except (DomainError, IntegrityError) as refused:
-        model_admin.message_user(request, f"{said}: {problems.as_domain_error(refused).detail}", "error")
+        act.run(row, act_context)
+    except (DomainError, IntegrityError) as error:
+        model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
     else:
-        model_admin.message_user(request, f"{act.label}: {said}.", "success")
+        model_admin.message_user(request, f"{act.label}: {title}.", "success")

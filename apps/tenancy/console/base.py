@@ -1,4 +1,4 @@
-"""The base of every table in the console: read-only, narrowed to what the person's roles show, no secrets."""
+"""The base of every admin class in the console: read-only, without secrets, and only rows that the person may see."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from apps.tenancy.console.standing import Standing, Tenant, standing_of
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
-# Never shown, searched, filtered or sorted by, whoever asks.
+# Columns that nobody may see, search, filter or sort by.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
-AT_ONCE = 100
+MAX_BULK_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A number of the overview."""
+    """A labelled number on the overview page."""
 
     label: str
     value: int
@@ -40,7 +40,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A short table of the overview."""
+    """A short table on the overview page or on a row's page."""
 
     title: str
     url: str
@@ -49,40 +49,40 @@ class Panel:
     empty: str
 
 
-def _joined(*parts: str) -> str:
+def _join_path(*parts: str) -> str:
     return "__".join(part for part in parts if part)
 
 
 @cache
 def _level(model: type[Model], tenant: str) -> type[Model]:
-    """The tenant model that the path leads to from ``model``."""
+    """Return the tenant model to which the path of fields ``tenant`` leads from ``model``."""
     for part in filter(None, tenant.split("__")):
         model = cast("type[Model]", model._meta.get_field(part).related_model)
     return model
 
 
 def within_live_tenant(model: type[Model], tenant: str) -> Q:
-    """Not below a deleted project or environment: those are gone for every caller."""
+    """Return the condition that a row does not belong to a deleted project or environment."""
     level = _level(model, tenant)
     if level is Environment:
-        return Q(**{_joined(tenant, "deleted_at"): None, _joined(tenant, "project", "deleted_at"): None})
-    return Q(**{_joined(tenant, "deleted_at"): None}) if level is Project else Q()
+        return Q(**{_join_path(tenant, "deleted_at"): None, _join_path(tenant, "project", "deleted_at"): None})
+    return Q(**{_join_path(tenant, "deleted_at"): None}) if level is Project else Q()
 
 
 def granted(model: type[Model], tenant: str, permission: Permission, standing: Standing) -> Q:
-    """The rows of ``model`` whose tenant, at the path, grants the person ``permission``."""
+    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
     level = _level(model, tenant)
     if level is Organization:
-        return standing.organizations(permission, _joined(tenant, "pk"))
-    project = _joined(tenant, "project") if level is Environment else tenant
-    return standing.projects(permission, _joined(project, "pk"), _joined(project, "organization"))
+        return standing.organizations(permission, _join_path(tenant, "pk"))
+    project = _join_path(tenant, "project") if level is Environment else tenant
+    return standing.projects(permission, _join_path(project, "pk"), _join_path(project, "organization"))
 
 
 class Within(admin.RelatedFieldListFilter):
-    """A filter by a related row that offers only what the person may see of that table."""
+    """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """The narrowed rows, by name."""
+        """Return the visible rows, sorted by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
         return sorted(
             ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
@@ -90,7 +90,11 @@ class Within(admin.RelatedFieldListFilter):
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
-    """A table. ``tenant`` is the path to its environment, project or organization; None: for superusers only."""
+    """A table in the console.
+
+    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
+    that only installation operators may see the table.
+    """
 
     tenant: ClassVar[str | None] = None
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
@@ -98,14 +102,14 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     icon: ClassVar[str] = "table_rows"
     menu: ClassVar[str | None] = None
     related: ClassVar[Sequence[str]] = ()
-    # Fields that take a permission in the row's tenant to be seen.
+    # Fields that are shown only to people with a certain permission in the row's tenant.
     guarded: ClassVar[Mapping[str, Permission]] = {}
-    # Fields that a page shows in another way.
+    # Fields that are not listed on a row's page, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
     acts: ClassVar[Sequence[Act]] = ()
-    # Foreign keys of other tables that are not worth a line on this row's page.
+    # Foreign keys (``model.field``) whose rows are not counted on the page of the row that they refer to.
     not_below: ClassVar[frozenset[str]] = frozenset()
-    # Else the page's own template shows them, as ``acts``.
+    # Whether the page's header shows the acts. If not, the page's own template must show them.
     acts_in_header: ClassVar[bool] = True
 
     ordering: Sequence[Any] = ("-id",)
@@ -115,10 +119,10 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     change_form_outer_before_template = "console/summary.html"
     change_form_outer_after_template = "console/below.html"
 
-    # -- what is seen -------------------------------------------------------------------------------------------
+    # -- visible rows and fields ---------------------------------------------------------------------------------
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        """Only the rows of tenants where the person's role permits to see them."""
+        """Keep only the rows that the person's roles permit to see."""
         if self.tenant is None:
             return queryset if standing.is_superuser else queryset.none()
         return queryset.filter(
@@ -127,26 +131,26 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Every list, page, search, filter, autocomplete and action starts from here."""
+        """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here."""
         return self.narrow(super().get_queryset(request), standing_of(request)).select_related(*self.related or (None,))
 
     def has_add_permission(self, *args: Any) -> bool:
-        """Operators act through acts only."""
+        """Forbid Django's own adding, editing and deleting: people change rows through acts only."""
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether there is anything here that the person might see."""
+        """Tell whether any row of this table could be visible to the person."""
         standing = standing_of(request)
         return standing.is_superuser or (self.tenant is not None and standing.holds(self.needs))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        """Whether it is in the menu."""
+        """Tell whether the menu lists this table."""
         return self.has_view_permission(request)
 
     def tenant_of(self, row: Any) -> Tenant:
-        """The environment, project or organization of the row."""
+        """Return the environment, project or organization of the row."""
         if self.tenant is None:
             return None
         for part in filter(None, self.tenant.split("__")):
@@ -154,13 +158,13 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return cast("Tenant", row)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """No filter on what is not shown: it would tell a secret a character at a time."""
+        """Forbid filters on hidden fields: by trying prefixes, they would reveal a secret character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
             return False
         return bool(super().lookup_allowed(lookup, value, request))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Every column but the secret ones."""
+        """Return the columns that the person may see on the row's page."""
         held = standing_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
         return [
@@ -170,58 +174,58 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """All of them."""
+        """Return all fields: the console edits nothing."""
         return self.get_fields(request, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Folded away below a summary."""
+        """Return the fields in one fieldset, collapsed if the page has a summary."""
         fields = self.get_fields(request, obj)
         folded = type(self).summary is not ReadOnlyAdmin.summary
         return [("Every field", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """Fields by what they are: times as ages, states as pills, hashes cut."""
+        """Return the table's columns, with displays by type: times as ages, states as pills, hashes shortened."""
         fields = {field.name: field for field in self.model._meta.fields}
         return [column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
     def menu_title(self) -> str:
-        """What the menu calls it."""
+        """Return the table's title in the menu."""
         plural = str(self.model._meta.verbose_name_plural)
         return self.menu or plural[0].upper() + plural[1:]
 
     def page_title(self, row: Any) -> str:
-        """What a row's page is called."""
+        """Return the title of a row's page."""
         return str(row)
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
-        """Its numbers on the overview."""
+        """Return this table's numbers on the overview page."""
         return []
 
     def panels(self, request: HttpRequest) -> list[Panel]:
-        """Its tables on the overview."""
+        """Return this table's panels on the overview page."""
         return []
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What ``console/summary.html`` shows above the columns."""
+        """Return the context of ``console/summary.html``, which is shown above the fields."""
         return {}
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """What it has to say on the page of another table's row: an upper app's panels on a lower app's page."""
+        """Return panels for the page of a row of another table: so an upper app adds panels to a lower app's page."""
         return []
 
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The table."""
+        """Show the table. Answer 400 to a query string with NUL, which PostgreSQL rejects, or with a malformed key."""
         if "%00" in request.META.get("QUERY_STRING", ""):
-            raise SuspiciousOperation("NUL in a query")  # PostgreSQL has no such text
+            raise SuspiciousOperation("NUL in the query string")
         try:
             return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
-        except ValidationError as error:  # a key in the form that is no key
+        except ValidationError as error:  # the form names a row by something that is no key
             raise SuspiciousOperation("malformed key") from error
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """A row's page: its acts, its summary, its columns, what is below it."""
+        """Show a row's page: its acts, its summary, its fields, and counts of the rows that refer to it."""
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
@@ -230,14 +234,14 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def _summary(self, request: HttpRequest, row: Model) -> dict[str, Any]:
-        """Its own, with what other tables have to say."""
+        """Return the row's summary with the panels that other tables add."""
         summary = self.summary(request, row)
-        others = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
-        beside = [panel for each in others for panel in each.panels_beside(request, row)]
-        return {**summary, "panels": [*beside, *summary.get("panels", [])]} if beside else summary
+        visible_admins = [each for each in self.admin_site._registry.values() if each.has_view_permission(request)]
+        added = [panel for each in visible_admins for panel in each.panels_beside(request, row)]
+        return {**summary, "panels": [*added, *summary.get("panels", [])]} if added else summary
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int, str]]:
-        """What refers to the row, as far as the person may see it: title, how many, where."""
+        """Return title, count and URL of each table with visible rows that refer to this row."""
         found = []
         for model, other in self.admin_site._registry.items():
             for field in model._meta.fields:
@@ -260,7 +264,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     # -- acts ---------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """With a page for each act on a row."""
+        """Return Django's URLs and one for each act on a row."""
         act = self.admin_site.admin_view(self.act_view)
         name = f"{self.opts.app_label}_{self.opts.model_name}_act"
         return [path("<path:object_id>/act/<slug:act>/", act, name=name), *super().get_urls()]
@@ -282,7 +286,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         ]
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
-        """Do one thing to one row, after asking."""
+        """Perform one act on one row, after a confirmation page."""
         found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404
@@ -308,7 +312,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
 
     def goes_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
-        """What is deleted with a project or an environment."""
+        """Return title and count of the tables whose rows are deleted with a project or an environment."""
         found = []
         for model, other in self.admin_site._registry.items():
             if other.tenant is None or model is type(row):
@@ -320,11 +324,11 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     @staticmethod
     def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-        """The path from ``model`` to the project or environment that it is below, if it is."""
+        """Return the path of fields from ``model`` to its ``level`` (Project or Environment); None if it has none."""
         if _level(model, tenant) is level:
             return tenant
         if _level(model, tenant) is Environment and level is Project:
-            return _joined(tenant, "project")
+            return _join_path(tenant, "project")
         return None
 
     def __init__(self, model: type[Model], admin_site: Any) -> None:
@@ -334,7 +338,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """The acts, for several rows at once, that the person's roles permit anywhere."""
+        """Return the acts that the table offers for several rows: those that the person may perform somewhere."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         standing = standing_of(request)
@@ -348,18 +352,19 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         default_choices: Any = None,
         action_location: ActionLocation = ActionLocation.CHANGE_LIST,
     ) -> Any:
-        """Django's own: the theme's has not the parameter of Django 6.1."""
+        """Return Django's choices: the theme's method lacks the parameter ``action_location`` of Django 6.1."""
         return admin.ModelAdmin.get_action_choices(self, request, [("", "Select action")], action_location)
 
 
 def _bulk(act: Act) -> Any:
-    """The act as an action of the table."""
+    """Return the act as an action of Django's changelist."""
 
     def run(model_admin: ReadOnlyAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        # A queryset of the changelist: narrowed already, whatever keys the form sent.
-        rows = list(queryset[: AT_ONCE + 1])
-        if len(rows) > AT_ONCE:
-            model_admin.message_user(request, f"At most {AT_ONCE} at once.", "error")
+        # The changelist's queryset holds only visible rows, even if the form names others.
+        rows = list(queryset[: MAX_BULK_ROWS + 1])
+        if len(rows) > MAX_BULK_ROWS:
+            detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
+            model_admin.message_user(request, detail, "error")
             return None
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 

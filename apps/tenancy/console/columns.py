@@ -1,4 +1,4 @@
-"""How values look in the console's tables."""
+"""HTML of values in the console's tables and pages: states, links, hashes and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-# A word of any state to the tone of its pill.
+# The tone in which ``pill`` shows each state.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
         (
@@ -53,14 +53,14 @@ TONES: Mapping[str, str] = {
 
 
 def pill(word: str | None) -> str:
-    """A state as a coloured word."""
+    """Return a state as a coloured word."""
     if not word:
         return "-"
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
 
 
 def link(row: Model | None, text: str | None = None) -> str:
-    """A row as a link to its page."""
+    """Return a link to the row's page."""
     if row is None:
         return "-"
     url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
@@ -68,7 +68,7 @@ def link(row: Model | None, text: str | None = None) -> str:
 
 
 def short(value: Any) -> str:
-    """A hash or an id, cut; the whole of it is in the tooltip."""
+    """Return a hash or an id in short form, with the full value in the tooltip."""
     if not value:
         return "-"
     text = str(value)
@@ -77,16 +77,16 @@ def short(value: Any) -> str:
     return format_html('<code class="short" title="{}">{}</code>', text, shown)
 
 
-def noted(first: Any, note: str) -> str:
-    """A value with a word on it below."""
-    return format_html('{}<div class="note">{}</div>', first, note) if note else str(first)
+def with_note(value: Any, note: str) -> str:
+    """Return a value with a note below it."""
+    return format_html('{}<div class="note">{}</div>', value, note) if note else str(value)
 
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago, or in how long; the exact time is in the tooltip."""
+    """Return a time relative to now ("3 h ago", "in 5 min"), with the exact time in the tooltip."""
     if moment is None:
         return "-"
     seconds = int((timezone.now() - moment).total_seconds())
@@ -97,17 +97,17 @@ def ago(moment: datetime | None) -> str:
 
 
 def until(moment: datetime | None) -> str:
-    """A time that is waited for: how long still, which the browser counts down."""
+    """Return the time left until ``moment``, which the browser counts down; for a past moment, the same as ``ago``."""
     if moment is None or moment <= timezone.now():
         return ago(moment)
     return format_html(
         '<time datetime="{}" title="{}" data-until>{}</time>', moment.isoformat(), exact(moment),
-        f"{_long((moment - timezone.now()).total_seconds())} left",
+        f"{_format_duration((moment - timezone.now()).total_seconds())} left",
     )  # fmt: skip
 
 
-def _long(seconds: float) -> str:
-    """A span by its two largest units, as live.js says it too."""
+def _format_duration(seconds: float) -> str:
+    """Return a duration in its two largest units. live.js uses the same format."""
     whole = int(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
     first = next((place for place, (count, _) in enumerate(parts) if count), 3)
@@ -115,19 +115,19 @@ def _long(seconds: float) -> str:
 
 
 def exact(moment: datetime | None) -> str:
-    """A time, to the second."""
+    """Return a time in UTC with seconds."""
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def where(environment: Any) -> str:
-    """An environment with its project, since names repeat."""
+    """Return a link to an environment that also names its project, since environments in several share names."""
     return link(environment, f"{environment.project} / {environment}")
 
 
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
 
 
-def _look(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | None:
+def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | None:
     if isinstance(field, DateTimeField):
         return ago if in_table else exact
     if isinstance(field, CharField) and field.name in _STATES:
@@ -139,13 +139,13 @@ def _look(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | N
 
 @cache
 def column(field: Field[Any, Any], *, in_table: bool) -> Any:
-    """What a table or a page shows of the field: its name for Django's own look, or a display of ours."""
-    look = _look(field, in_table=in_table)
-    if look is None:
+    """Return the admin column of a field: one of our displays, or the field's name for Django's own display."""
+    display = _display_for(field, in_table=in_table)
+    if display is None:
         return field.name
 
     def shown(row: Model) -> str:
-        return look(getattr(row, field.name))
+        return display(getattr(row, field.name))
 
     title = str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
     shown.__name__ = field.name

@@ -1,4 +1,4 @@
-"""A row's page that moves by itself: its summary is a fragment that the browser asks for again while things happen."""
+"""Pages that update themselves: the browser reloads a fragment of a row's page while the row is changing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from apps.tenancy.console.base import ReadOnlyAdmin
 
 
 class LiveAdmin(ReadOnlyAdmin):
-    """A table whose rows' pages show ``live_template``, which has one element at its top, and the acts in it."""
+    """A table whose rows have self-updating pages. ``live_template`` must have one root element, and show the acts."""
 
     live_template: ClassVar[str]
-    # Shown below it, once: what does not change while one looks.
+    # The part below ``live_template``. It is not reloaded.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Whether the page is worth asking for again."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        """Tell whether the row may still change, so that the browser should reload the fragment."""
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:
-        """With the fragment."""
+        """Return the URLs of the table and of the fragment."""
         live = self.admin_site.admin_view(self.live_view)
         return [path("<uuid:pk>/live/", live, name=self._live_name()), *super().get_urls()]
 
@@ -37,15 +37,15 @@ class LiveAdmin(ReadOnlyAdmin):
         return f"{self.opts.app_label}_{self.opts.model_name}_live"
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the live part shows."""
+        """Return the context of ``live_template``."""
         return {"moving": self.is_moving(row)}
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the part below it shows."""
+        """Return the context of ``still_template``."""
         return {}
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """With both parts."""
+        """Show the row's page with both templates."""
         context["live"] = {
             "template": self.live_template,
             "url": reverse(f"admin:{self._live_name()}", args=[obj.pk]),
@@ -56,7 +56,7 @@ class LiveAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The live part as it is now: by the same narrowing and permissions as the page."""
+        """Return the fragment with the row's present state. The same people may see it as may see the page."""
         row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if row is None:
             raise Http404

@@ -1,4 +1,4 @@
-"""The console's site: every member may enter, and sees and does what their roles permit."""
+"""The console's admin site. Every member of an organization may enter; their roles decide what they see and do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from apps.tenancy import audit
 from apps.tenancy.console.standing import actor_of, standing_of
 from apps.tenancy.models import User
 
-# The order of the main job.
+# The sections of the menu, in the order of the main workflow.
 SECTIONS = (
     "Workspace",
     "Pipelines",
@@ -34,28 +34,28 @@ SECTIONS = (
     "Operation",
     "Records",
 )
-# The theme's Alpine.js evaluates expressions; nothing else of the site needs that.
+# The theme's Alpine.js needs `unsafe-eval`. No page outside the console permits it.
 _CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
 
 
 class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
-    """Signed in and a member of some organization is enough; the admin classes narrow by organization and role."""
+    """The admin site at /admin. The admin classes decide which rows a person sees."""
 
     site_title = site_header = "ByteOr Cloud"
     index_title = "Overview"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Whether the person may enter at all."""
+        """Admit members of at least one organization, and installation operators."""
         standing = standing_of(request)
         return standing.is_superuser or bool(standing.roles)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
-        """Every page of the console, under its own content security policy."""
+        """Wrap a view of the console with the console's content security policy."""
         return csp_override(_CSP)(super().admin_view(view, cacheable))  # type: ignore[no-any-return]  # untyped
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """There are no passwords: to the provider, or to a page that tells of the one-time link."""
+        """Show the sign-in page: a button for the identity provider, or a hint at the one-time link."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {
@@ -65,12 +65,12 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return render(request, "sign_in.html", context)
 
     def get_urls(self) -> list[Any]:
-        """Whoever is signed in may sign out, also a person without any role."""
+        """Replace the logout view by one that also admits people without any role."""
         return [path("logout/", csrf_protect(self.logout), name="logout"), *super().get_urls()]
 
     @method_decorator(require_POST)
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """End the session."""
+        """Sign out and record it."""
         if isinstance(request.user, User):
             user = request.user
             audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))
@@ -78,13 +78,13 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return HttpResponseRedirect(reverse("index"))
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Nobody has a password."""
+        """Answer 404: nobody has a password."""
         raise Http404
 
     password_change_done = password_change
 
     def get_sidebar_list(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """The models by section, in the order of the main job."""
+        """Return the menu: the tables that the person may see, grouped by section."""
         index = reverse("admin:index")
         groups: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
         for model, model_admin in self._registry.items():
@@ -115,7 +115,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return [{"items": [overview]}, *listed]
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The numbers that a person looks at first, of their organizations."""
+        """Show the overview page with the tiles and panels of all visible tables."""
         admins = [each for each in self._registry.values() if each.has_module_permission(request)]
         context = {
             "tiles": [tile for each in admins for tile in each.tiles(request)],

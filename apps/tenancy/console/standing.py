@@ -1,4 +1,4 @@
-"""What the person who is signed in to the console may see and do, over all their organizations."""
+"""What a person who is signed in to the console may see and do in all organizations."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ EVERYTHING = frozenset(Permission)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A person's roles by organization; a superuser holds everything everywhere."""
+    """A person's roles in each organization. A superuser (installation operator) has every permission everywhere."""
 
     user_id: UUID | None
     is_superuser: bool
     roles: Mapping[UUID, Roles]
 
     def permissions(self, tenant: Tenant) -> frozenset[Permission]:
-        """What the person may do in an organization, a project or an environment."""
+        """Return the person's permissions in an organization, a project or an environment."""
         if self.is_superuser:
             return EVERYTHING
         match tenant:
@@ -43,35 +43,38 @@ class Standing:
         return NOTHING
 
     def holds(self, permission: Permission) -> bool:
-        """Whether the person has the permission anywhere."""
+        """Tell whether the person has the permission in any organization or project."""
         everywhere = (role for roles in self.roles.values() for role in (roles.org, *roles.projects.values()))
         seen = bool(self.roles) and permission is Permission.VIEW_ORG
         return self.is_superuser or seen or any(role is not None and permission in GRANTS[role] for role in everywhere)
 
     def organizations(self, permission: Permission, path: str) -> Q:
-        """The rows whose organization, at ``path``, grants ``permission``."""
+        """Return the condition that the person has ``permission`` in the organization at ``path``."""
         if self.is_superuser:
             return Q()
         ids = [pk for pk, roles in self.roles.items() if permission in roles.permissions()]
         return Q(**{f"{path}__in": ids})
 
     def projects(self, permission: Permission, path: str, organization_path: str) -> Q:
-        """The rows whose project, at ``path``, grants ``permission``: by its own role, else by the organization's."""
+        """Return the condition that the person has ``permission`` in the project at ``path``.
+
+        The role in the project decides; without one, the role in the organization.
+        """
         if self.is_superuser:
             return Q()
-        wide = [pk for pk, roles in self.roles.items() if roles.org and permission in GRANTS[roles.org]]
-        more: list[UUID] = []
-        less: list[UUID] = []
+        granting_orgs = [pk for pk, roles in self.roles.items() if roles.org and permission in GRANTS[roles.org]]
+        granting_projects: list[UUID] = []
+        other_projects: list[UUID] = []
         for organization_id, roles in self.roles.items():
             for project_id in roles.projects:
                 granted = roles.permissions(Project(pk=project_id, organization_id=organization_id))
-                (more if permission in granted else less).append(project_id)
-        by_role = Q(**{f"{organization_path}__in": wide}) & ~Q(**{f"{path}__in": less})
-        return by_role | Q(**{f"{path}__in": more})
+                (granting_projects if permission in granted else other_projects).append(project_id)
+        by_organization = Q(**{f"{organization_path}__in": granting_orgs})
+        return (by_organization & ~Q(**{f"{path}__in": other_projects})) | Q(**{f"{path}__in": granting_projects})
 
 
 def standing_of(request: HttpRequest) -> Standing:
-    """The standing of the request's person: one query, once a request."""
+    """Return the standing of the signed-in person; it is read from the database once per request."""
     known: Standing | None = getattr(request, "_console_standing", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else Standing(None, False, {})
@@ -97,7 +100,7 @@ def _read(user: User) -> Standing:
 
 
 def actor_of(request: HttpRequest) -> Actor:
-    """The person as the services and the audit trail see them."""
+    """Return the signed-in person as the actor for services and audit events."""
     user = request.user
-    assert isinstance(user, User)  # noqa: S101  the site lets nobody else in
+    assert isinstance(user, User)  # noqa: S101  the site admits nobody else
     return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))

@@ -1,4 +1,4 @@
-"""Organizations, people, roles, credentials, signing keys, the audit trail: one module a noun."""
+"""The tables of organizations, people, roles, credentials, signing keys and the audit ledger, one module for each."""
 
 from apps.tenancy.models.accounts import (
     SignInLink,

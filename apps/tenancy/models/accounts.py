@@ -1,4 +1,4 @@
-"""People."""
+"""Accounts of people and their one-time sign-in links."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from apps.tenancy.models.base import Row
 
 
 class UserManager(BaseUserManager["User"]):
-    """People sign in through the provider or a one-time link; there are no passwords."""
+    """Manager without passwords: people sign in through the identity provider or with a one-time link."""
 
-    def standing_for(self, email: str) -> User | None:
-        """The account that invitations to ``email`` go to."""
+    def find_by_verified_email(self, email: str) -> User | None:
+        """Return the account that holds ``email`` as its verified address, or None."""
         return self.filter(email__iexact=email, email_verified=True).first()
 
 
 class User(AbstractBaseUser, Row):
-    """A person. Bound to (issuer, subject) by social_django's rows, never to the e-mail address alone.
+    """A person's account. A row of social_django binds it to an issuer and a subject, never to an e-mail address.
 
-    ``email_verified`` is also true of an account that an operator or an invitation made and nobody has claimed.
+    ``email_verified`` is also true for an unclaimed account that an operator or an invitation created.
     """
 
-    password = None  # type: ignore[assignment]  # nobody has one
+    password = None  # type: ignore[assignment]  # people have no passwords
     email = models.EmailField()
     email_verified = models.BooleanField(default=False)
     name = models.CharField(max_length=200, blank=True)
@@ -46,20 +46,20 @@ class User(AbstractBaseUser, Row):
 
     @property
     def is_staff(self) -> bool:
-        """The console's site class decides who enters (apps.tenancy.console)."""
+        """Admit every active account to Django's admin checks; the console's site class decides who enters."""
         return self.is_active
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Django's permissions are not used; the console's admin classes ask the roles."""
+        """Tell whether the person is an installation operator. The console checks roles, not Django's permissions."""
         return self.is_active and self.is_superuser
 
     def has_module_perms(self, app_label: str) -> bool:
-        """See ``has_perm``."""
+        """Admit every active account; the console's admin classes check roles."""
         return self.is_active
 
 
 class SignInLink(Row):
-    """A one-time link to the console (``bootstrap``, ``sign_in_link``)."""
+    """A one-time sign-in link to the console, as the commands ``bootstrap`` and ``sign_in_link`` print it."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, unique=True)

@@ -1,4 +1,4 @@
-"""The audit trail."""
+"""The audit ledger: events, the seals that chain them, and counts of denials."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from byteor_cloud.ids import uuid7
 
 
 class AuditEvent(models.Model):
-    """What happened. Append-only in the database: a trigger refuses UPDATE, DELETE and TRUNCATE.
+    """One audit event. Append-only: a database trigger rejects UPDATE, DELETE and TRUNCATE.
 
-    An event without an organization belongs to the installation's own chain. The rest of the scope is plain ids, since
-    an event outlives what it is about.
+    An event without an organization belongs to the installation's own chain. Project, environment and resource are
+    plain ids without foreign keys, because an event outlives the rows that it describes.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -49,7 +49,7 @@ class AuditEvent(models.Model):
 
 
 class AuditSeal(models.Model):
-    """A link of the hash chain of an organization, or (null) of the installation. Append-only, as the events are."""
+    """One link in the hash chain of an organization (null: of the installation). Append-only, like the events."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="+")
     seq = models.BigIntegerField()
@@ -70,7 +70,7 @@ class AuditSeal(models.Model):
 
 
 class DenialCount(models.Model):
-    """Denials of one actor, action and minute; the minute's close makes one audit event of them."""
+    """How often one actor was denied one action in one minute; turned into one audit event when the minute ends."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, null=True, related_name="+")
     actor_kind = models.CharField(max_length=20)

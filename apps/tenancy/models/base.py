@@ -1,4 +1,4 @@
-"""What every row is made of."""
+"""Base classes and helpers of all models."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from byteor_cloud.ids import uuid7
 
 
 def choices(enum: Any) -> list[tuple[str, str]]:
-    """A StrEnum as Django's choices."""
+    """Return a StrEnum's members as Django choices."""
     return [(member.value, member.value) for member in enum]
 
 
 def one_of(field: str, enum: Any, name: str) -> models.CheckConstraint:
-    """The database agrees that ``field`` holds a member of ``enum``."""
+    """Return a constraint that lets ``field`` hold only members of ``enum``."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": [m.value for m in enum]}), name=name)
 
 
 class Row(models.Model):
-    """Every row: a UUIDv7 and when it was made."""
+    """Base of all rows: a UUIDv7 primary key and the time of creation."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -32,7 +32,7 @@ class Row(models.Model):
 
 
 class Revisioned(models.Model):
-    """A row that people edit; ``revision`` counts the edits and backs ``If-Match``."""
+    """Base of rows that people edit. ``revision`` counts the edits; ``If-Match`` compares it."""
 
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
     revision = models.PositiveIntegerField(default=1, editable=False)

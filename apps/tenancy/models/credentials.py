@@ -1,4 +1,4 @@
-"""Bearer credentials, and the keys that sign."""
+"""Bearer credentials and signing keys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 
 class CredentialQuerySet(models.QuerySet[Any]):
     def usable(self) -> Self:
-        """Neither revoked nor expired."""
+        """Keep only credentials that are neither revoked nor expired."""
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()), revoked_at=None)
 
 
 class Credential(Row):
-    """What is kept of a secret: its digest, and enough to recognise and end it."""
+    """Base of all stored credentials. Only the secret's digest is kept, and a prefix by which people recognize it."""
 
     family: ClassVar[Family]
 
@@ -45,7 +45,7 @@ class Credential(Row):
 
 
 class UserToken(Credential):
-    """A person's bearer token, from login or made by them."""
+    """A person's bearer token, issued at sign-in or created through the API."""
 
     family = Family.USER
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
@@ -53,10 +53,10 @@ class UserToken(Credential):
 
 
 class OrganizationKey(Credential):
-    """A machine's bearer token: a role in an organization, or in one project of it.
+    """An organization API key: a role in an organization, or in one of its projects, for programs.
 
-    ``created_by`` is the person who made it; for a key that was made with another key, the person who made that one.
-    It is null where nobody knows.
+    ``created_by`` is the person who created the key. For a key created with another key, it is the person who created
+    that other key. Null if unknown.
     """
 
     family = Family.ORGANIZATION
@@ -79,7 +79,7 @@ class OrganizationKey(Credential):
 
 class SigningKeyQuerySet(models.QuerySet[Any]):
     def due(self, moment: datetime) -> Self:
-        """Those whose ``status`` lags behind their times."""
+        """Keep only keys whose stored ``status`` is out of date at ``moment``."""
         return self.filter(
             Q(status=KeyStatus.NEXT, not_before__lte=moment)
             | Q(status=KeyStatus.ACTIVE, signs_until__lte=moment)
@@ -88,10 +88,10 @@ class SigningKeyQuerySet(models.QuerySet[Any]):
 
 
 class SigningKey(Row):
-    """The Ed25519 key of an organization, or (null) of the installation, which signs the checkpoints of its own chain.
+    """An Ed25519 key of an organization (null: of the installation, to sign the checkpoints of its own chain).
 
-    Its times say what it is at any moment; ``status`` notes it within seconds. The private half is encrypted under the
-    master key, and destroyed when the key is retired.
+    The key's times define its status at any moment; the worker updates the stored ``status`` within seconds. The
+    private half is encrypted under the master key, and destroyed when the key is retired.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, null=True, related_name="signing_keys")
@@ -100,7 +100,7 @@ class SigningKey(Row):
     private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", null=True)
     status = models.CharField(max_length=10, choices=choices(KeyStatus))
     not_before = models.DateTimeField(default=timezone.now)
-    # The moment that the next one becomes active, once there is a next one.
+    # When the next key becomes active. Null while there is no next key.
     signs_until = models.DateTimeField(null=True)
     not_after = models.DateTimeField(null=True)
 
@@ -131,10 +131,13 @@ class SigningKey(Row):
         return self.kid
 
     def status_at(self, moment: datetime) -> KeyStatus:
-        """What the key is then, however late the worker is. What was noted stays, though a clock steps back."""
-        return max(KeyStatus(self.status), self._by_its_times(moment), key=list(KeyStatus).index)
+        """Return the key's status at ``moment``, even if the worker has not stored it yet.
 
-    def _by_its_times(self, moment: datetime) -> KeyStatus:
+        It is never earlier than the stored status, so that a clock that steps back does not revive a key.
+        """
+        return max(KeyStatus(self.status), self._status_from_times(moment), key=list(KeyStatus).index)
+
+    def _status_from_times(self, moment: datetime) -> KeyStatus:
         if self.not_after is not None and self.not_after <= moment:
             return KeyStatus.RETIRED
         if self.signs_until is not None and self.signs_until <= moment:
@@ -143,5 +146,5 @@ class SigningKey(Row):
 
     @property
     def current_status(self) -> KeyStatus:
-        """What the key is now."""
+        """The key's status now."""
         return self.status_at(timezone.now())

@@ -1,4 +1,4 @@
-"""Tenants: organizations, their projects and environments, and who is a member of what."""
+"""Organizations, projects, environments and memberships."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from apps.tenancy.permissions import Role
 
 
 class Organization(Row, Revisioned):
-    """The top-level tenant."""
+    """The top level of tenancy. Everything but people's accounts belongs to one organization."""
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=63)
     settings = models.JSONField(default=dict)
-    # The ETag of the published signing keys, so that a heartbeat can say it without reading them.
+    # The ETag of the published signing keys, stored so that a heartbeat's answer can carry it without reading the keys.
     key_set_etag = models.CharField(max_length=32, editable=False)
 
     class Meta:
@@ -39,20 +39,20 @@ class Organization(Row, Revisioned):
 
     @property
     def settings_with_defaults(self) -> dict[str, Any]:
-        """Every setting as JSON, the defaults filled in."""
+        """Every setting as JSON, with defaults filled in."""
         return {**self.DEFAULT_SETTINGS, **self.settings}
 
 
 class LiveQuerySet(models.QuerySet[Any]):
-    """Deleted rows stay until the worker purges them; nobody sees them meanwhile."""
+    """Queries on rows that are marked as deleted first, and removed by the worker later."""
 
     def live(self) -> Self:
-        """Without the deleted."""
+        """Leave out rows that are marked as deleted."""
         return self.filter(deleted_at=None)
 
 
 class Project(Row, Revisioned):
-    """Groups environments of one organization."""
+    """A group of environments in one organization."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="projects")
     name = models.CharField(max_length=200)
@@ -81,12 +81,12 @@ class Project(Row, Revisioned):
 
 class EnvironmentQuerySet(LiveQuerySet):
     def live(self) -> Self:
-        """Without the deleted, nor those of a deleted project."""
+        """Leave out environments that are deleted or whose project is deleted."""
         return self.filter(deleted_at=None, project__deleted_at=None)
 
 
 class Environment(Row, Revisioned):
-    """A deployment target; agents, drafts and deployments belong to one."""
+    """A place to deploy to. Each agent, draft and deployment belongs to one environment."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="environments")
     name = models.CharField(max_length=200)
@@ -111,17 +111,17 @@ class Environment(Row, Revisioned):
 
     @property
     def settings_with_defaults(self) -> dict[str, Any]:
-        """Every setting as JSON, the posture's defaults filled in."""
+        """Every setting as JSON, with the posture's defaults filled in."""
         return {**policy.defaults(policy.Posture(self.posture)), **self.settings}
 
     @property
     def effective_settings(self) -> policy.EnvironmentSettings:
-        """What the settings come to."""
+        """The settings as typed values, with the posture's defaults filled in."""
         return policy.EnvironmentSettings.from_stored(policy.Posture(self.posture), self.settings)
 
 
 class EnvironmentOwned(Row):
-    """A row of an environment; the base of every resource below one."""
+    """Base of every row that belongs to an environment."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
 
@@ -130,7 +130,7 @@ class EnvironmentOwned(Row):
 
 
 class Membership(Row, Revisioned):
-    """A person's role in an organization, or in one project of it."""
+    """A person's role in an organization, or in one of its projects."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")

@@ -1,4 +1,4 @@
-"""What is kept of requests: how many, and their first answers."""
+"""Request counters for rate limits, and stored responses for idempotency keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.tenancy.vault import SealedField
 
 
 class RateCounter(models.Model):
-    """Requests of one caller in the current minute; UNLOGGED in the database: a crash may forget it."""
+    """How many requests a caller made in the current minute. The table is UNLOGGED: a crash may empty it."""
 
     key = models.CharField(max_length=100, primary_key=True)
     minute = models.BigIntegerField()
@@ -23,12 +23,12 @@ class RateCounter(models.Model):
 
 class IdempotencyKeyQuerySet(models.QuerySet[Any]):
     def expired(self) -> Self:
-        """Those that are over."""
+        """Keep only keys whose lifetime is over."""
         return self.filter(expires_at__lte=timezone.now())
 
 
 class IdempotencyKey(models.Model):
-    """The first response to a caller's ``Idempotency-Key``, encrypted; it commits with the write."""
+    """The first response to a caller's ``Idempotency-Key``, encrypted, and saved in the transaction of that request."""
 
     caller = models.CharField(max_length=100)
     key = models.CharField(max_length=255)

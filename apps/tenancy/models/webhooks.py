@@ -1,4 +1,4 @@
-"""Who is told of events, and what became of telling them."""
+"""Webhook subscriptions and their delivery log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.tenancy.webhooks.events import Outcome, type_of
 
 
 class Webhook(Row, Revisioned):
-    """A subscription: a receiver, and the events that it asks for. Its secrets are encrypted under the master key."""
+    """A subscription: a receiver's URL and the event types to send. Its secrets are encrypted under the master key."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="webhooks")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
@@ -25,12 +25,12 @@ class Webhook(Row, Revisioned):
     description = models.CharField(max_length=200, blank=True)
     events = models.JSONField(default=list)
     enabled = models.BooleanField(default=True)
-    # Why the control plane disabled it; empty when a person did.
+    # Why the control plane disabled the webhook. Empty if it did not.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # Since when no delivery has come through; null while they do.
+    # Since when every attempt has failed. Null if the last one succeeded.
     failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}")
-    # After a rotation the old one signs beside the new until then.
+    # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.
     previous_secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", null=True)
     previous_secret_until = models.DateTimeField(null=True, editable=False)
 
@@ -40,17 +40,17 @@ class Webhook(Row, Revisioned):
 
 class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def due(self, now: datetime) -> Self:
-        """Those that the worker has to send now."""
+        """Keep only deliveries that the worker must attempt now."""
         return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
 
 
 class WebhookDelivery(Row):
-    """One event owed to one receiver: a line of the delivery log. What was tried is in ``attempts``."""
+    """The delivery of one event to one webhook, with all its attempts: an entry of the delivery log."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")
     status = models.CharField(max_length=10, choices=choices(Outcome), default=Outcome.PENDING.value)
-    # Attempts since it was last asked for: what the back-off goes by.
+    # Attempts since the delivery was created or requested again. The back-off depends on it.
     tries = models.PositiveSmallIntegerField(default=0)
     attempts = models.JSONField(default=list)
     next_attempt_at = models.DateTimeField(null=True)

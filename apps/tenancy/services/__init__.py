@@ -1,1 +1,1 @@
-"""Every write of this app, by noun."""
+"""All writes of this app, one module for each kind of resource."""

@@ -1,4 +1,4 @@
-"""Accounts: made by invitation, bootstrap or sign-in; one-time links to the console; installation operators."""
+"""Accounts of people, one-time sign-in links to the console, and the role of installation operator."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from byteor_cloud.errors import Conflict, Unauthenticated
 LINK_LIFETIME = timedelta(hours=1)
 
 
-def account_for_invitation(email: str) -> User:
-    """The account that stands for ``email``; an unclaimed one is made where there is none."""
-    found = User.objects.standing_for(email)
+def get_or_create_account(email: str) -> User:
+    """Return the account that holds ``email`` as its verified address; create an unclaimed one if there is none."""
+    found = User.objects.find_by_verified_email(email)
     if found is None:
         try:
             with transaction.atomic():
                 return User.objects.create(email=email, email_verified=True)
-        except IntegrityError:  # another invitation to the same address was faster
+        except IntegrityError:  # a concurrent invitation has just created the account
             found = User.objects.get(email__iexact=email, email_verified=True)
     return found
 
 
 @transaction.atomic
 def create_sign_in_link(*, user: User, actor: Actor) -> str:
-    """The secret part of a link that signs ``user`` in to the console once, within an hour."""
+    """Return the secret part of a link that signs ``user`` in to the console once, within an hour."""
     secret = generate(Family.USER)
     SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
     audit.record_of_person("sign_in_link.create", person=user, actor=actor, resource=("user", user.pk))
@@ -40,10 +40,10 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
 
 @transaction.atomic
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
-    """The person that the link is for. Raises Unauthenticated when it is unknown, used or expired."""
+    """Mark the link as used and return its person. Raises Unauthenticated if it is unknown, used or expired."""
     found = SignInLink.objects.select_for_update().filter(digest=digest(text)).first()
     if found is None or found.used_at is not None or found.expires_at <= timezone.now():
-        raise Unauthenticated("This sign-in link was used, has expired, or never existed.")
+        raise Unauthenticated("This sign-in link was used, has expired, or never existed. Ask for a new one.")
     found.used_at = timezone.now()
     found.save(update_fields=["used_at"])
     user: User = found.user
@@ -61,9 +61,9 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
 
 @transaction.atomic
 def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
-    """Give the person the role of installation operator, who sees everything in the console, or take it away.
+    """Grant or revoke the role of installation operator, who sees everything in the console.
 
-    Returns False, and changes nothing, when it is so already. Raises Conflict for an account that is not active.
+    Returns False if the person's role is already as requested. Raises Conflict if the account is not active.
     """
     locked = lock(user)
     if locked.is_superuser is is_operator:

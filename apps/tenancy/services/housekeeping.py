@@ -1,4 +1,4 @@
-"""What tenancy keeps only for a time, and how long (docs/tables.md)."""
+"""Deletion of tenancy's rows after their retention period (docs/tables.md lists the periods)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from social_django.models import Association, Code, Nonce, Partial
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from apps.tenancy.pruning import delete_in_batches
 
-# Long after anything that a credential asked for is decided: approvals live at most 30 days (settings).
+# Longer than any request made with the credential can stay open: an approval expires after at most 30 days (settings).
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 SIGN_IN_TAKES = timedelta(hours=1)
@@ -21,38 +21,41 @@ COUNTER_MINUTES = 2
 
 
 def ended_before(moment: datetime) -> Q:
-    """Return the condition of credentials that were revoked, or expired, before ``moment``."""
+    """Return the condition that a credential was revoked, or expired, before ``moment``."""
     return Q(revoked_at__lt=moment) | Q(expires_at__lt=moment)
 
 
 def forget_ended[C: Credential](family: type[C], now: datetime) -> int:
-    """Remove credentials that ended 90 days ago; return how many. The audit trail keeps their events."""
+    """Delete credentials that ended over 90 days ago; return how many. The audit ledger keeps their events."""
     return delete_in_batches(family._default_manager.filter(ended_before(now - CREDENTIALS_KEPT_FOR)))
 
 
 def forget_credentials(now: datetime | None = None) -> int:
-    """Remove user tokens and organization keys that ended long ago, and one-time links; return how many."""
+    """Delete user tokens and organization keys that ended over 90 days ago, and expired one-time links.
+
+    Returns how many rows were deleted.
+    """
     now = now or timezone.now()
     links = SignInLink.objects.filter(expires_at__lt=now - LINKS_KEPT_FOR)
     return forget_ended(UserToken, now) + forget_ended(OrganizationKey, now) + delete_in_batches(links)
 
 
 def forget_sign_ins(now: datetime | None = None) -> None:
-    """Remove sessions that are over, and what abandoned sign-ins left behind."""
+    """Delete expired sessions and the leftovers of abandoned sign-ins."""
     now = now or timezone.now()
-    begun = now - SIGN_IN_TAKES
+    abandoned_before = now - SIGN_IN_TAKES
     delete_in_batches(Session.objects.filter(expire_date__lt=now))
-    delete_in_batches(Nonce.objects.filter(timestamp__lt=begun.timestamp()))
-    delete_in_batches(Code.objects.filter(timestamp__lt=begun))
-    delete_in_batches(Partial.objects.filter(timestamp__lt=begun))
-    over = [
+    delete_in_batches(Nonce.objects.filter(timestamp__lt=abandoned_before.timestamp()))
+    delete_in_batches(Code.objects.filter(timestamp__lt=abandoned_before))
+    delete_in_batches(Partial.objects.filter(timestamp__lt=abandoned_before))
+    expired = [
         row.pk for row in Association.objects.only("issued", "lifetime") if row.issued + row.lifetime < now.timestamp()
     ]
-    delete_in_batches(Association.objects.filter(pk__in=over))
+    delete_in_batches(Association.objects.filter(pk__in=expired))
 
 
 def forget_requests(now: datetime | None = None) -> None:
-    """Remove counters of minutes that are over, and answers that are kept for a repeated request no longer."""
+    """Delete rate counters of past minutes and expired idempotency keys."""
     minute = int((now.timestamp() if now else time.time()) // 60)
     delete_in_batches(RateCounter.objects.filter(minute__lt=minute - COUNTER_MINUTES))
     delete_in_batches(IdempotencyKey.objects.expired())

@@ -1,4 +1,4 @@
-"""The master key's change: everything that the vault sealed is encrypted again."""
+"""Rotation of the master key: every encrypted value is encrypted again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from apps.tenancy.actors import Actor
 
 @transaction.atomic
 def reseal(*, actor: Actor) -> int:
-    """Encrypt what is under the previous master key under the present one; how many values that were.
+    """Encrypt every value under the current master key that is still under the previous one; return how many.
 
-    All of it or nothing, and safe to run again. Raises VaultError for a value that neither key opens.
+    It changes all values or none, and may be repeated. Raises VaultError for a value that neither key opens.
     """
     counts: dict[str, int] = {}
     for field in vault.sealed_fields():

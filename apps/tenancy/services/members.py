@@ -1,4 +1,4 @@
-"""Roles of people in an organization and its projects."""
+"""Members of organizations and projects, and their roles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission, Role, covers
-from apps.tenancy.services.accounts import account_for_invitation
+from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
@@ -16,11 +16,11 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 def _check_grant(granter: frozenset[Permission], role: Role) -> None:
     if not covers(granter, role):
-        raise Forbidden(f"You can't grant or take away {role}: it holds more than you do.")
+        raise Forbidden(f"You can't grant or take away the role {role}: it has permissions that you do not have.")
 
 
-def _keep_an_admin(membership: Membership) -> None:
-    """Call it under the organization's lock."""
+def _check_not_last_admin(membership: Membership) -> None:
+    """Raise Conflict if nobody else is org_admin. The caller must hold the organization's lock."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,
@@ -29,7 +29,10 @@ def _keep_an_admin(membership: Membership) -> None:
             user__is_active=True,
         ).exclude(pk=membership.pk)
         if not others.exists():
-            raise Conflict("The last org_admin can't be removed or demoted.", code="last_org_admin")
+            raise Conflict(
+                "The last org_admin can't be removed or demoted. Make another member org_admin first.",
+                code="last_org_admin",
+            )
 
 
 @transaction.atomic
@@ -42,14 +45,17 @@ def add(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> Membership:
-    """Give the person who stands for ``email`` a role; a stranger claims it at sign-in with a verified address."""
+    """Give the person with the verified address ``email`` a role.
+
+    If there is no such account yet, an unclaimed one is created; whoever signs in with that verified address claims it.
+    """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
     domains = organization.settings_with_defaults["email_domains"]
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
-        raise InvalidInput.at("/email", "This organization does not admit that e-mail domain.")
-    user = account_for_invitation(email)
+        raise InvalidInput.at("/email", "The organization's setting `email_domains` does not list this domain.")
+    user = get_or_create_account(email)
     membership = Membership.objects.create(user=user, organization=organization, project=project, role=role)
     audit.record(
         "member.add",
@@ -70,7 +76,10 @@ def change_role(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Membership:
-    """Another role. Raises Conflict for the last org_admin, Forbidden for more than the granter holds."""
+    """Change a member's role.
+
+    Raises Conflict for the last org_admin, and Forbidden if the old or new role exceeds the granter's permissions.
+    """
     lock(membership.organization)
     current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
     _check_grant(granter, Role(current.role))
@@ -78,7 +87,7 @@ def change_role(
     if current.project_id is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
     if role is not Role.ORG_ADMIN:
-        _keep_an_admin(current)
+        _check_not_last_admin(current)
     return edit(
         current,
         {"role": role},
@@ -97,11 +106,11 @@ def remove(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> None:
-    """Take the role away. Raises Conflict for the last org_admin."""
+    """Remove a member. Raises Conflict for the last org_admin."""
     lock(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))
-    _keep_an_admin(current)
+    _check_not_last_admin(current)
     audit.record(
         "member.remove",
         actor=actor,

@@ -1,4 +1,4 @@
-"""Organizations, projects, environments: created, edited, deleted."""
+"""Create, edit and delete organizations, projects and environments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from byteor_cloud.jobs import enqueue
 
 
 def _slug(name: str, given: str | None) -> str:
-    """The slug asked for, else one of the name; an id's tail where the name has no letters to make one of."""
+    """Return the given slug, else one made from the name, else a random one if the name has no usable letters."""
     return given or slugify(name)[:63] or str(uuid7())[-12:]
 
 
@@ -36,7 +36,7 @@ def create_organization(
     owner: User,
     actor: Actor,
 ) -> Organization:
-    """A new tenant with its first signing key; ``owner`` becomes its org_admin."""
+    """Create an organization with its first signing key; ``owner`` becomes its org_admin."""
     organization = Organization.objects.create(name=name, slug=_slug(name, slug), settings=dict(settings or {}))
     audit.record(
         "organization.create",
@@ -65,7 +65,7 @@ def update_organization(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Organization:
-    """Edit name, slug or settings; ``settings`` merges by key."""
+    """Edit name, slug or settings. Settings that ``values`` does not name keep their values."""
     locked = lock_revision(organization, expected_revision)
     return edit(locked, _merged(locked, values), kind="organization", scope=locked, actor=actor)
 
@@ -79,7 +79,7 @@ def _merged(row: Organization | Environment, values: Mapping[str, Any]) -> dict[
 
 @transaction.atomic
 def create_project(*, organization: Organization, name: str, slug: str | None = None, actor: Actor) -> Project:
-    """A new project. Raises IntegrityError (409) on a name or slug that is taken."""
+    """Create a project. Raises IntegrityError (409) if the name or slug is taken."""
     project = Project.objects.create(organization=organization, name=name, slug=_slug(name, slug))
     audit.record(
         "project.create",
@@ -110,14 +110,14 @@ def create_environment(
 ) -> Environment:
     """Create an environment with the organization's default settings, overridden by ``settings``.
 
-    Raises Forbidden when ``settings`` loosen approval, replay or freeze rules beyond those defaults and the caller may
-    not.
+    Raises Forbidden if ``settings`` loosen approval, replay or freeze rules compared with those defaults, unless
+    ``may_loosen``.
     """
-    own_defaults = project.organization.settings_with_defaults["default_environment_settings"]
-    chosen = {**own_defaults, **(settings or {})}
+    organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
+    chosen = {**organization_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
-    unchanged = Environment(posture=posture, settings=own_defaults)
-    _check_loosening(unchanged, environment.settings_with_defaults, may_loosen)
+    with_defaults_only = Environment(posture=posture, settings=organization_defaults)
+    _check_loosening(with_defaults_only, environment.settings_with_defaults, may_loosen)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
@@ -132,7 +132,7 @@ def create_environment(
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
     loosened = loosens(Posture(before.posture), before.settings_with_defaults, after)
     if loosened and not may_loosen:
-        raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} of a {before.posture} environment.")
+        raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")
 
 
 @transaction.atomic
@@ -144,7 +144,10 @@ def update_environment(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Environment:
-    """Edit name or settings (merged by key). Raises Forbidden when approval, replay or freeze rules would loosen."""
+    """Edit name or settings. Settings that ``values`` does not name keep their values.
+
+    Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``.
+    """
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
@@ -154,7 +157,10 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Gone at once for every caller; the worker purges what is under it. Its audit events stay."""
+    """Hide a project or environment from all callers at once; the worker deletes its rows later.
+
+    Its audit events stay.
+    """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
@@ -166,7 +172,7 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
 
 
 def purge(model: type[Project] | type[Environment], row_id: str) -> None:
-    """Remove a deleted row and all that is under it. Safe to run twice."""
+    """Remove a row that is marked as deleted, with everything that belongs to it. It may be repeated."""
     row = model.objects.filter(pk=row_id, deleted_at__isnull=False).first()
     if row is not None:
         row.delete()

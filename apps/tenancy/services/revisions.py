@@ -1,4 +1,4 @@
-"""Editing a row that people edit: under its lock, against the revision they saw, with the changes on record."""
+"""Edit rows with optimistic concurrency: lock the row, compare its revision, save, and record an audit event."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from apps.tenancy.state import lock
 from byteor_cloud.errors import PreconditionFailed
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two values are stored alike. To Python ``True == 1``, also deep in JSON; to JSON they differ."""
+def is_same_json(one: object, other: object) -> bool:
+    """Tell whether two values are equal as JSON. Python's ``==`` is not enough: it holds ``True`` and ``1`` equal."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(is_same_json(value, other[key]) for key, value in one.items())
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+        return len(one) == len(other) and all(is_same_json(*pair) for pair in zip(one, other, strict=True))
     return one == other
 
 
 def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
-    """The row, locked. Raises PreconditionFailed when ``expected`` is given and is not its revision."""
+    """Lock the row and return it. Raises PreconditionFailed if its revision is not ``expected`` (None: any)."""
     locked = lock(row)
     if expected is not None and locked.revision != expected:
-        raise PreconditionFailed("It was changed since you read it; read it again.")
+        raise PreconditionFailed("The resource was changed since you read it. Read it again and repeat the edit.")
     return locked
 
 
-def _plain(value: object) -> object:
+def _to_json(value: object) -> object:
     return str(value) if isinstance(value, UUID) else value
 
 
@@ -50,10 +50,15 @@ def edit[R: Revisioned](
     expected_revision: int | None = None,
     unaudited: Collection[str] = (),
 ) -> R:
-    """Set ``values``; one audit event with old and new (bar ``unaudited``). What changes nothing writes nothing."""
+    """Set ``values``, and record one audit event with the old and new values of all fields except ``unaudited``.
+
+    If every value is already set, nothing is saved or recorded.
+    """
     locked = lock_revision(row, expected_revision)
     changes = {
-        name: [getattr(locked, name), value] for name, value in values.items() if not same(getattr(locked, name), value)
+        name: [getattr(locked, name), value]
+        for name, value in values.items()
+        if not is_same_json(getattr(locked, name), value)
     }
     if not changes:
         return locked
@@ -62,6 +67,6 @@ def edit[R: Revisioned](
     locked.revision += 1
     locked.updated_at = timezone.now()
     locked.save(update_fields=[*changes, "revision", "updated_at"])
-    said = {name: [_plain(value) for value in change] for name, change in changes.items() if name not in unaudited}
-    audit.record(f"{kind}.update", actor=actor, scope=scope, resource=(kind, locked.pk), changes=said)
+    audited = {name: [_to_json(value) for value in change] for name, change in changes.items() if name not in unaudited}
+    audit.record(f"{kind}.update", actor=actor, scope=scope, resource=(kind, locked.pk), changes=audited)
     return locked

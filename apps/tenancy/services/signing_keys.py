@@ -1,9 +1,10 @@
-"""Signing keys of organizations and of the installation: published, then used, then retired.
+"""Signing keys of organizations and of the installation: published, then used to sign, then retired.
 
-The private half leaves the vault only to sign. The installation's (no organization) signs its own ledger's checkpoints.
+A private key leaves the vault only to sign. The installation's key (no organization) signs the checkpoints of the
+installation's own audit chain.
 
-What a key is follows from its times alone (``SigningKey.status_at``), so that everybody who reads sees the same change
-at the same moment. The worker notes it afterwards: the status, the audit event, the ETag that heartbeats carry.
+A key's status follows from its times alone (``SigningKey.status_at``), so that all readers see it change at the same
+moment. The worker afterwards stores the status, records the audit event and updates the ETag that heartbeats carry.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from byteor_cloud.engine.delivery import encoding, keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
 from byteor_cloud.errors import Conflict, IllegalTransition
 
-# Envelopes are signed when they are asked for and credentials are judged by their own time: a week is for sets of
-# files that somebody took away to verify elsewhere.
+# Inside the service a replaced key is hardly needed: envelopes are signed on request, and credentials are checked
+# against the time at which they were signed. The week is for key sets that people downloaded to verify files elsewhere.
 RETIRE_IN_S = 7 * 86_400
-_SOONEST_S = 60
-_INSTALLATION = 7_226_190_005  # the lock of the installation's keys: any number, the same in every process
-_BEATS = 3  # one may be lost, and the interval is stretched under load
+_MIN_ACTIVATION_DELAY_S = 60
+_INSTALLATION_LOCK = 7_226_190_005  # an arbitrary lock number, the same in every process
+_HEARTBEATS_AWAITED = 3  # a heartbeat may be lost, and agents send fewer of them under load
 _EVENTS = {
     KeyStatus.ACTIVE: "signing_key.activate",
     KeyStatus.RETIRING: "signing_key.supersede",
@@ -38,18 +39,18 @@ _EVENTS = {
 
 @transaction.atomic
 def create(*, organization: Organization, actor: Actor) -> SigningKey:
-    """A new organization's first key, active at once."""
-    key = _make(organization, KeyStatus.ACTIVE, not_before=timezone.now(), actor=actor)
-    _publish(organization)
+    """Create the first key of a new organization, active at once."""
+    key = _create(organization, KeyStatus.ACTIVE, not_before=timezone.now(), actor=actor)
+    _store_etag(organization)
     return key
 
 
 @transaction.atomic
 def ensure_installation_key() -> None:
-    """Make the installation's first signing key, active at once, unless it is there. Safe to race."""
+    """Create the installation's first signing key if there is none, active at once. Concurrent calls are safe."""
     _lock(None)
     if not SigningKey.objects.filter(organization=None).exists():
-        _make(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system("signing_keys"))
+        _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system("signing_keys"))
 
 
 @transaction.atomic
@@ -60,75 +61,77 @@ def rotate(
     retire_in_s: int = RETIRE_IN_S,
     actor: Actor,
 ) -> SigningKey:
-    """A new key, published now; it signs after ``activate_in_s`` seconds, by default when all agents have seen it.
+    """Create and publish the next key of an organization, or (None) of the installation.
 
-    Without an organization it is the installation's, which no agent has to see: it signs at once. The one before goes
-    on verifying for ``retire_in_s`` seconds more. Raises Conflict while a next one waits.
+    It signs after ``activate_in_s`` seconds; by default, as soon as all agents have fetched it. No agent needs the
+    installation's key, so by default that one signs at once. The replaced key verifies for ``retire_in_s`` seconds
+    more. Raises Conflict if there is a next key already.
     """
     locked = _lock(organization)
     now = timezone.now()
-    _note(locked, now, actor=actor)
+    _update_due_statuses(locked, now, actor=actor)
     if SigningKey.objects.filter(organization=locked, status=KeyStatus.NEXT).exists():
-        raise Conflict("A next key waits already; retire it to withdraw it.", code="signing_key.next_waits")
-    wait_s = _time_to_be_seen_s(locked) if activate_in_s is None else activate_in_s
+        raise Conflict("There is a next key already. Retire it to withdraw it.", code="signing_key.next_waits")
+    wait_s = _activation_delay_s(locked) if activate_in_s is None else activate_in_s
     starts = now + timedelta(seconds=wait_s)
     old = SigningKey.objects.get(organization=locked, status=KeyStatus.ACTIVE)
     old.signs_until, old.not_after = starts, starts + timedelta(seconds=retire_in_s)
     old.save(update_fields=["signs_until", "not_after"])
     replaced = {"replaces": old.kid, "which_ends": encoding.format_time(old.not_after)}
-    key = _make(locked, KeyStatus.NEXT, not_before=starts, actor=actor, **replaced)
-    _note(locked, now, actor=actor)
-    _publish(locked)
+    key = _create(locked, KeyStatus.NEXT, not_before=starts, actor=actor, **replaced)
+    _update_due_statuses(locked, now, actor=actor)
+    _store_etag(locked)
     key.refresh_from_db()
     return key
 
 
 @transaction.atomic
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
-    """End a retiring key now, or withdraw the next one. Raises Conflict for the active one: rotate first.
+    """Retire a retiring key now, or withdraw the next key. Raises Conflict for the active key.
 
-    What a retired key signed before still verifies, as far as it says when; a withdrawn one has signed nothing.
+    Signatures that say when they were made still verify if that was before the key was retired. A withdrawn key
+    verifies nothing, because it has never signed.
     """
     organization = _lock(key.organization)
     now = timezone.now()
-    _note(organization, now, actor=actor)
+    _update_due_statuses(organization, now, actor=actor)
     key = SigningKey.objects.get(pk=key.pk)
     match KeyStatus(key.status):
         case KeyStatus.ACTIVE:
-            raise Conflict("This key signs now: rotate first.", code="signing_key.active")
+            raise Conflict("This key is active. Rotate the signing key first.", code="signing_key.active")
         case KeyStatus.RETIRED:
-            raise IllegalTransition("This key is retired already.")
+            raise IllegalTransition("This key is already retired.")
         case KeyStatus.RETIRING:
             key.not_after = now
         case KeyStatus.NEXT:
-            # Not even what claims to be older than the withdrawal: nothing may have been signed with it.
+            # With an empty period of validity the key verifies nothing, not even what claims an earlier time.
             key.not_before = key.not_after = key.created_at
             SigningKey.objects.filter(organization=organization, status=KeyStatus.ACTIVE).update(
                 signs_until=None, not_after=None
             )
     key.save(update_fields=["not_before", "not_after"])
-    _advance(key, KeyStatus.RETIRED, actor=actor, reason=reason)
-    _publish(organization)
+    _save_status(key, KeyStatus.RETIRED, actor=actor, reason=reason)
+    _store_etag(organization)
     return key
 
 
-def note_all() -> None:
-    """Note what time has brought about since, in every organization and of the installation's keys."""
+def update_all_statuses() -> None:
+    """Update the stored status of each key that became active, retiring or retired, in every organization."""
     due = SigningKey.objects.due(timezone.now()).order_by()
     for organization_id in due.values_list("organization_id", flat=True).distinct():
-        note(organization_id)
+        update_statuses(organization_id)
 
 
 @transaction.atomic
-def note(organization_id: UUID | None) -> None:
-    """Note what time has brought about since: a key that became active, one that was retired."""
+def update_statuses(organization_id: UUID | None) -> None:
+    """Update the stored statuses of an organization's keys, or (None) of the installation's, and record events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
-    _note(organization, timezone.now(), actor=system("signing_keys"))
-    _publish(organization)
+    _update_due_statuses(organization, timezone.now(), actor=system("signing_keys"))
+    _store_etag(organization)
 
 
 def key_set(organization_id: UUID | None) -> keys.KeySet:
-    """Return all published keys of an organization, or (None) of the installation, as they are now, newest first."""
+    """Return all keys of an organization, or (None) of the installation, with their status now, newest first."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id).order_by("-id")
     return keys.KeySet(
@@ -137,12 +140,12 @@ def key_set(organization_id: UUID | None) -> keys.KeySet:
 
 
 def etag(key_set: keys.KeySet) -> str:
-    """The ETag of a published key set."""
+    """Return the ETag of a published key set."""
     return hashlib.sha256(encoding.canonical(key_set.document())).hexdigest()[:32]
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
-    """Return the raw private key that signs now. Keep it no longer than the signing takes."""
+    """Return the raw private key of the active key. Do not keep it longer than the signing takes."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id, private_key__isnull=False)
     return vault.unseal(next(row for row in rows if row.status_at(now) is KeyStatus.ACTIVE), "private_key")
@@ -153,21 +156,21 @@ def _lock(organization: Organization | None) -> Organization | None:
     if organization is not None:
         return lock(organization)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
     return None
 
 
-def _time_to_be_seen_s(organization: Organization | None) -> int:
-    """How long until every agent that is there has beaten, and so has fetched what was published before."""
+def _activation_delay_s(organization: Organization | None) -> int:
+    """Return the seconds within which every online agent sends a heartbeat, and so learns of newly published keys."""
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
     intervals = [environment.effective_settings.heartbeat_interval_s for environment in environments]
-    return max(_SOONEST_S, _BEATS * max(intervals, default=0))
+    return max(_MIN_ACTIVATION_DELAY_S, _HEARTBEATS_AWAITED * max(intervals, default=0))
 
 
-def _make(
-    organization: Organization | None, status: KeyStatus, *, not_before: datetime, actor: Actor, **said: str
+def _create(
+    organization: Organization | None, status: KeyStatus, *, not_before: datetime, actor: Actor, **more_changes: str
 ) -> SigningKey:
     private = keys.generate()
     public = keys.public_key(private)
@@ -176,23 +179,24 @@ def _make(
     )
     vault.seal(key, "private_key", private)
     key.save()
-    changes = {"status": [None, status], "not_before": encoding.format_time(not_before), **said}
+    changes = {"status": [None, status], "not_before": encoding.format_time(not_before), **more_changes}
     audit.record(
         "signing_key.create", actor=actor, scope=organization, resource=("signing_key", key.kid), changes=changes
     )
     return key
 
 
-def _note(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
-    """Bring every status in line with its key's times; the caller holds the organization's lock."""
+def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
+    """Make every stored status agree with its key's times. The caller must hold the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
-    # The active one steps down before the next one takes over; ids don't tell which that is where a clock stepped back.
+    # The active key must be saved first, since only one key may be active. Ids do not give that order: a clock may have
+    # stepped back between the creation of the two.
     for key in sorted(due, key=lambda key: key.status == KeyStatus.NEXT):
-        _advance(key, key.status_at(now), actor=actor)
+        _save_status(key, key.status_at(now), actor=actor)
 
 
-def _advance(key: SigningKey, status: KeyStatus, *, actor: Actor, **said: str) -> None:
-    changes = {"status": [key.status, status], **said}
+def _save_status(key: SigningKey, status: KeyStatus, *, actor: Actor, **more_changes: str) -> None:
+    changes = {"status": [key.status, status], **more_changes}
     key.status = status
     if status is KeyStatus.RETIRED:
         key.private_key = None
@@ -202,8 +206,8 @@ def _advance(key: SigningKey, status: KeyStatus, *, actor: Actor, **said: str) -
     )
 
 
-def _publish(organization: Organization | None) -> None:
-    """Tell the agents, by the ETag in their next heartbeat, that the set is another one."""
+def _store_etag(organization: Organization | None) -> None:
+    """Store the key set's ETag. Agents see in the answer to their next heartbeat that it changed, and fetch the set."""
     if organization is None:
         return
     organization.key_set_etag = etag(key_set(organization.pk))

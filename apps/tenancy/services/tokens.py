@@ -1,4 +1,4 @@
-"""Bearer credentials: people's tokens and organizations' keys."""
+"""Create and revoke bearer credentials: user tokens and organization API keys."""
 
 from __future__ import annotations
 
@@ -19,22 +19,26 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 DEFAULT_LIFETIME = timedelta(days=30)
 
 
-def _lifetime(expires_in_s: int | None, longest: timedelta) -> datetime:
-    asked = min(DEFAULT_LIFETIME, longest) if expires_in_s is None else timedelta(seconds=expires_in_s)
-    if asked > longest:
-        raise InvalidInput.at("/expires_in_s", f"At most {int(longest.total_seconds())} s ({longest.days} days).")
-    return timezone.now() + asked
+def _expiry(expires_in_s: int | None, max_lifetime: timedelta) -> datetime:
+    lifetime = min(DEFAULT_LIFETIME, max_lifetime) if expires_in_s is None else timedelta(seconds=expires_in_s)
+    if lifetime > max_lifetime:
+        longest_s = int(max_lifetime.total_seconds())
+        raise InvalidInput.at("/expires_in_s", f"Must be at most {longest_s} seconds ({max_lifetime.days} days).")
+    return timezone.now() + lifetime
 
 
-def _longest(organizations: list[Organization]) -> timedelta:
-    """The shortest of the organizations' limits; the default's for a person without one."""
-    days = [o.settings_with_defaults["token_max_days"] for o in organizations]
+def _max_lifetime(organizations: list[Organization]) -> timedelta:
+    """Return the shortest limit of the organizations; the default limit if there are none."""
+    days = [organization.settings_with_defaults["token_max_days"] for organization in organizations]
     return timedelta(days=min(days, default=Organization.DEFAULT_SETTINGS["token_max_days"]))
 
 
 @transaction.atomic
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
-    """A token of the person and its secret. Raises InvalidInput beyond the organizations' ``token_max_days``."""
+    """Create a token for the person; return it and its secret.
+
+    Raises InvalidInput if it would live longer than ``token_max_days`` of one of the person's organizations.
+    """
     organizations = list(Organization.objects.filter(memberships__user=user).distinct())
     secret = generate(Family.USER)
     token = UserToken.objects.create(
@@ -42,7 +46,7 @@ def create_user_token(*, user: User, name: str, expires_in_s: int | None = None,
         name=name,
         digest=secret.digest,
         prefix=secret.prefix,
-        expires_at=_lifetime(expires_in_s, _longest(organizations)),
+        expires_at=_expiry(expires_in_s, _max_lifetime(organizations)),
     )
     record_credential("token.create", token, actor=actor, scope=None, changes={"name": [None, name]})
     return token, secret.text
@@ -59,9 +63,12 @@ def create_organization_key(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> tuple[OrganizationKey, str]:
-    """A machine's key and its secret. Nobody grants more than they hold."""
+    """Create an organization key; return it and its secret.
+
+    Raises Forbidden if the role has permissions that the granter lacks.
+    """
     if not covers(granter, role):
-        raise Forbidden(f"You can't grant {role}: it holds more than you do.")
+        raise Forbidden(f"You can't grant the role {role}: it has permissions that you do not have.")
     if project is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
     secret = generate(Family.ORGANIZATION)
@@ -72,7 +79,7 @@ def create_organization_key(
         role=role,
         digest=secret.digest,
         prefix=secret.prefix,
-        expires_at=_lifetime(expires_in_s, _longest([organization])),
+        expires_at=_expiry(expires_in_s, _max_lifetime([organization])),
         created_by_id=person_behind(actor),
     )
     record_credential(
@@ -86,7 +93,7 @@ def create_organization_key(
 
 
 def person_behind(actor: Actor) -> UUID | None:
-    """Return the id of the person who acts, or who made the organization key that acts; None where nobody knows."""
+    """Return the id of the acting person, or of the person who created the acting organization key; None if unknown."""
     if actor.kind == "organization_key":
         key = OrganizationKey.objects.filter(pk=actor.id).first()
         return None if key is None else key.created_by_id
@@ -101,24 +108,24 @@ def record_credential(
     scope: audit.Scope,
     changes: dict[str, object] | None = None,
 ) -> None:
-    """Write the audit event of a credential, with its prefix and never more of it.
+    """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    That of a user token goes to the organizations that its owner has joined; ``scope`` is then None.
+    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)
-    said = {"prefix": credential.prefix, **(changes or {})}
+    recorded = {"prefix": credential.prefix, **(changes or {})}
     if isinstance(credential, UserToken):
-        audit.record_of_person(action, person=credential.user, actor=actor, resource=resource, changes=said)
+        audit.record_of_person(action, person=credential.user, actor=actor, resource=resource, changes=recorded)
     else:
-        audit.record(action, actor=actor, scope=scope, resource=resource, changes=said)
+        audit.record(action, actor=actor, scope=scope, resource=resource, changes=recorded)
 
 
 @transaction.atomic
 def revoke(credential: Credential, *, action: str, actor: Actor, scope: audit.Scope) -> None:
-    """End a credential at once. Raises Conflict when it was revoked before."""
+    """Revoke a credential at once. Raises Conflict if it is already revoked."""
     locked = lock(credential)
     if locked.revoked_at is not None:
-        raise Conflict("It is revoked already.", code="revoked")
+        raise Conflict("This credential is already revoked.", code="revoked")
     locked.revoked_at = timezone.now()
     locked.save(update_fields=["revoked_at"])
     record_credential(action, locked, actor=actor, scope=scope)

@@ -1,4 +1,4 @@
-"""Webhooks: made, edited, their secrets rotated, tried out, disabled; deliveries asked for again."""
+"""Create, edit, test, disable and delete webhooks; rotate their secrets; request deliveries again."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from apps.tenancy.models import Environment, Organization, Project, Webhook, Web
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock
 from apps.tenancy.webhooks import outgoing, signing
-from apps.tenancy.webhooks.announce import owe, wake
+from apps.tenancy.webhooks.announce import create_deliveries, enqueue_sending
 from apps.tenancy.webhooks.events import PING, Outcome
 from byteor_cloud.errors import Conflict, InvalidInput
 
-MOST = 20
-OVERLAP = timedelta(hours=24)
+MAX_WEBHOOKS = 20
+SECRET_OVERLAP = timedelta(hours=24)
 
 
 def _check(organization: Organization, values: Mapping[str, Any]) -> None:
-    """Raises InvalidInput for a URL that is never posted to, and for a project or environment of somebody else's."""
+    """Raise InvalidInput for a forbidden URL, or for a project or environment outside the organization."""
     if "url" in values:
         try:
-            outgoing.receiver(values["url"], allowed=settings.CONFIG.webhook_allow_private)
-        except outgoing.Refused as refused:
-            raise InvalidInput.at("/url", str(refused), code="forbidden_url") from None
-    here: Mapping[str, Any] = {
+            outgoing.parse_url(values["url"], allowed=settings.CONFIG.webhook_allow_private)
+        except outgoing.ForbiddenReceiver as forbidden:
+            raise InvalidInput.at("/url", str(forbidden), code="forbidden_url") from None
+    permitted_rows: Mapping[str, Any] = {
         "project_id": Project.objects.live().filter(organization=organization),
         "environment_id": Environment.objects.live().filter(project__organization=organization),
     }
-    for name, rows in here.items():
+    for name, rows in permitted_rows.items():
         if values.get(name) is not None and not rows.filter(pk=values[name]).exists():
-            what = name.removesuffix("_id")
-            raise InvalidInput.at(f"/{name}", f"There is no such {what} here.", code="does_not_exist")
+            kind = name.removesuffix("_id")
+            detail = f"There is no such {kind} in this organization."
+            raise InvalidInput.at(f"/{name}", detail, code="does_not_exist")
 
 
 @transaction.atomic
@@ -54,11 +55,15 @@ def create(
     environment_id: UUID | None = None,
     actor: Actor,
 ) -> tuple[Webhook, str]:
-    """A webhook and its secret. Raises InvalidInput for a URL that is never posted to; Conflict beyond the most."""
+    """Create a webhook; return it and its secret.
+
+    Raises InvalidInput for a forbidden URL, and Conflict if the organization has as many webhooks as are allowed.
+    """
     locked = lock(organization)
     _check(organization, {"url": url, "project_id": project_id, "environment_id": environment_id})
-    if Webhook.objects.filter(organization=locked).count() >= MOST:
-        raise Conflict(f"An organization has at most {MOST} webhooks.", code="webhook.too_many")
+    if Webhook.objects.filter(organization=locked).count() >= MAX_WEBHOOKS:
+        detail = f"An organization can have at most {MAX_WEBHOOKS} webhooks. Delete one first."
+        raise Conflict(detail, code="webhook.too_many")
     webhook = Webhook(
         organization=organization,
         project_id=project_id,
@@ -75,27 +80,27 @@ def create(
     return webhook, signing.text(secret)
 
 
-def _record(act: str, webhook: Webhook, *, actor: Actor, changes: Mapping[str, Any] | None = None) -> Any:
+def _record(verb: str, webhook: Webhook, *, actor: Actor, changes: Mapping[str, Any] | None = None) -> Any:
     resource = ("webhook", webhook.pk)
-    return audit.record(f"webhook.{act}", actor=actor, scope=webhook.organization, resource=resource, changes=changes)
+    return audit.record(f"webhook.{verb}", actor=actor, scope=webhook.organization, resource=resource, changes=changes)
 
 
 @transaction.atomic
 def update(
     webhook: Webhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Webhook:
-    """Edit it. Enabled again, it has a clean slate. Raises InvalidInput as ``create`` does."""
+    """Edit a webhook. Setting ``enabled`` clears the record of its failures. Raises InvalidInput as ``create`` does."""
     locked = lock_revision(webhook, expected_revision)
     _check(locked.organization, values)
-    slate = {"disabled_reason": "", "failing_since": None} if values.get("enabled") else {}
+    cleared = {"disabled_reason": "", "failing_since": None} if values.get("enabled") else {}
     return edit(
-        locked, {**values, **slate}, kind="webhook", scope=locked.organization, actor=actor, unaudited=slate.keys()
+        locked, {**values, **cleared}, kind="webhook", scope=locked.organization, actor=actor, unaudited=cleared.keys()
     )
 
 
 @transaction.atomic
 def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Gone, with its log; what is owed to it is not sent any more."""
+    """Delete a webhook with its delivery log. Pending deliveries are not sent."""
     locked = lock_revision(webhook, expected_revision)
     _record("delete", locked, actor=actor, changes={"url": [locked.url, None]})
     locked.delete()
@@ -103,11 +108,11 @@ def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = No
 
 @transaction.atomic
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
-    """A new secret; the one before signs beside it for a day more."""
+    """Create a new secret and return it. Deliveries are signed with the previous secret, too, for 24 hours."""
     locked = lock(webhook)
     secret = signing.generate()
     locked.previous_secret = locked.secret
-    locked.previous_secret_until = timezone.now() + OVERLAP
+    locked.previous_secret_until = timezone.now() + SECRET_OVERLAP
     vault.seal(locked, "secret", secret)
     locked.revision += 1
     locked.updated_at = timezone.now()
@@ -116,8 +121,8 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
     return locked, signing.text(secret)
 
 
-def keys(webhook: Webhook) -> list[bytes]:
-    """The secrets that sign now, the newest first. Raises VaultError under another master key."""
+def signing_secrets(webhook: Webhook) -> list[bytes]:
+    """Return the secrets that sign now, the newest first. Raises VaultError if no master key decrypts them."""
     names = ["secret"]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and until > timezone.now():
@@ -127,33 +132,36 @@ def keys(webhook: Webhook) -> list[bytes]:
 
 @transaction.atomic
 def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
-    """Send an event of type ``ping``. Raises Conflict when it is disabled."""
-    locked = _enabled(webhook)
-    return owe([locked.pk], _record(PING.removeprefix("webhook."), locked, actor=actor))[0]
+    """Send an event of type ``ping``. Raises Conflict if the webhook is disabled."""
+    locked = _lock_enabled(webhook)
+    return create_deliveries([locked.pk], _record(PING.removeprefix("webhook."), locked, actor=actor))[0]
 
 
 @transaction.atomic
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
-    """Send it once more, whatever became of it: the same message under the same id, with all its attempts anew."""
-    webhook = _enabled(delivery.webhook)
+    """Send a delivery again, even if it succeeded: the same message under the same id, with a full set of attempts.
+
+    Raises Conflict if the webhook is disabled.
+    """
+    webhook = _lock_enabled(delivery.webhook)
     locked = lock(delivery, related=("event", "webhook"))
     locked.status, locked.tries = Outcome.PENDING, 0
     locked.next_attempt_at, locked.finished_at = timezone.now(), None
     locked.save(update_fields=["status", "tries", "next_attempt_at", "finished_at"])
     _record("redeliver", webhook, actor=actor, changes={"delivery": str(locked.pk)})
-    wake(webhook.pk, webhook.organization_id)
+    enqueue_sending(webhook.pk, webhook.organization_id)
     return locked
 
 
-def _enabled(webhook: Webhook) -> Webhook:
+def _lock_enabled(webhook: Webhook) -> Webhook:
     locked = lock(webhook)
     if not locked.enabled:
-        raise Conflict("The webhook is disabled.", code="webhook.disabled")
+        raise Conflict("The webhook is disabled. Enable it first.", code="webhook.disabled")
     return locked
 
 
 def disable(webhook: Webhook, *, reason: str, actor: Actor) -> None:
-    """No more for this receiver until somebody enables it again; the caller holds its lock."""
+    """Send nothing to this webhook until somebody enables it again. The caller must hold its lock."""
     webhook.enabled, webhook.disabled_reason = False, reason
     webhook.revision += 1
     webhook.updated_at = timezone.now()

@@ -1,4 +1,4 @@
-"""From an audit event to what is owed to receivers, in the transaction that wrote it."""
+"""Create the webhook deliveries of an audit event, in the transaction that records the event."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from django.utils import timezone
 
 from apps.tenancy.jobs import DeliverWebhooks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
-from apps.tenancy.webhooks.events import FAMILIES, wants
+from apps.tenancy.webhooks.events import FAMILIES, matches_any
 from byteor_cloud.jobs import enqueue
 
 
 def announce(event: AuditEvent) -> None:
-    """Owe the event to every webhook that asks for it: one query where there is none, nothing for other events."""
+    """Create a delivery for every webhook that subscribes to the event.
+
+    It costs one query if there is no such webhook, and none for an event that no webhook can subscribe to.
+    """
     if event.outcome != "success" or event.organization_id is None or not event.action.startswith(FAMILIES):
         return
     webhooks = Webhook.objects.filter(
@@ -24,25 +27,27 @@ def announce(event: AuditEvent) -> None:
         organization_id=event.organization_id,
         enabled=True,
     )
-    owe([pk for pk, asked in webhooks.values_list("pk", "events") if wants(asked, event.action)], event)
+    rows = webhooks.values_list("pk", "events")
+    create_deliveries([pk for pk, patterns in rows if matches_any(patterns, event.action)], event)
 
 
-def owe(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[WebhookDelivery]:
-    """A delivery of the event for each webhook, due at once; the worker sends it after the commit."""
+def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[WebhookDelivery]:
+    """Create a delivery of the event for each webhook, due at once. The worker sends it after the commit."""
     if not webhook_ids:
         return []
     now = timezone.now()
-    owed = [WebhookDelivery(webhook_id=pk, event=event, next_attempt_at=now) for pk in webhook_ids]
-    WebhookDelivery.objects.bulk_create(owed)
+    deliveries = [WebhookDelivery(webhook_id=pk, event=event, next_attempt_at=now) for pk in webhook_ids]
+    WebhookDelivery.objects.bulk_create(deliveries)
     for webhook_id in webhook_ids:
-        wake(webhook_id, event.organization_id)
-    return owed
+        enqueue_sending(webhook_id, event.organization_id)
+    return deliveries
 
 
-def wake(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
-    """Have the worker send what the receiver is owed, after what it sends there already.
+def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
+    """Enqueue a job that sends the webhook's due deliveries. Jobs of the same webhook run one after another.
 
-    Not ``once`` within a change: a second change would wait for the first one's commit.
+    ``once`` enqueues nothing if such a job is waiting already. Do not use it in a transaction that changes other rows:
+    a second transaction would wait until the first one commits.
     """
     key = f"webhook:{webhook_id}"
     enqueue(

@@ -1,4 +1,4 @@
-"""The events that webhooks tell of: audit events of deployments and approvals, under their action's name. Pure."""
+"""The event types of webhooks: the actions of audit events about deployments and approvals. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from byteor_cloud.engine.machines import ApprovalEvent, DeploymentEvent
 
 FAMILIES = ("deployment.", "approval.")
 WILDCARDS = ("*", *(f"{family}*" for family in FAMILIES))
-# What is no step of a machine.
-_FURTHER = (
+# Actions that are not events of a state machine.
+_OTHER_ACTIONS = (
     "deployment.create",
     "deployment.pause",
     "deployment.resume",
@@ -21,7 +21,7 @@ _FURTHER = (
 TYPES = tuple(
     sorted(
         {
-            *_FURTHER,
+            *_OTHER_ACTIONS,
             *(f"deployment.{event}" for event in DeploymentEvent),
             *(f"approval.{event}" for event in ApprovalEvent),
         }
@@ -31,7 +31,7 @@ PING = "webhook.ping"
 
 
 class Outcome(StrEnum):
-    """What became of a delivery."""
+    """The status of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -39,15 +39,15 @@ class Outcome(StrEnum):
 
 
 def type_of(action: str) -> str:
-    """The type under which a receiver hears of an audit event."""
+    """Return the event type that a receiver sees for an audit event's action."""
     return "ping" if action == PING else action
 
 
 def action_of(type: str) -> str:
-    """The action of the audit events that a receiver hears of under that type."""
+    """Return the audit event's action for an event type: the inverse of ``type_of``."""
     return PING if type == "ping" else type
 
 
-def wants(patterns: Iterable[str], action: str) -> bool:
-    """Whether one of the patterns, types or wildcards, covers the event of that action."""
+def matches_any(patterns: Iterable[str], action: str) -> bool:
+    """Tell whether one of the patterns (event types or wildcards) matches the action."""
     return any(action.startswith(p.removesuffix("*")) if p.endswith("*") else action == p for p in patterns)

@@ -1,4 +1,4 @@
-"""One POST to a receiver that a tenant names: to no address inside our network, and in bounded time."""
+"""Send one POST to a URL that a tenant chose: never to an address inside our network, and in bounded time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from byteor_cloud.config import Network
 type Address = IPv4Address | IPv6Address
 
 TIMEOUT_S = 10.0
-MOST_READ = 4096
+MAX_BYTES_READ = 4096
 ADDRESSES_TRIED = 3
-# One form, read by one expression: no two parsers that could see two hosts in it. No user info, no fragment.
+# The only parser of the URL. With two parsers, one could see another host than the other. No user info, no fragment.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )
 # The special-purpose networks of IANA's registries (iana-ipv4-special-registry and iana-ipv6-special-registry, as of
-# 2025-10-09), with multicast and reserved space. A table of our own, since what `ipaddress` takes for public changed in
-# patch releases of Python. Those that the registry calls globally reachable (192.0.0.9/32, 192.31.196.0/24, parts of
-# 2001::/23, …) are infrastructure that no receiver lives on, so they are refused too.
+# 2025-10-09), with multicast and reserved space. The table is our own, because patch releases of Python changed which
+# networks `ipaddress` counts as public. Networks that the registry calls globally reachable (192.0.0.9/32,
+# 192.31.196.0/24, parts of 2001::/23, …) are infrastructure without receivers, so they are forbidden, too.
 _SPECIAL_V4 = tuple(
     IPv4Network(block)
     for block in (
@@ -56,8 +56,8 @@ _SPECIAL_V4 = tuple(
         "240.0.0.0/4",  # reserved, broadcast
     )
 )
-# Only this is unicast of the internet. Loopback, IPv4-compatible, unique and link-local, site-local, segment routing
-# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast lie outside it.
+# All public unicast addresses of IPv6. Loopback, IPv4-compatible, unique local, link-local, site-local, segment routing
+# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast addresses lie outside it.
 _GLOBAL_V6 = IPv6Network("2000::/3")
 _SPECIAL_V6 = tuple(
     IPv6Network(block)
@@ -73,13 +73,13 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
-class Refused(Exception):
-    """This receiver is not posted to; the message is for the person who named it."""
+class ForbiddenReceiver(Exception):
+    """The URL or address must not be posted to. The message is for the person who chose the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """A URL, taken apart."""
+    """The parts of a receiver's URL."""
 
     scheme: str
     host: str
@@ -88,8 +88,8 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of a POST: a status, or an error's code when there was none."""
+class PostResult:
+    """The result of a POST: the response's status, or an error code if there was no response."""
 
     status: int | None
     error: str
@@ -97,13 +97,13 @@ class Answer:
     retry_after: str | None = None
 
     @property
-    def ok(self) -> bool:
-        """Whether the receiver took it."""
+    def is_success(self) -> bool:
+        """Whether the receiver accepted the message."""
         return self.status is not None and 200 <= self.status < 300
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether it is a unicast address of the internet, in whatever notation: not private, loopback, reserved, …"""
+    """Tell whether the address is a public unicast address, also if it is an IPv4 address written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _MAPPED or address in _NAT64:
@@ -112,31 +112,31 @@ def is_public(address: Address) -> bool:
 
 
 def is_permitted(address: Address, allowed: Collection[Network]) -> bool:
-    """Whether it is public, or in a network that the operator allows."""
+    """Tell whether the address is public, or in a network that the operator allows."""
     plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
     return is_public(plain) or any(plain in network for network in allowed)
 
 
-def receiver(url: str, *, allowed: Collection[Network]) -> Receiver:
-    """The URL taken apart. Raises Refused for one that is never posted to, as far as it can be told without DNS."""
+def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
+    """Return the URL's parts. Raises ForbiddenReceiver if it must not be posted to, as far as is known without DNS."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise Refused("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
+        raise ForbiddenReceiver("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
-        raise Refused("Must be https.")
+        raise ForbiddenReceiver("Must be https.")
     number = int(port or {"https": 443, "http": 80}[scheme])
     if number not in {80, 443} and not 1024 <= number <= 65535:
-        raise Refused("The port must be 80, 443 or from 1024 on.")
+        raise ForbiddenReceiver("The port must be 80, 443, or between 1024 and 65535.")
     host = host.strip("[]")
-    literal = _literal(host)
+    literal = _read_address(host)
     if literal is not None and not is_permitted(literal, allowed):
-        raise Refused("The address is private, local or reserved.")
+        raise ForbiddenReceiver("The address is private, local or reserved.")
     return Receiver(scheme, host, number, path if path.startswith("/") else f"/{path}")
 
 
-def _literal(host: str) -> Address | None:
-    """The address that ``host`` is, in any form that a resolver takes for one: 127.1, 0x7f000001, …"""
+def _read_address(host: str) -> Address | None:
+    """Return ``host`` as an address, in any form that resolvers read as one (127.1, 0x7f000001); None for a name."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):
@@ -145,16 +145,19 @@ def _literal(host: str) -> Address | None:
 
 
 def _resolve(host: str, port: int, *, within: float) -> list[str]:
-    """The host's addresses. The system's resolver knows no deadline, so it is asked in a thread that may outlive us."""
+    """Return the host's addresses. Raises TimeoutError after ``within`` seconds.
+
+    The system's resolver has no timeout, so it runs in a thread, which may run on after this function has returned.
+    """
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             answers.put([str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
-        except Exception as error:  # whatever it is, it is for the one who asked
+        except Exception as error:  # raised again below, in the calling thread
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=look_up, daemon=True).start()
     try:
         found = answers.get(timeout=within)
     except queue.Empty:
@@ -166,55 +169,58 @@ def _resolve(host: str, port: int, *, within: float) -> list[str]:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()  # the system's authorities, or SSL_CERT_FILE's
+    context = ssl.create_default_context()  # trusts the system's certificate authorities, or those of SSL_CERT_FILE
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
 
 
-class _Pinned(http.client.HTTPConnection):
-    """A connection to one of the checked addresses, with the host's name in ``Host`` and in TLS."""
+class _PinnedConnection(http.client.HTTPConnection):
+    """A connection to one of the checked addresses, with the host's name in ``Host`` and in TLS.
 
-    def __init__(self, to: Receiver, addresses: list[str], deadline: float) -> None:
-        super().__init__(to.host, to.port)
-        self.default_port = 443 if to.scheme == "https" else 80
-        self._to, self._addresses, self._deadline = to, addresses, deadline
-        # A socket's timeout bounds each read only: one byte at a time could keep us for hours.
-        self.watchdog = threading.Timer(deadline - time.monotonic(), self._cut)
+    If ``http.client`` resolved the name again, it could get another address than the one that was checked.
+    """
+
+    def __init__(self, receiver: Receiver, addresses: list[str], deadline: float) -> None:
+        super().__init__(receiver.host, receiver.port)
+        self.default_port = 443 if receiver.scheme == "https" else 80
+        self._receiver, self._addresses, self._deadline = receiver, addresses, deadline
+        # A socket's timeout limits each read only: a receiver that sends single bytes could hold the worker for hours.
+        self.watchdog = threading.Timer(deadline - time.monotonic(), self._shut_down)
         self.watchdog.daemon = True
-        self._cuttable: socket.socket | None = None
+        self._open_socket: socket.socket | None = None
 
     def connect(self) -> None:
-        """Connect to the first that answers."""
+        """Connect to the first address that accepts the connection."""
         self.watchdog.start()
         for number, address in enumerate(self._addresses, 1):
             left = max(self._deadline - time.monotonic(), 0.01)
             try:
-                self.sock = self._cuttable = socket.create_connection((address, self._to.port), timeout=left)
+                self.sock = self._open_socket = socket.create_connection((address, self._receiver.port), timeout=left)
             except OSError:
                 if number == len(self._addresses):
                     raise
             else:
                 break
-        if self._to.scheme == "https":
-            name = self._to.host.rstrip(".")
+        if self._receiver.scheme == "https":
+            name = self._receiver.host.rstrip(".")
             self.sock = _tls().wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
-            self._cuttable = self.sock
+            self._open_socket = self.sock
             self.sock.do_handshake()
 
-    def _cut(self) -> None:
-        if self._cuttable is not None:
-            with suppress(OSError):  # closed already
-                socket.socket.shutdown(self._cuttable, socket.SHUT_RDWR)
+    def _shut_down(self) -> None:
+        if self._open_socket is not None:
+            with suppress(OSError):  # it is already closed
+                socket.socket.shutdown(self._open_socket, socket.SHUT_RDWR)
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collection[Network]) -> Answer:
-    """Send it once. No redirect is followed, no proxy used; never raises for what the receiver does."""
+def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collection[Network]) -> PostResult:
+    """Post ``body`` once, without redirects or a proxy. Whatever the receiver does is in the result; nothing raises."""
     started = time.monotonic()
     deadline = started + TIMEOUT_S
     status, retry_after, error = None, None, ""
     try:
-        status, retry_after = _post(receiver(url, allowed=allowed), body, headers, allowed, deadline)
-    except Refused:
+        status, retry_after = _post(parse_url(url, allowed=allowed), body, headers, allowed, deadline)
+    except ForbiddenReceiver:
         error = "forbidden_address"
     except (socket.gaierror, UnicodeError):
         error = "dns"
@@ -227,25 +233,25 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collecti
     except http.client.HTTPException:
         error = "protocol"
     if error and error != "forbidden_address" and time.monotonic() >= deadline:
-        error = "timeout"  # whatever the cut connection looked like
-    return Answer(status, error, round((time.monotonic() - started) * 1000), retry_after)
+        error = "timeout"  # the watchdog's shutdown may appear as any other error
+    return PostResult(status, error, round((time.monotonic() - started) * 1000), retry_after)
 
 
 def _post(
-    to: Receiver, body: bytes, headers: Mapping[str, str], allowed: Collection[Network], deadline: float
+    receiver: Receiver, body: bytes, headers: Mapping[str, str], allowed: Collection[Network], deadline: float
 ) -> tuple[int, str | None]:
-    found = _resolve(to.host, to.port, within=deadline - time.monotonic())
+    found = _resolve(receiver.host, receiver.port, within=deadline - time.monotonic())
     addresses = [address for address in found if is_permitted(ip_address(address), allowed)][:ADDRESSES_TRIED]
     if not addresses:
-        raise Refused("The host's addresses are private, local or reserved.")
-    connection = _Pinned(to, addresses, deadline)
+        raise ForbiddenReceiver("The host's addresses are private, local or reserved.")
+    connection = _PinnedConnection(receiver, addresses, deadline)
     try:
-        connection.request("POST", to.path, body, dict(headers))
+        connection.request("POST", receiver.path, body, dict(headers))
         response = connection.getresponse()
         if time.monotonic() >= deadline:
-            raise TimeoutError  # a connection that was cut looks like the end of the headers
-        with suppress(OSError, http.client.HTTPException):  # it has said all that counts
-            response.read(MOST_READ)
+            raise TimeoutError  # http.client takes the watchdog's shutdown for the end of the headers
+        with suppress(OSError, http.client.HTTPException):  # only the status and the headers are needed
+            response.read(MAX_BYTES_READ)
         return response.status, response.getheader("Retry-After")
     finally:
         connection.watchdog.cancel()

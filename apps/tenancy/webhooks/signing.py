@@ -1,4 +1,4 @@
-"""How a receiver knows that a message is ours: the Standard Webhooks convention (standardwebhooks.com). Pure."""
+"""Signatures of webhook messages, by the Standard Webhooks convention (standardwebhooks.com). Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ PREFIX = "whsec_"
 
 
 def generate() -> bytes:
-    """A new secret."""
+    """Return a new random secret."""
     return secrets.token_bytes(32)
 
 
 def text(secret: bytes) -> str:
-    """The secret as people and the convention's libraries take it."""
+    """Return the secret in the text form that the convention's libraries accept."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def headers(message_id: str, body: bytes, *, at: int, keys: Iterable[bytes]) -> dict[str, str]:
-    """The three headers of one attempt at Unix time ``at``: one signature for each key."""
+    """Return the three headers of an attempt made at Unix time ``at``, with one signature for each of ``keys``."""
     signed = f"{message_id}.{at}.".encode() + body
     signatures = (base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
     return {

@@ -44,7 +44,7 @@ class Command(BaseCommand):
         installation.migrate()
         try:
             with transaction.atomic():
-                user = accounts.account_for_invitation(email)
+                user = accounts.get_or_create_account(email)
                 organization = organizations.create_organization(name=org, owner=user, actor=system("bootstrap"))
                 made = {"org_id": str(organization.pk), **credentials_of(user)}
         except IntegrityError:

@@ -30,7 +30,7 @@ class Command(BaseCommand):
         if act == "list":
             operators = User.objects.filter(is_superuser=True).order_by("email", "id")
             return "\n".join(f"{user.email} {user.pk}" for user in operators)
-        user = User.objects.standing_for(email)
+        user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(f"there is no account with the address {email}: invite the person, or bootstrap")
         is_operator = act == "grant"

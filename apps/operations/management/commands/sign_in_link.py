@@ -22,7 +22,7 @@ class Command(BaseCommand):
     @transaction.atomic
     def handle(self, *args: Any, email: str, json: bool, **options: Any) -> str:
         """The person must have been invited: this gives nobody a role."""
-        user = User.objects.standing_for(email)
+        user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(f"nobody with the address {email} was invited")
         if not user.is_active:

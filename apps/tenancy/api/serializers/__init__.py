@@ -1,4 +1,4 @@
-"""How tenancy's rows look in the API, one module for each kind of resource."""
+"""Serializers of tenancy's resources, one module for each kind of resource."""
 
 from apps.tenancy.api.serializers.audit import (
     AuditActorSerializer,

@@ -111,7 +111,7 @@ class CredentialSerializer(serializers.Serializer[Any]):
 
 
 class MeSerializer(serializers.Serializer[Any]):
-    """Who the caller is, by which credential, with which roles."""
+    """The caller: the person, the credential, and its roles."""
 
     user = UserSerializer(allow_null=True)
     credential = CredentialSerializer()

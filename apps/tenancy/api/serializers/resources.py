@@ -23,7 +23,7 @@ from apps.tenancy.permissions import Role
 
 
 class Slug(Text):
-    """Lower-case letters, digits and dashes."""
+    """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
         rule = "Must be 1 to 63 lower-case letters, digits and dashes, and may not begin with a dash."
@@ -75,7 +75,7 @@ class EnvironmentSerializer(ModelSerializer):
         fields = ["id", "project_id", "name", "posture", "settings", "created_at", "updated_at"]
 
     def validate_posture(self, value: str) -> str:
-        """Fixed at creation."""
+        """Reject a change of the posture."""
         if isinstance(self.instance, Environment) and value != self.instance.posture:
             raise serializers.ValidationError("The posture is fixed at creation.", code="immutable")
         return value
@@ -98,7 +98,7 @@ class MemberSerializer(ModelSerializer):
         fields = ["id", "user_id", "email", "role", "project_id", "created_at", "updated_at"]
 
     def validate_email(self, value: str) -> str:
-        """Who it is can't be changed, only their role."""
+        """Reject a change of the address: an update can only change the role."""
         if isinstance(self.instance, Membership) and value != self.instance.user.email:
             raise serializers.ValidationError("A member's address can't be changed here.", code="immutable")
         return value

@@ -18,7 +18,7 @@ from byteor_cloud.engine import freeze
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 
 
-_YEARS = range(2000, 3000)  # what time zones know, and far from where arithmetic with times overflows
+_YEARS = range(2000, 3000)  # time zones have rules for these years, and arithmetic cannot overflow
 
 
 @extend_schema_field(
@@ -38,11 +38,11 @@ class WindowEdge(serializers.RegexField):
         super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Check the text and return its time, with or without an offset. Raises ValidationError."""
+        """Return the text's time, with or without an offset. Raises ValidationError."""
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:  # its text depends on the interpreter
+        except ValueError:  # its message depends on the Python version, so it is not shown
             raise serializers.ValidationError("There is no such time.", code="invalid") from None
         if moment.year not in _YEARS:
             raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
@@ -50,7 +50,7 @@ class WindowEdge(serializers.RegexField):
 
 
 class FreezeWindowSerializer(Strict):
-    """A time in which nothing is deployed."""
+    """A period in which nothing is deployed."""
 
     start = WindowEdge()
     end = WindowEdge()
@@ -65,13 +65,13 @@ class FreezeWindowSerializer(Strict):
     }
 
     def validate_time_zone(self, value: str) -> str:
-        """An IANA name."""
+        """Accept only IANA names of time zones."""
         if value not in zoneinfo.available_timezones():
             raise serializers.ValidationError("Not an IANA time zone.")
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """The window as stored: JSON, with its times in UTC. Raises ValidationError."""
+        """Return the window as it is stored: JSON, with its times in UTC. Raises ValidationError."""
         value = super().to_internal_value(data)
         zone = zoneinfo.ZoneInfo(value["time_zone"])
         for name in ("start", "end"):
@@ -79,7 +79,7 @@ class FreezeWindowSerializer(Strict):
             if moment.tzinfo is None and freeze.is_skipped(moment, zone):
                 text = f"The clocks in {zone} skip this time; give another, or one with an offset."
                 raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
-        # Of an hour that the clocks repeat, the window takes in all.
+        # If the clocks repeat the hour of the start or end, the window covers both.
         start, end = freeze.instants(value["start"], zone)[0], freeze.instants(value["end"], zone)[1]
         if end <= start:
             raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
@@ -91,7 +91,7 @@ def _in_utc(moment: datetime) -> str:
 
 
 class EnvironmentSettingsSerializer(Strict):
-    """An environment's settings; what is left out keeps the default of its posture."""
+    """An environment's settings. A setting that is left out has the default of the environment's posture."""
 
     approvals_required = serializers.BooleanField(required=False)
     required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)
@@ -133,22 +133,22 @@ class OrganizationSettingsSerializer(Strict):
 
 
 class Settings(serializers.Field[Any, Any, Any, Any]):
-    """Settings as an object: written by key, read with every default filled in."""
+    """Settings as a JSON object: a write changes only the given keys; a read has all keys, with defaults filled in."""
 
     def __init__(self, shape: type[Strict], **kwargs: Any) -> None:
         self.shape = shape
         super().__init__(**kwargs)
 
     def get_attribute(self, instance: Any) -> Any:
-        """All of them, also those that nobody set."""
+        """Read all settings of the row, with defaults filled in."""
         return instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:
-        """As they are."""
+        """Return the settings unchanged: they are JSON already."""
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """The given keys, checked and as JSON."""
+        """Check the given keys and return them as JSON. Raises ValidationError."""
         checker = self.shape(data=data)
         checker.is_valid(raise_exception=True)
         return {key: _plain(value) for key, value in checker.validated_data.items()}

@@ -15,10 +15,7 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 
 
 class SigningKeySerializer(ModelSerializer):
-    """Published at ``created_at``; it signs from ``not_before`` until ``signs_until`` and is retired at ``not_after``.
-
-    Null: no end is set yet.
-    """
+    """A signing key. Its private half is never returned."""
 
     status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
 
@@ -39,10 +36,7 @@ class SigningKeySerializer(ModelSerializer):
 
 
 class RotateSigningKeySerializer(Strict):
-    """``activate_in_s``: when it signs, by default when all agents have seen it; 0 is at once, for an emergency.
-
-    ``retire_in_s``: how long the key before it verifies from then on, by default a week.
-    """
+    """The times of a rotation of the signing key."""
 
     activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
