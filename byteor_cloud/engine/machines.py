@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class StateMachine:
     """``table`` maps an event to the statuses it leaves and where it goes from each."""
 
     name: str
@@ -48,7 +48,7 @@ class DeploymentEvent(StrEnum):
 
 _D, _E = DeploymentStatus, DeploymentEvent
 
-DEPLOYMENT = Machine(
+DEPLOYMENT = StateMachine(
     "deployment",
     DeploymentStatus,
     DeploymentEvent,
@@ -88,7 +88,7 @@ class ApprovalEvent(StrEnum):
 
 _A, _AE = ApprovalStatus, ApprovalEvent
 
-APPROVAL = Machine(
+APPROVAL = StateMachine(
     "approval",
     ApprovalStatus,
     ApprovalEvent,
@@ -114,7 +114,7 @@ class ArtifactEvent(StrEnum):
 
 _F, _FE = ArtifactStatus, ArtifactEvent
 
-ARTIFACT = Machine(
+ARTIFACT = StateMachine(
     "artifact",
     ArtifactStatus,
     ArtifactEvent,
@@ -143,7 +143,7 @@ class ReplayEvent(StrEnum):
 
 _R, _RE = ReplayStatus, ReplayEvent
 
-REPLAY = Machine(
+REPLAY = StateMachine(
     "replay",
     ReplayStatus,
     ReplayEvent,

@@ -14,7 +14,7 @@ from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
 # Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
-AT_ONCE = 5_000
+AGENTS_PER_STEP = 5_000
 
 
 class StrategyKind(StrEnum):
@@ -118,7 +118,7 @@ class AgentView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """What to do now, in this order: give up on ``timed_out``, offer to ``offer`` in ``wave``, then ``outcome``.
 
     ``more``: the next step may be taken at once.
@@ -144,15 +144,15 @@ def plan_rollout(
     complete: bool = True,
     timeout_s: int,
     now: datetime,
-) -> Plan:
+) -> StepPlan:
     """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered.
 
     Until ``agents`` are ``complete`` no wave is over.
     """
     if complete and not any(a.counted for a in agents):
         # Nobody is left to go by: it must not become current unseen.
-        return Plan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
-    late = _late(agents, timeout_s, now)
+        return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
+    late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
     failed = reported + sum(a.id in late for a in in_wave)
@@ -165,41 +165,41 @@ def plan_rollout(
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
-        return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
+        return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
-        return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
+        return _plan_offers([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
-        return Plan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
+        return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
     if paused or (wave_done_at is None and strategy.pause_s > 0):
-        return Plan(timed_out=timed_out, wave=wave, wave_done=True)
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
     if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
-        return Plan(timed_out=timed_out, wave=wave, wave_done=True)
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
     offer = [a.id for a in agents if a.wave <= following and a.progress is AgentProgress.PENDING]
-    return _offering(offer, timed_out=timed_out, wave=following)
+    return _plan_offers(offer, timed_out=timed_out, wave=following)
 
 
-def _offering(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> Plan:
-    now, more = tuple(waiting[:AT_ONCE]), len(waiting) > AT_ONCE
-    return Plan(timed_out=timed_out, offer=now, more=more, wave=wave)
+def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> StepPlan:
+    now, more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
+    return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
 
-def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> Plan:
+def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
     """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
-    late = _late(agents, timeout_s, now)
+    late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
-        return Plan(timed_out=timed_out)
+        return StepPlan(timed_out=timed_out)
     failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
         names = ", ".join(str(agent_id) for agent_id in failed[:20])
         detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
-        return Plan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
-    return Plan(timed_out=timed_out, outcome="active")
+        return StepPlan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
+    return StepPlan(timed_out=timed_out, outcome="active")
 
 
-def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
+def _find_timed_out(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
     """Who did not finish in time, in the agents' order."""
     deadline = now - timedelta(seconds=timeout_s)
     return {

@@ -14,11 +14,11 @@ from byteor_cloud.engine.machines import (
     REPLAY,
     AgentProgress,
     DeploymentStatus,
-    Machine,
+    StateMachine,
 )
 
 
-def arrows(machine: Machine) -> set[tuple[str, str]]:
+def arrows(machine: StateMachine) -> set[tuple[str, str]]:
     return {(source, target) for steps in machine.table.values() for source, target in steps.items()}
 
 
@@ -49,7 +49,7 @@ def test_artifacts_and_replays_go_as_published() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
-def test_every_event_and_status_is_used(machine: Machine) -> None:
+def test_every_event_and_status_is_used(machine: StateMachine) -> None:
     assert set(machine.table) == set(machine.events)
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 

@@ -185,7 +185,7 @@ def test_before_it_began_it_fails(world: World, run_jobs: Callable[[], int]) -> 
     deployment = broken(world, world.bundle(world.prod))
 
     decide(world, world.reviewer, deployment, "deny", comment="no")
-    rollbacks.undo_break_glass(str(deployment.pk))
+    rollbacks.roll_back_break_glass(str(deployment.pk))
     run_jobs()
 
     deployment.refresh_from_db()

@@ -189,7 +189,7 @@ def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int
 def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
     deployment, agent, _ = approved(world)
 
-    builds.give_up(str(deployment.pk), "ValueError: no such thing")
+    builds.fail_build(str(deployment.pk), "ValueError: no such thing")
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.detail) == (
@@ -198,7 +198,7 @@ def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
     assert not KnownBad.objects.exists()  # no agent has failed with it
     assert stories.desired(agent) == (None, None)
     builds.build(str(deployment.pk))
-    builds.give_up(str(deployment.pk), "again")
+    builds.fail_build(str(deployment.pk), "again")
     deployment.refresh_from_db()
     assert (deployment.status, deployment.detail) == ("failed", "ValueError: no such thing")
 

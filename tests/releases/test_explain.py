@@ -343,7 +343,7 @@ def test_liveness_goes_by_the_environment_s_interval(world: World) -> None:
 
 
 def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explanations, "AT_MOST", 2)
+    monkeypatch.setattr(explanations, "MAX_DEPLOYMENTS", 2)
     agent, api = world.agent(world.prod)
     version = world.version(world.prod)
     first, *others = [

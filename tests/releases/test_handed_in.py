@@ -233,13 +233,13 @@ def test_altered_by_one_bit_anywhere_it_is_refused(world: World) -> None:
     text = approval.credential or ""
     deployment = Deployment.objects.select_related("config_bundle__version").get()
     subject = deployments.subject_of(deployment)
-    assert approvals.check(text, world.prod, subject) == approval
+    assert approvals.check_credential(text, world.prod, subject) == approval
     altered = list(_flips(text))
     assert len(altered) > 4000
 
     for one in altered:
         with pytest.raises(Refused) as refusal:
-            approvals.check(one, world.prod, subject)
+            approvals.check_credential(one, world.prod, subject)
         assert refusal.value.code in {"approval.malformed", "approval.unknown_key", "approval.bad_signature"}
 
 
@@ -261,7 +261,7 @@ def test_two_builds_at_once_spend_it_once(at_once: Race, world: World) -> None:
 
     @transaction.atomic
     def spend() -> Approval:
-        return approvals.use(text, prod, subject)
+        return approvals.spend_credential(text, prod, subject)
 
     results = at_once(*[spend] * 4)
 

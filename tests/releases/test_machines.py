@@ -20,7 +20,7 @@ from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
 from byteor_cloud import blobs
 from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.machines import MACHINES, Machine
+from byteor_cloud.engine.machines import MACHINES, StateMachine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
 from tests.releases import stories
@@ -63,7 +63,7 @@ def test_every_machine_governs_a_model() -> None:
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
 def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: str, status: Any, event: Any) -> None:
     governed = row(world, name)
-    machine: Machine = governed.machine
+    machine: StateMachine = governed.machine
     governed.status = status
     governed.save()
     audited, told = AuditEvent.objects.count(), TimelineEntry.objects.count()
@@ -173,7 +173,7 @@ def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deploymen
             case "another":
                 live(world.deployment(third), STORIES["active"])
             case "clear":
-                bundles.clear(second, reason="mended", actor=world.operator.actor)
+                bundles.clear_known_bad(second, reason="mended", actor=world.operator.actor)
             case _:
                 assert ask(world, deployment, step).status_code in {200, 201}
 

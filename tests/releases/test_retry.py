@@ -114,7 +114,7 @@ def test_time_outs_begin_anew(world: World, run_jobs: Callable[[], int]) -> None
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.offered_before(deployment, 601, agent)
-    offers.wake(deployment.pk)
+    offers.enqueue_rollout_step(deployment.pk)
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "timeout")

@@ -9,7 +9,7 @@ import pytest
 
 from apps.fleet.models import Assignment
 from apps.releases.models import KnownBad
-from apps.releases.services import agent_parts, rollout
+from apps.releases.services import assignments, rollout
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
@@ -129,13 +129,13 @@ def test_a_report_on_its_way_beats_the_time_out(
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.offered_before(deployment, 10_000, agent)
-    waits = agent_parts.hold
+    waits = assignments.lock_assignments
 
     def report_first(agent_ids: Any) -> None:
         assert report(api, agent, "active").status_code == 200
         waits(agent_ids)
 
-    monkeypatch.setattr(agent_parts, "hold", report_first)
+    monkeypatch.setattr(assignments, "lock_assignments", report_first)
     rollout.step(str(deployment.pk))
 
     assert state(deployment) == ("active", "")

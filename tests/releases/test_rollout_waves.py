@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from apps.releases.models import AgentReport, Deployment, KnownBad
-from apps.releases.services import agent_parts, builds
+from apps.releases.services import assignments, builds
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine import rollout as planner
 from tests.releases import stories
@@ -297,7 +297,7 @@ def test_a_large_fleet_is_enlisted_and_offered_piece_by_piece(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
     monkeypatch.setattr(planner, "AT_ONCE", 2)
-    monkeypatch.setattr(agent_parts, "AT_ONCE", 2)
+    monkeypatch.setattr(assignments, "AGENTS_PER_STEP", 2)
     agents = stories.fleet(world, 5)
     stories.unheard(agents[4][0], for_s=3600)
     deployment = world.deployment(world.bundle(), strategy=waves(*percents, auto_rollback=False))

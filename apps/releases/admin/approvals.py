@@ -14,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
 from apps.releases.admin.changes import changes_of
-from apps.releases.admin.words import agents, strategy_words, target_words
+from apps.releases.admin.phrases import agents, describe_strategy, describe_target
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.console import Act, Doing, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
@@ -279,7 +279,10 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     ]
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
-        facts += [("Target", noted(target_words(target), _found(row))), ("Strategy", strategy_words(row.strategy))]
+        facts += [
+            ("Target", noted(describe_target(target), _found(row))),
+            ("Strategy", describe_strategy(row.strategy)),
+        ]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:

@@ -27,7 +27,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             name="clear",
             label="Clear known bad",
             explain="It may be deployed and rolled back to again.",
-            run=lambda row, doing: bundles.clear(row, reason=doing.words, actor=doing.actor),
+            run=lambda row, doing: bundles.clear_known_bad(row, reason=doing.words, actor=doing.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
             words="required",

@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from apps.releases.admin import progress
 from apps.releases.admin.approvals import APPROVE, DENY, decision_form, decisions, marks, of_approval
 from apps.releases.admin.changes import changes_of
+from apps.releases.admin.phrases import agents, describe_strategy, describe_target, describe_timeline_detail
 from apps.releases.admin.waves import Standing, Wave, headline, waves
-from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, noted, pill, short, site, until
@@ -191,14 +191,14 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Version", link(row.config_bundle.version)),
         ("Config bundle", link(row.config_bundle)),
         ("Requested by", noted(row.requested_by, ago(row.created_at))),
-        ("Target", noted(target_words(row.target), f"{agents(row.target_count)} when it was requested")),
-        ("Strategy", strategy_words(row.strategy)),
+        ("Target", noted(describe_target(row.target), f"{agents(row.target_count)} when it was requested")),
+        ("Strategy", describe_strategy(row.strategy)),
         ("Config hash", short(row.config_hash)),
         ("Bundle hash", short(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Held up", explanations.held_up([row]).get(row.pk)),
+        ("Held up", explanations.find_held_up([row]).get(row.pk)),
         ("Goes back to", row.restores and _named(row.restores)),
         ("Rolled back because", row.rollback_reason),
         ("Superseded by", row.superseded_by and _named(row.superseded_by)),
@@ -273,7 +273,7 @@ def _tuning(said: dict[str, Any] | None) -> str:
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
-        what = noted(each.event.replace("_", " "), timeline_words(each.detail))
+        what = noted(each.event.replace("_", " "), describe_timeline_detail(each.detail))
         rows.append((ago(each.created_at), what, each.actor))
     url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

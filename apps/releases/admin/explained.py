@@ -14,7 +14,7 @@ from byteor_cloud.engine.explain.findings import Finding
 
 def panels(agent: Any) -> list[dict[str, Any]]:
     """Why it runs what it runs, and what happens next. ``agent`` comes ``with_state``."""
-    told = explanations.of(agent)
+    told = explanations.explain_agent(agent)
     return [
         {
             "title": "Why it runs this",

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from apps.fleet.models import Agent
 from apps.releases.admin import explained
-from apps.releases.admin.words import timeline_words
+from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
 from apps.tenancy.console import ReadOnlyAdmin, Within, site
 
@@ -71,4 +71,4 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Detail")
     def said(self, row: TimelineEntry) -> str:
-        return timeline_words(row.detail)
+        return describe_timeline_detail(row.detail)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from apps.releases.admin.words import agents
+from apps.releases.admin.phrases import agents
 from byteor_cloud.engine.machines import AgentProgress, DeploymentStatus
 from byteor_cloud.engine.rollout import Strategy
 

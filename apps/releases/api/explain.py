@@ -82,7 +82,7 @@ class ExplanationViewSet(EnvironmentViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Why this agent runs what it runs, and what happens next."""
         agent = self.get_object()
-        told, states = explanations.of(agent), AgentSerializer()
+        told, states = explanations.explain_agent(agent), AgentSerializer()
         answer = {
             "agent_id": agent.pk,
             "summary": told.summary,

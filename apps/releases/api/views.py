@@ -61,7 +61,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         bundle = self.get_object()
         body = s.ReasonSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        bundles.clear(bundle, reason=body.validated_data["reason"], actor=self.actor)
+        bundles.clear_known_bad(bundle, reason=body.validated_data["reason"], actor=self.actor)
         return self.represent(self.get_object())
 
 
@@ -145,7 +145,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Download what byteor-verify proves offline: who approved exactly these bytes for this environment."""
         deployment = self.get_object()
-        archive = evidence.archive(deployment)
+        archive = evidence.build_archive(deployment)
         response = HttpResponse(archive, content_type="application/x-tar")
         response["Content-Disposition"] = f'attachment; filename="deployment-{deployment.pk}-evidence.tar"'
         response["ETag"] = f'"{sha256(archive)}"'
@@ -257,7 +257,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
                     offered_at=assignment.since,
                 ),
                 "bundle_size": assignment.bundle_size,
-                "envelope": rollout.envelope(source),
+                "envelope": rollout.sign_envelope(source),
             }
         response = Response({"desired": desired})
         response["ETag"] = f'"{body_digest(response.data)}"'

@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import agent_parts, approvals, bundles, offers
+from apps.releases.services import approvals, assignments, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
@@ -36,7 +36,7 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
-_CONDEMNING = {"threshold", "timeout", "rollback_failed"}
+_BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
 @transaction.atomic
@@ -74,7 +74,7 @@ def create_deployment(
     agents = fleet.matching(locked, target)
     count = _check_target(target, agents)
     if not take_over:
-        _refuse_take_over(locked, agents, version.name)
+        _check_other_pipelines(locked, agents, version.name)
     subject = approvals.Subject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
@@ -115,7 +115,7 @@ def create_deployment(
         approval=requested,
         handed_in=handed_in,
         approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
-        break_glass=_glass(break_glass, requested, actor),
+        break_glass=_break_glass_record(break_glass, requested, actor),
         freeze_override=override_freeze["reason"] if override_freeze else "",
     )
     changes = {
@@ -126,13 +126,15 @@ def create_deployment(
         **({"break_glass": break_glass.reason} if break_glass else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
-    _note(deployment, "create", changes, actor=actor)
+    _record_event(deployment, "create", changes, actor=actor)
     if not waits:
         offers.enqueue_build(deployment.pk)
     return deployment
 
 
-def _glass(break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor) -> BreakGlass | None:
+def _break_glass_record(
+    break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
+) -> BreakGlass | None:
     if break_glass is None or requested is None:
         return None
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
@@ -149,7 +151,7 @@ def subject_of(deployment: Deployment) -> approvals.Subject:
     )
 
 
-def _note(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
+def _record_event(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
     """Record what is no step of the machine: an audit event and a timeline entry."""
     resource = ("deployment", deployment.pk)
     audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
@@ -202,7 +204,7 @@ def _check_target(target: Target, agents: QuerySet[Agent]) -> int:
     return count
 
 
-def _refuse_take_over(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
+def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
     """Raises Conflict when some of the agents are to run another pipeline."""
     wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
     other = (
@@ -237,13 +239,13 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         paused_at=None,
         changes={"reason": reason},
     )
-    agent_parts.withdraw(aborted)
+    assignments.withdraw(aborted)
     return aborted
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     """The worker's verdict. A reason that speaks against the configuration bars it."""
-    if reason in _CONDEMNING:
+    if reason in _BARRING_REASONS:
         bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
     return advance(
         deployment,
@@ -278,8 +280,8 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         wave_done_at=None,
         changes={"reason": reason, "agents": len(agent_ids)},
     )
-    agent_parts.offer_again(deployment, agent_ids, renew_all=has_failed)
-    offers.wake(deployment.pk)
+    assignments.offer_again(deployment, agent_ids, renew_all=has_failed)
+    offers.enqueue_rollout_step(deployment.pk)
     return deployment
 
 
@@ -305,7 +307,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
     if deployment.rollback_reason:
         raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
-    if Deployment.objects.filter(agent_parts.UNCONSENTED, pk=deployment.pk).exists():
+    if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
         raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
@@ -328,8 +330,8 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
-    _note(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
-    offers.wake(locked.pk)
+    _record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
+    offers.enqueue_rollout_step(locked.pk)
     return locked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services.rollout import envelope
+from apps.releases.services.rollout import sign_envelope
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import tar
@@ -13,7 +13,7 @@ from byteor_cloud.engine.delivery.encoding import Json, canonical, format_time
 from byteor_cloud.errors import Conflict
 
 
-def archive(deployment: Deployment) -> bytes:
+def build_archive(deployment: Deployment) -> bytes:
     """A tar of the evidence; the same bytes while nothing of it changes. Raises Conflict before there is a bundle."""
     if deployment.bundle_hash is None:
         raise Conflict("There is no evidence before the bundle is built.", code="deployment.not_built")
@@ -23,9 +23,9 @@ def archive(deployment: Deployment) -> bytes:
     files = {
         SUBJECT_NAME: bundle,
         # Signed before the key set is read: whatever rotates in between, the key is in the set.
-        "envelope.json": canonical(envelope(deployment)),
+        "envelope.json": canonical(sign_envelope(deployment)),
         SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
-        "deployment.json": canonical(_told(deployment, consent)),
+        "deployment.json": canonical(_summary(deployment, consent)),
     }
     # The bundle of a break-glass deployment carries none, and may have been approved afterwards.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
@@ -34,7 +34,7 @@ def archive(deployment: Deployment) -> bytes:
     return tar.pack(files)
 
 
-def _told(deployment: Deployment, consent: Approval | None) -> Json:
+def _summary(deployment: Deployment, consent: Approval | None) -> Json:
     """What the signed parts say, for people who read JSON; and what only we can tell: who asked, who decided."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {

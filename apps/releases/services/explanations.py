@@ -28,41 +28,41 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import AgentView
 
-AT_MOST = 100  # deployments: who has more that wait for approval is told of the newest
+MAX_DEPLOYMENTS = 100  # deployments: who has more that wait for approval is told of the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # They may hold the ids of a whole fleet, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
 
 
-def of(agent: Any) -> Explanation:
+def explain_agent(agent: Any) -> Explanation:
     """Why the agent runs what it runs, and what happens next. ``agent`` comes ``with_state``."""
-    return explain(facts_of(agent, timezone.now()))
+    return explain(collect_facts(agent, timezone.now()))
 
 
-def facts_of(agent: Any, now: datetime) -> facts.Facts:
+def collect_facts(agent: Any, now: datetime) -> facts.Facts:
     """All that has to do with the agent, at one moment."""
-    found = _deployments(agent)
+    found = _relevant_deployments(agent)
     parts = {
         part.deployment_id: part
         for part in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
     }
-    said = _said(found)
-    waves = _waves([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
-    held = held_up([row for row in found if row.status in IN_FLIGHT])
+    said = _latest_actions(found)
+    waves = _wave_facts([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
+    held = find_held_up([row for row in found if row.status in IN_FLIGHT])
     told = (
-        _deployment(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
+        _deployment_facts(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
         for row in found
     )
     window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
-        agent=_agent(agent),
+        agent=_agent_facts(agent),
         deployments=tuple(told),
         freeze=window and facts.Freeze(window[0].reason, window[1]),
     )
 
 
-def held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
+def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     """Why the control plane cannot go on with deployments, as a sentence for each that it holds up."""
     by_key = {str(row.pk): row for row in deployments}
     told = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
@@ -72,7 +72,7 @@ def held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     return told
 
 
-def _agent(agent: Any) -> facts.Agent:
+def _agent_facts(agent: Any) -> facts.Agent:
     wanted, beat = agent.assignment, agent.heartbeat
     offer = running = failure = None
     if wanted.deployment_id is not None and wanted.bundle_hash is not None:
@@ -105,7 +105,7 @@ def _agent(agent: Any) -> facts.Agent:
     )
 
 
-def _deployments(agent: Any) -> list[Any]:
+def _relevant_deployments(agent: Any) -> list[Any]:
     """Those that are current, under way or waiting, that the agent names, and the last that it was part of."""
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)
@@ -135,10 +135,10 @@ def _deployments(agent: Any) -> list[Any]:
         )
         .order_by(Case(When(named, then=0), default=1), "-id")
     )
-    return sorted(rows[:AT_MOST], key=lambda row: row.pk, reverse=True)
+    return sorted(rows[:MAX_DEPLOYMENTS], key=lambda row: row.pk, reverse=True)
 
 
-def _deployment(
+def _deployment_facts(
     row: Any,
     part: DeploymentAgent | None,
     waves: Mapping[int, facts.Wave],
@@ -167,15 +167,15 @@ def _deployment(
         freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
         held_up=held,
-        consent=_consent(row),
+        consent=_consent_facts(row),
         break_glass=row.break_glass,
-        part=_part(part, row.timeouts_from) if part else None,
+        part=_part_facts(part, row.timeouts_from) if part else None,
         waves=waves,
         said=said,
     )
 
 
-def _consent(row: Any) -> facts.Consent | None:
+def _consent_facts(row: Any) -> facts.Consent | None:
     approval = row.consent
     if approval is None:
         return None
@@ -183,13 +183,13 @@ def _consent(row: Any) -> facts.Consent | None:
     return facts.Consent(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
-def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
+def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
     since = part.offered_at and max(part.offered_at, timeouts_from or part.offered_at)
     view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), since)
     return facts.Part(view, part.detail, part.updated_at)
 
 
-def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
+def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
     """Who did what to each deployment last, and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
@@ -204,7 +204,7 @@ def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
     return said
 
 
-def _waves(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
+def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
     """How far the present wave is, and the agent's own; one query, none when nothing is under way."""
     asked = Q()
     for row in running:

@@ -10,7 +10,7 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import agent_parts
+from apps.releases.services import assignments
 from apps.tenancy.state import lock
 from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.jobs import enqueue
@@ -27,7 +27,7 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 
 @transaction.atomic
-def welcome(agent_id: str) -> None:
+def offer_to_late_joiner(agent_id: str) -> None:
     """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
     agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
     if agent is None:
@@ -35,21 +35,21 @@ def welcome(agent_id: str) -> None:
     lock(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
-            agent_parts.offer_late(deployment, only=agent.pk)
+            assignments.offer_late(deployment, only=agent.pk)
             return
 
 
-def agent_left(agent_id: str) -> None:
+def step_rollouts_of_agent(agent_id: str) -> None:
     """Step the rollouts that may have waited for the agent."""
     running = DeploymentAgent.objects.filter(
         agent_id=agent_id,
         deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
     )
     for deployment_id in running.values_list("deployment_id", flat=True):
-        wake(deployment_id)
+        enqueue_rollout_step(deployment_id)
 
 
-def wake(deployment_id: object) -> None:
+def enqueue_rollout_step(deployment_id: object) -> None:
     """Have the worker take the deployment's next step; many wakes become one."""
     _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
 
@@ -59,13 +59,13 @@ def enqueue_build(deployment_id: object) -> None:
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 
-def enqueue_undo(deployment_id: object) -> None:
+def enqueue_break_glass_rollback(deployment_id: object) -> None:
     """Have the worker undo what went ahead by break-glass."""
     _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
 
 
 def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:
     """Enqueue the job unless its deployment is gone; the jobs of one deployment run one at a time."""
-    of = Deployment.objects.filter(pk=job.deployment_id).order_by()
-    if (organization := of.values_list("environment__project__organization_id", flat=True).first()) is not None:
+    rows = Deployment.objects.filter(pk=job.deployment_id).order_by()
+    if (organization := rows.values_list("environment__project__organization_id", flat=True).first()) is not None:
         enqueue(job, organization=organization, once=once, serial=job.deployment_id)

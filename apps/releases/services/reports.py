@@ -11,8 +11,8 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import AgentReport, Deployment
-from apps.releases.services import agent_parts
-from apps.releases.services.offers import wake
+from apps.releases.services import assignments
+from apps.releases.services.offers import enqueue_rollout_step
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
@@ -45,20 +45,25 @@ def report(
     with transaction.atomic():
         wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
-        end = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
-        fits = is_wanted and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
-        of_this_offer = AgentReport.objects.filter(
+        last_status = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
+        is_valid = is_wanted and status in {
+            AgentProgress.DOWNLOADING,
+            AgentProgress.ACTIVATING,
+            AgentProgress.FAILED,
+            last_status,
+        }
+        earlier_reports = AgentReport.objects.filter(
             deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
             created_at__gte=wanted.since or deployment.created_at,
         )  # fmt: skip
-        if fits and of_this_offer.filter(status=status).exists():
+        if is_valid and earlier_reports.filter(status=status).exists():
             return
-        accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
-        said_now = {"bundle_hash": bundle_hash, "detail": detail}
+        accepted = is_valid and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
+        latest = {"bundle_hash": bundle_hash, "detail": detail}
         if accepted:
-            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **said_now)
-            agent_parts.note_report(deployment, wanted, status, detail=detail, tuning=tuning)
-            wake(deployment.pk)
+            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **latest)
+            assignments.record_report(deployment, wanted, status, detail=detail, tuning=tuning)
+            enqueue_rollout_step(deployment.pk)
         else:
             # An agent may repeat itself for ever, and vary what it says: one row holds the last and counts them.
             AgentReport.objects.update_or_create(
@@ -66,8 +71,8 @@ def report(
                 agent=agent,
                 status=status,
                 accepted=False,
-                defaults={**said_now, "count": F("count") + 1, "last_at": timezone.now()},
-                create_defaults=said_now,
+                defaults={**latest, "count": F("count") + 1, "last_at": timezone.now()},
+                create_defaults=latest,
             )
     if not accepted:
         why = f"this offer is {wanted.progress} already" if is_wanted else "another offer is desired now"

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import agent_parts, bundles, offers
+from apps.releases.services import assignments, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, check_step, lock
@@ -14,10 +14,10 @@ from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
 
-def target_of(deployment: Deployment) -> Deployment | None:
+def find_target(deployment: Deployment) -> Deployment | None:
     """The last current deployment of the same environment and pipeline that is not known bad."""
     return (
-        agent_parts.good(deployment.environment_id)
+        assignments.rollback_candidates(deployment.environment_id)
         .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
         .exclude(config_hash=deployment.config_hash)  # rolling back bars it
@@ -42,8 +42,8 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         changes={"reason": reason, "restores": str(target.pk)},
     )
     bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
-    agent_parts.send_back(deployment, touched(deployment), otherwise=target)
-    offers.wake(deployment.pk)
+    assignments.offer_rollback(deployment, touched_agents(deployment), otherwise=target)
+    offers.enqueue_rollout_step(deployment.pk)
     return deployment
 
 
@@ -52,10 +52,10 @@ def check_start(deployment: Deployment) -> Deployment:
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
     check_step(deployment, DeploymentEvent.ROLL_BACK)
-    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
+    if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
         # It would only bar what may run well elsewhere.
         raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
-    target = target_of(deployment)
+    target = find_target(deployment)
     if target is None:
         raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
     return target
@@ -63,13 +63,13 @@ def check_start(deployment: Deployment) -> Deployment:
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
     """The automatic rollback of a failed deployment; False, and it stays failed, without anything to go back to."""
-    if target_of(deployment) is None or not touched(deployment).exists():
+    if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
     return True
 
 
-def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
+def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     """Who has its bundle, or is to have it.
 
     Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
@@ -103,17 +103,18 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     return restored
 
 
-def unapproved() -> QuerySet[Deployment]:
+def find_unapproved_break_glass() -> QuerySet[Deployment]:
     """What went ahead by break-glass, was not approved, and is not undone: the job for it may have been lost."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
-        agent_parts.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+        assignments.UNAPPROVED_BREAK_GLASS,
+        Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
     ).exclude(Exists(barred))
 
 
 @transaction.atomic
-def undo_break_glass(deployment_id: str) -> None:
+def roll_back_break_glass(deployment_id: str) -> None:
     """Nobody consented to what went ahead by break-glass: it is rolled back, or stopped where there is no way back.
 
     One that runs and has nothing before it stays, barred and marked: to take away what serves is no safer.
@@ -131,4 +132,4 @@ def undo_break_glass(deployment_id: str) -> None:
             return
         bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-        agent_parts.withdraw(fail(deployment, f"approval_{found.approval.status}", why))
+        assignments.withdraw(fail(deployment, f"approval_{found.approval.status}", why))

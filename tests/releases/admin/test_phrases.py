@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apps.releases.admin.words import strategy_words, target_words, timeline_words
+from apps.releases.admin.phrases import describe_strategy, describe_target, describe_timeline_detail
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 
@@ -22,7 +22,7 @@ from byteor_cloud.engine.target import Target
     ],
 )
 def test_a_target_in_words(target: Target | None, said: str) -> None:
-    assert target_words(target) == said
+    assert describe_target(target) == said
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_target_in_words(target: Target | None, said: str) -> None:
     ],
 )
 def test_a_strategy_in_words(strategy: dict[str, Any] | None, said: str) -> None:
-    said_now = strategy_words(Strategy.from_stored(strategy) if strategy else None)
+    said_now = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
     assert said_now.replace("\N{NO-BREAK SPACE}", " ") == said
 
@@ -56,6 +56,6 @@ def test_a_timelines_detail_in_a_line() -> None:
         "detail": "x" * 200,
     }  # fmt: skip
 
-    assert timeline_words(detail) == (
+    assert describe_timeline_detail(detail) == (
         f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
     )

@@ -14,7 +14,7 @@ from django.db import connection
 from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
 from apps.releases.models import DeploymentAgent
-from apps.releases.services import agent_parts, builds, rollout
+from apps.releases.services import assignments, builds, rollout
 from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, report
@@ -24,11 +24,11 @@ _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 class Pause:
-    """Stops whoever calls a function of ``agent_parts`` first, before the function does anything, until told."""
+    """Stops whoever calls a function of ``assignments`` first, before the function does anything, until told."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._entered, self._goes_on = threading.Event(), threading.Event()
-        function = getattr(agent_parts, name)
+        function = getattr(assignments, name)
 
         def paused(*args: Any, **kwargs: Any) -> Any:
             if not self._entered.is_set():
@@ -36,7 +36,7 @@ class Pause:
                 assert self._goes_on.wait(WAITS_S)
             return function(*args, **kwargs)
 
-        monkeypatch.setattr(agent_parts, name, paused)
+        monkeypatch.setattr(assignments, name, paused)
 
     def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
         """Make the call once the other has stopped."""

@@ -19,7 +19,7 @@ def agents(count: int) -> str:
     return f"{count:,} agent{'s' if count != 1 else ''}"
 
 
-def target_words(target: Target | None) -> str:
+def describe_target(target: Target | None) -> str:
     """Who is meant, as a phrase."""
     if target is None:
         return "-"
@@ -30,7 +30,7 @@ def target_words(target: Target | None) -> str:
     return "all agents of the environment"
 
 
-def strategy_words(strategy: Strategy | None) -> str:
+def describe_strategy(strategy: Strategy | None) -> str:
     """The strategy as a sentence or two."""
     if strategy is None:
         return "-"
@@ -45,7 +45,7 @@ def strategy_words(strategy: Strategy | None) -> str:
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
 
 
-def timeline_words(detail: Mapping[str, Any]) -> str:
+def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
     """A timeline entry's detail in a line."""
     parts = []
     for name, value in detail.items():
