@@ -57,7 +57,7 @@ class ConfigBundle(EnvironmentOwned):
 
 
 class KnownBad(models.Model):
-    """A config hash that failed in an environment. It is not offered, deployed or rolled back to until it is cleared."""
+    """A config hash that failed in an environment. Until it is cleared, no deployment or rollback may use it."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     config_hash = models.CharField(max_length=71)

@@ -1,4 +1,4 @@
-"""The rollout planner: where a deployment stands, to what should be done now. Pure; the worker carries it out."""
+"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker carries it out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from uuid import UUID
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
-# Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
+# One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
 AGENTS_PER_STEP = 5_000
 
 
 class StrategyKind(StrEnum):
-    """The two ways to reach a target."""
+    """How a deployment reaches the agents of its target."""
 
     ALL_AT_ONCE = "all_at_once"
     WAVES = "waves"
@@ -26,7 +26,7 @@ class StrategyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How a target is reached: ``percents`` are the cumulative shares of the waves, the last 100."""
+    """A rollout strategy. ``percents`` are the cumulative shares of the agents after each wave; the last is 100."""
 
     kind: StrategyKind
     percents: tuple[int, ...] = (100,)
@@ -36,7 +36,7 @@ class Strategy:
 
     @classmethod
     def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
-        """Return a strategy of one wave. It is chosen for speed, and rolls back when asked to."""
+        """Return a strategy of one wave. By default a failed deployment is not rolled back."""
         return cls(StrategyKind.ALL_AT_ONCE, (100,), 0, failure_threshold_percent, auto_rollback)
 
     @classmethod
@@ -48,12 +48,12 @@ class Strategy:
         failure_threshold_percent: int = 0,
         auto_rollback: bool = True,
     ) -> Self:
-        """Return a strategy of several waves. They are chosen for safety, and roll back by themselves."""
+        """Return a strategy of several waves. By default a failed deployment is rolled back."""
         return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form; older rows may lack what has a default."""
+        """Read the stored form. Older rows may lack keys that have a default."""
         return cls(
             StrategyKind(stored["kind"]),
             tuple(stored.get("percents", (100,))),
@@ -73,16 +73,16 @@ class Strategy:
         }
 
     def bounds(self, count: int) -> tuple[int, ...]:
-        """Where each wave of ``count`` agents ends: the wave of the agent at a place is how many bounds it reached."""
+        """Return how many of ``count`` agents are in each wave and the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
 @dataclass(frozen=True, slots=True)
 class Enlisting:
-    """How far a rollout is with giving its agents a part: the next of ``count`` has ``place``, by the agents' ids.
+    """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
-    ``after`` is the id of the last that has one, and ``until`` that of the last at the start. ``everybody_counts``
-    says that agents count for waves and thresholds even if they are offline.
+    ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
+    With ``everybody_counts`` offline agents count for waves and thresholds too.
     """
 
     place: int
@@ -108,7 +108,7 @@ class Enlisting:
 
 
 class AgentView(NamedTuple):
-    """What the planner knows of one agent of the deployment. A tuple: a step makes 100,000 of them."""
+    """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
 
     id: Id
     wave: int
@@ -119,9 +119,9 @@ class AgentView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """What to do now, in this order: give up on ``timed_out``, offer to ``offer`` in ``wave``, then ``outcome``.
+    """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
 
-    ``more``: the next step may be taken at once.
+    ``more`` says that offers are left, so that the next step can follow at once.
     """
 
     timed_out: tuple[Id, ...] = ()
@@ -145,12 +145,12 @@ def plan_rollout(
     timeout_s: int,
     now: datetime,
 ) -> StepPlan:
-    """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered.
+    """Plan the next step of a deployment that is ``deploying``, whose waves up to ``wave`` were offered.
 
-    Until ``agents`` are ``complete`` no wave is over.
+    No wave is done until ``complete`` says that all agents are enlisted.
     """
     if complete and not any(a.counted for a in agents):
-        # Nobody is left to go by: it must not become current unseen.
+        # Without agents that count, the deployment must not become current unobserved.
         return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
     late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
@@ -158,7 +158,7 @@ def plan_rollout(
     failed = reported + sum(a.id in late for a in in_wave)
     timed_out = tuple(late)
     bearable = strategy.failure_threshold_percent * len(in_wave)
-    # Of a wave that is still being enlisted nobody knows yet what share has failed.
+    # The failed share of a wave is only known when all agents of the wave are enlisted.
     is_whole = complete or any(a.wave > wave for a in agents)
     if is_whole and failed * 100 > bearable:
         reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
@@ -186,7 +186,7 @@ def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int)
 
 
 def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
-    """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
+    """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
@@ -200,7 +200,7 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
 
 
 def _find_timed_out(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
-    """Who did not finish in time, in the agents' order."""
+    """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {
         a.id: None

@@ -136,7 +136,7 @@ def beat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> N
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
 
 
-def assignments(agents: Fleet) -> list[Any]:
+def stored_assignments(agents: Fleet) -> list[Any]:
     """Everything that is stored of what these agents should run."""
     return list(Assignment.objects.filter(agent__in=[agent for agent, _ in agents]).order_by("agent_id").values())
 

@@ -10,7 +10,7 @@ from apps.fleet import services as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import Run, all_say, assignments, state, time_passes, wanted, waves
+from tests.releases.stories import Run, all_say, state, stored_assignments, time_passes, wanted, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     assert (state(second), KnownBad.objects.count()) == (("active", ""), 0)
     # Rolled back by hand, they go along: the one that ran nothing before to what is restored.
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
-    assert {a["bundle_hash"] for a in assignments([*agents, *joined])} == {first.bundle_hash}
+    assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
 
 def test_late_joiners_never_see_what_failed(world: World, run_jobs: Run) -> None:

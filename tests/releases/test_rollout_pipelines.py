@@ -14,9 +14,9 @@ from tests.releases.stories import (
     Run,
     all_say,
     allow_in_flight,
-    assignments,
     relabel,
     state,
+    stored_assignments,
     time_passes,
     wanted,
     waves,
@@ -85,7 +85,7 @@ def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World
 
     assert state(taking)[0] == "rolling_back"
     assert taking.restores == other
-    assert [a["bundle_deployment_id"] for a in assignments(agents)] == [quotes.pk, quotes.pk, other.pk, other.pk]
+    assert [a["bundle_deployment_id"] for a in stored_assignments(agents)] == [quotes.pk, quotes.pk, other.pk, other.pk]
     all_say(agents[:3], "rolled_back", run_jobs)
     for deployment in (quotes, other):
         deployment.refresh_from_db()

@@ -17,10 +17,10 @@ from tests.releases import stories
 from tests.releases.stories import (
     Run,
     all_say,
-    assignments,
     beat,
     events,
     state,
+    stored_assignments,
     time_passes,
     wanted,
     waves,
@@ -36,7 +36,7 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     first = stories.active(world, one, agents)
     touched, others = agents[:10], agents[10:]
     beats_before = [beat(*each) for each in others]
-    assignments_before = assignments(others)
+    assignments_before = stored_assignments(others)
     etags = [api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"] for agent, api in others]
     second = stories.offered(world, two, strategy=waves(10, 50, 100, threshold=25))
     all_say(touched[:2], "active", run_jobs)
@@ -52,7 +52,7 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     assert state(second) == ("rolling_back", "threshold")
     assert (second.detail, second.restores, second.wave) == ("3 of 8 agents of wave 2 failed", first, 1)
     assert wanted(touched) == [(second.pk, "rollback")] * 10
-    assert {a["bundle_hash"] for a in assignments(touched)} == {first.bundle_hash}
+    assert {a["bundle_hash"] for a in stored_assignments(touched)} == {first.bundle_hash}
     time_passes(run_jobs)
     all_say(touched, "rolled_back", run_jobs)
     time_passes(run_jobs)
@@ -65,7 +65,7 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     never = second.agents.filter(agent__in=[agent for agent, _ in others])
     assert set(never.values_list("action", "offered_at", "wave", "detail")) == {("activate", None, 2, "")}
     assert not AgentReport.objects.filter(deployment=second, agent__in=[agent for agent, _ in others]).exists()
-    assert assignments(others) == assignments_before
+    assert stored_assignments(others) == assignments_before
     assert [beat(*each) for each in others] == beats_before
     for (agent, api), etag in zip(others, etags, strict=True):
         assert api.get(f"/api/v1/agents/{agent.pk}/deployment", If_None_Match=etag).status_code == 304
@@ -229,7 +229,7 @@ def test_agents_that_never_finish_stop_it_and_those_that_never_answer_fail_the_w
     assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
     # All are served what they ran before, the silent one too, whenever it comes back.
-    assert {a["bundle_hash"] for a in assignments(agents)} == {first.bundle_hash}
+    assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}
     first.refresh_from_db()
     assert first.is_current
 

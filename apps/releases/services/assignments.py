@@ -58,7 +58,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target. Without ``take_over``, agents assigned to other pipelines are left out."""
+    """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
     agents = fleet.matching(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents

@@ -1,4 +1,4 @@
-"""The facts that explain an agent, gathered in a few queries, however large its deployments are."""
+"""Explain agents: collect the facts about an agent in a few queries, however large its deployments are."""
 
 from __future__ import annotations
 
@@ -28,48 +28,52 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import AgentView
 
-MAX_DEPLOYMENTS = 100  # deployments: who has more that wait for approval is told of the newest
+MAX_DEPLOYMENTS = 100  # of an environment with more that wait for approval, only the newest are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
-# They may hold the ids of a whole fleet, or a bundle's manifest.
+# Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
 
 
 def explain_agent(agent: Any) -> Explanation:
-    """Why the agent runs what it runs, and what happens next. ``agent`` comes ``with_state``."""
+    """Explain why the agent runs what it runs, and what happens next. ``agent`` must be read ``with_state()``."""
     return explain(collect_facts(agent, timezone.now()))
 
 
 def collect_facts(agent: Any, now: datetime) -> facts.Facts:
-    """All that has to do with the agent, at one moment."""
+    """Return the facts that explain the agent at ``now``."""
     found = _relevant_deployments(agent)
     parts = {
         part.deployment_id: part
         for part in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
     }
-    said = _latest_actions(found)
+    actions = _latest_actions(found)
     waves = _wave_facts([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
     held = find_held_up([row for row in found if row.status in IN_FLIGHT])
-    told = (
-        _deployment_facts(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
+    deployments = (
+        _deployment_facts(row, parts.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, ""))
         for row in found
     )
     window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
         agent=_agent_facts(agent),
-        deployments=tuple(told),
+        deployments=tuple(deployments),
         freeze=window and facts.Freeze(window[0].reason, window[1]),
     )
 
 
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Why the control plane cannot go on with deployments, as a sentence for each that it holds up."""
+    """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
     by_key = {str(row.pk): row for row in deployments}
-    told = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
+    reasons = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
-            told.setdefault(row.pk, "Agents cannot get its bundle: the artifact store cannot be read. No time runs.")
-    return told
+            reasons.setdefault(
+                row.pk,
+                "Agents cannot download the bundle, because the artifact store cannot be read. "
+                "Agent timeouts are suspended.",
+            )
+    return reasons
 
 
 def _agent_facts(agent: Any) -> facts.Agent:
@@ -106,7 +110,9 @@ def _agent_facts(agent: Any) -> facts.Agent:
 
 
 def _relevant_deployments(agent: Any) -> list[Any]:
-    """Those that are current, under way or waiting, that the agent names, and the last that it was part of."""
+    """Return the deployments that are current, in flight or waiting for approval, those that the agent's assignment
+    and heartbeat refer to, and the last one that enlisted it.
+    """
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)
     named = Q(pk__in=[pk for pk in (*offer, beat.running_deployment_id) if pk is not None])
@@ -142,7 +148,7 @@ def _deployment_facts(
     row: Any,
     part: DeploymentAgent | None,
     waves: Mapping[int, facts.Wave],
-    said: Mapping[str, facts.Said],
+    actions: Mapping[str, facts.Said],
     held: str,
 ) -> facts.Deployment:
     return facts.Deployment(
@@ -171,7 +177,7 @@ def _deployment_facts(
         break_glass=row.break_glass,
         part=_part_facts(part, row.timeouts_from) if part else None,
         waves=waves,
-        said=said,
+        said=actions,
     )
 
 
@@ -190,29 +196,29 @@ def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.
 
 
 def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
-    """Who did what to each deployment last, and why."""
+    """Return the last action of each kind on each deployment: who did it, when and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
         .distinct("deployment_id", "event")
     )
-    said: dict[UUID, dict[str, facts.Said]] = {}
+    actions: dict[UUID, dict[str, facts.Said]] = {}
     for entry in entries:
         by = "the control plane" if entry.actor.startswith("system:") else entry.actor
-        told = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
-        said.setdefault(entry.deployment_id, {})[entry.event] = told
-    return said
+        action = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
+        actions.setdefault(entry.deployment_id, {})[entry.event] = action
+    return actions
 
 
 def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
-    """How far the present wave is, and the agent's own; one query, none when nothing is under way."""
-    asked = Q()
+    """Return the progress of each deployment's present wave and of the agent's wave, in at most one query."""
+    condition = Q()
     for row in running:
-        asked |= Q(deployment=row.pk, wave__in={row.wave, parts[row.pk].wave})
-    if not asked:
+        condition |= Q(deployment=row.pk, wave__in={row.wave, parts[row.pk].wave})
+    if not condition:
         return {}
     counted = (
-        DeploymentAgent.objects.filter(asked, counted=True, agent__decommissioned_at=None)
+        DeploymentAgent.objects.filter(condition, counted=True, agent__decommissioned_at=None)
         .order_by()
         .values("deployment_id", "wave")
         .annotate(
@@ -224,6 +230,6 @@ def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -
     )
     waves: dict[UUID, dict[int, facts.Wave]] = {}
     for row in counted:
-        told = facts.Wave(row["total"], row["done"], row["failed"], row["last_offered_at"])
-        waves.setdefault(row["deployment_id"], {})[row["wave"]] = told
+        wave = facts.Wave(row["total"], row["done"], row["failed"], row["last_offered_at"])
+        waves.setdefault(row["deployment_id"], {})[row["wave"]] = wave
     return waves

@@ -1,4 +1,4 @@
-"""Whether deployments share agents, what a late joiner is offered, and the jobs that move a deployment on."""
+"""Offers to late joiners, overlaps between deployments, and the jobs that move a deployment on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from byteor_cloud.jobs import enqueue
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Whether one of the others has its pipeline or, by their targets, some of its agents."""
+    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
     mine = fleet.matching(deployment.environment, deployment.target)
     return any(
         other.pipeline == deployment.pipeline
@@ -28,7 +28,7 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 @transaction.atomic
 def offer_to_late_joiner(agent_id: str) -> None:
-    """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
+    """Offer a late joiner the newest current deployment of its environment whose target matches it."""
     agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
     if agent is None:
         return
@@ -40,7 +40,7 @@ def offer_to_late_joiner(agent_id: str) -> None:
 
 
 def step_rollouts_of_agent(agent_id: str) -> None:
-    """Step the rollouts that may have waited for the agent."""
+    """Enqueue a step of each rollout that may wait for the agent."""
     running = DeploymentAgent.objects.filter(
         agent_id=agent_id,
         deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
@@ -50,17 +50,17 @@ def step_rollouts_of_agent(agent_id: str) -> None:
 
 
 def enqueue_rollout_step(deployment_id: object) -> None:
-    """Have the worker take the deployment's next step; many wakes become one."""
+    """Enqueue one rollout step of the deployment, unless one is waiting already."""
     _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
 
 
 def enqueue_build(deployment_id: object) -> None:
-    """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
+    """Enqueue the build of the deployment, unless it is waiting already. The build starts when the deployment can."""
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 
 def enqueue_break_glass_rollback(deployment_id: object) -> None:
-    """Have the worker undo what went ahead by break-glass."""
+    """Enqueue the rollback of a break-glass deployment that was not approved."""
     _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
 
 

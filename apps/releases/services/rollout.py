@@ -1,4 +1,4 @@
-"""A rollout's steps: what the planner says is carried out, one transaction a step; resumable anywhere."""
+"""Rollout steps: each carries out a plan of ``engine.rollout`` in one transaction, so a crash loses nothing."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
-# The sweep has every rollout stepped every 5 s. After a longer pause something of ours was away.
+# The sweep enqueues a step of every rollout every 5 s. A much longer pause means that the worker or database was down.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
 def step(deployment_id: str) -> None:
-    """Take the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
+    """Run the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
     if found is None:
         return
-    is_served = _is_bundle_available(found)  # before any lock: the storage may take its time
+    is_served = _is_bundle_available(found)  # before any lock, because the storage may be slow
     with transaction.atomic():
         lock(found.environment)
         deployment = lock(found, related=RELATED)
@@ -45,13 +45,13 @@ def step(deployment_id: str) -> None:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-                # By another deployment of the same configuration: nobody else is to get it.
-                _fail_rollout(deployment, "known_bad", "The configuration was found bad meanwhile.")
+                # A deployment of the same configuration failed elsewhere: no further agent may get it.
+                _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
             assignments.enlist(deployment)
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
-            # A report may be on its way: it comes first, and then the plan is another.
+            # A report may be committed just now. Wait for it, and plan again with it.
             assignments.lock_assignments(plan.timed_out)
             plan = _plan(deployment, now)
         if plan is None:
@@ -69,7 +69,7 @@ def step(deployment_id: str) -> None:
 
 
 def _is_bundle_available(deployment: Deployment) -> bool:
-    """Whether agents can get now what they are offered: the store may be down."""
+    """Return whether the store can serve the bundle that agents are offered."""
     source = deployment.restores if deployment.status == DeploymentStatus.ROLLING_BACK else deployment
     if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
         return True
@@ -82,9 +82,9 @@ def _is_bundle_available(deployment: Deployment) -> bool:
 
 
 def _track_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
-    """While agents cannot get the bundle their time stands still, and after an outage they have all of it again.
+    """Suspend agent timeouts while agents cannot download the bundle, and restart them after an outage.
 
-    Nobody looked for a while means that worker or database were away, and then agents could not report either.
+    A long pause between two steps also counts as an outage: worker or database were down, and agents could not report.
     """
     before, looked = deployment.served_at, _system_time()
     if not is_served:
@@ -100,16 +100,16 @@ def _track_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> 
 
 
 def _system_time() -> datetime:
-    """The clock of this machine, to measure pauses between steps by."""
+    """Return the system clock's time, by which pauses between steps are measured."""
     return datetime.now(UTC)
 
 
 def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
-    # Of those that are at it, only who still has this offer: another deployment's rollback may have taken some away.
+    # Leave out unfinished agents that have another offer now: the rollback of another deployment may have moved them.
     theirs = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
     rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
     if not deployment.take_over:
-        # Nor who came to run another pipeline while it waited for its wave: by a take-over, or by a new label.
+        # Leave out pending agents that were assigned to another pipeline meanwhile, by a take-over or by a new label.
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
@@ -132,7 +132,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
 
 def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
-        """Since when its time runs."""
+        """Return the start of the agent's timeout; None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
@@ -157,14 +157,14 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
     elif plan.more or deployment.enlisting is not None:
-        # Last: reports hold their agent's row when they wake, and the rows are taken before.
+        # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
         offers.enqueue_rollout_step(deployment.pk)
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
+    """Fail a rollout, and roll it back if its strategy says so and there is a deployment to restore."""
     failed = fail(deployment, reason, detail)
-    # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
+    # With an empty target there is no agent to roll back, and a rollback would make the configuration known bad.
     goes_back = deployment.strategy.auto_rollback and reason != "empty_target"
     if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
         assignments.withdraw(failed)
@@ -187,7 +187,7 @@ def _activate(deployment: Deployment) -> None:
 
 
 def sign_envelope(deployment: Deployment) -> dict[str, Any]:
-    """The bundle's DSSE envelope, signed now with the key that is active now; the tar stays as it was built."""
+    """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
     manifest = delivery.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id
     return dsse.sign_envelope(deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id))
