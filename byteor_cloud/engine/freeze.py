@@ -90,7 +90,7 @@ def _repetitions(
     """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # Yield the neighbours too: in an hour that occurs twice, the wall-clock time alone does not identify the occurrence.
+    # Yield the neighbours too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield instants(start + shift, zone)[0], instants(end + shift, zone)[1]

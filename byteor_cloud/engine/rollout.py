@@ -1,4 +1,4 @@
-"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker carries it out."""
+"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker acts on it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,

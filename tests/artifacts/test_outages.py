@@ -180,7 +180,7 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
         run_jobs()
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
-    assert "No time runs" in explanations.find_held_up([deployment])[deployment.pk]
+    assert "Agent timeouts are suspended" in explanations.find_held_up([deployment])[deployment.pk]
     if how == "fails":
         away.__exit__()
     else:

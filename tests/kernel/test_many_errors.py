@@ -95,12 +95,12 @@ def test_a_search_for_secrets_builds_a_pointer_only_for_what_it_finds(monkeypatc
     monkeypatch.setattr(bundles, "_pointer", pointer)
     key = "-----BEGIN PRIVATE KEY-----"
 
-    assert bundles._secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
+    assert bundles._find_secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
     assert built == []
-    assert len(bundles._secrets([key, {"a": key}], "/env")) == len(built) == 2
+    assert len(bundles._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
 def test_the_pointer_of_a_secret() -> None:
-    found = bundles._secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
+    found = bundles._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

@@ -136,7 +136,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     deployment.refresh_from_db()
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    again = builds._bundle_of(Deployment.objects.get(pk=deployment.pk))
+    again = builds._build_bundle(Deployment.objects.get(pk=deployment.pk))
 
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
@@ -144,7 +144,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
 
 
-@pytest.mark.parametrize("at", ["_bundle_of", "_offer_first"])
+@pytest.mark.parametrize("at", ["_build_bundle", "_offer_first"])
 def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:

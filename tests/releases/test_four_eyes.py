@@ -149,7 +149,7 @@ def test_such_a_key_cannot_ask_where_an_approval_is_needed(world: World, orphan:
     refused = ask(world, orphan, bundle)
 
     assert kind_of(refused) == UNKNOWN
-    assert "Make a new key" in refused.json()["detail"]
+    assert "Create a new key" in refused.json()["detail"]
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 

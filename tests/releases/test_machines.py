@@ -129,8 +129,8 @@ INSTEAD = {
     ("paused", "pause"): "paused",
     ("deploying", "resume"): "not paused",
     ("broken_glass", "resume"): "not paused",
-    ("expired", "retry"): "It failed before anything was offered",
-    ("revoked", "retry"): "It failed before anything was offered",
+    ("expired", "retry"): "The deployment failed before it was offered to an agent",
+    ("revoked", "retry"): "The deployment failed before it was offered to an agent",
 }
 
 

@@ -183,7 +183,7 @@ def test_a_known_bad_configuration_is_refused_until_cleared(world: World) -> Non
 
     refused(request(world, config_bundle_id=str(bundle.pk)), 409, "known_bad")
 
-    bundle_services.clear(bundle, reason="fixed", actor=world.admin.actor)
+    bundle_services.clear_known_bad(bundle, reason="fixed", actor=world.admin.actor)
     assert request(world, config_bundle_id=str(bundle.pk)).status_code == 201
 
 

@@ -38,7 +38,7 @@ def refused(world: World, deployment: Deployment, code: str) -> None:
 
 
 def clear(world: World, deployment: Deployment) -> None:
-    bundle_services.clear(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
+    bundle_services.clear_known_bad(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
 
 def test_while_it_deploys_the_failed_get_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:

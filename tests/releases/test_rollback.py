@@ -248,7 +248,7 @@ def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_j
     run_jobs()
     current = stories.active(world, three, agents)
 
-    bundle_services.clear(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
+    bundle_services.clear_known_bad(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
     answer = roll_back(world, failed)
 

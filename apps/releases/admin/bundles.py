@@ -26,7 +26,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         Act(
             name="clear",
             label="Clear known bad",
-            explain="It may be deployed and rolled back to again.",
+            explain="The configuration can be deployed and restored by rollbacks again.",
             run=lambda row, doing: bundles.clear_known_bad(row, reason=doing.words, actor=doing.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
