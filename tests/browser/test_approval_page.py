@@ -105,7 +105,7 @@ def test_who_has_decided_waits_for_others(world: World) -> None:
     summary = signed_in(world.reviewer.user).get(live(approval)).context["summary"]
 
     assert summary["headline"] == "Waits for approval: 1 of 2 given."
-    assert summary["decide"] == {"why": "You have decided; it waits for others."}
+    assert summary["decide"] == {"why": "You have decided. The request waits for other people."}
     assert summary["moving"] is True
 
 

@@ -112,7 +112,7 @@ def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable
     assert stories.desired(joined) == (first.pk, "activate")
 
     # And the first one's own rollback finds it.
-    clear = bundle_services.clear
+    clear = bundle_services.clear_known_bad
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])
     roll_back(world, again)

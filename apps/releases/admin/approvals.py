@@ -249,7 +249,7 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
                 format_html("Unless another person approves it, it is rolled back {}.", until(approval.expires_at))
             )
         elif approval is not None:
-            lines.append(f"The approval was {approval.status} afterwards.")
+            lines.append(f"Afterwards the request for approval was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))

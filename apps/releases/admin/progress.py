@@ -73,7 +73,7 @@ class AgentsPage:
 
 
 def find_page(deployment: Deployment, counted: Counts, query: Mapping[str, str]) -> AgentsPage:
-    """Return one page of agents, failed ones first. ``query`` may hold ``q`` (part of a name), ``progress``, ``page``."""
+    """Return a page of agents, failed ones first. ``query`` may hold ``q`` (part of a name), ``progress``, ``page``."""
     search = query.get("q", "").replace("\0", "").strip()[:200]
     by_progress = counted.by_progress
     progress = query.get("progress", "")

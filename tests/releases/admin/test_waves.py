@@ -14,7 +14,7 @@ from byteor_cloud.engine.rollout import Strategy
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-CAREFUL = Strategy.build_waves(percents=(5, 25, 100), pause_s=60)
+CAREFUL = Strategy.waves(percents=(5, 25, 100), pause_s=60)
 
 
 # 20 agents: 1, 4 and 15 of them.
@@ -85,7 +85,7 @@ def test_a_pause_says_when_it_ends() -> None:
     ("standing", "counts", "said"),
     [
         (DeploymentState(S.PENDING_APPROVAL), {}, "Waits for approval."),
-        (DeploymentState(S.APPROVED), {}, "Waits for its turn to be built."),
+        (DeploymentState(S.APPROVED), {}, "Waits until its build can start."),
         (DeploymentState(S.BUILDING), {}, "Its bundle is being built."),
         (DeploymentState(S.DENIED), {}, "Denied: nothing was deployed."),
         (DeploymentState(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
