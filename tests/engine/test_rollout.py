@@ -30,11 +30,11 @@ def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state:
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
-def test_nothing_is_done_while_agents_are_at_it() -> None:
+def test_a_step_does_nothing_while_agents_are_unfinished() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVATING)]) == StepPlan()
 
 
-def test_all_active_is_the_end() -> None:
+def test_a_rollout_ends_when_all_agents_are_active() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVE)]) == StepPlan(wave_done=True, outcome="active")
 
 
@@ -43,7 +43,7 @@ def test_all_active_is_the_end() -> None:
     [(0, 0, "active"), (0, 1, "failed"), (25, 1, "active"), (24, 1, "failed"), (49, 2, "failed"), (50, 2, "active"),
      (100, 4, "active"), (99, 4, "failed")],
 )  # fmt: skip
-def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
+def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
     agents = [
         view(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
@@ -54,26 +54,26 @@ def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome:
     assert made.reason == ("threshold" if outcome == "failed" else "")
 
 
-def test_too_many_failures_end_it_before_the_others_are_done() -> None:
+def test_too_many_failures_fail_the_rollout_before_other_agents_finish() -> None:
     made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
 
 
-def test_who_is_late_has_failed() -> None:
+def test_agents_that_time_out_count_as_failed() -> None:
     made = plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S)])
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "timeout", (TWO,))
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
-def test_failures_that_are_too_many_by_themselves_are_the_reason() -> None:
+def test_the_reason_is_threshold_when_reported_failures_alone_exceed_it() -> None:
     made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
 
 
-def test_a_bearable_delay_ends_the_wave() -> None:
+def test_a_wave_ends_when_timeouts_are_within_the_threshold() -> None:
     made = plan(
         [view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy.all_at_once(failure_threshold_percent=50)
     )
@@ -81,14 +81,14 @@ def test_a_bearable_delay_ends_the_wave() -> None:
     assert (made.outcome, made.timed_out) == ("active", (TWO,))
 
 
-def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
+def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
     away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
     assert plan([view(ONE, P.ACTIVE), away]) == StepPlan(wave_done=True, outcome="active")
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
-def test_a_wave_is_judged_when_all_of_it_is_known() -> None:
+def test_the_threshold_applies_when_the_whole_wave_is_enlisted() -> None:
     known = [view(ONE, P.FAILED), view(TWO, P.ACTIVE)]
 
     assert plan(known, Strategy.waves((50, 100)), complete=False) == StepPlan()
@@ -96,7 +96,7 @@ def test_a_wave_is_judged_when_all_of_it_is_known() -> None:
     assert plan(known).outcome == "failed"
 
 
-def test_with_nobody_left_who_counts_it_fails() -> None:
+def test_a_rollout_fails_when_no_counted_agents_remain() -> None:
     expected = StepPlan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
 
     assert plan([]) == expected
@@ -112,7 +112,7 @@ def test_the_next_wave_is_offered_at_once() -> None:
     assert made == StepPlan(offer=(TWO,), wave=1)
 
 
-def test_empty_waves_are_passed_over() -> None:
+def test_empty_waves_are_skipped() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
@@ -131,13 +131,13 @@ def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
         ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, StepPlan(wave_done=True)),
     ],
 )
-def test_between_waves_it_waits(state: dict[str, Any], expected: StepPlan) -> None:
+def test_a_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
-def test_paused_it_offers_nothing_but_still_ends() -> None:
+def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)
@@ -149,7 +149,7 @@ def test_paused_it_offers_nothing_but_still_ends() -> None:
     percents=st.lists(st.integers(1, 99), unique=True, max_size=6).map(lambda p: (*sorted(p), 100)),
     count=st.integers(1, 300),
 )
-def test_waves_take_their_cumulative_share(percents: tuple[int, ...], count: int) -> None:
+def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
     bounds = strategy.bounds(count)
@@ -165,20 +165,20 @@ def back(*agents: AgentView) -> StepPlan:
     return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
 
 
-def test_the_way_back_waits_for_all() -> None:
+def test_a_rollback_waits_for_all_agents() -> None:
     assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.OFFERED)) == StepPlan()
     assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
     assert back() == StepPlan(outcome="active")
 
 
-def test_the_way_back_fails_with_names() -> None:
+def test_a_failed_rollback_names_the_agents() -> None:
     made = back(view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S), view(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
     assert made.detail == f"2 agent(s) did not roll back: {ONE}, {TWO}"
 
 
-def test_on_the_way_back_too_some_do_not_count() -> None:
+def test_a_rollback_ignores_uncounted_agents() -> None:
     away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
     assert back(view(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")

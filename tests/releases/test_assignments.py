@@ -81,7 +81,7 @@ def agree() -> bool:
     )
 
 
-def test_a_rollback_waits_for_a_report_and_has_the_last_word(
+def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -102,7 +102,7 @@ def test_a_rollback_waits_for_a_report_and_has_the_last_word(
     assert agree()
 
 
-def test_a_report_that_waits_for_a_rollback_is_late(
+def test_a_report_is_late_when_it_waited_for_a_rollback(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -144,7 +144,7 @@ def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
     assert agree()
 
 
-def test_an_agent_leaves_while_it_is_offered_something(
+def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
     at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
@@ -166,7 +166,7 @@ def test_an_agent_leaves_while_it_is_offered_something(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_beside_a_change_to_all_agents(
+def test_reports_succeed_during_a_change_to_all_agents(
     at_once: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)

@@ -43,7 +43,7 @@ def at(told: Any, code: str) -> datetime:
     return datetime.fromisoformat(event["at"])
 
 
-def test_an_agent_that_runs_what_it_should(world: World) -> None:
+def test_explains_an_agent_that_runs_its_desired_bundle(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
     beat_running(agent, api)
@@ -67,7 +67,7 @@ def test_an_agent_that_runs_what_it_should(world: World) -> None:
     assert at(told, "heartbeat_expected") == seen + timedelta(seconds=30)
 
 
-def test_nothing_was_ever_offered(world: World) -> None:
+def test_explains_an_agent_without_an_offer(world: World) -> None:
     (chosen, api), (passed, _) = stories.fleet(world, 2)
     agent, _ = world.agent(name="other zone", zone="b")
     first, second = stories.bundles(world, 2)
@@ -87,7 +87,7 @@ def test_nothing_was_ever_offered(world: World) -> None:
     assert "no zone" in explained(world, passed)["because"][1]["detail"]
 
 
-def test_it_is_another_pipeline_s(world: World) -> None:
+def test_explains_an_agent_of_another_pipeline(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)], target={"agents": [str(agent.pk)]})
     world.agent(name="free", kind="trades")
@@ -104,7 +104,7 @@ def test_it_is_another_pipeline_s(world: World) -> None:
     )
 
 
-def test_it_waits_for_approval(world: World) -> None:
+def test_explains_a_wait_for_approval(world: World) -> None:
     strict = world.environment("prod", "strict", required_approvals=2)
     agent, _ = world.agent(strict)
     deployment = world.deployment(world.bundle(strict))
@@ -123,7 +123,7 @@ def test_it_waits_for_approval(world: World) -> None:
     assert at(told, "approval_expires") == approval.expires_at
 
 
-def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_a_wave_and_for_the_pause_before_it(world: World, run_jobs: Callable[[], int]) -> None:
     (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     begun = explained(world, third)
@@ -152,7 +152,7 @@ def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Cal
     assert at(done, "wave_begins") == deployment.wave_done_at + timedelta(seconds=600)
 
 
-def test_it_is_paused(world: World) -> None:
+def test_explains_a_paused_deployment(world: World) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     actor = world.operator.actor
@@ -167,7 +167,7 @@ def test_it_is_paused(world: World) -> None:
     assert coming(told) == ["heartbeat_expected", "resume"]
 
 
-def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     before, after = stories.bundles(world, 2)
     old = stories.active(world, before, agents)
@@ -199,7 +199,7 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     assert codes(untouched) == ["ended_before_its_turn", "known_bad", "runs_desired", "target_all"]
 
 
-def test_it_is_rolled_back_by_somebody(world: World) -> None:
+def test_explains_a_rollback_by_a_person(world: World) -> None:
     agents = stories.fleet(world, 1)
     before, after = stories.bundles(world, 2)
     stories.active(world, before, agents)
@@ -216,7 +216,7 @@ def test_it_is_rolled_back_by_somebody(world: World) -> None:
     assert told["desired"]["action"] == "rollback"
 
 
-def test_it_drifted(world: World) -> None:
+def test_explains_drift(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api), (before, after) = agents[0], stories.bundles(world, 2)
     old = stories.active(world, before, agents)
@@ -232,7 +232,7 @@ def test_it_drifted(world: World) -> None:
     assert coming(told) == ["heartbeat_expected", "told_again"]
 
 
-def test_it_waits_for_the_freeze_to_end(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_the_end_of_a_freeze_window(world: World, run_jobs: Callable[[], int]) -> None:
     agent, _ = world.agent()
     deployment = world.deployment(world.bundle())
     now = timezone.now().replace(microsecond=0)
@@ -249,7 +249,7 @@ def test_it_waits_for_the_freeze_to_end(world: World, run_jobs: Callable[[], int
     assert at(told, "freeze_ends") == ends
 
 
-def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     roomy = world.environment("dev", "roomy", max_in_flight_deployments=2)
     agent, api = world.agent(roomy)
     first, second = stories.bundles(world, 2, roomy)
@@ -267,7 +267,7 @@ def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> Non
     )
 
 
-def test_late_joiners_and_those_who_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_late_joiners_and_agents_that_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     absent = agents[1][0]
     stories.unheard(absent, for_s=4000)
@@ -282,7 +282,7 @@ def test_late_joiners_and_those_who_were_offline(world: World, run_jobs: Callabl
     assert codes(joined) == ["not_fetched", "target_all", "late_joiner"]
 
 
-def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_retry(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, api), _) = stories.fleet(world, 2)
     lenient = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=lenient)
@@ -298,7 +298,7 @@ def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
     )
 
 
-def test_the_glass_was_broken(world: World) -> None:
+def test_explains_a_break_glass_deployment(world: World) -> None:
     agent, _ = world.agent(world.prod)
     glass = BreakGlassRequest("the market opens")
     world.operator = world.admin  # who asks for it
@@ -320,7 +320,7 @@ def test_the_glass_was_broken(world: World) -> None:
     assert "ratification_due" not in coming(after)
 
 
-def test_it_left_the_fleet(world: World) -> None:
+def test_explains_a_decommissioned_agent(world: World) -> None:
     agent, _ = world.agent()
     fleet.decommission(agent, actor=world.admin.actor)
 
@@ -329,7 +329,7 @@ def test_it_left_the_fleet(world: World) -> None:
     assert (codes(told), coming(told)) == (["decommissioned"], [])
 
 
-def test_liveness_goes_by_the_environment_s_interval(world: World) -> None:
+def test_liveness_depends_on_the_environments_heartbeat_interval(world: World) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=300)
     agent, api = world.agent(slow)
     stories.active(world, world.bundle(slow), [(agent, api)])
@@ -342,7 +342,9 @@ def test_liveness_goes_by_the_environment_s_interval(world: World) -> None:
     assert at(told, "goes_offline") - timezone.now() > timedelta(seconds=1990)
 
 
-def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_running_deployment_is_explained_when_many_others_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(explanations, "MAX_DEPLOYMENTS", 2)
     agent, api = world.agent(world.prod)
     version = world.version(world.prod)
@@ -363,7 +365,7 @@ def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch
     assert told["summary"].startswith("agent runs quotes/bundle-0: the deployment of quotes/bundle-4 waits")
 
 
-def test_as_many_queries_for_large_fleets(world: World, django_assert_num_queries: Any) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_fleet(world: World, django_assert_num_queries: Any) -> None:
     (agent, api), *others = stories.fleet(world, 6)
     names = {"agents": [str(each.pk) for each, _ in ((agent, api), *others)]}
     first, second = stories.bundles(world, 2)

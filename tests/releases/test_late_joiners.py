@@ -46,7 +46,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
 
-def test_late_joiners_never_see_what_failed(world: World, run_jobs: Run) -> None:
+def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -65,7 +65,7 @@ def test_late_joiners_never_see_what_failed(world: World, run_jobs: Run) -> None
     assert second.agents.filter(agent__in=[late, later]).count() == 0
 
 
-def test_a_late_joiner_is_offered_what_is_current(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_late_joiner_is_offered_the_current_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
 
@@ -81,7 +81,9 @@ def test_a_late_joiner_is_offered_what_is_current(world: World, run_jobs: Callab
     assert KnownBad.objects.count() == 0
 
 
-def test_who_joins_during_the_rollout_is_offered_at_its_end(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_that_joins_during_a_rollout_is_offered_it_at_the_end(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     late, _ = world.agent(name="late")
@@ -95,7 +97,7 @@ def test_who_joins_during_the_rollout_is_offered_at_its_end(world: World, run_jo
     assert deployment.agents.get(agent=late).counted is False
 
 
-def test_a_new_label_makes_a_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_with_a_new_label_is_a_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
     first, first_api = world.agent(name="first", tier="edge")
     second, _ = world.agent(name="second")
     target = {"selector": {"tier": "edge"}}
@@ -129,7 +131,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
     assert stories.desired(other) == (kept.pk, "activate")
 
 
-def test_what_is_known_bad_is_not_offered_to_late_joiners(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiners_are_not_offered_a_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     bundle_services.bar(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 

@@ -61,7 +61,9 @@ def test_every_machine_governs_a_model() -> None:
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: str, status: Any, event: Any) -> None:
+def test_an_event_changes_the_status_with_its_records_or_nothing(
+    world: World, name: str, status: Any, event: Any
+) -> None:
     governed = row(world, name)
     machine: StateMachine = governed.machine
     governed.status = status
@@ -206,12 +208,12 @@ def digests() -> dict[str, str]:
     return found
 
 
-def test_the_stories_reach_every_status() -> None:
+def test_the_histories_reach_every_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_call_moves_with_its_records_or_changes_nothing(
+def test_a_request_changes_the_status_with_its_records_or_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:
     deployment = told(world, story, monkeypatch)

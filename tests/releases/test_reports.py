@@ -23,7 +23,7 @@ def told() -> list[tuple[str, bool]]:
     return list(AgentReport.objects.order_by("id").values_list("status", "accepted"))
 
 
-def test_each_step_is_noted_and_answered(world: World) -> None:
+def test_each_report_is_recorded_and_accepted(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(tuning_profile="isolated-core"))
     tuning = {"profile": "isolated-core", "applied": {"wait": "spin"}, "degraded": [], "failed": []}
@@ -46,7 +46,7 @@ def test_each_step_is_noted_and_answered(world: World) -> None:
     }  # fmt: skip
 
 
-def test_steps_may_be_left_out_but_not_taken_back(world: World) -> None:
+def test_reports_may_skip_steps_but_not_move_backwards(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     assert report(api, agent, "activating").status_code == 200
@@ -58,7 +58,7 @@ def test_steps_may_be_left_out_but_not_taken_back(world: World) -> None:
     assert told() == [("activating", True), ("downloading", False)]
 
 
-def test_a_repeated_report_is_answered_alike_and_noted_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -70,7 +70,7 @@ def test_a_repeated_report_is_answered_alike_and_noted_once(world: World, run_jo
 
 
 @pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
-def test_an_end_is_an_end(world: World, first: str, second: str) -> None:
+def test_a_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, first)
@@ -79,7 +79,7 @@ def test_an_end_is_an_end(world: World, first: str, second: str) -> None:
     assert stories.progress(deployment) == [first]
 
 
-def test_an_activation_is_not_answered_with_rolled_back(world: World) -> None:
+def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -87,7 +87,7 @@ def test_an_activation_is_not_answered_with_rolled_back(world: World) -> None:
     assert stories.progress(deployment) == ["offered"]
 
 
-def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None:
+def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     first, second = stories.bundles(world, 2)
@@ -109,7 +109,7 @@ def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None
     assert Assignment.objects.get(agent=agent).failed_deployment_id is None
 
 
-def test_late_reports_are_counted_in_a_row_for_each_status(world: World) -> None:
+def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -126,7 +126,7 @@ def test_late_reports_are_counted_in_a_row_for_each_status(world: World) -> None
     assert stories.progress(deployment) == ["active"]
 
 
-def test_a_late_report_twice_at_once_is_one_row(at_once: Race, world: World) -> None:
+def test_two_concurrent_late_reports_make_one_row(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
@@ -136,7 +136,7 @@ def test_a_late_report_twice_at_once_is_one_row(at_once: Race, world: World) -> 
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_another_environments_deployment_is_unknown(world: World, other: World) -> None:
+def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -153,7 +153,7 @@ def test_another_environments_deployment_is_unknown(world: World, other: World) 
     assert len(elsewhere) == 1
 
 
-def test_another_agents_route_is_unknown(world: World) -> None:
+def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -189,7 +189,7 @@ def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer:
     assert (told(), stories.progress(deployment)) == ([], ["offered"])
 
 
-def test_the_four_fields_of_an_agent_are_kept_apart(world: World) -> None:
+def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     first, second = stories.bundles(world, 2)

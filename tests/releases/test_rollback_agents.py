@@ -14,7 +14,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
@@ -36,7 +36,7 @@ def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs:
     assert first.is_current
 
 
-def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
@@ -55,7 +55,7 @@ def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) 
     assert report(api, agent, "rolled_back").status_code == 200
 
 
-def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
@@ -68,7 +68,7 @@ def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs
     assert stories.progress(second) == ["failed"]
 
 
-def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
+def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
@@ -78,7 +78,9 @@ def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_that_another_deployment_took_over_are_not_rolled_back(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -95,7 +97,7 @@ def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, 
     assert (first.is_current, third.is_current) == (True, True)
 
 
-def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     one, two, three = stories.bundles(world, 3)
     first = stories.active(world, one, agents)
@@ -120,7 +122,9 @@ def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deployment(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)

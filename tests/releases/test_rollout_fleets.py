@@ -23,7 +23,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_who_was_offline_at_the_start_holds_up_no_wave(world: World, run_jobs: Run) -> None:
+def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
@@ -43,7 +43,7 @@ def test_who_was_offline_at_the_start_holds_up_no_wave(world: World, run_jobs: R
     assert KnownBad.objects.count() == 0
 
 
-def test_who_was_offline_is_taken_back_without_being_waited_for(world: World, run_jobs: Run) -> None:
+def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
@@ -62,7 +62,7 @@ def test_who_was_offline_is_taken_back_without_being_waited_for(world: World, ru
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_a_wave_of_nobody_but_the_offline_is_passed_over(world: World, run_jobs: Run) -> None:
+def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -79,7 +79,7 @@ def test_a_wave_of_nobody_but_the_offline_is_passed_over(world: World, run_jobs:
     assert state(second) == ("active", "")
 
 
-def test_decommissioned_agents_are_not_waited_for_and_not_offered(world: World, run_jobs: Run) -> None:
+def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -103,7 +103,7 @@ def test_decommissioned_agents_are_not_waited_for_and_not_offered(world: World, 
     assert agents[5][1].get(f"/api/v1/agents/{agents[5][0].pk}/deployment").status_code == 401
 
 
-def test_when_all_of_a_wave_are_decommissioned_the_next_comes(world: World, run_jobs: Run) -> None:
+def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -115,7 +115,7 @@ def test_when_all_of_a_wave_are_decommissioned_the_next_comes(world: World, run_
     assert state(deployment) == ("active", "")
 
 
-def test_the_target_is_that_of_the_start(world: World, run_jobs: Run) -> None:
+def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> None:
     """Who loses the label stays in the rollout, who gets it joins late."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
@@ -134,7 +134,7 @@ def test_the_target_is_that_of_the_start(world: World, run_jobs: Run) -> None:
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
-def test_between_request_and_start_the_target_is_resolved_again(world: World, run_jobs: Run) -> None:
+def test_the_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
     staying, leaving = (world.agent(name=name, tier="edge") for name in ("staying", "leaving"))
     deployment = world.deployment(world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     assert deployment.target_count == 2
@@ -149,7 +149,9 @@ def test_between_request_and_start_the_target_is_resolved_again(world: World, ru
     ]  # fmt: skip
 
 
-def test_a_decommissioned_agent_is_not_waited_for(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report(api, one, "active")
@@ -160,7 +162,9 @@ def test_a_decommissioned_agent_is_not_waited_for(world: World, run_jobs: Callab
     assert state(deployment) == ("active", "")
 
 
-def test_when_everybody_left_nothing_is_current_and_nothing_barred(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_fails_without_barring_when_all_agents_are_decommissioned(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
     stories.unheard(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))

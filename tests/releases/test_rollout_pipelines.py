@@ -43,7 +43,7 @@ def two_at_once(world: World) -> World:
     return world
 
 
-def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: Run) -> None:
+def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 8)
     left, right = agents[:4], agents[4:]
@@ -65,7 +65,7 @@ def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: 
     assert wanted(left) == [(quotes.pk, "activate")] * 4
 
 
-def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World, run_jobs: Run) -> None:
+def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 4)
     left, right = agents[:2], agents[2:]
@@ -96,7 +96,7 @@ def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 
 
-def test_agents_taken_over_before_the_start_are_left_out(two_at_once: World, run_jobs: Run) -> None:
+def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)

@@ -30,7 +30,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: Run) -> None:
+def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 20)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -87,7 +87,7 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     assert wanted(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
-def test_without_a_rollback_it_only_stops(world: World, run_jobs: Run) -> None:
+def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -106,7 +106,7 @@ def test_without_a_rollback_it_only_stops(world: World, run_jobs: Run) -> None:
     assert KnownBad.objects.count() == 1
 
 
-def test_the_threshold_is_of_each_wave(world: World, run_jobs: Run) -> None:
+def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 8)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -122,7 +122,7 @@ def test_the_threshold_is_of_each_wave(world: World, run_jobs: Run) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_reports_that_come_with_the_fatal_one_are_kept(world: World, run_jobs: Run) -> None:
+def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -142,7 +142,9 @@ def test_reports_that_come_with_the_fatal_one_are_kept(world: World, run_jobs: R
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_pause_is_between_the_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_there_is_a_pause_between_waves_but_not_after_the_last(
+    world: World, run_jobs: Run, clock: stories.Clock
+) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(30, 60, 100, pause_s=300))
     clock.forward(seconds=100)
@@ -164,7 +166,7 @@ def test_the_pause_is_between_the_waves(world: World, run_jobs: Run, clock: stor
     assert state(deployment) == ("active", "")
 
 
-def test_a_pause_by_hand_outlasts_the_one_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=60))
     all_say(agents[:1], "active", run_jobs)
@@ -180,7 +182,7 @@ def test_a_pause_by_hand_outlasts_the_one_between_waves(world: World, run_jobs: 
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_agents_that_never_finish_are_borne_up_to_the_threshold(
+def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
@@ -203,7 +205,7 @@ def test_agents_that_never_finish_are_borne_up_to_the_threshold(
     assert stories.progress(deployment)[0] == "failed"
 
 
-def test_agents_that_never_finish_stop_it_and_those_that_never_answer_fail_the_way_back(
+def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
@@ -234,7 +236,7 @@ def test_agents_that_never_finish_stop_it_and_those_that_never_answer_fail_the_w
     assert first.is_current
 
 
-def test_waves_go_on_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(25, 50, 100, auto_rollback=False))
     assert stories.progress(deployment) == ["offered", "pending", "pending", "pending"]
@@ -258,7 +260,7 @@ def test_waves_go_on_when_the_one_before_is_done(world: World, run_jobs: Callabl
     assert state(deployment) == ("active", "")
 
 
-def test_between_waves_there_is_a_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=300, auto_rollback=False))
     report(agents[0][1], agents[0][0], "active")
@@ -277,7 +279,7 @@ def test_between_waves_there_is_a_pause(world: World, run_jobs: Callable[[], int
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_a_bad_wave_stops_the_next(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=49, auto_rollback=False))
 
@@ -293,7 +295,7 @@ def test_a_bad_wave_stops_the_next(world: World, run_jobs: Callable[[], int]) ->
 
 
 @pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])
-def test_a_large_fleet_is_enlisted_and_offered_piece_by_piece(
+def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
     monkeypatch.setattr(planner, "AT_ONCE", 2)

@@ -275,7 +275,7 @@ class Stories(Worker):
 
 
 @pytest.mark.django_db
-def test_stories(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_stories_agree_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"BYTEOR_TEST_SEED={SEED}")
     Stories.scene = Scene()
     monkeypatch.setattr(timezone, "datetime", Clock)

@@ -21,7 +21,7 @@ from byteor_cloud.engine.target import Target
         (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_a_target_in_words(target: Target | None, said: str) -> None:
+def test_describes_a_target(target: Target | None, said: str) -> None:
     assert describe_target(target) == said
 
 
@@ -44,13 +44,13 @@ def test_a_target_in_words(target: Target | None, said: str) -> None:
         ),
     ],
 )
-def test_a_strategy_in_words(strategy: dict[str, Any] | None, said: str) -> None:
+def test_describes_a_strategy(strategy: dict[str, Any] | None, said: str) -> None:
     said_now = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
     assert said_now.replace("\N{NO-BREAK SPACE}", " ") == said
 
 
-def test_a_timelines_detail_in_a_line() -> None:
+def test_describes_a_timeline_detail_in_one_line() -> None:
     detail = {
         "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
         "detail": "x" * 200,

@@ -34,7 +34,7 @@ BACK: Counts = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2,
 
 
 @pytest.mark.parametrize("status", [S.PENDING_APPROVAL, S.APPROVED, S.BUILDING])
-def test_before_the_first_offer_the_waves_are_as_planned(status: S) -> None:
+def test_waves_are_planned_before_the_first_offer(status: S) -> None:
     found = build_waves(CAREFUL, DeploymentState(status), {}, expected=20)
 
     assert [(each.number, each.percent, each.total, each.state) for each in found] == [
@@ -42,7 +42,7 @@ def test_before_the_first_offer_the_waves_are_as_planned(status: S) -> None:
     ]  # fmt: skip
 
 
-def test_a_wave_without_agents_is_none() -> None:
+def test_a_wave_without_agents_is_left_out() -> None:
     found = build_waves(CAREFUL, DeploymentState(S.APPROVED), {}, expected=4)
 
     assert [(each.number, each.percent, each.total) for each in found] == [(1, 5, 1), (3, 100, 3)]
@@ -70,11 +70,11 @@ def test_a_wave_without_agents_is_none() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_each_waves_state(standing: DeploymentState, counts: Counts, states: list[str]) -> None:
+def test_state_of_each_wave(standing: DeploymentState, counts: Counts, states: list[str]) -> None:
     assert [each.state for each in build_waves(CAREFUL, standing, counts, expected=20)] == states
 
 
-def test_a_pause_says_when_it_ends() -> None:
+def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
     found = build_waves(CAREFUL, DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
 
     assert [each.until for each in found] == [None, NOW + timedelta(seconds=60), None]
