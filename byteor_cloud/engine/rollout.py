@@ -157,11 +157,11 @@ def plan_rollout(
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
     failed = reported + sum(a.id in late for a in in_wave)
     timed_out = tuple(late)
-    bearable = strategy.failure_threshold_percent * len(in_wave)
+    tolerated = strategy.failure_threshold_percent * len(in_wave)
     # The failed share of a wave is only known when all agents of the wave are enlisted.
     is_whole = complete or any(a.wave > wave for a in agents)
-    if is_whole and failed * 100 > bearable:
-        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
+    if is_whole and failed * 100 > tolerated:
+        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"

@@ -172,7 +172,7 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
         away.__enter__()
     else:
         store.rename(away.aside)
-    stories.offered_before(deployment, 660, agent)  # of 600 that it has
+    stories.set_offered_ago(deployment, 660, agent)  # of 600 that it has
     from apps.releases.tasks import sweep
 
     for _ in range(3):
@@ -207,7 +207,7 @@ def test_after_an_outage_an_agent_has_its_whole_time_and_no_more(store: Path) ->
         run_jobs()
     sweep()
     run_jobs()
-    stories.offered_before(deployment, 660, agent)
+    stories.set_offered_ago(deployment, 660, agent)
     Deployment.objects.update(timeouts_from=deployment.agents.get().offered_at)
 
     sweep()

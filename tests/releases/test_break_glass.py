@@ -22,7 +22,7 @@ from apps.tenancy.services import tokens
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.releases import stories
-from tests.releases.stories import events, time_passes
+from tests.releases.stories import events, run_sweep
 from tests.worlds import ALL, Api, Person, World, report
 
 pytestmark = pytest.mark.django_db
@@ -295,7 +295,7 @@ def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs")
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)

@@ -20,7 +20,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
 from tests.releases import stories
-from tests.releases.stories import events, time_passes
+from tests.releases.stories import events, run_sweep
 from tests.worlds import Api, World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -263,12 +263,12 @@ def test_approved_deployments_start_one_after_the_other(world: World, run_jobs: 
 
     run_jobs()
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
 
     report(agents[0][1], agents[0][0], "active")
     run_jobs()
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["active", "deploying"]
 
 

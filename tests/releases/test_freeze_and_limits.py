@@ -10,7 +10,7 @@ from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import builds
 from apps.tenancy.models import AuditEvent, Environment, UserToken
 from tests.releases import stories
-from tests.releases.stories import Run, all_say, allow_in_flight, events, state, time_passes, waves
+from tests.releases.stories import Run, allow_in_flight, events, report_from_all, run_sweep, state, waves
 from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
@@ -89,13 +89,13 @@ def test_a_build_waits_for_the_end_of_the_window(
 
     for moment in (open_at, last_s):
         clock.set(moment)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         assert state(deployment) == ("approved", "")
         refused(ask(world, two), "freeze_window", 1)
         assert stories.desired(agent) == (None, None)
 
     clock.set(closed_at)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("deploying", "")
     assert stories.desired(agent) == (deployment.pk, "activate")
     assert events(deployment) == ["create", "build", "offer"]
@@ -143,11 +143,11 @@ def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
     second = stories.offered(world, two, strategy=waves(50, 100))
     clock.set("2027-03-19T17:00:00+00:00")
 
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
     assert stories.progress(second) == ["active", "active", "offered", "offered"]
-    all_say(agents[2:3], "failed", run_jobs)
+    report_from_all(agents[2:3], "failed", run_jobs)
     assert state(second) == ("rolling_back", "threshold")
-    all_say(agents[:4], "rolled_back", run_jobs)
+    report_from_all(agents[:4], "rolled_back", run_jobs)
     assert statuses(first, second) == ["active", "rolled_back"]
 
     cleared = world.operator.api.post(world.path(frozen, f"/config-bundles/{two.pk}/clear"), {"reason": "r"})
@@ -164,11 +164,11 @@ def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
     deployment = world.deployment(world.bundle(world.prod))
     clock.set("2027-03-26T17:00:00+00:00")
     approve(world, deployment)  # people may consent at the weekend
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("approved", "")
 
     clock.set("2027-03-29T04:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "approval_expired")
     assert stories.desired(agent) == (None, None)
@@ -180,11 +180,11 @@ def test_a_build_starts_when_the_freeze_window_is_removed(
     stories.fleet(world, 1, frozen)
     deployment = world.deployment(world.bundle(frozen))
     clock.set("2027-03-20T00:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("approved", "")
     set_windows(frozen)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("deploying", "")
 
@@ -202,10 +202,10 @@ def test_a_second_deployment_is_refused_while_one_is_in_flight_at_a_limit_of_one
     refused(ask(world, one), "in_flight_limit", 2)
     run_jobs()
     refused(ask(world, one), "in_flight_limit", 2)
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
     refused(ask(world, one), "in_flight_limit", 2)
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert statuses(first, second) == ["active", "rolled_back"]
     assert ask(world, one).status_code == 201
@@ -221,10 +221,10 @@ def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world:
     for place, deployment in enumerate(waiting):
         after = waiting[place + 1 :]
         assert statuses(deployment, *after) == ["deploying", *["approved"] * len(after)]
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         assert statuses(*after) == ["approved"] * len(after)
-        all_say(agents, "active", run_jobs)
-        time_passes(run_jobs)
+        report_from_all(agents, "active", run_jobs)
+        run_sweep(run_jobs)
 
     assert statuses(*waiting) == ["active"] * 3
     assert [deployment.is_current for deployment in waiting] == [False, False, True]
@@ -239,12 +239,12 @@ def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two
     refused(ask(world, three), "in_flight_limit", 2)
 
     run_jobs()
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["deploying", "approved"]
-    all_say(agents[:2], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["active", "deploying"]
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert [(d.status, d.is_current) for d in Deployment.objects.order_by("id")] == [
         ("active", False), ("active", True),
@@ -280,16 +280,16 @@ def test_a_later_deployment_does_not_start_before_an_earlier_one(
     second = world.deployment(two, take_over=True)
     run_jobs()
     assert statuses(first, second) == ["deploying", "approved"]
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
 
     third = world.deployment(three, take_over=True)
     builds.build(str(third.pk))
     assert statuses(second, third) == ["approved", "approved"]
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert statuses(second, third) == ["deploying", "approved"]
-    all_say(agents, "active", run_jobs)
-    time_passes(run_jobs)
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
+    run_sweep(run_jobs)
+    report_from_all(agents, "active", run_jobs)
 
     assert statuses(first, second, third) == ["active"] * 3
     assert third.is_current
@@ -304,13 +304,13 @@ def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_wind
     one, two = stories.bundles(world, 2, frozen)
     waiting = world.deployment(one)
     clock.set("2027-03-20T00:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     urgent = world.deployment(two, override_freeze={"reason": "outage"}, is_org_admin=True)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(waiting, urgent) == ["approved", "deploying"]
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
@@ -322,12 +322,12 @@ def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> No
     second = world.deployment(two)
     path = world.path(rest=f"/deployments/{first.pk}")
     world.operator.api.post(f"{path}/pause", {})
-    all_say(agents[:1], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["deploying", "approved"]
 
     assert world.operator.api.post(f"{path}/abort", {"reason": "enough"}).status_code == 200
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(first, second) == ["failed", "deploying"]
     assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
@@ -343,8 +343,8 @@ def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_j
     path = world.path(rest=f"/deployments/{second.pk}/abort")
     assert world.operator.api.post(path, {"reason": "no longer"}).status_code == 200
 
-    all_say(agents, "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents, "active", run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(first, second) == ["active", "failed"]
     assert stories.desired(agents[0][0]) == (first.pk, "activate")

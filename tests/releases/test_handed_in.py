@@ -22,7 +22,7 @@ from byteor_cloud.engine.delivery.encoding import base64url, canonical
 from byteor_cloud.engine.delivery.refusals import Refused
 from tests.races import Race
 from tests.releases import stories
-from tests.releases.stories import time_passes
+from tests.releases.stories import run_sweep
 from tests.worlds import ALL, ALL_AT_ONCE, World
 
 pytestmark = pytest.mark.django_db
@@ -116,7 +116,7 @@ def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, 
 
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert [(d.status, d.reason) for d in Deployment.objects.filter(pk__in=ids).order_by("id")] == [
         ("failed", "aborted"),

@@ -10,7 +10,7 @@ from apps.fleet import services as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import Run, all_say, state, stored_assignments, time_passes, wanted, waves
+from tests.releases.stories import Run, report_from_all, run_sweep, state, stored_assignments, wanted, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -25,10 +25,10 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     run_jobs()
     # What is current serves it meanwhile.
     assert stories.desired(early) == (first.pk, "activate")
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert second.agents.filter(agent=early).count() == 0
 
-    all_say(agents[1:], "active", run_jobs)
+    report_from_all(agents[1:], "active", run_jobs)
     assert state(second) == ("active", "")
     later, later_api = world.agent(name="later")
     run_jobs()
@@ -39,7 +39,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     assert list(rows.values_list("agent_id", "wave", "progress", "before_id")) == [
         (early.pk, 1, "offered", first.pk), (later.pk, 1, "offered", None),
     ]  # fmt: skip
-    all_say(joined, "failed", run_jobs)
+    report_from_all(joined, "failed", run_jobs)
     assert (state(second), KnownBad.objects.count()) == (("active", ""), 0)
     # Rolled back by hand, they go along: the one that ran nothing before to what is restored.
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
@@ -53,12 +53,12 @@ def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs
     second = stories.offered(world, two, strategy=waves(50, 100))
     late, _ = world.agent(name="late")
     run_jobs()
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     later, _ = world.agent(name="later")
     run_jobs()
 
-    all_say(agents[:1], "rolled_back", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second)[0] == "rolled_back"
     assert [stories.desired(agent) for agent in (late, later)] == [(first.pk, "activate")] * 2

@@ -68,7 +68,7 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
     machine: StateMachine = governed.machine
     governed.status = status
     governed.save()
-    audited, told = AuditEvent.objects.count(), TimelineEntry.objects.count()
+    audited, deployment_after = AuditEvent.objects.count(), TimelineEntry.objects.count()
     target = machine.table[event].get(status)
 
     if target is None:
@@ -82,7 +82,7 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
     governed.refresh_from_db()
     assert governed.status == (target if moved else status)
     assert AuditEvent.objects.count() == audited + moved
-    assert TimelineEntry.objects.count() == told + (moved and name == "deployment")
+    assert TimelineEntry.objects.count() == deployment_after + (moved and name == "deployment")
     if moved:
         written = AuditEvent.objects.order_by("id").last()
         assert written is not None
@@ -126,7 +126,7 @@ ALLOWED = {
     "rollback": "deploying paused active failed cleared broken_glass",
 }
 # What a refusal says when it is not the status that stands in the way.
-INSTEAD = {
+OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
     ("deploying", "resume"): "not paused",
@@ -151,7 +151,7 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
     return world.operator.api.post(f"{path}/deployments/{deployment.pk}/{action}", {"reason": "because"})
 
 
-def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+def deployment_after(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A deployment with the story behind it."""
     ((agent, api),) = stories.fleet(world, 1, world.prod)
     first, second, third = stories.bundles(world, 3, world.prod)
@@ -216,7 +216,7 @@ def test_the_histories_reach_every_status() -> None:
 def test_a_request_changes_the_status_with_its_records_or_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:
-    deployment = told(world, story, monkeypatch)
+    deployment = deployment_after(world, story, monkeypatch)
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):
@@ -238,7 +238,7 @@ def test_a_request_changes_the_status_with_its_records_or_nothing(
             status = approval.status if action in {"approve", "deny", "revoke"} else deployment.status
             if action == "revoke" and approval.used_at:
                 status = "used"
-            assert INSTEAD.get((story, action), status) in problem["detail"], (action, problem)
+            assert OTHER_REFUSALS.get((story, action), status) in problem["detail"], (action, problem)
             assert digests() == before, action
         transaction.savepoint_rollback(mark)
     assert digests() == before

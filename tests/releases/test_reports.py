@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 HASH = "sha256:" + "0" * 64
 
 
-def told() -> list[tuple[str, bool]]:
+def stored_reports() -> list[tuple[str, bool]]:
     return list(AgentReport.objects.order_by("id").values_list("status", "accepted"))
 
 
@@ -35,7 +35,7 @@ def test_each_report_is_recorded_and_accepted(world: World) -> None:
         assert stories.progress(deployment) == [status]
     report(api, agent, "active", detail="ok", tuning=tuning)
 
-    assert told() == [("downloading", True), ("activating", True), ("active", True)]
+    assert stored_reports() == [("downloading", True), ("activating", True), ("active", True)]
     (row,) = world.viewer.api.get(path).json()["results"]
     assert (row["agent_id"], row["agent_name"], row["progress"], row["detail"], row["counted"], row["wave"]) == (
         str(agent.pk), "agent-0", "active", "ok", True, 0,
@@ -55,7 +55,7 @@ def test_reports_may_skip_steps_but_not_move_backwards(world: World) -> None:
 
     assert (back.status_code, back.json()["type"]) == (409, "urn:byteor:problem:late_report")
     assert stories.progress(deployment) == ["activating"]
-    assert told() == [("activating", True), ("downloading", False)]
+    assert stored_reports() == [("activating", True), ("downloading", False)]
 
 
 def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
@@ -65,7 +65,7 @@ def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs:
     answers = [report(api, agent, "active") for _ in range(3)]
 
     assert [(a.status_code, a.json()) for a in answers] == [(200, {"accepted": True})] * 3
-    assert told() == [("active", True)]
+    assert stored_reports() == [("active", True)]
     assert (stories.progress(deployment), run_jobs()) == (["active"], 0)
 
 
@@ -147,7 +147,7 @@ def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: Wor
     for deployment_id in (foreign.pk, stranger_deployment.pk, uuid7()):
         answer = report(api, agent, "active", deployment_id=str(deployment_id))
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
-    assert told() == []
+    assert stored_reports() == []
     assert stories.progress(foreign) == ["offered"]
     assert stories.desired(stranger) == (stranger_deployment.pk, "activate")
     assert len(elsewhere) == 1
@@ -158,7 +158,7 @@ def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
     deployment = stories.offered(world, world.bundle())
 
     assert report(other_api, agent, "active").status_code == 404
-    assert (told(), stories.progress(deployment)) == ([], ["offered", "offered"])
+    assert (stored_reports(), stories.progress(deployment)) == ([], ["offered", "offered"])
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer:
 
     assert answer.status_code == 400
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
-    assert (told(), stories.progress(deployment)) == ([], ["offered"])
+    assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
 def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:

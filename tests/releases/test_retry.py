@@ -115,7 +115,7 @@ def test_an_aborted_deployment_continues(world: World, run_jobs: Callable[[], in
 def test_a_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    stories.offered_before(deployment, 601, agent)
+    stories.set_offered_ago(deployment, 601, agent)
     offers.enqueue_rollout_step(deployment.pk)
     run_jobs()
     deployment.refresh_from_db()
@@ -208,7 +208,7 @@ def test_a_retry_restarts_the_timeouts_of_unfinished_agents(world: World, run_jo
     deployment = stories.offered(world, world.bundle())
     report(api, agent, "downloading")
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
-    stories.offered_before(deployment, 3600, agent)
+    stories.set_offered_ago(deployment, 3600, agent)
 
     assert retry(world.operator.api, world, deployment).status_code == 200
     run_jobs()

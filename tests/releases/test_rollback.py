@@ -14,7 +14,7 @@ from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.verify import verify_delivery
 from tests.releases import stories
-from tests.releases.stories import all_say, events, roll_back, waves
+from tests.releases.stories import events, report_from_all, roll_back, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -41,10 +41,10 @@ def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Ca
         assert (assignment.deployment_id, assignment.action, assignment.bundle_hash, assignment.progress) == (
             second.pk, "rollback", first.bundle_hash, "offered",
         )  # fmt: skip
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.status == "rolling_back"
-    all_say(agents[1:], "rolled_back", run_jobs)
+    report_from_all(agents[1:], "rolled_back", run_jobs)
 
     first.refresh_from_db()
     second.refresh_from_db()
@@ -89,7 +89,7 @@ def test_each_agent_is_rolled_back_to_its_own_earlier_bundle(world: World, run_j
     assert [Assignment.objects.get(agent=agent).bundle_hash for agent, _ in agents] == [
         second.bundle_hash, first.bundle_hash,
     ]  # fmt: skip
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.is_current
 
@@ -99,9 +99,9 @@ def test_two_rollbacks_restore_two_earlier_deployments(world: World, run_jobs: C
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
 
     roll_back(world, third)
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     roll_back(world, second)
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
 
     statuses = [(d.status, d.is_current) for d in Deployment.objects.order_by("id")]
     assert statuses == [("active", True), ("rolled_back", False), ("rolled_back", False)]
@@ -175,7 +175,7 @@ def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable
 
     assert body["restores"] == str(first.pk)
     assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert first.is_current
 
@@ -197,7 +197,7 @@ def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int])
     assert roll_back(world, second).json()["status"] == "rolling_back"
 
     assert [stories.desired(agent) for agent, _ in agents] == [(second.pk, "rollback"), (first.pk, "activate")]
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.is_current, second.status) == (True, "rolled_back")
@@ -218,7 +218,7 @@ def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Call
     assert [stories.desired(agent) for agent, _ in agents] == [
         (second.pk, "rollback"), (second.pk, "rollback"), (first.pk, "activate"), (first.pk, "activate"),
     ]  # fmt: skip
-    all_say(agents[:2], "rolled_back", run_jobs)
+    report_from_all(agents[:2], "rolled_back", run_jobs)
     second.refresh_from_db()
     first.refresh_from_db()
     assert (second.status, first.is_current) == ("rolled_back", True)
@@ -294,7 +294,7 @@ def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
     roll_back(world, stories.active(world, two, agents))
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     body = {"config_bundle_id": str(two.pk), "target": {"all": True}}
     path = world.path(rest="/deployments")
 

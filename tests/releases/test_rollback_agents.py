@@ -8,7 +8,7 @@ import pytest
 
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import all_say, roll_back, time_passes
+from tests.releases.stories import report_from_all, roll_back, run_sweep
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callabl
     assert str(agents[1][0].pk) in second.detail
     # Once more, and all is well.
     assert roll_back(world, second).json()["status"] == "rolling_back"
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert first.is_current
 
@@ -59,9 +59,9 @@ def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: 
     agents = stories.fleet(world, 1)
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
-    stories.offered_before(second, 600, agents[0][0])
+    stories.set_offered_ago(second, 600, agents[0][0])
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     second.refresh_from_db()
     assert (second.status, second.reason) == ("failed", "rollback_failed")
@@ -91,7 +91,7 @@ def test_agents_that_another_deployment_took_over_are_not_rolled_back(
     roll_back(world, second)
 
     assert [stories.desired(agent) for agent, _ in agents] == [(third.pk, "activate"), (second.pk, "rollback")]
-    all_say(agents[1:], "rolled_back", run_jobs)
+    report_from_all(agents[1:], "rolled_back", run_jobs)
     first.refresh_from_db()
     third.refresh_from_db()
     assert (first.is_current, third.is_current) == (True, True)
@@ -106,7 +106,7 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     run_jobs()
     report(api, joined, "active")
     roll_back(world, second)
-    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     third = stories.offered(world, three)
 
     # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
@@ -118,7 +118,7 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])
     roll_back(world, again)
-    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
@@ -132,6 +132,6 @@ def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deploymen
     run_jobs()
     assert stories.desired(late) == (None, None)
 
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
 
     assert stories.desired(late) == (first.pk, "activate")

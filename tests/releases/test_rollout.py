@@ -14,7 +14,7 @@ from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
 from tests.releases import stories
-from tests.releases.stories import command, events, state, time_passes, waves
+from tests.releases.stories import command, events, run_sweep, state, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -105,12 +105,12 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     deployment = stories.offered(world, world.bundle(environment))
     report(one_api, one, "active")
     report(two_api, two, "downloading")
-    stories.offered_before(deployment, 59, two)
-    time_passes(run_jobs)
+    stories.set_offered_ago(deployment, 59, two)
+    run_sweep(run_jobs)
     assert state(deployment) == ("deploying", "")
 
-    stories.offered_before(deployment, 60, two)
-    time_passes(run_jobs)
+    stories.set_offered_ago(deployment, 60, two)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "timeout")
     assert deployment.detail == "1 of 2 agents of wave 1 failed, 1 of them by not finishing within 60 s"
@@ -128,7 +128,7 @@ def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
 ) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    stories.offered_before(deployment, 10_000, agent)
+    stories.set_offered_ago(deployment, 10_000, agent)
     waits = assignments.lock_assignments
 
     def report_first(agent_ids: Any) -> None:
@@ -146,9 +146,9 @@ def test_timeouts_up_to_the_threshold_are_tolerated(world: World, run_jobs: Call
     (one, one_api), (two, _) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=LENIENT)
     report(one_api, one, "active")
-    stories.offered_before(deployment, 600, two)
+    stories.set_offered_ago(deployment, 600, two)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment) == ["active", "failed"]
@@ -156,7 +156,7 @@ def test_timeouts_up_to_the_threshold_are_tolerated(world: World, run_jobs: Call
 
 def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
-    stories.unheard(away, for_s=10 * 30 + 1)
+    stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())
 
     report(one_api, one, "active")
@@ -165,7 +165,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
     assert state(deployment) == ("active", "")
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
     # It is offered all the same, and takes its time.
-    stories.offered_before(deployment, 10_000, away)
+    stories.set_offered_ago(deployment, 10_000, away)
     sweep()
     assert report(away_api, away, "active").status_code == 200
     run_jobs()
@@ -174,7 +174,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
 
 def test_a_stale_agent_counts(world: World) -> None:
     _, (stale, _) = stories.fleet(world, 2)
-    stories.unheard(stale, for_s=10 * 30 - 5)
+    stories.set_last_seen(stale, for_s=10 * 30 - 5)
 
     deployment = stories.offered(world, world.bundle())
 
@@ -183,7 +183,7 @@ def test_a_stale_agent_counts(world: World) -> None:
 
 def test_all_agents_count_when_every_agent_is_offline(world: World, run_jobs: Callable[[], int]) -> None:
     (away, api), *_ = stories.fleet(world, 1)
-    stories.unheard(away, for_s=10_000)
+    stories.set_last_seen(away, for_s=10_000)
     deployment = stories.offered(world, world.bundle())
     run_jobs()
     assert state(deployment) == ("deploying", "")
@@ -226,9 +226,9 @@ def test_the_agent_timeout_is_that_of_the_creation(world: World, run_jobs: Calla
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Environment.objects.filter(pk=world.dev.pk).update(settings={"agent_timeout_s": 1})
-    stories.offered_before(deployment, 599, agent)
+    stories.set_offered_ago(deployment, 599, agent)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("deploying", "")
 

@@ -11,9 +11,9 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    all_say,
     beat,
     relabel,
+    report_from_all,
     state,
     wanted,
     waves,
@@ -28,15 +28,15 @@ def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, 
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
-    stories.unheard(away, for_s=301)
+    stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     assert stories.progress(second) == ["offered", "offered", "pending", "pending"]
 
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered", "offered"]
     # Back again, it counts as little as before.
     assert report(away_api, away, "failed").status_code == 200
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert state(second) == ("active", "")
     assert stories.progress(second) == ["active", "failed", "active", "active"]
@@ -48,12 +48,12 @@ def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    stories.unheard(away, for_s=301)
+    stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     assert wanted(agents[:2]) == [(second.pk, "rollback")] * 2
 
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert state(second)[0] == "rolled_back"
     assert beat(away, away_api)["bundle_hash"] == first.bundle_hash
@@ -66,15 +66,15 @@ def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> Non
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
-    stories.unheard(agents[1][0], for_s=301)
+    stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
     # Rounded up: two in the first wave, one in the second, and none is left for the third.
     assert list(second.agents.order_by("agent_id").values_list("wave", flat=True)) == [0, 0, 1]
     third_agent = agents[2:]
 
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered"]
-    all_say(third_agent, "active", run_jobs)
+    report_from_all(third_agent, "active", run_jobs)
 
     assert state(second) == ("active", "")
 
@@ -85,7 +85,7 @@ def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(34, 100))
     assert stories.progress(second) == ["offered"] * 3 + ["pending"] * 3
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
 
     fleet.decommission(agents[5][0], actor=world.admin.actor)
     fleet.decommission(agents[2][0], actor=world.admin.actor)
@@ -93,10 +93,10 @@ def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run
 
     # The wave was waiting for the third alone.
     assert stories.progress(second)[3:5] == ["offered", "offered"]
-    all_say(agents[3:4], "failed", run_jobs)
+    report_from_all(agents[3:4], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
     fleet.decommission(agents[3][0], actor=world.admin.actor)
-    all_say([agents[0], agents[1], agents[4]], "rolled_back", run_jobs)
+    report_from_all([agents[0], agents[1], agents[4]], "rolled_back", run_jobs)
     assert state(second)[0] == "rolled_back"
     first.refresh_from_db()
     assert first.is_current
@@ -111,7 +111,7 @@ def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world
     run_jobs()
 
     assert wanted(agents[1:]) == [(deployment.pk, "activate")]
-    all_say(agents[1:], "active", run_jobs)
+    report_from_all(agents[1:], "active", run_jobs)
     assert state(deployment) == ("active", "")
 
 
@@ -125,9 +125,9 @@ def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> Non
     relabel(world, agents[3][0], tier="core")
     relabel(world, outside[0], tier="edge")
     run_jobs()
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
     assert wanted([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert state(deployment) == ("active", "")
     assert wanted([outside]) == [(deployment.pk, "activate")]
@@ -166,7 +166,7 @@ def test_a_rollout_fails_without_barring_when_all_agents_are_decommissioned(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
-    stories.unheard(away, for_s=3600)
+    stories.set_last_seen(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
     fleet.decommission(agent, actor=world.admin.actor)

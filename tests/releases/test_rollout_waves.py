@@ -16,12 +16,12 @@ from byteor_cloud.engine import rollout as planner
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    all_say,
     beat,
     events,
+    report_from_all,
+    run_sweep,
     state,
     stored_assignments,
-    time_passes,
     wanted,
     waves,
 )
@@ -39,23 +39,23 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     assignments_before = stored_assignments(others)
     etags = [api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"] for agent, api in others]
     second = stories.offered(world, two, strategy=waves(10, 50, 100, threshold=25))
-    all_say(touched[:2], "active", run_jobs)
+    report_from_all(touched[:2], "active", run_jobs)
     assert stories.progress(second) == ["active"] * 2 + ["offered"] * 8 + ["pending"] * 10
 
     # Two of eight are a quarter: not more than the threshold.
-    all_say(touched[2:4], "failed", run_jobs)
-    all_say(touched[4:6], "active", run_jobs)
-    all_say(touched[6:7], "downloading", run_jobs)
+    report_from_all(touched[2:4], "failed", run_jobs)
+    report_from_all(touched[4:6], "active", run_jobs)
+    report_from_all(touched[6:7], "downloading", run_jobs)
     assert state(second) == ("deploying", "")
-    all_say(touched[7:8], "failed", run_jobs)
+    report_from_all(touched[7:8], "failed", run_jobs)
 
     assert state(second) == ("rolling_back", "threshold")
     assert (second.detail, second.restores, second.wave) == ("3 of 8 agents of wave 2 failed", first, 1)
     assert wanted(touched) == [(second.pk, "rollback")] * 10
     assert {a["bundle_hash"] for a in stored_assignments(touched)} == {first.bundle_hash}
-    time_passes(run_jobs)
-    all_say(touched, "rolled_back", run_jobs)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
+    report_from_all(touched, "rolled_back", run_jobs)
+    run_sweep(run_jobs)
     first.refresh_from_db()
     assert (state(second), second.is_current, first.is_current) == (("rolled_back", "threshold"), False, True)
     assert events(second) == ["create", "build", "offer", "fail", "roll_back", "restore"]
@@ -92,10 +92,10 @@ def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
 
-    all_say(agents[1:2], "failed", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[1:2], "failed", run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("failed", "threshold")
     # Who runs it goes on, who failed it knows what it failed, and who had not begun is to run what it runs.
@@ -113,8 +113,8 @@ def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None
     second = stories.offered(world, two, strategy=waves(50, 100, threshold=25))
 
     for wave in (agents[:4], agents[4:]):
-        all_say(wave[:1], "failed", run_jobs)
-        all_say(wave[1:], "active", run_jobs)
+        report_from_all(wave[:1], "failed", run_jobs)
+        report_from_all(wave[1:], "active", run_jobs)
 
     # Two of eight failed, one in each wave: none was over its quarter.
     assert state(second) == ("active", "")
@@ -129,12 +129,12 @@ def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: Wor
     second = stories.offered(world, two, strategy=waves(50, 100))
 
     # All before the worker looks: the wave is complete and over the threshold in one step.
-    all_say([agents[0]], "failed", lambda: 0)
-    all_say([agents[1]], "active", run_jobs)
+    report_from_all([agents[0]], "failed", lambda: 0)
+    report_from_all([agents[1]], "active", run_jobs)
 
     assert state(second) == ("rolling_back", "threshold")
     assert report(agents[1][1], agents[1][0], "active").status_code == 409
-    all_say(agents[:2], "rolled_back", run_jobs)
+    report_from_all(agents[:2], "rolled_back", run_jobs)
     assert state(second)[0] == "rolled_back"
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
@@ -148,19 +148,19 @@ def test_there_is_a_pause_between_waves_but_not_after_the_last(
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(30, 60, 100, pause_s=300))
     clock.forward(seconds=100)
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
 
     for wave, before in enumerate((["active"], ["active", "active"])):
         rest = ["pending"] * (3 - len(before))
         clock.forward(seconds=299)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         deployment.refresh_from_db()
         assert (deployment.wave, stories.progress(deployment)) == (wave, before + rest)
         clock.forward(seconds=1)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         deployment.refresh_from_db()
         assert (deployment.wave, stories.progress(deployment)) == (wave + 1, [*before, "offered", *rest[1:]])
-        all_say(agents[wave + 1 : wave + 2], "active", run_jobs)
+        report_from_all(agents[wave + 1 : wave + 2], "active", run_jobs)
 
     # After the last one there is nothing to pause for.
     assert state(deployment) == ("active", "")
@@ -169,12 +169,12 @@ def test_there_is_a_pause_between_waves_but_not_after_the_last(
 def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=60))
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     path = world.path(rest=f"/deployments/{deployment.pk}")
     assert world.operator.api.post(f"{path}/pause", {}).status_code == 200
 
     clock.forward(hours=5)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment) == ["active", "pending"]
     assert world.operator.api.post(f"{path}/resume", {}).status_code == 200
     run_jobs()
@@ -188,19 +188,19 @@ def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
     agents = stories.fleet(world, 8)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=25))
     (silent, silent_api) = agents[0]
-    all_say(agents[1:4], "active", run_jobs)
+    report_from_all(agents[1:4], "active", run_jobs)
     clock.forward(seconds=599)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment)[:5] == ["offered", "active", "active", "active", "pending"]
 
     clock.forward(seconds=1)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert stories.progress(deployment) == ["failed", "active", "active", "active"] + ["offered"] * 4
     assert deployment.agents.get(agent=silent).detail == "did not finish within 600 s"
     late = report(silent_api, silent, "active")
     assert (late.status_code, late.json()["type"]) == (409, "urn:byteor:problem:late_report")
-    all_say(agents[4:], "active", run_jobs)
+    report_from_all(agents[4:], "active", run_jobs)
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment)[0] == "failed"
 
@@ -212,20 +212,20 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100, threshold=25))
-    all_say(agents[2:4], "active", run_jobs)
+    report_from_all(agents[2:4], "active", run_jobs)
 
     clock.forward(seconds=600)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("rolling_back", "timeout")
     assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them by not finishing within 600 s"
     assert wanted(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
-    all_say(agents[1:4], "rolled_back", run_jobs)
+    report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(second)[0] == "rolling_back"
     clock.forward(seconds=1)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("failed", "rollback_failed")
     assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
@@ -269,11 +269,11 @@ def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[
     assert (deployment.wave, deployment.wave_done_at is not None) == (0, True)
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=299))
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment) == ["active", "pending"]
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=300))
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     deployment.refresh_from_db()
     assert (deployment.wave, deployment.wave_done_at) == (1, None)
     assert stories.progress(deployment) == ["active", "offered"]
@@ -290,7 +290,7 @@ def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], in
     assert state(deployment) == ("failed", "threshold")
     assert stories.progress(deployment) == ["active", "failed", "pending", "pending"]
     assert stories.desired(agents[3][0]) == (None, None)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert events(deployment) == ["create", "build", "offer", "fail"]
 
 
@@ -301,7 +301,7 @@ def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
     monkeypatch.setattr(planner, "AT_ONCE", 2)
     monkeypatch.setattr(assignments, "AGENTS_PER_STEP", 2)
     agents = stories.fleet(world, 5)
-    stories.unheard(agents[4][0], for_s=3600)
+    stories.set_last_seen(agents[4][0], for_s=3600)
     deployment = world.deployment(world.bundle(), strategy=waves(*percents, auto_rollback=False))
 
     builds.build(str(deployment.pk))

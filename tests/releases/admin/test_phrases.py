@@ -1,4 +1,4 @@
-"""Targets, strategies and timelines in words."""
+"""Phrases for targets, strategies and timeline details."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.engine.target import Target
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "expected"),
     [
         (None, "-"),
         (Target(), "all agents of the environment"),
@@ -21,12 +21,12 @@ from byteor_cloud.engine.target import Target
         (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_describes_a_target(target: Target | None, said: str) -> None:
-    assert describe_target(target) == said
+def test_describes_a_target(target: Target | None, expected: str) -> None:
+    assert describe_target(target) == expected
 
 
 @pytest.mark.parametrize(
-    ("strategy", "said"),
+    ("strategy", "expected"),
     [
         (None, "-"),
         ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
@@ -44,10 +44,10 @@ def test_describes_a_target(target: Target | None, said: str) -> None:
         ),
     ],
 )
-def test_describes_a_strategy(strategy: dict[str, Any] | None, said: str) -> None:
+def test_describes_a_strategy(strategy: dict[str, Any] | None, expected: str) -> None:
     said_now = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
-    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == said
+    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 def test_describes_a_timeline_detail_in_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Waves, and a deployment's headline, as people read them."""
+"""The waves and the headline of a deployment in the console."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_wave_without_agents_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "counts", "states"),
+    ("deployment", "counts", "states"),
     [
         (DeploymentState(S.DEPLOYING, 1), SECOND, ["done", "under way", "waiting"]),
         (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, ["done", "paused", "waiting"]),
@@ -70,8 +70,8 @@ def test_a_wave_without_agents_is_left_out() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_state_of_each_wave(standing: DeploymentState, counts: Counts, states: list[str]) -> None:
-    assert [each.state for each in build_waves(CAREFUL, standing, counts, expected=20)] == states
+def test_state_of_each_wave(deployment: DeploymentState, counts: Counts, states: list[str]) -> None:
+    assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
 def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
@@ -82,7 +82,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standing", "counts", "said"),
+    ("deployment", "counts", "expected"),
     [
         (DeploymentState(S.PENDING_APPROVAL), {}, "Waits for approval."),
         (DeploymentState(S.APPROVED), {}, "Waits until its build can start."),
@@ -102,7 +102,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_the_headline(standing: DeploymentState, counts: Counts, said: str) -> None:
-    found = build_waves(CAREFUL, standing, counts, expected=20)
+def test_the_headline(deployment: DeploymentState, counts: Counts, expected: str) -> None:
+    found = build_waves(CAREFUL, deployment, counts, expected=20)
 
-    assert headline(standing, found, detail="because") == said
+    assert headline(deployment, found, detail="because") == expected
