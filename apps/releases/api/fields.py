@@ -80,7 +80,7 @@ class StrategySerializer(Strict):
 
 
 class BreakGlassSerializer(Strict):
-    """A deployment before its approval, by an org_admin. Unless another person approves in time, it is rolled back."""
+    """Break-glass: an org_admin deploys before approval. Unless another person approves in time, it is rolled back."""
 
     reason = Text(max_length=2000)
     expires_in_s = serializers.IntegerField(

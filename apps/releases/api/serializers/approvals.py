@@ -68,7 +68,7 @@ class ApprovalSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_credential(self, approval: Approval) -> str | None:
-        """Return the credential if the caller may operate the environment, else None."""
+        """The approval credential. Null unless the caller may operate the environment."""
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
         return approval.credential if may else None

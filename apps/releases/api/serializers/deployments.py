@@ -117,7 +117,7 @@ class DeploymentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
-        """Return the id of the approval that permits the deployment: the one handed in with it, or its own request."""
+        """The approval that permits the deployment: the one whose credential was sent with it, or its own request."""
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
 
