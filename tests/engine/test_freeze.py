@@ -44,7 +44,7 @@ NIGHTLY = window(
         ("2026-02-28T23:00:00+01:00", False),  # before it begins to repeat
         ("2026-03-01T22:00:00+01:00", True), ("2026-03-10T05:59:00+01:00", True),
         ("2026-03-10T06:00:00+01:00", False), ("2026-03-10T21:59:00+01:00", False),
-        # Summer time: still at 22 h of the wall clock.
+        # In summer time the window still starts at 22:00 of the wall clock.
         ("2026-07-10T21:59:00+02:00", False), ("2026-07-10T22:00:00+02:00", True),
         ("2026-07-11T05:59:00+02:00", True), ("2026-07-11T06:00:00+02:00", False),
         ("2026-11-10T22:00:00+01:00", True), ("2026-11-10T21:00:00+01:00", False),

@@ -1,4 +1,4 @@
-"""Consent: who may give it, once, for what, until when; and the credential that it issues."""
+"""Approvals: who may decide, the credential that an approval issues, its one use and its expiry."""
 
 from __future__ import annotations
 

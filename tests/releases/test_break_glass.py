@@ -1,4 +1,4 @@
-"""Going ahead without approval: who may, how it is marked, and what happens when nobody approves it afterwards."""
+"""Break-glass deployments: who may create them, how they are marked, and their rollback without approval."""
 
 from __future__ import annotations
 

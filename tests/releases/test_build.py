@@ -1,4 +1,4 @@
-"""The deploy bundle: built by the worker, the same bytes each time, and what an agent verifies of it."""
+"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by an agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config bundles: checked, hashed, immutable, barred and cleared."""
+"""Config bundles: validation, config hash, immutability and known bad configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evidence of a deployment: downloaded, unpacked, and proven without this server."""
+"""The evidence of a deployment: downloaded, unpacked and verified offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever made the key that asks counts as the requester, however the request and its consent come about."""
+"""The person who made a key counts as the requester of everything that the key requests."""
 
 from __future__ import annotations
 

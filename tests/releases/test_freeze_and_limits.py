@@ -1,4 +1,4 @@
-"""Deployments that may not start now: freeze windows, the in-flight limit, and whose turn it is."""
+"""Deployments that cannot start now: freeze windows, the in-flight limit and the order of waiting deployments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A credential handed in with a deployment: each reason to refuse it, in order; what it does when it serves."""
+"""Credentials handed in with a deployment: each reason to refuse one, and the effect of a valid one."""
 
 from __future__ import annotations
 

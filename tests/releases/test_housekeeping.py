@@ -1,4 +1,4 @@
-"""Particulars of old deployments go; what explains the present stays, and so do the deployments."""
+"""Deletion of old rows of deployments, while everything that explanations and rollbacks need is kept."""
 
 from __future__ import annotations
 

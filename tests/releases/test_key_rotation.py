@@ -1,4 +1,4 @@
-"""Signing keys are rotated in the middle of a rollout, and real agents, over HTTP, refuse nothing that is good."""
+"""Rotations of signing keys during a rollout to real agents over HTTP, which accept all valid bundles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a deployment, through the API."""
+"""A deployment from its creation to its rollback, through the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The law of the state machines: every pair of status and event moves with its records, or changes nothing."""
+"""State machines: each event in each status either changes the status and writes its records, or changes nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
     machine: StateMachine = governed.machine
     governed.status = status
     governed.save()
-    audited, deployment_after = AuditEvent.objects.count(), TimelineEntry.objects.count()
+    audited, timeline_before = AuditEvent.objects.count(), TimelineEntry.objects.count()
     target = machine.table[event].get(status)
 
     if target is None:
@@ -82,7 +82,7 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
     governed.refresh_from_db()
     assert governed.status == (target if moved else status)
     assert AuditEvent.objects.count() == audited + moved
-    assert TimelineEntry.objects.count() == deployment_after + (moved and name == "deployment")
+    assert TimelineEntry.objects.count() == timeline_before + (moved and name == "deployment")
     if moved:
         written = AuditEvent.objects.order_by("id").last()
         assert written is not None

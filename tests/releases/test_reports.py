@@ -1,4 +1,4 @@
-"""What agents say of their offers: forward only, repeated at will, late ones recorded and refused."""
+"""Agents' reports: they only move forward, can be repeated, and are recorded and refused when late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments requested: what is stored, and every refusal."""
+"""Creation of deployments: what is stored, and each refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry: the agents that failed are offered it again; what may not be retried."""
+"""Retries of deployments: offers to failed agents, and each refusal."""
 
 from __future__ import annotations
 

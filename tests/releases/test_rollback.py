@@ -1,4 +1,4 @@
-"""Back to what ran before: by hand and by itself, never to what is known bad."""
+"""Manual and automatic rollbacks, which never restore a known bad configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents on the way back: those that cannot, do not answer, were taken over, or joined meanwhile."""
+"""Agents during rollbacks: failing, silent, taken over by other deployments, or joining late."""
 
 from __future__ import annotations
 

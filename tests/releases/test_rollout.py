@@ -1,4 +1,4 @@
-"""From offered to active: everybody counts, failures and time-outs are borne up to the threshold, some never answer."""
+"""Rollouts to all agents at once: counted agents, failure thresholds and timeouts."""
 
 from __future__ import annotations
 

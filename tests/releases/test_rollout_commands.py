@@ -1,4 +1,4 @@
-"""Commands on a rollout under way: pause, resume, abort; who may give them, and when."""
+"""Pause, resume and abort of a rollout: who may do it, and in which status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts to fleets that change meanwhile: agents offline, decommissioned, relabelled."""
+"""Rollouts while agents go offline, are decommissioned or get other labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two pipelines rolled out beside each other, and agents taken over by one from the other."""
+"""Rollouts of two pipelines at the same time, and take-overs of agents between them."""
 
 from __future__ import annotations
 

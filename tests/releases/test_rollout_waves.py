@@ -1,4 +1,4 @@
-"""Rollouts in waves: the threshold, who was touched and who never saw it, the pause between waves, and time-outs."""
+"""Rollouts in waves: failure thresholds, untouched agents, pauses between waves and timeouts."""
 
 from __future__ import annotations
 

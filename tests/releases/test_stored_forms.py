@@ -1,4 +1,4 @@
-"""Typed columns: written in the stored form, read as the type, and still JSON to queries and to migrations."""
+"""Typed JSON columns: values are stored as JSON, read as their type, and queried as JSON."""
 
 from __future__ import annotations
 
