@@ -1,4 +1,4 @@
-"""The column of a typed value: a dataclass of the engine in Python, JSON in the database."""
+"""A model field that holds an engine dataclass in Python and JSON in the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models.expressions import Col
 
 
 class Stored(Protocol):
-    """A value with one stored form."""
+    """A value that converts to and from a JSON object."""
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -22,7 +22,7 @@ class Stored(Protocol):
 
 
 class StoredEncoder(json.JSONEncoder):
-    """Writes values in their stored form, for the database and where Django's admin shows a column as JSON."""
+    """JSON encoder for stored values, used by the database and by the console where it shows a column as JSON."""
 
     def default(self, o: Stored) -> dict[str, Any]:
         """Return the stored form."""
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
     class _JSONField[T](models.JSONField[T, T]):
         pass
 
-else:  # Django's own fields take no type arguments when the program runs
+else:  # Django's fields do not accept type arguments at run time
 
     class _JSONField[T](models.JSONField):
         pass
 
 
 class StoredField[T: Stored | None](_JSONField[T]):
-    """A JSON column whose values have the type ``form``. In a query its keys are plain JSON, as in any JSON column."""
+    """A JSON column whose values have the type ``form``. Queries on its keys work as for any JSON column."""
 
     def __init__(self, form: type[Stored] | None = None, **kwargs: Any) -> None:
-        # None only where Django copies the field for migrations, by the arguments that deconstruct() gives.
+        # ``form`` is None only in the copies that Django makes for migrations from what deconstruct() returns.
         super().__init__(encoder=StoredEncoder, **kwargs)
         self.form = form
 
     def deconstruct(self) -> Any:
-        """Look like a plain JSON column in migrations: the column does not change with the type of its values."""
+        """Describe the field to migrations as a plain JSON column, so that changing ``form`` needs no migration."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.JSONField", args, {key: kwargs[key] for key in kwargs if key != "encoder"}
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
-        """Read the whole column as ``form``, and the value of a key as it is."""
+        """Convert the column's value to ``form``; return the value of a single key unchanged."""
         found = super().from_db_value(value, expression, connection)
         if self.form is None or found is None or not isinstance(expression, Col):
             return found

@@ -1,4 +1,4 @@
-"""The kinds of jobs of this app, and one that it enqueues for ``apps.artifacts``, whose ``tasks.py`` runs it."""
+"""Job types of this app, and one job that it enqueues for ``apps.artifacts``, whose ``tasks.py`` runs it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from byteor_cloud.jobs import Job, Lane, Periodic
 
 
 class BuildBundle(Job, name="releases.build", lane=Lane.RELEASES):
-    """Build a deployment's bundle and make its first offers, when its turn has come."""
+    """Build a deployment's bundle and make its first offers, if the deployment can start now."""
 
     deployment_id: str
 
 
 class StepRollout(Job, name="releases.step", lane=Lane.RELEASES):
-    """Take a deployment's next step."""
+    """Run one rollout step of a deployment."""
 
     deployment_id: str
 
 
 class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=Lane.RELEASES):
-    """Roll back a deployment that went ahead by break-glass and was not approved."""
+    """Roll back a break-glass deployment that was not approved."""
 
     deployment_id: str
 
 
 class ReplayDecided(Job, name="artifacts.replay_decided", lane=Lane.INGEST):
-    """Let the replay that waited for an approval go on or end, as the approval was decided, expired or revoked."""
+    """Queue or end the replay that waits for an approval, now that the approval was decided, expired or revoked."""
 
     approval_id: str
 

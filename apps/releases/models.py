@@ -1,4 +1,4 @@
-"""Config bundles, deployments, approvals, and what agents reported of them."""
+"""Config bundles, deployments, approvals, and agents' reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from byteor_cloud.engine.target import ApprovalTarget, Target
 
 
 class ConfigBundle(EnvironmentOwned):
-    """A version with its runtime configuration; immutable in the database too (a trigger refuses UPDATE)."""
+    """A version with its runtime configuration. Immutable: a database trigger refuses UPDATE."""
 
     name = models.CharField(max_length=200)
     version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="+")
@@ -57,7 +57,7 @@ class ConfigBundle(EnvironmentOwned):
 
 
 class KnownBad(models.Model):
-    """A config hash that failed in an environment: not offered, deployed or rolled back to until it is cleared."""
+    """A config hash that failed in an environment. Until it is cleared, no deployment or rollback may use it."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     config_hash = models.CharField(max_length=71)
@@ -72,16 +72,16 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for people's consent, bound to what they are shown; approved, it serves one use."""
+    """A request for approval, bound to exactly what the approvers are shown. Once approved it can be used once."""
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who asked, or who made the key that asked; null where nobody knows, of requests of older releases.
+    # The person who asked, or who made the key that asked. Null for old requests, whose requester is unknown.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
-    # The execute replay that waits for it, if one does. A plain id: replays live in the app above.
+    # The execute replay that waits for this approval, if any. A plain id, because this app may not import artifacts.
     replay_id = models.UUIDField(null=True, unique=True)
-    # What it is for went ahead without it, by an org_admin's break-glass: consent is asked for afterwards.
+    # Whether the deployment started without this approval (break-glass) and is approved afterwards.
     break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
@@ -108,7 +108,7 @@ class Approval(Stateful):
 
 
 class ApprovalDecision(Row):
-    """One person's word on an approval."""
+    """One person's decision on an approval."""
 
     approval = models.ForeignKey(Approval, on_delete=models.CASCADE, related_name="decisions")
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
@@ -129,7 +129,7 @@ class ApprovalDecision(Row):
 
 
 class Deployment(Stateful):
-    """A config bundle on its way to agents. Its policy is a copy of the environment's when it was created."""
+    """The rollout of a config bundle to agents. ``policy`` is the environment's at the time of creation."""
 
     machine = DEPLOYMENT
     status = models.CharField(max_length=20, choices=choices(DeploymentStatus))
@@ -149,27 +149,27 @@ class Deployment(Stateful):
     wave_done_at = models.DateTimeField(null=True)
     is_current = models.BooleanField(default=False)
     superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
-    # What a rollback of this one goes back to.
+    # The deployment that a rollback of this deployment restores.
     restores = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
     rollback_reason = models.TextField(blank=True)
     paused_at = models.DateTimeField(null=True)
     approval = models.OneToOneField(Approval, on_delete=models.SET_NULL, null=True, related_name="deployment")
-    # Consent given to an earlier request for the same, whose credential came with this one.
+    # An earlier approval for the same target and configuration, whose credential was sent with this deployment.
     handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
-    # When the worker last found that agents can get its bundle; null while they cannot.
+    # When the worker last found that agents can download the bundle; null while they cannot.
     served_at = models.DateTimeField(null=True)
-    # Since when agents have their time, after an outage of ours that cost them some of it.
+    # Agent timeouts are counted from here, if an outage of the control plane took some of the agents' time.
     timeouts_from = models.DateTimeField(null=True)
-    # Fixed when building begins, so that a second attempt builds the same bytes.
+    # Fixed when the build starts, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
     manifest: models.JSONField[Any, Any] = models.JSONField(null=True)
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
-    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # while some agents are still to come
+    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # null when enlistment is complete
 
     class Meta:
         constraints = [
@@ -195,27 +195,30 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that this deployment goes by: its own, or the one whose credential was handed in."""
+        """The approval that permits this deployment: the one whose credential was handed in, or its own request."""
         return self.handed_in or self.approval
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
-        """Every step is on the timeline."""
+        """Add a timeline entry for each change of status."""
         TimelineEntry.objects.create(deployment=self, event=event, actor=actor.display, detail=dict(changes))
 
 
 class DeploymentAgent(models.Model):
-    """One agent's part in a deployment. Rows come by the 100,000: no index that nothing looks up by."""
+    """One agent's enlistment and progress in a deployment.
 
-    # The unique constraint's index begins with it.
+    A deployment may have 100,000 of these rows, so there is no index that no query needs.
+    """
+
+    # The index of the unique constraint starts with this column.
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
-    # Late joiners and agents that were offline at the start do not count for waves and thresholds.
+    # False for late joiners and for agents that were offline at the start: waves and thresholds ignore them.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
     progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
-    # The deployment whose bundle the agent was to run before this one.
+    # The deployment whose bundle was assigned to the agent before this deployment.
     before = models.ForeignKey(
         Deployment, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False, db_constraint=False
     )
@@ -234,7 +237,7 @@ class DeploymentAgent(models.Model):
 
 
 class AgentReport(Row):
-    """What an agent said of an offer: a row for each accepted report, and one for all late ones of a status."""
+    """An agent's report on an offer: one row for each accepted report, and one row for all late reports of a status."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -242,7 +245,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # How often a late one came, and when last: its row holds the last of its kind.
+    # How many late reports the row stands for, and when the last one came. Its other columns are of the last one.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
 
@@ -261,7 +264,7 @@ class AgentReport(Row):
 
 
 class TimelineEntry(Row):
-    """A step of a deployment, for people."""
+    """An event in a deployment's history, as people read it."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="timeline")
     event = models.CharField(max_length=40)

@@ -1,4 +1,4 @@
-"""The worker's jobs of this app: they load by id and call a service; each is safe to run twice."""
+"""The worker's jobs of this app: each loads a row by its id, calls a service, and is safe to run twice."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # Killed, it waits for the dead letter to be retried: nothing is known against the configuration.
+    # A job that was killed says nothing about the configuration: its deployment waits until the dead letter is retried.
     if not why.killed:
-        builds.give_up(job.deployment_id, why.error)
+        builds.fail_build(job.deployment_id, why.error)
 
 
 @runs_claimed(BuildBundle, gave_up=_build_given_up)
 def build(claim: Claim, job: BuildBundle) -> None:
-    """Build a deploy bundle; after the last attempt the deployment is failed."""
+    """Build a deploy bundle. The deployment fails after the last attempt."""
     builds.build(job.deployment_id, claim)
 
 
 @runs(StepRollout)
 def step(job: StepRollout) -> None:
-    """Take a deployment's next step."""
+    """Run one rollout step of a deployment."""
     rollout.step(job.deployment_id)
 
 
 @runs(UndoBreakGlass)
 def undo_break_glass(job: UndoBreakGlass) -> None:
-    """Roll back what went ahead by break-glass and was not approved."""
-    rollbacks.undo_break_glass(job.deployment_id)
+    """Roll back a break-glass deployment that was not approved."""
+    rollbacks.roll_back_break_glass(job.deployment_id)
 
 
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
-    """Offer a new or relabelled agent what runs in its environment."""
-    offers.welcome(job.agent_id)
+    """Offer a new or relabelled agent the deployment that is current for it."""
+    offers.offer_to_late_joiner(job.agent_id)
 
 
 @runs(AgentLeft)
 def agent_left(job: AgentLeft) -> None:
-    """Step the rollouts that may have waited for the agent."""
-    offers.agent_left(job.agent_id)
+    """Enqueue a step of each rollout that may wait for the agent."""
+    offers.step_rollouts_of_agent(job.agent_id)
 
 
 @runs_by_itself(FORGET_PARTICULARS)
 def forget_particulars() -> None:
-    """Reports, agents' parts and timelines of deployments that were over long ago."""
+    """Delete old reports, agent progress and timelines of deployments that ended long ago."""
     housekeeping.forget_particulars()
 
 
 @runs_by_itself(SWEEP)
 def sweep() -> None:
-    """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
+    """Handle what only the passing of time causes: expired approvals, agent timeouts, ended pauses, waiting builds."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):
         approvals.expire(approval, actor=deployments.WORKER)
-    for deployment_id in rollbacks.unapproved().values_list("pk", flat=True):
-        offers.enqueue_undo(deployment_id)
+    for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
+        offers.enqueue_break_glass_rollback(deployment_id)
     for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
             offers.enqueue_build(deployment_id)
         else:
-            offers.wake(deployment_id)
+            offers.enqueue_rollout_step(deployment_id)

@@ -11,14 +11,14 @@ from django.db import models, transaction
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import EnvironmentOwned
-from byteor_cloud.engine.machines import Machine
+from byteor_cloud.engine.machines import StateMachine
 from byteor_cloud.errors import IllegalTransition, NotFound
 
 
 class Stateful(EnvironmentOwned):
     """Base of rows whose ``status`` changes only by the transitions of a state machine."""
 
-    machine: ClassVar[Machine]
+    machine: ClassVar[StateMachine]
     status: models.CharField[str, str]
 
     class Meta:

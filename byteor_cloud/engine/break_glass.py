@@ -1,4 +1,4 @@
-"""Going ahead without approval in an emergency: as it is asked for, and as it is on the record. Pure."""
+"""Break-glass, a deployment before its approval: the request for it and the record of it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.engine.delivery.encoding import format_time
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """An org_admin's request; without ``expires_in_s`` others have the environment's time to approve."""
+    """An org_admin's request. ``expires_in_s`` limits the time to approve; the default is the environment's."""
 
     reason: str
     expires_in_s: int | None = None
@@ -20,7 +20,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who went ahead without approval and why; somebody else has to approve by ``approve_by``, or it is undone."""
+    """Who deployed before approval and why. Unless another person approves by ``approve_by``, it is rolled back."""
 
     by: str
     reason: str

@@ -1,4 +1,4 @@
-"""Freeze windows: times in which nothing is deployed. Pure."""
+"""Freeze windows: times in which no deployment starts. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _STEP = {Recurrence.DAILY: timedelta(days=1), Recurrence.WEEKLY: timedelta(weeks
 
 @dataclass(frozen=True, slots=True)
 class FreezeWindow:
-    """A time in which nothing is deployed; without an offset, ``start`` and ``end`` are wall-clock time."""
+    """A time in which no deployment starts. ``start`` and ``end`` without an offset are wall-clock times in
+    ``time_zone``.
+    """
 
     start: datetime
     end: datetime
@@ -32,7 +34,7 @@ class FreezeWindow:
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the form in which an environment's settings hold the window."""
+        """Read a window from the JSON of an environment's settings."""
         recurrence = stored.get("recurrence")
         return cls(
             datetime.fromisoformat(stored["start"]),
@@ -44,12 +46,12 @@ class FreezeWindow:
 
 
 def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindow | None:
-    """Return the first window that ``now`` falls into; a recurring one repeats at the same wall-clock time."""
+    """Return the first window that contains ``now``. A recurring window repeats at the same wall-clock time."""
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
 def open_until(windows: Iterable[FreezeWindow], now: datetime) -> tuple[FreezeWindow, datetime] | None:
-    """Return, of the windows that ``now`` falls into, the one that ends last, and when it does."""
+    """Return the window that contains ``now`` and ends last, with its end; None if no window contains ``now``."""
     ends = [(window, end) for window in windows if (end := _end(window, now)) is not None]
     return max(ends, key=lambda pair: pair[1], default=None)
 
@@ -57,8 +59,8 @@ def open_until(windows: Iterable[FreezeWindow], now: datetime) -> tuple[FreezeWi
 def instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
-    With an offset both are the same. Without one it is wall-clock time in ``zone``, and when the clocks change there
-    may be two: an hour that they repeat comes twice, and one that they skip is meant before or after.
+    Both are the same if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
+    when the clocks change: an hour may occur twice, or be skipped and mean a time before or after the change.
     """
     if moment.tzinfo is not None:
         return moment.astimezone(UTC), moment.astimezone(UTC)
@@ -67,13 +69,13 @@ def instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
 
 
 def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
-    """Whether no clock in ``zone`` ever shows this wall-clock time."""
+    """Return whether the clocks of ``zone`` skip this wall-clock time."""
     shown = moment.replace(tzinfo=zone).astimezone(UTC).astimezone(zone)
     return shown.replace(tzinfo=None) != moment.replace(fold=0)
 
 
 def _end(window: FreezeWindow, now: datetime) -> datetime | None:
-    """Return when the window ends that ``now`` falls into; None when it falls into none."""
+    """Return the end of the occurrence of the window that contains ``now``; None if none does."""
     zone = ZoneInfo(window.time_zone)
     occurrences = [(instants(window.start, zone)[0], instants(window.end, zone)[1])]
     if window.recurrence is not None:
@@ -85,15 +87,15 @@ def _end(window: FreezeWindow, now: datetime) -> datetime | None:
 def _repetitions(
     start: datetime, end: datetime, step: timedelta, zone: ZoneInfo, now: datetime
 ) -> Iterable[tuple[datetime, datetime]]:
-    """Yield the occurrences around ``now``, each in its widest reading when the clocks change at its edges."""
-    start, end, wall = (_on_the_wall(moment, zone) for moment in (start, end, now))
+    """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
+    start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # The one before and the one after too: in an hour that comes twice, the wall clock alone does not tell them apart.
+    # Yield the neighbours too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield instants(start + shift, zone)[0], instants(end + shift, zone)[1]
 
 
-def _on_the_wall(moment: datetime, zone: ZoneInfo) -> datetime:
+def _wall_clock_time(moment: datetime, zone: ZoneInfo) -> datetime:
     """Return the wall-clock time that ``zone`` shows at ``moment``, without an offset."""
     return moment if moment.tzinfo is None else moment.astimezone(zone).replace(tzinfo=None, fold=0)

@@ -1,4 +1,4 @@
-"""The state machines, as tables (contracts §5, §7). What is not in a table cannot happen."""
+"""The state machines of deployments, approvals, artifacts and replays, as tables of all permitted transitions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """``table`` maps an event to the statuses it leaves and where it goes from each."""
+class StateMachine:
+    """A state machine. ``table`` maps each event to its transitions, from the old status to the new one."""
 
     name: str
     states: type[StrEnum]
@@ -17,7 +17,7 @@ class Machine:
     table: Mapping[StrEnum, Mapping[StrEnum, StrEnum]]
 
     def target(self, status: str, event: StrEnum) -> StrEnum | None:
-        """Where ``event`` leads from ``status``; None when the machine has no such step."""
+        """Return the status after ``event`` in ``status``; None if that transition is not permitted."""
         return self.table[event].get(self.states(status))
 
 
@@ -48,7 +48,7 @@ class DeploymentEvent(StrEnum):
 
 _D, _E = DeploymentStatus, DeploymentEvent
 
-DEPLOYMENT = Machine(
+DEPLOYMENT = StateMachine(
     "deployment",
     DeploymentStatus,
     DeploymentEvent,
@@ -88,7 +88,7 @@ class ApprovalEvent(StrEnum):
 
 _A, _AE = ApprovalStatus, ApprovalEvent
 
-APPROVAL = Machine(
+APPROVAL = StateMachine(
     "approval",
     ApprovalStatus,
     ApprovalEvent,
@@ -114,7 +114,7 @@ class ArtifactEvent(StrEnum):
 
 _F, _FE = ArtifactStatus, ArtifactEvent
 
-ARTIFACT = Machine(
+ARTIFACT = StateMachine(
     "artifact",
     ArtifactStatus,
     ArtifactEvent,
@@ -143,7 +143,7 @@ class ReplayEvent(StrEnum):
 
 _R, _RE = ReplayStatus, ReplayEvent
 
-REPLAY = Machine(
+REPLAY = StateMachine(
     "replay",
     ReplayStatus,
     ReplayEvent,
@@ -160,14 +160,14 @@ MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY)
 
 
 class OfferAction(StrEnum):
-    """What an agent is to do with the bundle that it is offered."""
+    """What an agent should do with the bundle that it is offered."""
 
     ACTIVATE = "activate"
     ROLLBACK = "rollback"
 
 
 class AgentProgress(StrEnum):
-    """How far an agent is within one offer; it only moves forward."""
+    """An agent's progress with one offer. It only moves forward."""
 
     PENDING = "pending"
     OFFERED = "offered"
@@ -178,7 +178,7 @@ class AgentProgress(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-# None of these moves on to another within the same offer.
+# The final states of an offer.
 FINISHED = (AgentProgress.ACTIVE, AgentProgress.FAILED, AgentProgress.ROLLED_BACK)
 PROGRESS_RANK: dict[AgentProgress, int] = {
     AgentProgress.PENDING: 0,

@@ -1,4 +1,4 @@
-"""The rules that a deployment goes by: its environment's when it was created. Pure."""
+"""The release settings of an environment, which each deployment copies when it is created. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """Who must approve and for how long that holds, how long agents have, and how many deployments may run at once."""
+    """Required approvals and their lifetime, the timeout of agents, and the limit of deployments in flight."""
 
     approval_ttl_s: int
     agent_timeout_s: int

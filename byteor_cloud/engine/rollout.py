@@ -1,4 +1,4 @@
-"""The rollout planner: where a deployment stands, to what should be done now. Pure; the worker carries it out."""
+"""The rollout planner: decides the next step of a deployment from its present state. Pure; the worker acts on it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from uuid import UUID
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
-# Agents of one step, and so of one transaction: the first offers to a large fleet are visible while the rest is made.
-AT_ONCE = 5_000
+# One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
+AGENTS_PER_STEP = 5_000
 
 
 class StrategyKind(StrEnum):
-    """The two ways to reach a target."""
+    """How a deployment reaches the agents of its target."""
 
     ALL_AT_ONCE = "all_at_once"
     WAVES = "waves"
@@ -26,7 +26,7 @@ class StrategyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How a target is reached: ``percents`` are the cumulative shares of the waves, the last 100."""
+    """A rollout strategy. ``percents`` are the cumulative shares of the agents after each wave; the last is 100."""
 
     kind: StrategyKind
     percents: tuple[int, ...] = (100,)
@@ -36,7 +36,7 @@ class Strategy:
 
     @classmethod
     def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
-        """Return a strategy of one wave. It is chosen for speed, and rolls back when asked to."""
+        """Return a strategy of one wave. By default a failed deployment is not rolled back."""
         return cls(StrategyKind.ALL_AT_ONCE, (100,), 0, failure_threshold_percent, auto_rollback)
 
     @classmethod
@@ -48,12 +48,12 @@ class Strategy:
         failure_threshold_percent: int = 0,
         auto_rollback: bool = True,
     ) -> Self:
-        """Return a strategy of several waves. They are chosen for safety, and roll back by themselves."""
+        """Return a strategy of several waves. By default a failed deployment is rolled back."""
         return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """Read the stored form; older rows may lack what has a default."""
+        """Read the stored form. Older rows may lack keys that have a default."""
         return cls(
             StrategyKind(stored["kind"]),
             tuple(stored.get("percents", (100,))),
@@ -63,7 +63,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -73,16 +73,16 @@ class Strategy:
         }
 
     def bounds(self, count: int) -> tuple[int, ...]:
-        """Where each wave of ``count`` agents ends: the wave of the agent at a place is how many bounds it reached."""
+        """Return how many of ``count`` agents are in each wave and the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
 @dataclass(frozen=True, slots=True)
 class Enlisting:
-    """How far a rollout is with giving its agents a part: the next of ``count`` has ``place``, by the agents' ids.
+    """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
-    ``after`` is the id of the last that has one, and ``until`` that of the last at the start. ``everybody_counts``
-    says that agents count for waves and thresholds even if they are offline.
+    ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
+    With ``everybody_counts`` offline agents count for waves and thresholds too.
     """
 
     place: int
@@ -108,7 +108,7 @@ class Enlisting:
 
 
 class AgentView(NamedTuple):
-    """What the planner knows of one agent of the deployment. A tuple: a step makes 100,000 of them."""
+    """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
 
     id: Id
     wave: int
@@ -118,10 +118,10 @@ class AgentView(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, in this order: give up on ``timed_out``, offer to ``offer`` in ``wave``, then ``outcome``.
+class StepPlan:
+    """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
 
-    ``more``: the next step may be taken at once.
+    ``more`` says that offers are left, so that the next step can follow at once.
     """
 
     timed_out: tuple[Id, ...] = ()
@@ -144,63 +144,63 @@ def plan_rollout(
     complete: bool = True,
     timeout_s: int,
     now: datetime,
-) -> Plan:
-    """One step of a deployment that is ``deploying``: its waves up to ``wave`` were offered.
+) -> StepPlan:
+    """Plan the next step of a deployment that is ``deploying``, whose waves up to ``wave`` were offered.
 
-    Until ``agents`` are ``complete`` no wave is over.
+    No wave is done until ``complete`` says that all agents are enlisted.
     """
     if complete and not any(a.counted for a in agents):
-        # Nobody is left to go by: it must not become current unseen.
-        return Plan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
-    late = _late(agents, timeout_s, now)
+        # Without agents that count, the deployment must not become current unobserved.
+        return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
+    late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
     reported = sum(a.progress is AgentProgress.FAILED for a in in_wave)
     failed = reported + sum(a.id in late for a in in_wave)
     timed_out = tuple(late)
-    bearable = strategy.failure_threshold_percent * len(in_wave)
-    # Of a wave that is still being enlisted nobody knows yet what share has failed.
+    tolerated = strategy.failure_threshold_percent * len(in_wave)
+    # The failed share of a wave is only known when all agents of the wave are enlisted.
     is_whole = complete or any(a.wave > wave for a in agents)
-    if is_whole and failed * 100 > bearable:
-        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > bearable else "timeout"
+    if is_whole and failed * 100 > tolerated:
+        reason: Literal["threshold", "timeout"] = "threshold" if reported * 100 > tolerated else "timeout"
         detail = f"{failed} of {len(in_wave)} agents of wave {wave + 1} failed"
         if failed > reported:
             detail += f", {failed - reported} of them by not finishing within {timeout_s} s"
-        return Plan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
+        return StepPlan(timed_out=timed_out, wave=wave, outcome="failed", reason=reason, detail=detail)
     waiting = [a.id for a in agents if a.wave <= wave and a.progress is AgentProgress.PENDING]
     if not complete or not all(a.progress in FINISHED or a.id in late for a in agents if a.counted and a.wave <= wave):
-        return _offering([] if paused else waiting, timed_out=timed_out, wave=wave)
+        return _plan_offers([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
-        return Plan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
+        return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
     if paused or (wave_done_at is None and strategy.pause_s > 0):
-        return Plan(timed_out=timed_out, wave=wave, wave_done=True)
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
     if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
-        return Plan(timed_out=timed_out, wave=wave, wave_done=True)
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
     offer = [a.id for a in agents if a.wave <= following and a.progress is AgentProgress.PENDING]
-    return _offering(offer, timed_out=timed_out, wave=following)
+    return _plan_offers(offer, timed_out=timed_out, wave=following)
 
 
-def _offering(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> Plan:
-    now, more = tuple(waiting[:AT_ONCE]), len(waiting) > AT_ONCE
-    return Plan(timed_out=timed_out, offer=now, more=more, wave=wave)
+def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> StepPlan:
+    now, more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
+    return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
 
-def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> Plan:
-    """One step of a deployment that is ``rolling_back``; every touched agent was offered its earlier bundle."""
-    late = _late(agents, timeout_s, now)
+def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
+    """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
+    late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
-        return Plan(timed_out=timed_out)
+        return StepPlan(timed_out=timed_out)
     failed = sorted(a.id for a in agents if a.counted and (a.progress is AgentProgress.FAILED or a.id in late))
     if failed:
         names = ", ".join(str(agent_id) for agent_id in failed[:20])
         detail = f"{len(failed)} agent(s) did not roll back: {names}{', …' if len(failed) > 20 else ''}"
-        return Plan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
-    return Plan(timed_out=timed_out, outcome="active")
+        return StepPlan(timed_out=timed_out, outcome="failed", reason="rollback_failed", detail=detail)
+    return StepPlan(timed_out=timed_out, outcome="active")
 
 
-def _late(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
-    """Who did not finish in time, in the agents' order."""
+def _find_timed_out(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
+    """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {
         a.id: None

@@ -1,4 +1,4 @@
-"""Whom a deployment is for, and what people consent to: read from JSON once, with one stored form each. Pure."""
+"""Targets of deployments, replays and approvals, and their JSON form. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Agents by their ids or by a label selector; without either, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector; without either, all agents of the environment.
 
-    Ids stay texts: a target may name 100,000 agents, and is read with every deployment.
+    The ids are kept as texts, because converting 100,000 of them each time a deployment is read would be slow.
     """
 
     agents: tuple[str, ...] | None = None
@@ -38,7 +38,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ReplayTarget:
-    """An execute replay as it was asked for: these records, through this version, with these side effects."""
+    """The request for an execute replay: which records run through which version, with which side effects."""
 
     mode: str
     artifact_id: str
@@ -62,7 +62,7 @@ class ReplayTarget:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
         return {
             "mode": self.mode,
             "last_n": self.last_n,
@@ -76,9 +76,9 @@ class ReplayTarget:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalTarget:
-    """What an approver is shown: what consent is ``bound`` to, and which agents that was when it was asked for.
+    """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` are the first of ``count`` agents; a replay has neither.
+    ``resolved`` holds the ids of the first of ``count`` agents. A replay has neither.
     """
 
     bound: Target | ReplayTarget
@@ -93,7 +93,7 @@ class ApprovalTarget:
         return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form, its keys in PostgreSQL's order: the API shows it as it is."""
+        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
         found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
         stored = {**self.bound.stored(), **found}
         return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -127,7 +127,7 @@ def test_a_build_waits_for_the_store(store: Path) -> None:
         deployment.refresh_from_db()
         assert deployment.status == "building"
         seen = Agent.objects.with_state().select_related("environment__project").get(pk=agent.pk)
-        told = explanations.of(seen)
+        told = explanations.explain_agent(seen)
         (finding,) = [each for each in told.because if each.code == "held_up"]
         assert "releases.build waits until" in finding.detail
     work_for_ten_minutes()
@@ -172,7 +172,7 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
         away.__enter__()
     else:
         store.rename(away.aside)
-    stories.offered_before(deployment, 660, agent)  # of 600 that it has
+    stories.set_offered_ago(deployment, 660, agent)  # of 600 that it has
     from apps.releases.tasks import sweep
 
     for _ in range(3):
@@ -180,7 +180,7 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
         run_jobs()
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
-    assert "No time runs" in explanations.held_up([deployment])[deployment.pk]
+    assert "Agent timeouts are suspended" in explanations.find_held_up([deployment])[deployment.pk]
     if how == "fails":
         away.__exit__()
     else:
@@ -189,7 +189,7 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
     sweep()
     run_jobs()  # nor is it over as soon as the store is back
     deployment.refresh_from_db()
-    assert (deployment.status, explanations.held_up([deployment])) == ("deploying", {})
+    assert (deployment.status, explanations.find_held_up([deployment])) == ("deploying", {})
     report(api, agent, "active")
     run_jobs()
     deployment.refresh_from_db()
@@ -207,7 +207,7 @@ def test_after_an_outage_an_agent_has_its_whole_time_and_no_more(store: Path) ->
         run_jobs()
     sweep()
     run_jobs()
-    stories.offered_before(deployment, 660, agent)
+    stories.set_offered_ago(deployment, 660, agent)
     Deployment.objects.update(timeouts_from=deployment.agents.get().offered_at)
 
     sweep()

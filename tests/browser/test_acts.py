@@ -105,7 +105,7 @@ def test_deny(world: World) -> None:
     assert ApprovalDecision.objects.get().comment == "not on a Friday"
 
 
-OWN = "You, or a key that you made, asked for this: somebody else must approve it."
+OWN = "You, or a key that you made, requested this. Another person must approve it."
 
 
 def test_a_refusal_of_the_service_is_shown_and_changes_nothing(world: World) -> None:
@@ -172,7 +172,7 @@ def test_roll_back_with_nothing_to_go_back_to(world: World) -> None:
         act(made.deployment, "roll_back"), {**YES, "comment": "latency"}, follow=True
     )
 
-    assert said(refused) == [("error", "quotes v1 to acme-1: There is no earlier deployment to roll back to.")]
+    assert said(refused) == [("error", "quotes v1 to acme-1: The pipeline has no earlier deployment to roll back to.")]
     assert Deployment.objects.get().status == "active"
 
 

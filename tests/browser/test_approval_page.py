@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 
 from apps.fleet.models import Agent
-from apps.releases.admin.changes import base_of, changes_of
+from apps.releases.admin.changes import find_base, find_changes
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals
 from tests.browser.filled import row_page, signed_in, table
@@ -33,7 +33,7 @@ def test_an_approval_shows_what_changes_against_what_runs(world: World) -> None:
     bundle = world.bundle(name="next", version=changed, env={"NUMBER": "9", "KEY": {"secret_ref": "VAULT"}})
     deployment = world.deployment(bundle)
 
-    found = changes_of(deployment)
+    found = find_changes(deployment)
 
     assert found.base == current
     assert [(each.change, each.what, each.name, each.old, each.new) for each in found.config] == [
@@ -50,16 +50,16 @@ def test_an_approval_shows_what_changes_against_what_runs(world: World) -> None:
 def test_what_a_deployment_is_compared_with(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
-    assert base_of(world.deployment(first)) is None
+    assert find_base(world.deployment(first)) is None
     Deployment.objects.all().delete()
     one = active(world, first, agents)
     two = active(world, second, agents)
     three = world.deployment(third)
 
     # What runs now; for one that runs or ran, what it superseded.
-    assert base_of(three) == two
-    assert base_of(two) == one
-    assert base_of(one) == two  # nothing: it would replace what runs now
+    assert find_base(three) == two
+    assert find_base(two) == one
+    assert find_base(one) == two  # nothing: it would replace what runs now
 
 
 def test_of_a_first_deployment_everything_is_new(world: World) -> None:
@@ -105,7 +105,7 @@ def test_who_has_decided_waits_for_others(world: World) -> None:
     summary = signed_in(world.reviewer.user).get(live(approval)).context["summary"]
 
     assert summary["headline"] == "Waits for approval: 1 of 2 given."
-    assert summary["decide"] == {"why": "You have decided; it waits for others."}
+    assert summary["decide"] == {"why": "You have decided. The request waits for other people."}
     assert summary["moving"] is True
 
 

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.browser.filled import row_page, signed_in, superuser
 from tests.releases import stories
-from tests.releases.stories import beat_running, waves
+from tests.releases.stories import send_heartbeat_running, waves
 from tests.worlds import World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -18,7 +18,7 @@ def test_why_and_what_next(world: World) -> None:
     _, (agent, api) = agents = stories.fleet(world, 2)
     before, after = stories.bundles(world, 2)
     stories.active(world, before, agents)
-    beat_running(agent, api)
+    send_heartbeat_running(agent, api)
     deployment = stories.offered(world, after, strategy=waves(50, 100, pause_s=600))
 
     page = signed_in(world.viewer.user).get(row_page(agent))

@@ -78,7 +78,7 @@ def test_a_request_whose_maker_nobody_knows_waits_for_nobody(world: World) -> No
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
     assert decide.keys() == {"why", "deny"}
-    assert "nobody is known to have made" in decide["why"]
+    assert "whose creator is unknown" in decide["why"]
     Approval.objects.filter(pk=approval.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [approval.pk]
 

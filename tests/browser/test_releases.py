@@ -85,7 +85,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
 
     page.locator("#facts").get_by_role("link", name="quotes to prod").click()
     said = page.locator("#headline [role=status]")
-    expect(said).to_have_text("Waits for its turn to be built.")
+    expect(said).to_have_text("Waits until its build can start.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     search = page.get_by_role("searchbox")
     run_jobs()
@@ -255,5 +255,5 @@ def test_break_glass_to_look_at(world: World, page: Page, shot: Callable[..., No
     shot(page, "break-glass-approval", widths=BOTH)
     page.goto(row_page(deployment))
 
-    expect(page.locator(".mark.bad")).to_contain_text("admin@acme.example went ahead without approval.")
+    expect(page.locator(".mark.bad")).to_contain_text("admin@acme.example deployed before approval.")
     shot(page, "break-glass", widths=BOTH, full_page=True)

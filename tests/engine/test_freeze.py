@@ -29,7 +29,7 @@ ONCE = window("2026-12-24T18:00:00+01:00", "2026-12-27T06:00:00+01:00")
         ("2026-12-27T05:00:00Z", False), ("2027-12-25T00:00:00Z", False),
     ],
 )  # fmt: skip
-def test_once(now: str, is_frozen: bool) -> None:
+def test_a_window_without_recurrence(now: str, is_frozen: bool) -> None:
     assert (active_window([ONCE], at(now)) is ONCE) is is_frozen
 
 
@@ -44,18 +44,18 @@ NIGHTLY = window(
         ("2026-02-28T23:00:00+01:00", False),  # before it begins to repeat
         ("2026-03-01T22:00:00+01:00", True), ("2026-03-10T05:59:00+01:00", True),
         ("2026-03-10T06:00:00+01:00", False), ("2026-03-10T21:59:00+01:00", False),
-        # Summer time: still at 22 h of the wall clock.
+        # In summer time the window still starts at 22:00 of the wall clock.
         ("2026-07-10T21:59:00+02:00", False), ("2026-07-10T22:00:00+02:00", True),
         ("2026-07-11T05:59:00+02:00", True), ("2026-07-11T06:00:00+02:00", False),
         ("2026-11-10T22:00:00+01:00", True), ("2026-11-10T21:00:00+01:00", False),
     ],
 )  # fmt: skip
-def test_daily_over_midnight_and_summer_time(now: str, is_frozen: bool) -> None:
+def test_a_daily_window_over_midnight_and_in_summer_time(now: str, is_frozen: bool) -> None:
     assert (active_window([NIGHTLY], at(now)) is NIGHTLY) is is_frozen
 
 
 @pytest.mark.parametrize("night", ["2026-03-28", "2026-10-24"])
-def test_daily_over_the_change_of_the_clocks_it_ends_by_the_wall_clock(night: str) -> None:
+def test_a_daily_window_ends_by_the_wall_clock_when_the_clocks_change(night: str) -> None:
     berlin = ZoneInfo("Europe/Berlin")
     evening = datetime.fromisoformat(f"{night}T22:00:00").replace(tzinfo=berlin)
     morning = (evening + timedelta(days=1)).replace(hour=6)
@@ -72,7 +72,7 @@ def test_daily_over_the_change_of_the_clocks_it_ends_by_the_wall_clock(night: st
         ("2026-10-24T22:00:00+02:00", "2026-10-25T06:00:00+01:00"),
     ],
 )
-def test_once_over_the_change_of_the_clocks_it_ends_when_it_says(start: str, end: str) -> None:
+def test_a_single_window_ends_at_its_end_when_the_clocks_change(start: str, end: str) -> None:
     only = window(start, end, time_zone="Europe/Berlin")
 
     assert active_window([only], at(end).astimezone(UTC) - timedelta(seconds=1)) is only
@@ -90,16 +90,16 @@ WEEKENDS = window("2026-01-02T18:00:00Z", "2026-01-05T06:00:00Z", recurrence="we
         ("2026-01-09T18:00:00Z", True), ("2026-06-14T12:00:00Z", True), ("2026-06-17T12:00:00Z", False),
     ],
 )  # fmt: skip
-def test_weekly(now: str, is_frozen: bool) -> None:
+def test_a_weekly_window(now: str, is_frozen: bool) -> None:
     assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
 
 
-def test_of_several_the_first_that_fits() -> None:
+def test_active_window_returns_the_first_that_contains_now() -> None:
     assert active_window([ONCE, WEEKENDS, NIGHTLY], at("2026-06-13T23:00:00Z")) is WEEKENDS
     assert active_window([], at("2026-06-13T23:00:00Z")) is None
 
 
-def test_of_several_that_are_open_the_last_to_end_says_until_when() -> None:
+def test_open_until_returns_the_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
     assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
@@ -114,7 +114,7 @@ def test_of_several_that_are_open_the_last_to_end_says_until_when() -> None:
         ("2026-07-02T04:00:00Z", False),
     ],
 )  # fmt: skip
-def test_times_without_an_offset_are_of_the_windows_zone(now: str, is_frozen: bool) -> None:
+def test_times_without_an_offset_are_in_the_windows_time_zone(now: str, is_frozen: bool) -> None:
     wall = window("2026-07-01T18:00:00", "2026-07-02T06:00:00", time_zone="Europe/Berlin")
 
     assert (active_window([wall], at(now)) is wall) is is_frozen
@@ -137,11 +137,11 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_when_the_clocks_change_at_its_edges_it_takes_in_both_readings(now: str, is_frozen: bool) -> None:
+def test_ambiguous_edges_are_read_as_the_longest_window(now: str, is_frozen: bool) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 
-def test_a_skipped_time_is_told() -> None:
+def test_is_skipped_finds_times_that_the_clocks_skip() -> None:
     berlin = ZoneInfo("Europe/Berlin")
 
     assert [is_skipped(at(f"2026-{day}"), berlin) for day in ("03-29T02:30", "03-29T03:00", "10-25T02:30")] == [
@@ -149,7 +149,7 @@ def test_a_skipped_time_is_told() -> None:
     ]  # fmt: skip
 
 
-def test_a_stored_window_is_read_with_its_defaults() -> None:
+def test_a_stored_window_is_read_with_defaults() -> None:
     stored: dict[str, Any] = {"start": "2026-12-24T17:00:00Z", "end": "2026-12-25T17:00:00Z", "reason": "holidays"}
     read = FreezeWindow(at("2026-12-24T17:00:00Z"), at("2026-12-25T17:00:00Z"), "holidays", "UTC", None)
 

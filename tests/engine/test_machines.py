@@ -14,15 +14,15 @@ from byteor_cloud.engine.machines import (
     REPLAY,
     AgentProgress,
     DeploymentStatus,
-    Machine,
+    StateMachine,
 )
 
 
-def arrows(machine: Machine) -> set[tuple[str, str]]:
+def arrows(machine: StateMachine) -> set[tuple[str, str]]:
     return {(source, target) for steps in machine.table.values() for source, target in steps.items()}
 
 
-def test_deployments_go_as_published() -> None:
+def test_deployment_transitions_are_as_documented() -> None:
     assert arrows(DEPLOYMENT) == {
         ("pending_approval", "approved"), ("pending_approval", "denied"), ("approved", "building"),
         ("building", "deploying"), ("deploying", "active"),
@@ -34,13 +34,13 @@ def test_deployments_go_as_published() -> None:
     assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}
 
 
-def test_approvals_go_as_published() -> None:
+def test_approval_transitions_are_as_documented() -> None:
     assert arrows(APPROVAL) == {
         *(("pending", end) for end in ("approved", "denied", "expired", "revoked")), ("approved", "revoked"),
     }  # fmt: skip
 
 
-def test_artifacts_and_replays_go_as_published() -> None:
+def test_artifact_and_replay_transitions_are_as_documented() -> None:
     assert arrows(ARTIFACT) == {("received", "verified"), ("received", "rejected")}
     assert arrows(REPLAY) == {
         ("pending_approval", "queued"), ("pending_approval", "denied"), ("queued", "running"), ("queued", "failed"),
@@ -49,12 +49,12 @@ def test_artifacts_and_replays_go_as_published() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
-def test_every_event_and_status_is_used(machine: Machine) -> None:
+def test_every_event_and_status_is_used(machine: StateMachine) -> None:
     assert set(machine.table) == set(machine.events)
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
 
-def test_no_step_is_none_and_no_status_is_an_error() -> None:
+def test_target_returns_none_without_a_transition_and_raises_for_an_unknown_status() -> None:
     event = next(iter(DEPLOYMENT.events))
 
     assert DEPLOYMENT.target(DeploymentStatus.ROLLED_BACK, event) is None
@@ -62,7 +62,7 @@ def test_no_step_is_none_and_no_status_is_an_error() -> None:
         DEPLOYMENT.target("sideways", event)
 
 
-def test_progress_ends_thrice() -> None:
+def test_progress_has_three_final_states() -> None:
     ends = {progress for progress, rank in PROGRESS_RANK.items() if rank == max(PROGRESS_RANK.values())}
 
     assert set(PROGRESS_RANK) == set(AgentProgress)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import AgentView, Plan, Strategy, plan_rollback, plan_rollout
+from byteor_cloud.engine.rollout import AgentView, StepPlan, Strategy, plan_rollback, plan_rollout
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 600
@@ -25,17 +25,17 @@ def view(number: UUID, progress: AgentProgress, wave: int = 0, *, counted: bool 
     return AgentView(number, wave, counted, progress, offered)
 
 
-def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state: Any) -> Plan:
+def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state: Any) -> StepPlan:
     given_state: dict[str, Any] = {"wave": 0, "wave_done_at": None, "paused": False, **state}
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
-def test_nothing_is_done_while_agents_are_at_it() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVATING)]) == Plan()
+def test_a_step_does_nothing_while_agents_are_unfinished() -> None:
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVATING)]) == StepPlan()
 
 
-def test_all_active_is_the_end() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVE)]) == Plan(wave_done=True, outcome="active")
+def test_a_rollout_ends_when_all_agents_are_active() -> None:
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVE)]) == StepPlan(wave_done=True, outcome="active")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_all_active_is_the_end() -> None:
     [(0, 0, "active"), (0, 1, "failed"), (25, 1, "active"), (24, 1, "failed"), (49, 2, "failed"), (50, 2, "active"),
      (100, 4, "active"), (99, 4, "failed")],
 )  # fmt: skip
-def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
+def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
     agents = [
         view(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
@@ -54,26 +54,26 @@ def test_more_than_the_threshold_of_a_wave(threshold: int, failed: int, outcome:
     assert made.reason == ("threshold" if outcome == "failed" else "")
 
 
-def test_too_many_failures_end_it_before_the_others_are_done() -> None:
+def test_too_many_failures_fail_the_rollout_before_other_agents_finish() -> None:
     made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
 
 
-def test_who_is_late_has_failed() -> None:
+def test_agents_that_time_out_count_as_failed() -> None:
     made = plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S)])
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "timeout", (TWO,))
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == Plan()
+    assert plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
-def test_failures_that_are_too_many_by_themselves_are_the_reason() -> None:
+def test_the_reason_is_threshold_when_reported_failures_alone_exceed_it() -> None:
     made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
 
 
-def test_a_bearable_delay_ends_the_wave() -> None:
+def test_a_wave_ends_when_timeouts_are_within_the_threshold() -> None:
     made = plan(
         [view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy.all_at_once(failure_threshold_percent=50)
     )
@@ -81,27 +81,27 @@ def test_a_bearable_delay_ends_the_wave() -> None:
     assert (made.outcome, made.timed_out) == ("active", (TWO,))
 
 
-def test_who_does_not_count_holds_nothing_up_and_is_never_late() -> None:
+def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
     away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
-    assert plan([view(ONE, P.ACTIVE), away]) == Plan(wave_done=True, outcome="active")
+    assert plan([view(ONE, P.ACTIVE), away]) == StepPlan(wave_done=True, outcome="active")
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
-def test_a_wave_is_judged_when_all_of_it_is_known() -> None:
+def test_the_threshold_applies_when_the_whole_wave_is_enlisted() -> None:
     known = [view(ONE, P.FAILED), view(TWO, P.ACTIVE)]
 
-    assert plan(known, Strategy.waves((50, 100)), complete=False) == Plan()
+    assert plan(known, Strategy.waves((50, 100)), complete=False) == StepPlan()
     assert plan([*known, view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)), complete=False).outcome == "failed"
     assert plan(known).outcome == "failed"
 
 
-def test_with_nobody_left_who_counts_it_fails() -> None:
-    expected = Plan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
+def test_a_rollout_fails_when_no_counted_agents_remain() -> None:
+    expected = StepPlan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
 
     assert plan([]) == expected
     assert plan([view(TWO, P.ACTIVE, counted=False)], paused=True) == expected
-    assert plan([], complete=False) == Plan()
+    assert plan([], complete=False) == StepPlan()
 
 
 def test_the_next_wave_is_offered_at_once() -> None:
@@ -109,38 +109,38 @@ def test_the_next_wave_is_offered_at_once() -> None:
         [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
     )
 
-    assert made == Plan(offer=(TWO,), wave=1)
+    assert made == StepPlan(offer=(TWO,), wave=1)
 
 
-def test_empty_waves_are_passed_over() -> None:
+def test_empty_waves_are_skipped() -> None:
     assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
 def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
     agents = [view(ONE, P.FAILED), view(TWO, P.ACTIVE), view(THREE, P.ACTIVE, 1), view(FOUR, P.OFFERED, 1)]
 
-    assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == Plan(wave=1)
+    assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == StepPlan(wave=1)
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({}, Plan(wave_done=True)),
-        ({"wave_done_at": NOW - timedelta(seconds=299)}, Plan(wave_done=True)),
-        ({"wave_done_at": NOW - timedelta(seconds=300)}, Plan(offer=(TWO,), wave=1)),
-        ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, Plan(wave_done=True)),
+        ({}, StepPlan(wave_done=True)),
+        ({"wave_done_at": NOW - timedelta(seconds=299)}, StepPlan(wave_done=True)),
+        ({"wave_done_at": NOW - timedelta(seconds=300)}, StepPlan(offer=(TWO,), wave=1)),
+        ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, StepPlan(wave_done=True)),
     ],
 )
-def test_between_waves_it_waits(state: dict[str, Any], expected: Plan) -> None:
+def test_a_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
-def test_paused_it_offers_nothing_but_still_ends() -> None:
+def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
     agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
 
-    assert plan(agents, Strategy.waves((50, 100)), paused=True) == Plan(wave_done=True)
+    assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)
     assert plan(agents[:1], paused=True).outcome == "active"
     assert plan([view(ONE, P.FAILED)], paused=True).outcome == "failed"
 
@@ -149,7 +149,7 @@ def test_paused_it_offers_nothing_but_still_ends() -> None:
     percents=st.lists(st.integers(1, 99), unique=True, max_size=6).map(lambda p: (*sorted(p), 100)),
     count=st.integers(1, 300),
 )
-def test_waves_take_their_cumulative_share(percents: tuple[int, ...], count: int) -> None:
+def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
     bounds = strategy.bounds(count)
@@ -161,25 +161,25 @@ def test_waves_take_their_cumulative_share(percents: tuple[int, ...], count: int
         assert percent * count <= reached * 100 < percent * count + 100
 
 
-def back(*agents: AgentView) -> Plan:
+def back(*agents: AgentView) -> StepPlan:
     return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
 
 
-def test_the_way_back_waits_for_all() -> None:
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.OFFERED)) == Plan()
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.ROLLED_BACK)) == Plan(outcome="active")
-    assert back() == Plan(outcome="active")
+def test_a_rollback_waits_for_all_agents() -> None:
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.OFFERED)) == StepPlan()
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
+    assert back() == StepPlan(outcome="active")
 
 
-def test_the_way_back_fails_with_names() -> None:
+def test_a_failed_rollback_names_the_agents() -> None:
     made = back(view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S), view(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
     assert made.detail == f"2 agent(s) did not roll back: {ONE}, {TWO}"
 
 
-def test_on_the_way_back_too_some_do_not_count() -> None:
+def test_a_rollback_ignores_uncounted_agents() -> None:
     away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
-    assert back(view(ONE, P.ROLLED_BACK), away) == Plan(outcome="active")
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.FAILED, counted=False)) == Plan(outcome="active")
+    assert back(view(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")
+    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.FAILED, counted=False)) == StepPlan(outcome="active")

@@ -91,19 +91,19 @@ def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
         ({"kind": "waves", "auto_rollback": True}, Strategy.waves((100,))),
     ],
 )
-def test_a_strategy_of_an_older_row_has_the_planners_defaults(stored: dict[str, Any], value: Strategy) -> None:
+def test_a_strategy_of_an_older_row_reads_with_defaults(stored: dict[str, Any], value: Strategy) -> None:
     assert Strategy.from_stored(stored) == value
 
 
-def test_an_approval_of_an_older_row_may_not_say_how_many_agents_it_was() -> None:
+def test_an_approval_target_of_an_older_row_reads_without_a_count() -> None:
     assert ApprovalTarget.from_stored({"all": True}) == ApprovalTarget(Target())
 
 
-def test_a_replay_of_an_older_row_may_lack_what_it_did_not_name() -> None:
+def test_a_replay_target_of_an_older_row_reads_without_optional_keys() -> None:
     stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
 
     assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)
 
 
-def test_the_agents_of_a_target_are_named_once_and_in_order() -> None:
+def test_a_target_has_each_agent_once_in_order() -> None:
     assert Target.naming([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))

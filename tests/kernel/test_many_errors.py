@@ -95,12 +95,12 @@ def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bundles, "_pointer", pointer)
     key = "-----BEGIN PRIVATE KEY-----"
 
-    assert bundles._secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
+    assert bundles._find_secrets({"k" * 1000: [{"a": [1, "x"]}] * 1000}, "/env") == []
     assert built == []
-    assert len(bundles._secrets([key, {"a": key}], "/env")) == len(built) == 2
+    assert len(bundles._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
-def test_secret_is_reported_with_its_pointer() -> None:
-    found = bundles._secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
+def test_the_pointer_of_a_secret() -> None:
+    found = bundles._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

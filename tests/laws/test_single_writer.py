@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OWNER = "apps/releases/services/agent_parts.py"
+OWNER = "apps/releases/services/assignments.py"
 # The empty assignment comes with the agent, in an app that knows no deployments.
 ENROLLMENT = "apps/fleet/services.py"
 MODELS = {"Assignment", "DeploymentAgent"}

@@ -8,5 +8,5 @@ __all__ = ["at_once"]
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that only the test moves."""
+    """A clock that only the test moves."""
     return Clock(monkeypatch)

@@ -1,6 +1,6 @@
-"""What governed releases do, once more, in plain Python: without a database, HTTP, queue, locks or crashes.
+"""A model of releases in plain Python, without database, HTTP, queue, locks or crashes.
 
-A method that a caller stands behind returns the code that it is refused with, or None.
+The methods for requests of callers return the problem code of the refusal, or None.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.releases.model_rollouts import Rollouts
 
 
 class Model(Rollouts):
-    """One environment: what callers ask for, what agents report, what the worker does."""
+    """One environment with the requests of callers, the reports of agents and the jobs of the worker."""
 
-    # What callers ask for.
+    # Requests of callers.
 
     def obstacles(
         self,
@@ -38,7 +38,7 @@ class Model(Rollouts):
         break_glass_s: int | None = None,
         by: str,
     ) -> set[str]:
-        """All that stands in the way of a new deployment."""
+        """Return the problem codes of all reasons to refuse a new deployment."""
         agents = self.matching(target)
         found = set()
         if (override_freeze or break_glass_s) and by != "admin":
@@ -55,7 +55,7 @@ class Model(Rollouts):
             found.add("invalid")
         if not take_over and any(self._runs_another(agent, bundle.pipeline) for agent in agents):
             found.add("take_over")
-        if hand_in and (refusal := self._unfit(hand_in, bundle, target, strategy)):
+        if hand_in and (refusal := self._credential_refusal(hand_in, bundle, target, strategy)):
             found.add(refusal)
         return found
 
@@ -71,7 +71,7 @@ class Model(Rollouts):
         break_glass_s: int | None = None,
         by: str,
     ) -> Deployment:
-        """Nothing stands in its way."""
+        """Create a deployment that ``obstacles`` does not refuse."""
         approval = None
         if self.policy.approvals and not hand_in:
             approval = Approval(by, self.now + (break_glass_s or self.policy.ttl_s), break_glass_s is not None)
@@ -116,7 +116,7 @@ class Model(Rollouts):
             return "approval.used"
         if approval.status not in {"pending", "approved"}:
             return "illegal_transition"
-        self._lapse(deployment, approval, "revoked")
+        self._close_approval(deployment, approval, "revoked")
         return None
 
     def pause(self, deployment: Deployment, *, paused: bool) -> str | None:
@@ -136,7 +136,7 @@ class Model(Rollouts):
         return None
 
     def retry(self, deployment: Deployment) -> set[str]:
-        """All that it is refused with, and if nothing, it is done."""
+        """Retry the deployment, or return the problem codes of all reasons to refuse it."""
         has_failed = deployment.status == "failed"
         if not has_failed and deployment.status != "deploying":
             return {"illegal_transition"}
@@ -162,7 +162,7 @@ class Model(Rollouts):
                 found.add("newer_deployment")
             if self._overlaps(deployment, [d for d in self.deployments if d.status in UNDER_WAY]):
                 found.add("agents_busy")
-            if self._is_refused(deployment):
+            if self._is_unapproved_break_glass(deployment):
                 found.add("not_approved")
         if not found:
             deployment.status, deployment.reason, deployment.wave_done = "deploying", "", None
@@ -177,8 +177,8 @@ class Model(Rollouts):
         self.bad.discard(bundle.number)
         return None
 
-    def _unfit(self, source: Deployment, bundle: Bundle, target: Target, strategy: Strategy) -> str | None:
-        """Why the credential of that one's approval does not serve."""
+    def _credential_refusal(self, source: Deployment, bundle: Bundle, target: Target, strategy: Strategy) -> str | None:
+        """Return the problem code with which the approval credential of ``source`` is refused."""
         approval = source.approval
         assert approval is not None
         if source.bundle.pipeline != bundle.pipeline:
@@ -191,13 +191,13 @@ class Model(Rollouts):
             return "approval.binding"
         return "approval.used" if approval.used else None
 
-    def _lapse(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """What waited for it has failed; what went ahead by break-glass the worker undoes."""
+    def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
+        """Close the approval and fail the deployment that waits for it. Break-glass is left to the worker."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")
 
-    # What agents do.
+    # Agents.
 
     def enroll(self, site: str) -> Agent:
         agent = Agent(len(self.agents), site, self.now)
@@ -205,7 +205,7 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Whether it is taken for true (or was before)."""
+        """Record a report, and return whether it is accepted (or was accepted before)."""
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):
@@ -222,10 +222,10 @@ class Model(Rollouts):
             self.deployments[by].parts[agent.number].progress = status
         return True
 
-    # What the worker does.
+    # Jobs of the worker.
 
     def begin_build(self, deployment: Deployment) -> None:
-        if deployment.status != "approved" or not self._has_turn(deployment):
+        if deployment.status != "approved" or not self._can_start(deployment):
             return
         if deployment.bundle.number in self.bad:
             self._fail(deployment, "known_bad")
@@ -244,8 +244,8 @@ class Model(Rollouts):
             approval.used = True
         deployment.status = "building"
 
-    def _has_turn(self, deployment: Deployment) -> bool:
-        """Not while it is frozen, nor over the limit, nor while one ahead has its pipeline or one of its agents."""
+    def _can_start(self, deployment: Deployment) -> bool:
+        """Return whether the build can start: no freeze, below the limit, and no earlier deployment in the way."""
         if self.frozen and not deployment.overrides_freeze:
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]
@@ -264,7 +264,7 @@ class Model(Rollouts):
         if deployment.bundle.number in self.bad:
             self._fail(deployment, "known_bad")
             return
-        agents = self._free(deployment)
+        agents = self._available_agents(deployment)
         if not agents:
             self._fail(deployment, "empty_target")
             return
@@ -276,7 +276,7 @@ class Model(Rollouts):
         deployment.status, deployment.built = "deploying", True
         self._offer(deployment, [n for n, part in deployment.parts.items() if part.wave == 0])
 
-    def give_up_building(self, deployment: Deployment) -> None:
+    def fail_build(self, deployment: Deployment) -> None:
         self.begin_build(deployment)
         if deployment.status in {"approved", "building"}:
             self._fail(deployment, "build_failed")
@@ -287,7 +287,7 @@ class Model(Rollouts):
         elif deployment.status == "rolling_back":
             self._roll_back(deployment)
 
-    def undo_break_glass(self, deployment: Deployment) -> None:
+    def roll_back_break_glass(self, deployment: Deployment) -> None:
         approval = deployment.approval
         assert approval is not None
         under_way, has_failed = deployment.status == "deploying", deployment.status == "failed"
@@ -299,7 +299,7 @@ class Model(Rollouts):
             self._fail(deployment, f"approval_{approval.status}")
             self._withdraw(deployment)
 
-    def welcome(self, agent: Agent) -> None:
+    def offer_to_late_joiner(self, agent: Agent) -> None:
         if agent.left:
             return
         for deployment in reversed(self.deployments):
@@ -311,4 +311,4 @@ class Model(Rollouts):
         for deployment in self.deployments:
             approval = deployment.approval
             if approval and approval.status == "pending" and approval.expires <= self.now:
-                self._lapse(deployment, approval, "expired")
+                self._close_approval(deployment, approval, "expired")

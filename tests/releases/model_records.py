@@ -1,6 +1,6 @@
-"""What the model of governed releases keeps: bundles, targets, offers, agents, approvals, deployments.
+"""The records of the model of releases: bundles, targets, offers, agents, approvals, deployments.
 
-Times are whole seconds since the start. Things are known by numbers, in the order in which they were made.
+Times are whole seconds since the start. Records are identified by numbers, in the order of their creation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ IN_FLIGHT = {"approved", *UNDER_WAY}
 
 @dataclass(frozen=True)
 class Bundle:
-    """What is deployed: ``number`` stands for the configuration's hash."""
+    """A config bundle. ``number`` stands for its config hash."""
 
     number: int
     pipeline: str
@@ -24,7 +24,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a deployment copies of its environment."""
+    """The release policy that a deployment copies from its environment."""
 
     approvals: int = 0
     self_approval: bool = False
@@ -43,7 +43,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Target:
-    """All, or those with a label, or those named."""
+    """All agents, or those with the label ``site``, or those with the listed numbers."""
 
     site: str | None = None
     agents: tuple[int, ...] | None = None
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """``by`` offers what ``source`` built; made again it is another offer, with another ``since``."""
+    """An offer of the deployment ``by`` to run the bundle of ``source``. A repeated offer has another ``since``."""
 
     by: int
     source: int
@@ -67,7 +67,7 @@ class Agent:
     left: bool = False
     offer: Offer | None = None
     progress: str = "pending"
-    # What it said of its offers, and was heard with: (by, source, status, when).
+    # The agent's accepted reports: (by, source, status, since).
     said: set[tuple[int, int, str, int]] = field(default_factory=set)
 
 
@@ -86,7 +86,7 @@ class Part:
 class Approval:
     requester: str
     expires: int
-    broken: bool = False  # the glass: what it is for went ahead without it
+    broken: bool = False  # break-glass: the deployment started before its approval
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
     was_given: bool = False
@@ -103,7 +103,7 @@ class Deployment:
     take_over: bool
     status: str
     approval: Approval | None
-    handed_in: Deployment | None  # which one's approval was
+    handed_in: Deployment | None  # the deployment whose approval credential was handed in
     overrides_freeze: bool
     reason: str = ""
     current: bool = False

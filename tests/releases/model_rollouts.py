@@ -1,4 +1,4 @@
-"""How the model of governed releases offers, goes from wave to wave, and goes back."""
+"""The rollouts and rollbacks of the model of releases."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tests.releases.model_records import ENDS, IN_FLIGHT, Agent, Deployment, Off
 
 
 class Rollouts:
-    """One environment, its agents and deployments, and the rules of a rollout and of the way back."""
+    """One environment with its agents and deployments, and the rules of rollouts and rollbacks."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.frozen = False
         self.now = 0
-        self.count = 0  # of all that happened: what comes later is greater
+        self.count = 0  # the number of events so far, by which later offers are told from earlier ones
         self.agents: list[Agent] = []
         self.deployments: list[Deployment] = []
         self.bad: set[int] = set()
@@ -24,7 +24,7 @@ class Rollouts:
         return self.count
 
     def _touched(self, deployment: Deployment) -> dict[int, Part]:
-        """Who has its bundle, or is to have it."""
+        """Return the agents that have the deployment's bundle or should have it."""
         found = {}
         for number, part in self._enrolled(deployment).items():
             offer = self.agents[number].offer
@@ -32,12 +32,12 @@ class Rollouts:
                 found[number] = part
         return found
 
-    def _is_good(self, deployment: Deployment) -> bool:
-        """Whether somebody may be brought back to it."""
-        return deployment.bundle.number not in self.bad and not self._is_refused(deployment)
+    def _can_be_restored(self, deployment: Deployment) -> bool:
+        """Return whether a rollback may restore the deployment."""
+        return deployment.bundle.number not in self.bad and not self._is_unapproved_break_glass(deployment)
 
     @staticmethod
-    def _is_refused(deployment: Deployment) -> bool:
+    def _is_unapproved_break_glass(deployment: Deployment) -> bool:
         approval = deployment.approval
         return approval is not None and approval.broken and approval.status in {"denied", "expired", "revoked"}
 
@@ -49,7 +49,7 @@ class Rollouts:
             for other in others
         )
 
-    # Who is meant, and who has what.
+    # Targets and offers.
 
     def matching(self, target: Target) -> list[Agent]:
         return [
@@ -69,7 +69,7 @@ class Rollouts:
     def _runs_another(self, agent: Agent, pipeline: str) -> bool:
         return agent.offer is not None and self.deployments[agent.offer.source].bundle.pipeline != pipeline
 
-    def _free(self, deployment: Deployment) -> list[Agent]:
+    def _available_agents(self, deployment: Deployment) -> list[Agent]:
         return [
             agent for agent in self.matching(deployment.target)
             if deployment.take_over or not self._runs_another(agent, deployment.bundle.pipeline)
@@ -91,7 +91,7 @@ class Rollouts:
         if deployment.bundle.number in self.bad:
             return
         taken = []
-        for agent in self._free(deployment):
+        for agent in self._available_agents(deployment):
             if only not in (None, agent):
                 continue
             offer = agent.offer
@@ -105,8 +105,8 @@ class Rollouts:
     def _enrolled(self, deployment: Deployment) -> dict[int, Part]:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
-    def _at_it(self, deployment: Deployment) -> dict[int, Part]:
-        """Without those that another deployment took away meanwhile, from their offer or from waiting for one."""
+    def _participants(self, deployment: Deployment) -> dict[int, Part]:
+        """Return the enlisted agents, without those that another deployment has taken over meanwhile."""
 
         def is_its(number: int, part: Part) -> bool:
             if part.progress == "pending":
@@ -115,7 +115,7 @@ class Rollouts:
 
         return {number: part for number, part in self._enrolled(deployment).items() if is_its(number, part)}
 
-    def _give_up_late(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
+    def _time_out(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
         late = set()
         for number, part in parts.items():
             waits = part.counted and part.progress not in ENDS and part.offered is not None
@@ -133,7 +133,7 @@ class Rollouts:
             return "illegal_transition"
         if deployment.status == "failed" and not self._touched(deployment):
             return "nothing_to_roll_back"
-        target = self._earlier(deployment)
+        target = self._find_target(deployment)
         if target is None:
             return "nothing_to_roll_back_to"
         deployment.status, deployment.restores, deployment.paused = "rolling_back", target.number, False
@@ -142,7 +142,7 @@ class Rollouts:
         for number, part in self._touched(deployment).items():
             agent = self.agents[number]
             before = None if part.before is None else self.deployments[part.before]
-            if before is None or not before.built or before is deployment or not self._is_good(before):
+            if before is None or not before.built or before is deployment or not self._can_be_restored(before):
                 before = target
             agent.offer = Offer(deployment.number, before.number, "rollback", since)
             agent.progress = part.progress = "offered"
@@ -151,24 +151,24 @@ class Rollouts:
             before.parts.setdefault(number, new)
         return None
 
-    # From wave to wave, and back.
+    # Rollout steps and rollback steps.
 
     def _roll_out(self, deployment: Deployment) -> None:
         if deployment.bundle.number in self.bad:
-            self._give_up(deployment, "known_bad")
+            self._fail_rollout(deployment, "known_bad")
             return
-        parts, strategy = self._at_it(deployment), deployment.strategy
+        parts, strategy = self._participants(deployment), deployment.strategy
         reported = {n for n, part in parts.items() if part.progress == "failed"}
-        late = self._give_up_late(deployment, parts)
+        late = self._time_out(deployment, parts)
         counted = {n: part for n, part in parts.items() if part.counted}
         if not counted:
             self._fail(deployment, "empty_target")
             self._withdraw(deployment)
             return
         wave = {n for n, part in counted.items() if part.wave == deployment.wave}
-        bearable = strategy.threshold * len(wave)
-        if len(wave & (reported | late)) * 100 > bearable:
-            self._give_up(deployment, "threshold" if len(wave & reported) * 100 > bearable else "timeout")
+        tolerated = strategy.threshold * len(wave)
+        if len(wave & (reported | late)) * 100 > tolerated:
+            self._fail_rollout(deployment, "threshold" if len(wave & reported) * 100 > tolerated else "timeout")
             return
 
         def waiting(upto: int) -> list[int]:
@@ -189,7 +189,7 @@ class Rollouts:
             deployment.wave, deployment.wave_done = min(following), None
             self._offer(deployment, waiting(deployment.wave))
 
-    def _give_up(self, deployment: Deployment, reason: str) -> None:
+    def _fail_rollout(self, deployment: Deployment, reason: str) -> None:
         self._fail(deployment, reason)
         goes_back = deployment.strategy.auto_rollback and self._touched(deployment)
         if not goes_back or self.rollback(deployment) is not None:
@@ -204,8 +204,8 @@ class Rollouts:
         self._offer_late(deployment)
 
     def _roll_back(self, deployment: Deployment) -> None:
-        parts = {n: p for n, p in self._at_it(deployment).items() if p.action == "rollback"}
-        self._give_up_late(deployment, parts)
+        parts = {n: p for n, p in self._participants(deployment).items() if p.action == "rollback"}
+        self._time_out(deployment, parts)
         counted = [part for part in parts.values() if part.counted]
         if any(part.progress not in ENDS for part in counted):
             return
@@ -226,16 +226,16 @@ class Rollouts:
         if reason in {"threshold", "timeout", "rollback_failed"}:
             self.bad.add(deployment.bundle.number)
 
-    def _earlier(self, deployment: Deployment) -> Deployment | None:
+    def _find_target(self, deployment: Deployment) -> Deployment | None:
         found = [
             d for d in self.deployments
             if d.status == "active" and d.bundle.pipeline == deployment.bundle.pipeline and d is not deployment
-            and self._is_good(d) and d.bundle.number != deployment.bundle.number
+            and self._can_be_restored(d) and d.bundle.number != deployment.bundle.number
         ]  # fmt: skip
         return max(found, key=lambda d: (d.current, d.activated), default=None)
 
     def _withdraw(self, deployment: Deployment) -> None:
-        """What no agent has begun with is taken back."""
+        """Withdraw the offers that no agent has started."""
         for number, part in deployment.parts.items():
             agent = self.agents[number]
             untouched = part.progress == "offered" and agent.progress == "offered"
@@ -243,7 +243,7 @@ class Rollouts:
                 continue
             earlier = None if part.before is None else self.deployments[part.before]
             its_part = None if earlier is None else earlier.parts.get(number)
-            if earlier is None or its_part is None or its_part.offered is None or not self._is_good(earlier):
+            if earlier is None or its_part is None or its_part.offered is None or not self._can_be_restored(earlier):
                 agent.offer, agent.progress = None, "pending"
             else:
                 agent.offer = Offer(earlier.number, earlier.number, "activate", its_part.since)

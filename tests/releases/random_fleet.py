@@ -1,4 +1,4 @@
-"""What agents do in a random story: come, go, change, and report on what they were offered."""
+"""The random actions of agents: enroll, leave, change labels, send heartbeats and reports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from apps.fleet.models import Agent, Heartbeat
 from tests.releases import model_records as m
-from tests.releases.random_story import Story, chance, some
+from tests.releases.random_story import Story, any_index, random_action
 from tests.worlds import Api
 
 
 class Fleet(Story):
-    """Its agents."""
+    """The agents of a random story."""
 
-    @chance(2, what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=some)
+    @random_action(
+        2, what=st.sampled_from(["enroll", "enroll", "relabel", "relabel", "leave", "beat", "beat"]), number=any_index
+    )
     def change_of_fleet(self, what: str, number: int) -> None:
         site = "ab"[number % 2]
         if what == "enroll":
@@ -55,7 +57,7 @@ class Fleet(Story):
         if known.left:
             assert answer.status_code == 401
             return
-        # PostgreSQL has a clock of its own, which nobody moved.
+        # PostgreSQL's clock is not the story's clock.
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
         known.heard = self.model.now
         desired = answer.json()["desired"]
@@ -66,24 +68,24 @@ class Fleet(Story):
                 str(self.ids[known.offer.by]), known.offer.action, self._hash(known.offer.source),
             )  # fmt: skip
 
-    def _say(self, agent: Agent, api: Api, by: int, source: int, status: str) -> Any:
+    def _post_report(self, agent: Agent, api: Api, by: int, source: int, status: str) -> Any:
         body = {"deployment_id": str(self.ids[by]), "status": status, "bundle_hash": self._hash(source)}
         return api.post(f"/api/v1/agents/{agent.pk}/deployment", body)
 
     def _report(self, number: int, by: int, source: int, status: str) -> None:
         known, agent, api = self._agent(number)
-        answer = self._say(agent, api, by, source, status)
+        answer = self._post_report(agent, api, by, source, status)
         if known.left:
             assert answer.status_code == 401
         else:
-            self._answered(answer, None if self.model.report(known, by, source, status) else "late_report")
+            self._check_answer(answer, None if self.model.report(known, by, source, status) else "late_report")
 
-    @chance(
+    @random_action(
         3, when=lambda self: self.seen,
-        which=some, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
+        which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
     )  # fmt: skip
     def report(self, which: int, status: str) -> None:
-        """About what is desired."""
+        """Report on an offer that is open."""
         open_ones = [a for a in self.model.agents if a.offer and a.progress not in m.ENDS]
         if open_ones:
             self._report_on_offer(open_ones[which % len(open_ones)], status)
@@ -93,24 +95,24 @@ class Fleet(Story):
             end = "rolled_back" if agent.offer.action == "rollback" else "active"
             self._report(agent.number, agent.offer.by, agent.offer.source, end if status == "end" else status)
 
-    @chance(2, when=lambda self: self.seen, word=st.sampled_from(["end", "end", "activating", "failed"]))
+    @random_action(2, when=lambda self: self.seen, word=st.sampled_from(["end", "end", "activating", "failed"]))
     def report_all(self, word: str) -> None:
         for agent in self.model.agents:
             if word and agent.progress not in m.ENDS:
                 self._report_on_offer(agent, word)
 
-    @chance(
+    @random_action(
         2, when=lambda self: self.seen,
-        which=some, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
+        which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "active", "rolled_back"]),
     )  # fmt: skip
     def report_late(self, which: int, status: str) -> None:
-        """About any offer that the agent ever had, in any order, again and again."""
+        """Report on any offer that the agent ever had, in any order and any number of times."""
         self._report(*self.seen[which % len(self.seen)], status)
 
         if which % 8 == 0:
-            self._report_strangely(which)
+            self._report_from_other_environment(which)
 
-    def _report_strangely(self, which: int) -> None:
-        """An agent of another environment speaks of an offer here."""
+    def _report_from_other_environment(self, which: int) -> None:
+        """Let an agent of another environment report on an offer of this one."""
         _, by, source = self.seen[which % len(self.seen)]
-        self._answered(self._say(*self.scene.stranger, by, source, "active"), "not_found")
+        self._check_answer(self._post_report(*self.scene.stranger, by, source, "active"), "not_found")

@@ -1,4 +1,4 @@
-"""One random story: what it is told with, what may happen in it, and what must hold at all times."""
+"""The base of random stories: their actions, their invariants, and the comparison with the model."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from byteor_cloud import ids
 from byteor_cloud.engine.machines import DEPLOYMENT, DeploymentEvent
 from tests.releases import model_records as m
 from tests.releases.model import Model
-from tests.releases.stage import Clock, Scene, rows_of, rows_of_model
+from tests.releases.stage import StoryClock, StoryWorld, rows_of, rows_of_model
 from tests.worlds import Api
 
-some = st.integers(0, 20)  # one of however many there are
+any_index = st.integers(0, 20)  # an index into a list of unknown length, taken modulo the length
 
 type When = Callable[[Story], object]
-CHANCES: list[tuple[str, int, When, dict[str, Any]]] = []
+ACTIONS: list[tuple[str, int, When, dict[str, Any]]] = []
 
 
-def chance[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
-    """Something that may happen, so often, ``when`` it makes sense."""
+def random_action[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
+    """Declare a random action, with its relative frequency and the condition ``when`` it is possible."""
 
     def declare(function: F) -> F:
-        CHANCES.append((function.__name__, weight, when, arguments))
+        ACTIONS.append((function.__name__, weight, when, arguments))
         return function
 
     return declare
 
 
 class Story(RuleBasedStateMachine):
-    """One environment, held against the model; what the story wrote is rolled back at its end."""
+    """One environment, compared with the model after each action. Its transaction is rolled back at the end."""
 
-    scene: ClassVar[Scene]
+    scene: ClassVar[StoryWorld]
 
     def __init__(self) -> None:
         super().__init__()
         limits._local.clear()
-        Clock.at, ids._last = self.scene.start, 0
+        StoryClock.at, ids._last = self.scene.start, 0
         self.story = transaction.atomic()
         self.story.__enter__()
         self.model = Model(m.Policy())
         self.ids: list[UUID] = []  # of the deployments, by number
         self.agents: list[tuple[Agent, Api]] = []
-        self.seen: list[tuple[int, int, int]] = []  # every offer that there ever was: the agent, by, the source
-        self.told = Counter[UUID]()
+        self.seen: list[tuple[int, int, int]] = []  # all offers so far: (agent, by, source)
+        self.timeline_seen = Counter[UUID]()
         self.statuses: dict[int, str] = {}
         self.used: set[int] = set()
         self.audited = 0
@@ -68,8 +68,8 @@ class Story(RuleBasedStateMachine):
         Environment.objects.filter(pk=self.scene.here.pk).update(settings={**settings, **changed})
 
     @staticmethod
-    def _answered(answer: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
-        """As the model says: with ``expected``, or refused with one of these codes."""
+    def _check_answer(answer: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
+        """Check that the answer has the status ``expected``, or one of the problem codes of the model."""
         if not refusals:
             assert answer.status_code == expected, answer.json()
             return
@@ -89,23 +89,23 @@ class Story(RuleBasedStateMachine):
         return Deployment.objects.get(pk=self.ids[number]).bundle_hash
 
     def _waiting(self) -> list[ProcrastinateJob]:
-        """The jobs that may be next: of those that must go one after the other, the first."""
+        """Return the jobs that can run next: of jobs with the same lock, only the first."""
         found: dict[str, ProcrastinateJob] = {}
         for job in ProcrastinateJob.objects.filter(status="todo").order_by("id"):
             found.setdefault(job.lock or f"job {job.pk}", job)
         return list(found.values())
 
     @invariant()
-    def holds(self) -> None:
+    def check(self) -> None:
         rows = rows_of(self.scene, self.ids, [agent.pk for agent, _ in self.agents]) if self.agents else {}
         if rows:
-            self._steps_are_of_the_table(rows["deployments"], rows["approvals"])
-            self._nothing_is_impossible(rows)
+            self._check_transitions(rows["deployments"], rows["approvals"])
+            self._check_invariants(rows)
             assert rows == rows_of_model(self.model)
         self.queue = self._waiting()
 
-    def _steps_are_of_the_table(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
-        """What the timeline says since the last look leads from the status then to the status now."""
+    def _check_transitions(self, deployments: dict[int, Any], approvals: dict[int, Any]) -> None:
+        """Check that the new timeline entries lead from the earlier status to the present one."""
         entries = TimelineEntry.objects.filter(deployment__environment=self.scene.here).order_by("id")
         events: dict[UUID, list[str]] = {pk: [] for pk in self.ids}
         for pk, event in entries.values_list("deployment_id", "event"):
@@ -113,7 +113,7 @@ class Story(RuleBasedStateMachine):
         for number, (status, *_) in deployments.items():
             pk = self.ids[number]
             at = self.statuses.get(number)
-            for event in events[pk][self.told[pk] :]:
+            for event in events[pk][self.timeline_seen[pk] :]:
                 if event == "create":
                     assert at is None
                     waits = number in approvals and not approvals[number][1]
@@ -121,18 +121,18 @@ class Story(RuleBasedStateMachine):
                 elif event not in {"pause", "resume"} and not event.startswith("break_glass_"):
                     assert at is not None
                     at = DEPLOYMENT.target(at, DeploymentEvent(event))
-            assert status == at, (number, self.statuses.get(number), events[pk][self.told[pk] :], status)
-            self.told[pk] = len(events[pk])
+            assert status == at, (number, self.statuses.get(number), events[pk][self.timeline_seen[pk] :], status)
+            self.timeline_seen[pk] = len(events[pk])
             self.statuses[number] = status
 
-    def _nothing_is_impossible(self, rows: dict[str, Any]) -> None:
-        """What must never be seen, whatever the model says."""
+    def _check_invariants(self, rows: dict[str, Any]) -> None:
+        """Check what must always hold, whatever the model says."""
         deployments = rows["deployments"]
         current = [n for n, row in deployments.items() if row[2]]
         assert all(deployments[n][0] in {"active", "rolling_back"} for n in current)
         pipelines = [self.model.deployments[n].bundle.pipeline for n in current]
         assert len(pipelines) == len(set(pipelines))
-        # A rollback waits for nobody.
+        # A rollback is not limited: it may start at any time.
         under_way = sum(row[0] in {"building", "deploying"} for row in deployments.values())
         assert under_way <= self.model.policy.in_flight
         for number, (by, source, action, progress) in rows["offers"].items():

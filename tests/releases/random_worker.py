@@ -1,4 +1,4 @@
-"""What the worker does in a random story, where it crashes, and how time passes."""
+"""The random actions of the worker: run jobs, crash, fail; and the passing of time."""
 
 from __future__ import annotations
 
@@ -20,70 +20,70 @@ from byteor_cloud import blobs
 from byteor_cloud.jobs import KINDS, GivenUp
 from tests.releases import model_records as m
 from tests.releases.random_fleet import Fleet
-from tests.releases.random_story import chance, some
-from tests.releases.stage import Clock, Crash, crash_before
+from tests.releases.random_story import any_index, random_action
+from tests.releases.stage import Crash, StoryClock, crash_before
 from tests.worlds import run_job
 
-# Before which statement of a job: a step takes some fifteen, a build some sixty.
+# The SQL statement of a job before which the worker crashes. A step has about 15 statements, a build about 60.
 crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
 
 
 class Worker(Fleet):
-    """Its worker and its clock."""
+    """The worker and the clock of a random story."""
 
     def _take(self, which: int) -> ProcrastinateJob:
         job = self.queue[which % len(self.queue)]
-        # While it runs, the same may be enqueued again.
+        # While the job runs, the same job may be enqueued again.
         ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
         return job
 
     @staticmethod
-    def _give_back(job: ProcrastinateJob) -> None:
+    def _requeue(job: ProcrastinateJob) -> None:
         ProcrastinateJob.objects.filter(pk=job.pk).update(status="todo", queueing_lock=None)
 
     def _deployment(self, job: ProcrastinateJob) -> m.Deployment:
         return self.model.deployments[self.ids.index(UUID(job.args["deployment_id"]))]
 
     def _done(self, job: ProcrastinateJob) -> None:
-        """The model does the same."""
+        """Run the job in the model too."""
         steps: dict[str, Callable[[m.Deployment], None]] = {
             BuildBundle.name: self.model.build,
             StepRollout.name: self.model.step,
-            UndoBreakGlass.name: self.model.undo_break_glass,
+            UndoBreakGlass.name: self.model.roll_back_break_glass,
         }
         if step := steps.get(job.task_name):
             step(self._deployment(job))
         elif job.task_name == WelcomeAgent.name:
             ids = [str(agent.pk) for agent, _ in self.agents]
-            self.model.welcome(self.model.agents[ids.index(job.args["agent_id"])])
+            self.model.offer_to_late_joiner(self.model.agents[ids.index(job.args["agent_id"])])
         else:
             assert job.task_name == AgentLeft.name
 
-    @chance(3, when=lambda self: self.queue, which=some, again=st.sampled_from([False, False, False, True]))
+    @random_action(3, when=lambda self: self.queue, which=any_index, again=st.sampled_from([False, False, False, True]))
     def work(self, which: int, again: bool) -> None:
-        """``again``: the worker ends after the job and before it has said so."""
+        """Run one job. With ``again`` the worker crashes before it marks the job as done, so that it runs again."""
         job = self._take(which)
         run_job(job)
         self._done(job)
         if again:
-            self._give_back(job)
+            self._requeue(job)
         else:
             ProcrastinateJob.objects.filter(pk=job.pk).delete()
 
-    @chance(2, when=lambda self: self.queue, which=some, crash_at=crashes)
+    @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """All that waits; with ``crash_at``, each job begins once more after a crash there or a little later."""
+        """Run all waiting jobs. With ``crash_at`` each first crashes at that statement or a little later."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:
                 return
             if crash_at is not None:
                 self.crash(which, (crash_at + turn) % 61)
-                self.holds()
+                self.check()
             self.work(which, again=False)
         raise AssertionError("something enqueues itself")
 
-    @chance(3, when=lambda self: self.queue, which=some, statement=st.integers(0, 60))
+    @random_action(3, when=lambda self: self.queue, which=any_index, statement=st.integers(0, 60))
     def crash(self, which: int, statement: int) -> None:
         job = self._take(which)
         try:
@@ -91,17 +91,17 @@ class Worker(Fleet):
                 run_job(job)
         except Crash:
             if job.task_name == BuildBundle.name:
-                # Its first half may stand.
+                # The first transaction of the build may have been committed.
                 deployment = self._deployment(job)
                 if Deployment.objects.get(pk=job.args["deployment_id"]).status != deployment.status:
                     self.model.begin_build(deployment)
         else:
             self._done(job)
-        self._give_back(job)
+        self._requeue(job)
 
-    @chance(
+    @random_action(
         1, when=lambda self: any(job.task_name == BuildBundle.name for job in self.queue),
-        which=some, last=st.booleans(),
+        which=any_index, last=st.booleans(),
     )  # fmt: skip
     def storage_fails(self, which: int, last: bool) -> None:
         self.queue = [job for job in self.queue if job.task_name == BuildBundle.name]
@@ -115,22 +115,22 @@ class Worker(Fleet):
                     gave_up = KINDS[BuildBundle.name].gave_up
                     assert gave_up is not None
                     gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
-                (self.model.give_up_building if last else self.model.begin_build)(self._deployment(job))
-            else:  # it was not its turn
+                (self.model.fail_build if last else self.model.begin_build)(self._deployment(job))
+            else:  # the build could not start
                 self.model.begin_build(self._deployment(job))
-        self._give_back(job)
+        self._requeue(job)
 
     def _sweep(self) -> None:
         sweep()
         self.model.sweep()
 
-    @chance(
+    @random_action(
         2,
         seconds=st.sampled_from([30, 60, 60, 300, 600, 600, 3600]), swept=st.sampled_from([True, True, True, False]),
     )  # fmt: skip
     def wait(self, seconds: int, swept: bool) -> None:
         self.model.now += seconds
-        Clock.at += timedelta(seconds=seconds)
+        StoryClock.at += timedelta(seconds=seconds)
         if swept:
             self._sweep()
 

@@ -1,4 +1,4 @@
-"""What the stateful test plays on: a tenant made once, a clock that is moved by hand, a worker that crashes."""
+"""The environment of the random stories: an organization, a clock that tests move, and crashes of the worker."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from tests.worlds import Person, World, plan
 
 
 class Crash(BaseException):
-    """The worker's process ends here; what catches exceptions does not see it."""
+    """Simulates the end of the worker's process. A BaseException, so that no ``except Exception`` catches it."""
 
 
 @contextmanager
 def crash_before(statement: int) -> Iterator[None]:
-    """The process ends before the ``statement``-th statement from here on."""
+    """Raise Crash before the ``statement``-th SQL statement of the block."""
     left = statement
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         nonlocal left
-        # A transaction of the worker's is a savepoint here; to end before its release is to end after what it holds.
+        # The worker's transactions are savepoints here. Crashing before RELEASE would be the same as crashing after
+        # the last statement, so RELEASE and ROLLBACK are not counted.
         if not sql.startswith(("RELEASE", "ROLLBACK")):
             left -= 1
             if left < 0:
@@ -42,24 +43,24 @@ def crash_before(statement: int) -> Iterator[None]:
         yield
 
 
-class Clock(datetime):
-    """Django's ``timezone.now``: stands still but for a microsecond a look, and is moved by hand."""
+class StoryClock(datetime):
+    """A replacement of ``timezone.now`` that tests move. Each call adds one microsecond."""
 
     at: ClassVar[datetime]
 
     @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # nobody asks a clock for itself
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # returns datetime, not Self
         cls.at += timedelta(microseconds=1)
         return cls.at
 
     @classmethod
     def time_ns(cls) -> int:
-        """For the ids, which hold the time too."""
+        """Return the time for generated ids, which contain it."""
         return int(cls.at.timestamp() * 1_000_000) * 1000
 
 
-class Scene:
-    """What all stories begin with, made once: the tenant, its bundles, its first agents. Each story is rolled back."""
+class StoryWorld:
+    """The initial state of all stories, created once: organization, bundles and first agents."""
 
     def __init__(self) -> None:
         self.world = World("acme")
@@ -78,7 +79,7 @@ class Scene:
         ]  # fmt: skip
         self.stranger = self.world.agent(self.there, "stranger")
         ProcrastinateJob.objects.all().delete()
-        # Beyond any moment that was real, lest something that was made here lies in a story's future.
+        # Start later than the real time, so that nothing created here lies in the future of a story.
         self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
         Agent.objects.update(created_at=self.start)
 
@@ -86,8 +87,8 @@ class Scene:
         return self.world.path(self.here, rest)
 
 
-def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
-    """What the database holds, in the words of the model; things are numbers in the order of the lists."""
+def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
+    """Return the database's rows in the form of the model, with numbers in the order of the lists for ids."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
@@ -120,7 +121,7 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
             for a in assignments
         },
         "bad": {hashes[config_hash] for config_hash in bad},
-        # Somebody may have it already when it becomes known bad; nobody is offered it afterwards.
+        # Agents may already have a configuration when it becomes known bad. Afterwards none is offered it.
         "offered_though_bad": {
             whose[a.agent_id] for a in assignments
             if a.since and a.bundle_deployment_id
@@ -130,7 +131,7 @@ def rows_of(scene: Scene, deployments: list[UUID], agents: list[UUID]) -> dict[s
 
 
 def rows_of_model(model: Model) -> dict[str, Any]:
-    """The same of the model."""
+    """Return the model's records in the same form as ``rows_of``."""
     return {
         "deployments": {
             d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)

@@ -1,4 +1,4 @@
-"""Deployments taken through their life, for tests that begin somewhere in the middle of it."""
+"""Helpers that bring deployments and agents into the states from which tests start."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ type Run = Callable[[], int]
 
 
 def fleet(world: World, count: int, environment: Environment | None = None) -> Fleet:
-    """``count`` enrolled agents."""
+    """Enroll ``count`` agents."""
     return [world.agent(environment, f"agent-{number}") for number in range(count)]
 
 
 def bundles(world: World, count: int, environment: Environment | None = None) -> list[ConfigBundle]:
-    """Config bundles of one version, each with a configuration of its own."""
+    """Create config bundles of one version, each with another configuration."""
     version = world.version(environment)
     return [
         world.bundle(environment, f"bundle-{number}", version=version, env={"NUMBER": str(number)})
@@ -35,7 +35,7 @@ def bundles(world: World, count: int, environment: Environment | None = None) ->
 
 
 def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
-    """A deployment in ``deploying``."""
+    """Create a deployment and run it until it is ``deploying``."""
     deployment = world.deployment(bundle, **options)
     run_jobs()
     deployment.refresh_from_db()
@@ -44,7 +44,7 @@ def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
 
 
 def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) -> Deployment:
-    """A deployment that all of ``agents`` run."""
+    """Create a deployment and let all agents report that they run it."""
     deployment = offered(world, bundle, **options)
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200
@@ -55,76 +55,76 @@ def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) ->
 
 
 def waves(*percents: int, pause_s: int = 0, threshold: int = 0, auto_rollback: bool = True) -> dict[str, Any]:
-    """A strategy of waves up to each of these percents of the agents."""
+    """Return the API's form of a strategy with waves up to each of these percents of the agents."""
     return {
         "kind": "waves", "percents": list(percents), "pause_s": pause_s, "failure_threshold_percent": threshold,
         "auto_rollback": auto_rollback,
     }  # fmt: skip
 
 
-def all_say(agents: Fleet, status: str, run_jobs: Run) -> None:
-    """Let each of these agents report ``status``, and the worker act on it."""
+def report_from_all(agents: Fleet, status: str, run_jobs: Run) -> None:
+    """Let each of the agents report ``status``, and run the jobs."""
     for agent, api in agents:
         assert report(api, agent, status).status_code == 200
     run_jobs()
 
 
-def time_passes(run_jobs: Run) -> None:
-    """The sweep looks after everything once."""
+def run_sweep(run_jobs: Run) -> None:
+    """Run the sweep once, and then the jobs."""
     sweep()
     run_jobs()
 
 
 def allow_in_flight(world: World, count: int) -> None:
-    """Let ``count`` deployments of ``dev`` be in flight at once."""
+    """Set the in-flight limit of ``dev``."""
     world.dev.settings = {"max_in_flight_deployments": count}
     world.dev.save(update_fields=["settings"])
 
 
 def state(deployment: Deployment) -> tuple[str, str]:
-    """The stored status, and the reason for it."""
+    """Return the stored status and reason."""
     deployment.refresh_from_db()
     return deployment.status, deployment.reason
 
 
 def events(deployment: Deployment) -> list[str]:
-    """What its timeline says has happened, in order."""
+    """Return the events on the deployment's timeline, in order."""
     return list(deployment.timeline.order_by("id").values_list("event", flat=True))
 
 
 def progress(deployment: Deployment) -> list[str]:
-    """How far each agent is, in the order of their enrollment."""
+    """Return the progress of each agent, in the order of enrollment."""
     return list(deployment.agents.order_by("agent_id").values_list("progress", flat=True))
 
 
 def desired(agent: Agent) -> tuple[Any, str | None]:
-    """The deployment that offers, and the action."""
+    """Return the deployment that made the agent's offer, and the action."""
     assignment = Assignment.objects.get(agent=agent)
     return assignment.deployment_id, assignment.action
 
 
-def unheard(agent: Agent, *, for_s: int) -> None:
-    """The agent's last sign of life was ``for_s`` seconds ago."""
+def set_last_seen(agent: Agent, *, for_s: int) -> None:
+    """Set the agent's last heartbeat to ``for_s`` seconds ago."""
     then = timezone.now() - timedelta(seconds=for_s)
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=then)
 
 
-def offered_before(deployment: Deployment, seconds: int, *agents: Agent) -> None:
-    """These agents were offered the deployment ``seconds`` ago."""
+def set_offered_ago(deployment: Deployment, seconds: int, *agents: Agent) -> None:
+    """Set the time of the agents' offers to ``seconds`` ago."""
     DeploymentAgent.objects.filter(deployment=deployment, agent__in=agents).update(
         offered_at=timezone.now() - timedelta(seconds=seconds)
     )
 
 
 def beat(agent: Agent, api: Api) -> Any:
-    """What a heartbeat's answer desires."""
+    """Send a heartbeat and return ``desired`` of the response."""
     answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
     assert answer.status_code == 200
     return answer.json()["desired"]
 
 
-def beat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
-    """A heartbeat that says what the agent runs: what is desired of it, unless told otherwise."""
+def send_heartbeat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
+    """Send a heartbeat of an agent that runs ``runs``, or else its desired bundle."""
     wanted = Assignment.objects.get(agent=agent)
     deployment_id, bundle_hash = wanted.bundle_deployment_id, wanted.bundle_hash
     if runs is not None:
@@ -132,47 +132,47 @@ def beat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> N
     active = {"deployment_id": str(deployment_id), "bundle_hash": bundle_hash, "spec_hash": "sha256:" + "0" * 64}
     body = {"status": "healthy", "agent_version": "1", "active": active}
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
-    # The database's clock stands still in a test's one transaction.
+    # PostgreSQL's now() does not advance within the one transaction of a test.
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
 
 
-def assignments(agents: Fleet) -> list[Any]:
-    """Everything that is stored of what these agents should run."""
+def stored_assignments(agents: Fleet) -> list[Any]:
+    """Return all columns of the agents' assignments."""
     return list(Assignment.objects.filter(agent__in=[agent for agent, _ in agents]).order_by("agent_id").values())
 
 
 def wanted(agents: Fleet) -> list[tuple[Any, str | None]]:
-    """What ``desired`` gives for each of these agents."""
+    """Return ``desired`` for each agent."""
     return [desired(agent) for agent, _ in agents]
 
 
 def relabel(world: World, agent: Agent, **labels: str) -> None:
-    """Give the agent these labels instead of its own."""
+    """Replace the agent's labels."""
     fleet_services.update_agent(agent, {"labels": labels}, actor=world.operator.actor)
 
 
 def command(api: Api, world: World, deployment: Deployment, verb: str, **body: Any) -> Any:
-    """The answer to pause, resume or abort."""
+    """Pause, resume or abort the deployment, and return the response."""
     return api.post(world.path(deployment.environment, f"/deployments/{deployment.pk}/{verb}"), body)
 
 
 def roll_back(world: World, deployment: Deployment, reason: str = "latency") -> Any:
-    """The answer to the operator's rollback."""
+    """Roll back the deployment as the operator, and return the response."""
     path = world.path(deployment.environment, f"/deployments/{deployment.pk}/rollback")
     return world.operator.api.post(path, {"reason": reason})
 
 
 class Clock:
-    """The time, which stands still until it is moved. The database's own ``now()`` goes on."""
+    """A replacement of ``timezone.now()`` that only the test moves. PostgreSQL's ``now()`` is not replaced."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = timezone.now()
         monkeypatch.setattr(timezone, "now", lambda: self.now)
 
     def forward(self, **by: float) -> None:
-        """Move it on."""
+        """Move the time forward."""
         self.now += timedelta(**by)
 
     def set(self, moment: str) -> None:
-        """Move it to an RFC 3339 time."""
+        """Set the time, in RFC 3339."""
         self.now = datetime.fromisoformat(moment)

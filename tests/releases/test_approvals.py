@@ -1,4 +1,4 @@
-"""Consent: who may give it, once, for what, until when; and the credential that it issues."""
+"""Approvals: who may decide, the credential that an approval issues, its one use and its expiry."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_credential_says_what_was_approved(world: World) -> None:
     assert other.value.code is ApprovalCode.ENVIRONMENT
 
 
-def test_nobody_lengthens_the_policys_time_to_live(world: World) -> None:
+def test_a_decision_cannot_extend_the_policys_approval_ttl(world: World) -> None:
     deployment = pending(world)
 
     decide(world.reviewer.api, world, deployment, expires_in_s=86400)
@@ -105,7 +105,7 @@ def test_nobody_lengthens_the_policys_time_to_live(world: World) -> None:
     assert approval.expires_at - approval.approved_at == timedelta(seconds=3600)
 
 
-def test_the_credential_is_for_operators(world: World) -> None:
+def test_only_operators_see_the_credential(world: World) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}")
@@ -114,7 +114,7 @@ def test_the_credential_is_for_operators(world: World) -> None:
     assert world.operator.api.get(path).json()["credential"] == Approval.objects.get().credential
 
 
-def test_the_requester_does_not_count_in_prod(world: World) -> None:
+def test_the_requester_cannot_approve_in_prod(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
@@ -128,14 +128,14 @@ def test_the_requester_may_deny(world: World) -> None:
     assert decide(world.operator.api, world, deployment, "deny", comment="a mistake").json()["status"] == "denied"
 
 
-def test_the_requester_counts_where_that_is_allowed(world: World) -> None:
+def test_the_requester_may_approve_when_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "small", allow_self_approval=True)
     deployment = pending(world, environment)
 
     assert decide(world.operator.api, world, deployment).json()["status"] == "approved"
 
 
-def test_a_denial_needs_a_comment_and_ends_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_denial_needs_a_comment_and_denies_the_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, "deny", comment=" "), 400, "invalid", deployment)
@@ -151,7 +151,7 @@ def test_a_denial_needs_a_comment_and_ends_it(world: World, run_jobs: Callable[[
     assert ApprovalDecision.objects.count() == 1
 
 
-def test_two_people_where_two_are_required(world: World) -> None:
+def test_two_approvals_are_needed_when_two_are_required(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
 
@@ -167,7 +167,7 @@ def test_two_people_where_two_are_required(world: World) -> None:
     refused(decide(world.admin.api, world, deployment), 409, "approval.decided", deployment)
 
 
-def test_one_denial_outweighs_an_approval(world: World) -> None:
+def test_one_denial_denies_after_an_approval(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     deployment = pending(world, environment)
     decide(world.reviewer.api, world, deployment)
@@ -179,7 +179,7 @@ def test_one_denial_outweighs_an_approval(world: World) -> None:
     assert deployment.status == "denied"
 
 
-def test_a_machines_key_never_counts(world: World) -> None:
+def test_an_api_key_cannot_decide(world: World) -> None:
     deployment = pending(world)
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
@@ -212,13 +212,13 @@ def test_bad_decisions_name_the_field(world: World, body: dict[str, Any], pointe
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_through_another_environment_the_deployment_is_unknown(world: World) -> None:
+def test_a_deployment_of_another_environment_cannot_be_decided(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)
 
 
-def test_a_deployment_that_needs_none_has_none_to_decide(world: World) -> None:
+def test_a_deployment_without_approval_cannot_be_decided(world: World) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -233,7 +233,7 @@ def lapse(deployment: Deployment) -> None:
     Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_a_request_lapses(world: World) -> None:
+def test_a_deployment_fails_when_its_approval_expires(world: World) -> None:
     deployment = pending(world)
     lapse(deployment)
 
@@ -249,7 +249,9 @@ def test_a_request_lapses(world: World) -> None:
     assert AuditEvent.objects.filter(action="approval.expire").count() == 1
 
 
-def test_a_credential_that_expired_before_the_build_is_of_no_use(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_fails_when_the_credential_expires_before_the_build(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment, expires_in_s=60)
     approval = Approval.objects.get()
@@ -271,7 +273,9 @@ def test_a_credential_that_expired_before_the_build_is_of_no_use(world: World, r
 
 
 @pytest.mark.parametrize("is_approved", [False, True])
-def test_consent_is_taken_back_before_its_use(world: World, run_jobs: Callable[[], int], is_approved: bool) -> None:
+def test_a_deployment_fails_when_its_approval_is_revoked_before_the_build(
+    world: World, run_jobs: Callable[[], int], is_approved: bool
+) -> None:
     deployment = pending(world)
     if is_approved:
         decide(world.reviewer.api, world, deployment)
@@ -288,7 +292,7 @@ def test_consent_is_taken_back_before_its_use(world: World, run_jobs: Callable[[
     assert AuditEvent.objects.filter(action="approval.revoke").count() == 1
 
 
-def test_consent_that_was_used_stays(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_used_approval_cannot_be_revoked(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     run_jobs()
@@ -308,7 +312,9 @@ def test_consent_that_was_used_stays(world: World, run_jobs: Callable[[], int]) 
         {"strategy": {"kind": "all_at_once", "failure_threshold_percent": 100, "auto_rollback": False}},
     ],
 )
-def test_what_was_approved_is_what_is_built(world: World, run_jobs: Callable[[], int], altered: dict[str, Any]) -> None:
+def test_a_deployment_fails_when_it_was_altered_after_the_approval(
+    world: World, run_jobs: Callable[[], int], altered: dict[str, Any]
+) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     Deployment.objects.filter(pk=deployment.pk).update(**altered)
@@ -320,7 +326,7 @@ def test_what_was_approved_is_what_is_built(world: World, run_jobs: Callable[[],
     assert (deployment.bundle_hash, Approval.objects.get().used_at) == (None, None)
 
 
-def test_an_approval_serves_one_use(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_approval_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     Approval.objects.update(used_at=timezone.now())

@@ -1,4 +1,4 @@
-"""Going ahead without approval: who may, how it is marked, and what happens when nobody approves it afterwards."""
+"""Break-glass deployments: who may create them, how they are marked, and their rollback without approval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from apps.tenancy.services import tokens
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.releases import stories
-from tests.releases.stories import events, time_passes
+from tests.releases.stories import events, run_sweep
 from tests.worlds import ALL, Api, Person, World, report
 
 pytestmark = pytest.mark.django_db
@@ -65,7 +65,7 @@ def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, De
     return agents, deployment, second
 
 
-def test_it_goes_ahead_and_is_marked_everywhere(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
 
     deployment = broken(world, world.bundle(world.prod))
@@ -91,7 +91,7 @@ def test_it_goes_ahead_and_is_marked_everywhere(world: World, run_jobs: Callable
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_somebody_else_approves_afterwards(world: World, run_jobs: Callable[[], int]) -> None:
+def test_another_person_approves_afterwards(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
     run_jobs()
@@ -113,7 +113,9 @@ def test_somebody_else_approves_afterwards(world: World, run_jobs: Callable[[], 
 
 @pytest.mark.parametrize("how", ["expired", "denied", "revoked"])
 @pytest.mark.parametrize("status", ["active", "deploying"])
-def test_without_approval_it_is_rolled_back(world: World, run_jobs: Callable[[], int], status: str, how: str) -> None:
+def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
+    world: World, run_jobs: Callable[[], int], status: str, how: str
+) -> None:
     agents, earlier, bundle = before(world, run_jobs)
     deployment = broken(world, bundle)
     run_jobs()
@@ -136,7 +138,7 @@ def test_without_approval_it_is_rolled_back(world: World, run_jobs: Callable[[],
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
-    assert deployment.rollback_reason == f"break-glass: its approval was {how}"
+    assert deployment.rollback_reason == f"break-glass: the approval was {how}"
     assert {stories.desired(agent) for agent, _ in agents} == {(deployment.pk, "rollback")}
     for agent, api in agents:
         assert report(api, agent, "rolled_back").status_code == 200
@@ -147,7 +149,9 @@ def test_without_approval_it_is_rolled_back(world: World, run_jobs: Callable[[],
     assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
 
 
-def test_without_anything_before_it_stops_and_is_barred(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     ((agent, _),) = stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
     run_jobs()
@@ -161,7 +165,7 @@ def test_without_anything_before_it_stops_and_is_barred(world: World, run_jobs: 
     assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
 
 
-def test_what_serves_without_anything_before_it_goes_on_and_is_barred(
+def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_to_restore(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)
@@ -180,12 +184,14 @@ def test_what_serves_without_anything_before_it_goes_on_and_is_barred(
     assert deployment.timeline.filter(event="break_glass_expired").count() == 1
 
 
-def test_before_it_began_it_fails(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
 
     decide(world, world.reviewer, deployment, "deny", comment="no")
-    rollbacks.undo_break_glass(str(deployment.pk))
+    rollbacks.roll_back_break_glass(str(deployment.pk))
     run_jobs()
 
     deployment.refresh_from_db()
@@ -193,7 +199,7 @@ def test_before_it_began_it_fails(world: World, run_jobs: Callable[[], int]) -> 
     assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
 
 
-def test_the_time_limit_is_the_admins_within_the_policys(world: World) -> None:
+def test_the_time_to_approve_is_limited_by_the_policy(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     glass = {"reason": "outage", "expires_in_s": 3601}
@@ -209,7 +215,7 @@ def test_the_time_limit_is_the_admins_within_the_policys(world: World) -> None:
     assert timedelta(seconds=110) < approval.expires_at - deployment.created_at <= timedelta(seconds=120)
 
 
-def test_only_a_person_who_is_org_admin_may(world: World) -> None:
+def test_only_a_person_who_is_org_admin_may_break_glass(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     _, text = tokens.create_organization_key(
@@ -225,7 +231,7 @@ def test_only_a_person_who_is_org_admin_may(world: World) -> None:
     assert not Approval.objects.exists()
 
 
-def test_nothing_to_break(world: World) -> None:
+def test_break_glass_is_refused_when_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
     answer = ask(world, world.admin.api, world.bundle(world.dev))
 
@@ -234,7 +240,7 @@ def test_nothing_to_break(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_not_both_a_credential_and_a_hammer(world: World) -> None:
+def test_break_glass_is_refused_together_with_a_credential(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     answer = ask(world, world.admin.api, world.bundle(world.prod), approval="x.y")
 
@@ -243,7 +249,9 @@ def test_not_both_a_credential_and_a_hammer(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_aborted_before_anybody_began_there_is_nothing_to_undo(world: World, run_jobs: Callable[[], int]) -> None:
+def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_started(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = broken(world, world.bundle(world.prod))
     run_jobs()
@@ -258,7 +266,9 @@ def test_aborted_before_anybody_began_there_is_nothing_to_undo(world: World, run
     assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
 
 
-def test_an_abort_is_no_way_around_the_approval(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents, earlier, bundle = before(world, run_jobs)
     deployment = broken(world, bundle)
     run_jobs()
@@ -277,7 +287,7 @@ def test_an_abort_is_no_way_around_the_approval(world: World, run_jobs: Callable
     assert stories.desired(agents[1][0]) == (earlier.pk, "activate")
 
 
-def test_a_lost_job_is_made_up_for(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_sweep_enqueues_a_lost_rollback_job(world: World, run_jobs: Callable[[], int]) -> None:
     _, earlier, bundle = before(world, run_jobs)
     deployment = broken(world, bundle)
     run_jobs()
@@ -285,7 +295,7 @@ def test_a_lost_job_is_made_up_for(world: World, run_jobs: Callable[[], int]) ->
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs")
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
@@ -293,7 +303,7 @@ def test_a_lost_job_is_made_up_for(world: World, run_jobs: Callable[[], int]) ->
     assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 
-def test_nobody_goes_back_to_what_was_not_approved(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_never_restores_an_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, bundle = before(world, run_jobs)
     unapproved = broken(world, bundle)
     run_jobs()

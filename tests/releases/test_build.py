@@ -1,4 +1,4 @@
-"""The deploy bundle: built by the worker, the same bytes each time, and what an agent verifies of it."""
+"""The build of deploy bundles: reproducible bytes, crashes and retries, and verification by an agent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.delivery.verify import VerifiedBundle, verify_delivery
 from tests.releases import stories
-from tests.releases.stories import events, time_passes
+from tests.releases.stories import events, run_sweep
 from tests.worlds import Api, World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -57,7 +57,7 @@ def verified(api: Api, agent: Agent) -> VerifiedBundle:
     return verify_delivery(tar, desired["envelope"], keys, str(agent.environment_id))
 
 
-def test_an_agent_can_verify_all_of_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_can_verify_the_whole_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, agent, api = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -88,7 +88,7 @@ def test_an_agent_can_verify_all_of_it(world: World, run_jobs: Callable[[], int]
     assert set(manifest.files) == {"spec.kv", "runtime_config.json", "approval.cred", "signing_keys.json"}
 
 
-def test_without_approval_there_is_no_credential_in_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_bundle_has_no_credential_when_no_approval_is_required(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     world.deployment(world.bundle())
     run_jobs()
@@ -99,7 +99,7 @@ def test_without_approval_there_is_no_credential_in_it(world: World, run_jobs: C
     assert set(bundle.manifest.files) == {"spec.kv", "runtime_config.json", "signing_keys.json"}
 
 
-def test_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_bundle_with_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
     _, agent, api = approved(world)
     run_jobs()
     tar, desired, keys = delivered(api, agent)
@@ -108,7 +108,7 @@ def test_one_flipped_byte_is_refused(world: World, run_jobs: Callable[[], int]) 
         verify_delivery(bytes([tar[0] ^ 1]) + tar[1:], desired["envelope"], keys, str(world.prod.pk))
 
 
-def test_after_a_rotation_the_old_tar_comes_with_a_new_signature(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_stored_tar_gets_a_new_signature_after_a_key_rotation(world: World, run_jobs: Callable[[], int]) -> None:
     _, agent, api = approved(world)
     run_jobs()
     before_tar, before, before_keys = delivered(api, agent)
@@ -136,7 +136,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     deployment.refresh_from_db()
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    again = builds._bundle_of(Deployment.objects.get(pk=deployment.pk))
+    again = builds._build_bundle(Deployment.objects.get(pk=deployment.pk))
 
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
@@ -144,8 +144,8 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
 
 
-@pytest.mark.parametrize("at", ["_bundle_of", "_offer_first"])
-def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
+@pytest.mark.parametrize("at", ["_build_bundle", "_offer_first"])
+def test_a_build_is_resumed_when_the_worker_crashes(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     deployment, agent, _ = approved(world)
@@ -174,7 +174,7 @@ def test_a_worker_that_ends_in_the_middle_is_taken_over_from(
     assert Approval.objects.get().used_at is not None
 
 
-def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_second_build_changes_nothing(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, agent, _ = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -186,10 +186,10 @@ def test_building_twice_changes_nothing(world: World, run_jobs: Callable[[], int
     assert Deployment.objects.get().bundle_hash == deployment.bundle_hash
 
 
-def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
+def test_a_deployment_fails_when_its_build_fails_for_good(world: World) -> None:
     deployment, agent, _ = approved(world)
 
-    builds.give_up(str(deployment.pk), "ValueError: no such thing")
+    builds.fail_build(str(deployment.pk), "ValueError: no such thing")
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.detail) == (
@@ -198,12 +198,14 @@ def test_a_build_that_fails_for_good_ends_the_deployment(world: World) -> None:
     assert not KnownBad.objects.exists()  # no agent has failed with it
     assert stories.desired(agent) == (None, None)
     builds.build(str(deployment.pk))
-    builds.give_up(str(deployment.pk), "again")
+    builds.fail_build(str(deployment.pk), "again")
     deployment.refresh_from_db()
     assert (deployment.status, deployment.detail) == ("failed", "ValueError: no such thing")
 
 
-def test_known_bad_meanwhile(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_build(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     deployment, agent, _ = approved(world)
     bundle_services.bar(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
@@ -214,7 +216,7 @@ def test_known_bad_meanwhile(world: World, run_jobs: Callable[[], int]) -> None:
     assert stories.desired(agent) == (None, None)
 
 
-def test_a_target_that_emptied_meanwhile(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs: Callable[[], int]) -> None:
     from apps.fleet import services as fleet
 
     deployment, agent, _ = approved(world)
@@ -228,7 +230,7 @@ def test_a_target_that_emptied_meanwhile(world: World, run_jobs: Callable[[], in
     assert not bundle_services.is_barred(deployment.environment_id, deployment.config_hash)
 
 
-def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
     (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
@@ -251,7 +253,7 @@ def test_at_the_start_an_agent_of_another_pipeline_is_left_alone(world: World, r
     assert list(waiting.agents.values_list("agent_id", flat=True)) == [two.pk]
 
 
-def test_approved_ones_take_turns(world: World, run_jobs: Callable[[], int]) -> None:
+def test_approved_deployments_start_one_after_the_other(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 2, world.prod)]
     for deployment in waiting:
@@ -261,16 +263,16 @@ def test_approved_ones_take_turns(world: World, run_jobs: Callable[[], int]) -> 
 
     run_jobs()
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["deploying", "approved"]
 
     report(agents[0][1], agents[0][0], "active")
     run_jobs()
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert [d.status for d in Deployment.objects.order_by("id")] == ["active", "deploying"]
 
 
-def test_a_deleted_environments_deployment_is_not_built(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_of_a_deleted_environment_is_not_built(world: World, run_jobs: Callable[[], int]) -> None:
     from apps.tenancy.services import organizations
 
     deployment, _, _ = approved(world)
@@ -282,7 +284,7 @@ def test_a_deleted_environments_deployment_is_not_built(world: World, run_jobs: 
     assert (deployment.status, deployment.bundle_hash) == ("approved", None)
 
 
-def test_only_what_is_desired_can_be_fetched(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_can_only_download_its_desired_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     (agent, api), (other_agent, other_api) = agents
     first, second = stories.bundles(world, 2)
@@ -301,7 +303,9 @@ def test_only_what_is_desired_can_be_fetched(world: World, run_jobs: Callable[[]
     assert sha256(tar) == old.bundle_hash
 
 
-def test_nothing_offered_is_null_and_an_unchanged_offer_is_304(world: World, run_jobs: Callable[[], int]) -> None:
+def test_desired_is_null_without_an_offer_and_an_unchanged_offer_is_304(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/deployment"
     assert api.get(path).json() == {"desired": None}

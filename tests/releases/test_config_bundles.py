@@ -1,4 +1,4 @@
-"""Config bundles: checked, hashed, immutable, barred and cleared."""
+"""Config bundles: validation, config hash, immutability and known bad configurations."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_only_name_and_version_are_required(world: World) -> None:
     assert got["ETag"] == created["ETag"]
 
 
-def test_everything_given_is_kept_and_hashed(world: World) -> None:
+def test_all_fields_are_stored_and_hashed(world: World) -> None:
     version = world.version()
 
     body = create(world, version_id=str(version.pk), **FULL).json()
@@ -154,7 +154,7 @@ def test_bad_configurations_are_refused(world: World, body: dict[str, Any], poin
     assert ConfigBundle.objects.count() == 0
 
 
-def test_all_faults_are_named_at_once(world: World) -> None:
+def test_all_errors_are_reported_at_once(world: World) -> None:
     answer = create(world, stage_config={"nobody": {}, "check": {}}, env={"KEY": SECRETS[0]})
 
     assert sorted(error["pointer"] for error in answer.json()["errors"]) == [
@@ -179,7 +179,7 @@ def test_another_environments_version_is_unknown(world: World) -> None:
     assert ConfigBundle.objects.count() == 0
 
 
-def test_a_name_is_taken_once(world: World) -> None:
+def test_a_name_is_unique_in_its_environment(world: World) -> None:
     version = str(world.version().pk)
     assert create(world, name="same", version_id=version).status_code == 201
 
@@ -199,7 +199,7 @@ def test_the_database_refuses_changes(world: World) -> None:
     assert bundle.wait == "backoff"
 
 
-def test_known_bad_is_cleared_with_a_reason(world: World) -> None:
+def test_clearing_known_bad_needs_a_reason(world: World) -> None:
     bundle = world.bundle()
     bundles.bar(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
     path = world.path(rest=f"/config-bundles/{bundle.pk}")
@@ -233,7 +233,7 @@ def test_lists_filter_by_name_version_and_hash(world: World) -> None:
     assert found(f"version_id={first.version_id}") == [str(second.pk), str(first.pk)]
 
 
-def test_a_stages_allowlist_is_one_that_a_replay_can_read(world: World) -> None:
+def test_an_invalid_allowlist_is_refused(world: World) -> None:
     stages = [
         {"id": "notify", "op": "http_post:http://127.0.0.1:9000/hook"},
         {"id": "run", "op": "exec:/bin/true", "depends_on": ["notify"]},

@@ -1,4 +1,4 @@
-"""The evidence of a deployment: downloaded, unpacked, and proven without this server."""
+"""The evidence of a deployment: downloaded, unpacked and verified offline."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def verified(folder: Path, files: dict[str, bytes], capsys: Any, *options: str) 
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_evidence_is_proven_elsewhere(
+def test_evidence_is_proven_offline(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = download(world, delivered)
@@ -89,7 +89,7 @@ def test_the_download_is_the_same_until_something_changes(world: World, delivere
     assert world.operator.api.get(path(world, delivered), If_None_Match=first["ETag"]).status_code == 304
 
 
-def test_it_is_signed_with_the_key_of_the_day(
+def test_evidence_is_signed_with_the_active_key(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = download(world, delivered)
@@ -102,18 +102,18 @@ def test_it_is_signed_with_the_key_of_the_day(
     assert verified(tmp_path, before, capsys)["envelope_kid"] != new.kid
 
 
-def test_there_is_none_before_the_bundle_is_built(world: World, requested: Deployment) -> None:
+def test_evidence_is_refused_before_the_bundle_is_built(world: World, requested: Deployment) -> None:
     response = world.operator.api.get(path(world, requested))
 
     assert response.status_code == 409
     assert response.json()["type"].endswith("deployment.not_built")
 
 
-def test_viewers_may_not_have_it(world: World, delivered: Deployment) -> None:
+def test_viewers_cannot_download_evidence(world: World, delivered: Deployment) -> None:
     assert world.viewer.api.get(path(world, delivered)).status_code == 403
 
 
-def test_without_need_of_approval_there_is_no_credential(
+def test_evidence_has_no_credential_when_no_approval_is_required(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.agent(world.dev)
@@ -129,7 +129,7 @@ def test_without_need_of_approval_there_is_no_credential(
     assert told["unsigned"]["approval"] is None
 
 
-def test_a_break_glass_deployment_is_approved_afterwards(
+def test_evidence_has_the_approval_that_followed_a_break_glass(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.agent(world.prod)
@@ -155,7 +155,7 @@ def test_a_break_glass_deployment_is_approved_afterwards(
     assert after["bundle_hash"] == before["bundle_hash"]
 
 
-def test_the_exported_ledger_is_proven_elsewhere(
+def test_the_exported_ledger_is_proven_offline(
     world: World, delivered: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     audit.seal_all()

@@ -1,4 +1,4 @@
-"""``…/agents/{id}/explain``: facts from the database, told by the engine, in a fixed number of queries."""
+"""Explanations of agents through the API: from facts in the database, with a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -17,57 +17,60 @@ from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from tests.releases import stories
-from tests.releases.stories import beat_running, time_passes, waves
+from tests.releases.stories import run_sweep, send_heartbeat_running, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
 
 
-def explained(world: World, agent: Agent) -> Any:
+def explain(world: World, agent: Agent) -> Any:
     answer = world.viewer.api.get(world.path(agent.environment, f"/agents/{agent.pk}/explain"))
     assert answer.status_code == 200, answer.json()
     return answer.json()
 
 
-def codes(told: Any) -> list[str]:
-    return [finding["code"] for finding in told["because"]]
+def codes(explanation: Any) -> list[str]:
+    return [finding["code"] for finding in explanation["because"]]
 
 
-def coming(told: Any) -> list[str]:
-    return [event["code"] for event in told["next"]]
+def next_codes(explanation: Any) -> list[str]:
+    return [event["code"] for event in explanation["next"]]
 
 
-def at(told: Any, code: str) -> datetime:
-    """When the event of that code is."""
-    (event,) = [event for event in told["next"] if event["code"] == code]
+def at(explanation: Any, code: str) -> datetime:
+    """Return the time of the next event with that code."""
+    (event,) = [event for event in explanation["next"] if event["code"] == code]
     return datetime.fromisoformat(event["at"])
 
 
-def test_an_agent_that_runs_what_it_should(world: World) -> None:
+def test_explains_an_agent_that_runs_its_desired_bundle(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
-    beat_running(agent, api)
+    send_heartbeat_running(agent, api)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
     agent = Agent.objects.select_related("heartbeat", "assignment").get(pk=agent.pk)
     seen, since = agent.heartbeat.last_seen_at, agent.heartbeat.running_since
     since = f"{since:%Y-%m-%d %H:%M:%S} UTC"
     about: dict[str, Any] = {"deployment_id": str(deployment.pk), "approval_id": None, "config_hash": None}
-    assert (told["agent_id"], told["summary"]) == (
+    assert (explanation["agent_id"], explanation["summary"]) == (
         str(agent.pk), f"agent-0 runs quotes/bundle, as it should, since {since}."
     )  # fmt: skip
-    assert (told["running"]["bundle_hash"], told["desired"]["action"]) == (deployment.bundle_hash, "activate")
-    assert told["because"] == [
+    assert (explanation["running"]["bundle_hash"], explanation["desired"]["action"]) == (
+        deployment.bundle_hash,
+        "activate",
+    )
+    assert explanation["because"] == [
         {"code": "runs_desired", "detail": f"It runs quotes/bundle, as it should, since {since}.", **about},
         {"code": "target_all", "detail": "The deployment of quotes/bundle goes to all agents of the environment.",
          **about},
     ]  # fmt: skip
-    assert coming(told) == ["heartbeat_expected", "nothing"]
-    assert at(told, "heartbeat_expected") == seen + timedelta(seconds=30)
+    assert next_codes(explanation) == ["heartbeat_expected", "nothing"]
+    assert at(explanation, "heartbeat_expected") == seen + timedelta(seconds=30)
 
 
-def test_nothing_was_ever_offered(world: World) -> None:
+def test_explains_an_agent_without_an_offer(world: World) -> None:
     (chosen, api), (passed, _) = stories.fleet(world, 2)
     agent, _ = world.agent(name="other zone", zone="b")
     first, second = stories.bundles(world, 2)
@@ -75,36 +78,36 @@ def test_nothing_was_ever_offered(world: World) -> None:
     Agent.objects.filter(pk=chosen.pk).update(labels={"zone": "a"})
     stories.offered(world, second, target={"selector": {"zone": "a"}})
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert told["summary"] == "other zone runs nothing: no deployment here reaches it."
-    assert [finding["detail"] for finding in told["because"][1:]] == [
+    assert explanation["summary"] == "other zone runs nothing: no deployment here reaches it."
+    assert [finding["detail"] for finding in explanation["because"][1:]] == [
         "The deployment of quotes/bundle-1 goes to agents with zone=a; it has zone=b.",
         "The deployment of quotes/bundle-0 names 1 other agent.",
     ]
-    assert codes(told) == ["never_offered", "selector_mismatch", "other_agents"]
-    assert (told["running"], told["desired"]) == (None, None)
-    assert "no zone" in explained(world, passed)["because"][1]["detail"]
+    assert codes(explanation) == ["never_offered", "selector_mismatch", "other_agents"]
+    assert (explanation["running"], explanation["desired"]) == (None, None)
+    assert "no zone" in explain(world, passed)["because"][1]["detail"]
 
 
-def test_it_is_another_pipeline_s(world: World) -> None:
+def test_explains_an_agent_of_another_pipeline(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)], target={"agents": [str(agent.pk)]})
     world.agent(name="free", kind="trades")
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     stories.offered(world, trades, target={"selector": {"kind": "trades"}})
     Agent.objects.filter(pk=agent.pk).update(labels={"kind": "trades"})
-    beat_running(agent, api)
+    send_heartbeat_running(agent, api)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert codes(told) == ["runs_desired", "target_agents", "another_pipeline"]
-    assert told["because"][2]["detail"] == (
+    assert codes(explanation) == ["runs_desired", "target_agents", "another_pipeline"]
+    assert explanation["because"][2]["detail"] == (
         "The deployment of trades/trades does not take over agents of another pipeline, and this one is to run quotes."
     )
 
 
-def test_it_waits_for_approval(world: World) -> None:
+def test_explains_a_wait_for_approval(world: World) -> None:
     strict = world.environment("prod", "strict", required_approvals=2)
     agent, _ = world.agent(strict)
     deployment = world.deployment(world.bundle(strict))
@@ -113,29 +116,29 @@ def test_it_waits_for_approval(world: World) -> None:
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(strict, "/approvals"), decision).status_code == 201
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert told["because"][0] == {
+    assert explanation["because"][0] == {
         "code": "waits_for_approval",
         "detail": "The deployment of quotes/bundle waits for approval: 1 of 2 people have approved it.",
         "deployment_id": str(deployment.pk), "approval_id": str(approval.pk), "config_hash": None,
     }  # fmt: skip
-    assert at(told, "approval_expires") == approval.expires_at
+    assert at(explanation, "approval_expires") == approval.expires_at
 
 
-def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_a_wave_and_for_the_pause_before_it(world: World, run_jobs: Callable[[], int]) -> None:
     (first, first_api), (second, _), (third, _) = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
-    begun = explained(world, third)
+    begun = explain(world, third)
     report(first_api, first, "downloading")
-    downloading = explained(world, first)
-    stories.offered_before(deployment, 60, second)
+    downloading = explain(world, first)
+    stories.set_offered_ago(deployment, 60, second)
     report(first_api, first, "active")
     run_jobs()
-    half = explained(world, third)
+    half = explain(world, third)
     Agent.objects.filter(pk=second.pk).update(decommissioned_at=timezone.now())
-    time_passes(run_jobs)
-    done = explained(world, third)
+    run_sweep(run_jobs)
+    done = explain(world, third)
 
     offered_at = deployment.agents.get(agent=first).offered_at
     assert offered_at is not None
@@ -152,7 +155,7 @@ def test_it_waits_for_its_wave_and_through_the_pause(world: World, run_jobs: Cal
     assert at(done, "wave_begins") == deployment.wave_done_at + timedelta(seconds=600)
 
 
-def test_it_is_paused(world: World) -> None:
+def test_explains_a_paused_deployment(world: World) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=600))
     actor = world.operator.actor
@@ -160,28 +163,28 @@ def test_it_is_paused(world: World) -> None:
     deployments.set_paused(deployment, paused=False, actor=actor)
     deployments.set_paused(deployment, paused=True, reason="looks odd", actor=actor)
 
-    told = explained(world, agents[1][0])
+    explanation = explain(world, agents[1][0])
 
-    assert codes(told) == ["waits_for_wave", "paused", "never_offered"]
-    assert told["because"][1]["detail"].endswith(" UTC by operator@acme.example: looks odd.")
-    assert coming(told) == ["heartbeat_expected", "resume"]
+    assert codes(explanation) == ["waits_for_wave", "paused", "never_offered"]
+    assert explanation["because"][1]["detail"].endswith(" UTC by operator@acme.example: looks odd.")
+    assert next_codes(explanation) == ["heartbeat_expected", "resume"]
 
 
-def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     before, after = stories.bundles(world, 2)
     old = stories.active(world, before, agents)
     deployment = stories.offered(world, after, strategy=waves(50, 100, pause_s=600))
     (agent, api), (spared, spared_api) = agents
     report(api, agent, "failed", detail="exit code 1")
-    failed = explained(world, agent)
+    failed = explain(world, agent)
     run_jobs()
-    beat_running(agent, api, runs=old)
-    beat_running(spared, spared_api)
-    going = explained(world, agent)
+    send_heartbeat_running(agent, api, runs=old)
+    send_heartbeat_running(spared, spared_api)
+    going = explain(world, agent)
     report(api, agent, "rolled_back")
     run_jobs()
-    back, untouched = explained(world, agent), explained(world, spared)
+    back, untouched = explain(world, agent), explain(world, spared)
 
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"
@@ -192,47 +195,47 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
-    assert "times_out" in coming(going)
+    assert "times_out" in next_codes(going)
     assert codes(back) == ["rolled_back", "failed", "runs_desired", "threshold", "target_all", "known_bad"]
     assert back["because"][3]["detail"].endswith("the deployment has rolled back what it touched.")
     assert back["because"][5]["config_hash"] == after.config_hash
     assert codes(untouched) == ["ended_before_its_turn", "known_bad", "runs_desired", "target_all"]
 
 
-def test_it_is_rolled_back_by_somebody(world: World) -> None:
+def test_explains_a_rollback_by_a_person(world: World) -> None:
     agents = stories.fleet(world, 1)
     before, after = stories.bundles(world, 2)
     stories.active(world, before, agents)
     deployment = stories.active(world, after, agents)
     rollbacks.start(deployment, reason="drops records", actor=world.operator.actor)
 
-    told = explained(world, agents[0][0])
+    explanation = explain(world, agents[0][0])
 
-    assert told["because"][0]["code"] == "rolling_back"
-    assert told["because"][0]["detail"].startswith(
+    assert explanation["because"][0]["code"] == "rolling_back"
+    assert explanation["because"][0]["detail"].startswith(
         "It has to go back to quotes/bundle-0: quotes/bundle-1 is rolled back by operator@acme.example at "
     )
-    assert told["because"][0]["detail"].endswith(" UTC: drops records.")
-    assert told["desired"]["action"] == "rollback"
+    assert explanation["because"][0]["detail"].endswith(" UTC: drops records.")
+    assert explanation["desired"]["action"] == "rollback"
 
 
-def test_it_drifted(world: World) -> None:
+def test_explains_drift(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api), (before, after) = agents[0], stories.bundles(world, 2)
     old = stories.active(world, before, agents)
     stories.active(world, after, agents)
-    waits = explained(world, agent)
-    beat_running(agent, api, runs=old)
+    waits = explain(world, agent)
+    send_heartbeat_running(agent, api, runs=old)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
     assert codes(waits) == ["awaiting_heartbeat", "target_all"]
-    assert codes(told) == ["drifted", "target_all"]
-    assert told["summary"].startswith("agent-0 should run quotes/bundle-1, but runs quotes/bundle-0 since ")
-    assert coming(told) == ["heartbeat_expected", "told_again"]
+    assert codes(explanation) == ["drifted", "target_all"]
+    assert explanation["summary"].startswith("agent-0 should run quotes/bundle-1, but runs quotes/bundle-0 since ")
+    assert next_codes(explanation) == ["heartbeat_expected", "told_again"]
 
 
-def test_it_waits_for_the_freeze_to_end(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_the_end_of_a_freeze_window(world: World, run_jobs: Callable[[], int]) -> None:
     agent, _ = world.agent()
     deployment = world.deployment(world.bundle())
     now = timezone.now().replace(microsecond=0)
@@ -241,15 +244,15 @@ def test_it_waits_for_the_freeze_to_end(world: World, run_jobs: Callable[[], int
     Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [window]})
     run_jobs()
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
     deployment.refresh_from_db()
     assert deployment.status == "approved"
-    assert codes(told) == ["waits_for_freeze", "never_offered", "freeze_window"]
-    assert at(told, "freeze_ends") == ends
+    assert codes(explanation) == ["waits_for_freeze", "never_offered", "freeze_window"]
+    assert at(explanation, "freeze_ends") == ends
 
 
-def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     roomy = world.environment("dev", "roomy", max_in_flight_deployments=2)
     agent, api = world.agent(roomy)
     first, second = stories.bundles(world, 2, roomy)
@@ -258,31 +261,31 @@ def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> Non
     world.deployment(second)
     run_jobs()
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert codes(told) == ["activating", "target_all", "waits_for_turn"]
-    assert told["because"][2]["detail"] == (
+    assert codes(explanation) == ["activating", "target_all", "waits_for_turn"]
+    assert explanation["because"][2]["detail"] == (
         "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) is over:"
         " a pipeline has one deployment under way at a time."
     )
 
 
-def test_late_joiners_and_those_who_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_late_joiners_and_agents_that_were_offline(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     absent = agents[1][0]
-    stories.unheard(absent, for_s=4000)
+    stories.set_last_seen(absent, for_s=4000)
     stories.active(world, world.bundle(), agents[:1])
     late, _ = world.agent(name="late")
     run_jobs()
 
-    told, joined = explained(world, absent), explained(world, late)
+    explanation, joined = explain(world, absent), explain(world, late)
 
-    assert codes(told) == ["not_fetched", "target_all", "not_counted", "offline"]
-    assert coming(told) == ["report_expected", "comes_back"]
+    assert codes(explanation) == ["not_fetched", "target_all", "not_counted", "offline"]
+    assert next_codes(explanation) == ["report_expected", "comes_back"]
     assert codes(joined) == ["not_fetched", "target_all", "late_joiner"]
 
 
-def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
+def test_explains_a_retry(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, api), _) = stories.fleet(world, 2)
     lenient = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=lenient)
@@ -290,25 +293,25 @@ def test_it_is_retried(world: World, run_jobs: Callable[[], int]) -> None:
     run_jobs()
     deployments.retry(deployment, reason="disk replaced", actor=world.operator.actor)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert codes(told) == ["not_fetched", "target_all", "retried"]
-    assert told["because"][2]["detail"].startswith(
+    assert codes(explanation) == ["not_fetched", "target_all", "retried"]
+    assert explanation["because"][2]["detail"].startswith(
         "quotes/bundle was offered to it again: operator@acme.example retried it at "
     )
 
 
-def test_the_glass_was_broken(world: World) -> None:
+def test_explains_a_break_glass_deployment(world: World) -> None:
     agent, _ = world.agent(world.prod)
     glass = BreakGlassRequest("the market opens")
     world.operator = world.admin  # who asks for it
     deployment = world.deployment(world.bundle(world.prod), break_glass=glass, is_org_admin=True)
-    before = explained(world, agent)
+    before = explain(world, agent)
     assert deployment.approval is not None
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
 
-    after = explained(world, agent)
+    after = explain(world, agent)
 
     assert codes(before) == codes(after) == ["offer_due", "break_glass", "never_offered"]
     assert before["because"][1]["detail"] == (
@@ -317,33 +320,35 @@ def test_the_glass_was_broken(world: World) -> None:
     )
     assert at(before, "ratification_due") == deployment.approval.expires_at
     assert after["because"][1]["detail"].endswith("; somebody else has approved it since.")
-    assert "ratification_due" not in coming(after)
+    assert "ratification_due" not in next_codes(after)
 
 
-def test_it_left_the_fleet(world: World) -> None:
+def test_explains_a_decommissioned_agent(world: World) -> None:
     agent, _ = world.agent()
     fleet.decommission(agent, actor=world.admin.actor)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert (codes(told), coming(told)) == (["decommissioned"], [])
+    assert (codes(explanation), next_codes(explanation)) == (["decommissioned"], [])
 
 
-def test_liveness_goes_by_the_environment_s_interval(world: World) -> None:
+def test_liveness_depends_on_the_environments_heartbeat_interval(world: World) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=300)
     agent, api = world.agent(slow)
     stories.active(world, world.bundle(slow), [(agent, api)])
     Agent.objects.filter(pk=agent.pk).update(created_at=timezone.now() - timedelta(seconds=9000))
-    stories.unheard(agent, for_s=1000)
+    stories.set_last_seen(agent, for_s=1000)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert codes(told) == ["awaiting_heartbeat", "target_all", "stale"]
-    assert at(told, "goes_offline") - timezone.now() > timedelta(seconds=1990)
+    assert codes(explanation) == ["awaiting_heartbeat", "target_all", "stale"]
+    assert at(explanation, "goes_offline") - timezone.now() > timedelta(seconds=1990)
 
 
-def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explanations, "AT_MOST", 2)
+def test_the_running_deployment_is_explained_when_many_others_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanations, "MAX_DEPLOYMENTS", 2)
     agent, api = world.agent(world.prod)
     version = world.version(world.prod)
     first, *others = [
@@ -352,18 +357,18 @@ def test_what_it_runs_is_told_whatever_waits_beside_it(world: World, monkeypatch
     Environment.objects.filter(pk=world.prod.pk).update(settings={"approvals_required": False})
     world.prod.refresh_from_db()
     stories.active(world, first, [(agent, api)])
-    beat_running(agent, api)
+    send_heartbeat_running(agent, api)
     Environment.objects.filter(pk=world.prod.pk).update(settings={})
     for bundle in others:
         world.deployment(bundle)
 
-    told = explained(world, agent)
+    explanation = explain(world, agent)
 
-    assert codes(told) == ["waits_for_approval", "runs_desired", "target_all"]
-    assert told["summary"].startswith("agent runs quotes/bundle-0: the deployment of quotes/bundle-4 waits")
+    assert codes(explanation) == ["waits_for_approval", "runs_desired", "target_all"]
+    assert explanation["summary"].startswith("agent runs quotes/bundle-0: the deployment of quotes/bundle-4 waits")
 
 
-def test_as_many_queries_for_large_fleets(world: World, django_assert_num_queries: Any) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_fleet(world: World, django_assert_num_queries: Any) -> None:
     (agent, api), *others = stories.fleet(world, 6)
     names = {"agents": [str(each.pk) for each, _ in ((agent, api), *others)]}
     first, second = stories.bundles(world, 2)

@@ -1,4 +1,4 @@
-"""Whoever made the key that asks counts as the requester, however the request and its consent come about."""
+"""The person who made a key counts as the requester of everything that the key requests."""
 
 from __future__ import annotations
 
@@ -69,21 +69,21 @@ def test_the_maker_of_a_key_cannot_approve_what_it_asks_for(world: World) -> Non
     assert decide(world, world.reviewer, deployment).status_code == 201
 
 
-def test_the_maker_may_deny_it(world: World) -> None:
+def test_the_maker_of_a_key_may_deny_what_it_asks_for(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     deployment = asked(world, api, bundle_of(world))
 
     assert decide(world, world.admin, deployment, "deny").json()["status"] == "denied"
 
 
-def test_the_maker_counts_where_the_requester_does(world: World) -> None:
+def test_the_maker_of_a_key_may_approve_when_self_approval_is_allowed(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     environment = world.environment("prod", "lax", allow_self_approval=True)
 
     assert decide(world, world.admin, asked(world, api, bundle_of(world, environment))).json()["status"] == "approved"
 
 
-def test_a_key_made_by_a_key_is_of_the_person_at_the_beginning(world: World) -> None:
+def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: World) -> None:
     """However long the row of keys is, and though those between are revoked."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
@@ -97,7 +97,7 @@ def test_a_key_made_by_a_key_is_of_the_person_at_the_beginning(world: World) -> 
     assert kind_of(decide(world, world.admin, deployment)) == SELF
 
 
-def test_a_maker_who_left_and_came_back_is_the_maker(world: World) -> None:
+def test_a_maker_who_left_and_rejoined_cannot_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     _, api = key_of(world, other.api)
     Membership.objects.filter(user=other.user).delete()
@@ -117,7 +117,7 @@ def test_the_maker_of_another_key_may_approve(world: World) -> None:
     assert decide(world, other, asked(world, api, bundle_of(world))).json()["status"] == "approved"
 
 
-def test_the_key_tells_who_made_it(world: World) -> None:
+def test_a_key_shows_who_made_it(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     made = world.admin.api.post(path, {"name": "ci", "role": "org_admin"}).json()
     nested = Api(made["token"]).post(path, {"name": "ci 2", "role": "viewer"}).json()
@@ -142,23 +142,23 @@ def orphan(world: World) -> Api:
 
 
 @pytest.mark.parametrize("lax", [False, True], ids=["strict", "self-approval allowed"])
-def test_such_a_key_cannot_ask_where_an_approval_is_needed(world: World, orphan: Api, lax: bool) -> None:
+def test_a_key_without_a_known_maker_cannot_request_an_approval(world: World, orphan: Api, lax: bool) -> None:
     environment = world.environment("prod", "other", allow_self_approval=lax)
     bundle, audited = bundle_of(world, environment), AuditEvent.objects.count()
 
     refused = ask(world, orphan, bundle)
 
     assert kind_of(refused) == UNKNOWN
-    assert "Make a new key" in refused.json()["detail"]
+    assert "Create a new key" in refused.json()["detail"]
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 
 
-def test_such_a_key_may_do_what_needs_no_approval(world: World, orphan: Api) -> None:
+def test_a_key_without_a_known_maker_can_deploy_without_approval(world: World, orphan: Api) -> None:
     assert ask(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 
-def test_a_request_of_before_by_such_a_key_can_only_be_denied(world: World) -> None:
+def test_an_old_request_by_a_key_without_a_known_maker_can_only_be_denied(world: World) -> None:
     deployment = asked(world, key_of(world, world.admin.api)[1], bundle_of(world))
     Approval.objects.update(requester_id=None)
 
@@ -184,7 +184,7 @@ def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
     return bundle, approval.credential
 
 
-def test_who_approved_cannot_hand_it_in_nor_can_their_key(world: World) -> None:
+def test_an_approver_and_their_key_cannot_hand_in_the_credential(world: World) -> None:
     bundle, credential = consented(world, world.admin)
     _, api = key_of(world, world.admin.api)
 
@@ -195,7 +195,7 @@ def test_who_approved_cannot_hand_it_in_nor_can_their_key(world: World) -> None:
     assert ask(world, world.operator.api, bundle, approval=credential).status_code == 201
 
 
-def test_a_key_of_nobody_cannot_hand_it_in(world: World, orphan: Api) -> None:
+def test_a_key_without_a_known_maker_cannot_hand_in_a_credential(world: World, orphan: Api) -> None:
     bundle, credential = consented(world, world.reviewer)
 
     assert kind_of(ask(world, orphan, bundle, approval=credential)) == UNKNOWN
@@ -203,7 +203,7 @@ def test_a_key_of_nobody_cannot_hand_it_in(world: World, orphan: Api) -> None:
     assert Deployment.objects.count() == 1
 
 
-def test_of_two_who_approved_one_cannot_hand_it_in(world: World) -> None:
+def test_one_of_two_approvers_cannot_hand_in_the_credential(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
     deployment = asked(world, world.operator.api, bundle)
@@ -218,7 +218,7 @@ def test_of_two_who_approved_one_cannot_hand_it_in(world: World) -> None:
     assert ask(world, world.project_admin.api, bundle, approval=credential).status_code == 201
 
 
-def test_where_the_requester_counts_they_may_hand_it_in(world: World) -> None:
+def test_an_approver_may_hand_in_the_credential_when_self_approval_is_allowed(world: World) -> None:
     environment = world.environment("prod", "lax", allow_self_approval=True)
     bundle = bundle_of(world, environment)
     deployment = asked(world, world.operator.api, bundle)
@@ -267,7 +267,7 @@ def test_the_makers_of_older_keys_are_taken_from_the_audit_trail(world: World) -
     assert Approval.objects.get().requester_id == admin
 
 
-def test_a_key_that_is_said_to_have_made_itself_has_no_maker(world: World) -> None:
+def test_a_key_that_is_recorded_as_its_own_maker_has_no_maker(world: World) -> None:
     key, _ = key_of(world, world.admin.api)
     OrganizationKey.objects.update(created_by=None)
     AuditEvent.objects.create(

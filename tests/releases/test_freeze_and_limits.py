@@ -1,4 +1,4 @@
-"""Deployments that may not start now: freeze windows, the in-flight limit, and whose turn it is."""
+"""Deployments that cannot start now: freeze windows, the in-flight limit and the order of waiting deployments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import builds
 from apps.tenancy.models import AuditEvent, Environment, UserToken
 from tests.releases import stories
-from tests.releases.stories import Run, all_say, allow_in_flight, events, state, time_passes, waves
+from tests.releases.stories import Run, allow_in_flight, events, report_from_all, run_sweep, state, waves
 from tests.worlds import ALL, World, plan
 
 pytestmark = pytest.mark.django_db
@@ -89,19 +89,19 @@ def test_a_build_waits_for_the_end_of_the_window(
 
     for moment in (open_at, last_s):
         clock.set(moment)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         assert state(deployment) == ("approved", "")
         refused(ask(world, two), "freeze_window", 1)
         assert stories.desired(agent) == (None, None)
 
     clock.set(closed_at)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("deploying", "")
     assert stories.desired(agent) == (deployment.pk, "activate")
     assert events(deployment) == ["create", "build", "offer"]
 
 
-def test_an_overridden_window_holds_nothing_up(
+def test_an_override_starts_the_build_in_a_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
@@ -122,7 +122,7 @@ def test_an_overridden_window_holds_nothing_up(
     assert deployment.timeline.get(event="create").detail["override_freeze"] == "outage"
 
 
-def test_an_empty_reason_overrides_nothing(world: World, frozen: Environment, clock: stories.Clock) -> None:
+def test_an_override_without_a_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
@@ -134,7 +134,7 @@ def test_an_empty_reason_overrides_nothing(world: World, frozen: Environment, cl
     assert Deployment.objects.count() == 0
 
 
-def test_a_window_that_opens_stops_neither_a_rollout_nor_the_way_back(
+def test_a_freeze_window_stops_neither_a_rollout_nor_a_rollback(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     agents = stories.fleet(world, 4, frozen)
@@ -143,11 +143,11 @@ def test_a_window_that_opens_stops_neither_a_rollout_nor_the_way_back(
     second = stories.offered(world, two, strategy=waves(50, 100))
     clock.set("2027-03-19T17:00:00+00:00")
 
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
     assert stories.progress(second) == ["active", "active", "offered", "offered"]
-    all_say(agents[2:3], "failed", run_jobs)
+    report_from_all(agents[2:3], "failed", run_jobs)
     assert state(second) == ("rolling_back", "threshold")
-    all_say(agents[:4], "rolled_back", run_jobs)
+    report_from_all(agents[:4], "rolled_back", run_jobs)
     assert statuses(first, second) == ["active", "rolled_back"]
 
     cleared = world.operator.api.post(world.path(frozen, f"/config-bundles/{two.pk}/clear"), {"reason": "r"})
@@ -155,7 +155,7 @@ def test_a_window_that_opens_stops_neither_a_rollout_nor_the_way_back(
     refused(ask(world, two), "freeze_window", 2)
 
 
-def test_an_approval_that_expires_within_the_window_is_not_used(
+def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
     world: World, clock: stories.Clock, run_jobs: Run
 ) -> None:
     clock.set("2027-03-26T16:30:00+00:00")
@@ -164,27 +164,27 @@ def test_an_approval_that_expires_within_the_window_is_not_used(
     deployment = world.deployment(world.bundle(world.prod))
     clock.set("2027-03-26T17:00:00+00:00")
     approve(world, deployment)  # people may consent at the weekend
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("approved", "")
 
     clock.set("2027-03-29T04:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "approval_expired")
     assert stories.desired(agent) == (None, None)
 
 
-def test_a_removed_window_holds_nothing_up(
+def test_a_build_starts_when_the_freeze_window_is_removed(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
     deployment = world.deployment(world.bundle(frozen))
     clock.set("2027-03-20T00:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(deployment) == ("approved", "")
     set_windows(frozen)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("deploying", "")
 
@@ -192,7 +192,7 @@ def test_a_removed_window_holds_nothing_up(
 # -- the in-flight limit and turns ----------------------------------------------------------------------------------
 
 
-def test_at_a_limit_of_one_the_next_is_refused_until_the_first_ended(world: World, run_jobs: Run) -> None:
+def test_a_second_deployment_is_refused_while_one_is_in_flight_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -202,16 +202,16 @@ def test_at_a_limit_of_one_the_next_is_refused_until_the_first_ended(world: Worl
     refused(ask(world, one), "in_flight_limit", 2)
     run_jobs()
     refused(ask(world, one), "in_flight_limit", 2)
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
     refused(ask(world, one), "in_flight_limit", 2)
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert statuses(first, second) == ["active", "rolled_back"]
     assert ask(world, one).status_code == 201
 
 
-def test_approved_ones_wait_for_their_turn_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_approved_deployments_start_one_after_the_other_at_a_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 3, world.prod)]
     for deployment in waiting:
@@ -221,16 +221,16 @@ def test_approved_ones_wait_for_their_turn_at_a_limit_of_one(world: World, run_j
     for place, deployment in enumerate(waiting):
         after = waiting[place + 1 :]
         assert statuses(deployment, *after) == ["deploying", *["approved"] * len(after)]
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         assert statuses(*after) == ["approved"] * len(after)
-        all_say(agents, "active", run_jobs)
-        time_passes(run_jobs)
+        report_from_all(agents, "active", run_jobs)
+        run_sweep(run_jobs)
 
     assert statuses(*waiting) == ["active"] * 3
     assert [deployment.is_current for deployment in waiting] == [False, False, True]
 
 
-def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs: Run) -> None:
+def test_deployments_of_one_pipeline_start_one_after_the_other_at_a_limit_of_two(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 4)
     one, two, three = stories.bundles(world, 3)
@@ -239,12 +239,12 @@ def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs
     refused(ask(world, three), "in_flight_limit", 2)
 
     run_jobs()
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["deploying", "approved"]
-    all_say(agents[:2], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["active", "deploying"]
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert [(d.status, d.is_current) for d in Deployment.objects.order_by("id")] == [
         ("active", False), ("active", True),
@@ -252,7 +252,9 @@ def test_at_a_limit_of_two_one_pipeline_still_takes_turns(world: World, run_jobs
     assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
 
 
-def test_at_a_limit_of_two_other_agents_of_another_pipeline_do_not_wait(world: World, run_jobs: Run) -> None:
+def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_two(
+    world: World, run_jobs: Run
+) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -265,7 +267,9 @@ def test_at_a_limit_of_two_other_agents_of_another_pipeline_do_not_wait(world: W
 
 
 @pytest.mark.parametrize("with_others", [False, True])
-def test_who_asked_later_does_not_overtake(world: World, run_jobs: Run, with_others: bool) -> None:
+def test_a_later_deployment_does_not_start_before_an_earlier_one(
+    world: World, run_jobs: Run, with_others: bool
+) -> None:
     """The second waits for the sweep; the third is asked for just when the first has ended."""
     allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
@@ -276,22 +280,22 @@ def test_who_asked_later_does_not_overtake(world: World, run_jobs: Run, with_oth
     second = world.deployment(two, take_over=True)
     run_jobs()
     assert statuses(first, second) == ["deploying", "approved"]
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
 
     third = world.deployment(three, take_over=True)
     builds.build(str(third.pk))
     assert statuses(second, third) == ["approved", "approved"]
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert statuses(second, third) == ["deploying", "approved"]
-    all_say(agents, "active", run_jobs)
-    time_passes(run_jobs)
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
+    run_sweep(run_jobs)
+    report_from_all(agents, "active", run_jobs)
 
     assert statuses(first, second, third) == ["active"] * 3
     assert third.is_current
 
 
-def test_who_waits_for_a_window_does_not_stand_in_the_way_of_an_override(
+def test_a_deployment_with_an_override_starts_before_one_that_waits_for_the_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}
@@ -300,17 +304,17 @@ def test_who_waits_for_a_window_does_not_stand_in_the_way_of_an_override(
     one, two = stories.bundles(world, 2, frozen)
     waiting = world.deployment(one)
     clock.set("2027-03-20T00:00:00+00:00")
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     urgent = world.deployment(two, override_freeze={"reason": "outage"}, is_org_admin=True)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(waiting, urgent) == ["approved", "deploying"]
-    all_say(agents, "active", run_jobs)
+    report_from_all(agents, "active", run_jobs)
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
-def test_a_paused_rollout_keeps_its_place(world: World, run_jobs: Run) -> None:
+def test_a_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
@@ -318,18 +322,18 @@ def test_a_paused_rollout_keeps_its_place(world: World, run_jobs: Run) -> None:
     second = world.deployment(two)
     path = world.path(rest=f"/deployments/{first.pk}")
     world.operator.api.post(f"{path}/pause", {})
-    all_say(agents[:1], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
+    run_sweep(run_jobs)
     assert statuses(first, second) == ["deploying", "approved"]
 
     assert world.operator.api.post(f"{path}/abort", {"reason": "enough"}).status_code == 200
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(first, second) == ["failed", "deploying"]
     assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
 
 
-def test_who_waits_may_be_aborted_and_is_then_not_started(world: World, run_jobs: Run) -> None:
+def test_a_waiting_deployment_that_is_aborted_does_not_start(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
@@ -339,14 +343,14 @@ def test_who_waits_may_be_aborted_and_is_then_not_started(world: World, run_jobs
     path = world.path(rest=f"/deployments/{second.pk}/abort")
     assert world.operator.api.post(path, {"reason": "no longer"}).status_code == 200
 
-    all_say(agents, "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents, "active", run_jobs)
+    run_sweep(run_jobs)
 
     assert statuses(first, second) == ["active", "failed"]
     assert stories.desired(agents[0][0]) == (first.pk, "activate")
 
 
-def test_the_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
+def test_the_in_flight_limit_is_that_of_the_creation(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))

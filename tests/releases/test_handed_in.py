@@ -1,4 +1,4 @@
-"""A credential handed in with a deployment: each reason to refuse it, in order; what it does when it serves."""
+"""Credentials handed in with a deployment: each reason to refuse one, and the effect of a valid one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from byteor_cloud.engine.delivery.encoding import base64url, canonical
 from byteor_cloud.engine.delivery.refusals import Refused
 from tests.races import Race
 from tests.releases import stories
-from tests.releases.stories import time_passes
+from tests.releases.stories import run_sweep
 from tests.worlds import ALL, ALL_AT_ONCE, World
 
 pytestmark = pytest.mark.django_db
@@ -75,7 +75,9 @@ def issued(world: World, approval: Approval, **other: Any) -> str:
     return text
 
 
-def test_what_was_approved_starts_at_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_starts_at_once_when_its_credential_is_handed_in(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     bundle, approval = given(world)
 
     answer = hand_in(world, bundle, approval.credential or "")
@@ -95,7 +97,7 @@ def test_what_was_approved_starts_at_once(world: World, run_jobs: Callable[[], i
     assert (approval.credential or "") not in str(created.changes)
 
 
-def test_it_serves_one_use(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_credential_can_be_used_once(world: World, run_jobs: Callable[[], int]) -> None:
     bundle, approval = given(world)
     first = hand_in(world, bundle, approval.credential or "").json()["id"]
     run_jobs()
@@ -107,14 +109,14 @@ def test_it_serves_one_use(world: World, run_jobs: Callable[[], int]) -> None:
     assert Deployment.objects.count() == 2
 
 
-def test_of_two_that_hand_it_in_one_gets_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_one_of_two_deployments_with_the_same_credential_is_built(world: World, run_jobs: Callable[[], int]) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     bundle, approval = given(world, prod)
     ids = [hand_in(world, bundle, approval.credential or "").json()["id"] for _ in range(2)]
 
     run_jobs()
     deployments.abort(Deployment.objects.get(pk=ids[0]), actor=world.operator.actor)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert [(d.status, d.reason) for d in Deployment.objects.filter(pk__in=ids).order_by("id")] == [
         ("failed", "aborted"),
@@ -122,25 +124,25 @@ def test_of_two_that_hand_it_in_one_gets_it(world: World, run_jobs: Callable[[],
     ]
 
 
-def test_malformed(world: World) -> None:
+def test_a_malformed_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     for text in ("no credential", "a.b", (approval.credential or "").partition(".")[0]):
         refused(hand_in(world, bundle, text), 400, "malformed")
 
 
-def test_unknown_key(world: World) -> None:
+def test_a_credential_of_an_unknown_key_is_refused(world: World) -> None:
     bundle, approval = given(world)
     refused(hand_in(world, bundle, issued(world, approval, private_key=keys.generate())), 400, "unknown_key")
 
 
-def test_bad_signature(world: World) -> None:
+def test_a_credential_with_a_bad_signature_is_refused(world: World) -> None:
     bundle, approval = given(world)
     payload, _, signature = (approval.credential or "").partition(".")
     other = ("B" if signature[0] == "A" else "A") + signature[1:]
     refused(hand_in(world, bundle, f"{payload}.{other}"), 400, "bad_signature")
 
 
-def test_version(world: World) -> None:
+def test_a_credential_of_another_version_is_refused(world: World) -> None:
     bundle, _ = given(world)
     private = signing_keys.active_private_key(world.organization.pk)
     message = canonical({"v": 2, "kid": keys.kid(keys.public_key(private))})
@@ -148,13 +150,13 @@ def test_version(world: World) -> None:
     refused(hand_in(world, bundle, text), 400, "version")
 
 
-def test_spec_hash(world: World) -> None:
+def test_a_credential_for_another_spec_is_refused(world: World) -> None:
     bundle, approval = given(world)
     text = issued(world, approval, spec_hash="sha256:" + "0" * 64)
     refused(hand_in(world, bundle, text), 400, "spec_hash")
 
 
-def test_one_for_staging_cannot_deploy_to_prod(world: World) -> None:
+def test_a_credential_for_staging_is_refused_in_prod(world: World) -> None:
     staging = world.environment("staging", "strict", approvals_required=True)
     _, approval = given(world, staging)
     stories.fleet(world, 1, world.prod)
@@ -164,26 +166,26 @@ def test_one_for_staging_cannot_deploy_to_prod(world: World) -> None:
     refused(hand_in(world, bundle, approval.credential or ""), 400, "environment")
 
 
-def test_expired(world: World) -> None:
+def test_an_expired_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     then = timezone.now().replace(microsecond=0) - timedelta(hours=2)
     text = issued(world, approval, issued_at=then, expires_at=then + timedelta(hours=1))
     refused(hand_in(world, bundle, text), 409, "expired")
 
 
-def test_capability(world: World) -> None:
+def test_a_credential_without_a_needed_capability_is_refused(world: World) -> None:
     bundle, approval = given(world)
     text = issued(world, approval, capabilities=["replay:execute"])
     refused(hand_in(world, bundle, text), 400, "capability")
 
 
-def test_revoked(world: World) -> None:
+def test_a_revoked_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     approvals.revoke(approval, actor=world.reviewer.actor)
     refused(hand_in(world, bundle, approval.credential or ""), 409, "revoked")
 
 
-def test_one_that_is_not_on_record_counts_as_revoked(world: World) -> None:
+def test_a_credential_that_is_not_stored_counts_as_revoked(world: World) -> None:
     bundle, approval = given(world)
     text = approval.credential or ""
     issued(world, approval)
@@ -199,7 +201,7 @@ def test_one_that_is_not_on_record_counts_as_revoked(world: World) -> None:
         {"config": {"env": {"LEVEL": "other"}}},
     ],
 )
-def test_binding(world: World, other: dict[str, Any]) -> None:
+def test_a_credential_for_another_deployment_is_refused(world: World, other: dict[str, Any]) -> None:
     bundle, approval = given(world)
     world.agent(world.prod, "zoned", zone="a")
     if config := other.pop("config", None):
@@ -207,7 +209,7 @@ def test_binding(world: World, other: dict[str, Any]) -> None:
     refused(hand_in(world, bundle, approval.credential or "", **other), 409, "binding")
 
 
-def test_used(world: World) -> None:
+def test_a_used_credential_is_refused(world: World) -> None:
     bundle, approval = given(world)
     Approval.objects.update(used_at=timezone.now())
 
@@ -228,22 +230,22 @@ def _flips(text: str) -> Iterator[str]:
             yield ".".join(base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in both)
 
 
-def test_altered_by_one_bit_anywhere_it_is_refused(world: World) -> None:
+def test_a_credential_with_one_altered_bit_is_refused(world: World) -> None:
     _, approval = given(world)
     text = approval.credential or ""
     deployment = Deployment.objects.select_related("config_bundle__version").get()
     subject = deployments.subject_of(deployment)
-    assert approvals.check(text, world.prod, subject) == approval
+    assert approvals.check_credential(text, world.prod, subject) == approval
     altered = list(_flips(text))
     assert len(altered) > 4000
 
     for one in altered:
         with pytest.raises(Refused) as refusal:
-            approvals.check(one, world.prod, subject)
+            approvals.check_credential(one, world.prod, subject)
         assert refusal.value.code in {"approval.malformed", "approval.unknown_key", "approval.bad_signature"}
 
 
-def test_where_no_approval_is_needed_it_is_checked_all_the_same(world: World) -> None:
+def test_a_credential_is_checked_when_no_approval_is_required(world: World) -> None:
     stories.fleet(world, 1, world.dev)
     bundle = world.bundle(world.dev)
 
@@ -254,14 +256,14 @@ def test_where_no_approval_is_needed_it_is_checked_all_the_same(world: World) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_builds_at_once_spend_it_once(at_once: Race, world: World) -> None:
+def test_two_concurrent_builds_spend_a_credential_once(at_once: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     _, approval = given(world, prod)
     text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())
 
     @transaction.atomic
     def spend() -> Approval:
-        return approvals.use(text, prod, subject)
+        return approvals.spend_credential(text, prod, subject)
 
     results = at_once(*[spend] * 4)
 

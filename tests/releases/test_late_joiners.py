@@ -10,7 +10,7 @@ from apps.fleet import services as fleet
 from apps.releases.models import KnownBad
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import Run, all_say, assignments, state, time_passes, wanted, waves
+from tests.releases.stories import Run, report_from_all, run_sweep, state, stored_assignments, wanted, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -25,10 +25,10 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     run_jobs()
     # What is current serves it meanwhile.
     assert stories.desired(early) == (first.pk, "activate")
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert second.agents.filter(agent=early).count() == 0
 
-    all_say(agents[1:], "active", run_jobs)
+    report_from_all(agents[1:], "active", run_jobs)
     assert state(second) == ("active", "")
     later, later_api = world.agent(name="later")
     run_jobs()
@@ -39,33 +39,33 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     assert list(rows.values_list("agent_id", "wave", "progress", "before_id")) == [
         (early.pk, 1, "offered", first.pk), (later.pk, 1, "offered", None),
     ]  # fmt: skip
-    all_say(joined, "failed", run_jobs)
+    report_from_all(joined, "failed", run_jobs)
     assert (state(second), KnownBad.objects.count()) == (("active", ""), 0)
     # Rolled back by hand, they go along: the one that ran nothing before to what is restored.
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
-    assert {a["bundle_hash"] for a in assignments([*agents, *joined])} == {first.bundle_hash}
+    assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
 
-def test_late_joiners_never_see_what_failed(world: World, run_jobs: Run) -> None:
+def test_late_joiners_are_not_offered_a_failed_deployment(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100))
     late, _ = world.agent(name="late")
     run_jobs()
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     later, _ = world.agent(name="later")
     run_jobs()
 
-    all_say(agents[:1], "rolled_back", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second)[0] == "rolled_back"
     assert [stories.desired(agent) for agent in (late, later)] == [(first.pk, "activate")] * 2
     assert second.agents.filter(agent__in=[late, later]).count() == 0
 
 
-def test_a_late_joiner_is_offered_what_is_current(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_late_joiner_is_offered_the_current_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
 
@@ -81,7 +81,9 @@ def test_a_late_joiner_is_offered_what_is_current(world: World, run_jobs: Callab
     assert KnownBad.objects.count() == 0
 
 
-def test_who_joins_during_the_rollout_is_offered_at_its_end(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_that_joins_during_a_rollout_is_offered_it_at_the_end(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     late, _ = world.agent(name="late")
@@ -95,7 +97,7 @@ def test_who_joins_during_the_rollout_is_offered_at_its_end(world: World, run_jo
     assert deployment.agents.get(agent=late).counted is False
 
 
-def test_a_new_label_makes_a_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_with_a_new_label_is_a_late_joiner(world: World, run_jobs: Callable[[], int]) -> None:
     first, first_api = world.agent(name="first", tier="edge")
     second, _ = world.agent(name="second")
     target = {"selector": {"tier": "edge"}}
@@ -129,7 +131,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
     assert stories.desired(other) == (kept.pk, "activate")
 
 
-def test_what_is_known_bad_is_not_offered_to_late_joiners(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiners_are_not_offered_a_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     bundle_services.bar(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 

@@ -1,4 +1,4 @@
-"""The law of the state machines: every pair of status and event moves with its records, or changes nothing."""
+"""State machines: each event in each status either changes the status and writes its records, or changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.tenancy.models import AuditEvent
 from apps.tenancy.state import Stateful, advance
 from byteor_cloud import blobs
 from byteor_cloud.engine.break_glass import BreakGlassRequest
-from byteor_cloud.engine.machines import MACHINES, Machine
+from byteor_cloud.engine.machines import MACHINES, StateMachine
 from byteor_cloud.errors import IllegalTransition
 from byteor_cloud.ids import uuid7
 from tests.releases import stories
@@ -61,12 +61,14 @@ def test_every_machine_governs_a_model() -> None:
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: str, status: Any, event: Any) -> None:
+def test_an_event_changes_the_status_with_its_records_or_nothing(
+    world: World, name: str, status: Any, event: Any
+) -> None:
     governed = row(world, name)
-    machine: Machine = governed.machine
+    machine: StateMachine = governed.machine
     governed.status = status
     governed.save()
-    audited, told = AuditEvent.objects.count(), TimelineEntry.objects.count()
+    audited, timeline_before = AuditEvent.objects.count(), TimelineEntry.objects.count()
     target = machine.table[event].get(status)
 
     if target is None:
@@ -80,7 +82,7 @@ def test_a_pair_moves_with_its_records_or_changes_nothing(world: World, name: st
     governed.refresh_from_db()
     assert governed.status == (target if moved else status)
     assert AuditEvent.objects.count() == audited + moved
-    assert TimelineEntry.objects.count() == told + (moved and name == "deployment")
+    assert TimelineEntry.objects.count() == timeline_before + (moved and name == "deployment")
     if moved:
         written = AuditEvent.objects.order_by("id").last()
         assert written is not None
@@ -124,13 +126,13 @@ ALLOWED = {
     "rollback": "deploying paused active failed cleared broken_glass",
 }
 # What a refusal says when it is not the status that stands in the way.
-INSTEAD = {
+OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
     ("deploying", "resume"): "not paused",
     ("broken_glass", "resume"): "not paused",
-    ("expired", "retry"): "It failed before anything was offered",
-    ("revoked", "retry"): "It failed before anything was offered",
+    ("expired", "retry"): "The deployment failed before it was offered to an agent",
+    ("revoked", "retry"): "The deployment failed before it was offered to an agent",
 }
 
 
@@ -149,7 +151,7 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
     return world.operator.api.post(f"{path}/deployments/{deployment.pk}/{action}", {"reason": "because"})
 
 
-def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+def deployment_after(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A deployment with the story behind it."""
     ((agent, api),) = stories.fleet(world, 1, world.prod)
     first, second, third = stories.bundles(world, 3, world.prod)
@@ -173,7 +175,7 @@ def told(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deploymen
             case "another":
                 live(world.deployment(third), STORIES["active"])
             case "clear":
-                bundles.clear(second, reason="mended", actor=world.operator.actor)
+                bundles.clear_known_bad(second, reason="mended", actor=world.operator.actor)
             case _:
                 assert ask(world, deployment, step).status_code in {200, 201}
 
@@ -206,15 +208,15 @@ def digests() -> dict[str, str]:
     return found
 
 
-def test_the_stories_reach_every_status() -> None:
+def test_the_histories_reach_every_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_a_call_moves_with_its_records_or_changes_nothing(
+def test_a_request_changes_the_status_with_its_records_or_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:
-    deployment = told(world, story, monkeypatch)
+    deployment = deployment_after(world, story, monkeypatch)
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):
@@ -236,7 +238,7 @@ def test_a_call_moves_with_its_records_or_changes_nothing(
             status = approval.status if action in {"approve", "deny", "revoke"} else deployment.status
             if action == "revoke" and approval.used_at:
                 status = "used"
-            assert INSTEAD.get((story, action), status) in problem["detail"], (action, problem)
+            assert OTHER_REFUSALS.get((story, action), status) in problem["detail"], (action, problem)
             assert digests() == before, action
         transaction.savepoint_rollback(mark)
     assert digests() == before

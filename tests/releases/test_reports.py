@@ -1,4 +1,4 @@
-"""What agents say of their offers: forward only, repeated at will, late ones recorded and refused."""
+"""Agents' reports: they only move forward, can be repeated, and are recorded and refused when late."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.django_db
 HASH = "sha256:" + "0" * 64
 
 
-def told() -> list[tuple[str, bool]]:
+def stored_reports() -> list[tuple[str, bool]]:
     return list(AgentReport.objects.order_by("id").values_list("status", "accepted"))
 
 
-def test_each_step_is_noted_and_answered(world: World) -> None:
+def test_each_report_is_recorded_and_accepted(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(tuning_profile="isolated-core"))
     tuning = {"profile": "isolated-core", "applied": {"wait": "spin"}, "degraded": [], "failed": []}
@@ -35,7 +35,7 @@ def test_each_step_is_noted_and_answered(world: World) -> None:
         assert stories.progress(deployment) == [status]
     report(api, agent, "active", detail="ok", tuning=tuning)
 
-    assert told() == [("downloading", True), ("activating", True), ("active", True)]
+    assert stored_reports() == [("downloading", True), ("activating", True), ("active", True)]
     (row,) = world.viewer.api.get(path).json()["results"]
     assert (row["agent_id"], row["agent_name"], row["progress"], row["detail"], row["counted"], row["wave"]) == (
         str(agent.pk), "agent-0", "active", "ok", True, 0,
@@ -46,7 +46,7 @@ def test_each_step_is_noted_and_answered(world: World) -> None:
     }  # fmt: skip
 
 
-def test_steps_may_be_left_out_but_not_taken_back(world: World) -> None:
+def test_reports_may_skip_steps_but_not_move_backwards(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     assert report(api, agent, "activating").status_code == 200
@@ -55,22 +55,22 @@ def test_steps_may_be_left_out_but_not_taken_back(world: World) -> None:
 
     assert (back.status_code, back.json()["type"]) == (409, "urn:byteor:problem:late_report")
     assert stories.progress(deployment) == ["activating"]
-    assert told() == [("activating", True), ("downloading", False)]
+    assert stored_reports() == [("activating", True), ("downloading", False)]
 
 
-def test_a_repeated_report_is_answered_alike_and_noted_once(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
     answers = [report(api, agent, "active") for _ in range(3)]
 
     assert [(a.status_code, a.json()) for a in answers] == [(200, {"accepted": True})] * 3
-    assert told() == [("active", True)]
+    assert stored_reports() == [("active", True)]
     assert (stories.progress(deployment), run_jobs()) == (["active"], 0)
 
 
 @pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
-def test_an_end_is_an_end(world: World, first: str, second: str) -> None:
+def test_a_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, first)
@@ -79,7 +79,7 @@ def test_an_end_is_an_end(world: World, first: str, second: str) -> None:
     assert stories.progress(deployment) == [first]
 
 
-def test_an_activation_is_not_answered_with_rolled_back(world: World) -> None:
+def test_rolled_back_is_refused_for_an_activation(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -87,7 +87,7 @@ def test_an_activation_is_not_answered_with_rolled_back(world: World) -> None:
     assert stories.progress(deployment) == ["offered"]
 
 
-def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None:
+def test_a_report_on_a_replaced_offer_is_recorded_and_refused(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     first, second = stories.bundles(world, 2)
@@ -109,7 +109,7 @@ def test_what_is_no_longer_desired_is_recorded_and_refused(world: World) -> None
     assert Assignment.objects.get(agent=agent).failed_deployment_id is None
 
 
-def test_late_reports_are_counted_in_a_row_for_each_status(world: World) -> None:
+def test_late_reports_are_counted_in_one_row_for_each_status(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), [(agent, api)])
 
@@ -126,7 +126,7 @@ def test_late_reports_are_counted_in_a_row_for_each_status(world: World) -> None
     assert stories.progress(deployment) == ["active"]
 
 
-def test_a_late_report_twice_at_once_is_one_row(at_once: Race, world: World) -> None:
+def test_two_concurrent_late_reports_make_one_row(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
@@ -136,7 +136,7 @@ def test_a_late_report_twice_at_once_is_one_row(at_once: Race, world: World) -> 
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_another_environments_deployment_is_unknown(world: World, other: World) -> None:
+def test_a_report_on_a_deployment_of_another_environment_is_not_found(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -147,18 +147,18 @@ def test_another_environments_deployment_is_unknown(world: World, other: World) 
     for deployment_id in (foreign.pk, stranger_deployment.pk, uuid7()):
         answer = report(api, agent, "active", deployment_id=str(deployment_id))
         assert (answer.status_code, answer.json()["type"]) == (404, "urn:byteor:problem:not_found")
-    assert told() == []
+    assert stored_reports() == []
     assert stories.progress(foreign) == ["offered"]
     assert stories.desired(stranger) == (stranger_deployment.pk, "activate")
     assert len(elsewhere) == 1
 
 
-def test_another_agents_route_is_unknown(world: World) -> None:
+def test_an_agent_cannot_use_the_route_of_another_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
     assert report(other_api, agent, "active").status_code == 404
-    assert (told(), stories.progress(deployment)) == ([], ["offered", "offered"])
+    assert (stored_reports(), stories.progress(deployment)) == ([], ["offered", "offered"])
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,10 @@ def test_bad_reports_name_the_field(world: World, body: dict[str, Any], pointer:
 
     assert answer.status_code == 400
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
-    assert (told(), stories.progress(deployment)) == ([], ["offered"])
+    assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
-def test_the_four_fields_of_an_agent_are_kept_apart(world: World) -> None:
+def test_desired_attempted_failed_and_running_are_kept_apart(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     first, second = stories.bundles(world, 2)

@@ -1,4 +1,4 @@
-"""Deployments requested: what is stored, and every refusal."""
+"""Creation of deployments: what is stored, and each refusal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOW = window(timedelta(hours=-1), timedelta(hours=1))
 LATER = window(timedelta(hours=1), timedelta(hours=2))
 
 
-def test_without_approvals_it_starts_approved(world: World) -> None:
+def test_a_deployment_starts_as_approved_when_no_approval_is_required(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2)
     bundle = world.bundle()
 
@@ -70,7 +70,7 @@ def test_without_approvals_it_starts_approved(world: World) -> None:
     assert stories.desired(agent) == (None, None)
 
 
-def test_prod_asks_for_approval_of_what_is_shown(world: World) -> None:
+def test_prod_requests_approval_of_what_is_shown(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2, world.prod)
     target = {"agents": [str(agent.pk)]}
     strategy = {"kind": "waves", "percents": [50, 100]}
@@ -92,7 +92,7 @@ def test_prod_asks_for_approval_of_what_is_shown(world: World) -> None:
     assert body["strategy"] == stored
 
 
-def test_it_keeps_the_policy_that_it_was_created_under(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_keeps_the_policy_of_its_creation(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     created = request(world, world.prod).json()
 
@@ -148,7 +148,7 @@ def test_an_environment_without_agents_is_an_empty_target(world: World) -> None:
     assert answer.json()["errors"][0]["code"] == "empty_target"
 
 
-def test_decommissioned_and_foreign_agents_are_unknown(world: World) -> None:
+def test_decommissioned_agents_and_agents_of_other_environments_are_refused(world: World) -> None:
     (gone, _), *_ = stories.fleet(world, 2)
     fleet.decommission(gone, actor=world.admin.actor)
     foreign, _ = world.agent(world.staging)
@@ -160,7 +160,7 @@ def test_decommissioned_and_foreign_agents_are_unknown(world: World) -> None:
         assert answer.json()["errors"][0]["pointer"] == "/target/agents"
 
 
-def test_another_environments_bundle_is_unknown(world: World) -> None:
+def test_a_bundle_of_another_environment_is_refused(world: World) -> None:
     stories.fleet(world, 1)
     foreign = world.bundle(world.staging)
 
@@ -183,11 +183,11 @@ def test_a_known_bad_configuration_is_refused_until_cleared(world: World) -> Non
 
     refused(request(world, config_bundle_id=str(bundle.pk)), 409, "known_bad")
 
-    bundle_services.clear(bundle, reason="fixed", actor=world.admin.actor)
+    bundle_services.clear_known_bad(bundle, reason="fixed", actor=world.admin.actor)
     assert request(world, config_bundle_id=str(bundle.pk)).status_code == 201
 
 
-def test_a_freeze_window_refuses_all_but_an_admin_with_a_reason(world: World) -> None:
+def test_only_an_admin_with_a_reason_can_override_a_freeze_window(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER, NOW])
     stories.fleet(world, 1, environment)
     bundle = world.bundle(environment)
@@ -206,14 +206,14 @@ def test_a_freeze_window_refuses_all_but_an_admin_with_a_reason(world: World) ->
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
 
 
-def test_outside_of_its_window_nothing_is_frozen(world: World) -> None:
+def test_a_freeze_window_has_no_effect_outside_of_its_times(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER])
     stories.fleet(world, 1, environment)
 
     assert request(world, environment).status_code == 201
 
 
-def test_one_deployment_at_a_time_unless_settings_say_more(world: World) -> None:
+def test_the_in_flight_limit_is_one_unless_the_settings_raise_it(world: World) -> None:
     stories.fleet(world, 1)
     two = world.environment("dev", "two", max_in_flight_deployments=2)
     stories.fleet(world, 1, two)
@@ -227,7 +227,7 @@ def test_one_deployment_at_a_time_unless_settings_say_more(world: World) -> None
     assert Deployment.objects.count() == 3
 
 
-def test_waiting_for_approval_is_not_in_flight(world: World) -> None:
+def test_a_deployment_that_waits_for_approval_is_not_in_flight(world: World) -> None:
     stories.fleet(world, 1, world.prod)
 
     answers = [
@@ -237,7 +237,7 @@ def test_waiting_for_approval_is_not_in_flight(world: World) -> None:
     assert [answer.json()["status"] for answer in answers] == ["pending_approval", "pending_approval"]
 
 
-def test_agents_of_another_pipeline_are_taken_over_only_on_purpose(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_another_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     first = stories.active(world, world.bundle(name="first"), agents)
     other = world.bundle(name="other", version=world.version(content=plan("trades")))
@@ -270,7 +270,7 @@ def test_a_selector_matches_all_of_its_labels(world: World, run_jobs: Callable[[
     assert stories.desired(miss) == (None, None)
 
 
-def test_viewers_may_not(world: World) -> None:
+def test_viewers_cannot_create_deployments(world: World) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
 
@@ -279,7 +279,7 @@ def test_viewers_may_not(world: World) -> None:
     refused(answer, 403, "forbidden")
 
 
-def test_the_same_key_asks_once(world: World) -> None:
+def test_the_same_idempotency_key_creates_one_deployment(world: World) -> None:
     stories.fleet(world, 1)
     body = {"config_bundle_id": str(world.bundle().pk), "target": ALL}
 
@@ -311,7 +311,7 @@ def test_lists_filter_by_status_pipeline_and_bundle(world: World, run_jobs: Call
     run_jobs()
 
 
-def test_nothing_is_offered_before_the_worker_ran(world: World) -> None:
+def test_nothing_is_offered_until_the_worker_has_run(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
 
     world.deployment(world.bundle())

@@ -1,4 +1,4 @@
-"""Retry: the agents that failed are offered it again; what may not be retried."""
+"""Retries of deployments: offers to failed agents, and each refusal."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ def refused(world: World, deployment: Deployment, code: str) -> None:
 
 
 def clear(world: World, deployment: Deployment) -> None:
-    bundle_services.clear(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
+    bundle_services.clear_known_bad(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
 
-def test_while_it_deploys_the_failed_get_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_agents_get_a_new_offer_while_the_deployment_is_deploying(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -70,7 +72,7 @@ def test_while_it_deploys_the_failed_get_a_new_offer(world: World, run_jobs: Cal
     assert AuditEvent.objects.filter(action="deployment.retry").count() == 1
 
 
-def test_one_that_failed_goes_on_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_failed_deployment_continues_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="no space")
@@ -93,7 +95,7 @@ def test_one_that_failed_goes_on_with_its_waves(world: World, run_jobs: Callable
     assert (deployment.status, deployment.is_current) == ("active", True)
 
 
-def test_one_that_was_aborted_goes_on(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_aborted_deployment_continues(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -110,11 +112,11 @@ def test_one_that_was_aborted_goes_on(world: World, run_jobs: Callable[[], int])
     assert deployment.status == "active"
 
 
-def test_time_outs_begin_anew(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    stories.offered_before(deployment, 601, agent)
-    offers.wake(deployment.pk)
+    stories.set_offered_ago(deployment, 601, agent)
+    offers.enqueue_rollout_step(deployment.pk)
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "timeout")
@@ -127,27 +129,27 @@ def test_time_outs_begin_anew(world: World, run_jobs: Callable[[], int]) -> None
     assert deployment.status == "deploying"
 
 
-def test_nobody_failed(world: World) -> None:
+def test_a_retry_is_refused_when_no_agent_failed(world: World) -> None:
     stories.fleet(world, 1)
     refused(world, stories.offered(world, world.bundle()), "nothing_to_retry")
 
 
 @pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "active", "rolling_back"])
-def test_only_what_failed_or_deploys(world: World, status: str) -> None:
+def test_a_retry_is_refused_in_any_other_status(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
     refused(world, deployment, "illegal_transition")
 
 
-def test_what_was_never_offered(world: World) -> None:
+def test_a_retry_is_refused_when_nothing_was_offered(world: World) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
     refused(world, deployment, "never_offered")
 
 
-def test_what_was_being_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_retry_is_refused_after_a_failed_rollback(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
@@ -159,7 +161,7 @@ def test_what_was_being_rolled_back(world: World, run_jobs: Callable[[], int]) -
     refused(world, deployment, "was_rolled_back")
 
 
-def test_in_a_freeze_window(world: World) -> None:
+def test_a_retry_is_refused_in_a_freeze_window(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -175,7 +177,9 @@ def test_in_a_freeze_window(world: World) -> None:
     refused(world, deployment, "freeze_window")
 
 
-def test_over_the_in_flight_limit_and_behind_a_newer_one(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_retry_is_refused_at_the_in_flight_limit_and_after_a_newer_deployment(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1)
     first, second = stories.bundles(world, 2)
     deployment = stories.offered(world, first)
@@ -189,7 +193,7 @@ def test_over_the_in_flight_limit_and_behind_a_newer_one(world: World, run_jobs:
     refused(world, deployment, "newer_deployment")
 
 
-def test_it_takes_no_agent_from_another_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_retry_is_refused_while_another_rollout_has_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "wide", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     deployment = stories.offered(world, world.bundle(environment))
@@ -199,12 +203,12 @@ def test_it_takes_no_agent_from_another_rollout(world: World, run_jobs: Callable
     refused(world, deployment, "agents_busy")
 
 
-def test_who_was_at_it_gets_time_anew(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_retry_restarts_the_timeouts_of_unfinished_agents(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, "downloading")
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
-    stories.offered_before(deployment, 3600, agent)
+    stories.set_offered_ago(deployment, 3600, agent)
 
     assert retry(world.operator.api, world, deployment).status_code == 200
     run_jobs()
@@ -213,7 +217,7 @@ def test_who_was_at_it_gets_time_anew(world: World, run_jobs: Callable[[], int])
     assert (deployment.status, stories.progress(deployment)) == ("deploying", ["downloading"])
 
 
-def test_viewers_may_not(world: World) -> None:
+def test_viewers_cannot_retry(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     assert retry(world.viewer.api, world, deployment).status_code == 403

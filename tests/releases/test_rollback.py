@@ -1,4 +1,4 @@
-"""Back to what ran before: by hand and by itself, never to what is known bad."""
+"""Manual and automatic rollbacks, which never restore a known bad configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine.delivery.keys import KeySet
 from byteor_cloud.engine.delivery.verify import verify_delivery
 from tests.releases import stories
-from tests.releases.stories import all_say, events, roll_back, waves
+from tests.releases.stories import events, report_from_all, roll_back, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -28,7 +28,7 @@ def refused(answer: Any, code: str, deployment: Deployment) -> None:
     assert not AuditEvent.objects.filter(action="deployment.roll_back").exists()
 
 
-def test_the_earlier_one_is_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_earlier_deployment_becomes_current_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first, second = (stories.active(world, bundle, agents) for bundle in (one, two))
@@ -41,10 +41,10 @@ def test_the_earlier_one_is_current_again(world: World, run_jobs: Callable[[], i
         assert (assignment.deployment_id, assignment.action, assignment.bundle_hash, assignment.progress) == (
             second.pk, "rollback", first.bundle_hash, "offered",
         )  # fmt: skip
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.status == "rolling_back"
-    all_say(agents[1:], "rolled_back", run_jobs)
+    report_from_all(agents[1:], "rolled_back", run_jobs)
 
     first.refresh_from_db()
     second.refresh_from_db()
@@ -77,7 +77,7 @@ def test_the_agent_gets_the_earlier_manifest_newly_signed(world: World, run_jobs
     assert (bundle.manifest.deployment_id, bundle.bundle_hash) == (str(first.pk), first.bundle_hash)
 
 
-def test_each_agent_goes_back_to_what_it_ran_itself(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_agent_is_rolled_back_to_its_own_earlier_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)
     first = stories.active(world, one, agents)
@@ -89,26 +89,26 @@ def test_each_agent_goes_back_to_what_it_ran_itself(world: World, run_jobs: Call
     assert [Assignment.objects.get(agent=agent).bundle_hash for agent, _ in agents] == [
         second.bundle_hash, first.bundle_hash,
     ]  # fmt: skip
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     second.refresh_from_db()
     assert second.is_current
 
 
-def test_twice_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_two_rollbacks_restore_two_earlier_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
 
     roll_back(world, third)
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     roll_back(world, second)
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
 
     statuses = [(d.status, d.is_current) for d in Deployment.objects.order_by("id")]
     assert statuses == [("active", True), ("rolled_back", False), ("rolled_back", False)]
     assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
 
 
-def test_the_first_one_has_nothing_to_go_back_to(world: World) -> None:
+def test_a_rollback_of_the_first_deployment_is_refused(world: World) -> None:
     agents = stories.fleet(world, 1)
     only = stories.active(world, world.bundle(), agents)
 
@@ -118,7 +118,7 @@ def test_the_first_one_has_nothing_to_go_back_to(world: World) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_another_pipelines_deployment_is_no_target(world: World) -> None:
+def test_a_rollback_never_restores_another_pipeline(world: World) -> None:
     agents = stories.fleet(world, 2)
     quotes = stories.active(world, world.bundle(), agents[:1], target={"agents": [str(agents[0][0].pk)]})
     bundle = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -130,7 +130,7 @@ def test_another_pipelines_deployment_is_no_target(world: World) -> None:
     assert quotes.is_current
 
 
-def test_a_superseded_one_is_not_rolled_back(world: World) -> None:
+def test_a_rollback_of_a_superseded_deployment_is_refused(world: World) -> None:
     agents = stories.fleet(world, 1)
     first, _second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     first.refresh_from_db()
@@ -141,7 +141,7 @@ def test_a_superseded_one_is_not_rolled_back(world: World) -> None:
 @pytest.mark.parametrize(
     "status", ["pending_approval", "approved", "building", "denied", "rolling_back", "rolled_back"]
 )
-def test_only_what_runs_or_failed_is_rolled_back(world: World, status: str) -> None:
+def test_a_rollback_is_refused_in_other_statuses(world: World, status: str) -> None:
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
@@ -166,7 +166,7 @@ def test_a_reason_is_required(world: World) -> None:
     assert second.status == "active"
 
 
-def test_known_bad_ones_are_passed_over(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
     bundle_services.bar(world.dev, second.config_hash, reason="cve", actor=world.admin.actor)
@@ -175,12 +175,12 @@ def test_known_bad_ones_are_passed_over(world: World, run_jobs: Callable[[], int
 
     assert body["restores"] == str(first.pk)
     assert Assignment.objects.get(agent=agents[0][0]).bundle_hash == first.bundle_hash
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert first.is_current
 
 
-def test_with_only_known_bad_ones_before_it_nothing_is_done(world: World) -> None:
+def test_a_rollback_is_refused_when_all_earlier_deployments_are_known_bad(world: World) -> None:
     agents = stories.fleet(world, 1)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     bundle_services.bar(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
@@ -188,7 +188,7 @@ def test_with_only_known_bad_ones_before_it_nothing_is_done(world: World) -> Non
     refused(roll_back(world, second), "nothing_to_roll_back_to", second)
 
 
-def test_in_the_middle_of_a_rollout(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -197,13 +197,13 @@ def test_in_the_middle_of_a_rollout(world: World, run_jobs: Callable[[], int]) -
     assert roll_back(world, second).json()["status"] == "rolling_back"
 
     assert [stories.desired(agent) for agent, _ in agents] == [(second.pk, "rollback"), (first.pk, "activate")]
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.is_current, second.status) == (True, "rolled_back")
 
 
-def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -218,7 +218,7 @@ def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], in
     assert [stories.desired(agent) for agent, _ in agents] == [
         (second.pk, "rollback"), (second.pk, "rollback"), (first.pk, "activate"), (first.pk, "activate"),
     ]  # fmt: skip
-    all_say(agents[:2], "rolled_back", run_jobs)
+    report_from_all(agents[:2], "rolled_back", run_jobs)
     second.refresh_from_db()
     first.refresh_from_db()
     assert (second.status, first.is_current) == ("rolled_back", True)
@@ -227,7 +227,9 @@ def test_a_bad_wave_rolls_back_by_itself(world: World, run_jobs: Callable[[], in
     ]  # fmt: skip
 
 
-def test_with_nothing_to_go_back_to_it_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_failed_deployment_stays_failed_when_there_is_nothing_to_restore(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -238,7 +240,9 @@ def test_with_nothing_to_go_back_to_it_stays_failed(world: World, run_jobs: Call
     assert (deployment.status, deployment.restores) == ("failed", None)
 
 
-def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_is_refused_when_no_agent_has_the_failed_deployment(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     one, two, three = stories.bundles(world, 3)
@@ -248,7 +252,7 @@ def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_j
     run_jobs()
     current = stories.active(world, three, agents)
 
-    bundle_services.clear(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
+    bundle_services.clear_known_bad(failed.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
     answer = roll_back(world, failed)
 
@@ -261,7 +265,9 @@ def test_an_old_failure_that_no_agent_has_is_not_rolled_back(world: World, run_j
     assert not bundle_services.is_barred(world.dev.pk, failed.config_hash)
 
 
-def test_what_was_rolled_back_meanwhile_is_not_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_that_was_rolled_back_meanwhile_does_not_become_current(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 2)
     (one, one_api), (two, two_api) = agents
     oldest, restored, last = stories.bundles(world, 3)
@@ -288,7 +294,7 @@ def test_a_rolled_back_configuration_is_refused_until_cleared(world: World, run_
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
     roll_back(world, stories.active(world, two, agents))
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     body = {"config_bundle_id": str(two.pk), "target": {"all": True}}
     path = world.path(rest="/deployments")
 

@@ -1,4 +1,4 @@
-"""Agents on the way back: those that cannot, do not answer, were taken over, or joined meanwhile."""
+"""Agents during rollbacks: failing, silent, taken over by other deployments, or joining late."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from apps.releases.services import bundles as bundle_services
 from tests.releases import stories
-from tests.releases.stories import all_say, roll_back, time_passes
+from tests.releases.stories import report_from_all, roll_back, run_sweep
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
 
 
-def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
@@ -31,12 +31,12 @@ def test_an_agent_that_cannot_go_back_fails_the_rollback(world: World, run_jobs:
     assert str(agents[1][0].pk) in second.detail
     # Once more, and all is well.
     assert roll_back(world, second).json()["status"] == "rolling_back"
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
     assert first.is_current
 
 
-def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_rollback_makes_a_new_offer(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
@@ -55,20 +55,20 @@ def test_each_attempt_is_a_new_offer(world: World, run_jobs: Callable[[], int]) 
     assert report(api, agent, "rolled_back").status_code == 200
 
 
-def test_an_agent_that_does_not_answer_fails_the_rollback(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollback_fails_when_an_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
-    stories.offered_before(second, 600, agents[0][0])
+    stories.set_offered_ago(second, 600, agents[0][0])
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     second.refresh_from_db()
     assert (second.status, second.reason) == ("failed", "rollback_failed")
     assert stories.progress(second) == ["failed"]
 
 
-def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
+def test_active_is_refused_for_a_rollback_offer(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     _, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
@@ -78,7 +78,9 @@ def test_an_activation_is_no_answer_to_a_rollback(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_that_another_deployment_took_over_are_not_rolled_back(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -89,13 +91,13 @@ def test_an_agent_that_another_deployment_took_over_is_left_alone(world: World, 
     roll_back(world, second)
 
     assert [stories.desired(agent) for agent, _ in agents] == [(third.pk, "activate"), (second.pk, "rollback")]
-    all_say(agents[1:], "rolled_back", run_jobs)
+    report_from_all(agents[1:], "rolled_back", run_jobs)
     first.refresh_from_db()
     third.refresh_from_db()
     assert (first.is_current, third.is_current) == (True, True)
 
 
-def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     one, two, three = stories.bundles(world, 3)
     first = stories.active(world, one, agents)
@@ -104,7 +106,7 @@ def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable
     run_jobs()
     report(api, joined, "active")
     roll_back(world, second)
-    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     third = stories.offered(world, three)
 
     # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
@@ -112,15 +114,17 @@ def test_who_came_by_a_rollback_goes_on_with_it(world: World, run_jobs: Callable
     assert stories.desired(joined) == (first.pk, "activate")
 
     # And the first one's own rollback finds it.
-    clear = bundle_services.clear
+    clear = bundle_services.clear_known_bad
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])
     roll_back(world, again)
-    all_say([*agents, (joined, api)], "rolled_back", run_jobs)
+    report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_agent_that_joins_during_a_rollback_is_offered_the_restored_deployment(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
     roll_back(world, second)
@@ -128,6 +132,6 @@ def test_who_joins_during_a_rollback_is_offered_what_is_restored(world: World, r
     run_jobs()
     assert stories.desired(late) == (None, None)
 
-    all_say(agents, "rolled_back", run_jobs)
+    report_from_all(agents, "rolled_back", run_jobs)
 
     assert stories.desired(late) == (first.pk, "activate")

@@ -1,4 +1,4 @@
-"""From offered to active: everybody counts, failures and time-outs are borne up to the threshold, some never answer."""
+"""Rollouts to all agents at once: counted agents, failure thresholds and timeouts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 
 from apps.fleet.models import Assignment
 from apps.releases.models import KnownBad
-from apps.releases.services import agent_parts, rollout
+from apps.releases.services import assignments, rollout
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
 from tests.releases import stories
-from tests.releases.stories import command, events, state, time_passes, waves
+from tests.releases.stories import command, events, run_sweep, state, waves
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
 LENIENT = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
 
 
-def test_all_at_once_waits_for_all(world: World, run_jobs: Callable[[], int]) -> None:
+def test_all_at_once_waits_for_all_agents(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle())
     assert stories.progress(deployment) == ["offered"] * 3
@@ -46,7 +46,7 @@ def test_all_at_once_waits_for_all(world: World, run_jobs: Callable[[], int]) ->
     assert [entry["event"] for entry in timeline] == ["activate", "offer", "build", "create"]
 
 
-def test_the_next_one_supersedes_it(world: World) -> None:
+def test_the_next_deployment_supersedes_the_current_one(world: World) -> None:
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -58,7 +58,7 @@ def test_the_next_one_supersedes_it(world: World) -> None:
     assert (second.is_current, second.superseded_by) == (True, None)
 
 
-def test_two_pipelines_have_a_current_one_each(world: World) -> None:
+def test_two_pipelines_have_one_current_deployment_each(world: World) -> None:
     agents = stories.fleet(world, 2)
     first = stories.active(world, world.bundle(), agents[:1], target={"agents": [str(agents[0][0].pk)]})
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -69,7 +69,7 @@ def test_two_pipelines_have_a_current_one_each(world: World) -> None:
     assert (first.is_current, second.is_current, first.superseded_by) == (True, True, None)
 
 
-def test_one_failure_is_one_too_many(world: World, run_jobs: Callable[[], int]) -> None:
+def test_one_failure_fails_the_deployment_at_a_threshold_of_zero(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -85,7 +85,7 @@ def test_one_failure_is_one_too_many(world: World, run_jobs: Callable[[], int]) 
     assert stories.progress(deployment) == ["failed", "pending"]
 
 
-def test_up_to_the_threshold_failures_are_borne(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failures_up_to_the_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=LENIENT)
 
@@ -105,12 +105,12 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     deployment = stories.offered(world, world.bundle(environment))
     report(one_api, one, "active")
     report(two_api, two, "downloading")
-    stories.offered_before(deployment, 59, two)
-    time_passes(run_jobs)
+    stories.set_offered_ago(deployment, 59, two)
+    run_sweep(run_jobs)
     assert state(deployment) == ("deploying", "")
 
-    stories.offered_before(deployment, 60, two)
-    time_passes(run_jobs)
+    stories.set_offered_ago(deployment, 60, two)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("failed", "timeout")
     assert deployment.detail == "1 of 2 agents of wave 1 failed, 1 of them by not finishing within 60 s"
@@ -123,32 +123,32 @@ def test_an_agent_that_does_not_finish_counts_as_failed(world: World, run_jobs: 
     assert KnownBad.objects.count() == 1
 
 
-def test_a_report_on_its_way_beats_the_time_out(
+def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    stories.offered_before(deployment, 10_000, agent)
-    waits = agent_parts.hold
+    stories.set_offered_ago(deployment, 10_000, agent)
+    waits = assignments.lock_assignments
 
     def report_first(agent_ids: Any) -> None:
         assert report(api, agent, "active").status_code == 200
         waits(agent_ids)
 
-    monkeypatch.setattr(agent_parts, "hold", report_first)
+    monkeypatch.setattr(assignments, "lock_assignments", report_first)
     rollout.step(str(deployment.pk))
 
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment) == ["active"]
 
 
-def test_borne_time_outs(world: World, run_jobs: Callable[[], int]) -> None:
+def test_timeouts_up_to_the_threshold_are_tolerated(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (two, _) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=LENIENT)
     report(one_api, one, "active")
-    stories.offered_before(deployment, 600, two)
+    stories.set_offered_ago(deployment, 600, two)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment) == ["active", "failed"]
@@ -156,7 +156,7 @@ def test_borne_time_outs(world: World, run_jobs: Callable[[], int]) -> None:
 
 def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
-    stories.unheard(away, for_s=10 * 30 + 1)
+    stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())
 
     report(one_api, one, "active")
@@ -165,7 +165,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
     assert state(deployment) == ("active", "")
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
     # It is offered all the same, and takes its time.
-    stories.offered_before(deployment, 10_000, away)
+    stories.set_offered_ago(deployment, 10_000, away)
     sweep()
     assert report(away_api, away, "active").status_code == 200
     run_jobs()
@@ -174,16 +174,16 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
 
 def test_a_stale_agent_counts(world: World) -> None:
     _, (stale, _) = stories.fleet(world, 2)
-    stories.unheard(stale, for_s=10 * 30 - 5)
+    stories.set_last_seen(stale, for_s=10 * 30 - 5)
 
     deployment = stories.offered(world, world.bundle())
 
     assert list(deployment.agents.values_list("counted", flat=True)) == [True, True]
 
 
-def test_with_nobody_online_everybody_counts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_all_agents_count_when_every_agent_is_offline(world: World, run_jobs: Callable[[], int]) -> None:
     (away, api), *_ = stories.fleet(world, 1)
-    stories.unheard(away, for_s=10_000)
+    stories.set_last_seen(away, for_s=10_000)
     deployment = stories.offered(world, world.bundle())
     run_jobs()
     assert state(deployment) == ("deploying", "")
@@ -194,7 +194,7 @@ def test_with_nobody_online_everybody_counts(world: World, run_jobs: Callable[[]
     assert state(deployment) == ("active", "")
 
 
-def test_a_step_too_many_changes_nothing(world: World) -> None:
+def test_a_superfluous_step_changes_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()
 
@@ -222,18 +222,18 @@ def test_the_agents_of_a_deployment_are_paged_and_filtered(world: World) -> None
     assert world.viewer.api.get(world.path(world.staging, f"/deployments/{deployment.pk}/agents")).status_code == 404
 
 
-def test_time_limits_are_those_of_the_creation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_agent_timeout_is_that_of_the_creation(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Environment.objects.filter(pk=world.dev.pk).update(settings={"agent_timeout_s": 1})
-    stories.offered_before(deployment, 599, agent)
+    stories.set_offered_ago(deployment, 599, agent)
 
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(deployment) == ("deploying", "")
 
 
-def test_what_becomes_known_bad_meanwhile_is_offered_to_nobody_else(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_stops_when_its_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
     """The same configuration is deployed again while the deployment before it is rolled back."""
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
@@ -253,7 +253,7 @@ def test_what_becomes_known_bad_meanwhile_is_offered_to_nobody_else(world: World
     assert Assignment.objects.get(agent=agents[1][0]).bundle_hash == first.bundle_hash
 
 
-def test_what_becomes_known_bad_while_it_is_built_is_offered_to_nobody(
+def test_a_deployment_fails_when_its_configuration_becomes_known_bad_during_the_build(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 1)

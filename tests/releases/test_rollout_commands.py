@@ -1,4 +1,4 @@
-"""Commands on a rollout under way: pause, resume, abort; who may give them, and when."""
+"""Pause, resume and abort of a rollout: who may do it, and in which status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_pause_holds_back_the_next_wave(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_pause_delays_the_next_wave(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
 
@@ -41,7 +41,7 @@ def test_pause_holds_back_the_next_wave(world: World, run_jobs: Callable[[], int
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_only_what_is_deploying_can_be_paused(world: World, verb: str) -> None:
+def test_pause_and_resume_are_refused_in_other_statuses(world: World, verb: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -51,7 +51,7 @@ def test_only_what_is_deploying_can_be_paused(world: World, verb: str) -> None:
     assert events(deployment) == ["create"]
 
 
-def test_viewers_command_nothing(world: World) -> None:
+def test_viewers_cannot_pause_resume_or_abort(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
@@ -60,7 +60,7 @@ def test_viewers_command_nothing(world: World) -> None:
     assert (state(deployment), events(deployment)) == (("deploying", ""), ["create", "build", "offer"])
 
 
-def test_abort_while_deploying_takes_open_offers_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_an_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -90,7 +90,7 @@ def test_abort_while_deploying_takes_open_offers_back(world: World, run_jobs: Ca
     assert command(world.operator.api, world, second, "abort").status_code == 409
 
 
-def test_abort_before_the_build(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_deployment_can_be_aborted_before_the_build(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -101,7 +101,7 @@ def test_abort_before_the_build(world: World, run_jobs: Callable[[], int]) -> No
     assert stories.desired(agent) == (None, None)
 
 
-def test_abort_withdraws_the_request_for_approval(world: World) -> None:
+def test_an_abort_revokes_the_pending_approval(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
 
@@ -113,7 +113,7 @@ def test_abort_withdraws_the_request_for_approval(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["active", "denied"])
-def test_what_has_ended_cannot_be_aborted(world: World, status: str) -> None:
+def test_a_deployment_that_has_ended_cannot_be_aborted(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)

@@ -1,4 +1,4 @@
-"""Rollouts to fleets that change meanwhile: agents offline, decommissioned, relabelled."""
+"""Rollouts while agents go offline, are decommissioned or get other labels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    all_say,
     beat,
     relabel,
+    report_from_all,
     state,
     wanted,
     waves,
@@ -23,37 +23,37 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_who_was_offline_at_the_start_holds_up_no_wave(world: World, run_jobs: Run) -> None:
+def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
-    stories.unheard(away, for_s=301)
+    stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
     assert stories.progress(second) == ["offered", "offered", "pending", "pending"]
 
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered", "offered"]
     # Back again, it counts as little as before.
     assert report(away_api, away, "failed").status_code == 200
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert state(second) == ("active", "")
     assert stories.progress(second) == ["active", "failed", "active", "active"]
     assert KnownBad.objects.count() == 0
 
 
-def test_who_was_offline_is_taken_back_without_being_waited_for(world: World, run_jobs: Run) -> None:
+def test_a_rollback_does_not_wait_for_agents_that_were_offline(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     (away, away_api) = agents[1]
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
-    stories.unheard(away, for_s=301)
+    stories.set_last_seen(away, for_s=301)
     second = stories.offered(world, two, strategy=waves(50, 100))
-    all_say(agents[:1], "failed", run_jobs)
+    report_from_all(agents[:1], "failed", run_jobs)
     assert wanted(agents[:2]) == [(second.pk, "rollback")] * 2
 
-    all_say(agents[:1], "rolled_back", run_jobs)
+    report_from_all(agents[:1], "rolled_back", run_jobs)
 
     assert state(second)[0] == "rolled_back"
     assert beat(away, away_api)["bundle_hash"] == first.bundle_hash
@@ -62,30 +62,30 @@ def test_who_was_offline_is_taken_back_without_being_waited_for(world: World, ru
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_a_wave_of_nobody_but_the_offline_is_passed_over(world: World, run_jobs: Run) -> None:
+def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
-    stories.unheard(agents[1][0], for_s=301)
+    stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
     # Rounded up: two in the first wave, one in the second, and none is left for the third.
     assert list(second.agents.order_by("agent_id").values_list("wave", flat=True)) == [0, 0, 1]
     third_agent = agents[2:]
 
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered"]
-    all_say(third_agent, "active", run_jobs)
+    report_from_all(third_agent, "active", run_jobs)
 
     assert state(second) == ("active", "")
 
 
-def test_decommissioned_agents_are_not_waited_for_and_not_offered(world: World, run_jobs: Run) -> None:
+def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(34, 100))
     assert stories.progress(second) == ["offered"] * 3 + ["pending"] * 3
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
 
     fleet.decommission(agents[5][0], actor=world.admin.actor)
     fleet.decommission(agents[2][0], actor=world.admin.actor)
@@ -93,17 +93,17 @@ def test_decommissioned_agents_are_not_waited_for_and_not_offered(world: World, 
 
     # The wave was waiting for the third alone.
     assert stories.progress(second)[3:5] == ["offered", "offered"]
-    all_say(agents[3:4], "failed", run_jobs)
+    report_from_all(agents[3:4], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
     fleet.decommission(agents[3][0], actor=world.admin.actor)
-    all_say([agents[0], agents[1], agents[4]], "rolled_back", run_jobs)
+    report_from_all([agents[0], agents[1], agents[4]], "rolled_back", run_jobs)
     assert state(second)[0] == "rolled_back"
     first.refresh_from_db()
     assert first.is_current
     assert agents[5][1].get(f"/api/v1/agents/{agents[5][0].pk}/deployment").status_code == 401
 
 
-def test_when_all_of_a_wave_are_decommissioned_the_next_comes(world: World, run_jobs: Run) -> None:
+def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
@@ -111,11 +111,11 @@ def test_when_all_of_a_wave_are_decommissioned_the_next_comes(world: World, run_
     run_jobs()
 
     assert wanted(agents[1:]) == [(deployment.pk, "activate")]
-    all_say(agents[1:], "active", run_jobs)
+    report_from_all(agents[1:], "active", run_jobs)
     assert state(deployment) == ("active", "")
 
 
-def test_the_target_is_that_of_the_start(world: World, run_jobs: Run) -> None:
+def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> None:
     """Who loses the label stays in the rollout, who gets it joins late."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
@@ -125,16 +125,16 @@ def test_the_target_is_that_of_the_start(world: World, run_jobs: Run) -> None:
     relabel(world, agents[3][0], tier="core")
     relabel(world, outside[0], tier="edge")
     run_jobs()
-    all_say(agents[:2], "active", run_jobs)
+    report_from_all(agents[:2], "active", run_jobs)
     assert wanted([*agents[2:], outside]) == [(deployment.pk, "activate")] * 2 + [(None, None)]
-    all_say(agents[2:], "active", run_jobs)
+    report_from_all(agents[2:], "active", run_jobs)
 
     assert state(deployment) == ("active", "")
     assert wanted([outside]) == [(deployment.pk, "activate")]
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
-def test_between_request_and_start_the_target_is_resolved_again(world: World, run_jobs: Run) -> None:
+def test_the_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
     staying, leaving = (world.agent(name=name, tier="edge") for name in ("staying", "leaving"))
     deployment = world.deployment(world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     assert deployment.target_count == 2
@@ -149,7 +149,9 @@ def test_between_request_and_start_the_target_is_resolved_again(world: World, ru
     ]  # fmt: skip
 
 
-def test_a_decommissioned_agent_is_not_waited_for(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_finishes_when_its_last_unfinished_agent_is_decommissioned(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report(api, one, "active")
@@ -160,9 +162,11 @@ def test_a_decommissioned_agent_is_not_waited_for(world: World, run_jobs: Callab
     assert state(deployment) == ("active", "")
 
 
-def test_when_everybody_left_nothing_is_current_and_nothing_barred(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_rollout_fails_without_barring_when_all_agents_are_decommissioned(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
-    stories.unheard(away, for_s=3600)
+    stories.set_last_seen(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 
     fleet.decommission(agent, actor=world.admin.actor)

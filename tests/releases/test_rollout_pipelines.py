@@ -1,4 +1,4 @@
-"""Two pipelines rolled out beside each other, and agents taken over by one from the other."""
+"""Rollouts of two pipelines at the same time, and take-overs of agents between them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from apps.releases.models import KnownBad
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    all_say,
     allow_in_flight,
-    assignments,
     relabel,
+    report_from_all,
+    run_sweep,
     state,
-    time_passes,
+    stored_assignments,
     wanted,
     waves,
 )
@@ -43,7 +43,7 @@ def two_at_once(world: World) -> World:
     return world
 
 
-def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: Run) -> None:
+def test_two_pipelines_roll_out_at_the_same_time(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 8)
     left, right = agents[:4], agents[4:]
@@ -55,9 +55,9 @@ def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: 
         *[(quotes.pk, "activate")] * 2, *[(None, None)] * 2, *[(other.pk, "activate")] * 2, *[(None, None)] * 2,
     ]  # fmt: skip
 
-    all_say(right[:1], "failed", run_jobs)
-    all_say(left[:2], "active", run_jobs)
-    all_say(left[2:], "active", run_jobs)
+    report_from_all(right[:1], "failed", run_jobs)
+    report_from_all(left[:2], "active", run_jobs)
+    report_from_all(left[2:], "active", run_jobs)
 
     assert (state(quotes), quotes.is_current) == (("active", ""), True)
     assert state(other) == ("failed", "threshold")
@@ -65,7 +65,7 @@ def test_two_pipelines_roll_out_beside_each_other(two_at_once: World, run_jobs: 
     assert wanted(left) == [(quotes.pk, "activate")] * 4
 
 
-def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World, run_jobs: Run) -> None:
+def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 4)
     left, right = agents[:2], agents[2:]
@@ -76,17 +76,17 @@ def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World
     taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
     run_jobs()
     assert state(taking) == ("approved", "")  # some of its agents are being deployed to
-    all_say(left, "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(left, "active", run_jobs)
+    run_sweep(run_jobs)
     assert state(taking) == ("deploying", "")
     assert wanted(agents) == [(taking.pk, "activate")] * 3 + [(other.pk, "activate")]
-    all_say(left, "active", run_jobs)
-    all_say(right[:1], "failed", run_jobs)
+    report_from_all(left, "active", run_jobs)
+    report_from_all(right[:1], "failed", run_jobs)
 
     assert state(taking)[0] == "rolling_back"
     assert taking.restores == other
-    assert [a["bundle_deployment_id"] for a in assignments(agents)] == [quotes.pk, quotes.pk, other.pk, other.pk]
-    all_say(agents[:3], "rolled_back", run_jobs)
+    assert [a["bundle_deployment_id"] for a in stored_assignments(agents)] == [quotes.pk, quotes.pk, other.pk, other.pk]
+    report_from_all(agents[:3], "rolled_back", run_jobs)
     for deployment in (quotes, other):
         deployment.refresh_from_db()
         assert (deployment.status, deployment.is_current) == ("active", True)
@@ -96,7 +96,7 @@ def test_a_take_over_waits_for_the_agents_and_gives_them_back(two_at_once: World
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 
 
-def test_agents_taken_over_before_the_start_are_left_out(two_at_once: World, run_jobs: Run) -> None:
+def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     agents = stories.fleet(world, 3)
     one, two = stories.bundles(world, 2)
@@ -107,8 +107,8 @@ def test_agents_taken_over_before_the_start_are_left_out(two_at_once: World, run
 
     run_jobs()
     assert (state(taking)[0], state(waiting)[0]) == ("deploying", "approved")
-    all_say(agents[:1], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
+    run_sweep(run_jobs)
 
     assert state(waiting)[0] == "deploying"
     assert wanted(agents) == [(taking.pk, "activate"), *[(waiting.pk, "activate")] * 2]
@@ -125,8 +125,8 @@ def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, r
     relabel(world, agents[1][0], tier="core")
     taking = stories.active(world, trade, agents[1:], target={"selector": {"tier": "core"}}, take_over=True)
 
-    all_say(agents[:1], "active", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
+    run_sweep(run_jobs)
 
     assert wanted(agents) == [(quotes.pk, "activate"), (taking.pk, "activate")]
     assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
@@ -143,7 +143,7 @@ def test_a_later_wave_takes_no_late_joiner_from_another_pipeline(two_at_once: Wo
     run_jobs()
     assert wanted(agents[1:]) == [(other.pk, "activate")]
 
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
 
     assert wanted(agents) == [(quotes.pk, "activate"), (other.pk, "activate")]
     assert state(quotes) == ("active", "")

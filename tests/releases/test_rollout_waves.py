@@ -1,4 +1,4 @@
-"""Rollouts in waves: the threshold, who was touched and who never saw it, the pause between waves, and time-outs."""
+"""Rollouts in waves: failure thresholds, untouched agents, pauses between waves and timeouts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from django.utils import timezone
 
 from apps.releases.models import AgentReport, Deployment, KnownBad
-from apps.releases.services import agent_parts, builds
+from apps.releases.services import assignments, builds
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.engine import rollout as planner
 from tests.releases import stories
 from tests.releases.stories import (
     Run,
-    all_say,
-    assignments,
     beat,
     events,
+    report_from_all,
+    run_sweep,
     state,
-    time_passes,
+    stored_assignments,
     wanted,
     waves,
 )
@@ -30,32 +30,32 @@ from tests.worlds import World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: Run) -> None:
+def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 20)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     touched, others = agents[:10], agents[10:]
     beats_before = [beat(*each) for each in others]
-    assignments_before = assignments(others)
+    assignments_before = stored_assignments(others)
     etags = [api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"] for agent, api in others]
     second = stories.offered(world, two, strategy=waves(10, 50, 100, threshold=25))
-    all_say(touched[:2], "active", run_jobs)
+    report_from_all(touched[:2], "active", run_jobs)
     assert stories.progress(second) == ["active"] * 2 + ["offered"] * 8 + ["pending"] * 10
 
     # Two of eight are a quarter: not more than the threshold.
-    all_say(touched[2:4], "failed", run_jobs)
-    all_say(touched[4:6], "active", run_jobs)
-    all_say(touched[6:7], "downloading", run_jobs)
+    report_from_all(touched[2:4], "failed", run_jobs)
+    report_from_all(touched[4:6], "active", run_jobs)
+    report_from_all(touched[6:7], "downloading", run_jobs)
     assert state(second) == ("deploying", "")
-    all_say(touched[7:8], "failed", run_jobs)
+    report_from_all(touched[7:8], "failed", run_jobs)
 
     assert state(second) == ("rolling_back", "threshold")
     assert (second.detail, second.restores, second.wave) == ("3 of 8 agents of wave 2 failed", first, 1)
     assert wanted(touched) == [(second.pk, "rollback")] * 10
-    assert {a["bundle_hash"] for a in assignments(touched)} == {first.bundle_hash}
-    time_passes(run_jobs)
-    all_say(touched, "rolled_back", run_jobs)
-    time_passes(run_jobs)
+    assert {a["bundle_hash"] for a in stored_assignments(touched)} == {first.bundle_hash}
+    run_sweep(run_jobs)
+    report_from_all(touched, "rolled_back", run_jobs)
+    run_sweep(run_jobs)
     first.refresh_from_db()
     assert (state(second), second.is_current, first.is_current) == (("rolled_back", "threshold"), False, True)
     assert events(second) == ["create", "build", "offer", "fail", "roll_back", "restore"]
@@ -65,7 +65,7 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     never = second.agents.filter(agent__in=[agent for agent, _ in others])
     assert set(never.values_list("action", "offered_at", "wave", "detail")) == {("activate", None, 2, "")}
     assert not AgentReport.objects.filter(deployment=second, agent__in=[agent for agent, _ in others]).exists()
-    assert assignments(others) == assignments_before
+    assert stored_assignments(others) == assignments_before
     assert [beat(*each) for each in others] == beats_before
     for (agent, api), etag in zip(others, etags, strict=True):
         assert api.get(f"/api/v1/agents/{agent.pk}/deployment", If_None_Match=etag).status_code == 304
@@ -87,15 +87,15 @@ def test_over_the_threshold_it_goes_no_further_and_back(world: World, run_jobs: 
     assert wanted(agents[:3]) == [(third.pk, "activate")] * 2 + [(second.pk, "rollback")]
 
 
-def test_without_a_rollback_it_only_stops(world: World, run_jobs: Run) -> None:
+def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 6)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
 
-    all_say(agents[1:2], "failed", run_jobs)
-    time_passes(run_jobs)
+    report_from_all(agents[1:2], "failed", run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("failed", "threshold")
     # Who runs it goes on, who failed it knows what it failed, and who had not begun is to run what it runs.
@@ -106,15 +106,15 @@ def test_without_a_rollback_it_only_stops(world: World, run_jobs: Run) -> None:
     assert KnownBad.objects.count() == 1
 
 
-def test_the_threshold_is_of_each_wave(world: World, run_jobs: Run) -> None:
+def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 8)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100, threshold=25))
 
     for wave in (agents[:4], agents[4:]):
-        all_say(wave[:1], "failed", run_jobs)
-        all_say(wave[1:], "active", run_jobs)
+        report_from_all(wave[:1], "failed", run_jobs)
+        report_from_all(wave[1:], "active", run_jobs)
 
     # Two of eight failed, one in each wave: none was over its quarter.
     assert state(second) == ("active", "")
@@ -122,19 +122,19 @@ def test_the_threshold_is_of_each_wave(world: World, run_jobs: Run) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_reports_that_come_with_the_fatal_one_are_kept(world: World, run_jobs: Run) -> None:
+def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100))
 
     # All before the worker looks: the wave is complete and over the threshold in one step.
-    all_say([agents[0]], "failed", lambda: 0)
-    all_say([agents[1]], "active", run_jobs)
+    report_from_all([agents[0]], "failed", lambda: 0)
+    report_from_all([agents[1]], "active", run_jobs)
 
     assert state(second) == ("rolling_back", "threshold")
     assert report(agents[1][1], agents[1][0], "active").status_code == 409
-    all_say(agents[:2], "rolled_back", run_jobs)
+    report_from_all(agents[:2], "rolled_back", run_jobs)
     assert state(second)[0] == "rolled_back"
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
@@ -142,37 +142,39 @@ def test_reports_that_come_with_the_fatal_one_are_kept(world: World, run_jobs: R
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_pause_is_between_the_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_there_is_a_pause_between_waves_but_not_after_the_last(
+    world: World, run_jobs: Run, clock: stories.Clock
+) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(30, 60, 100, pause_s=300))
     clock.forward(seconds=100)
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
 
     for wave, before in enumerate((["active"], ["active", "active"])):
         rest = ["pending"] * (3 - len(before))
         clock.forward(seconds=299)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         deployment.refresh_from_db()
         assert (deployment.wave, stories.progress(deployment)) == (wave, before + rest)
         clock.forward(seconds=1)
-        time_passes(run_jobs)
+        run_sweep(run_jobs)
         deployment.refresh_from_db()
         assert (deployment.wave, stories.progress(deployment)) == (wave + 1, [*before, "offered", *rest[1:]])
-        all_say(agents[wave + 1 : wave + 2], "active", run_jobs)
+        report_from_all(agents[wave + 1 : wave + 2], "active", run_jobs)
 
     # After the last one there is nothing to pause for.
     assert state(deployment) == ("active", "")
 
 
-def test_a_pause_by_hand_outlasts_the_one_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_a_manual_pause_outlasts_the_pause_between_waves(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=60))
-    all_say(agents[:1], "active", run_jobs)
+    report_from_all(agents[:1], "active", run_jobs)
     path = world.path(rest=f"/deployments/{deployment.pk}")
     assert world.operator.api.post(f"{path}/pause", {}).status_code == 200
 
     clock.forward(hours=5)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment) == ["active", "pending"]
     assert world.operator.api.post(f"{path}/resume", {}).status_code == 200
     run_jobs()
@@ -180,61 +182,61 @@ def test_a_pause_by_hand_outlasts_the_one_between_waves(world: World, run_jobs: 
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_agents_that_never_finish_are_borne_up_to_the_threshold(
+def test_agents_that_never_finish_are_tolerated_up_to_the_threshold(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=25))
     (silent, silent_api) = agents[0]
-    all_say(agents[1:4], "active", run_jobs)
+    report_from_all(agents[1:4], "active", run_jobs)
     clock.forward(seconds=599)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment)[:5] == ["offered", "active", "active", "active", "pending"]
 
     clock.forward(seconds=1)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert stories.progress(deployment) == ["failed", "active", "active", "active"] + ["offered"] * 4
     assert deployment.agents.get(agent=silent).detail == "did not finish within 600 s"
     late = report(silent_api, silent, "active")
     assert (late.status_code, late.json()["type"]) == (409, "urn:byteor:problem:late_report")
-    all_say(agents[4:], "active", run_jobs)
+    report_from_all(agents[4:], "active", run_jobs)
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment)[0] == "failed"
 
 
-def test_agents_that_never_finish_stop_it_and_those_that_never_answer_fail_the_way_back(
+def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     world: World, run_jobs: Run, clock: stories.Clock
 ) -> None:
     agents = stories.fleet(world, 8)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100, threshold=25))
-    all_say(agents[2:4], "active", run_jobs)
+    report_from_all(agents[2:4], "active", run_jobs)
 
     clock.forward(seconds=600)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("rolling_back", "timeout")
     assert second.detail == "2 of 4 agents of wave 1 failed, 2 of them by not finishing within 600 s"
     assert wanted(agents) == [(second.pk, "rollback")] * 4 + [(first.pk, "activate")] * 4
-    all_say(agents[1:4], "rolled_back", run_jobs)
+    report_from_all(agents[1:4], "rolled_back", run_jobs)
     clock.forward(seconds=599)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert state(second)[0] == "rolling_back"
     clock.forward(seconds=1)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
 
     assert state(second) == ("failed", "rollback_failed")
     assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
     # All are served what they ran before, the silent one too, whenever it comes back.
-    assert {a["bundle_hash"] for a in assignments(agents)} == {first.bundle_hash}
+    assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}
     first.refresh_from_db()
     assert first.is_current
 
 
-def test_waves_go_on_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_next_wave_starts_when_the_one_before_is_done(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(25, 50, 100, auto_rollback=False))
     assert stories.progress(deployment) == ["offered", "pending", "pending", "pending"]
@@ -258,7 +260,7 @@ def test_waves_go_on_when_the_one_before_is_done(world: World, run_jobs: Callabl
     assert state(deployment) == ("active", "")
 
 
-def test_between_waves_there_is_a_pause(world: World, run_jobs: Callable[[], int]) -> None:
+def test_the_next_wave_starts_after_the_pause(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, pause_s=300, auto_rollback=False))
     report(agents[0][1], agents[0][0], "active")
@@ -267,17 +269,17 @@ def test_between_waves_there_is_a_pause(world: World, run_jobs: Callable[[], int
     assert (deployment.wave, deployment.wave_done_at is not None) == (0, True)
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=299))
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert stories.progress(deployment) == ["active", "pending"]
 
     Deployment.objects.update(wave_done_at=timezone.now() - timedelta(seconds=300))
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     deployment.refresh_from_db()
     assert (deployment.wave, deployment.wave_done_at) == (1, None)
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_a_bad_wave_stops_the_next(world: World, run_jobs: Callable[[], int]) -> None:
+def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=49, auto_rollback=False))
 
@@ -288,18 +290,18 @@ def test_a_bad_wave_stops_the_next(world: World, run_jobs: Callable[[], int]) ->
     assert state(deployment) == ("failed", "threshold")
     assert stories.progress(deployment) == ["active", "failed", "pending", "pending"]
     assert stories.desired(agents[3][0]) == (None, None)
-    time_passes(run_jobs)
+    run_sweep(run_jobs)
     assert events(deployment) == ["create", "build", "offer", "fail"]
 
 
 @pytest.mark.parametrize("percents", [[100], [40, 100], [10, 60, 100]])
-def test_a_large_fleet_is_enlisted_and_offered_piece_by_piece(
+def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
     monkeypatch.setattr(planner, "AT_ONCE", 2)
-    monkeypatch.setattr(agent_parts, "AT_ONCE", 2)
+    monkeypatch.setattr(assignments, "AGENTS_PER_STEP", 2)
     agents = stories.fleet(world, 5)
-    stories.unheard(agents[4][0], for_s=3600)
+    stories.set_last_seen(agents[4][0], for_s=3600)
     deployment = world.deployment(world.bundle(), strategy=waves(*percents, auto_rollback=False))
 
     builds.build(str(deployment.pk))

@@ -1,4 +1,4 @@
-"""Random stories of callers, agents, a worker that crashes and a clock that jumps, held against ``model``.
+"""Random stories of callers, agents, a crashing worker and a jumping clock, compared with ``model``.
 
 BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… how many.
 """
@@ -28,9 +28,9 @@ from byteor_cloud import ids
 from tests.conftest import SEED
 from tests.releases import model_records as m
 from tests.releases.model import Model
-from tests.releases.random_story import CHANCES, chance, some
+from tests.releases.random_story import ACTIONS, any_index, random_action
 from tests.releases.random_worker import Worker, crashes
-from tests.releases.stage import Clock, Scene
+from tests.releases.stage import StoryClock, StoryWorld
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
 STEPS = 40
@@ -52,8 +52,8 @@ strategies = st.one_of(
     ),
 )
 
-# Where a command makes sense; now and then it is tried elsewhere.
-MOSTLY = {
+# The statuses in which a command is usually tried. Sometimes it is tried in other statuses.
+USUAL_STATUSES = {
     "rollback": {"active", "failed", "deploying"},
     "retry": {"failed", "deploying"},
     "abort": {"pending_approval", "approved", "building", "deploying"},
@@ -64,7 +64,7 @@ MOSTLY = {
 
 
 class Stories(Worker):
-    """What callers ask for, how a story begins, goes on, and where it all ends."""
+    """The requests of callers, and the start, the steps and the end of a story."""
 
     def teardown(self) -> None:
         try:
@@ -79,7 +79,7 @@ class Stories(Worker):
         before=st.sampled_from([2, 2, 1, 0]),
     )  # fmt: skip
     def begin(self, approvals: int, self_approval: bool, in_flight: int, before: int) -> None:
-        """``before``: how many releases went well."""
+        """Start a story with ``before`` successful deployments."""
         self.model = Model(m.Policy(approvals, self_approval, in_flight))
         self._set(
             approvals_required=approvals > 0, required_approvals=max(1, approvals), allow_self_approval=self_approval,
@@ -93,8 +93,8 @@ class Stories(Worker):
 
     @rule(data=st.data())
     def next(self, data: Any) -> None:
-        """One rule for all: with a rule each, Hypothesis would leave most of them out of any one story."""
-        possible = [chance for chance in CHANCES if chance[2](self) for _ in range(chance[1])]
+        """Run one random action. With one rule for each, Hypothesis would use only a few of them in a story."""
+        possible = [action for action in ACTIONS if action[2](self) for _ in range(action[1])]
         name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
         getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))
 
@@ -121,27 +121,27 @@ class Stories(Worker):
             body["approval"] = Approval.objects.get(deployment=self.ids[source.number]).credential
         answer = self._post("/deployments", body, by=by)
         obstacles = self.model.obstacles(bundle, target, strategy, by=by, **extra)
-        self._answered(answer, obstacles, 201)
+        self._check_answer(answer, obstacles, 201)
         if not obstacles:
             self.ids.append(UUID(answer.json()["id"]))
             self.model.create(bundle, target, strategy, by=by, **extra)
 
-    @chance(
+    @random_action(
         2,
-        number=some, at=targets, strategy=strategies, take_over=st.booleans(),
+        number=any_index, at=targets, strategy=strategies, take_over=st.booleans(),
         override_freeze=st.sampled_from([False, False, False, False, True]), by=people,
     )  # fmt: skip
     def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> None:
         self._create(number, at, strategy, by, **extra)
 
-    @chance(
+    @random_action(
         4,
-        number=some, at=targets, strategy=strategies, crash_at=crashes,
+        number=any_index, at=targets, strategy=strategies, crash_at=crashes,
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
-        """All that is needed to have it with the agents, and their word on it, if any; or it is aborted then."""
-        # Another bundle than the last time, mostly of the first pipeline: else there is nothing to go back to.
+        """Create a deployment and bring it to the agents, with their reports if any; or abort it then."""
+        # Take another bundle than the last time, mostly of the first pipeline, so that rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
         for deployment in self.model.deployments[-1:]:
@@ -158,20 +158,20 @@ class Stories(Worker):
                 if deployment.status == "deploying" and deployment.wave_done is not None:
                     self.wait(60, swept=True)
 
-    @chance(
+    @random_action(
         1, when=lambda self: self.model.policy.approvals,
-        number=some, at=targets, strategy=strategies, seconds=st.sampled_from([600, 3600, 7200]),
+        number=any_index, at=targets, strategy=strategies, seconds=st.sampled_from([600, 3600, 7200]),
     )  # fmt: skip
     def break_glass(self, number: int, at: m.Target, strategy: m.Strategy, seconds: int) -> None:
         by = "operator" if number % 8 == 0 else "admin"
         self._create(number, at, strategy, by, take_over=number % 2 == 0, break_glass_s=seconds)
 
-    @chance(
+    @random_action(
         1, when=lambda self: any(d.approval and d.approval.was_given for d in self.model.deployments),
-        which=some, strategy=strategies, same=st.sampled_from([True, True, True, False]),
+        which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]),
     )  # fmt: skip
     def hand_in(self, which: int, strategy: m.Strategy, same: bool) -> None:
-        """The credential of an approval that was given, for the same or for something else."""
+        """Return a credential that was given for this or another deployment."""
         given = [d for d in self.model.deployments if d.approval and d.approval.was_given]
         source = given[which % len(given)]
         number = source.bundle.number if same else which
@@ -179,13 +179,13 @@ class Stories(Worker):
         self._create(number, source.target, strategy, "operator", take_over=True, hand_in=source)
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
-        """One in these statuses, if there is one; every fourth time any."""
+        """Return a deployment in one of the statuses, if there is one; every fourth time any deployment."""
         fit = [d for d in self.model.deployments if d.status in statuses] if which % 4 else []
         return (found := fit or self.model.deployments)[-1 - which // 4 % len(found)]
 
-    @chance(
+    @random_action(
         2, when=lambda self: self.model.policy.approvals and self.ids,
-        which=some, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+        which=any_index, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]),
     )  # fmt: skip
     def decide(self, which: int, person: str, word: str) -> None:
         pending = [d for d in self.model.deployments if d.approval and d.approval.status == "pending"]
@@ -195,13 +195,16 @@ class Stories(Worker):
     def _decide(self, deployment: m.Deployment, person: str, word: str) -> None:
         body = {"deployment_id": str(self.ids[deployment.number]), "decision": word, "comment": "seen"}
         answer = self._post("/approvals", body, by=person)
-        self._answered(answer, self.model.decide(deployment, person, word), 201)
+        self._check_answer(answer, self.model.decide(deployment, person, word), 201)
 
-    @chance(
-        8, when=lambda self: self.ids, which=some, action=st.sampled_from(["rollback", "rollback", "retry", *MOSTLY])
+    @random_action(
+        8,
+        when=lambda self: self.ids,
+        which=any_index,
+        action=st.sampled_from(["rollback", "rollback", "retry", *USUAL_STATUSES]),
     )
     def command(self, which: int, action: str) -> None:
-        deployment = self._pick(which, MOSTLY[action])
+        deployment = self._pick(which, USUAL_STATUSES[action])
         model = self.model
         if action == "rollback":
             self._command(deployment, action, model.rollback(deployment))
@@ -218,18 +221,18 @@ class Stories(Worker):
             self._command(deployment, action, model.pause(deployment, paused=action == "pause"))
         elif deployment.approval is not None:
             pk = Approval.objects.get(deployment=self.ids[deployment.number]).pk
-            self._answered(self._post(f"/approvals/{pk}/revoke"), model.revoke(deployment))
+            self._check_answer(self._post(f"/approvals/{pk}/revoke"), model.revoke(deployment))
 
     def _command(self, deployment: m.Deployment, action: str, refusals: set[str] | str | None) -> None:
         path = f"/deployments/{self.ids[deployment.number]}/{action}"
-        self._answered(self._post(path, {"reason": "because"}), refusals)
+        self._check_answer(self._post(path, {"reason": "because"}), refusals)
 
-    @chance(1, when=lambda self: self.model.bad, which=some)
+    @random_action(1, when=lambda self: self.model.bad, which=any_index)
     def clear(self, which: int) -> None:
         bad = sorted(self.model.bad)
         bundle, made = self.scene.bundles[bad[which % len(bad)]]
         answer = self._post(f"/config-bundles/{made.pk}/clear", {"reason": "mended"})
-        self._answered(answer, self.model.clear(bundle))
+        self._check_answer(answer, self.model.clear(bundle))
 
     def _freeze(self, frozen: bool) -> None:
         start, end = ((self.scene.start + timedelta(days=days)).isoformat() for days in (-1, 90))
@@ -237,7 +240,7 @@ class Stories(Worker):
         self._set(freeze_windows=[window] if frozen else [])
         self.model.frozen = frozen
 
-    @chance(1, what=st.sampled_from(["freeze", "thaw", "thaw", "seal", "sweep"]))
+    @random_action(1, what=st.sampled_from(["freeze", "thaw", "thaw", "seal", "sweep"]))
     def now_and_then(self, what: str) -> None:
         if what in {"freeze", "thaw"}:
             self._freeze(what == "freeze")
@@ -245,7 +248,7 @@ class Stories(Worker):
             (self._seal if what == "seal" else self._sweep)()
 
     def settle(self) -> None:
-        """Everybody does what is asked of them, until nothing is left to do: then nothing is left half done."""
+        """Let everybody do what is open until nothing is left, and check that nothing is unfinished."""
         self._freeze(False)
         for _ in range(20):
             self._calm()
@@ -263,7 +266,7 @@ class Stories(Worker):
         for deployment in self.model.deployments:
             if deployment.paused and deployment.status == "deploying":
                 self._command(deployment, "resume", self.model.pause(deployment, paused=False))
-        self.holds()
+        self.check()
         while True:
             open_ones = [a for a in self.model.agents if a.offer and not a.left and a.progress not in m.ENDS]
             if not open_ones and not self.queue:
@@ -271,15 +274,15 @@ class Stories(Worker):
             for agent in open_ones:
                 self._report_on_offer(agent, "end")
             self.work_off(0, None)
-            self.holds()
+            self.check()
 
 
 @pytest.mark.django_db
-def test_stories(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_stories_agree_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"BYTEOR_TEST_SEED={SEED}")
-    Stories.scene = Scene()
-    monkeypatch.setattr(timezone, "datetime", Clock)
-    monkeypatch.setattr(ids, "time", Clock)
+    Stories.scene = StoryWorld()
+    monkeypatch.setattr(timezone, "datetime", StoryClock)
+    monkeypatch.setattr(ids, "time", StoryClock)
     monkeypatch.setattr(ids, "_last", 0)
     run_state_machine_as_test(
         cast(Any, hypothesis.seed(SEED))(Stories),

@@ -1,4 +1,4 @@
-"""Typed columns: written in the stored form, read as the type, and still JSON to queries and to migrations."""
+"""Typed JSON columns: values are stored as JSON, read as their type, and queried as JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def column(model: type[Approval | Deployment], name: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def test_what_a_column_holds_and_how_it_reads(world: World) -> None:
+def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
     world.agent(world.prod)
     world.operator = world.admin
     world.deployment(world.bundle(world.prod), break_glass=BreakGlassRequest("outage"), is_org_admin=True)
@@ -55,7 +55,7 @@ def test_what_a_column_holds_and_how_it_reads(world: World) -> None:
         assert model.objects.values_list(name, flat=True).get() == value
 
 
-def test_absent_is_null_in_the_database(world: World) -> None:
+def test_none_is_null_in_the_database(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
 
@@ -63,7 +63,7 @@ def test_absent_is_null_in_the_database(world: World) -> None:
     assert Deployment.objects.filter(break_glass__isnull=True).get().break_glass is None
 
 
-def test_keys_can_be_asked_for(world: World) -> None:
+def test_keys_can_be_queried(world: World) -> None:
     agent, _ = world.agent(tier="edge")
     world.deployment(world.bundle(), target={"selector": {"tier": "edge"}})
     Approval.objects.create(

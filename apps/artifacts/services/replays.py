@@ -244,7 +244,8 @@ def _begin(found: Replay, claim: Claim) -> Replay | None:
             return None
         if _needs_approval(row) or row.approval is not None:
             try:
-                approvals.use((row.approval and row.approval.credential) or "", row.environment, _subject(row))
+                credential = (row.approval and row.approval.credential) or ""
+                approvals.spend_credential(credential, row.environment, _subject(row))
             except Refused as refused:
                 _end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
                 return None

@@ -1,4 +1,4 @@
-"""Approvals, config bundles, deployments in the console: where people approve, deny, watch and roll back."""
+"""Console pages of approvals, config bundles and deployments."""
 
 from apps.releases.admin import approvals, bundles, deployments, records
 

@@ -1,4 +1,4 @@
-"""The approvals inbox: what waits for whom, what it changes, and the decision right there."""
+"""The approvals inbox: what waits for whose decision, what it changes, and the form to decide."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from apps.fleet.models import Agent
-from apps.releases.admin.changes import changes_of
-from apps.releases.admin.words import agents, strategy_words, target_words
+from apps.releases.admin.changes import find_changes
+from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.console import (
@@ -54,7 +54,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="You consent to exactly what is shown here, for one use.",
+    explain="You approve exactly what is shown here, for one use.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -65,7 +65,7 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
-    explain="One denial denies it. Say why: the requester reads it.",
+    explain="One denial is enough. Say why in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
@@ -77,7 +77,7 @@ DENY = Act(
 REVOKE = Act(
     name="revoke",
     label="Revoke",
-    explain="Consent is taken back before it is used; what waits for it fails.",
+    explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
     run=lambda row, context: approvals.revoke(row, actor=context.actor),
     needs=P.OPERATE_ENVIRONMENT,
     icon="block",
@@ -86,8 +86,8 @@ REVOKE = Act(
 )
 
 
-def of_approval(act: Act) -> Act:
-    """The same act, offered on the page of the deployment that waits for it."""
+def on_deployment_page(act: Act) -> Act:
+    """Return the act as the page of the deployment offers it, which waits for the approval."""
     return replace(
         act,
         run=lambda row, context: act.run(row.approval, context),
@@ -95,8 +95,10 @@ def of_approval(act: Act) -> Act:
     )
 
 
-def waiting_for(request: HttpRequest) -> Q:
-    """The approvals that the person may give now: where they operate, and neither decided nor asked for by them."""
+def awaiting_decision_by(request: HttpRequest) -> Q:
+    """Return the condition of approvals that the user can give now: they operate the environment, and have neither
+    requested nor decided it.
+    """
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
@@ -107,7 +109,7 @@ def waiting_for(request: HttpRequest) -> Q:
     )
 
 
-class _ForMe(admin.SimpleListFilter):
+class _AwaitingMyDecision(admin.SimpleListFilter):
     title = "for me"
     parameter_name = "for"
 
@@ -115,7 +117,7 @@ class _ForMe(admin.SimpleListFilter):
         return [("me", "waiting for me")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(waiting_for(request)) if self.value() == "me" else queryset
+        return queryset.filter(awaiting_decision_by(request)) if self.value() == "me" else queryset
 
 
 def _deployment(row: Approval) -> Deployment | None:
@@ -123,15 +125,15 @@ def _deployment(row: Approval) -> Deployment | None:
 
 
 def subject(row: Approval) -> str:
-    """What consent is asked for."""
+    """Describe what the approval is for."""
     deployment = _deployment(row)
     if deployment is not None:
         return f"{deployment.config_bundle.version} to {row.environment}"
     return f"Execute replay in {row.environment}" if row.replay_id else str(row)
 
 
-def _pills(row: Approval) -> str:
-    """What must not be overlooked in a list."""
+def _warning_pills(row: Approval) -> str:
+    """Return the warnings that a list shows beside the approval."""
     deployment = _deployment(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
@@ -146,14 +148,14 @@ class ApprovalAdmin(LiveAdmin):
     still_template = "console/approval_changes.html"
     every_s = 5
     list_before_template = "console/inbox.html"
-    not_below = frozenset({"deployment.approval"})  # a fact of its page
+    not_below = frozenset({"deployment.approval"})  # the facts of the page show it already
     related = ("environment__project__organization", "deployment__config_bundle__version")
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
-    list_filter = (_ForMe, "status", "break_glass", ("environment", Within))
+    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", Within))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
-    # What waits comes first, and of that what expires first.
+    # Pending approvals come first, ordered by their expiry.
     ordering = (
         Case(When(status=ApprovalStatus.PENDING, then=Value(0)), default=Value(1)),
         Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
@@ -167,7 +169,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="For")
     def asked(self, row: Approval) -> str:
-        return format_html("{}{}", subject(row), _pills(row))
+        return format_html("{}{}", subject(row), _warning_pills(row))
 
     @admin.display(description="Given")
     def given(self, row: Any) -> str:
@@ -192,27 +194,27 @@ class ApprovalAdmin(LiveAdmin):
         return bool(row.status == ApprovalStatus.PENDING)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What is to be consented to, who said what, and the form to say it."""
-        said = list(row.decisions.order_by("id")[:_SHOWN])
+        """Return what the approval is for, the decisions, and the form to decide."""
+        decisions = list(row.decisions.order_by("id")[:_SHOWN])
         deployment = _deployment(row)
         return {
             **super().summary(request, row),
             "title": subject(row),
-            "headline": _headline(row, said),
+            "headline": _headline(row, decisions),
             "status": pill(row.status),
-            "marks": marks(deployment, row),
+            "marks": find_warnings(deployment, row),
             "facts": _facts(row),
-            "decide": decision_form(request, row, said),
+            "decide": decision_form(request, row, decisions),
             "hidden_acts": {"Approve", "Deny"},
-            "panels": [decisions(row, said)],
+            "panels": [decisions_panel(row, decisions)],
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What changes."""
+        """Return the changes that the deployment makes."""
         deployment = _deployment(row)
         if deployment is None:
             return {}
-        return {"changes": changes_of(deployment), "version": deployment.config_bundle.version}
+        return {"changes": find_changes(deployment), "version": deployment.config_bundle.version}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         waiting = self.get_queryset(request).filter(status=ApprovalStatus.PENDING).count()
@@ -222,46 +224,46 @@ class ApprovalAdmin(LiveAdmin):
     def panels(self, request: HttpRequest) -> list[Panel]:
         if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
             return []
-        waiting = self.get_queryset(request).filter(waiting_for(request)).order_by("expires_at")[:8]
+        waiting = self.get_queryset(request).filter(awaiting_decision_by(request)).order_by("expires_at")[:8]
         rows = [
             (
-                format_html("{}{}", link(row, subject(row)), _pills(row)),
+                format_html("{}{}", link(row, subject(row)), _warning_pills(row)),
                 self.given(row), self.agents(row), where(row.environment), row.requested_by, ago(row.expires_at),
             )
             for row in waiting
         ]  # fmt: skip
         columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
         url = f"{reverse('admin:releases_approval_changelist')}?for=me"
-        return [Panel("Waiting for you", url, columns, rows, "Nothing waits for your approval.")]
+        return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
 
 
-def _headline(row: Approval, said: list[ApprovalDecision]) -> str:
-    given = sum(each.decision == "approve" for each in said)
+def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
+    given = sum(each.decision == "approve" for each in decisions)
     match row.status:
         case ApprovalStatus.PENDING:
             return f"Waits for approval: {given} of {row.required_approvals} given."
         case ApprovalStatus.APPROVED:
-            return f"Approved by {', '.join(each.decided_by for each in said if each.decision == 'approve')}."
+            return f"Approved by {', '.join(each.decided_by for each in decisions if each.decision == 'approve')}."
         case ApprovalStatus.DENIED:
-            return f"Denied by {', '.join(each.decided_by for each in said if each.decision == 'deny')}."
+            return f"Denied by {', '.join(each.decided_by for each in decisions if each.decision == 'deny')}."
         case ApprovalStatus.EXPIRED:
-            return "Expired before it was given."
+            return "Expired before it was approved."
     return "Revoked."
 
 
-def marks(deployment: Deployment | None, approval: Approval | None = None) -> list[tuple[str, str, list[str]]]:
-    """What must not be overlooked: tone, title, and what there is to say of it."""
+def find_warnings(deployment: Deployment | None, approval: Approval | None = None) -> list[tuple[str, str, list[str]]]:
+    """Return the warnings about a deployment, each as tone, title and lines of text."""
     found = []
     broken = deployment.break_glass if deployment is not None else None
     if broken:
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
-        lines = [f"“{broken.reason}”", f"{broken.by} went ahead without approval."]
+        lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
             lines.append(
-                format_html("Somebody else must approve it, or it is rolled back: {}.", until(approval.expires_at))
+                format_html("Unless another person approves it, it is rolled back {}.", until(approval.expires_at))
             )
         elif approval is not None:
-            lines.append(f"Afterwards it was {approval.status}.")
+            lines.append(f"Afterwards the request for approval was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
@@ -278,7 +280,7 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
             ("Config bundle", link(deployment.config_bundle)),
         ]
     elif row.replay_id is not None:
-        facts.append(("Replay", _page_of("artifacts_replay", row.replay_id)))
+        facts.append(("Replay", _page_link("artifacts_replay", row.replay_id)))
     if isinstance(bound, ReplayTarget):
         facts += _replay_facts(bound)
     facts += [
@@ -293,7 +295,10 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     ]
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
-        facts += [("Target", with_note(target_words(target), _found(row))), ("Strategy", strategy_words(row.strategy))]
+        facts += [
+            ("Target", with_note(describe_target(target), _matched_agents(row))),
+            ("Strategy", describe_strategy(row.strategy)),
+        ]
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
@@ -301,19 +306,19 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     return facts
 
 
-def _page_of(name: str, pk: Any) -> str:
-    """By its page's name only: artifacts and replays live in the app above."""
+def _page_link(name: str, pk: Any) -> str:
+    """Return a link to a page by its URL name, because this app may not import the models of artifacts."""
     return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short(pk))
 
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
-    """What an execute replay would do, as it was asked for."""
+    """Return the facts of the requested execute replay."""
     pages = {"artifact_id": "artifacts_artifact", "version_id": "pipelines_version"}
     facts: list[tuple[str, Any]] = []
     for name, value in target.stored().items():
         label = name.removesuffix("_id").replace("_", " ").capitalize()
         if name in pages:
-            facts.append((label, _page_of(pages[name], value)))
+            facts.append((label, _page_link(pages[name], value)))
         elif isinstance(value, list):
             facts.append((label, ", ".join(map(str, value)) or "none"))
         else:
@@ -321,8 +326,8 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
     return facts
 
 
-def _found(row: Approval) -> str:
-    """How many agents the target found when it was requested, and the first of them."""
+def _matched_agents(row: Approval) -> str:
+    """Return how many agents the target matched when it was requested, and the names of the first."""
     target = row.target
     if target is None or target.count is None:
         return ""
@@ -330,7 +335,7 @@ def _found(row: Approval) -> str:
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agents(target.count)} when it was requested: {', '.join(names) or 'gone since'}{more}"
+    return f"{agent_count(target.count)} when it was requested: {', '.join(names) or 'all deleted since'}{more}"
 
 
 def _policy(row: Approval) -> str:
@@ -338,28 +343,30 @@ def _policy(row: Approval) -> str:
     return with_note(people, "the requester counts" if row.allow_self_approval else "not the requester")
 
 
-def decisions(row: Approval, said: list[ApprovalDecision]) -> dict[str, Any]:
-    """Who said what."""
+def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any]:
+    """Return the panel of the decisions."""
     return {
         "title": "Decisions",
         "columns": ("Who", "Decision", "Comment", "When"),
-        "rows": [(each.decided_by, pill(each.decision), each.comment or "-", ago(each.created_at)) for each in said],
+        "rows": [
+            (each.decided_by, pill(each.decision), each.comment or "-", ago(each.created_at)) for each in decisions
+        ],
         "empty": "Nobody has decided yet.",
     }
 
 
-def decision_form(request: HttpRequest, row: Approval, said: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """The form to decide, for whom it is; with the reason when the person may deny but not approve."""
+def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
+    """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
     held = standing_of(request).permissions(row.environment)
     if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
         return None
     if row.expires_at <= timezone.now():
-        return {"why": "Its time is over."}
-    if any(each.user_id == request.user.pk for each in said):
-        return {"why": "You have decided; it waits for others."}
+        return {"why": "This request has expired."}
+    if any(each.user_id == request.user.pk for each in decisions):
+        return {"why": "You have decided. The request waits for other people."}
     urls = {act.name: reverse("admin:releases_approval_act", args=[row.pk, act.name]) for act in (APPROVE, DENY)}
     if row.requester_id == request.user.pk and not row.allow_self_approval:
-        why = "You, or a key that you made, asked for it: somebody else must approve it."
+        why = "You, or a key that you made, requested this. Another person must approve it."
         return {"why": why, "deny": urls["deny"]}
     if row.requester_id is None and not row.allow_self_approval:
         return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}

@@ -26,8 +26,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         Act(
             name="clear",
             label="Clear known bad",
-            explain="It may be deployed and rolled back to again.",
-            run=lambda row, context: bundles.clear(row, reason=context.comment, actor=context.actor),
+            explain="The configuration can be deployed and restored by rollbacks again.",
+            run=lambda row, context: bundles.clear_known_bad(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="restart_alt",
             comment="required",

@@ -1,4 +1,4 @@
-"""What a deployment changes where it goes, for those who are asked to consent to it."""
+"""Diff a deployment against what it replaces, for approvers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes against ``base``, which runs there or did; without one everything is new, and ``spec`` is None."""
+    """The changes against the deployment ``base`` that is replaced. Without one, ``spec`` is None and all is new."""
 
     base: Deployment | None
     spec: SpecDiff | None
     config: tuple[ConfigChange, ...]
 
 
-def changes_of(deployment: Deployment) -> Changes:
+def find_changes(deployment: Deployment) -> Changes:
     """Compare the deployment with what it replaces."""
-    base, new = base_of(deployment), deployment.config_bundle
+    base, new = find_base(deployment), deployment.config_bundle
     if base is None:
         return Changes(None, None, diff_configurations(None, runtime_config(new)))
     old = base.config_bundle
@@ -32,9 +32,9 @@ def changes_of(deployment: Deployment) -> Changes:
     )
 
 
-def base_of(deployment: Deployment) -> Deployment | None:
-    """What the deployment replaced, or would: the one that it superseded, or that a rollback of it goes back to, else
-    what is current in its environment and pipeline.
+def find_base(deployment: Deployment) -> Deployment | None:
+    """Return the deployment that this one replaces: the one that it superseded or that its rollback restores, or else
+    the current one of its environment and pipeline.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()

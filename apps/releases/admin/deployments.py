@@ -1,4 +1,4 @@
-"""Deployments in the console: the page on which one is watched, and stopped."""
+"""Deployments in the console: their list, and the page on which one is watched and controlled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.releases.admin import progress
-from apps.releases.admin.approvals import APPROVE, DENY, decision_form, decisions, marks, of_approval
-from apps.releases.admin.changes import changes_of
-from apps.releases.admin.waves import Standing, Wave, headline, waves
-from apps.releases.admin.words import agents, strategy_words, target_words, timeline_words
+from apps.releases.admin.approvals import (
+    APPROVE,
+    DENY,
+    decision_form,
+    decisions_panel,
+    find_warnings,
+    on_deployment_page,
+)
+from apps.releases.admin.changes import find_changes
+from apps.releases.admin.phrases import agent_count, describe_strategy, describe_target, describe_timeline_detail
+from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
 from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, pill, short, site, until, with_note
@@ -48,13 +55,13 @@ class DeploymentAdmin(LiveAdmin):
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
     acts = (
-        of_approval(APPROVE),
-        of_approval(DENY),
+        on_deployment_page(APPROVE),
+        on_deployment_page(DENY),
         Act(
             name="roll_back",
             label="Roll back",
-            explain="Each agent that was touched is offered what it ran before. The configuration is then known bad "
-            "here.",
+            explain="Each agent that was offered this deployment is offered what it ran before. The configuration "
+            "becomes known bad in this environment.",
             run=lambda row, context: rollbacks.start(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="undo",
@@ -65,7 +72,7 @@ class DeploymentAdmin(LiveAdmin):
         Act(
             name="retry",
             label="Retry",
-            explain="It is offered again to the agents that failed, and goes on from there.",
+            explain="The deployment is offered again to the agents that failed, and continues.",
             run=lambda row, context: deployments.retry(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="refresh",
@@ -75,7 +82,7 @@ class DeploymentAdmin(LiveAdmin):
         Act(
             name="pause",
             label="Pause",
-            explain="It is offered to no further agent until it is resumed.",
+            explain="The deployment is offered to no further agents until it is resumed.",
             run=_set_paused(True),
             needs=P.OPERATE_ENVIRONMENT,
             icon="pause",
@@ -85,7 +92,7 @@ class DeploymentAdmin(LiveAdmin):
         Act(
             name="resume",
             label="Resume",
-            explain="It goes on where it was paused.",
+            explain="The deployment continues where it was paused.",
             run=_set_paused(False),
             needs=P.OPERATE_ENVIRONMENT,
             icon="play_arrow",
@@ -95,7 +102,7 @@ class DeploymentAdmin(LiveAdmin):
         Act(
             name="abort",
             label="Abort",
-            explain="It stops where it is. What agents run already, they go on running.",
+            explain="The deployment stops and fails. Agents keep running what they run now.",
             run=lambda row, context: deployments.abort(row, reason=context.comment, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="stop_circle",
@@ -120,45 +127,47 @@ class DeploymentAdmin(LiveAdmin):
         return f"{row.config_bundle.version} to {row.environment}"
 
     def is_moving(self, row: Any) -> bool:
-        # What went ahead by break-glass may still be taken back.
+        # While the approval is pending, a break-glass deployment may still be rolled back.
         waits = row.approval is not None and row.approval.status == ApprovalStatus.PENDING
         return row.status in _MOVING or waits
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Where it stands: waves, agents, approval, what happened."""
-        counts = progress.counts(row)
-        standing = Standing(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
-        by_wave = waves(row.strategy, standing, counts.by_wave, expected=row.target_count)
-        said_of_it = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
+        """Return the live part of the page: waves, agents, approval and timeline."""
+        counts = progress.count_agents(row)
+        state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
+        by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
+        own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
         if row.consent is not None:
-            shown = said_of_it if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
+            shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
             title = "Approval" if row.handed_in is None else "Approval that was handed in"
-            panels.append({**decisions(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"})
+            panels.append(
+                {**decisions_panel(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"}
+            )
         panels.append(_timeline(row))
         return {
             **super().summary(request, row),
             "title": self.page_title(row),
-            "headline": headline(standing, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
+            "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
             "pills": [pill("current")] if row.is_current else [],
-            "marks": marks(row, row.approval),
+            "marks": find_warnings(row, row.approval),
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
-            "decide": decision_form(request, row.approval, said_of_it) if row.approval is not None else None,
+            "decide": decision_form(request, row.approval, own_decisions) if row.approval is not None else None,
             "hidden_acts": {"Approve", "Deny"},
-            "waves": [_wave(wave, standing) for wave in by_wave],
+            "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            "agents": _agents(progress.page(row, counts, request.GET)),
+            "agents": _agents(progress.find_page(row, counts, request.GET)),
             "panels": panels,
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What it changes."""
-        return {"changes": changes_of(row), "version": row.config_bundle.version}
+        """Return the changes that the deployment makes."""
+        return {"changes": find_changes(row), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
-        """Why its configuration is barred here, and where that is cleared."""
+        """Return why the configuration is known bad, with the link to clear it if the user may; None if it is not."""
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
@@ -167,9 +176,9 @@ class DeploymentAdmin(LiveAdmin):
         return {"reason": bad.reason, "since": ago(bad.since), "clear": clear if may else None}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
-        flying = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
+        in_flight = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
         url = f"{reverse('admin:releases_deployment_changelist')}?status__in={','.join(IN_FLIGHT)}"
-        return [Tile("Deployments in flight", flying, url, "busy" if flying else "plain")]
+        return [Tile("Deployments in flight", in_flight, url, "busy" if in_flight else "plain")]
 
     def panels(self, request: HttpRequest) -> list[Panel]:
         rows = [
@@ -178,7 +187,7 @@ class DeploymentAdmin(LiveAdmin):
         ]
         columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
         url = reverse("admin:releases_deployment_changelist")
-        return [Panel("Latest deployments", url, columns, rows, "Nothing was deployed yet.")]
+        return [Panel("Latest deployments", url, columns, rows, "No deployments yet.")]
 
 
 def _state(row: Deployment) -> str:
@@ -191,25 +200,25 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Version", link(row.config_bundle.version)),
         ("Config bundle", link(row.config_bundle)),
         ("Requested by", with_note(row.requested_by, ago(row.created_at))),
-        ("Target", with_note(target_words(row.target), f"{agents(row.target_count)} when it was requested")),
-        ("Strategy", strategy_words(row.strategy)),
+        ("Target", with_note(describe_target(row.target), f"{agent_count(row.target_count)} when it was requested")),
+        ("Strategy", describe_strategy(row.strategy)),
         ("Config hash", short(row.config_hash)),
         ("Bundle hash", short(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Held up", explanations.held_up([row]).get(row.pk)),
-        ("Goes back to", row.restores and _named(row.restores)),
-        ("Rolled back because", row.rollback_reason),
-        ("Superseded by", row.superseded_by and _named(row.superseded_by)),
+        ("Held up", explanations.find_held_up([row]).get(row.pk)),
+        ("Restores", row.restores and _deployment_link(row.restores)),
+        ("Rollback reason", row.rollback_reason),
+        ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),
         ("Takes over", "agents that run another pipeline" if row.take_over else ""),
         ("Note", row.note),
     )
     return facts + [(label, value) for label, value in more if value]
 
 
-def _named(row: Deployment) -> str:
-    """Another deployment of the pipeline, by what sets it apart."""
+def _deployment_link(row: Deployment) -> str:
+    """Return a link to another deployment of the pipeline, named by its version and config bundle."""
     return link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
@@ -217,9 +226,9 @@ def _url(row: Approval) -> str:
     return reverse("admin:releases_approval_change", args=[row.pk])
 
 
-def _wave(wave: Wave, standing: Standing) -> dict[str, Any]:
-    """A segment of the row of waves."""
-    order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.is_touched]
+def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
+    """Return the data of one segment in the bar of waves."""
+    order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
     counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
     return {
         "number": wave.number,
@@ -227,15 +236,15 @@ def _wave(wave: Wave, standing: Standing) -> dict[str, Any]:
         "state": wave.state,
         "tone": wave.tone,
         "until": wave.until and until(wave.until),
-        "here": standing.status == DeploymentStatus.DEPLOYING and wave.number == standing.wave + 1,
+        "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
         "share": wave.total,
         "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
-        "text": counted or agents(wave.total),
+        "text": counted or agent_count(wave.total),
     }
 
 
 def _agents(page: progress.AgentsPage) -> dict[str, Any]:
-    """The table of agents, with its filter and its pages."""
+    """Return the data of the table of agents, with its filter and page links."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
         for word, count in page.kinds
@@ -261,7 +270,7 @@ def _agents(page: progress.AgentsPage) -> dict[str, Any]:
 
 
 def _tuning(said: dict[str, Any] | None) -> str:
-    """How much of the tuning profile the agent could do."""
+    """Return how much of the tuning profile the agent could apply."""
     if not said:
         return "-"
     short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
@@ -273,7 +282,7 @@ def _tuning(said: dict[str, Any] | None) -> str:
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
-        what = with_note(each.event.replace("_", " "), timeline_words(each.detail))
+        what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
         rows.append((ago(each.created_at), what, each.actor))
     url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

@@ -1,4 +1,4 @@
-"""An agent's explanation as panels of its page in the console."""
+"""The explanation of an agent, as panels of the agent's page in the console."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from byteor_cloud.engine.explain.findings import Finding
 
 
 def panels(agent: Any) -> list[dict[str, Any]]:
-    """Why it runs what it runs, and what happens next. ``agent`` comes ``with_state``."""
-    told = explanations.of(agent)
+    """Return panels on why the agent runs what it runs and what happens next. Read ``agent`` ``with_state()``."""
+    explanation = explanations.explain_agent(agent)
     return [
         {
             "title": "Why it runs this",
-            "lead": told.summary,
-            "rows": [(pill(finding.code), finding.detail, _about(finding)) for finding in told.because],
+            "lead": explanation.summary,
+            "rows": [(pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },
         {
             "title": "What happens next",
-            "rows": [(ago(event.at), event.detail) for event in told.next],
-            "empty": "Nothing: it left the fleet.",
+            "rows": [(ago(event.at), event.detail) for event in explanation.next],
+            "empty": "Nothing, because the agent has left the fleet.",
         },
     ]
 

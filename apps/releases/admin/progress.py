@@ -1,4 +1,4 @@
-"""How far a deployment's agents are: counted in one query, and a page of them; never all of them at once."""
+"""Progress of a deployment's agents: their counts in one query, and one page of agents, never all at once."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from apps.releases.models import Deployment, DeploymentAgent
 from byteor_cloud.engine.machines import AgentProgress as A
 
 PAGE = 25
-# What needs eyes comes first, what is done last.
+# Agents that need attention come first, finished ones last.
 _ORDER = (A.FAILED, A.ACTIVATING, A.DOWNLOADING, A.OFFERED, A.ROLLED_BACK, A.PENDING, A.ACTIVE)
 _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate(_ORDER)))
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many agents are how far; ``uncounted`` do not count for waves and thresholds."""
+    """The number of agents by wave and progress. ``uncounted`` of them do not count for waves and thresholds."""
 
     by_wave: Mapping[tuple[int, str], int]
     uncounted: int
 
     @property
     def by_progress(self) -> dict[str, int]:
-        """Over all waves."""
+        """The number of agents by progress, over all waves."""
         found: Counter[str] = Counter()
         for (_, progress), count in self.by_wave.items():
             found[progress] += count
         return dict(found)
 
 
-def counts(deployment: Deployment) -> Counts:
-    """Count the deployment's agents."""
+def count_agents(deployment: Deployment) -> Counts:
+    """Count the deployment's agents by wave and progress."""
     by_wave: Counter[tuple[int, str]] = Counter()
     uncounted = 0
     rows = deployment.agents.order_by().values_list("wave", "progress", "counted").annotate(n=Count("pk"))
@@ -46,7 +46,7 @@ def counts(deployment: Deployment) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class AgentsPage:
-    """A page of a deployment's agents, and what was asked for."""
+    """A page of a deployment's agents, with the search and filter that selected them."""
 
     rows: list[DeploymentAgent]
     total: int
@@ -58,25 +58,25 @@ class AgentsPage:
 
     @property
     def last(self) -> int:
-        """The place of the last row."""
+        """The number of the last row, counted over all pages."""
         return self.first + len(self.rows) - 1
 
     @property
     def previous(self) -> int | None:
-        """The page before."""
+        """The number of the previous page; None on the first."""
         return self.page - 1 if self.page > 1 else None
 
     @property
     def next(self) -> int | None:
-        """The page after."""
+        """The number of the next page; None on the last."""
         return self.page + 1 if self.last < self.total else None
 
 
-def page(deployment: Deployment, counted: Counts, asked: Mapping[str, str]) -> AgentsPage:
-    """The agents that ``q`` (in the name) and ``progress`` leave, ``page`` by page, failed ones first."""
-    search = asked.get("q", "").replace("\0", "").strip()[:200]
+def find_page(deployment: Deployment, counted: Counts, query: Mapping[str, str]) -> AgentsPage:
+    """Return a page of agents, failed ones first. ``query`` may hold ``q`` (part of a name), ``progress``, ``page``."""
+    search = query.get("q", "").replace("\0", "").strip()[:200]
     by_progress = counted.by_progress
-    progress = asked.get("progress", "")
+    progress = query.get("progress", "")
     rows: QuerySet[DeploymentAgent] = deployment.agents.all()
     if progress in set(A):
         rows = rows.filter(progress=progress)
@@ -88,9 +88,9 @@ def page(deployment: Deployment, counted: Counts, asked: Mapping[str, str]) -> A
     else:
         total = by_progress.get(progress, 0) if progress else sum(by_progress.values())
     pages = max(1, -(-total // PAGE))
-    number = min(_number(asked.get("page", "")), pages)
+    number = min(_number(query.get("page", "")), pages)
     start = (number - 1) * PAGE
-    # The page is found by its keys alone: 100,000 agents are sorted, but 25 are joined and fetched.
+    # Find the page by its keys alone: this sorts 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
     shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").order_by(_RANK, "agent_id")
     found = list(shown) if total else []

@@ -1,4 +1,4 @@
-"""What happened, row by row: the tables behind the pages of deployments and approvals."""
+"""Console lists of the rows behind deployments and approvals: decisions, agents, reports, timelines, known bad."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from apps.fleet.models import Agent
 from apps.releases.admin import explained
-from apps.releases.admin.words import timeline_words
+from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
 from apps.tenancy.console import ReadOnlyAdmin, Within, site
 
@@ -45,7 +45,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     search_fields = ("agent__name", "deployment__pipeline", "detail")
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        """On an agent's page: why it runs what it runs."""
+        """Return the explanation as panels of an agent's page."""
         return explained.panels(row) if isinstance(row, Agent) else []
 
 
@@ -65,10 +65,10 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     icon = "timeline"
     menu = "Timelines"
     related = ("deployment__environment__project__organization",)
-    list_display = ("created_at", "event", "actor", "deployment", "said")
+    list_display = ("created_at", "event", "actor", "deployment", "detail_text")
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
 
     @admin.display(description="Detail")
-    def said(self, row: TimelineEntry) -> str:
-        return timeline_words(row.detail)
+    def detail_text(self, row: TimelineEntry) -> str:
+        return describe_timeline_detail(row.detail)

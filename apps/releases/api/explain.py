@@ -1,4 +1,4 @@
-"""Why an agent runs what it runs; here and not in fleet, because the answer names deployments."""
+"""Explanations of agents. They are here and not in fleet, because they refer to deployments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from byteor_cloud.engine.explain.findings import Because, Next
 
 
 class FindingSerializer(serializers.Serializer[Any]):
-    """One reason; the ids are there where it is about such a thing."""
+    """One reason, with the ids of what it is about."""
 
     code = serializers.ChoiceField(list(Because))
     detail = serializers.CharField()
@@ -37,7 +37,7 @@ class FindingSerializer(serializers.Serializer[Any]):
 
 
 class NextEventSerializer(serializers.Serializer[Any]):
-    """One thing that comes; ``at`` where the time is known."""
+    """One coming event, with its time if that is known."""
 
     code = serializers.ChoiceField(list(Next))
     detail = serializers.CharField()
@@ -50,7 +50,7 @@ class NextEventSerializer(serializers.Serializer[Any]):
 
 
 class ExplanationSerializer(serializers.Serializer[Any]):
-    """The main reason first, the soonest event first. Programs go by the codes, people by the sentences."""
+    """Why an agent runs what it runs, and what happens next. Codes are for programs, sentences for people."""
 
     agent_id = serializers.UUIDField()
     summary = serializers.CharField()
@@ -68,7 +68,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
 
 
 class ExplanationViewSet(EnvironmentViewSet):
-    """Below ``…/agents/{id}``; also of one that left the fleet."""
+    """The explanation of an agent, also of a decommissioned one."""
 
     operations = operations.EXPLANATION
     queryset = Agent.objects.select_related("environment")
@@ -80,15 +80,15 @@ class ExplanationViewSet(EnvironmentViewSet):
 
     @extend_schema(responses=ExplanationSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """Why this agent runs what it runs, and what happens next."""
+        """Explain why the agent runs what it runs, and what happens next."""
         agent = self.get_object()
-        told, states = explanations.of(agent), AgentSerializer()
+        explanation, states = explanations.explain_agent(agent), AgentSerializer()
         answer = {
             "agent_id": agent.pk,
-            "summary": told.summary,
+            "summary": explanation.summary,
             "running": states.get_running(agent),
             "desired": states.get_desired(agent),
-            "because": told.because,
-            "next": told.next,
+            "because": explanation.because,
+            "next": explanation.next,
         }
         return Response(self.get_serializer(answer).data)

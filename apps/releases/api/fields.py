@@ -1,4 +1,4 @@
-"""Typed values in the API: what a deployment is asked for with, read once, and shown in the stored form."""
+"""Serializers of a deployment's typed values: targets, strategies and break-glass requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.engine.target import Target
 
 
 class TargetSerializer(Strict):
-    """Exactly one of the three."""
+    """A target: exactly one of the three fields."""
 
     agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
     selector = Labels(required=False)
@@ -33,12 +33,12 @@ class TargetSerializer(Strict):
         return Target.naming(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
-        """Show the one way in which agents are named."""
+        """Show only the field that selects the agents."""
         return super().to_representation(instance.stored())
 
 
 class StrategySerializer(Strict):
-    """How the target is reached."""
+    """How a deployment reaches the agents of its target."""
 
     kind = serializers.ChoiceField(list(StrategyKind))
     percents = serializers.ListField(
@@ -75,12 +75,12 @@ class StrategySerializer(Strict):
         return strategy
 
     def to_representation(self, instance: Strategy) -> dict[str, Any]:
-        """Show the strategy without what its kind does not have."""
+        """Show only the options of the strategy's kind."""
         return super().to_representation(instance.stored())
 
 
 class BreakGlassSerializer(Strict):
-    """An org_admin goes ahead without approval; somebody else must approve within the time, or it is undone."""
+    """Break-glass: an org_admin deploys before approval. Unless another person approves in time, it is rolled back."""
 
     reason = Text(max_length=2000)
     expires_in_s = serializers.IntegerField(
@@ -88,7 +88,7 @@ class BreakGlassSerializer(Strict):
         min_value=60,
         max_value=30 * 86400,
         write_only=True,
-        help_text="At most the environment's approval_ttl_s, the default",
+        help_text="Must be at most the environment's approval_ttl_s, which is the default.",
     )
     by = serializers.CharField(read_only=True)
     approve_by = serializers.DateTimeField(read_only=True)

@@ -1,4 +1,4 @@
-"""Config bundles, deployments, approvals, and the agents' side of them."""
+"""Views of config bundles, deployments and approvals, and of the offers to agents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from byteor_cloud.errors import Conflict, NotFound
 
 
 class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
-    """Versions with their runtime configuration."""
+    """Config bundles: versions with their runtime configuration."""
 
     operations = operations.CONFIG_BUNDLE
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
@@ -57,16 +57,16 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
 
     @extend_schema(request=s.ReasonSerializer, responses=s.ConfigBundleSerializer)
     def clear(self, request: Request, **kwargs: Any) -> Response:
-        """No longer known bad: it may be deployed and rolled back to again."""
+        """Allow a known bad configuration to be deployed and restored again."""
         bundle = self.get_object()
         body = s.ReasonSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        bundles.clear(bundle, reason=body.validated_data["reason"], actor=self.actor)
+        bundles.clear_known_bad(bundle, reason=body.validated_data["reason"], actor=self.actor)
         return self.represent(self.get_object())
 
 
 class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
-    """Config bundles on their way to agents."""
+    """Deployments, which bring config bundles to agents."""
 
     operations = operations.DEPLOYMENT
     queryset = Deployment.objects.select_related("config_bundle__version", "approval", "environment__project")
@@ -113,39 +113,39 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
 
     @extend_schema(request=s.ReasonSerializer, responses=s.DeploymentSerializer)
     def rollback(self, request: Request, **kwargs: Any) -> Response:
-        """Each touched agent goes back to what it ran before."""
+        """Roll back each touched agent to what it ran before."""
         rollbacks.start(self.get_object(), reason=self._reason(request, s.ReasonSerializer), actor=self.actor)
         return self.represent(self.get_object())
 
     @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
     def abort(self, request: Request, **kwargs: Any) -> Response:
-        """Stop it where it is."""
+        """Stop a deployment; agents keep running what they run."""
         reason = self._reason(request, s.OptionalReasonSerializer)
         deployments.abort(self.get_object(), reason=reason, actor=self.actor)
         return self.represent(self.get_object())
 
     @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
     def pause(self, request: Request, **kwargs: Any) -> Response:
-        """Offer to no further agent until it is resumed."""
+        """Pause a deployment: offer it to no further agents until it is resumed."""
         return self._set_paused(request, paused=True)
 
     @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
     def resume(self, request: Request, **kwargs: Any) -> Response:
-        """Go on with a paused deployment."""
+        """Resume a paused deployment."""
         return self._set_paused(request, paused=False)
 
     @extend_schema(request=s.OptionalReasonSerializer, responses=s.DeploymentSerializer)
     def retry(self, request: Request, **kwargs: Any) -> Response:
-        """Offer it again to the agents that failed, and go on."""
+        """Offer a deployment again to the agents that failed, and continue."""
         reason = self._reason(request, s.OptionalReasonSerializer)
         deployments.retry(self.get_object(), reason=reason, actor=self.actor)
         return self.represent(self.get_object())
 
     @extend_schema(responses={(200, "application/x-tar"): OpenApiTypes.BINARY})
     def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """Download what byteor-verify proves offline: who approved exactly these bytes for this environment."""
+        """Download the evidence, with which byteor-verify proves offline who approved exactly these bytes."""
         deployment = self.get_object()
-        archive = evidence.archive(deployment)
+        archive = evidence.build_archive(deployment)
         response = HttpResponse(archive, content_type="application/x-tar")
         response["Content-Disposition"] = f'attachment; filename="deployment-{deployment.pk}-evidence.tar"'
         response["ETag"] = f'"{sha256(archive)}"'
@@ -158,19 +158,19 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
 
 
 class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
-    """Below ``…/deployments/{id}``: the deployment is looked up inside the environment."""
+    """Base of the views below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
 
     permissions = {"list": P.VIEW_ENVIRONMENT}
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment).first()
         if deployment is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("This environment has no such deployment.")
         return queryset.filter(deployment=deployment)
 
 
 class DeploymentAgentViewSet(_OfDeploymentViewSet):
-    """Each agent's part in the deployment."""
+    """The enlisted agents of a deployment and their progress."""
 
     operations = operations.DEPLOYMENT_AGENT
     queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
@@ -179,7 +179,7 @@ class DeploymentAgentViewSet(_OfDeploymentViewSet):
 
 
 class TimelineViewSet(_OfDeploymentViewSet):
-    """What happened to the deployment, newest first."""
+    """The timeline of a deployment, newest entry first."""
 
     operations = operations.TIMELINE
     queryset = TimelineEntry.objects.all()
@@ -187,7 +187,7 @@ class TimelineViewSet(_OfDeploymentViewSet):
 
 
 class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentViewSet):
-    """Requests for people's consent; POST records a decision."""
+    """Approvals. POST records a decision."""
 
     operations = operations.APPROVAL
     queryset = Approval.objects.select_related("deployment", "environment__project").prefetch_related("decisions")
@@ -208,7 +208,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 
     @extend_schema(request=s.DecideSerializer, responses={201: s.ApprovalSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Approve or deny; 201 with the approval's record."""
+        """Approve or deny; the response is 201 with the approval."""
         return super().create(request, *args, **kwargs)
 
     def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
@@ -225,13 +225,13 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 
     @extend_schema(request=None, responses=s.ApprovalSerializer)
     def revoke(self, request: Request, **kwargs: Any) -> Response:
-        """Take consent back before it is used."""
+        """Revoke an approval that has not been used."""
         approvals.revoke(self.get_object(), actor=self.actor)
         return self.represent(self.get_object())
 
 
 class AgentDeploymentViewSet(AgentSelfViewSet):
-    """What the server wants of an agent, and what the agent says of it."""
+    """An agent's own offer, its bundle, and the agent's reports on it."""
 
     operations = operations.AGENT_DEPLOYMENT
     queryset = Agent.objects.none()
@@ -243,7 +243,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
     @extend_schema(responses=s.DesiredAnswerSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """The current offer with its signed envelope."""
+        """Return the current offer with its signed envelope."""
         assignment = Assignment.objects.get(agent=self.agent)
         desired = None
         if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
@@ -257,7 +257,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
                     offered_at=assignment.since,
                 ),
                 "bundle_size": assignment.bundle_size,
-                "envelope": rollout.envelope(source),
+                "envelope": rollout.sign_envelope(source),
             }
         response = Response({"desired": desired})
         response["ETag"] = f'"{body_digest(response.data)}"'
@@ -265,7 +265,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
 
     @extend_schema(request=s.ReportSerializer, responses={200: s.ReportAnswerSerializer})
     def report(self, request: Request, **kwargs: Any) -> Response:
-        """Report deployment status back to the control plane."""
+        """Record the agent's report on its offer."""
         body = s.ReportSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         data = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}
@@ -276,11 +276,11 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         responses={(200, "application/x-tar"): OpenApiTypes.BINARY},
     )
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
-        """The deploy bundle's tar."""
+        """Download the deploy bundle's tar."""
         wanted = self.given["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != wanted:
-            raise Conflict("That bundle is not desired of this agent any more.", code="not_desired")
+            raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")
         response = FileResponse(blobs.read(wanted), content_type="application/x-tar")
         response["ETag"] = f'"{wanted}"'
         return response

@@ -1,1 +1,1 @@
-"""Every write of this app, by noun."""
+"""The services of this app: every write, in one module for each noun."""

@@ -1,4 +1,4 @@
-"""People's consent: asked for, decided, revoked, expired; the credential that an approval issues."""
+"""Approvals: request, decide, revoke and expire them; check and spend the credentials that they issue."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.jobs import enqueue
 
-_OWN = "You, or a key that you made, asked for this: somebody else must approve it."
+_SELF_APPROVAL = "You, or a key that you made, requested this. Another person must approve it."
 REQUESTER_UNKNOWN = (
-    "A key asked for this that nobody is known to have made, so nobody can approve it. Deny it, and ask again."
+    "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# What the credential itself says makes a request invalid; what became of its approval is a conflict.
+# These depend on the approval's present state (Conflict). The other errors are in the credential (InvalidInput).
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is consented to: everything that an approver is shown."""
+    """What an approval covers: everything that an approver is shown."""
 
     spec_hash: str
     config_hash: str | None
@@ -58,26 +58,26 @@ def request_approval(
     break_glass_s: int | None = None,
     actor: Actor,
 ) -> Approval:
-    """Ask for consent to exactly this; call it in the transaction that creates what needs it.
+    """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
-    ``resolved`` and ``count`` say which agents the target finds now; they are shown but not bound. ``break_glass_s``:
-    it goes ahead at once, and somebody else must consent within that time. Raises Forbidden for a key that nobody is
-    known to have made: its requester could not be told from the approvers.
+    ``resolved`` and ``count`` tell approvers which agents the target matches now; the approval is not bound to them.
+    With ``break_glass_s`` the deployment starts at once, and another person must approve within that many seconds.
+    Raises Forbidden for a key whose creator is unknown, because its creator could then approve the request.
     """
-    breaking = break_glass_s is not None
+    is_break_glass = break_glass_s is not None
     approval = Approval.objects.create(
         environment=environment,
-        requester_id=_requester(actor),
+        requester_id=_requester_of(actor),
         requested_by=actor.display,
         replay_id=replay_id,
-        break_glass=breaking,
+        break_glass=is_break_glass,
         spec_hash=subject.spec_hash,
         config_hash=subject.config_hash,
         target=ApprovalTarget(subject.target, count, tuple(resolved)),
         strategy=subject.strategy,
         capabilities=sorted(subject.capabilities),
         required_approvals=policy.required_approvals,
-        allow_self_approval=policy.allow_self_approval and not breaking,
+        allow_self_approval=policy.allow_self_approval and not is_break_glass,
         expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
     )
     audit.record(
@@ -85,27 +85,27 @@ def request_approval(
         actor=actor,
         scope=environment,
         resource=("approval", approval.pk),
-        changes={"break_glass": True} if breaking else {},
+        changes={"break_glass": True} if is_break_glass else {},
     )
     return approval
 
 
-def _requester(actor: Actor) -> UUID:
-    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden where nobody knows."""
+def _requester_of(actor: Actor) -> UUID:
+    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden if that is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(
-            "Nobody is known to have made this key, so its request could be approved by the one who makes it. "
-            "Make a new key and ask with that.",
+            "The creator of this key is unknown, and might approve their own request. "
+            "Create a new key and repeat the request with it.",
             code="approval.requester_unknown",
         )
     return person_id
 
 
-def check(text: str, environment: Environment, subject: Subject, *, lock_it: bool = False) -> Approval:
-    """The approval behind a credential that serves for ``subject`` in ``environment`` now. Raises Refused.
+def check_credential(text: str, environment: Environment, subject: Subject, *, for_update: bool = False) -> Approval:
+    """Return the approval of a credential that permits ``subject`` in ``environment`` now. Raises Refused.
 
-    In the contract's order: what the credential says, then what became of the approval.
+    The order of the checks is part of the API contract: first the credential, then the state of its approval.
     """
     payload = credential.verify(
         text,
@@ -117,28 +117,28 @@ def check(text: str, environment: Environment, subject: Subject, *, lock_it: boo
     )
     found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
     if found is None:
-        raise Refused(ApprovalCode.REVOKED, "there is no such approval any more")
-    approval = lock(found) if lock_it else found
+        raise Refused(ApprovalCode.REVOKED, "the approval does not exist any more")
+    approval = lock(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
     bound = approval.target and approval.target.bound
     if (approval.config_hash, bound, approval.strategy) != (subject.config_hash, subject.target, subject.strategy):
-        raise Refused(ApprovalCode.BINDING, "another configuration, target or strategy was approved")
+        raise Refused(ApprovalCode.BINDING, "the approval is for another configuration, target or strategy")
     if approval.used_at is not None:
-        raise Refused(ApprovalCode.USED, "the approval has served its one use")
+        raise Refused(ApprovalCode.USED, "the approval has been used already")
     return approval
 
 
 def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed: bool, actor: Actor) -> Approval:
-    """Return the approval behind a credential that came with a request; it is spent when the use begins.
+    """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
-    ``is_needed`` says that the request needs consent. Then the word of whoever asks now does not count, unless the
-    approval says that a requester's own does. Raises InvalidInput, Conflict or Forbidden, all with the code
+    ``is_needed`` says whether the request needs approval. If so, a decision of the present requester does not count,
+    unless the approval allows self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code
     ``approval.<reason>``.
     """
-    requester_id = _requester(actor) if is_needed else None
+    requester_id = _requester_of(actor) if is_needed else None
     try:
-        approval = check(text, environment, subject)
+        approval = check_credential(text, environment, subject)
     except Refused as refused:
         code = str(refused.code)
         if refused.code in _CONFLICTS:
@@ -148,13 +148,13 @@ def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed:
     if requester_id is not None and not approval.allow_self_approval:
         others = approval.decisions.filter(decision="approve").exclude(user_id=requester_id)
         if others.count() < approval.required_approvals:
-            raise Forbidden(_OWN, code="approval.self")
+            raise Forbidden(_SELF_APPROVAL, code="approval.self")
     return approval
 
 
-def use(text: str, environment: Environment, subject: Subject) -> Approval:
-    """Spend the one use of the approval behind a credential, under its lock. Raises Refused."""
-    approval = check(text, environment, subject, lock_it=True)
+def spend_credential(text: str, environment: Environment, subject: Subject) -> Approval:
+    """Lock the approval of a credential and spend its one use. Raises Refused."""
+    approval = check_credential(text, environment, subject, for_update=True)
     approval.used_at = timezone.now()
     approval.save(update_fields=["used_at"])
     return approval
@@ -170,9 +170,9 @@ def decide(
     expires_in_s: int | None = None,
     actor: Actor,
 ) -> Approval:
-    """Record one person's word. One denial denies; enough approvals issue the credential."""
+    """Record one person's decision. One denial denies the approval; the last needed consent issues the credential."""
     if user is None:
-        raise Forbidden("Only a person can decide; a machine's key never counts.", code="approval.person")
+        raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
     locked = lock(approval, related=("environment__project__organization",))
     check_open(locked)
     if decision == "deny" and not comment.strip():
@@ -181,7 +181,7 @@ def decide(
         if locked.requester_id is None:
             raise Conflict(REQUESTER_UNKNOWN, code="approval.requester_unknown")
         if locked.requester_id == user.pk:
-            raise Forbidden(_OWN, code="approval.self")
+            raise Forbidden(_SELF_APPROVAL, code="approval.self")
     if locked.decisions.filter(user=user).exists():
         raise Conflict("You have decided on this already.", code="approval.decided_before")
     ApprovalDecision.objects.create(
@@ -202,7 +202,7 @@ def decide(
 
 
 def check_open(approval: Approval) -> None:
-    """Raise Conflict unless somebody may decide on it now."""
+    """Raise Conflict unless the approval is pending and has not expired."""
     if approval.status == ApprovalStatus.PENDING and approval.expires_at <= timezone.now():
         raise Conflict("This approval has expired.", code="approval.expired")
     if approval.status != ApprovalStatus.PENDING:
@@ -230,14 +230,14 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
     )
     given: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
     if approval.break_glass:
-        given["used_at"] = now  # the use that it is for has begun
+        given["used_at"] = now  # the deployment has started already
     approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, **given)
     if deployment is not None and approved.break_glass:
-        _tell(deployment, "break_glass_approved", actor)
+        _add_timeline_entry(deployment, "break_glass_approved", actor)
     elif deployment is not None:
         advance(deployment, DeploymentEvent.APPROVE, actor=actor, approved_at=now)
         offers.enqueue_build(deployment.pk)
-    _tell_replay(approved)
+    _notify_replay(approved)
     return approved
 
 
@@ -246,26 +246,26 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """Without consent what waits for it ends; what went ahead by break-glass is undone."""
+    """End an approval without consent: its deployment or replay ends too; a break-glass deployment is rolled back."""
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
-        _tell(deployment, f"break_glass_{closed.status}", actor)
-        offers.enqueue_undo(deployment.pk)
+        _add_timeline_entry(deployment, f"break_glass_{closed.status}", actor)
+        offers.enqueue_break_glass_rollback(deployment.pk)
     elif deployment is not None and event is ApprovalEvent.DENY:
         advance(deployment, DeploymentEvent.DENY, actor=actor)
     elif deployment is not None and deployment.status in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED}:
         advance(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
-    _tell_replay(closed)
+    _notify_replay(closed)
     return closed
 
 
-def _tell(deployment: Deployment, event: str, actor: Actor) -> None:
+def _add_timeline_entry(deployment: Deployment, event: str, actor: Actor) -> None:
     TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display)
 
 
-def _tell_replay(approval: Approval) -> None:
-    """A replay that waits for it lives in the app above, and goes on by a job."""
+def _notify_replay(approval: Approval) -> None:
+    """Enqueue the job that continues the replay that waits for the approval, if any."""
     if approval.replay_id is not None:
         organization = approval.environment.project.organization_id
         enqueue(ReplayDecided(approval_id=str(approval.pk)), organization=organization)
@@ -273,27 +273,27 @@ def _tell_replay(approval: Approval) -> None:
 
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
-    """Take consent back before it is used. Raises Conflict afterwards."""
+    """Revoke an approval that is pending or not used yet. Raises Conflict once it has been used."""
     locked = lock(approval)
     check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
 
 
 def check_revoke(approval: Approval) -> None:
-    """Raise what ``revoke`` is refused with now."""
+    """Raise Conflict if ``revoke`` would refuse the approval now."""
     if approval.used_at is not None:
         raise Conflict("This approval has been used.", code="approval.used")
     check_step(approval, ApprovalEvent.REVOKE)
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:
-    """Close the approval of a deployment that its caller ends; the caller holds the approval's lock."""
+    """Revoke the approval of a deployment that the caller ends. The caller holds the approval's lock."""
     advance(approval, ApprovalEvent.REVOKE, actor=actor)
 
 
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
-    """Close an approval that nobody decided in time; one that was decided meanwhile stays."""
+    """Expire an approval that was not decided in time. Do nothing if it was decided meanwhile."""
     locked = lock(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

@@ -1,4 +1,4 @@
-"""From approved to the first offers: a deployment's turn, its consent spent, its bundle built. Resumable."""
+"""The build of a deployment: wait until it can start, spend its approval, build the bundle, make the first offers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import agent_parts, approvals, bundles, offers
+from apps.releases.services import approvals, assignments, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
@@ -32,18 +32,18 @@ _FAILED_BECAUSE: dict[DeliveryCode | ApprovalCode, str] = {
 def build(deployment_id: str, claim: Claim | None = None) -> None:
     """Build the deploy bundle and make the first offers. Safe to run twice and to resume after a crash."""
     claim = claim or Claim()
-    deployment = _begin(deployment_id, claim)
+    deployment = _start_building(deployment_id, claim)
     if deployment is None:
         return
-    built = _bundle_of(deployment)
+    built = _build_bundle(deployment)
     release_connection()
     blobs.put(built.bundle_hash, built.tar)
-    _offer_first(deployment, built, claim)
+    _offer_first_wave(deployment, built, claim)
 
 
 @transaction.atomic
-def _begin(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Spend the approval's one use and fix what goes into the bundle; None when there is nothing to build now."""
+def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
+    """Spend the approval's one use and set the status ``building``; None if there is nothing to build now."""
     found = Deployment.objects.select_related(*RELATED, "approval", "handed_in").filter(pk=deployment_id).first()
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
         return None
@@ -53,14 +53,14 @@ def _begin(deployment_id: str, claim: Claim) -> Deployment | None:
     consent = lock(found.consent) if found.consent else None
     deployment = lock(found, related=RELATED)
     claim.confirm()
-    if deployment.status != DeploymentStatus.APPROVED or not _has_turn(deployment, environment):
+    if deployment.status != DeploymentStatus.APPROVED or not _can_start(deployment, environment):
         return None
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-        fail(deployment, "known_bad", "The configuration was found bad meanwhile.")
+        fail(deployment, "known_bad", "The configuration has become known bad.")
         return None
     if consent is not None and deployment.break_glass is None:
         try:
-            approvals.use(consent.credential or "", environment, subject_of(deployment))
+            approvals.spend_credential(consent.credential or "", environment, subject_of(deployment))
         except Refused as refused:
             fail(deployment, _FAILED_BECAUSE.get(refused.code, str(refused.code)), refused.detail)
             return None
@@ -68,12 +68,12 @@ def _begin(deployment_id: str, claim: Claim) -> Deployment | None:
     return advance(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
 
 
-def _has_turn(deployment: Deployment, environment: Environment) -> bool:
-    """Whether it may start now. If not it stays ``approved``, and the sweep looks again.
+def _can_start(deployment: Deployment, environment: Environment) -> bool:
+    """Return whether the deployment may start now. If not, it stays ``approved`` and the sweep tries again.
 
-    It waits for the end of a freeze window, for a place below the in-flight limit, and for those that are under way
-    with its pipeline or with some of its agents: two releases at once would take each other's agents away. Who was
-    asked for earlier goes first, or the older release would replace the newer.
+    It waits for the end of a freeze window, for the in-flight limit, and for deployments under way with its pipeline
+    or its agents: two at once would compete for the same agents. Deployments that were created earlier start first,
+    or the older release would replace the newer.
     """
     windows = environment.effective_settings.freeze_windows
     is_frozen = freeze.active_window(windows, timezone.now()) is not None
@@ -85,13 +85,13 @@ def _has_turn(deployment: Deployment, environment: Environment) -> bool:
         return False
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
-        earlier = earlier.exclude(freeze_override="")  # these wait for the window's end
+        earlier = earlier.exclude(freeze_override="")  # those without an override wait for the end of the window
     return not offers.overlaps(deployment, (*under_way, *earlier))
 
 
-def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:
+def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
     config, environment = deployment.config_bundle, deployment.environment
-    about = delivery.ManifestFields(
+    manifest_fields = delivery.ManifestFields(
         org_id=str(environment.project.organization_id),
         project_id=str(environment.project_id),
         environment_id=str(environment.pk),
@@ -105,10 +105,10 @@ def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:
         created_at=deployment.created_at,
         approved_at=deployment.approved_at,
     )
-    # A deployment that broke the glass has no approved_at, and carries nothing that says it was approved.
+    # The bundle of a break-glass deployment must not claim an approval: it has no credential and no approved_at.
     consent = deployment.consent if deployment.break_glass is None else None
     return delivery.build(
-        about,
+        manifest_fields,
         config.version.spec_kv.encode(),
         bundles.runtime_config(config).document(),
         consent.credential if consent else None,
@@ -117,21 +117,21 @@ def _bundle_of(deployment: Deployment) -> delivery.BuiltBundle:
 
 
 @transaction.atomic
-def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -> None:
-    """Resolve the target again and offer the first wave, in the transaction that says ``deploying``."""
+def _offer_first_wave(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -> None:
+    """Resolve the target again, set the status ``deploying`` and offer the first wave, in one transaction."""
     lock(found.environment)
     deployment = lock(found, related=RELATED)
     claim.confirm()
     if deployment.status != DeploymentStatus.BUILDING:
         return
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-        fail(deployment, "known_bad", "The configuration was found bad meanwhile.")
+        fail(deployment, "known_bad", "The configuration has become known bad.")
         return
-    if (enlisting := agent_parts.muster(deployment)) is None:
-        fail(deployment, "empty_target", "No agent matches the target any more.")
+    if (enlisting := assignments.start_enlisting(deployment)) is None:
+        fail(deployment, "empty_target", "The target matches no agent any more.")
         return
     blobs.protect(built.bundle_hash)
-    if not blobs.is_stored(built.bundle_hash):  # the search for strays took them, of an attempt long ago
+    if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted what an earlier attempt stored
         blobs.put(built.bundle_hash, built.tar)
     deployment = advance(
         deployment,
@@ -143,14 +143,14 @@ def _offer_first(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -
         enlisting=enlisting,
         served_at=datetime.now(UTC),
     )
-    agent_parts.enlist(deployment)
-    agent_parts.offer(deployment, deployment.agents.filter(wave=0).values_list("agent_id", flat=True))
-    offers.wake(deployment.pk)
+    assignments.enlist(deployment)
+    assignments.offer(deployment, deployment.agents.filter(wave=0).values_list("agent_id", flat=True))
+    offers.enqueue_rollout_step(deployment.pk)
 
 
 @transaction.atomic
-def give_up(deployment_id: str, error: str) -> None:
-    """Fail the deployment whose build failed by itself for the last time; it says nothing of the configuration."""
+def fail_build(deployment_id: str, error: str) -> None:
+    """Fail a deployment whose build failed in its last attempt. The configuration does not become known bad."""
     deployment = Deployment.objects.filter(pk=deployment_id).first()
     if deployment is not None and deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
         fail(deployment, "build_failed", error[:2000])

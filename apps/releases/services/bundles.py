@@ -1,4 +1,4 @@
-"""Config bundles: checked against their version, hashed, barred and cleared."""
+"""Config bundles: create them, and bar and clear their configurations."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ _ALLOWLIST_ENTRY: dict[str, Callable[[str], object]] = {"http_post": parse_url_p
 _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt)_[0-9A-Za-z]{20,}")
 
 
-def _secrets(value: Any, pointer: str) -> list[FieldError]:
-    """Literals anywhere in the configuration that look like a private key or a credential of ours."""
+def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
+    """Return an error for each text in the configuration that looks like a private key or one of our credentials."""
     found: list[FieldError] = []
-    # Containers wait with the way to them, so that a pointer is only built for what is found.
-    waiting: list[tuple[Any, _Way]] = [({pointer[1:]: value}, None)]
+    # Keep the path of each container, so that a JSON pointer is only built where a secret is found.
+    waiting: list[tuple[Any, _Path]] = [({pointer[1:]: value}, None)]
     while waiting and len(found) <= MAX_FIELD_ERRORS:
-        container, way = waiting.pop()
+        container, path = waiting.pop()
         for key, item in container.items() if isinstance(container, dict) else enumerate(container):
             if isinstance(item, (dict, list)):
-                waiting.append((item, (way, key)))
+                waiting.append((item, (path, key)))
             elif isinstance(item, str) and _SECRET.search(item):
-                detail = 'Looks like a secret; use {"secret_ref": "NAME"}, the node resolves it.'
-                found.append(FieldError(_pointer((way, key)), "secret", detail))
+                detail = 'Looks like a secret. Use {"secret_ref": "NAME"}, which the agent resolves on its host.'
+                found.append(FieldError(_pointer((path, key)), "secret", detail))
     return found
 
 
-type _Way = tuple[_Way, str | int] | None
+type _Path = tuple[_Path, str | int] | None
 
 
-def _pointer(way: _Way) -> str:
+def _pointer(path: _Path) -> str:
     parts: list[str | int] = []
-    while way is not None:
-        way, part = way
+    while path is not None:
+        path, part = path
         parts.append(part)
     pointer = ""
     for part in reversed(parts):
@@ -68,7 +68,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
             break
         if stage_id not in stages:
             known = ", ".join(sorted(stages)[:20]) or "none"
-            errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage; it has: {known}."))
+            errors.append(FieldError(pointer, "unknown_stage", f"The version has no such stage. Its stages: {known}."))
         elif not isinstance(params, dict):
             errors.append(FieldError(pointer, "invalid", "Must be an object."))
         elif split_op(stages[stage_id])[0].startswith("dataguard_"):
@@ -80,7 +80,7 @@ def _stage_errors(version: Version, stage_config: Mapping[str, Any]) -> list[Fie
 
 
 def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]:
-    """A list that a replay could not read would permit nothing, and only then say so."""
+    """Return the errors of an allowlist, which would otherwise only be found when a replay refuses everything."""
     if not isinstance(entries, list):
         return [FieldError(pointer, "invalid", "Must be a list.")]
     errors = []
@@ -106,7 +106,7 @@ def create_config_bundle(
     snapshot: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> ConfigBundle:
-    """Package a version with its runtime configuration. Raises InvalidInput with all that is wrong."""
+    """Create a config bundle of a version and its runtime configuration. Raises InvalidInput with all errors."""
     config = RuntimeConfig(
         tuning_profile=tuning_profile,
         wait=wait or WAIT_BY_PROFILE[tuning_profile],
@@ -117,9 +117,9 @@ def create_config_bundle(
     )
     errors = [
         *_stage_errors(version, config.stage_config),
-        *_secrets(config.stage_config, "/stage_config"),
-        *_secrets(config.adapters, "/adapters"),
-        *_secrets(config.env, "/env"),
+        *_find_secrets(config.stage_config, "/stage_config"),
+        *_find_secrets(config.adapters, "/adapters"),
+        *_find_secrets(config.env, "/env"),
     ]
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
@@ -129,7 +129,7 @@ def create_config_bundle(
     try:
         config_hash = sha256(canonical(hashed))
     except ValueError as error:
-        raise InvalidInput(f"The configuration has no canonical JSON: {error}") from None
+        raise InvalidInput(f"The configuration cannot be written as canonical JSON: {error}") from None
     bundle = ConfigBundle.objects.create(
         environment=environment,
         name=name,
@@ -150,23 +150,23 @@ def create_config_bundle(
 
 
 def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
-    """Read the bundle's configuration, which goes into the deploy bundle as ``runtime_config.json``."""
+    """Return the bundle's configuration, which becomes ``runtime_config.json`` in the deploy bundle."""
     return RuntimeConfig(
         bundle.tuning_profile, bundle.wait, bundle.stage_config, bundle.adapters, bundle.env, bundle.snapshot
     )
 
 
 def is_barred(environment_id: UUID, config_hash: str) -> bool:
-    """Whether the configuration is known bad in the environment."""
+    """Return whether the configuration is known bad in the environment."""
     return KnownBad.objects.filter(environment_id=environment_id, config_hash=config_hash).exists()
 
 
 def bar(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
-    """Mark a configuration known bad; call it inside the transaction of what showed it."""
-    _, fresh = KnownBad.objects.get_or_create(
+    """Mark a configuration as known bad, in the transaction that found it bad."""
+    _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
     )
-    if fresh:
+    if is_new:
         audit.record(
             "config.bar",
             actor=actor,
@@ -177,8 +177,8 @@ def bar(environment: Environment, config_hash: str, *, reason: str, actor: Actor
 
 
 @transaction.atomic
-def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
-    """No longer known bad. Raises Conflict when it is not."""
+def clear_known_bad(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
+    """Allow a known bad configuration to be deployed again. Raises Conflict if it is not known bad."""
     deleted, _ = KnownBad.objects.filter(environment=bundle.environment, config_hash=bundle.config_hash).delete()
     if not deleted:
         raise Conflict("This configuration is not known bad.", code="not_barred")

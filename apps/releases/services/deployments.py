@@ -1,4 +1,4 @@
-"""Deployments: requested, paused, aborted, failed, retried; what may stand in their way."""
+"""Deployments: create, pause, resume, abort, fail and retry them, with the checks that refuse it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils import timezone
 from apps.fleet import services as fleet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
-from apps.releases.services import agent_parts, approvals, bundles, offers
+from apps.releases.services import approvals, assignments, bundles, offers
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor, system
 from apps.tenancy.models import Environment
@@ -35,8 +35,8 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-# These show that the configuration is bad; an abort or a lapsed approval says nothing of it.
-_CONDEMNING = {"threshold", "timeout", "rollback_failed"}
+# Failures that make the configuration known bad. An abort or an expired approval says nothing about it.
+_BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
 @transaction.atomic
@@ -54,27 +54,27 @@ def create_deployment(
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
-    """Ask for a deployment; it waits for approval where the environment wants one, else it starts.
+    """Create a deployment. It waits for approval if the environment requires one; otherwise it starts.
 
-    It starts at once, too, with the credential of an ``approval`` that was given for the same and not used; and by
-    ``break_glass``, where somebody else must approve afterwards, or it is undone.
+    It also starts at once with ``approval``, the credential of an unused approval of the same subject, and with
+    ``break_glass``: then another person must approve it afterwards, or it is rolled back.
 
-    Raises Conflict when something stands in its way (freeze window, barred, in-flight limit, another pipeline on the
-    agents), InvalidInput for an empty target or a credential that does not fit, Forbidden for what only an org_admin
-    may.
+    Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
+    agents prevents it; InvalidInput for an empty target or a credential of something else; Forbidden if only an
+    org_admin may do it.
     """
     locked = lock(environment, related=("project__organization",))
     policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     if bundles.is_barred(locked.pk, config_bundle.config_hash):
-        raise Conflict("This configuration is known bad here; clear it first.", code="known_bad")
+        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.matching(locked, target)
     count = _check_target(target, agents)
     if not take_over:
-        _refuse_take_over(locked, agents, version.name)
+        _check_other_pipelines(locked, agents, version.name)
     subject = approvals.Subject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
@@ -115,7 +115,7 @@ def create_deployment(
         approval=requested,
         handed_in=handed_in,
         approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
-        break_glass=_glass(break_glass, requested, actor),
+        break_glass=_break_glass_record(break_glass, requested, actor),
         freeze_override=override_freeze["reason"] if override_freeze else "",
     )
     changes = {
@@ -126,20 +126,22 @@ def create_deployment(
         **({"break_glass": break_glass.reason} if break_glass else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
-    _note(deployment, "create", changes, actor=actor)
+    _record_event(deployment, "create", changes, actor=actor)
     if not waits:
         offers.enqueue_build(deployment.pk)
     return deployment
 
 
-def _glass(break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor) -> BreakGlass | None:
+def _break_glass_record(
+    break_glass: BreakGlassRequest | None, requested: Approval | None, actor: Actor
+) -> BreakGlass | None:
     if break_glass is None or requested is None:
         return None
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
 def subject_of(deployment: Deployment) -> approvals.Subject:
-    """What consent to the deployment is bound to."""
+    """Return what an approval of the deployment covers."""
     return approvals.Subject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
@@ -149,8 +151,8 @@ def subject_of(deployment: Deployment) -> approvals.Subject:
     )
 
 
-def _note(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
-    """Record what is no step of the machine: an audit event and a timeline entry."""
+def _record_event(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
+    """Record an event that does not change the status, in the audit ledger and on the timeline."""
     resource = ("deployment", deployment.pk)
     audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
     TimelineEntry.objects.create(deployment=deployment, event=event, actor=actor.display, detail=dict(changes))
@@ -161,13 +163,17 @@ def _check_freeze(environment: Environment, override: Mapping[str, str] | None, 
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
     if window and not override:
-        raise Conflict(f"A freeze window is open: {window.reason}", code="freeze_window")
+        raise Conflict(f"A freeze window is active: {window.reason}", code="freeze_window")
 
 
 def _check_in_flight(environment: Environment, limit: int) -> None:
     running = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT).count()
     if running >= limit:
-        raise Conflict(f"{running} deployment(s) are in flight here; the limit is {limit}.", code="in_flight_limit")
+        raise Conflict(
+            f"{running} deployment(s) are in flight in this environment, and the limit is {limit}. "
+            "Wait until one has ended.",
+            code="in_flight_limit",
+        )
 
 
 def _check_break_glass(
@@ -180,30 +186,30 @@ def _check_break_glass(
     if break_glass is None:
         return
     if not is_org_admin or actor.user_id is None:
-        raise Forbidden("Only a person who is an org_admin may break the glass.")
+        raise Forbidden("Only a person with the role org_admin may deploy by break-glass.")
     if approval is not None:
-        raise InvalidInput.at("/break_glass", "Hand in an approval or break the glass, not both.")
+        raise InvalidInput.at("/break_glass", "Send either approval or break_glass, not both.")
     if not policy.approvals_required:
-        raise InvalidInput.at("/break_glass", "No approval is needed here; there is nothing to break.")
+        raise InvalidInput.at("/break_glass", "This environment requires no approval. Deploy without break_glass.")
     if (break_glass.expires_in_s or 0) > policy.approval_ttl_s:
         raise InvalidInput.at(
-            "/break_glass/expires_in_s", f"At most the environment's approval_ttl_s, {policy.approval_ttl_s}."
+            "/break_glass/expires_in_s", f"Must be at most the environment's approval_ttl_s, {policy.approval_ttl_s}."
         )
 
 
 def _check_target(target: Target, agents: QuerySet[Agent]) -> int:
-    """How many agents the target names."""
+    """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
     if target.agents is not None:
         known = {str(pk) for pk in agents.values_list("pk", flat=True)}
         if unknown := [pk for pk in target.agents if pk not in known]:
-            raise InvalidInput.at("/target/agents", f"There are no such agents here: {', '.join(unknown[:5])}.")
+            raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
-        raise InvalidInput.at("/target", "No agent matches the target.", code="empty_target")
+        raise InvalidInput.at("/target", "The target matches no agent.", code="empty_target")
     return count
 
 
-def _refuse_take_over(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
-    """Raises Conflict when some of the agents are to run another pipeline."""
+def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pipeline: str) -> None:
+    """Raise Conflict if any of the agents is assigned to another pipeline."""
     wanted = Assignment.objects.filter(agent__in=agents.order_by(), bundle_deployment_id__isnull=False)
     other = (
         Deployment.objects.filter(environment=environment, pk__in=wanted.values("bundle_deployment_id"))
@@ -212,19 +218,22 @@ def _refuse_take_over(environment: Environment, agents: QuerySet[Agent], pipelin
         .first()
     )
     if other is not None:
-        raise Conflict(f"Some of the agents run the pipeline {other}; say take_over to replace it.", code="take_over")
+        raise Conflict(
+            f"Some of the agents run the pipeline {other}. Set take_over to replace it.",
+            code="take_over",
+        )
 
 
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Stop it where it is: ``failed`` with the reason ``aborted``. What agents run already, they go on running.
+    """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
 
-    An approval that was asked for is withdrawn; one that was given, and not used, may be handed in again. That of a
-    break-glass still waits: unless somebody approves what agents run already, it is undone.
+    A pending approval is revoked; one that was given and not used can be used for another deployment. The approval of
+    a break-glass deployment stays pending: unless it is given, the agents that run the deployment are rolled back.
     """
-    lock(deployment.environment)  # before the others: a rollback beside it must see where the agents are
+    lock(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
     if deployment.approval is not None:
-        # Approval before deployment, as everywhere: one order of locks.
+        # Lock the approval before the deployment: the order of locks is the same everywhere.
         approval = lock(deployment.approval)
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
@@ -237,13 +246,13 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
         paused_at=None,
         changes={"reason": reason},
     )
-    agent_parts.withdraw(aborted)
+    assignments.withdraw(aborted)
     return aborted
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """The worker's verdict. A reason that speaks against the configuration bars it."""
-    if reason in _CONDEMNING:
+    """Set a deployment to failed, as the worker. Some reasons make its configuration known bad."""
+    if reason in _BARRING_REASONS:
         bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
     return advance(
         deployment,
@@ -259,11 +268,11 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 
 @transaction.atomic
 def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
-    """Offer it again to the agents that failed, and go on from there; one that ``failed`` is ``deploying`` again.
+    """Offer a deployment again to the agents that failed, and continue. From ``failed`` it becomes ``deploying``.
 
-    Raises Conflict without anybody to offer to, for one that never got as far as an offer or was rolled back, and,
-    when it has failed, for what would stop a new one: a barred configuration, a freeze window, the in-flight limit,
-    a newer deployment of the pipeline.
+    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. If it has failed,
+    also for whatever would prevent a new deployment: a known bad configuration, a freeze window, the in-flight limit,
+    or a newer deployment of the pipeline.
     """
     lock(found.environment)
     deployment = lock(found, related=RELATED)
@@ -278,19 +287,22 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
         wave_done_at=None,
         changes={"reason": reason, "agents": len(agent_ids)},
     )
-    agent_parts.offer_again(deployment, agent_ids, renew_all=has_failed)
-    offers.wake(deployment.pk)
+    assignments.offer_again(deployment, agent_ids, renew_all=has_failed)
+    offers.enqueue_rollout_step(deployment.pk)
     return deployment
 
 
 def check_retry(deployment: Deployment) -> list[UUID]:
-    """Return the ids of the agents that failed it. Raises what a retry is refused with now."""
+    """Return the ids of the agents to retry. Raises Conflict if ``retry`` would refuse the deployment now."""
     check_step(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-        detail = f"The deployment is {deployment.status}, and its configuration is known bad here; clear it first."
+        detail = (
+            f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
+            "Clear it first."
+        )
         raise Conflict(detail, code="known_bad")
     mine = deployment.agents.filter(agent__decommissioned_at=None)
     failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
@@ -302,11 +314,17 @@ def check_retry(deployment: Deployment) -> list[UUID]:
 
 def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> None:
     if deployment.bundle_hash is None:
-        raise Conflict("It failed before anything was offered; create a new deployment.", code="never_offered")
+        raise Conflict(
+            "The deployment failed before it was offered to an agent. Create a new deployment.",
+            code="never_offered",
+        )
     if deployment.rollback_reason:
-        raise Conflict("It failed while it was rolled back; roll it back again.", code="was_rolled_back")
-    if Deployment.objects.filter(agent_parts.UNCONSENTED, pk=deployment.pk).exists():
-        raise Conflict("It failed, and its break-glass was not approved.", code="not_approved")
+        raise Conflict(
+            "The deployment failed while it was rolled back. Roll it back again.",
+            code="was_rolled_back",
+        )
+    if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
+        raise Conflict("The deployment failed, and its break-glass was not approved.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
@@ -316,25 +334,32 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         pk__gt=deployment.pk,
     )
     if newer.exists():
-        raise Conflict("It failed, and there is a newer deployment of this pipeline.", code="newer_deployment")
+        raise Conflict(
+            "The deployment failed, and there is a newer deployment of its pipeline.",
+            code="newer_deployment",
+        )
     if offers.overlaps(deployment, Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)):
-        raise Conflict("It failed, and another deployment is under way with some of its agents.", code="agents_busy")
+        raise Conflict(
+            "The deployment failed, and another deployment is under way with some of its agents. "
+            "Wait until that one has ended.",
+            code="agents_busy",
+        )
 
 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
-    """Set or clear ``paused_at``; the status stays. Raises Conflict when it is not running, or is so already."""
+    """Pause or resume a deployment; its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
     locked = lock(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
-    _note(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
-    offers.wake(locked.pk)
+    _record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)
+    offers.enqueue_rollout_step(locked.pk)
     return locked
 
 
 def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
-    """Raise what ``set_paused`` is refused with now."""
+    """Raise Conflict unless the deployment is ``deploying`` and can be paused or resumed now."""
     if deployment.status != DeploymentStatus.DEPLOYING:
         raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
     if (deployment.paused_at is not None) is paused:

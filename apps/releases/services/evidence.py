@@ -1,9 +1,9 @@
-"""What ``byteor-verify`` proves a deployment from, away from this server: its bytes, who signed and who approved."""
+"""Evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, their signer and their approvers."""
 
 from __future__ import annotations
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services.rollout import envelope
+from apps.releases.services.rollout import sign_envelope
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import tar
@@ -13,29 +13,29 @@ from byteor_cloud.engine.delivery.encoding import Json, canonical, format_time
 from byteor_cloud.errors import Conflict
 
 
-def archive(deployment: Deployment) -> bytes:
-    """A tar of the evidence; the same bytes while nothing of it changes. Raises Conflict before there is a bundle."""
+def build_archive(deployment: Deployment) -> bytes:
+    """Return the evidence as a tar, byte for byte the same if nothing changed. Raises Conflict before the build."""
     if deployment.bundle_hash is None:
-        raise Conflict("There is no evidence before the bundle is built.", code="deployment.not_built")
+        raise Conflict("The deployment has no evidence until its bundle is built.", code="deployment.not_built")
     with blobs.read(deployment.bundle_hash) as file:
         bundle = file.read()
     consent = deployment.consent
     files = {
         SUBJECT_NAME: bundle,
-        # Signed before the key set is read: whatever rotates in between, the key is in the set.
-        "envelope.json": canonical(envelope(deployment)),
+        # Sign before reading the key set: even if the keys rotate in between, the set has the key that signed.
+        "envelope.json": canonical(sign_envelope(deployment)),
         SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
-        "deployment.json": canonical(_told(deployment, consent)),
+        "deployment.json": canonical(_summary(deployment, consent)),
     }
-    # The bundle of a break-glass deployment carries none, and may have been approved afterwards.
+    # The bundle of a break-glass deployment holds no credential, but it may have been approved afterwards.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")
     return tar.pack(files)
 
 
-def _told(deployment: Deployment, consent: Approval | None) -> Json:
-    """What the signed parts say, for people who read JSON; and what only we can tell: who asked, who decided."""
+def _summary(deployment: Deployment, consent: Approval | None) -> Json:
+    """Return ``deployment.json``: the signed facts in readable form, and the requester and decisions (not signed)."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {
         **signed,

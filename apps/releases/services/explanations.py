@@ -1,4 +1,4 @@
-"""The facts that explain an agent, gathered in a few queries, however large its deployments are."""
+"""Explain agents: collect the facts about an agent in a few queries, however large its deployments are."""
 
 from __future__ import annotations
 
@@ -28,51 +28,55 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import AgentView
 
-AT_MOST = 100  # deployments: who has more that wait for approval is told of the newest
+MAX_DEPLOYMENTS = 100  # of an environment with more that wait for approval, only the newest are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
-# They may hold the ids of a whole fleet, or a bundle's manifest.
+# Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
 
 
-def of(agent: Any) -> Explanation:
-    """Why the agent runs what it runs, and what happens next. ``agent`` comes ``with_state``."""
-    return explain(facts_of(agent, timezone.now()))
+def explain_agent(agent: Any) -> Explanation:
+    """Explain why the agent runs what it runs, and what happens next. ``agent`` must be read ``with_state()``."""
+    return explain(collect_facts(agent, timezone.now()))
 
 
-def facts_of(agent: Any, now: datetime) -> facts.Facts:
-    """All that has to do with the agent, at one moment."""
-    found = _deployments(agent)
+def collect_facts(agent: Any, now: datetime) -> facts.Facts:
+    """Return the facts that explain the agent at ``now``."""
+    found = _relevant_deployments(agent)
     parts = {
         part.deployment_id: part
         for part in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
     }
-    said = _said(found)
-    waves = _waves([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
-    held = held_up([row for row in found if row.status in IN_FLIGHT])
-    told = (
-        _deployment(row, parts.get(row.pk), waves.get(row.pk, {}), said.get(row.pk, {}), held.get(row.pk, ""))
+    actions = _latest_actions(found)
+    waves = _wave_facts([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
+    held = find_held_up([row for row in found if row.status in IN_FLIGHT])
+    deployments = (
+        _deployment_facts(row, parts.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, ""))
         for row in found
     )
     window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
-        agent=_agent(agent),
-        deployments=tuple(told),
+        agent=_agent_facts(agent),
+        deployments=tuple(deployments),
         freeze=window and facts.Freeze(window[0].reason, window[1]),
     )
 
 
-def held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Why the control plane cannot go on with deployments, as a sentence for each that it holds up."""
+def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
+    """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
     by_key = {str(row.pk): row for row in deployments}
-    told = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
+    reasons = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
-            told.setdefault(row.pk, "Agents cannot get its bundle: the artifact store cannot be read. No time runs.")
-    return told
+            reasons.setdefault(
+                row.pk,
+                "Agents cannot download the bundle, because the artifact store cannot be read. "
+                "Agent timeouts are suspended.",
+            )
+    return reasons
 
 
-def _agent(agent: Any) -> facts.Agent:
+def _agent_facts(agent: Any) -> facts.Agent:
     wanted, beat = agent.assignment, agent.heartbeat
     offer = running = failure = None
     if wanted.deployment_id is not None and wanted.bundle_hash is not None:
@@ -105,8 +109,10 @@ def _agent(agent: Any) -> facts.Agent:
     )
 
 
-def _deployments(agent: Any) -> list[Any]:
-    """Those that are current, under way or waiting, that the agent names, and the last that it was part of."""
+def _relevant_deployments(agent: Any) -> list[Any]:
+    """Return the deployments that are current, in flight or waiting for approval, those that the agent's assignment
+    and heartbeat refer to, and the last one that enlisted it.
+    """
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)
     named = Q(pk__in=[pk for pk in (*offer, beat.running_deployment_id) if pk is not None])
@@ -135,14 +141,14 @@ def _deployments(agent: Any) -> list[Any]:
         )
         .order_by(Case(When(named, then=0), default=1), "-id")
     )
-    return sorted(rows[:AT_MOST], key=lambda row: row.pk, reverse=True)
+    return sorted(rows[:MAX_DEPLOYMENTS], key=lambda row: row.pk, reverse=True)
 
 
-def _deployment(
+def _deployment_facts(
     row: Any,
     part: DeploymentAgent | None,
     waves: Mapping[int, facts.Wave],
-    said: Mapping[str, facts.Said],
+    actions: Mapping[str, facts.Said],
     held: str,
 ) -> facts.Deployment:
     return facts.Deployment(
@@ -167,15 +173,15 @@ def _deployment(
         freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
         held_up=held,
-        consent=_consent(row),
+        consent=_consent_facts(row),
         break_glass=row.break_glass,
-        part=_part(part, row.timeouts_from) if part else None,
+        part=_part_facts(part, row.timeouts_from) if part else None,
         waves=waves,
-        said=said,
+        said=actions,
     )
 
 
-def _consent(row: Any) -> facts.Consent | None:
+def _consent_facts(row: Any) -> facts.Consent | None:
     approval = row.consent
     if approval is None:
         return None
@@ -183,36 +189,36 @@ def _consent(row: Any) -> facts.Consent | None:
     return facts.Consent(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
-def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
+def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
     since = part.offered_at and max(part.offered_at, timeouts_from or part.offered_at)
     view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), since)
     return facts.Part(view, part.detail, part.updated_at)
 
 
-def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
-    """Who did what to each deployment last, and why."""
+def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
+    """Return the last action of each kind on each deployment: who did it, when and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
         .distinct("deployment_id", "event")
     )
-    said: dict[UUID, dict[str, facts.Said]] = {}
+    actions: dict[UUID, dict[str, facts.Said]] = {}
     for entry in entries:
         by = "the control plane" if entry.actor.startswith("system:") else entry.actor
-        told = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
-        said.setdefault(entry.deployment_id, {})[entry.event] = told
-    return said
+        action = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
+        actions.setdefault(entry.deployment_id, {})[entry.event] = action
+    return actions
 
 
-def _waves(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
-    """How far the present wave is, and the agent's own; one query, none when nothing is under way."""
-    asked = Q()
+def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
+    """Return the progress of each deployment's present wave and of the agent's wave, in at most one query."""
+    condition = Q()
     for row in running:
-        asked |= Q(deployment=row.pk, wave__in={row.wave, parts[row.pk].wave})
-    if not asked:
+        condition |= Q(deployment=row.pk, wave__in={row.wave, parts[row.pk].wave})
+    if not condition:
         return {}
     counted = (
-        DeploymentAgent.objects.filter(asked, counted=True, agent__decommissioned_at=None)
+        DeploymentAgent.objects.filter(condition, counted=True, agent__decommissioned_at=None)
         .order_by()
         .values("deployment_id", "wave")
         .annotate(
@@ -224,6 +230,6 @@ def _waves(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dic
     )
     waves: dict[UUID, dict[int, facts.Wave]] = {}
     for row in counted:
-        told = facts.Wave(row["total"], row["done"], row["failed"], row["last_offered_at"])
-        waves.setdefault(row["deployment_id"], {})[row["wave"]] = told
+        wave = facts.Wave(row["total"], row["done"], row["failed"], row["last_offered_at"])
+        waves.setdefault(row["deployment_id"], {})[row["wave"]] = wave
     return waves

@@ -1,4 +1,4 @@
-"""How long the particulars of deployments are kept (docs/tables.md). The deployments themselves stay."""
+"""Deletion of old reports, agent progress and timelines (see docs/tables.md). The deployments themselves stay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, TimelineEntry
-from apps.releases.services import agent_parts
+from apps.releases.services import assignments
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, DeploymentStatus
 
@@ -19,16 +19,16 @@ PARTICULARS_KEPT_FOR = timedelta(days=365)
 _OPEN = [DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT]
 
 
-def _over(prefix: str = "deployment__") -> Q:
-    """Return the condition of rows whose deployment is neither current nor on its way."""
+def _has_ended(prefix: str = "deployment__") -> Q:
+    """Return the condition that a row's deployment is neither current, nor in flight, nor waiting for approval."""
     return ~Q(**{f"{prefix}status__in": _OPEN}) & Q(**{f"{prefix}is_current": False})
 
 
-def _wanted() -> Exists:
-    """Return the condition of rows whose agent still has to do with their deployment.
+def _is_still_needed() -> Exists:
+    """Return the condition that the agent's assignment still refers to the deployment of a row.
 
-    What it is to run, what that goes back to, and what failed on it last are explained from these rows, and a rollback
-    starts from them.
+    Explanations and rollbacks need the rows of the deployment that is assigned to the agent, of the deployment whose
+    bundle it should run, and of the deployment that it failed last.
     """
     named = (
         Q(deployment_id=OuterRef("deployment_id"))
@@ -39,16 +39,19 @@ def _wanted() -> Exists:
 
 
 def forget_particulars(now: datetime | None = None) -> int:
-    """Remove reports, agents' parts and timelines of deployments that were over long ago; return how many rows."""
+    """Delete old reports, and the agent progress and timelines of deployments that ended long ago.
+
+    Returns the number of deleted rows.
+    """
     now = now or timezone.now()
     long_ago = Q(deployment__created_at__lt=now - PARTICULARS_KEPT_FOR)
     left = Q(agent__decommissioned_at__lt=now - LEAVERS_KEPT_FOR)
     done = ~Q(deployment__status__in=_OPEN)
-    unused = _over() & ~_wanted() & long_ago & Q(updated_at__lt=now - PARTICULARS_KEPT_FOR)
-    entries = TimelineEntry.objects.filter(_over(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR)
+    unused = _has_ended() & ~_is_still_needed() & long_ago & Q(updated_at__lt=now - PARTICULARS_KEPT_FOR)
+    entries = TimelineEntry.objects.filter(_has_ended(), long_ago, created_at__lt=now - PARTICULARS_KEPT_FOR)
     return (
-        delete_in_batches(AgentReport.objects.filter(~_wanted() | left, created_at__lt=now - REPORTS_KEPT_FOR))
-        + agent_parts.forget(unused)
-        + agent_parts.forget(left & done)
+        delete_in_batches(AgentReport.objects.filter(~_is_still_needed() | left, created_at__lt=now - REPORTS_KEPT_FOR))
+        + assignments.delete_deployment_agents(unused)
+        + assignments.delete_deployment_agents(left & done)
         + delete_in_batches(entries)
     )

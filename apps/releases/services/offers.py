@@ -1,4 +1,4 @@
-"""Whether deployments share agents, what a late joiner is offered, and the jobs that move a deployment on."""
+"""Offers to late joiners, overlaps between deployments, and the jobs that move a deployment on."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from apps.fleet import services as fleet
 from apps.fleet.models import Agent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import agent_parts
+from apps.releases.services import assignments
 from apps.tenancy.state import lock
 from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.jobs import enqueue
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Whether one of the others has its pipeline or, by their targets, some of its agents."""
+    """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
     mine = fleet.matching(deployment.environment, deployment.target)
     return any(
         other.pipeline == deployment.pipeline
@@ -27,45 +27,45 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 
 @transaction.atomic
-def welcome(agent_id: str) -> None:
-    """Offer a late joiner what runs in its environment: the newest current deployment whose target matches it."""
+def offer_to_late_joiner(agent_id: str) -> None:
+    """Offer a late joiner the newest current deployment of its environment whose target matches it."""
     agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
     if agent is None:
         return
     lock(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
-            agent_parts.offer_late(deployment, only=agent.pk)
+            assignments.offer_late(deployment, only=agent.pk)
             return
 
 
-def agent_left(agent_id: str) -> None:
-    """Step the rollouts that may have waited for the agent."""
+def step_rollouts_of_agent(agent_id: str) -> None:
+    """Enqueue a step of each rollout that may wait for the agent."""
     running = DeploymentAgent.objects.filter(
         agent_id=agent_id,
         deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
     )
     for deployment_id in running.values_list("deployment_id", flat=True):
-        wake(deployment_id)
+        enqueue_rollout_step(deployment_id)
 
 
-def wake(deployment_id: object) -> None:
-    """Have the worker take the deployment's next step; many wakes become one."""
+def enqueue_rollout_step(deployment_id: object) -> None:
+    """Enqueue one rollout step of the deployment, unless one is waiting already."""
     _enqueue(StepRollout(deployment_id=str(deployment_id)), once=f"step:{deployment_id}")
 
 
 def enqueue_build(deployment_id: object) -> None:
-    """Have the worker build the deployment's bundle and make its first offers, when its turn has come."""
+    """Enqueue the build of the deployment, unless it is waiting already. The build starts when the deployment can."""
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 
-def enqueue_undo(deployment_id: object) -> None:
-    """Have the worker undo what went ahead by break-glass."""
+def enqueue_break_glass_rollback(deployment_id: object) -> None:
+    """Enqueue the rollback of a break-glass deployment that was not approved."""
     _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
 
 
 def _enqueue(job: StepRollout | BuildBundle | UndoBreakGlass, *, once: str) -> None:
     """Enqueue the job unless its deployment is gone; the jobs of one deployment run one at a time."""
-    of = Deployment.objects.filter(pk=job.deployment_id).order_by()
-    if (organization := of.values_list("environment__project__organization_id", flat=True).first()) is not None:
+    rows = Deployment.objects.filter(pk=job.deployment_id).order_by()
+    if (organization := rows.values_list("environment__project__organization_id", flat=True).first()) is not None:
         enqueue(job, organization=organization, once=once, serial=job.deployment_id)

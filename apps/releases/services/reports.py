@@ -1,4 +1,4 @@
-"""What agents say of their offers: noted under the lock of the agent's own row; the worker draws the conclusions."""
+"""Agents' reports on their offers. A report locks only the agent's own row; the worker acts on it later."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent, Assignment
 from apps.releases.models import AgentReport, Deployment
-from apps.releases.services import agent_parts
-from apps.releases.services.offers import wake
+from apps.releases.services import assignments
+from apps.releases.services.offers import enqueue_rollout_step
 from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
 
 class LateReport(Conflict):
-    """About an offer that is no longer desired, or one that is further on."""
+    """The report is about an offer that was replaced, or would move the agent's progress backwards."""
 
     code = "late_report"
 
@@ -34,41 +34,46 @@ def report(
     detail: str = "",
     tuning: Any = None,
 ) -> None:
-    """An agent's word on its offer. Locks only the agent's own row; the worker does the rest.
+    """Record an agent's report on its offer and enqueue a rollout step. Only locks the agent's own assignment.
 
-    Raises NotFound for another environment's deployment; LateReport, recorded all the same, for what is not desired
-    any more or would move backwards.
+    Raises NotFound for a deployment of another environment. Raises LateReport, after recording the report, if the
+    offer was replaced or the report would move the progress backwards.
     """
     deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
     if deployment is None:
-        raise NotFound("There is no such deployment here.")
+        raise NotFound("This environment has no such deployment.")
     with transaction.atomic():
         wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
-        end = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
-        fits = is_wanted and status in {AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING, AgentProgress.FAILED, end}
-        of_this_offer = AgentReport.objects.filter(
+        last_status = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
+        is_valid = is_wanted and status in {
+            AgentProgress.DOWNLOADING,
+            AgentProgress.ACTIVATING,
+            AgentProgress.FAILED,
+            last_status,
+        }
+        earlier_reports = AgentReport.objects.filter(
             deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
             created_at__gte=wanted.since or deployment.created_at,
         )  # fmt: skip
-        if fits and of_this_offer.filter(status=status).exists():
+        if is_valid and earlier_reports.filter(status=status).exists():
             return
-        accepted = fits and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
-        said_now = {"bundle_hash": bundle_hash, "detail": detail}
+        accepted = is_valid and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
+        latest = {"bundle_hash": bundle_hash, "detail": detail}
         if accepted:
-            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **said_now)
-            agent_parts.note_report(deployment, wanted, status, detail=detail, tuning=tuning)
-            wake(deployment.pk)
+            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **latest)
+            assignments.record_report(deployment, wanted, status, detail=detail, tuning=tuning)
+            enqueue_rollout_step(deployment.pk)
         else:
-            # An agent may repeat itself for ever, and vary what it says: one row holds the last and counts them.
+            # An agent may repeat late reports for ever. One row counts them and holds the last one.
             AgentReport.objects.update_or_create(
                 deployment=deployment,
                 agent=agent,
                 status=status,
                 accepted=False,
-                defaults={**said_now, "count": F("count") + 1, "last_at": timezone.now()},
-                create_defaults=said_now,
+                defaults={**latest, "count": F("count") + 1, "last_at": timezone.now()},
+                create_defaults=latest,
             )
     if not accepted:
-        why = f"this offer is {wanted.progress} already" if is_wanted else "another offer is desired now"
-        raise LateReport(f"Recorded, but {why}.")
+        why = f"this offer is {wanted.progress} already" if is_wanted else "the agent has another offer now"
+        raise LateReport(f"The report was recorded but has no effect, because {why}.")

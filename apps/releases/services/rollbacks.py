@@ -1,4 +1,4 @@
-"""Back to what ran before: each touched agent is offered its earlier bundle, never a known bad one."""
+"""Rollbacks: each touched agent is offered the bundle that it ran before, unless that is known bad."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import agent_parts, bundles, offers
+from apps.releases.services import assignments, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
 from apps.tenancy.state import advance, check_step, lock
@@ -14,13 +14,15 @@ from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
 
-def target_of(deployment: Deployment) -> Deployment | None:
-    """The last current deployment of the same environment and pipeline that is not known bad."""
+def find_target(deployment: Deployment) -> Deployment | None:
+    """Return the deployment to restore: the last one that was current in the same environment and pipeline, and is
+    not known bad; None if there is none.
+    """
     return (
-        agent_parts.good(deployment.environment_id)
+        assignments.rollback_candidates(deployment.environment_id)
         .filter(pipeline=deployment.pipeline, status=DeploymentStatus.ACTIVE)
         .exclude(pk=deployment.pk)
-        .exclude(config_hash=deployment.config_hash)  # rolling back bars it
+        .exclude(config_hash=deployment.config_hash)  # the rollback makes this configuration known bad
         .order_by("-is_current", "-activated_at")
         .first()
     )
@@ -28,7 +30,7 @@ def target_of(deployment: Deployment) -> Deployment | None:
 
 @transaction.atomic
 def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
-    """Roll back. Raises Conflict without anything to go back to, or for a deployment that was superseded."""
+    """Roll back a deployment. Raises Conflict if ``check_start`` does."""
     environment = lock(found.environment, related=("project__organization",))
     deployment = lock(found, related=RELATED)
     target = check_start(deployment)
@@ -42,38 +44,38 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         changes={"reason": reason, "restores": str(target.pk)},
     )
     bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
-    agent_parts.send_back(deployment, touched(deployment), otherwise=target)
-    offers.wake(deployment.pk)
+    assignments.offer_rollback(deployment, touched_agents(deployment), otherwise=target)
+    offers.enqueue_rollout_step(deployment.pk)
     return deployment
 
 
 def check_start(deployment: Deployment) -> Deployment:
-    """Return the deployment that a rollback goes back to. Raises what a rollback is refused with now."""
+    """Return the deployment that a rollback would restore. Raises Conflict if it cannot be rolled back now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("Another deployment superseded this one; roll that one back.", code="not_current")
+        raise Conflict("Another deployment superseded this one. Roll back that one instead.", code="not_current")
     check_step(deployment, DeploymentEvent.ROLL_BACK)
-    if deployment.status == DeploymentStatus.FAILED and not touched(deployment).exists():
-        # It would only bar what may run well elsewhere.
-        raise Conflict("The deployment is failed, and no agent has it.", code="nothing_to_roll_back")
-    target = target_of(deployment)
+    if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
+        # A rollback would only make the configuration known bad, although it may run well on other agents.
+        raise Conflict("The deployment has failed, and no agent has its bundle.", code="nothing_to_roll_back")
+    target = find_target(deployment)
     if target is None:
-        raise Conflict("There is no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
+        raise Conflict("The pipeline has no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
     return target
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
-    """The automatic rollback of a failed deployment; False, and it stays failed, without anything to go back to."""
-    if target_of(deployment) is None or not touched(deployment).exists():
+    """Roll back a deployment if agents have it and there is a deployment to restore. Return whether it was started."""
+    if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
     return True
 
 
-def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
-    """Who has its bundle, or is to have it.
+def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
+    """Return the enlisted agents that have the deployment's bundle or should have it now.
 
-    Agents that another deployment has taken over meanwhile are none of this one's any more. One that another's
-    rollback brought back here is.
+    Agents that another deployment has taken over are not among them. Agents that a rollback of another deployment
+    brought back to this one are.
     """
     return deployment.agents.filter(
         Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
@@ -83,15 +85,16 @@ def touched(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 
 
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
-    """Every agent is back: the restored deployment is current again, and is returned, unless another one is.
+    """End a rollback: set the status ``rolled_back``, and make the restored deployment current and return it.
 
-    Or unless it was rolled back itself meanwhile, or found bad. The caller holds the environment's lock.
+    Return None if another deployment is current, or if the one to restore was rolled back or became known bad
+    meanwhile. The caller holds the environment's lock.
     """
     advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # A deployment that failed before it was current took that from nobody: there may be a current one.
+    # If the deployment failed before it became current, the one that it should replace is still current.
     if deployment.restores is None or others.exists():
         return None
     restored = lock(deployment.restores, related=RELATED)
@@ -103,27 +106,29 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     return restored
 
 
-def unapproved() -> QuerySet[Deployment]:
-    """What went ahead by break-glass, was not approved, and is not undone: the job for it may have been lost."""
+def find_unapproved_break_glass() -> QuerySet[Deployment]:
+    """Return break-glass deployments that were not approved and not rolled back yet, in case their job was lost."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     before_the_end = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
-        agent_parts.UNCONSENTED, Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE)
+        assignments.UNAPPROVED_BREAK_GLASS,
+        Q(status__in=before_the_end) | Q(is_current=True, status=DeploymentStatus.ACTIVE),
     ).exclude(Exists(barred))
 
 
 @transaction.atomic
-def undo_break_glass(deployment_id: str) -> None:
-    """Nobody consented to what went ahead by break-glass: it is rolled back, or stopped where there is no way back.
+def roll_back_break_glass(deployment_id: str) -> None:
+    """Roll back a break-glass deployment that was not approved, or fail it if there is nothing to restore.
 
-    One that runs and has nothing before it stays, barred and marked: to take away what serves is no safer.
+    An active deployment without an earlier one keeps running, because stopping it would be no safer. Its
+    configuration becomes known bad.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
         return
     environment = lock(found.environment, related=("project__organization",))
     deployment = lock(found, related=RELATED)
-    why = f"break-glass: its approval was {found.approval.status}"
+    why = f"break-glass: the approval was {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
     has_failed = deployment.status == DeploymentStatus.FAILED
     if under_way or has_failed or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):
@@ -131,4 +136,4 @@ def undo_break_glass(deployment_id: str) -> None:
             return
         bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
-        agent_parts.withdraw(fail(deployment, f"approval_{found.approval.status}", why))
+        assignments.withdraw(fail(deployment, f"approval_{found.approval.status}", why))

@@ -1,4 +1,4 @@
-"""A rollout's steps: what the planner says is carried out, one transaction a step; resumable anywhere."""
+"""Rollout steps: each carries out a plan of ``engine.rollout`` in one transaction, so a crash loses nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import agent_parts, bundles, offers, rollbacks
+from apps.releases.services import assignments, bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
 from apps.tenancy.state import advance, lock
@@ -19,57 +19,57 @@ from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView, Plan, plan_rollback, plan_rollout
+from byteor_cloud.engine.rollout import AgentView, StepPlan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
-# The sweep has every rollout stepped every 5 s. After a longer pause something of ours was away.
-_NOTED_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
-_AT_IT = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
+# The sweep enqueues a step of every rollout every 5 s. A much longer pause means that the worker or database was down.
+_SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
+_UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
 def step(deployment_id: str) -> None:
-    """Take the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
+    """Run the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
     if found is None:
         return
-    is_served = _is_served(found)  # before any lock: the storage may take its time
+    is_served = _is_bundle_available(found)  # before any lock, because the storage may be slow
     with transaction.atomic():
         lock(found.environment)
         deployment = lock(found, related=RELATED)
         now = timezone.now()
         if deployment.status in _RUNNING:
-            _note_outage(deployment, now, is_served=is_served)
+            _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_barred(deployment.environment_id, deployment.config_hash):
-                # By another deployment of the same configuration: nobody else is to get it.
-                _give_up(deployment, "known_bad", "The configuration was found bad meanwhile.")
+                # A deployment of the same configuration failed elsewhere: no further agent may get it.
+                _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
-            agent_parts.enlist(deployment)
+            assignments.enlist(deployment)
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
-            # A report may be on its way: it comes first, and then the plan is another.
-            agent_parts.hold(plan.timed_out)
+            # A report may be committed just now. Wait for it, and plan again with it.
+            assignments.lock_assignments(plan.timed_out)
             plan = _plan(deployment, now)
         if plan is None:
             return
         if plan.timed_out:
-            agent_parts.time_out(deployment, plan.timed_out)
+            assignments.time_out(deployment, plan.timed_out)
         if deployment.status == DeploymentStatus.DEPLOYING:
-            _carry_out(deployment, plan)
+            _apply_plan(deployment, plan)
         elif plan.outcome == "active":
             restored = rollbacks.finish(deployment, actor=WORKER)
             if restored is not None:
-                agent_parts.offer_late(restored)
+                assignments.offer_late(restored)
         elif plan.outcome == "failed":
             fail(deployment, plan.reason, plan.detail)
 
 
-def _is_served(deployment: Deployment) -> bool:
-    """Whether agents can get now what they are offered: the store may be down."""
+def _is_bundle_available(deployment: Deployment) -> bool:
+    """Return whether the store can serve the bundle that agents are offered."""
     source = deployment.restores if deployment.status == DeploymentStatus.ROLLING_BACK else deployment
     if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
         return True
@@ -81,12 +81,12 @@ def _is_served(deployment: Deployment) -> bool:
     return True
 
 
-def _note_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
-    """While agents cannot get the bundle their time stands still, and after an outage they have all of it again.
+def _track_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> None:
+    """Suspend agent timeouts while agents cannot download the bundle, and restart them after an outage.
 
-    Nobody looked for a while means that worker or database were away, and then agents could not report either.
+    A long pause between two steps also counts as an outage: worker or database were down, and agents could not report.
     """
-    before, looked = deployment.served_at, _real_time()
+    before, looked = deployment.served_at, _system_time()
     if not is_served:
         if before is not None:
             deployment.served_at = None
@@ -94,22 +94,22 @@ def _note_outage(deployment: Deployment, now: datetime, *, is_served: bool) -> N
     elif before is None or looked - before > _OUTAGE:
         deployment.served_at, deployment.timeouts_from = looked, now
         deployment.save(update_fields=["served_at", "timeouts_from"])
-    elif looked - before >= _NOTED_EVERY:
+    elif looked - before >= _SERVED_AT_EVERY:
         deployment.served_at = looked
         deployment.save(update_fields=["served_at"])
 
 
-def _real_time() -> datetime:
-    """The clock of this machine, to measure pauses between steps by."""
+def _system_time() -> datetime:
+    """Return the system clock's time, by which pauses between steps are measured."""
     return datetime.now(UTC)
 
 
-def _plan(deployment: Deployment, now: datetime) -> Plan | None:
-    # Of those that are at it, only who still has this offer: another deployment's rollback may have taken some away.
-    theirs = Q(progress__in=_AT_IT) & ~Q(agent__assignment__deployment_id=deployment.pk)
+def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
+    # Leave out unfinished agents that have another offer now: the rollback of another deployment may have moved them.
+    theirs = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
     rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
     if not deployment.take_over:
-        # Nor who came to run another pipeline while it waited for its wave: by a take-over, or by a new label.
+        # Leave out pending agents that were assigned to another pipeline meanwhile, by a take-over or by a new label.
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
@@ -131,43 +131,43 @@ def _plan(deployment: Deployment, now: datetime) -> Plan | None:
 
 
 def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
-    def clock(offered_at: datetime | None) -> datetime | None:
-        """Since when its time runs."""
+    def timed_from(offered_at: datetime | None) -> datetime | None:
+        """Return the start of the agent's timeout; None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
 
     columns = rows.order_by().values_list("agent_id", "wave", "counted", "progress", "offered_at")
     return [
-        AgentView(agent_id, wave, counted, _PROGRESS[progress], clock(offered_at))
+        AgentView(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
         for agent_id, wave, counted, progress, offered_at in columns
     ]
 
 
-def _carry_out(deployment: Deployment, plan: Plan) -> None:
+def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
     elif plan.wave_done and deployment.wave_done_at is None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
-    agent_parts.offer(deployment, plan.offer)
+    assignments.offer(deployment, plan.offer)
     if plan.outcome == "active":
         _activate(deployment)
     elif plan.outcome == "failed":
-        _give_up(deployment, plan.reason, plan.detail)
+        _fail_rollout(deployment, plan.reason, plan.detail)
     elif plan.more or deployment.enlisting is not None:
-        # Last: reports hold their agent's row when they wake, and the rows are taken before.
-        offers.wake(deployment.pk)
+        # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
+        offers.enqueue_rollout_step(deployment.pk)
 
 
-def _give_up(deployment: Deployment, reason: str, detail: str) -> None:
-    """It failed: what it touched goes back, if the strategy says so and there is anything to go back to."""
+def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
+    """Fail a rollout, and roll it back if its strategy says so and there is a deployment to restore."""
     failed = fail(deployment, reason, detail)
-    # Without anybody left there is nobody to take back, and a rollback would say that the configuration is bad.
+    # With an empty target there is no agent to roll back, and a rollback would make the configuration known bad.
     goes_back = deployment.strategy.auto_rollback and reason != "empty_target"
     if not (goes_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
-        agent_parts.withdraw(failed)
+        assignments.withdraw(failed)
 
 
 def _activate(deployment: Deployment) -> None:
@@ -183,11 +183,11 @@ def _activate(deployment: Deployment) -> None:
     current = advance(
         deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
     )
-    agent_parts.offer_late(current)
+    assignments.offer_late(current)
 
 
-def envelope(deployment: Deployment) -> dict[str, Any]:
-    """The bundle's DSSE envelope, signed now with the key that is active now; the tar stays as it was built."""
+def sign_envelope(deployment: Deployment) -> dict[str, Any]:
+    """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
     manifest = delivery.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id
     return dsse.sign_envelope(deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id))

@@ -1,4 +1,4 @@
-"""Waves, and a deployment's headline, as people read them."""
+"""The waves and the headline of a deployment in the console."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.releases.admin.waves import Counts, Standing, headline, waves
+from apps.releases.admin.waves import Counts, DeploymentState, build_waves, headline
 from byteor_cloud.engine.machines import AgentProgress as A
 from byteor_cloud.engine.machines import DeploymentStatus as S
 from byteor_cloud.engine.rollout import Strategy
@@ -34,71 +34,75 @@ BACK: Counts = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2,
 
 
 @pytest.mark.parametrize("status", [S.PENDING_APPROVAL, S.APPROVED, S.BUILDING])
-def test_before_the_first_offer_the_waves_are_as_planned(status: S) -> None:
-    found = waves(CAREFUL, Standing(status), {}, expected=20)
+def test_waves_are_planned_before_the_first_offer(status: S) -> None:
+    found = build_waves(CAREFUL, DeploymentState(status), {}, expected=20)
 
     assert [(each.number, each.percent, each.total, each.state) for each in found] == [
         (1, 5, 1, "planned"), (2, 25, 4, "planned"), (3, 100, 15, "planned"),
     ]  # fmt: skip
 
 
-def test_a_wave_without_agents_is_none() -> None:
-    found = waves(CAREFUL, Standing(S.APPROVED), {}, expected=4)
+def test_a_wave_without_agents_is_left_out() -> None:
+    found = build_waves(CAREFUL, DeploymentState(S.APPROVED), {}, expected=4)
 
     assert [(each.number, each.percent, each.total) for each in found] == [(1, 5, 1), (3, 100, 3)]
 
 
 @pytest.mark.parametrize(
-    ("standing", "counts", "states"),
+    ("deployment", "counts", "states"),
     [
-        (Standing(S.DEPLOYING, 1), SECOND, ["done", "under way", "waiting"]),
-        (Standing(S.DEPLOYING, 1, paused=True), SECOND, ["done", "paused", "waiting"]),
-        (Standing(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, ["done", "pausing", "waiting"]),
-        (Standing(S.DEPLOYING, 2, wave_done_at=NOW), DONE, ["done", "done", "under way"]),
-        (Standing(S.ACTIVE, 2), DONE, ["done", "done", "done"]),
-        (Standing(S.FAILED, 1, reason="threshold"), SECOND, ["done", "failed", "never offered"]),
-        (Standing(S.FAILED, 1, reason="timeout"), SECOND, ["done", "failed", "never offered"]),
-        (Standing(S.FAILED, 1, reason="aborted"), SECOND, ["done", "stopped", "never offered"]),
-        (Standing(S.FAILED, 1, reason="rollback_failed"), SECOND, ["rolled back", "rollback failed", "never offered"]),
-        (Standing(S.ROLLING_BACK, 1), BACK, ["rolling back", "rolling back", "never offered"]),
-        (Standing(S.ROLLED_BACK, 1), BACK, ["rolled back", "rolled back", "never offered"]),
-        (Standing(S.DENIED), {}, ["never offered"] * 3),
-        (Standing(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
+        (DeploymentState(S.DEPLOYING, 1), SECOND, ["done", "under way", "waiting"]),
+        (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, ["done", "paused", "waiting"]),
+        (DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, ["done", "pausing", "waiting"]),
+        (DeploymentState(S.DEPLOYING, 2, wave_done_at=NOW), DONE, ["done", "done", "under way"]),
+        (DeploymentState(S.ACTIVE, 2), DONE, ["done", "done", "done"]),
+        (DeploymentState(S.FAILED, 1, reason="threshold"), SECOND, ["done", "failed", "never offered"]),
+        (DeploymentState(S.FAILED, 1, reason="timeout"), SECOND, ["done", "failed", "never offered"]),
+        (DeploymentState(S.FAILED, 1, reason="aborted"), SECOND, ["done", "stopped", "never offered"]),
+        (
+            DeploymentState(S.FAILED, 1, reason="rollback_failed"),
+            SECOND,
+            ["rolled back", "rollback failed", "never offered"],
+        ),
+        (DeploymentState(S.ROLLING_BACK, 1), BACK, ["rolling back", "rolling back", "never offered"]),
+        (DeploymentState(S.ROLLED_BACK, 1), BACK, ["rolled back", "rolled back", "never offered"]),
+        (DeploymentState(S.DENIED), {}, ["never offered"] * 3),
+        (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_each_waves_state(standing: Standing, counts: Counts, states: list[str]) -> None:
-    assert [each.state for each in waves(CAREFUL, standing, counts, expected=20)] == states
+def test_state_of_each_wave(deployment: DeploymentState, counts: Counts, states: list[str]) -> None:
+    assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
-def test_a_pause_says_when_it_ends() -> None:
-    found = waves(CAREFUL, Standing(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
+def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
+    found = build_waves(CAREFUL, DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
 
     assert [each.until for each in found] == [None, NOW + timedelta(seconds=60), None]
     assert found[1].counts == {A.ACTIVE: 1, A.DOWNLOADING: 2, A.FAILED: 1}
 
 
 @pytest.mark.parametrize(
-    ("standing", "counts", "said"),
+    ("deployment", "counts", "expected"),
     [
-        (Standing(S.PENDING_APPROVAL), {}, "Waits for approval."),
-        (Standing(S.APPROVED), {}, "Waits for its turn to be built."),
-        (Standing(S.BUILDING), {}, "Its bundle is being built."),
-        (Standing(S.DENIED), {}, "Denied: nothing was deployed."),
-        (Standing(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
+        (DeploymentState(S.PENDING_APPROVAL), {}, "Waits for approval."),
+        (DeploymentState(S.APPROVED), {}, "Waits until its build can start."),
+        (DeploymentState(S.BUILDING), {}, "Its bundle is being built."),
+        (DeploymentState(S.DENIED), {}, "Denied: nothing was deployed."),
+        (DeploymentState(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
         (
-            Standing(S.DEPLOYING, 1, wave_done_at=NOW),
+            DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW),
             SECOND,
             "Wave 2 of 3 done, the next one follows after a pause: 2 of 20 agents active, 1 failed.",
         ),
-        (Standing(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
-        (Standing(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),
-        (Standing(S.ACTIVE, 2), DONE, "Active, but not current any more: 20 of 20 agents active."),
-        (Standing(S.ROLLING_BACK, 1), BACK, "Rolling back: because. 3 of 5 agents back."),
-        (Standing(S.ROLLED_BACK, 1), BACK, "Rolled back: because."),
-        (Standing(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
+        (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
+        (DeploymentState(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),
+        (DeploymentState(S.ACTIVE, 2), DONE, "Active, but not current any more: 20 of 20 agents active."),
+        (DeploymentState(S.ROLLING_BACK, 1), BACK, "Rolling back: because. 3 of 5 agents back."),
+        (DeploymentState(S.ROLLED_BACK, 1), BACK, "Rolled back: because."),
+        (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_the_headline(standing: Standing, counts: Counts, said: str) -> None:
-    found = waves(CAREFUL, standing, counts, expected=20)
+def test_the_headline(deployment: DeploymentState, counts: Counts, expected: str) -> None:
+    found = build_waves(CAREFUL, deployment, counts, expected=20)
 
-    assert headline(standing, found, detail="because") == said
+    assert headline(deployment, found, detail="because") == expected

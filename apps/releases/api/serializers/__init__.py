@@ -1,4 +1,4 @@
-"""How bundles, deployments and approvals look in the API, one module for each kind of resource."""
+"""Serializers of config bundles, deployments, approvals and offers, in one module for each kind of resource."""
 
 from apps.releases.api.serializers.approvals import (
     ApprovalSerializer,

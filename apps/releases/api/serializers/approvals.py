@@ -68,7 +68,7 @@ class ApprovalSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_credential(self, approval: Approval) -> str | None:
-        """Only for those who operate the environment."""
+        """The approval credential. Null unless the caller may operate the environment."""
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
         return approval.credential if may else None
@@ -97,7 +97,7 @@ class DecideSerializer(Strict):
     }
 
     def validate(self, attrs: Any) -> Any:
-        """With the ``approval`` that is meant, None where none is needed. Raises ValidationError."""
+        """Look up the ``approval`` to decide; None if none is needed. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("This field, or replay_id, is required.", code="required")]}
             raise serializers.ValidationError(wrong)

@@ -27,10 +27,10 @@ _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
     }
 )
 class Adapter(JSONObject):
-    """One adapter: ``kind`` and whatever that kind takes."""
+    """An adapter: its ``kind``, and the parameters of that kind."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Checked for its kind. Raises ValidationError."""
+        """Check the parameters for their kind. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
         kind = value.get("kind")
         if not isinstance(kind, str) or kind not in ADAPTER_KINDS:
@@ -78,7 +78,7 @@ class EnvVars(serializers.DictField):
     child = serializers.JSONField()
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Names in upper case, values of the two kinds. Raises ValidationError."""
+        """Check names and values. Raises ValidationError."""
         value: dict[str, Any] = super().to_internal_value(data)
         errors: dict[str, str] = {}
         for name, item in value.items():

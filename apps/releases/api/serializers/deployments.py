@@ -29,7 +29,7 @@ class OptionalReasonSerializer(Strict):
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
-    """How many of the deployment's agents are how far."""
+    """The number of the deployment's agents, in all and by progress."""
 
     total = serializers.IntegerField()
     pending = serializers.IntegerField()
@@ -117,13 +117,13 @@ class DeploymentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
-        """Of the approval that it goes by: asked for by it, or handed in with it."""
+        """The approval that permits the deployment: the one whose credential was sent with it, or its own request."""
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:
-        """Counted in the query that found the deployment."""
+        """Return the counts, which the query of the deployment has computed."""
         counts = {p.value: getattr(deployment, f"count_{p}") for p in AgentProgress}
         return {"total": sum(counts.values()), **counts}
 
@@ -139,7 +139,7 @@ class UnmetSettingSerializer(Strict):
 
 
 class TuningSerializer(serializers.Serializer[Any]):
-    """What the config bundle asked for, and how much of it the agent could do."""
+    """The tuning that the config bundle requests, and how much of it the agent could apply."""
 
     requested = serializers.DictField(child=serializers.CharField())
     applied = serializers.DictField()
@@ -177,7 +177,7 @@ class DeploymentAgentSerializer(ModelSerializer):
 
     @extend_schema_field(TuningSerializer)
     def get_tuning(self, row: DeploymentAgent) -> dict[str, Any]:
-        """The agent's report beside what was requested."""
+        """Return the requested tuning and what the agent reported of it."""
         config, said = row.deployment.config_bundle, row.tuning or {}
         return {
             "requested": {"profile": config.tuning_profile, "wait": config.wait},

@@ -12,7 +12,7 @@ from apps.tenancy.api.fields import Hash, Id, JSONObject, Strict, Text
 
 
 class AgentTuningSerializer(Strict):
-    """How much of the tuning profile the agent could do; what it says beyond that is not kept."""
+    """How much of the tuning profile the agent could apply. Other keys are ignored."""
 
     refuses_unknown = False
     profile = Text(max_length=200, required=False)
@@ -28,7 +28,7 @@ class AgentTuningSerializer(Strict):
 
 
 class ReportSerializer(Strict):
-    """An agent's word on its offer."""
+    """An agent's report on its offer."""
 
     deployment_id = Id()
     status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
@@ -61,7 +61,7 @@ class DesiredSerializer(OfferSerializer):
 
 
 class DesiredAnswerSerializer(serializers.Serializer[Any]):
-    """What the server wants of the agent, with the signed envelope of the bundle."""
+    """What the agent should run, with the signed envelope of the bundle."""
 
     desired = DesiredSerializer(allow_null=True)
     descriptions = {

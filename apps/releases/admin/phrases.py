@@ -1,4 +1,4 @@
-"""What is stored as JSON, said in words: targets, strategies, the details of timelines. Pure."""
+"""Targets, strategies and timeline details as phrases for people. Pure."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _PERCENT = "\N{NO-BREAK SPACE}%"
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
-def agents(count: int) -> str:
-    """How many."""
+def agent_count(count: int) -> str:
+    """Return the number of agents as a phrase."""
     return f"{count:,} agent{'s' if count != 1 else ''}"
 
 
-def target_words(target: Target | None) -> str:
-    """Who is meant, as a phrase."""
+def describe_target(target: Target | None) -> str:
+    """Describe a target as a phrase."""
     if target is None:
         return "-"
     if target.selector is not None:
         return "agents with " + ", ".join(f"{label}={value}" for label, value in sorted(target.selector.items()))
     if target.agents is not None:
-        return f"{agents(len(target.agents))} by name"
+        return f"{agent_count(len(target.agents))} by name"
     return "all agents of the environment"
 
 
-def strategy_words(strategy: Strategy | None) -> str:
-    """The strategy as a sentence or two."""
+def describe_strategy(strategy: Strategy | None) -> str:
+    """Describe a strategy in one or two sentences."""
     if strategy is None:
         return "-"
     threshold = strategy.failure_threshold_percent
@@ -45,8 +45,8 @@ def strategy_words(strategy: Strategy | None) -> str:
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
 
 
-def timeline_words(detail: Mapping[str, Any]) -> str:
-    """A timeline entry's detail in a line."""
+def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
+    """Describe the detail of a timeline entry in one line."""
     parts = []
     for name, value in detail.items():
         if isinstance(value, list) and len(value) == 2:

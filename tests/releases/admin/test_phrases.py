@@ -1,4 +1,4 @@
-"""Targets, strategies and timelines in words."""
+"""Phrases for targets, strategies and timeline details."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from apps.releases.admin.words import strategy_words, target_words, timeline_words
+from apps.releases.admin.phrases import describe_strategy, describe_target, describe_timeline_detail
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "expected"),
     [
         (None, "-"),
         (Target(), "all agents of the environment"),
@@ -21,12 +21,12 @@ from byteor_cloud.engine.target import Target
         (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_a_target_in_words(target: Target | None, said: str) -> None:
-    assert target_words(target) == said
+def test_describes_a_target(target: Target | None, expected: str) -> None:
+    assert describe_target(target) == expected
 
 
 @pytest.mark.parametrize(
-    ("strategy", "said"),
+    ("strategy", "expected"),
     [
         (None, "-"),
         ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
@@ -44,18 +44,18 @@ def test_a_target_in_words(target: Target | None, said: str) -> None:
         ),
     ],
 )
-def test_a_strategy_in_words(strategy: dict[str, Any] | None, said: str) -> None:
-    said_now = strategy_words(Strategy.from_stored(strategy) if strategy else None)
+def test_describes_a_strategy(strategy: dict[str, Any] | None, expected: str) -> None:
+    said_now = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
-    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == said
+    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
-def test_a_timelines_detail_in_a_line() -> None:
+def test_describes_a_timeline_detail_in_one_line() -> None:
     detail = {
         "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
         "detail": "x" * 200,
     }  # fmt: skip
 
-    assert timeline_words(detail) == (
+    assert describe_timeline_detail(detail) == (
         f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
     )

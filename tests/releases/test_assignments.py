@@ -1,4 +1,4 @@
-"""Changes to agents' parts that meet: each waits for the other, and assignment and part agree afterwards."""
+"""Concurrent changes to assignments: one waits for the other, and all rows agree afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.db import connection
 from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
 from apps.releases.models import DeploymentAgent
-from apps.releases.services import agent_parts, builds, rollout
+from apps.releases.services import assignments, builds, rollout
 from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, report
@@ -24,11 +24,11 @@ _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 class Pause:
-    """Stops whoever calls a function of ``agent_parts`` first, before the function does anything, until told."""
+    """Blocks the first call of a function of ``assignments`` before it does anything, until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._entered, self._goes_on = threading.Event(), threading.Event()
-        function = getattr(agent_parts, name)
+        function = getattr(assignments, name)
 
         def paused(*args: Any, **kwargs: Any) -> Any:
             if not self._entered.is_set():
@@ -36,10 +36,10 @@ class Pause:
                 assert self._goes_on.wait(WAITS_S)
             return function(*args, **kwargs)
 
-        monkeypatch.setattr(agent_parts, name, paused)
+        monkeypatch.setattr(assignments, name, paused)
 
     def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
-        """Make the call once the other has stopped."""
+        """Make the call once the other thread is blocked."""
 
         def run() -> T:
             assert self._entered.wait(WAITS_S)
@@ -48,7 +48,7 @@ class Pause:
         return run
 
     def end_when_blocked(self) -> None:
-        """Let the other go on as soon as somebody waits for a lock of its own."""
+        """Release the blocked thread as soon as another one waits for a lock that it holds."""
         assert self._entered.wait(WAITS_S)
         until = time.monotonic() + WAITS_S
         try:
@@ -63,12 +63,12 @@ class Pause:
             self._goes_on.set()
 
     def end(self) -> None:
-        """Let the other go on."""
+        """Release the blocked thread."""
         self._goes_on.set()
 
 
-def agree() -> bool:
-    """Whether each agent that is to run something has a part that says the same of it."""
+def rows_agree() -> bool:
+    """Return whether each assignment has a deployment agent with the same progress and action."""
     parts: dict[tuple[UUID | None, UUID], tuple[str, str]] = {
         (deployment_id, agent_id): (action, progress)
         for deployment_id, agent_id, action, progress in DeploymentAgent.objects.values_list(
@@ -81,14 +81,14 @@ def agree() -> bool:
     )
 
 
-def test_a_rollback_waits_for_a_report_and_has_the_last_word(
+def test_a_rollback_waits_for_a_report_and_then_replaces_the_offer(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
     deployment = stories.offered(world, second)
-    pause = Pause(monkeypatch, "note_report")
+    pause = Pause(monkeypatch, "record_report")
 
     reported, rolled_back, _ = at_once(
         lambda: report(agents[1][1], agents[1][0], "active").status_code,
@@ -99,10 +99,10 @@ def test_a_rollback_waits_for_a_report_and_has_the_last_word(
     assert (reported, rolled_back) == (200, 200)
     assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
     assert stories.progress(deployment) == ["offered"] * 3
-    assert agree()
+    assert rows_agree()
 
 
-def test_a_report_that_waits_for_a_rollback_is_late(
+def test_a_report_is_late_when_it_waited_for_a_rollback(
     at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -120,7 +120,7 @@ def test_a_report_that_waits_for_a_rollback_is_late(
     assert (rolled_back, reported) == (200, 409)
     assert stories.wanted(agents) == [(deployment.pk, "rollback")] * 3
     assert stories.progress(deployment) == ["offered"] * 3
-    assert agree()
+    assert rows_agree()
 
 
 def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
@@ -141,10 +141,10 @@ def test_a_rollback_finds_the_agents_that_an_abort_brings_back(
 
     assert (aborted, rolled_back) == (200, 200)
     assert stories.wanted(agents) == [(current.pk, "rollback")] * 2
-    assert agree()
+    assert rows_agree()
 
 
-def test_an_agent_leaves_while_it_is_offered_something(
+def test_an_agent_can_be_decommissioned_while_it_receives_an_offer(
     at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
@@ -166,7 +166,7 @@ def test_an_agent_leaves_while_it_is_offered_something(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_beside_a_change_to_all_agents(
+def test_reports_succeed_during_a_change_to_all_agents(
     at_once: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)
@@ -174,7 +174,7 @@ def test_reports_beside_a_change_to_all_agents(
     stories.active(world, first, agents)
     deployment = stories.offered(world, second, strategy=stories.waves(100, threshold=100))
     assert report(agents[0][1], agents[0][0], "failed").status_code == 200
-    stories.offered_before(deployment, 10_000, *(agent for agent, _ in agents[3:]))
+    stories.set_offered_ago(deployment, 10_000, *(agent for agent, _ in agents[3:]))
 
     def change_all() -> int:
         if change == "step":
@@ -190,6 +190,6 @@ def test_reports_beside_a_change_to_all_agents(
 
     assert changed == 200
     assert set(reported) <= {200, 409}
-    assert agree()
+    assert rows_agree()
     run_jobs()
-    assert agree()
+    assert rows_agree()

@@ -1,11 +1,11 @@
-"""Agents' parts in deployments: the only writer of ``Assignment`` and ``DeploymentAgent``, which change together.
+"""The only writer of ``Assignment`` and ``DeploymentAgent``, which change together.
 
-An assignment says what an agent is to run now. A part says how far an agent came in one deployment. Each function
-makes one change to both, in the transaction of its caller.
+An ``Assignment`` says what an agent should run now. A ``DeploymentAgent`` holds the progress of an agent in one
+deployment. Each function changes both in the transaction of its caller.
 
-Locks are taken in this order: environment, approval, deployment, assignments, parts. A change that concerns many agents
-holds the environment's lock, so that no two such changes meet. A report holds its own agent's assignment and nothing
-before that. Statements span whole fleets: a deployment may have 100,000 agents.
+Locks are taken in this order: environment, approval, deployment, assignments, deployment agents. A change to many
+agents holds the environment's lock, so that two such changes never run at once. A report only locks the assignment of
+its own agent. Each statement covers all agents concerned, because a deployment may have 100,000 of them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
-from byteor_cloud.engine.rollout import AT_ONCE, Enlisting
+from byteor_cloud.engine.rollout import AGENTS_PER_STEP, Enlisting
 
-# What went ahead by break-glass and was not approved afterwards: nobody goes back to it.
-UNCONSENTED = Q(
+# Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
+UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
 )
@@ -45,20 +45,20 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS wanted ON wanted.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = wanted.bundle_deployment_id
-ORDER BY found.place  -- so that lists of them are in the fleet's order
+ORDER BY found.place  -- rows are stored in the order of the agents' ids, as lists show them
 RETURNING agent_id
 """
 
 
-def good(environment_id: UUID) -> QuerySet[Deployment]:
-    """Return what an agent may be brought back to: built, not known bad, and no break-glass that nobody approved."""
+def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
+    """Return the deployments that a rollback may restore: built, not known bad, and approved if by break-glass."""
     barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
     built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
-    return built.exclude(config_hash__in=barred).exclude(UNCONSENTED)
+    return built.exclude(config_hash__in=barred).exclude(UNAPPROVED_BREAK_GLASS)
 
 
-def free(deployment: Deployment) -> Any:
-    """Return the agents that match the target and may be had: without take_over, none that runs another pipeline."""
+def available_agents(deployment: Deployment) -> Any:
+    """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
     agents = fleet.matching(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents
@@ -66,13 +66,13 @@ def free(deployment: Deployment) -> Any:
     return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
 
 
-def muster(deployment: Deployment) -> Enlisting | None:
-    """Return the start of enlisting: whom the target finds now; None when nobody.
+def start_enlisting(deployment: Deployment) -> Enlisting | None:
+    """Return the initial state of the enlistment of the target's agents; None if the target matches no agent.
 
-    Agents that are offline now will not count for waves and thresholds. With nobody online there is nobody to go by:
-    then everybody counts, rather than calling the deployment done unseen.
+    Agents that are offline now do not count for waves and thresholds. If every agent is offline, count them all, so
+    that the rollout cannot finish unobserved.
     """
-    found = free(deployment).with_state()
+    found = available_agents(deployment).with_state()
     last = found.order_by("-id").first()
     if last is None:
         return None
@@ -81,17 +81,17 @@ def muster(deployment: Deployment) -> Enlisting | None:
 
 
 def enlist(deployment: Deployment) -> None:
-    """Give the target's next agents, if any, a part, in waves by the order of their ids; note what each ran before.
+    """Enlist the target's next agents: assign waves by the order of their ids, and record their earlier deployments.
 
-    The agents are offered nothing yet. The caller holds the deployment's lock.
+    Nothing is offered to them yet. The caller holds the deployment's lock.
     """
     state = deployment.enlisting
     if state is None:
         return
-    agents = free(deployment).with_state().filter(pk__lte=state.until)
+    agents = available_agents(deployment).with_state().filter(pk__lte=state.until)
     if state.after is not None:
         agents = agents.filter(pk__gt=state.after)
-    matched, parameters = agents.values("id", "liveness")[:AT_ONCE].query.sql_with_params()
+    matched, parameters = agents.values("id", "liveness")[:AGENTS_PER_STEP].query.sql_with_params()
     bounds = deployment.strategy.bounds(state.count)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -99,7 +99,7 @@ def enlist(deployment: Deployment) -> None:
             [deployment.pk, list(bounds), len(bounds) - 1, state.place, state.everybody_counts, *parameters],
         )
         enlisted = [agent_id for (agent_id,) in cursor.fetchall()]
-    if len(enlisted) < AT_ONCE:
+    if len(enlisted) < AGENTS_PER_STEP:
         deployment.enlisting = None
     else:
         deployment.enlisting = replace(state, place=state.place + len(enlisted), after=str(max(enlisted)))
@@ -107,7 +107,7 @@ def enlist(deployment: Deployment) -> None:
 
 
 def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Offer the deployment's bundle to agents that have a part in it; the same bundle again is a new offer."""
+    """Offer the deployment's bundle to enlisted agents. Offering the same bundle again makes a new offer."""
     if not (chosen := list(agent_ids)):
         return
     now = timezone.now()
@@ -116,15 +116,16 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
-    """Offer the bundle to late joiners, with a part that does not count for waves and thresholds.
+    """Enlist late joiners, which do not count for waves and thresholds, and offer them the bundle.
 
-    Agents that another deployment is about to change are left to it, and nobody is offered what is known bad.
+    Skip agents that another deployment is about to change, and do nothing if the configuration is known bad.
+    ``only`` limits this to one agent.
     """
     if bundles.is_barred(deployment.environment_id, deployment.config_hash):
         return
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     agents = (
-        free(deployment)
+        available_agents(deployment)
         .exclude(pk__in=deployment.agents.values("agent_id"))
         .exclude(assignment__bundle_deployment_id=deployment.pk)
         .exclude(assignment__deployment_id__in=busy.values("pk"))
@@ -150,7 +151,7 @@ def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
 
 
 def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all: bool) -> None:
-    """Offer the bundle anew to the agents that failed it; ``renew_all`` gives the others their whole time again."""
+    """Offer the bundle again to the agents that failed. ``renew_all`` restarts the timeouts of the other agents."""
     failed = list(agent_ids)
     offer(deployment, failed)
     if renew_all:
@@ -158,10 +159,10 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
         others.update(offered_at=timezone.now())
 
 
-def send_back(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, otherwise: Deployment) -> None:
-    """Offer each of the touched agents what it ran before the deployment, or ``otherwise``'s bundle."""
+def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, otherwise: Deployment) -> None:
+    """Offer each touched agent the bundle that it ran before the deployment, or else the bundle of ``otherwise``."""
     rows = list(touched.values_list("agent_id", "before_id"))
-    others = good(deployment.environment_id).exclude(pk=deployment.pk)
+    others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     earlier = others.filter(pk__in={before_id for _, before_id in rows}).in_bulk()
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in rows:
@@ -169,7 +170,7 @@ def send_back(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, oth
     now = timezone.now()
     for before, agent_ids in groups.items():
         _assign(agent_ids, before, by=deployment, since=now)
-    # Who had no part in that one has it from now on: its own rollback must find them.
+    # Enlist the agents in the restored deployment if they were not, so that a later rollback of it finds them.
     DeploymentAgent.objects.bulk_create(
         [
             DeploymentAgent(
@@ -191,14 +192,16 @@ def send_back(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, oth
 
 
 def withdraw(deployment: Deployment) -> None:
-    """Take back the offers that no agent has begun with: each agent is to run what it was to run before, if anything.
+    """Withdraw the offers that no agent has started, and restore the earlier assignment of each agent, if any.
 
-    Else an agent that was offline would start a release that was given up long ago.
+    Otherwise an agent that was offline would later start a release that was aborted long ago.
     """
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
     ).order_by("agent_id")
-    earlier = good(deployment.environment_id).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
+    earlier = (
+        rollback_candidates(deployment.environment_id).filter(pk__in=open_offers.order_by().values("before")).in_bulk()
+    )
     parts = DeploymentAgent.objects.filter(
         deployment__in=earlier, agent__in=open_offers.order_by().values("agent"), offered_at__isnull=False
     ).values_list("deployment_id", "agent_id", "offered_at", "progress")
@@ -211,7 +214,7 @@ def withdraw(deployment: Deployment) -> None:
         untouched = Assignment.objects.filter(
             agent_id__in=fleet.these(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
-        # The rows' locks first: a report that is on its way counts.
+        # Lock the rows before reading them: a report that is being recorded now must count.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
             Assignment.objects.filter(agent_id__in=fleet.these(found)).update(
@@ -223,16 +226,16 @@ def withdraw(deployment: Deployment) -> None:
         _change(deployment, found, progress=AgentProgress.PENDING, offered_at=None)
 
 
-def hold(agent_ids: Iterable[UUID]) -> None:
-    """Wait for the reports of these agents that are on their way, and hold back further ones."""
+def lock_assignments(agent_ids: Iterable[UUID]) -> None:
+    """Lock the assignments of agents: wait for reports that are being recorded, and block further ones."""
     chosen = Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).order_by("agent_id")
     list(chosen.select_for_update(no_key=True).values_list("agent_id", flat=True))
 
 
-def note_report(
+def record_report(
     deployment: Deployment, wanted: Assignment, progress: AgentProgress, *, detail: str, tuning: Any
 ) -> None:
-    """Note an accepted report on the deployment's offer. The caller has locked and checked ``wanted``."""
+    """Record an accepted report on the deployment's offer. The caller has locked and checked the assignment."""
     now = timezone.now()
     offered = {"deployment_id": deployment.pk, "bundle_hash": wanted.bundle_hash}
     changes: dict[str, Any] = {"progress": progress}
@@ -247,7 +250,7 @@ def note_report(
 
 
 def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
-    """Give up on agents that did not finish their offers; a later report of theirs is a late one."""
+    """Set agents that did not finish their offers in time to failed. Their later reports are late reports."""
     late = list(agent_ids)
     detail = f"did not finish within {deployment.policy.agent_timeout_s} s"
     Assignment.objects.filter(agent_id__in=fleet.these(late), deployment_id=deployment.pk).update(
@@ -260,8 +263,8 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     _change(deployment, late, progress=AgentProgress.FAILED, detail=detail)
 
 
-def forget(over: Q) -> int:
-    """Remove the parts for which ``over`` holds; return how many went. Assignments go with their agents."""
+def delete_deployment_agents(over: Q) -> int:
+    """Delete the deployment agents that match ``over`` and return their number. Assignments stay with their agents."""
     return delete_in_batches(DeploymentAgent.objects.filter(over))
 
 
@@ -273,7 +276,7 @@ def _assign(
     since: datetime | None,
     progress: str = AgentProgress.OFFERED,
 ) -> None:
-    """Have the agents run the bundle of ``built``, offered by itself or by the deployment that is rolled back."""
+    """Assign the bundle of ``built`` to the agents. ``by`` is ``built``, or the deployment that is rolled back."""
     Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
