@@ -27,7 +27,7 @@ from .incident import capture
 from .keyring import Keyring
 from .loop import AgentLoop
 from .offer_handler import OfferHandler
-from .pipeline import PipelineRunner
+from .pipeline import BundleRunner
 from .resources import ResourceMeter
 from .retry import Backoff, retry_until_answered
 from .sample import InvalidSample, read_sample
@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> None:
             state=state,
             plane=plane,
             keyring=keyring,
-            pipeline=PipelineRunner(state, sample, os.environ),
+            pipeline=BundleRunner(state, sample, os.environ),
             environment_id=identity.environment_id,
             now=_now,
         )

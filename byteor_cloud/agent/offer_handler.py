@@ -18,7 +18,7 @@ from byteor_cloud.engine.machines import OfferAction
 from .api import ControlPlane, CredentialRejected, OfferedBundle, RequestRejected
 from .configuration import ActivationError
 from .keyring import Keyring
-from .pipeline import PipelineRunner, StartedPipeline
+from .pipeline import BundleRunner, StartedPipeline
 from .progress import FailedOffer, OfferAttempt, OfferReport, OfferStatus, ReceivedOffer, RunningBundle
 from .state import StateFolder
 
@@ -40,7 +40,7 @@ class OfferHandler:
         state: StateFolder,
         plane: ControlPlane,
         keyring: Keyring,
-        pipeline: PipelineRunner,
+        pipeline: BundleRunner,
         environment_id: str,
         now: Callable[[], datetime],
     ) -> None:

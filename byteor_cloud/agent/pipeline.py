@@ -40,7 +40,7 @@ class StartedPipeline:
     counts: Json
 
 
-class PipelineRunner:
+class BundleRunner:
     """Starts bundles with one sample as input."""
 
     def __init__(

@@ -14,7 +14,7 @@ from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
 from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
-from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.pipeline import BundleRunner
 from byteor_cloud.agent.resources import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
 from byteor_cloud.agent.state import AgentIdentity, StateFolder
@@ -64,7 +64,7 @@ class NodeUnderTest:
                 state=self.state,
                 plane=plane,
                 keyring=keyring,
-                pipeline=PipelineRunner(self.state, SAMPLE, self.environment),
+                pipeline=BundleRunner(self.state, SAMPLE, self.environment),
                 environment_id=ENVIRONMENT,
                 now=lambda: NOW,
             ),

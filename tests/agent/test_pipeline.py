@@ -8,7 +8,7 @@ import pytest
 
 from byteor_cloud.agent import resources
 from byteor_cloud.agent.configuration import ActivationError, RuntimeConfig
-from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.pipeline import BundleRunner
 from byteor_cloud.agent.sample import InvalidSample, read_sample
 from byteor_cloud.agent.state import StateFolder
 from byteor_cloud.agent.tuning import isolate_cpu, tune
@@ -42,7 +42,7 @@ def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path)
     state = StateFolder(tmp_path)
     records = [Record(5, 1, b'{"price":1}'), Record(6, 2, b"no json")]
 
-    active = PipelineRunner(state, records, {}).start(HASH, plane.spec, plane.config)
+    active = BundleRunner(state, records, {}).start(HASH, plane.spec, plane.config)
 
     assert active.counts == {"records_in": 2, "records_out": 1, "drops": 1, "errors": 0}
     assert state.capture(HASH) == {
@@ -56,9 +56,7 @@ def test_sample_enters_a_graph_at_its_first_ingress(plane: Any, tmp_path: Path) 
     assert kv is not None
     state = StateFolder(tmp_path)
 
-    active = PipelineRunner(state, [Record(1, 0, b"x")], {}).start(
-        HASH, kv.encode(), plane.config | {"stage_config": {}}
-    )
+    active = BundleRunner(state, [Record(1, 0, b"x")], {}).start(HASH, kv.encode(), plane.config | {"stage_config": {}})
 
     assert active.counts["records_out"] == 1
     assert state.capture(HASH).keys() == {"journal/first.bin", "expected/out.bin"}
@@ -68,7 +66,7 @@ def test_egress_name_with_a_path_fails_the_activation(plane: Any, tmp_path: Path
     malicious_spec = plane.spec.replace(b"quotes_out", b"../../escaped")
 
     with pytest.raises(ActivationError, match=r"spec\.kv: .*egress"):
-        PipelineRunner(StateFolder(tmp_path / "state"), [], {}).start(HASH, malicious_spec, plane.config)
+        BundleRunner(StateFolder(tmp_path / "state"), [], {}).start(HASH, malicious_spec, plane.config)
 
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 

@@ -21,7 +21,7 @@ from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
 from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
-from byteor_cloud.agent.pipeline import PipelineRunner
+from byteor_cloud.agent.pipeline import BundleRunner
 from byteor_cloud.agent.resources import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
 from byteor_cloud.agent.state import StateFolder
@@ -47,7 +47,7 @@ class Node:
             state=self.state,
             plane=self.plane,
             keyring=keyring,
-            pipeline=PipelineRunner(self.state, (), {}),
+            pipeline=BundleRunner(self.state, (), {}),
             environment_id=str(row.environment_id),
             now=lambda: datetime.now(UTC),
         )

@@ -150,7 +150,10 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("http_post:http://a:b/", "the URL's host or port is malformed"),
         ("http_post:http://[::1/", "the URL's host or port is malformed"),
         ("http_post:http://[::x]/", "the URL's host or port is malformed"),
-        ("http_post:http://user:secret@host/", "a spec must not contain credentials; put them into the env of the config bundle"),
+        (
+            "http_post:http://user:secret@host/",
+            "a spec must not contain credentials; put them into the env of the config bundle",
+        ),
         ("exec", "it needs a program"),
         ("exec:", "it needs a program"),
         ("exec:|x", "it needs a program"),
