@@ -59,7 +59,7 @@ def good(environment_id: UUID) -> QuerySet[Deployment]:
 
 def free(deployment: Deployment) -> Any:
     """Return the agents that match the target and may be had: without take_over, none that runs another pipeline."""
-    agents = fleet.matching(deployment.environment, deployment.target)
+    agents = fleet.select_agents(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents
     others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
@@ -154,7 +154,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
     failed = list(agent_ids)
     offer(deployment, failed)
     if renew_all:
-        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=fleet.these(failed))
+        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=fleet.unnest_ids(failed))
         others.update(offered_at=timezone.now())
 
 
@@ -209,12 +209,12 @@ def withdraw(deployment: Deployment) -> None:
         groups.setdefault(None if part is None else (before_id, *part), []).append(agent_id)
     for again, agent_ids in groups.items():
         untouched = Assignment.objects.filter(
-            agent_id__in=fleet.these(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
+            agent_id__in=fleet.unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
         # The rows' locks first: a report that is on its way counts.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
-            Assignment.objects.filter(agent_id__in=fleet.these(found)).update(
+            Assignment.objects.filter(agent_id__in=fleet.unnest_ids(found)).update(
                 **_NO_OFFER, progress=AgentProgress.PENDING
             )
         else:
@@ -225,7 +225,7 @@ def withdraw(deployment: Deployment) -> None:
 
 def hold(agent_ids: Iterable[UUID]) -> None:
     """Wait for the reports of these agents that are on their way, and hold back further ones."""
-    chosen = Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).order_by("agent_id")
+    chosen = Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).order_by("agent_id")
     list(chosen.select_for_update(no_key=True).values_list("agent_id", flat=True))
 
 
@@ -250,7 +250,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     """Give up on agents that did not finish their offers; a later report of theirs is a late one."""
     late = list(agent_ids)
     detail = f"did not finish within {deployment.policy.agent_timeout_s} s"
-    Assignment.objects.filter(agent_id__in=fleet.these(late), deployment_id=deployment.pk).update(
+    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(late), deployment_id=deployment.pk).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
         failed_bundle_hash=F("bundle_hash"),
@@ -274,7 +274,7 @@ def _assign(
     progress: str = AgentProgress.OFFERED,
 ) -> None:
     """Have the agents run the bundle of ``built``, offered by itself or by the deployment that is rolled back."""
-    Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).update(
+    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
         action=OfferAction.ACTIVATE if by == built else OfferAction.ROLLBACK,
@@ -286,4 +286,4 @@ def _assign(
 
 
 def _change(deployment: Deployment, agent_ids: Iterable[UUID], **fields: Any) -> None:
-    deployment.agents.filter(agent_id__in=fleet.these(agent_ids)).update(updated_at=timezone.now(), **fields)
+    deployment.agents.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(updated_at=timezone.now(), **fields)

@@ -18,10 +18,12 @@ from byteor_cloud.jobs import enqueue
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
     """Whether one of the others has its pipeline or, by their targets, some of its agents."""
-    mine = fleet.matching(deployment.environment, deployment.target)
+    mine = fleet.select_agents(deployment.environment, deployment.target)
     return any(
         other.pipeline == deployment.pipeline
-        or mine.filter(pk__in=fleet.matching(deployment.environment, other.target).order_by().values("pk")).exists()
+        or mine.filter(
+            pk__in=fleet.select_agents(deployment.environment, other.target).order_by().values("pk")
+        ).exists()
         for other in others
     )
 
@@ -34,7 +36,7 @@ def welcome(agent_id: str) -> None:
         return
     lock(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
-        if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
+        if fleet.select_agents(agent.environment, deployment.target).filter(pk=agent.pk).exists():
             agent_parts.offer_late(deployment, only=agent.pk)
             return
 
