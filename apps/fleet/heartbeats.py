@@ -22,7 +22,8 @@ _SQL = f"""
 WITH beat AS (
     SELECT * FROM unnest(%s::int[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::text[],
                          %s::text[], %s::float8[])
-        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash, interval_factor)
+        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash,
+              interval_factor)
 ), caller AS (
     SELECT b.*, o.key_set_etag, round(
             (coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S})
@@ -100,7 +101,7 @@ _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
 class LoadSpreader:
-    """Chooses the time until an agent's next heartbeat: the interval ±10 %, and longer while this process is overloaded."""
+    """Chooses the time until an agent's next heartbeat: the interval ±10 %, longer while this process is overloaded."""
 
     COMFORTABLE_PER_S = 500.0
 

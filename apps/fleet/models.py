@@ -120,7 +120,7 @@ class AgentKey(Credential):
 
 
 class Heartbeat(models.Model):
-    """An agent's last heartbeat. Its own small table, since every heartbeat writes it and few writes change the agent."""
+    """An agent's last heartbeat. It has its own table, since it is written far more often than the agent."""
 
     class Status(models.TextChoices):
         STARTING = "starting"

@@ -31,7 +31,7 @@ type Series = dict[str, float]
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every scrape reads; the series of another test are not remembered."""
-    monkeypatch.setattr(metrics, "FRESH_S", -1.0)
+    monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
 def parsed(text: str) -> Series:
@@ -178,7 +178,7 @@ def test_no_tenant_is_in_a_label(world: World) -> None:
 def test_a_scrape_costs_nine_queries_and_the_next_none(
     world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "FRESH_S", 60.0)
+    monkeypatch.setattr(metrics, "CACHE_S", 60.0)
     collector = metrics.DomainCollector()
 
     with django_assert_num_queries(11):  # a savepoint around them, and the bound on their time

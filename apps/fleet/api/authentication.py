@@ -33,8 +33,8 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
-        # A client that lost the response to its enrollment sends the same Idempotency-Key with a token that is now spent.
-        # Let it through, so that it gets the stored response; the service refuses any other use of a spent token.
+        # A client that lost the response to its enrollment repeats the request with its Idempotency-Key. Its token is
+        # spent by then. Let it through, so that it gets the stored response; the service refuses any other use.
         if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # an EnrollmentToken
             raise Unauthenticated(UNUSABLE)
         return found

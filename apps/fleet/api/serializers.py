@@ -87,7 +87,7 @@ def _state(
 
 
 class AgentSerializer(ModelSerializer):
-    """An agent. Its four deployment states are separate fields, so that a local rollback never hides a failed attempt."""
+    """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
 
     name = Name(required=False)
     labels = Labels(required=False)
