@@ -91,7 +91,7 @@ def test_a_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
 
     answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
 
-    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Mend its errors, then save."}
+    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Fix the errors, then save."}
     assert Version.objects.count() == 0
 
 

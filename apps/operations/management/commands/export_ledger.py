@@ -14,8 +14,8 @@ from byteor_cloud.errors import InvalidInput
 
 class Command(BaseCommand):
     help = (
-        "Write the sealed audit events of an organization, or those that belong to no organization, as NDJSON. The last "
-        "line is a signed checkpoint."
+        "Write the sealed audit events of an organization, or those that belong to no organization, as NDJSON. "
+        "The last line is a signed checkpoint."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -40,7 +40,7 @@ class Command(BaseCommand):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             count = _reseal()
-            # Replace the key only now, since all secrets could be decrypted. Running servers use the new key from here on.
+            # Replace the key only now, when all secrets could be decrypted. Running servers then use the new one.
             if isinstance(key, Path) and isinstance(previous, Path) and not finish:
                 count += _reseal() if replace_key(key, previous) else 0
         summary = f"{count} values were encrypted again with the current master key."

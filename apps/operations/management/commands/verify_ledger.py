@@ -31,9 +31,9 @@ def read_last_line(path: Path) -> str:
 
 class Command(BaseCommand):
     help = (
-        "Find altered, removed, reordered or inserted events in the ledgers of all organizations and in the installation's "
-        "own ledger. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you keep on "
-        "another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 if it could not verify."
+        "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
+        "installation. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you "
+        "keep on another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 if it could not verify."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
