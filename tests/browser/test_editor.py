@@ -215,7 +215,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     expect(page.get_by_label("Environment").locator("option:checked")).to_have_text("acme / trading / dev")
     shot(page, "new")
     page.get_by_label("Name").fill("night")
-    page.get_by_label("Begin with").select_option("Lane graph")
+    page.get_by_label("Kind of pipeline").select_option("Lane graph")
     page.get_by_role("button", name="Create draft").click()
     expect(page.get_by_text("That name is taken.")).to_be_visible()
     page.get_by_label("Name").fill("day")

@@ -70,7 +70,7 @@ def test_who_is_unknown_or_inactive_is_not_made_one(world: World) -> None:
     events, people = AuditEvent.objects.count(), User.objects.count()
 
     assert run("installation_operator", "grant", "--email", "nobody@x.example") == (
-        1, ["there is no account with the address nobody@x.example: invite the person, or bootstrap"],
+        1, ["there is no account with the address nobody@x.example: invite the person first, or run bootstrap"],
     )  # fmt: skip
     assert run("installation_operator", "grant", "--email", "viewer@acme.example") == (
         1, ["The account of viewer@acme.example is not active."],

@@ -99,8 +99,8 @@ def test_everything_comes_under_the_new_master_key(world: World, settings: Any) 
     said = command()
 
     assert said == (
-        f"{len(before)} values were encrypted again under the present master key."
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is needed no more."
+        f"{len(before)} values were encrypted again with the current master key."
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is no longer needed."
     )
     after = sealed()
     assert len(after) == len(before) + 1
@@ -154,8 +154,8 @@ def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, setting
     said = command()
 
     assert said == (
-        "2 values were encrypted again under the present master key."
-        f" The previous one is kept in {previous} until rotate_master_key --finish."
+        "2 values were encrypted again with the current master key."
+        f" The previous key stays in {previous} until you run rotate_master_key --finish."
     )
     assert read_key(previous) == old != read_key(present)
     # A process that runs meanwhile reads the same files, and seals under the new key.
@@ -165,7 +165,7 @@ def test_a_key_that_is_kept_in_the_data_folder_is_replaced(world: World, setting
     # Again: nothing is replaced until the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous one is removed" in command("--finish")
+    assert "The previous key is removed" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")

@@ -44,13 +44,13 @@ def test_verify_ledger_says_where_it_was_altered(world: World, other: World, sea
     assert said[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
     assert f"acme {world.organization.pk}: 1 fault; " in said[1]
     assert f"umbrella {other.organization.pk}: ok; " in said[2]
-    assert said[4] == "the ledger does not hold"
+    assert said[4] == "the ledger is not intact"
 
 
 def test_verify_ledger_tells_what_waits(world: World, seals: Any) -> None:
     world.environment("dev", "another")
 
-    assert ", 1 not sealed yet since 20" in run("verify_ledger")[1][0]
+    assert ", 1 not sealed since 20" in run("verify_ledger")[1][0]
 
 
 def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_organization_is_refused(
 
     code, said = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
 
-    assert (code, said) == (1, [f"{file}: the checkpoint is of organization {other.organization.pk}"])
+    assert (code, said) == (1, [f"{file}: the checkpoint belongs to organization {other.organization.pk}"])
 
 
 @pytest.mark.parametrize(
