@@ -30,7 +30,7 @@ _MAX_STDERR = 2_000  # bytes of a program's error output that are kept
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes the side effects that ``gate`` permits, until the time ``until`` (of ``time.monotonic``).
+    """Executes the side effects that ``gate`` permits, until the ``time.monotonic`` time ``until``.
 
     Programs run in ``folder``.
     """

@@ -122,7 +122,7 @@ def _check_permitted(artifact: Artifact, environment: Environment, mode: str) ->
 
 
 def _recorded_version(artifact: Artifact) -> Version:
-    """Return the version that produced the artifact. Raises Unprocessable without one."""
+    """Return the version that produced the artifact. Raises Unprocessable if there is none."""
     found = version_for(artifact, artifact.spec_hash or "")
     if found is None:
         raise Unprocessable(
