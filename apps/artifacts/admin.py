@@ -75,7 +75,7 @@ class ReplayAdmin(ReadOnlyAdmin):
             ("Artifact", link(row.artifact)),
             ("Version", link(row.version)),
             ("Requested by", row.requested_by),
-            ("Waiting for" if waits else "Approval", link(row.approval)),
+            ("Waits for approval" if waits else "Approval", link(row.approval)),
             ("Finished", ago(row.finished_at)),
             ("Error", row.error or "-"),
         ]

@@ -33,7 +33,7 @@ class Command(BaseCommand):
     help = (
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
         "installation. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you "
-        "keep on another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 if it could not verify."
+        "keep on another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 on other errors."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
