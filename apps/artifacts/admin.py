@@ -1,4 +1,4 @@
-"""Artifacts and replays in the console."""
+"""Console pages of artifacts, replays and unreferenced blobs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ReplayStatus
 
 
-def _replay(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
+def _requester(mode: Replay.Mode) -> Callable[[Artifact, ActContext], Replay]:
+    """Return a function that requests a replay in this mode for the person who acts."""
     return lambda row, context: replays.request(row, environment=row.environment, mode=mode, actor=context.actor)
 
 
 REPLAY = Act(
     name="replay",
     label="Replay",
-    explain="The captured records run again through the version that produced them. Nothing leaves.",
-    run=_replay(Replay.Mode.DRY_RUN),
+    explain="Run the captured records again through the version that produced them. No side effect is executed.",
+    run=_requester(Replay.Mode.DRY_RUN),
     needs=P.OPERATE_ENVIRONMENT,
     icon="replay",
     applies=permitted_by(partial(replays.check_request, mode=Replay.Mode.DRY_RUN)),
@@ -35,10 +36,9 @@ REPLAY = Act(
 EXECUTE = Act(
     name="execute",
     label="Replay with side effects",
-    explain="The captured records run again, and what the server's allowlists permit is really called, once for each "
-    "record."
-    " On staging and prod somebody must approve it first.",
-    run=_replay(Replay.Mode.EXECUTE),
+    explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
+    "each record. On staging and prod, somebody must approve the replay first.",
+    run=_requester(Replay.Mode.EXECUTE),
     needs=P.OPERATE_ENVIRONMENT,
     icon="bolt",
     dangerous=True,
@@ -67,7 +67,7 @@ class ReplayAdmin(ReadOnlyAdmin):
     search_fields = ("requested_by", "error", "version__name", "=id")
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """How it came out."""
+        """Show the outcome of the replay: its result and its side effects."""
         waits = row.status == ReplayStatus.PENDING_APPROVAL
         facts = [
             ("Status", pill(row.status)),
@@ -75,7 +75,7 @@ class ReplayAdmin(ReadOnlyAdmin):
             ("Artifact", link(row.artifact)),
             ("Version", link(row.version)),
             ("Requested by", row.requested_by),
-            ("Waits for" if waits else "Approval", link(row.approval)),
+            ("Waits for approval" if waits else "Approval", link(row.approval)),
             ("Finished", ago(row.finished_at)),
             ("Error", row.error or "-"),
         ]
@@ -85,14 +85,16 @@ class ReplayAdmin(ReadOnlyAdmin):
             {
                 "title": "Egress",
                 "columns": ("Name", "Records", "Digest"),
-                "rows": [(name, out["records"], short(out["sha256"])) for name, out in egress.items()],
-                "empty": "There is no result.",
+                "rows": [(name, output["records"], short(output["sha256"])) for name, output in egress.items()],
+                "empty": "The replay has no result.",
             },
             {
                 "title": "Side effects",
                 "columns": ("Action", "Target", "Decision", "Records"),
-                "rows": [(action, target, pill(said), n) for (action, target, said), n in actions.items()],
-                "empty": "None was reached.",
+                "rows": [
+                    (action, target, pill(decision), count) for (action, target, decision), count in actions.items()
+                ],
+                "empty": "The replay reached no side effect.",
             },
         ]
         return {"facts": facts, "panels": panels}

@@ -1,6 +1,6 @@
-"""Side effects of an execute replay, performed: one HTTP request or one process for a record, strictly bounded.
+"""Execution of the side effects of a replay: one HTTP request or one process for each record, with time limits.
 
-What comes back is looked at for success only, as on an agent: the record goes on unchanged.
+A side effect only succeeds or fails. As on an agent, its output does not change the record.
 """
 
 from __future__ import annotations
@@ -23,33 +23,36 @@ from byteor_cloud.engine.allowlist import Url
 from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay import Decision, EffectFailed, Gate
 
-TIMEOUT_S = 10.0  # of one side effect
-TOTAL_S = 900.0  # of all those of one replay: a worker's slot is not held for ever
-_SAID = 2_000  # how much of what a program complains is kept
+TIMEOUT_S = 10.0  # for one side effect
+TOTAL_S = 900.0  # for all side effects of a replay, so that it does not occupy a slot of the worker for ever
+_MAX_STDERR = 2_000  # bytes of a program's error output that are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Decides by ``gate``; performs until ``until`` (``time.monotonic``). Programs run in ``folder``."""
+    """Executes the side effects that ``gate`` permits, until the ``time.monotonic`` time ``until``.
+
+    Programs run in ``folder``.
+    """
 
     gate: Gate
     folder: Path
     replay_id: str
     until: float
     timeout_s: float = TIMEOUT_S
-    # Called before each side effect; raises, or waits, when somebody else may have it performed.
+    # Called before each side effect. It raises or waits if another worker may have taken over the replay.
     may_act: Callable[[], None] = lambda: None
 
     def decide(self, stage: str, op: str) -> Decision:
-        """As the gate says."""
+        """Return the gate's decision about a side effect."""
         return self.gate.decide(stage, op)
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """One request, one process. Raises EffectFailed."""
+        """Send the request or run the program. Raises EffectFailed."""
         self.may_act()
         deadline = min(time.monotonic() + self.timeout_s, self.until)
         if deadline <= time.monotonic():
-            raise EffectFailed("the side effects of this replay have taken too long altogether")
+            raise EffectFailed("the side effects of this replay took too long in total")
         kind, target = split_op(op)
         match kind, target:
             case "http_post", str(url):
@@ -57,10 +60,10 @@ class Executor:
             case "exec", str(command):
                 self._run(command.split("|"), stage, payload, deadline)
             case _:
-                raise EffectFailed(f"nobody knows how to perform {kind}")
+                raise EffectFailed(f"the server cannot execute side effects of the kind {kind}")
 
     def _post(self, url: Url, stage: str, payload: bytes, deadline: float) -> None:
-        """No redirect is followed, no proxy or credential of the environment used, no body read."""
+        """Send a POST request. Follow no redirect, use no proxy or credential of the environment, read no body."""
         left = deadline - time.monotonic()
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
         connection = kind(url.host, url.port, timeout=left)
@@ -72,28 +75,29 @@ class Executor:
             "Connection": "close",
         }
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        # The timeout is for each read: this one is for the answer as a whole, however slowly it trickles in.
-        stop, trouble = Timer(left, _hang_up, [connection]), ""
+        # The connection's timeout applies to each read. The timer limits the whole response, however slowly it arrives.
+        stop, failure = Timer(left, _hang_up, [connection]), ""
         try:
             connection.connect()
             stop.start()
             connection.request("POST", target, payload, headers)
             status: int | None = connection.getresponse().status
         except (OSError, HTTPException, ValueError) as error:
-            # Looked at after the clock: a connection that was hung up breaks in many ways, or seems to be complete.
-            status, trouble = None, type(error).__name__
+            # The deadline is checked first, below: a connection that the timer shut down fails with various errors, or
+            # not at all.
+            status, failure = None, type(error).__name__
         finally:
             stop.cancel()
             connection.close()
         if time.monotonic() >= deadline:
-            raise EffectFailed(f"no answer within {self.timeout_s:g} s")
+            raise EffectFailed(f"no response within {self.timeout_s:g} s")
         if status is None:
-            raise EffectFailed(f"no answer: {trouble}")
+            raise EffectFailed(f"no response: {failure}")
         if not 200 <= status < 300:
-            raise EffectFailed(f"answered {status}")
+            raise EffectFailed(f"the response has the status {status}")
 
     def _run(self, command: list[str], stage: str, payload: bytes, deadline: float) -> None:
-        """No shell, nothing of the worker's environment; its output is not kept, and its whole group ends with it."""
+        """Run a program without a shell and without the worker's environment; kill its process group at the end."""
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
@@ -102,39 +106,42 @@ class Executor:
             "BYTEOR_REPLAY": self.replay_id,
             "BYTEOR_STAGE": stage,
         }
-        with tempfile.TemporaryFile() as stdin:  # a file: nobody has to feed a pipe
+        with tempfile.TemporaryFile() as stdin:  # a file, since a pipe would have to be written while the program runs
             stdin.write(payload)
             stdin.seek(0)
             try:
-                process = subprocess.Popen(  # noqa: S603  the gate let this very path through
+                process = subprocess.Popen(  # noqa: S603  the gate permitted this path
                     command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.folder,
                     env=environment, start_new_session=True,
                 )  # fmt: skip
             except (OSError, ValueError) as error:
-                raise EffectFailed(f"it does not start: {type(error).__name__}") from error
-        assert process.stderr is not None  # noqa: S101  a pipe was asked for
+                raise EffectFailed(f"the program does not start: {type(error).__name__}") from error
+        assert process.stderr is not None  # noqa: S101  stderr is a pipe
         try:
-            said = _read(process.stderr.fileno(), deadline)
+            message = _read_stderr(process.stderr.fileno(), deadline)
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
-            raise EffectFailed(f"it had not ended after {self.timeout_s:g} s and was killed") from None
+            raise EffectFailed(f"the program ran longer than {self.timeout_s:g} s and was killed") from None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             process.stderr.close()
         if code != 0:
-            raise EffectFailed(f"it ended with {code}: {said.decode(errors='replace').strip() or 'no message'}")
+            raise EffectFailed(
+                f"the program ended with {code}: {message.decode(errors='replace').strip() or 'no message'}"
+            )
 
 
 def _hang_up(connection: HTTPConnection) -> None:
+    """Shut the connection down, so that a read of it in another thread ends."""
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(SHUT_RDWR)
 
 
-def _read(source: int, deadline: float) -> bytes:
-    """The start of what comes until the last writer closes it; the rest is thrown away. Raises TimeoutError."""
+def _read_stderr(source: int, deadline: float) -> bytes:
+    """Read until all writers have closed the pipe; return the first ``_MAX_STDERR`` bytes. Raises TimeoutError."""
     kept = b""
     poll = select.poll()
     poll.register(source, select.POLLIN)
@@ -142,5 +149,5 @@ def _read(source: int, deadline: float) -> bytes:
         chunk = os.read(source, 65_536)
         if not chunk:
             return kept
-        kept += chunk[: _SAID - len(kept)]
+        kept += chunk[: _MAX_STDERR - len(kept)]
     raise TimeoutError

@@ -1,4 +1,4 @@
-"""The kinds of jobs of this app; ``tasks.py`` has the functions that run them."""
+"""The jobs of this app. ``tasks.py`` has the functions that run them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from byteor_cloud.jobs import Job, Lane, Periodic
 
 
 class IngestArtifact(Job, name="artifacts.ingest", lane=Lane.INGEST):
-    """Check a received artifact."""
+    """Verify or reject a received artifact."""
 
     artifact_id: str
 

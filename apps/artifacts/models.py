@@ -1,4 +1,4 @@
-"""What agents upload, and its replays."""
+"""Artifacts, their replays, and blobs that may be removed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, Repla
 
 
 class Artifact(Stateful):
-    """An immutable record that an agent produced; its bytes are stored by content hash."""
+    """An immutable file that an agent uploaded. The blob store has its bytes under ``content_hash``."""
 
     class Kind(models.TextChoices):
         INCIDENT_BUNDLE = "incident_bundle"
@@ -49,9 +49,9 @@ class Artifact(Stateful):
 
 
 class UnreferencedBlob(models.Model):
-    """Stored bytes that may be removed: the last row that referred to them is gone, or there never was one.
+    """A blob that may be removed: the last row that referred to it was deleted, or no row ever referred to it.
 
-    Triggers of the database write these rows when an artifact or a deployment is deleted, by whatever way.
+    Database triggers insert these rows when an artifact or a deployment is deleted, also by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)
@@ -65,7 +65,7 @@ class UnreferencedBlob(models.Model):
 
 
 class Replay(Stateful):
-    """An artifact run again, deterministically, through a version."""
+    """A deterministic run of an artifact's records through a version."""
 
     class Mode(models.TextChoices):
         DRY_RUN = "dry_run"
@@ -79,13 +79,13 @@ class Replay(Stateful):
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
     requested_by = models.CharField(max_length=300)
-    # The consent that it goes by: asked for, or given before and handed in with its credential.
+    # The approval was requested with the replay, or given before and sent with the request as an approval credential.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
     error = models.TextField(null=True)
-    # Why it failed, for programs: contracts of the API name the codes.
+    # The machine-readable reason of a failure.
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

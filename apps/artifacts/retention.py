@@ -1,4 +1,4 @@
-"""What is kept how long: artifacts by their environment's setting, bytes while something refers to them."""
+"""Removal of expired artifacts, of decommissioned agents, and of blobs that no row refers to."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
 
 WORKER = system("retention")
-AT_ONCE = 1000  # rows of one transaction
-# Bytes are stored before the row that refers to them: a stray that is younger may still be waiting for it.
+BATCH_SIZE = 1000  # rows of one transaction
+# A blob is stored before the row that refers to it. The row of a younger blob may still be written.
 STRAY_AGE = timedelta(days=1)
 AGENTS_KEPT_FOR = timedelta(days=90)
-FOLDERS, HOURS_A_WEEK = 256, 168
+BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
 def expire_artifacts(now: datetime | None = None) -> int:
-    """Remove artifacts past their environment's ``artifact_retention_days``, with their replays; return how many."""
+    """Delete artifacts past their environment's ``artifact_retention_days`` and their replays; return how many."""
     now = now or timezone.now()
     removed = 0
     for environment in Environment.objects.live().select_related("project"):
-        while count := _expire(environment, now):
+        while count := _expire_batch(environment, now):
             removed += count
     return removed
 
 
 @transaction.atomic
-def _expire(environment: Environment, now: datetime) -> int:
+def _expire_batch(environment: Environment, now: datetime) -> int:
     days = environment.effective_settings.artifact_retention_days
-    past = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
-    ids = list(past.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
+    expired = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
+    ids = list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
     if ids:
         Artifact.objects.filter(pk__in=ids).delete()
         audit.record(
@@ -56,28 +56,27 @@ def _expire(environment: Environment, now: datetime) -> int:
 
 
 def forget_agents(now: datetime | None = None) -> int:
-    """Remove agents that left the fleet 90 days ago and that nothing tells of any more; return how many.
+    """Delete agents that were decommissioned 90 days ago and that no other row refers to; return how many.
 
-    Their artifacts, their parts in deployments and their reports have times of their own, and go first.
+    Artifacts, deployments and reports have retention periods of their own and keep their agents until then.
     """
-    mine = {"agent_id": OuterRef("pk")}
-    left = Agent.objects.filter(
-        ~Exists(Artifact.objects.filter(**mine)),
-        ~Exists(DeploymentAgent.objects.filter(**mine)),
-        ~Exists(AgentReport.objects.filter(**mine)),
+    of_agent = {"agent_id": OuterRef("pk")}
+    forgettable = Agent.objects.filter(
+        ~Exists(Artifact.objects.filter(**of_agent)),
+        ~Exists(DeploymentAgent.objects.filter(**of_agent)),
+        ~Exists(AgentReport.objects.filter(**of_agent)),
         decommissioned_at__lt=(now or timezone.now()) - AGENTS_KEPT_FOR,
     )
-    return delete_in_batches(left)
+    return delete_in_batches(forgettable)
 
 
 def remove_unreferenced() -> int:
-    """Remove the bytes whose last row is gone, one transaction for each; return how many went.
+    """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction; return how many.
 
-    A trigger of the database notes them when the row is deleted (UnreferencedBlob). When the store is in trouble the
-    rest waits for the next run, and what failed is then tried last.
+    If the blob store fails, the other blobs wait for the next run, which tries the failed blob last.
     """
     removed = 0
-    for content_hash in _noted():
+    for content_hash in _list_unreferenced():
         try:
             removed += _remove(content_hash)
         except (Unavailable, OSError):
@@ -86,61 +85,61 @@ def remove_unreferenced() -> int:
     return removed
 
 
-def _noted() -> Iterator[str]:
-    """Yield what is noted now, oldest first; not what is noted meanwhile, so that it ends."""
-    notes = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
-    while page := list(notes.values_list("pk", flat=True)[:AT_ONCE]):
+def _list_unreferenced() -> Iterator[str]:
+    """Yield the hashes that are listed now, oldest first. Later ones wait for the next run, so that this run ends."""
+    listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
+    while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
         yield from page
 
 
 @transaction.atomic
 def _remove(content_hash: str) -> bool:
-    """Remove the bytes unless a row refers to them again; return whether they went."""
-    # A deletion that is under way holds the note until it commits, and only then is its row seen to be gone.
-    note = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
-    if note is None:
+    """Delete the blob unless a row refers to it again; return whether it was deleted."""
+    # A transaction that deletes an artifact holds this lock until it commits. Only then is the artifact seen as gone.
+    listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
+    if listed is None:
         return False
-    # Whoever uploads the same bytes now has its row before this, or waits and then stores them anew.
+    # A concurrent upload of the same bytes has written its row by now, or waits for this lock and stores them again.
     blobs.lock_for_removal(content_hash)
-    is_needed = bool(_referenced([content_hash]))
+    is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:
         blobs.delete(content_hash)
-    # Last: if this transaction fails, the note is still there, and removing twice does no harm.
-    note.delete()
+    # Delete the row last: if this transaction fails, the next run tries again, and deleting a blob twice does no harm.
+    listed.delete()
     return not is_needed
 
 
-def _referenced(hashes: list[str]) -> set[str | None]:
-    """Return those of the hashes that an artifact or a deployment refers to."""
+def _find_referenced(hashes: list[str]) -> set[str | None]:
+    """Return the hashes that an artifact or a deployment refers to."""
     found: set[str | None] = set()
     found |= set(Artifact.objects.filter(content_hash__in=hashes).values_list("content_hash", flat=True))
     found |= set(Deployment.objects.filter(bundle_hash__in=hashes).values_list("bundle_hash", flat=True))
     return found
 
 
-def note_strays(now: datetime | None = None) -> int:
-    """Note stored bytes that no row ever referred to, for ``remove_unreferenced``; return how many.
+def list_stray_blobs(now: datetime | None = None) -> int:
+    """Find blobs that no row ever referred to and list them for ``remove_unreferenced``; return how many.
 
-    Processes that die between storing and writing the row leave them. Each call looks into a 168th of the folders, as
-    the hour says, so that hourly calls see all within a week and none asks the store for much.
+    A process that dies after it stored a blob and before it wrote the row leaves a stray blob. The hour selects a 168th
+    of the blob store's folders, so that hourly calls check all folders in a week at little cost each.
     """
     now = now or timezone.now()
-    hour = int(now.timestamp() // 3600) % HOURS_A_WEEK
-    noted = 0
-    for folder in range(FOLDERS):
-        if folder % HOURS_A_WEEK == hour:
-            noted += _note_strays_in(folder, now - STRAY_AGE)
-    return noted
+    hour = int(now.timestamp() // 3600) % HOURS_PER_WEEK
+    count = 0
+    for folder in range(BLOB_FOLDERS):
+        if folder % HOURS_PER_WEEK == hour:
+            count += _list_stray_blobs_in(folder, now - STRAY_AGE)
+    return count
 
 
-def _note_strays_in(folder: int, before: datetime) -> int:
-    noted = 0
-    for hashes in batched(blobs.list_stored(folder), AT_ONCE):
-        needed = _referenced(list(hashes))
+def _list_stray_blobs_in(folder: int, before: datetime) -> int:
+    count = 0
+    for hashes in batched(blobs.list_stored(folder), BATCH_SIZE):
+        needed = _find_referenced(list(hashes))
         strays = [UnreferencedBlob(content_hash=h) for h in hashes if h not in needed and _is_older(h, before)]
         UnreferencedBlob.objects.bulk_create(strays, ignore_conflicts=True)
-        noted += len(strays)
-    return noted
+        count += len(strays)
+    return count
 
 
 def _is_older(content_hash: str, moment: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""The worker's jobs of this app."""
+"""The functions that run this app's jobs."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from apps.releases.jobs import ReplayDecided
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
 
 
-def _ingest_given_up(why: GivenUp, job: IngestArtifact) -> None:
+def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
     if why.killed:
         uploads.reject_killed(job.artifact_id)
 
 
-@runs_claimed(IngestArtifact, gave_up=_ingest_given_up)
+@runs_claimed(IngestArtifact, gave_up=_reject_after_last_attempt)
 def ingest(claim: Claim, job: IngestArtifact) -> None:
-    """Check a received artifact; one that kills the worker's process again and again is rejected."""
+    """Verify or reject a received artifact. An artifact whose check repeatedly kills the worker is rejected."""
     uploads.ingest(job.artifact_id, claim)
 
 
-def _replay_given_up(why: GivenUp, job: RunReplay) -> None:
+def _fail_after_last_attempt(why: GivenUp, job: RunReplay) -> None:
     replays.give_up(job.replay_id, replays.INTERRUPTED if why.killed else why.error)
 
 
-@runs_claimed(RunReplay, gave_up=_replay_given_up)
+@runs_claimed(RunReplay, gave_up=_fail_after_last_attempt)
 def replay(claim: Claim, job: RunReplay) -> None:
-    """Run a replay; after the last attempt it is failed, and at once when side effects may have happened."""
+    """Run a replay. It fails after the last attempt, or at once if side effects may have been executed."""
     replays.run(job.replay_id, claim)
 
 
 @runs(ReplayDecided)
 def replay_decided(job: ReplayDecided) -> None:
-    """An approval was decided, expired or revoked: what waits for it goes on or ends."""
+    """Start or end the replays of an approval that was decided, expired or revoked."""
     replays.follow_approval(job.approval_id)
 
 
 @runs_by_itself(RETENTION)
 def retain() -> None:
-    """Once an hour: artifacts past their time, agents that left long ago, and bytes that nothing refers to."""
+    """Remove expired artifacts, agents that were decommissioned long ago, and unreferenced blobs."""
     retention.expire_artifacts()
     retention.forget_agents()
-    retention.note_strays()
+    retention.list_stray_blobs()
     retention.remove_unreferenced()

@@ -1,4 +1,4 @@
-"""Agents, their keys and what is wanted of them in the console."""
+"""Console pages of agents, their credentials, heartbeats and assignments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Liveness(admin.SimpleListFilter):
     parameter_name = "liveness"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(word, word) for word in LIVENESS]
+        return [(liveness, liveness) for liveness in LIVENESS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(liveness=self.value()) if self.value() in LIVENESS else queryset
@@ -36,7 +36,7 @@ class _Drift(admin.SimpleListFilter):
     parameter_name = "drift"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", "runs something else than desired"), ("no", "runs what is desired")]
+        return [("yes", "does not run the desired bundle"), ("no", "runs the desired bundle")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(drifted=self.value() == "yes") if self.value() in {"yes", "no"} else queryset
@@ -68,8 +68,8 @@ class AgentAdmin(ReadOnlyAdmin):
         Act(
             name="revoke",
             label="Decommission",
-            explain="It leaves the fleet and its key ends at once. What it runs, it goes on running until it is "
-            "stopped.",
+            explain="The agent leaves the fleet, and its key is revoked at once. The pipeline that the agent runs goes "
+            "on until you stop it on the host.",
             run=lambda row, context: services.decommission(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="block",
@@ -89,7 +89,7 @@ class AgentAdmin(ReadOnlyAdmin):
     def drift(self, row: Any) -> str:
         return pill("drifted") if row.drifted else "-"
 
-    @admin.display(description="Says", ordering="heartbeat__status")
+    @admin.display(description="Status", ordering="heartbeat__status")
     def status(self, row: Any) -> str:
         return pill(row.heartbeat.status)
 
@@ -102,35 +102,41 @@ class AgentAdmin(ReadOnlyAdmin):
         return short(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Desired, attempted, running and last failed, side by side."""
-        wanted, beat = row.assignment, row.heartbeat
+        """Compare the desired, attempted, running and last failed bundle of the agent."""
+        assignment, heartbeat = row.assignment, row.heartbeat
         facts = [
             ("Liveness", self.live(row)),
             ("Drift", self.drift(row)),
-            ("Says", pill(beat.status)),
-            ("Last seen", ago(beat.last_seen_at)),
-            ("Version", beat.agent_version or "-"),
-            ("Progress", pill(wanted.progress) if wanted.deployment_id else "-"),
+            ("Status", pill(heartbeat.status)),
+            ("Last seen", ago(heartbeat.last_seen_at)),
+            ("Agent version", heartbeat.agent_version or "-"),
+            ("Progress", pill(assignment.progress) if assignment.deployment_id else "-"),
         ]
         states = [
-            ("Desired", wanted.bundle_hash, wanted.deployment_id, wanted.since, wanted.action or ""),
-            ("Attempted", wanted.attempted_bundle_hash, wanted.attempted_deployment_id, wanted.attempted_since, ""),
-            ("Running", beat.running_bundle_hash, beat.running_deployment_id, beat.running_since, ""),
+            ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
+            (
+                "Attempted",
+                assignment.attempted_bundle_hash,
+                assignment.attempted_deployment_id,
+                assignment.attempted_since,
+                "",
+            ),
+            ("Running", heartbeat.running_bundle_hash, heartbeat.running_deployment_id, heartbeat.running_since, ""),
             (
                 "Last failed",
-                wanted.failed_bundle_hash,
-                wanted.failed_deployment_id,
-                wanted.failed_since,
-                wanted.failed_detail,
+                assignment.failed_bundle_hash,
+                assignment.failed_deployment_id,
+                assignment.failed_since,
+                assignment.failed_detail,
             ),
         ]
         rows = [
-            (name, _bundle(bundle, deployment), ago(since), note or "-")
-            for name, bundle, deployment, since, note in states
+            (name, _bundle_cell(bundle, deployment), ago(since), detail or "-")
+            for name, bundle, deployment, since, detail in states
         ]
         panel = {
-            "title": "What it runs",
-            "columns": ("", "Bundle and deployment", "Since", "Note"),
+            "title": "Desired and running bundles",
+            "columns": ("", "Bundle and deployment", "Since", "Detail"),
             "rows": rows,
         }
         return {"facts": facts, "panels": [panel]}
@@ -144,13 +150,13 @@ class AgentAdmin(ReadOnlyAdmin):
             .order_by()
             .aggregate(
                 n_drifted=Count("pk", filter=Q(drifted=True)),
-                **{f"n_{word}": Count("pk", filter=Q(liveness=word)) for word in LIVENESS},
+                **{f"n_{liveness}": Count("pk", filter=Q(liveness=liveness)) for liveness in LIVENESS},
             )
         )
         shown = [
-            Tile(f"Agents {word}", count, f"{url}?enrolled=yes&liveness={word}", tone if count else "plain")
-            for word, tone in LIVENESS.items()
-            for count in (counts[f"n_{word}"],)
+            Tile(f"Agents {liveness}", count, f"{url}?enrolled=yes&liveness={liveness}", tone if count else "plain")
+            for liveness, tone in LIVENESS.items()
+            for count in (counts[f"n_{liveness}"],)
         ]
         drifted = counts["n_drifted"]
         return [
@@ -159,10 +165,11 @@ class AgentAdmin(ReadOnlyAdmin):
         ]
 
 
-def _bundle(bundle_hash: str | None, deployment_id: Any) -> str:
-    """With its deployment, by the name of that one's page only: deployments live in the app above."""
+def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
+    """Show a bundle hash with a link to its deployment."""
     if bundle_hash is None or deployment_id is None:
         return short(bundle_hash)
+    # Only the page's name ties this to apps.releases, which this app must not import.
     page = reverse("admin:releases_deployment_change", args=[deployment_id])
     return with_note(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
 

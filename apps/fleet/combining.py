@@ -1,4 +1,4 @@
-"""Group commit: requests that wait at the same time share one statement and one commit."""
+"""Flat combining: callers that wait at the same time share one database statement and one commit."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from collections.abc import Callable, Hashable, Sequence
 
 
 class _Waiting[Item, Result]:
+    """An item that was submitted, and its result once there is one."""
+
     def __init__(self, key: Hashable, item: Item) -> None:
         self.key, self.item = key, item
         self.done = False
         self.result: Result | None = None
         self.error: BaseException | None = None
-        # Held until this one's turn: its result is there, or it is to lead.
+        # The submitter blocks on this lock until its result is there or it becomes the leader.
         self.turn = threading.Lock()
         self.turn.acquire()
 
 
 class Combiner[Item, Result]:
-    """Runs ``work`` on batches of what several threads or greenlets hand in at once.
+    """Collects items that threads or greenlets submit concurrently, and calls ``work`` on batches of them.
 
-    There is no thread of its own: one caller leads, works for all who have come by then, on its own database
-    connection, and then hands the lead to the first who came meanwhile. Alone, a caller just does its own work.
+    There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, on its own
+    database connection, and then makes the first caller that came in the meantime the leader. A caller that is alone
+    handles its own item.
     """
 
     def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
@@ -32,7 +35,7 @@ class Combiner[Item, Result]:
         self._is_led = False
 
     def submit(self, key: Hashable, item: Item) -> Result | None:
-        """Return the result of this item, or raise what ``work`` raised for its batch. One item of a key a batch."""
+        """Return the item's result, or raise the error of its batch. A batch has at most one item with the same key."""
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
         with self._lock:
             self._queue.append(waiting)

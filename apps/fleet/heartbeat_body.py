@@ -1,6 +1,6 @@
-"""The body of a heartbeat: declared once as JSON Schema, from which the document and the checks are made.
+"""The body of a heartbeat. One JSON Schema is the source of the OpenAPI components and of the checks.
 
-The checks are compiled and not a serializer's, since they run thousands of times a second.
+The checks are compiled functions, since a serializer is too slow for thousands of heartbeats a second.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ _BODY = {
     "additionalProperties": False,
 }
 SCHEMAS = {"HeartbeatRequest": _BODY, "ActiveRequest": _ACTIVE}
-"""The components of the document that hold a heartbeat."""
+"""The components of the OpenAPI document for the body of a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class HeartbeatBody:
     """A checked heartbeat body."""
 
     status: str
@@ -86,7 +86,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """How a field is checked, and what is said of a value that fails."""
+    """The check of one field, with the error for a value that fails it."""
 
     passes: Callable[[Any], bool]
     detail: str
@@ -94,7 +94,7 @@ class _Check:
 
 
 def _check(schema: Mapping[str, Any]) -> _Check:
-    """Compile the check of one field."""
+    """Compile the check of one field from its JSON Schema."""
     match schema:
         case {"enum": [*values]}:
             known = frozenset(values)
@@ -119,25 +119,25 @@ def _check(schema: Mapping[str, Any]) -> _Check:
     raise AssertionError(f"no check for {schema}")
 
 
-def _checks(schema: Any, *, apart: str) -> dict[str, _Check]:
-    """Compile the checks of an object's fields, but for the one that is read and not only checked."""
-    return {name: _check(field) for name, field in schema["properties"].items() if name != apart}
+def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
+    """Compile the checks of an object's fields except one, which ``parse`` checks by itself."""
+    return {name: _check(field) for name, field in schema["properties"].items() if name != except_field}
 
 
-_BODY_CHECKS = _checks(_BODY, apart="active")
-_ACTIVE_CHECKS = _checks(_ACTIVE, apart="deployment_id")
-_REPORTED = [name for name in _BODY_CHECKS if name not in {"status", "agent_version"}]
+_BODY_CHECKS = _checks(_BODY, except_field="active")
+_ACTIVE_CHECKS = _checks(_ACTIVE, except_field="deployment_id")
+_REPORT_FIELDS = [name for name in _BODY_CHECKS if name not in {"status", "agent_version"}]
 
 
-def parse(body: Any) -> Beat:
-    """Check a heartbeat's body and read it. Raises InvalidInput with all that is wrong."""
+def parse(body: Any) -> HeartbeatBody:
+    """Check and parse the body of a heartbeat. Raises InvalidInput with all errors."""
     if not isinstance(body, dict):
         raise InvalidInput.at("", "Must be an object.")
-    errors = _wrong(body, _BODY_CHECKS, "", "active")
+    errors = _find_errors(body, _BODY_CHECKS, "", "active")
     deployment_id = bundle_hash = spec_hash = None
     active = body.get("active")
     if isinstance(active, dict):
-        errors += _wrong(active, _ACTIVE_CHECKS, "/active", "deployment_id")
+        errors += _find_errors(active, _ACTIVE_CHECKS, "/active", "deployment_id")
         bundle_hash, spec_hash = active.get("bundle_hash"), active.get("spec_hash")
         try:
             deployment_id = read_id(active["deployment_id"])
@@ -147,12 +147,14 @@ def parse(body: Any) -> Beat:
         errors.append(FieldError("/active", "invalid", "Must be an object or null."))
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
-    report = {name: body[name] for name in _REPORTED if body.get(name) is not None}
-    return Beat(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, report)
+    report = {name: body[name] for name in _REPORT_FIELDS if body.get(name) is not None}
+    return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, report)
 
 
-def _wrong(body: Mapping[str, Any], checks: Mapping[str, _Check], pointer: str, apart: str) -> list[FieldError]:
-    unknown = sorted(body.keys() - checks.keys() - {apart})
+def _find_errors(
+    body: Mapping[str, Any], checks: Mapping[str, _Check], pointer: str, except_field: str
+) -> list[FieldError]:
+    unknown = sorted(body.keys() - checks.keys() - {except_field})
     errors = [FieldError(child_pointer(pointer, key), "unknown_field", "Unknown field.") for key in unknown]
     for name, check in checks.items():
         if not check.passes(body.get(name)):

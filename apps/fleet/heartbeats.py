@@ -1,4 +1,4 @@
-"""The hot path: one beat is one statement that finds the agent by its key, stores the beat and reads the answer."""
+"""Storage of heartbeats. One statement finds the agent by its key, stores the heartbeat and reads the response."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from django.db import connection
 from psycopg.types.json import Jsonb
 
 from apps.fleet.combining import Combiner
-from apps.fleet.heartbeat_body import Beat
+from apps.fleet.heartbeat_body import HeartbeatBody
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
-# One statement for a batch of beats of different agents, whose rows are locked in one order.
+# The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
+# two batches cannot deadlock.
 _SQL = f"""
 WITH beat AS (
     SELECT * FROM unnest(%s::int[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::text[],
                          %s::text[], %s::float8[])
-        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash, pace)
+        AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash,
+              interval_factor)
 ), caller AS (
     SELECT b.*, o.key_set_etag, round(
-            (coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}) * b.pace)::numeric,
-            1
+            (coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S})
+            * b.interval_factor)::numeric, 1
         )::float8 AS next_heartbeat_s
     FROM beat b
     JOIN fleet_agentkey k ON k.digest = b.digest AND k.agent_id = b.agent_id
@@ -49,12 +51,12 @@ FROM caller c JOIN held USING (agent_id) JOIN fleet_assignment s USING (agent_id
 WHERE h.agent_id = c.agent_id
 RETURNING c.number, h.last_seen_at, h.next_heartbeat_s, c.key_set_etag,
     s.deployment_id, s.action, s.bundle_hash, s.since
-"""  # noqa: S608  the number is a constant of ours
+"""  # noqa: S608  only a constant is inserted
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the statement read while it stored the beat."""
+class StoredHeartbeat:
+    """The data of the response to a heartbeat, which the statement read while it stored the heartbeat."""
 
     server_time: datetime
     next_heartbeat_s: float
@@ -65,41 +67,41 @@ class Answer:
     offered_at: datetime | None
 
 
-def store(*, digest: str, agent_id: UUID, beat: Beat) -> Answer | None:
-    """Store the beat; it is durable when this returns. None when the key is not this agent's or not usable."""
-    return _combiner.submit(agent_id, (digest, agent_id, beat))
+def store(*, digest: str, agent_id: UUID, heartbeat: HeartbeatBody) -> StoredHeartbeat | None:
+    """Store the heartbeat durably. Returns None if the key is not usable or belongs to another agent."""
+    return _combiner.submit(agent_id, (digest, agent_id, heartbeat))
 
 
-def _store_batch(items: Sequence[_Item]) -> list[Answer | None]:
-    answers: list[Answer | None] = [None] * len(items)
+def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
+    stored: list[StoredHeartbeat | None] = [None] * len(items)
     rows = [
         (
             number,
             digest,
             agent_id,
-            b.status,
-            b.agent_version,
-            Jsonb(b.report),
-            b.deployment_id,
-            b.bundle_hash,
-            b.spec_hash,
-            pace.factor(),
+            body.status,
+            body.agent_version,
+            Jsonb(body.report),
+            body.deployment_id,
+            body.bundle_hash,
+            body.spec_hash,
+            load_spreader.next_factor(),
         )
-        for number, (digest, agent_id, b) in enumerate(items)
+        for number, (digest, agent_id, body) in enumerate(items)
     ]
     with connection.cursor() as cursor:
         cursor.execute(_SQL, [list(column) for column in zip(*rows, strict=True)])
-        for number, *read in cursor:
-            answers[number] = Answer(*read)
-    return answers
+        for number, *columns in cursor:
+            stored[number] = StoredHeartbeat(*columns)
+    return stored
 
 
-type _Item = tuple[str, UUID, Beat]
-_combiner: Combiner[_Item, Answer] = Combiner(_store_batch)
+type _Item = tuple[str, UUID, HeartbeatBody]
+_combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
 
 
-class Pace:
-    """Spreads a fleet's beats: by ±10 %, and stretched while this process is asked for more than it can take."""
+class LoadSpreader:
+    """Chooses the time until an agent's next heartbeat: the interval ±10 %, longer while this process is overloaded."""
 
     COMFORTABLE_PER_S = 500.0
 
@@ -108,15 +110,15 @@ class Pace:
         self._count = 0
         self._rate = 0.0
 
-    def factor(self) -> float:
-        """Count a beat; what to multiply its environment's interval by for the agent's next one."""
+    def next_factor(self) -> float:
+        """Count a heartbeat; return the factor of the environment's interval until the agent's next heartbeat."""
         second = int(time.monotonic())
         if second != self._second:
             self._rate = 0.7 * self._rate + 0.3 * self._count / max(1, second - self._second)
             self._second, self._count = second, 0
         self._count += 1
         stretch = max(1.0, self._rate / self.COMFORTABLE_PER_S)
-        return stretch * random.uniform(0.9, 1.1)  # noqa: S311  spread, not secrecy
+        return stretch * random.uniform(0.9, 1.1)  # noqa: S311  this spreads load and keeps no secret
 
 
-pace = Pace()
+load_spreader = LoadSpreader()

@@ -1,4 +1,4 @@
-"""The kinds of jobs of this app, and those that it enqueues for ``apps.releases``, whose ``tasks.py`` runs them."""
+"""The jobs of this app, and the jobs that this app enqueues and ``apps.releases`` runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from byteor_cloud.jobs import Job, Lane, Periodic
 
 
 class WelcomeAgent(Job, name="releases.welcome", lane=Lane.RELEASES):
-    """Offer a new or relabelled agent the deployment that runs in its environment."""
+    """Offer a new or relabeled agent the running deployment of its environment."""
 
     agent_id: str
 
 
 class AgentLeft(Job, name="releases.agent_left", lane=Lane.RELEASES):
-    """Step the rollouts that may wait for an agent that left the fleet."""
+    """Enqueue a step of each rollout that may wait for an agent that left the fleet."""
 
     agent_id: str
 

@@ -1,4 +1,4 @@
-"""Agents, their credentials, their heartbeats, and what each of them is to run."""
+"""Agents, their credentials, heartbeats and assignments."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revis
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
-STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a beat
+STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals without a heartbeat
 
 
 class Liveness(StrEnum):
-    """How long an agent has been silent, in the intervals that it was last told; derived, never stored."""
+    """Whether an agent's heartbeats arrive in time. It is derived from the last heartbeat and never stored."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -31,7 +31,7 @@ class Liveness(StrEnum):
 
 
 class EnrollmentToken(Credential):
-    """Turns a machine into an agent of one environment, ``max_uses`` times."""
+    """A credential with which up to ``max_uses`` hosts enroll as agents of one environment."""
 
     family = Family.ENROLLMENT
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
@@ -45,25 +45,25 @@ class EnrollmentToken(Credential):
 
     @property
     def is_spent(self) -> bool:
-        """Whether every use of it was made."""
+        """Return whether the token has no use left."""
         return self.uses >= self.max_uses
 
 
-def _beats(count: int) -> Combinable:
-    """The time of ``count`` intervals, as the agent was last told them."""
-    each = F("heartbeat__next_heartbeat_s")
-    return ExpressionWrapper(each * Value(timedelta(seconds=count), DurationField()), output_field=DurationField())
+def _heartbeat_intervals(count: int) -> Combinable:
+    """Return the duration of ``count`` heartbeat intervals, with the interval that the agent was last given."""
+    interval = F("heartbeat__next_heartbeat_s")
+    return ExpressionWrapper(interval * Value(timedelta(seconds=count), DurationField()), output_field=DurationField())
 
 
 class AgentQuerySet(models.QuerySet[Any]):
     def enrolled(self) -> Self:
-        """Without the decommissioned."""
+        """Return the agents that are not decommissioned."""
         return self.filter(decommissioned_at=None)
 
     def with_state(self) -> Self:
-        """With heartbeat and assignment, and ``liveness`` and ``drifted`` derived from them.
+        """Select heartbeat and assignment too, and annotate ``liveness`` and ``drifted``.
 
-        An enrollment counts as a sign of life, as a beat does.
+        Before the first heartbeat, ``liveness`` counts from the enrollment.
         """
         silence = ExpressionWrapper(
             Value(timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"), output_field=DurationField()
@@ -73,8 +73,8 @@ class AgentQuerySet(models.QuerySet[Any]):
             .alias(silence=silence)
             .annotate(
                 liveness=Case(
-                    When(silence__lte=_beats(STALE_AFTER), then=Value(Liveness.ONLINE)),
-                    When(silence__lte=_beats(OFFLINE_AFTER), then=Value(Liveness.STALE)),
+                    When(silence__lte=_heartbeat_intervals(STALE_AFTER), then=Value(Liveness.ONLINE)),
+                    When(silence__lte=_heartbeat_intervals(OFFLINE_AFTER), then=Value(Liveness.STALE)),
                     default=Value(Liveness.OFFLINE),
                 ),
                 drifted=Case(
@@ -87,7 +87,7 @@ class AgentQuerySet(models.QuerySet[Any]):
 
 
 class Agent(EnvironmentOwned, Revisioned):
-    """A machine that runs pipelines."""
+    """A program that runs pipelines on a host."""
 
     name = models.CharField(max_length=200)
     hostname = models.CharField(max_length=253, blank=True)
@@ -120,7 +120,7 @@ class AgentKey(Credential):
 
 
 class Heartbeat(models.Model):
-    """An agent's last beat. A small table of its own: it is written day and night, the agent's row hardly ever."""
+    """An agent's last heartbeat. It has its own table, since it is written far more often than the agent."""
 
     class Status(models.TextChoices):
         STARTING = "starting"
@@ -131,11 +131,12 @@ class Heartbeat(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
     last_seen_at = models.DateTimeField(null=True)
-    # What the agent was last told: under load the server asks for fewer beats, and they count as no silence.
+    # The interval that the agent was last given. Under load the server asks for fewer heartbeats, and agents that
+    # comply must not become stale.
     next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
-    report = models.JSONField(default=dict)  # runtime_version, uptime_s, tuning, resources, pipeline as sent
+    report = models.JSONField(default=dict)  # runtime_version, uptime_s, tuning, resources and pipeline, as sent
     running_deployment_id = models.UUIDField(null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
     running_spec_hash = models.CharField(max_length=71, null=True)
@@ -146,10 +147,10 @@ class Heartbeat(models.Model):
 
 
 class Assignment(models.Model):
-    """What the control plane wants of an agent, and how that went.
+    """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
 
-    Plain ids, since deployments live in the app above: ``deployment_id`` made the offer, ``bundle_deployment_id``
-    built the bundle (another one in a rollback).
+    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` the one that built the bundle;
+    they differ in a rollback. They are no foreign keys, since this app must not import ``apps.releases``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)

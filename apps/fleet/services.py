@@ -1,4 +1,4 @@
-"""Enrollment, agents and their keys, and which agents a target names."""
+"""Services of agents and their credentials, and the selection of a deployment's agents."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def create_enrollment_token(
     replace: bool = False,
     actor: Actor,
 ) -> tuple[EnrollmentToken, str]:
-    """A token bound to the environment, and its secret."""
+    """Create an enrollment token of the environment; return it with its secret."""
     secret = generate(Family.ENROLLMENT)
     token = EnrollmentToken.objects.create(
         environment=environment,
@@ -61,7 +61,7 @@ def create_enrollment_token(
 
 
 def _free_name(environment: Environment, wanted: str) -> str:
-    """A name made of the host name that no agent has; unlikely races end in the constraint's 409."""
+    """Return an unused agent name made from the host name. If two enrollments race, the unique constraint fails one."""
     name = wanted[:200]  # a host name may be longer than a name
     if not Agent.objects.enrolled().filter(environment=environment, name=name).exists():
         return name
@@ -79,7 +79,7 @@ def enroll(
     public_key: str = "",
     actor: Actor,
 ) -> tuple[Agent, str]:
-    """Spend one use of the token: one agent, one key. Raises Unauthenticated when the token is spent meanwhile."""
+    """Spend one use of the token; create an agent and its key. Raises Unauthenticated if the token was just spent."""
     locked = lock(token)
     if locked.is_spent or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
@@ -107,7 +107,7 @@ def enroll(
         resource=("agent", agent.pk),
         changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
     )
-    # A late joiner is offered what runs here; who decides that lives in the app above.
+    # apps.releases decides which running deployment the new agent is offered.
     enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=environment.project.organization_id)
     return agent, key
 
@@ -126,14 +126,14 @@ def _revoke_keys(agent: Agent, *, environment: Environment, actor: Actor) -> Non
 
 @transaction.atomic
 def rotate_key(agent: Agent, *, actor: Actor) -> str:
-    """A new key; the old ones end at once."""
+    """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
     locked = lock(agent)
-    _refuse_decommissioned(locked)
+    _check_enrolled(locked)
     _revoke_keys(locked, environment=agent.environment, actor=actor)
     return _create_key(locked, environment=agent.environment, actor=actor)
 
 
-def _refuse_decommissioned(agent: Agent) -> None:
+def _check_enrolled(agent: Agent) -> None:
     if agent.decommissioned_at is not None:
         raise Conflict("This agent is decommissioned.", code="decommissioned")
 
@@ -142,7 +142,7 @@ def _refuse_decommissioned(agent: Agent) -> None:
 def update_agent(
     agent: Agent, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Agent:
-    """Rename or relabel; labels are replaced as a whole."""
+    """Change the agent's name or labels. The new labels replace all old ones."""
     changed = edit(
         agent,
         values,
@@ -157,9 +157,9 @@ def update_agent(
 
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """The agent leaves the fleet; its key ends at once."""
+    """Remove the agent from the fleet and revoke its key at once."""
     locked = lock_revision(agent, expected_revision)
-    _refuse_decommissioned(locked)
+    _check_enrolled(locked)
     _decommission(locked, environment=agent.environment, actor=actor, action="agent.decommission")
 
 
@@ -168,26 +168,26 @@ def _decommission(agent: Agent, *, environment: Environment, actor: Actor, actio
     agent.decommissioned_at = timezone.now()
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
-    # A rollout that waits for this agent need not wait any longer.
+    # A rollout that waits for this agent must go on without it.
     enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
 
 
 def forget_credentials(now: datetime | None = None) -> int:
-    """Remove enrollment tokens and agent keys that ended 90 days ago; return how many."""
+    """Delete enrollment tokens and agent keys that expired or were revoked 90 days ago; return how many."""
     now = now or timezone.now()
     return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
 
 
-def matching(environment: Environment, target: Target) -> Any:
-    """The enrolled agents that a deployment's target names, in a stable order."""
+def select_agents(environment: Environment, target: Target) -> Any:
+    """Return the enrolled agents that a deployment's target selects, ordered by id."""
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
     if target.agents is not None:
-        return agents.filter(pk__in=these(target.agents))
+        return agents.filter(pk__in=unnest_ids(target.agents))
     if target.selector is not None:
         return agents.filter(labels__contains=target.selector)
     return agents
 
 
-def these(agent_ids: Iterable[UUID | str]) -> RawSQL:
-    """For ``agent_id__in``: any number of agents as one parameter, where a list would be one each."""
+def unnest_ids(agent_ids: Iterable[UUID | str]) -> RawSQL:
+    """Return an expression for ``agent_id__in`` that passes any number of ids as one query parameter."""
     return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])

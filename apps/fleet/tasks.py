@@ -1,4 +1,4 @@
-"""The worker's jobs of this app."""
+"""The functions that run this app's jobs."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from byteor_cloud.jobs import runs_by_itself
 
 @runs_by_itself(FORGET_CREDENTIALS)
 def forget_credentials() -> None:
-    """Enrollment tokens and agent keys that ended long ago."""
+    """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
     services.forget_credentials()

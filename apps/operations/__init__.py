@@ -1,1 +1,1 @@
-"""How the installation is run: its commands, its metrics, and the worker's jobs in the console. No models."""
+"""Operation of the installation: commands, metrics, and the worker's jobs in the console. No models."""

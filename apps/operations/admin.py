@@ -1,4 +1,4 @@
-"""The worker's jobs in the console, dead letters among them."""
+"""Console pages of the worker's jobs, including dead letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from apps.tenancy.permissions import Permission
 
 @admin.register(ProcrastinateJob, site=site)
 class JobAdmin(ReadOnlyAdmin):
-    """Installation operators see all jobs, others those about rows that they may see."""
+    """Jobs of the worker. Installation operators see all jobs; others see the jobs about rows that they may see."""
 
     needs = Permission.VIEW_ENVIRONMENT
     section, icon = "Operation", "conveyor_belt"
@@ -34,7 +34,7 @@ class JobAdmin(ReadOnlyAdmin):
         Act(
             name="retry",
             label="Retry",
-            explain="The job goes back into the queue. Every job is safe to run again.",
+            explain="Put the job back into the queue. Every job is safe to run again.",
             run=lambda row, context: dead_letters.retry(row, actor=context.actor),
             needs=Permission.OPERATE_ENVIRONMENT,
             icon="refresh",
@@ -48,15 +48,15 @@ class JobAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
         if standing.is_superuser:
             return queryset
-        mine = Q()
+        visible = Q()
         for argument, subject in dead_letters.SUBJECTS.items():
             model = subject.model
             rows = model._default_manager.filter(
                 within_live_tenant(model, subject.tenant), granted(model, subject.tenant, subject.needs, standing)
             )
             queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
-            mine |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
-        return queryset.filter(mine)
+            visible |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
+        return queryset.filter(visible)
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
         return dead_letters.tenant_of(row)

@@ -1,4 +1,4 @@
-"""Dead letters: failed jobs, whose rows they are about, and how they get another try."""
+"""Dead letters, that is failed jobs: which tenant they belong to, and how they are retried."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from byteor_cloud.errors import Conflict
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a job may be about: a table, the path from it to the tenant, and the permission that shows its rows."""
+    """A table that jobs refer to: its model, the path to its tenant, and the permission that shows its rows."""
 
     model: type[Model]
     tenant: str = "environment"
     needs: P = P.VIEW_ENVIRONMENT
 
 
-# By the job's argument that names the row.
+# The keys are arguments of jobs, which contain the id of a row.
 SUBJECTS: dict[str, Subject] = {
     "deployment_id": Subject(Deployment),
     "agent_id": Subject(Agent),
@@ -41,7 +41,7 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def tenant_of(job: ProcrastinateJob) -> Tenant:
-    """Return the tenant of the row that the job is about; None when it is about none, or the row is gone."""
+    """Return the tenant of the row that the job refers to; None if it refers to no row or the row is deleted."""
     for argument, subject in SUBJECTS.items():
         if argument in job.args:
             row = subject.model._default_manager.filter(pk=job.args[argument]).first()
@@ -51,12 +51,12 @@ def tenant_of(job: ProcrastinateJob) -> Tenant:
 
 @transaction.atomic
 def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
-    """Put a failed job back into the queue. Raises Conflict for a job that has not failed, or is queued again."""
+    """Put a failed job back into the queue. Raises Conflict if it has not failed, or if an equal job is queued."""
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
-        raise Conflict(f"The job is {locked.status}; only a failed one can be retried.", code="not_failed")
+        raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")
     if not jobs.retry_dead_letter(locked.pk):
-        raise Conflict("The same work waits in the queue already.", code="queued_again")
+        raise Conflict("An equal job already waits in the queue.", code="queued_again")
     audit.record(
         "job.retry", actor=actor, scope=tenant_of(locked), resource=("job", locked.pk),
         changes={"task": locked.task_name},

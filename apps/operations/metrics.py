@@ -1,4 +1,4 @@
-"""The domain's own series, read from the database when somebody asks; no tenant's name is in a label."""
+"""Metrics of the domain, read from the database when they are scraped. No label contains the name of a tenant."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from apps.fleet.models import Agent, Liveness
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.state import Stateful
 
-FRESH_S = 5.0  # several scrapers, or one that is impatient, cost the database no more than this
+CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
 TIMEOUT_MS = 2000
-MOST_UNSEALED = 10_000  # of one chain: beyond that the exact number says nothing more
+MAX_UNSEALED = 10_000  # of one chain; the count stops there, since an exact number is not worth its cost
 logger = structlog.get_logger(__name__)
 
 
 class JobStatus(StrEnum):
-    """Those that last: jobs that succeed are deleted."""
+    """The statuses of stored jobs. Jobs that succeed are deleted."""
 
     WAITING = "todo"
     RUNNING = "doing"
@@ -35,7 +35,7 @@ class JobStatus(StrEnum):
 
 
 _JOBS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
-# The one that was enqueued first stands for the oldest: a job that is due waits since then, or since its own time.
+# The time that the due job with the lowest id has waited: since it was enqueued, or since its scheduled time.
 _OLDEST_JOB = """
 SELECT greatest(0, extract(epoch FROM now() - coalesce(j.scheduled_at, min(e.at))))
 FROM procrastinate_jobs j LEFT JOIN procrastinate_events e ON e.job_id = j.id AND e.type = 'deferred'
@@ -43,7 +43,8 @@ WHERE j.id = (SELECT id FROM procrastinate_jobs
               WHERE status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now()) ORDER BY id LIMIT 1)
 GROUP BY j.id
 """
-# Behind the head of each chain, not every event without a seal: two look-ups in an index instead of the whole trail.
+# Count the events after the last seal of each chain. This needs two index look-ups per chain; a search for events
+# without a seal would read the whole ledger.
 _UNSEALED = """
 SELECT coalesce(sum(behind.count), 0) + (
     SELECT count(*) FROM (
@@ -51,7 +52,7 @@ SELECT coalesce(sum(behind.count), 0) + (
         WHERE organization_id IS NULL AND id > coalesce(
             (SELECT event_id FROM tenancy_auditseal WHERE organization_id IS NULL ORDER BY seq DESC LIMIT 1),
             '00000000-0000-0000-0000-000000000000'
-        ) LIMIT %(most)s
+        ) LIMIT %(limit)s
     ) AS events
 )
 FROM tenancy_organization o
@@ -61,14 +62,14 @@ LEFT JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT count(*) FROM (
         SELECT 1 FROM tenancy_auditevent
-        WHERE organization_id = o.id AND (head.event_id IS NULL OR id > head.event_id) LIMIT %(most)s
+        WHERE organization_id = o.id AND (head.event_id IS NULL OR id > head.event_id) LIMIT %(limit)s
     ) AS events
 ) AS behind
 """
 
 
 class DomainCollector(Collector):
-    """Gauges over the whole installation, so the same from every process: take one of them, not their sum."""
+    """Gauges of the whole installation. Every process reports the same values, so do not add them up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,11 +79,11 @@ class DomainCollector(Collector):
     @override
     def collect(self) -> Iterable[Metric]:
         with self._lock:
-            if time.monotonic() - self._read_at > FRESH_S:
+            if time.monotonic() - self._read_at > CACHE_S:
                 try:
                     self._series = _read()
                 except (DatabaseError, InterfaceError) as error:
-                    # The processes' own series matter most just then.
+                    # Without the database, still serve the metrics of the process.
                     logger.warning("domain_metrics_unavailable", kind=type(error).__name__)
                     return []
                 self._read_at = time.monotonic()
@@ -97,27 +98,29 @@ def _read() -> list[Metric]:
         jobs = dict(cursor.fetchall())
         cursor.execute(_OLDEST_JOB)
         oldest = cursor.fetchone()
-        cursor.execute(_UNSEALED, {"most": MOST_UNSEALED})
+        cursor.execute(_UNSEALED, {"limit": MAX_UNSEALED})
         unsealed = cursor.fetchone()[0]
         return [
             _gauge("byteor_agents", "Enrolled agents.", Liveness, liveness, label="liveness"),
-            _value("byteor_agents_drifted", "Agents that do not run what is desired.", drifted),
+            _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", drifted),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
             _by_status("byteor_replays", "Replays.", Replay),
-            _gauge("byteor_jobs", "Jobs of the worker's queue; failed ones are dead letters.", JobStatus, jobs),
+            _gauge("byteor_jobs", "Jobs in the worker's queue. Failed jobs are dead letters.", JobStatus, jobs),
             _value(
-                "byteor_jobs_oldest_waiting_seconds", "How long a job that is due waits.", oldest[0] if oldest else 0
+                "byteor_jobs_oldest_waiting_seconds",
+                "How long the oldest due job has waited.",
+                oldest[0] if oldest else 0,
             ),
-            _value("byteor_audit_unsealed_events", "Audit events not yet in their chain.", unsealed),
+            _value("byteor_audit_unsealed_events", "Audit events that are not sealed yet.", unsealed),
         ]
 
 
 def _agents() -> tuple[dict[str, int], int]:
-    """How many agents are how live, and how many drifted: one pass over all environments."""
-    live = Agent.objects.enrolled().filter(environment__deleted_at=None, environment__project__deleted_at=None)
-    by_liveness = live.with_state().select_related(None).order_by().values("liveness")
+    """Return the number of agents by liveness, and of drifted agents, in all environments."""
+    enrolled = Agent.objects.enrolled().filter(environment__deleted_at=None, environment__project__deleted_at=None)
+    by_liveness = enrolled.with_state().select_related(None).order_by().values("liveness")
     found = list(by_liveness.annotate(count=Count("pk"), n_drifted=Count("pk", filter=Q(drifted=True))))
     return {row["liveness"]: row["count"] for row in found}, sum(row["n_drifted"] for row in found)
 
@@ -130,10 +133,10 @@ def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
 def _gauge(
     name: str, help_text: str, labels: type[StrEnum], counts: Mapping[str, int], *, label: str = "status"
 ) -> Metric:
-    """A series for every label, also where the count is 0."""
+    """Return a gauge with a sample for every label, also if the count is 0."""
     family = GaugeMetricFamily(name, help_text, labels=[label])
-    for each in labels:
-        family.add_metric([each], counts.get(each, 0))
+    for value in labels:
+        family.add_metric([value], counts.get(value, 0))
     return family
 
 

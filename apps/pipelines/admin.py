@@ -1,4 +1,4 @@
-"""Drafts and versions in the console: tables, the plan editor, drawings, comparisons."""
+"""Console pages of drafts and versions, with the plan editor, drawings and comparisons."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ from byteor_cloud.api import problems
 from byteor_cloud.engine.compiler import write_plan
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
-# Of the versions to compare with, the newest.
-OFFERED = 100
+MAX_CHOICES = 100  # versions that are offered to compare with, newest first
 
 
 def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVariant.DEFAULT) -> dict[str, Any]:
@@ -40,25 +39,25 @@ def _button(title: str, icon: str, url: str, variant: ActionVariant = ActionVari
 
 
 class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
-    """Environments by their whole path, since names repeat."""
+    """A choice of environments, labeled with organization and project since names of environments repeat."""
 
     def label_from_instance(self, obj: Environment) -> str:
         return f"{obj.project.organization} / {obj.project} / {obj}"
 
 
 class _NewDraft(forms.Form):
-    """Where a draft is made, what it is called, what it begins as."""
+    """The form for a new draft."""
 
     environment = _EnvironmentChoice(Environment.objects.none(), widget=UnfoldAdminSelectWidget, empty_label="Choose…")
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
-    target = forms.ChoiceField(choices=editor.TARGETS, widget=UnfoldAdminSelectWidget, label="Begin with")
+    target = forms.ChoiceField(choices=editor.TARGETS, widget=UnfoldAdminSelectWidget, label="Kind of pipeline")
 
     def __init__(self, environments: QuerySet[Environment], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["environment"].queryset = environments  # type: ignore[attr-defined]  # the choice declared above
+        self.fields["environment"].queryset = environments  # type: ignore[attr-defined]  # a ModelChoiceField
 
     def clean_name(self) -> str:
-        """As the API takes it."""
+        """Apply the API's rule for names."""
         name: str = self.cleaned_data["name"]
         if not name.isprintable():
             raise ValidationError("Control characters are not allowed.")
@@ -79,8 +78,8 @@ class DraftAdmin(ReadOnlyAdmin):
         return pill("verified" if row.spec_hash else "failed")
 
     def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
-        """Whether it compiles, and what the compiler says of the saved plan."""
-        found = [
+        """Show whether the saved plan compiles, and its diagnostics."""
+        rows = [
             (pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"]) for each in row.diagnostics
         ]
         return {
@@ -95,9 +94,9 @@ class DraftAdmin(ReadOnlyAdmin):
                     "title": "Diagnostics of the saved plan",
                     "url": _editor_url(row),
                     "link": "Open the editor",
-                    "columns": ["", "Code", "Where", "What"],
-                    "rows": found,
-                    "empty": "The compiler has nothing to say.",
+                    "columns": ["", "Code", "Pointer", "Message"],
+                    "rows": rows,
+                    "empty": "The compiler found nothing wrong.",
                 }
             ],
         }
@@ -105,7 +104,7 @@ class DraftAdmin(ReadOnlyAdmin):
     # -- the editor ---------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """With the pages of the editor, and what they ask."""
+        """Add the pages of the editor and the URLs that its script calls."""
         pages: dict[str, Callable[..., HttpResponse]] = {
             "new": self.new_view,
             "<uuid:pk>/edit": self.edit_view,
@@ -113,18 +112,18 @@ class DraftAdmin(ReadOnlyAdmin):
             "<uuid:pk>/save": self.save_view,
             "<uuid:pk>/promote": self.promote_view,
         }
-        own = [
+        urls = [
             path(f"{route}/", self.admin_site.admin_view(view), name=f"pipelines_draft_{route.rpartition('/')[2]}")
             for route, view in pages.items()
         ]
-        return [*own, *super().get_urls()]
+        return [*urls, *super().get_urls()]
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         title = "Edit" if _may_operate(request, row.environment) else "Open in the editor"
         return [_button(title, "edit", _editor_url(row), ActionVariant.PRIMARY), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """The table, with the way to a new draft."""
+        """Show the table, with a button for a new draft."""
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and standing_of(request).holds(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
@@ -134,7 +133,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
-        """Make a draft from a plan that compiles, and go on in the editor."""
+        """Create a draft with a plan that compiles, and open it in the editor."""
         if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
             raise PermissionDenied
         environments = _operable(request)
@@ -152,13 +151,13 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The editor; who may only look finds it read-only."""
+        """Show the editor. It is read-only for a person who must not change the draft."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
         name = draft.plan.get("name")
-        same = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
-        versions = Version.objects.filter(same, environment=draft.environment).order_by("-id")[:OFFERED]
+        related = Q(draft_id=draft.pk) | (Q(name=name) if isinstance(name, str) else Q())
+        versions = Version.objects.filter(related, environment=draft.environment).order_by("-id")[:MAX_CHOICES]
         context = self._context(
             request,
             draft.name,
@@ -172,23 +171,23 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_POST)
     def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """What the compiler says of the body's text."""
-        return self._answer(request, pk, _preview, None)
+        """Compile the text in the request body."""
+        return self._respond(request, pk, _preview, None)
 
     @method_decorator(require_POST)
     def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Save the body's text."""
-        return self._answer(request, pk, _save, "save")
+        """Save the text in the request body."""
+        return self._respond(request, pk, _save, "save")
 
     @method_decorator(require_POST)
     def promote_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Promote the saved plan, which the body's text must equal."""
-        return self._answer(request, pk, _promote, "promote")
+        """Promote the saved plan, which must equal the text in the request body."""
+        return self._respond(request, pk, _promote, "promote")
 
-    def _answer(
+    def _respond(
         self, request: HttpRequest, pk: UUID, act: Callable[[HttpRequest, Draft], dict[str, Any]], writes: str | None
     ) -> HttpResponse:
-        """JSON for the editor; a refusal is a problem, as the API's, but for what an author has to mend."""
+        """Call ``act`` for the editor and return its outcome as JSON. Other errors are problems, as in the API."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
@@ -199,7 +198,7 @@ class DraftAdmin(ReadOnlyAdmin):
         try:
             return JsonResponse(act(request, draft))
         except RequestDataTooBig:
-            return problems.respond(request, PayloadTooLarge("The text is too long to be a plan."))
+            return problems.respond(request, PayloadTooLarge("The text is too long for a plan."))
         except DomainError as refused:
             return problems.respond(request, refused)
 
@@ -213,7 +212,7 @@ def _may_operate(request: HttpRequest, environment: Environment) -> bool:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """The environments in which the person may make drafts, of those that the console shows."""
+    """Return the environments in the console in which the person may create drafts."""
     shown: QuerySet[Environment] = site.get_model_admin(Environment).get_queryset(request)
     may = granted(Environment, "", P.OPERATE_ENVIRONMENT, standing_of(request))
     return shown.filter(may).order_by("project__organization__name", "project__name", "name")
@@ -224,12 +223,12 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
 
 
 def _create(request: HttpRequest, form: _NewDraft) -> Draft | None:
-    """The new draft; None, with the form saying why, when it is refused."""
-    said = form.cleaned_data
-    plan = editor.first_plan(said["target"])
+    """Create the draft. If it is refused, add the error to the form and return None."""
+    values = form.cleaned_data
+    plan = editor.first_plan(values["target"])
     try:
         return services.create_draft(
-            environment=said["environment"], name=said["name"], plan=plan, actor=actor_of(request)
+            environment=values["environment"], name=values["name"], plan=plan, actor=actor_of(request)
         )
     except IntegrityError as refused:
         form.add_error("name", problems.as_domain_error(refused).detail)
@@ -239,13 +238,13 @@ def _create(request: HttpRequest, form: _NewDraft) -> Draft | None:
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     target, against = request.GET.get("target") or None, request.GET.get("against")
     if target is not None and target not in editor.TARGETS:
-        raise InvalidInput(f"target must be one of {', '.join(editor.TARGETS)}.")
-    version = _other(draft.environment, against) if against else None
+        raise InvalidInput(f"The query parameter `target` must be one of {', '.join(editor.TARGETS)}.")
+    version = _find_version(draft.environment, against) if against else None
     return editor.preview(request.body, target=target, against=version)
 
 
-def _other(environment: Environment, pk: str) -> Version:
-    """A version of the environment. Raises Http404."""
+def _find_version(environment: Environment, pk: str) -> Version:
+    """Return a version of the environment. Raises Http404."""
     try:
         return Version.objects.get(environment=environment, pk=UUID(pk))
     except (ValueError, Version.DoesNotExist):
@@ -255,7 +254,7 @@ def _other(environment: Environment, pk: str) -> Version:
 def _revision(request: HttpRequest) -> int:
     given = request.GET.get("revision", "")
     if not (given.isascii() and given.isdigit() and len(given) < 10):
-        raise InvalidInput("revision must be a whole number.")
+        raise InvalidInput("The query parameter `revision` must be a whole number.")
     return int(given)
 
 
@@ -281,7 +280,7 @@ class VersionAdmin(ReadOnlyAdmin):
     change_form_outer_before_template = "console/version.html"
 
     def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
-        """Its drawing, and its siblings to compare it with."""
+        """Show facts of the version, and the other versions of the pipeline to compare it with."""
         return {
             "facts": [
                 ("Pipeline", row.name),
@@ -293,7 +292,7 @@ class VersionAdmin(ReadOnlyAdmin):
         }
 
     def get_urls(self) -> list[Any]:
-        """With the drawing and the comparison."""
+        """Add the drawing and the comparison."""
         drawing = self.admin_site.admin_view(self.drawing_view, cacheable=True)
         compare = self.admin_site.admin_view(self.compare_view)
         return [
@@ -304,7 +303,7 @@ class VersionAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The graph, as an image."""
+        """Return the graph as an image."""
         row = self.get_object(request, str(pk))
         if row is None:
             raise Http404
@@ -313,13 +312,13 @@ class VersionAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def compare_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """What changed from another version of the pipeline to this one."""
+        """Show the changes from another version of the pipeline to this one."""
         row = self.get_object(request, str(pk))
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[no-any-return]
         siblings = _siblings(row)
-        asked = request.GET.get("with")
-        old = _other(row.environment, asked) if asked else next(iter(siblings), None)
+        chosen = request.GET.get("with")
+        old = _find_version(row.environment, chosen) if chosen else next(iter(siblings), None)
         if old is not None and old.name != row.name:
             raise Http404
         context = {
@@ -335,6 +334,6 @@ class VersionAdmin(ReadOnlyAdmin):
 
 
 def _siblings(version: Version) -> QuerySet[Version]:
-    """The pipeline's other versions in the environment, newest first."""
+    """Return the pipeline's other versions in the environment, newest first."""
     others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
-    return others.order_by("-number")[:OFFERED]
+    return others.order_by("-number")[:MAX_CHOICES]

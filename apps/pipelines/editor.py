@@ -1,4 +1,4 @@
-"""What the console's plan editor asks for: a text compiled, saved, promoted, compared. Writes nothing by itself."""
+"""The requests of the console's plan editor: compile, save, promote and compare a text. Only services write."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from byteor_cloud.engine.compiler import (
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
 
 TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}
-# A drawing of more is nothing that one reads while typing.
-MOST_DRAWN = 500
-STARTS: dict[str, dict[str, Any]] = {
+MAX_DRAWN_STAGES = 500  # a larger drawing is slow and not readable beside the text
+FIRST_PLANS: dict[str, dict[str, Any]] = {
     "single_ring": {
         "ingress": "source",
         "egress": "sink",
@@ -43,20 +42,20 @@ STARTS: dict[str, dict[str, Any]] = {
 
 
 def first_plan(target: str) -> dict[str, Any]:
-    """A plan to begin with, which compiles."""
-    return {"plan_v": 1, "name": "pipeline", "target": target, target: STARTS[target]}
+    """Return a small plan that compiles, as the start of a new draft."""
+    return {"plan_v": 1, "name": "pipeline", "target": target, target: FIRST_PLANS[target]}
 
 
 def preview(text: bytes, *, target: str | None = None, against: Version | None = None) -> dict[str, Any]:
-    """What the compiler says of a text, each finding at its line; with ``against``, what changed since that version."""
+    """Compile a text; return its diagnostics with lines and columns, and the changes from the version ``against``."""
     try:
         plan = parse_plan(text)
-    except PlanSyntaxError as fault:
-        return {"ok": False, "diagnostics": [_malformed(fault)]}
+    except PlanSyntaxError as error:
+        return {"ok": False, "diagnostics": [_syntax_diagnostic(error)]}
     compilation = services.compile_for_preview(plan, target=target)
-    answer = {"ok": compilation.ok, "diagnostics": _located(text.decode(), compilation.diagnostics)}
+    answer = {"ok": compilation.ok, "diagnostics": _locate_diagnostics(text.decode(), compilation.diagnostics)}
     if compilation.spec is not None:
-        answer |= _compiled(compilation, compilation.spec)
+        answer |= _compilation_json(compilation, compilation.spec)
         if against is not None:
             answer["diff"] = render_to_string(
                 "console/diff.html", {"diff": diff_specs(decode(against.spec_kv), compilation.spec)}
@@ -64,46 +63,46 @@ def preview(text: bytes, *, target: str | None = None, against: Version | None =
     return answer
 
 
-def _compiled(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
+def _compilation_json(compilation: Compilation, spec: PipelineSpec) -> dict[str, Any]:
     return {
         "target": compilation.target,
         "spec_kv": compilation.spec_kv,
         "spec_hash": compilation.spec_hash,
-        "svg": to_svg(spec) if len(spec.stages) <= MOST_DRAWN else None,
+        "svg": to_svg(spec) if len(spec.stages) <= MAX_DRAWN_STAGES else None,
     }
 
 
-def _malformed(fault: PlanSyntaxError) -> dict[str, Any]:
+def _syntax_diagnostic(error: PlanSyntaxError) -> dict[str, Any]:
     return {
         "severity": "error",
         "code": "plan.syntax",
-        "message": fault.message,
+        "message": error.message,
         "hint": "",
-        "line": fault.line,
-        "column": fault.column,
+        "line": error.line,
+        "column": error.column,
     }
 
 
-def _located(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[dict[str, Any]]:
+def _locate_diagnostics(text: str, diagnostics: tuple[Diagnostic, ...]) -> list[dict[str, Any]]:
     places = locate(text, [diagnostic.pointer for diagnostic in diagnostics])
     return [{**each.to_json(), **places[each.pointer]._asdict()} for each in diagnostics]
 
 
-def _plan(text: bytes) -> dict[str, Any]:
-    """The plan that a text holds. Raises InvalidInput."""
+def _parse(text: bytes) -> dict[str, Any]:
+    """Parse a text into a plan. Raises InvalidInput."""
     try:
         plan = parse_plan(text)
-    except PlanSyntaxError as fault:
-        raise InvalidInput(f"Line {fault.line}, column {fault.column}: {fault.message}") from None
+    except PlanSyntaxError as error:
+        raise InvalidInput(f"Line {error.line}, column {error.column}: {error.message}") from None
     if not isinstance(plan, dict):
-        raise InvalidInput("A plan is a JSON object: {…}.")
+        raise InvalidInput("A plan must be a JSON object: {…}.")
     return plan
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """Save the text as the draft's plan, unless somebody saved another since ``revision``; what became of it."""
+    """Save the text as the draft's plan unless another was saved since ``revision``; return the outcome."""
     try:
-        saved = services.update_draft(draft, {"plan": _plan(text)}, actor=actor, expected_revision=revision)
+        saved = services.update_draft(draft, {"plan": _parse(text)}, actor=actor, expected_revision=revision)
     except PreconditionFailed:
         return _conflict(draft)
     except InvalidInput as refused:
@@ -112,27 +111,27 @@ def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str,
 
 
 def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """Promote the saved plan, where that is what the text says; what became of it."""
+    """Promote the saved plan if the text equals it; return the outcome."""
     try:
-        if draft.revision == revision and not is_same_json(_plan(text), draft.plan):
-            return _refused("The text differs from the saved plan: save first.")
+        if draft.revision == revision and not is_same_json(_parse(text), draft.plan):
+            return _refused("The text differs from the saved plan. Save it first.")
         version, fresh = services.promote(draft, expected_revision=revision, actor=actor)
     except PreconditionFailed:
         return _conflict(draft)
     except InvalidInput as refused:
         return _refused(refused.detail)
     except Unprocessable as refused:
-        return _refused(f"{refused.detail} Mend its errors, then save.")
+        return _refused(f"{refused.detail} Fix the errors, then save.")
     return {"outcome": "promoted", "id": str(version.pk), "version": str(version), "fresh": fresh}
 
 
 def _refused(detail: str) -> dict[str, Any]:
-    """What the author has to mend first; nothing was written."""
+    """Return an outcome in which nothing was written, with what the author must fix first."""
     return {"outcome": "refused", "detail": detail}
 
 
 def _conflict(draft: Draft) -> dict[str, Any]:
-    """What somebody else saved meanwhile, so that the editor can show it beside the text that was not saved."""
+    """Return what another person saved in the meantime, so that the editor can show both texts."""
     draft.refresh_from_db()
     return {
         "outcome": "conflict",

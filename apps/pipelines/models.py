@@ -1,4 +1,4 @@
-"""Drafts, and the versions that they are promoted to."""
+"""Drafts and versions of pipelines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from apps.tenancy.models import EnvironmentOwned, Revisioned
 
 
 class Draft(EnvironmentOwned, Revisioned):
-    """A mutable pipeline definition; it may be saved while it does not compile."""
+    """The mutable holder of a plan. A plan may be saved even if it does not compile."""
 
     name = models.CharField(max_length=200)
     plan: models.JSONField[Any, Any] = models.JSONField()
-    # What the compiler says of the plan, kept from the last save.
+    # The diagnostics of the last save.
     diagnostics: models.JSONField[Any, Any] = models.JSONField(default=list)
     spec_hash = models.CharField(max_length=71, null=True)
     created_by = models.CharField(max_length=300)
@@ -28,14 +28,14 @@ class Draft(EnvironmentOwned, Revisioned):
 
 
 class Version(EnvironmentOwned):
-    """A compiled pipeline, immutable in the database too (a trigger refuses UPDATE)."""
+    """A compiled pipeline. It is immutable: a database trigger rejects updates."""
 
-    name = models.CharField(max_length=63)  # the pipeline's: plan.name
+    name = models.CharField(max_length=63)  # the name of the pipeline, from the plan
     number = models.PositiveIntegerField()
-    # Plain, since a version outlives its draft.
+    # Not a foreign key, since a version outlives its draft.
     draft_id = models.UUIDField(null=True)
     draft_revision = models.PositiveIntegerField(null=True)
-    # Plain too: the version that this one was copied from, maybe in an environment that is gone.
+    # The version that this one was copied from. Not a foreign key, since that version may be deleted.
     origin_id = models.UUIDField(null=True)
     plan: models.JSONField[Any, Any] = models.JSONField()
     spec: models.JSONField[Any, Any] = models.JSONField()

@@ -1,4 +1,4 @@
-"""Drafts saved, promoted to versions, versions carried to other environments."""
+"""Save and promote drafts; copy, compare and draw versions."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from byteor_cloud.offload import run_in_thread
 
 @cache
 def installed_ops() -> Ops:
-    """The ops of this installation; packages are looked for once a process."""
+    """Return the ops of this installation. Installed packages are searched once per process."""
     return Ops.installed()
 
 
 def compile_for_preview(plan: object, *, target: str | None = None) -> Compilation:
-    """Compile without persisting anything; bad plans have diagnostics, they raise nothing."""
+    """Compile a plan without storing anything. Returns diagnostics for an invalid plan and does not raise."""
     return run_in_thread(compile_plan, plan, target=target, ops=installed_ops())
 
 
-def _compiled(plan: object) -> Compilation:
-    """Raises Unprocessable with the compiler's errors."""
+def _compile(plan: object) -> Compilation:
+    """Compile a plan. Raises Unprocessable with the compiler's errors."""
     compilation = compile_for_preview(plan)
     if not compilation.ok:
         raise Unprocessable(
@@ -58,7 +58,8 @@ def _compiled(plan: object) -> Compilation:
     return compilation
 
 
-def _compiled_fields(plan: object) -> dict[str, Any]:
+def _draft_fields(plan: object) -> dict[str, Any]:
+    """Return the fields of a draft that follow from its plan."""
     compilation = compile_for_preview(plan)
     return {
         "plan": plan,
@@ -69,13 +70,13 @@ def _compiled_fields(plan: object) -> dict[str, Any]:
 
 @transaction.atomic
 def create_draft(*, environment: Environment, name: str, plan: object, actor: Actor) -> Draft:
-    """A new draft; its diagnostics say why it does not compile, if it does not."""
+    """Create a draft. If its plan does not compile, its diagnostics say why."""
     draft = Draft.objects.create(
         environment=environment,
         name=name,
         created_by=actor.display,
         updated_by=actor.display,
-        **_compiled_fields(plan),
+        **_draft_fields(plan),
     )
     audit.record(
         "draft.create",
@@ -91,9 +92,9 @@ def create_draft(*, environment: Environment, name: str, plan: object, actor: Ac
 def update_draft(
     draft: Draft, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Draft:
-    """Change name or plan; the audit event has the plan's spec hash, not the plan."""
+    """Change the draft's name or plan. The audit event contains the spec hash, not the plan."""
     locked = lock_revision(draft, expected_revision)
-    changed = {**values, **(_compiled_fields(values["plan"]) if "plan" in values else {})}
+    changed = {**values, **(_draft_fields(values["plan"]) if "plan" in values else {})}
     if any(not is_same_json(getattr(locked, field), value) for field, value in changed.items()):
         changed["updated_by"] = actor.display
     return edit(locked, changed, kind="draft", scope=draft.environment, actor=actor, unaudited={"plan", "diagnostics"})
@@ -101,7 +102,7 @@ def update_draft(
 
 @transaction.atomic
 def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Gone; versions made of it stay."""
+    """Delete the draft. Versions that it was promoted to stay."""
     locked = lock_revision(draft, expected_revision)
     audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
     locked.delete()
@@ -109,11 +110,11 @@ def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = 
 
 @transaction.atomic
 def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor) -> tuple[Version, bool]:
-    """The version of the saved plan, and whether it is new. Raises Unprocessable with the compiler's errors."""
+    """Promote the saved plan; return its version and whether it is new. Raises Unprocessable if it does not compile."""
     lock(draft.environment)
     locked = lock_revision(draft, expected_revision)
-    compilation = _compiled(locked.plan)
-    assert compilation.spec is not None  # noqa: S101  it is ok
+    compilation = _compile(locked.plan)
+    assert compilation.spec is not None  # noqa: S101  the plan compiled
     last = Version.objects.filter(environment=draft.environment, draft_id=draft.pk).order_by("-id").first()
     if last is not None and is_same_json(last.plan, locked.plan) and last.compiler_version == COMPILER_VERSION:
         return last, False
@@ -133,10 +134,10 @@ def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor)
 
 
 def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
-    """Number and store a version; the caller holds the environment's lock, so numbers have no gap."""
-    taken = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
+    """Number and store a version. The caller must hold the environment's lock, so that numbers have no gap."""
+    last_number = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
     version = Version.objects.create(
-        environment=environment, name=name, number=(taken or 0) + 1, created_by=actor.display, **fields
+        environment=environment, name=name, number=(last_number or 0) + 1, created_by=actor.display, **fields
     )
     audit.record(
         "version.create",
@@ -150,7 +151,7 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
-    """The same compiled version here, from another environment of the project; and whether it is new."""
+    """Copy a version from another environment of the project; return the copy and whether it is new."""
     lock(environment)
     source = Version.objects.filter(
         pk=from_version_id, environment__project=environment.project, environment__deleted_at=None
@@ -158,33 +159,33 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
     if source is None:
         raise NotFound("There is no such version in this project.")
     if source.environment_id == environment.pk:
-        return source, False  # it is here already
+        return source, False
     last = Version.objects.filter(environment=environment, name=source.name).order_by("-number").first()
     if last is not None and last.origin_id == source.pk:
         return last, False
-    copied = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_id", "draft_revision")
+    copied_fields = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_id", "draft_revision")
     version = _add_version(
         environment,
         actor=actor,
         name=source.name,
         origin_id=source.pk,
-        **{field: getattr(source, field) for field in copied},
+        **{field: getattr(source, field) for field in copied_fields},
     )
     return version, True
 
 
 def diff_draft(draft: Draft, *, against: Version) -> SpecDiff:
-    """What the saved plan changes of a version. Raises Unprocessable when it does not compile."""
-    spec = _compiled(draft.plan).spec
-    assert spec is not None  # noqa: S101  it is ok
+    """Return the changes from a version to the saved plan. Raises Unprocessable if the plan does not compile."""
+    spec = _compile(draft.plan).spec
+    assert spec is not None  # noqa: S101  the plan compiled
     return run_in_thread(lambda: diff_specs(decode(against.spec_kv), spec))
 
 
 def diff_versions(version: Version, *, against: Version) -> SpecDiff:
-    """What ``version`` changes of another one."""
+    """Return the changes from the version ``against`` to ``version``."""
     return run_in_thread(lambda: diff_specs(decode(against.spec_kv), decode(version.spec_kv)))
 
 
 def draw(version: Version) -> str:
-    """The version's graph as SVG."""
+    """Draw the version's graph as SVG."""
     return run_in_thread(lambda: to_svg(decode(version.spec_kv)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.allowlist import parse_url_prefix
-from tests.artifacts.servers import Receiver, receiving
+from tests.artifacts.servers import Receiver, serve_http
 from tests.races import at_once
 
 __all__ = ["at_once"]
@@ -16,7 +16,7 @@ __all__ = ["at_once"]
 
 @pytest.fixture(autouse=True)
 def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of the test's own: retention in one test must not remove what another keeps."""
+    """Give each test its own blob store, so that retention in one test cannot remove blobs of another."""
     folder = tmp_path_factory.mktemp("store")
     default = settings.STORAGES["default"]
     settings.STORAGES = {
@@ -28,8 +28,8 @@ def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """Where the pipeline posts to; the server permits that, and one program."""
-    with receiving() as receiver:
+    """Run an HTTP server for the pipeline's posts; the settings permit it and one program as side effects."""
+    with serve_http() as receiver:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG,
             replay_http_allowlist=(parse_url_prefix(receiver.origin + "/hook"),),

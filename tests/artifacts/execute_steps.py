@@ -1,4 +1,4 @@
-"""Execute replays taken through their life: captured, asked for, decided on, run to their end."""
+"""Helpers for tests of execute replays: capture an incident, request and approve a replay, read its outcome."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tests.worlds import Api, World, plan, run_jobs
 
 
 def bodies(receiver: Receiver) -> list[bytes]:
-    return [body for _, _, body in receiver.came]
+    return [body for _, _, body in receiver.requests]
 
 
-def version_of(world: World, environment: Environment, *ops: str) -> Any:
+def create_version(world: World, environment: Environment, *ops: str) -> Any:
     stages = [{"id": f"s{number}", "op": op, "depends_on": []} for number, op in enumerate(ops)]
     for number, stage in enumerate(stages[1:]):
         stage["depends_on"] = [f"s{number}"]
-    # A version of its own each time, as a description is no part of the spec.
+    # The unique description makes a new version each time, with the same spec.
     return world.version(environment, {**plan(stages=stages), "description": str(uuid7())})
 
 
-def captured(
+def capture_incident(
     world: World, receiver: Receiver, environment: Environment | None = None, *more: str, **bundle: Any
 ) -> Artifact:
-    """A verified incident of a pipeline that posts each record to the receiver."""
+    """Upload and verify an incident bundle of a pipeline that posts each record to the receiver."""
     environment = environment or world.dev
-    version = version_of(world, environment, f"http_post:{receiver.origin}/hook", *more)
+    version = create_version(world, environment, f"http_post:{receiver.origin}/hook", *more)
     agent, api = world.agent(environment, f"agent-{uuid7()}")
     answer = incidents.upload(api, agent, incident(version.spec_kv, **bundle), kind="incident_bundle")
     run_jobs()
@@ -42,17 +42,18 @@ def captured(
     return artifact
 
 
-def allowing(world: World, posture: str = "prod", **settings: Any) -> Environment:
+def create_environment(world: World, posture: str = "prod", **settings: Any) -> Environment:
+    """Create an environment that permits execute replays."""
     return world.environment(posture, f"{posture}-{uuid7()}", replay_policy="allowed", **settings)
 
 
-def ask(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
+def post_replay(world: World, artifact: Artifact, api: Api | None = None, **body: Any) -> Any:
     path = world.path(artifact.environment, f"/artifacts/{artifact.pk}/replay")
     return (api or world.operator.api).post(path, {"mode": "execute", **body})
 
 
-def asked(world: World, artifact: Artifact, **body: Any) -> Replay:
-    answer = ask(world, artifact, **body)
+def request_replay(world: World, artifact: Artifact, **body: Any) -> Replay:
+    answer = post_replay(world, artifact, **body)
     assert answer.status_code == 202, answer.json()
     return Replay.objects.get(pk=answer.json()["id"])
 
@@ -62,9 +63,9 @@ def decide(world: World, replay: Replay, decision: str = "approve", api: Api | N
     return (api or world.reviewer.api).post(path, {"replay_id": str(replay.pk), "decision": decision, **body})
 
 
-def approved(world: World, artifact: Artifact, **body: Any) -> tuple[Replay, str]:
-    """A replay that was approved and has not begun, and the credential."""
-    replay = asked(world, artifact, **body)
+def request_approved_replay(world: World, artifact: Artifact, **body: Any) -> tuple[Replay, str]:
+    """Request and approve a replay without running it; return it with the approval credential."""
+    replay = request_replay(world, artifact, **body)
     answer = decide(world, replay)
     assert answer.status_code == 201, answer.json()
     replays.follow_approval(answer.json()["id"])
@@ -74,13 +75,13 @@ def approved(world: World, artifact: Artifact, **body: Any) -> tuple[Replay, str
     return replay, answer.json()["credential"]
 
 
-def ended(replay: Replay) -> tuple[str, str | None]:
+def status_and_error(replay: Replay) -> tuple[str, str | None]:
     replay.refresh_from_db()
     assert (replay.finished_at is None) is (replay.status in {"queued", "running", "pending_approval"})
     return replay.status, replay.error
 
 
-def events(replay: Replay) -> list[str]:
+def audit_actions(replay: Replay) -> list[str]:
     found = AuditEvent.objects.filter(resource_id=str(replay.pk)).order_by("id")
     return list(found.values_list("action", flat=True))
 

@@ -1,4 +1,4 @@
-"""Incident bundles of a world's pipeline, and the forms that upload them."""
+"""Build incident bundles, and the multipart forms that upload them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAYLOADS = [b'{"id":1,"card":"1234567890"}', b'{"no":"id"}', b'{"id":3,"card":"0
 
 
 def form(fields: Mapping[str, str], content: bytes | None, *, name: str = "file") -> bytes:
-    """A multipart body with the fields and one file."""
+    """Return a multipart body with the fields and one file."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
         for key, value in fields.items()
@@ -42,18 +42,18 @@ def form(fields: Mapping[str, str], content: bytes | None, *, name: str = "file"
 
 
 def upload(api: Api, agent: Agent, content: bytes | None = b"bytes", **fields: str) -> Any:
-    """The answer to an upload of ``content``."""
+    """Upload ``content``; return the response."""
     path = f"/api/v1/agents/{agent.pk}/artifacts"
     return api.post(path, form({**FORM, **fields}, content), Content_Type=MULTIPART)
 
 
 def journal(payloads: Sequence[bytes] = PAYLOADS) -> bytes:
-    """A journal with sequences from 1."""
+    """Return a journal of the payloads, with sequence numbers from 1."""
     return encode_journal(Record(number, 1_000 * number, payload) for number, payload in enumerate(payloads, 1))
 
 
 def frames(*outputs: tuple[int, bytes]) -> bytes:
-    """Frames, as in ``expected/`` and under a result's digest."""
+    """Return the outputs as frames, the format of ``expected/`` and of the bytes that a result's digest covers."""
     return b"".join(encode_frame(Frame(sequence, payload)) for sequence, payload in outputs)
 
 
@@ -62,7 +62,7 @@ def digest_of(*outputs: tuple[int, bytes]) -> str:
 
 
 def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None = None, **journals: bytes) -> bytes:
-    """An incident bundle: journals by lane (default: three records on ``quotes_in``)."""
+    """Return an incident bundle with these journals by lane; by default three records on ``quotes_in``."""
     documents = dict(DOCUMENTS)
     if stage_config is not None:
         documents["runtime_config.json"] = {"stage_config": stage_config}
@@ -71,7 +71,7 @@ def incident(spec_kv: str, *, stage_config: Any = None, expected: bytes | None =
 
 
 def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
-    """Any .tar.gz at all; of the ``extra`` entries only the headers."""
+    """Return a .tar.gz with the files, and with the headers of the ``extra`` entries."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, content in files.items():
@@ -85,13 +85,13 @@ def archive(files: Mapping[str, bytes], *extra: tarfile.TarInfo) -> bytes:
 
 
 def files_of(spec_kv: str, **documents: Any) -> dict[str, bytes]:
-    """A complete bundle's files, for a test to spoil."""
+    """Return the files of a valid bundle, for a test to corrupt."""
     made = {name: json.dumps(body).encode() for name, body in DOCUMENTS.items()}
     return {"spec.kv": spec_kv.encode(), **made, **documents}
 
 
 def ingested(world: World, content: bytes, **fields: str) -> Artifact:
-    """The artifact of an uploaded incident bundle, after the worker has seen it."""
+    """Upload an incident bundle and run the worker; return the artifact."""
     agent, api = world.agent(name=hashlib.sha256(content).hexdigest()[:12])
     answer = upload(api, agent, content, kind="incident_bundle", **fields)
     assert answer.status_code == 201, answer.json()

@@ -1,4 +1,4 @@
-"""A small HTTP server to post to: it keeps what came, and answers as it is told."""
+"""A small HTTP server for tests. It records the requests and responds as the test chooses."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Receiver:
-    """Where it listens, and the requests that came: path, headers, body."""
+    """The origin of a server, and its recorded requests: path, headers, body."""
 
     origin: str = ""
-    came: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
 
-def plainly(handler: BaseHTTPRequestHandler) -> None:
-    """200 without a body."""
+def respond_ok(handler: BaseHTTPRequestHandler) -> None:
+    """Respond with 200 and no body."""
     handler.send_response(200)
     handler.send_header("Content-Length", "0")
     handler.end_headers()
 
 
 @contextmanager
-def receiving(answer: Callable[[BaseHTTPRequestHandler], None] = plainly) -> Iterator[Receiver]:
-    """A server on a free port of the loopback, for the block."""
+def serve_http(answer: Callable[[BaseHTTPRequestHandler], None] = respond_ok) -> Iterator[Receiver]:
+    """Run a server on a free loopback port while the block runs."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.came.append((self.path, dict(self.headers), body))
+            receiver.requests.append((self.path, dict(self.headers), body))
             answer(self)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Not to stderr."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""A side effect is one request or one process, bounded in every direction."""
+"""The execution of side effects: one request or one process each, with limits of time and output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from apps.artifacts.effects import Executor
 from byteor_cloud.engine.replay import EffectFailed, Gate
-from tests.artifacts.servers import receiving
+from tests.artifacts.servers import serve_http
 from tests.patience import wait_until
 
 GATE = Gate((), (), {}, consented=True)
@@ -29,7 +29,7 @@ def executor(tmp_path: Path) -> Executor:
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that would send requests elsewhere."""
+    """Set environment variables that would send requests to a proxy."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
@@ -42,11 +42,11 @@ def python(source: str) -> str:
 # --- HTTP
 
 
-def test_a_record_is_posted_once(executor: Executor, proxied: None) -> None:
-    with receiving() as receiver:
+def test_record_is_posted_once(executor: Executor, proxied: None) -> None:
+    with serve_http() as receiver:
         executor.perform("notify", f"http_post:{receiver.origin}/hook/a%20b?x=1#part", b"\0payload")
 
-    ((path, headers, body),) = receiver.came
+    ((path, headers, body),) = receiver.requests
     assert (path, body) == ("/hook/a%20b?x=1", b"\0payload")
     assert headers["Host"] == receiver.origin.removeprefix("http://")
     assert (headers["X-ByteOr-Replay"], headers["X-ByteOr-Stage"]) == ("replay-1", "notify")
@@ -55,8 +55,8 @@ def test_a_record_is_posted_once(executor: Executor, proxied: None) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307, 404, 500])
-def test_any_other_answer_fails_and_no_redirect_is_followed(executor: Executor, status: int) -> None:
-    with receiving() as elsewhere:
+def test_other_statuses_fail_and_redirects_are_not_followed(executor: Executor, status: int) -> None:
+    with serve_http() as elsewhere:
 
         def redirect(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(status)
@@ -64,11 +64,12 @@ def test_any_other_answer_fails_and_no_redirect_is_followed(executor: Executor, 
             handler.send_header("Content-Length", "0")
             handler.end_headers()
 
-        with receiving(redirect) as receiver, pytest.raises(EffectFailed, match=f"^answered {status}$"):
+        message = f"^the response has the status {status}$"
+        with serve_http(redirect) as receiver, pytest.raises(EffectFailed, match=message):
             executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
-        assert [path for path, _, _ in receiver.came] == ["/"]
-        assert elsewhere.came == []
+        assert [path for path, _, _ in receiver.requests] == ["/"]
+        assert elsewhere.requests == []
 
 
 def trickling(handler: BaseHTTPRequestHandler, whole: threading.Event) -> None:
@@ -85,18 +86,18 @@ def silent(handler: BaseHTTPRequestHandler, _whole: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("answer", [trickling, silent])
-def test_an_answer_that_takes_too_long_in_all_fails(
+def test_slow_response_fails_at_the_deadline(
     executor: Executor, answer: Callable[[BaseHTTPRequestHandler, threading.Event], None]
 ) -> None:
     whole = threading.Event()
-    with receiving(lambda handler: answer(handler, whole)) as receiver:
-        with pytest.raises(EffectFailed, match=r"^no answer within 0\.4 s$"):
+    with serve_http(lambda handler: answer(handler, whole)) as receiver:
+        with pytest.raises(EffectFailed, match=r"^no response within 0\.4 s$"):
             executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
         assert not whole.is_set()
 
 
-def test_a_body_is_not_read(executor: Executor) -> None:
+def test_response_body_is_not_read(executor: Executor) -> None:
     whole = threading.Event()
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -107,17 +108,17 @@ def test_a_body_is_not_read(executor: Executor) -> None:
                 handler.wfile.write(b"z" * 65_536)
             whole.set()
 
-    with receiving(endless) as receiver:
+    with serve_http(endless) as receiver:
         executor.perform("s", f"http_post:{receiver.origin}", b"x")
 
     assert not whole.is_set()
 
 
-def test_nobody_listens(executor: Executor) -> None:
+def test_refused_connection_fails(executor: Executor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    with pytest.raises(EffectFailed, match=r"^no answer: ConnectionRefusedError$"):
+    with pytest.raises(EffectFailed, match=r"^no response: ConnectionRefusedError$"):
         executor.perform("s", f"http_post:http://127.0.0.1:{port}", b"x")
 
 
@@ -125,18 +126,18 @@ def rubbish(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0\r\n\r\n")
 
 
-def test_what_is_no_http_fails(executor: Executor) -> None:
-    with receiving(rubbish) as receiver:
+def test_response_that_is_not_http_fails(executor: Executor) -> None:
+    with serve_http(rubbish) as receiver:
         for scheme, why in (("http", "BadStatusLine"), ("https", "SSLError")):
-            with pytest.raises(EffectFailed, match=f"^no answer: {why}$"):
+            with pytest.raises(EffectFailed, match=f"^no response: {why}$"):
                 executor.perform("s", f"http_post:{receiver.origin.replace('http', scheme)}", b"x")
-        assert len(receiver.came) == 1
+        assert len(receiver.requests) == 1
 
 
 # --- programs
 
 
-def test_a_program_gets_the_record_and_nothing_of_the_worker(
+def test_program_gets_the_record_but_not_the_workers_environment(
     executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BYTEOR_CLOUD_MASTER_KEY", "secret")
@@ -156,28 +157,28 @@ def test_a_program_gets_the_record_and_nothing_of_the_worker(
     }  # fmt: skip
 
 
-def test_a_program_that_fails_says_why(executor: Executor) -> None:
-    with pytest.raises(EffectFailed, match=r"^it ended with 3: no such thing$"):
+def test_failed_program_reports_its_error_output(executor: Executor) -> None:
+    with pytest.raises(EffectFailed, match=r"^the program ended with 3: no such thing$"):
         executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
-    with pytest.raises(EffectFailed, match=r"^it ended with 1: no message$"):
+    with pytest.raises(EffectFailed, match=r"^the program ended with 1: no message$"):
         executor.perform("s", "exec:/bin/false", b"")
-    with pytest.raises(EffectFailed, match=r"^it does not start: FileNotFoundError$"):
+    with pytest.raises(EffectFailed, match=r"^the program does not start: FileNotFoundError$"):
         executor.perform("s", "exec:/no/such/program", b"")
 
 
-def test_however_much_a_program_says_little_is_kept(executor: Executor) -> None:
+def test_error_output_of_a_program_is_cut(executor: Executor) -> None:
     source = "import sys; sys.stdout.write('o' * 3000000); sys.stderr.write('e' * 3000000); sys.exit(1)"
 
     with pytest.raises(EffectFailed) as failed:
         Executor(GATE, executor.folder, "r", executor.until, timeout_s=5).perform("s", python(source), b"")
 
-    assert str(failed.value) == "it ended with 1: " + "e" * 2000
+    assert str(failed.value) == "the program ended with 1: " + "e" * 2000
 
 
-def test_a_program_that_does_not_end_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
+def test_program_that_runs_too_long_is_killed_with_its_children(executor: Executor, tmp_path: Path) -> None:
     command = "exec:/bin/sh|-c|sleep 60 & echo $! > child; wait"
 
-    with pytest.raises(EffectFailed, match=r"^it had not ended after 0\.4 s and was killed$"):
+    with pytest.raises(EffectFailed, match=r"^the program ran longer than 0\.4 s and was killed$"):
         executor.perform("s", command, b"")
 
     child = int((tmp_path / "child").read_text())
@@ -192,8 +193,8 @@ def _ended(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_all_effects_together_have_their_time(tmp_path: Path) -> None:
+def test_total_time_of_side_effects_is_limited(tmp_path: Path) -> None:
     executor = Executor(GATE, tmp_path, "r", until=time.monotonic() - 1)
 
-    with pytest.raises(EffectFailed, match="taken too long altogether"):
+    with pytest.raises(EffectFailed, match="took too long in total"):
         executor.perform("s", "exec:/bin/true", b"")

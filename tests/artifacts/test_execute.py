@@ -1,4 +1,4 @@
-"""Execute replays: what may leave, and what is refused when it is asked for."""
+"""Execute replays: which side effects are executed, and which requests are refused."""
 
 from __future__ import annotations
 
@@ -14,25 +14,37 @@ from apps.artifacts.models import Replay
 from apps.releases.models import Approval
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine.allowlist import parse_url_prefix
-from tests.artifacts.execute_steps import allowing, ask, asked, bodies, captured, decide, ended, events, refused
+from tests.artifacts.execute_steps import (
+    audit_actions,
+    bodies,
+    capture_incident,
+    create_environment,
+    decide,
+    post_replay,
+    refused,
+    request_replay,
+    status_and_error,
+)
 from tests.artifacts.incidents import PAYLOADS
-from tests.artifacts.servers import Receiver, receiving
+from tests.artifacts.servers import Receiver, serve_http
 from tests.worlds import World, run_jobs
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("receiver")]
 
 
-def test_in_dev_it_runs_and_each_record_leaves_once(world: World, receiver: Receiver) -> None:
-    artifact = captured(world, receiver, None, "exec:/bin/true|x", f"http_post:{receiver.origin}/other", "exec:/bin/sh")
+def test_execute_replay_in_dev_sends_each_record_once(world: World, receiver: Receiver) -> None:
+    artifact = capture_incident(
+        world, receiver, None, "exec:/bin/true|x", f"http_post:{receiver.origin}/other", "exec:/bin/sh"
+    )
 
-    replay = asked(world, artifact)
+    replay = request_replay(world, artifact)
     assert replay.status == "queued"
     run_jobs()
 
-    assert ended(replay) == ("succeeded", None)
+    assert status_and_error(replay) == ("succeeded", None)
     assert bodies(receiver) == PAYLOADS
-    assert {path for path, _, _ in receiver.came} == {"/hook"}
-    assert receiver.came[0][1]["X-ByteOr-Replay"] == str(replay.pk)
+    assert {path for path, _, _ in receiver.requests} == {"/hook"}
+    assert receiver.requests[0][1]["X-ByteOr-Replay"] == str(replay.pk)
     assert replay.audit["policy"] == {"env": "dev", "approval_provided": False, "mode": "execute"}
     lanes = {"input_lane": "quotes_in", "output_lane": "quotes_out"}
     assert replay.audit["actions"][:4] == [
@@ -44,23 +56,23 @@ def test_in_dev_it_runs_and_each_record_leaves_once(world: World, receiver: Rece
         {"action": "exec", "role": "s3", **lanes, "stage": "s3", "target": "/bin/sh", "decision": "Deny"},
     ]  # fmt: skip
     assert len(replay.audit["actions"]) == 12
-    assert events(replay) == ["replay.request", "replay.start", "replay.succeed"]
+    assert audit_actions(replay) == ["replay.request", "replay.start", "replay.succeed"]
     done = AuditEvent.objects.get(action="replay.succeed")
     assert done.changes["actions"] == {"Allow": 6, "Deny": 6}
 
-    dry = asked(world, artifact, mode="dry_run")
+    dry = request_replay(world, artifact, mode="dry_run")
     run_jobs()
     dry.refresh_from_db()
     assert dry.result == replay.result
     assert {action["decision"] for action in dry.audit["actions"]} == {"DryRunOnly"}
-    assert len(receiver.came) == 3
+    assert len(receiver.requests) == 3
 
 
 @pytest.mark.parametrize("posture", ["staging", "prod"])
-def test_elsewhere_it_waits_for_approval(world: World, receiver: Receiver, posture: str) -> None:
-    artifact = captured(world, receiver, allowing(world, posture))
+def test_execute_replay_outside_dev_waits_for_approval(world: World, receiver: Receiver, posture: str) -> None:
+    artifact = capture_incident(world, receiver, create_environment(world, posture))
 
-    answer = ask(world, artifact, last_n=2)
+    answer = post_replay(world, artifact, last_n=2)
 
     body = answer.json()
     assert (answer.status_code, body["status"], body["mode"]) == (202, "pending_approval", "execute")
@@ -86,47 +98,47 @@ def test_elsewhere_it_waits_for_approval(world: World, receiver: Receiver, postu
     assert [row["id"] for row in listed["results"]] == [str(approval.pk)]
     run_jobs()
 
-    assert ended(replay) == ("succeeded", None)
+    assert status_and_error(replay) == ("succeeded", None)
     assert bodies(receiver) == PAYLOADS[1:]
     assert replay.audit["policy"] == {"env": posture, "approval_provided": True, "mode": "execute"}
     approval.refresh_from_db()
     assert approval.used_at is not None
-    assert events(replay) == ["replay.request", "replay.approve", "replay.start", "replay.succeed"]
+    assert audit_actions(replay) == ["replay.request", "replay.approve", "replay.start", "replay.succeed"]
 
 
-def test_two_people_where_two_are_wanted(world: World, receiver: Receiver) -> None:
-    replay = asked(world, captured(world, receiver, allowing(world, required_approvals=2)))
+def test_execute_replay_waits_for_two_approvers_when_required(world: World, receiver: Receiver) -> None:
+    replay = request_replay(world, capture_incident(world, receiver, create_environment(world, required_approvals=2)))
 
     assert decide(world, replay).json()["status"] == "pending"
-    assert (run_jobs(), ended(replay)) == (0, ("pending_approval", None))
+    assert (run_jobs(), status_and_error(replay)) == (0, ("pending_approval", None))
     assert decide(world, replay, api=world.admin.api).json()["status"] == "approved"
     run_jobs()
 
-    assert ended(replay) == ("succeeded", None)
+    assert status_and_error(replay) == ("succeeded", None)
 
 
-def test_a_stage_of_the_bundle_narrows(world: World, receiver: Receiver) -> None:
+def test_stage_config_of_the_bundle_can_deny_side_effects(world: World, receiver: Receiver) -> None:
     config = {"s0": {"allowlist": [f"{receiver.origin}/hook/only"]}}
-    replay = asked(world, captured(world, receiver, stage_config=config))
+    replay = request_replay(world, capture_incident(world, receiver, stage_config=config))
 
     run_jobs()
 
-    assert (ended(replay), receiver.came) == (("succeeded", None), [])
+    assert (status_and_error(replay), receiver.requests) == (("succeeded", None), [])
     assert {action["decision"] for action in replay.audit["actions"]} == {"Deny"}
 
 
-def test_without_allowlists_nothing_leaves(world: World, receiver: Receiver, settings: Any) -> None:
+def test_side_effects_are_denied_without_allowlists(world: World, receiver: Receiver, settings: Any) -> None:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, replay_http_allowlist=(), replay_exec_allowlist=())
-    replay = asked(world, captured(world, receiver, None, "exec:/bin/true"))
+    replay = request_replay(world, capture_incident(world, receiver, None, "exec:/bin/true"))
 
     run_jobs()
 
-    assert (ended(replay), receiver.came) == (("succeeded", None), [])
+    assert (status_and_error(replay), receiver.requests) == (("succeeded", None), [])
     assert {action["decision"] for action in replay.audit["actions"]} == {"Deny"}
 
 
-def test_nothing_leaves_in_a_dry_run(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    replay = asked(world, captured(world, receiver, None, "exec:/bin/true"), mode="dry_run")
+def test_dry_run_executes_no_side_effect(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = request_replay(world, capture_incident(world, receiver, None, "exec:/bin/true"), mode="dry_run")
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("a dry run reached outside")
@@ -135,54 +147,54 @@ def test_nothing_leaves_in_a_dry_run(world: World, receiver: Receiver, monkeypat
         monkeypatch.setattr(owner, name, forbidden)
     run_jobs()
 
-    assert (ended(replay), receiver.came) == (("succeeded", None), [])
+    assert (status_and_error(replay), receiver.requests) == (("succeeded", None), [])
     assert len(replay.audit["actions"]) == 6
 
 
-def test_an_effect_that_fails_stops_it(world: World, settings: Any) -> None:
+def test_failed_side_effect_stops_the_replay(world: World, settings: Any) -> None:
     def fail_the_second(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200 if len(failing.came) == 1 else 503)
+        handler.send_response(200 if len(failing.requests) == 1 else 503)
         handler.end_headers()
 
-    with receiving(fail_the_second) as failing:
+    with serve_http(fail_the_second) as failing:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG, replay_http_allowlist=(parse_url_prefix(failing.origin),)
         )
-        replay = asked(world, captured(world, failing))
+        replay = request_replay(world, capture_incident(world, failing))
         run_jobs()
 
-    assert ended(replay) == ("failed", "stage 's0' failed on record 2: answered 503")
+    assert status_and_error(replay) == ("failed", "stage 's0' failed on record 2: the response has the status 503")
     assert bodies(failing) == PAYLOADS[:2]
     assert [action["decision"] for action in replay.audit["actions"]] == ["Allow", "Allow"]
     assert replay.result["stages"]["s0"] == {"in": 2, "out": 1, "dropped": 0, "errors": 1}
 
 
-# --- what is refused when it is asked for
+# --- refused requests
 
 
-def test_where_only_dry_runs_are_permitted(world: World, receiver: Receiver) -> None:
-    artifact = captured(world, receiver, world.prod)
+def test_execute_replay_is_refused_where_only_dry_runs_are_permitted(world: World, receiver: Receiver) -> None:
+    artifact = capture_incident(world, receiver, world.prod)
 
-    refused(ask(world, artifact), 409, "replay.dry_run_only", replays_before=0)
+    refused(post_replay(world, artifact), 409, "replay.dry_run_only", replays_before=0)
 
     assert Approval.objects.count() == 0
     assert not AuditEvent.objects.filter(action__in=["replay.request", "approval.request"]).exists()
 
 
-def test_a_dry_run_takes_no_credential(world: World, receiver: Receiver) -> None:
-    artifact = captured(world, receiver)
+def test_dry_run_refuses_an_approval_credential(world: World, receiver: Receiver) -> None:
+    artifact = capture_incident(world, receiver)
 
-    answer = ask(world, artifact, mode="dry_run", approval="x")
+    answer = post_replay(world, artifact, mode="dry_run", approval="x")
 
     refused(answer, 400, "invalid", replays_before=0)
     assert answer.json()["errors"][0]["pointer"] == "/approval"
 
 
-def test_a_decision_names_one_request(world: World, receiver: Receiver) -> None:
-    without = asked(world, captured(world, receiver))
+def test_decision_must_name_exactly_one_request(world: World, receiver: Receiver) -> None:
+    without = request_replay(world, capture_incident(world, receiver))
     deployment = world.deployment(world.bundle(world.staging)) if world.agent(world.staging) else None
     assert deployment is not None
-    waiting = asked(world, captured(world, receiver, allowing(world)))
+    waiting = request_replay(world, capture_incident(world, receiver, create_environment(world)))
 
     def pointers(body: dict[str, Any], environment: Environment) -> Any:
         answer = world.reviewer.api.post(world.path(environment, "/approvals"), {"decision": "approve", **body})
@@ -195,4 +207,4 @@ def test_a_decision_names_one_request(world: World, receiver: Receiver) -> None:
     assert pointers({}, world.dev) == [("/deployment_id", "required")]
     both = {"replay_id": str(waiting.pk), "deployment_id": str(deployment.pk)}
     assert pointers(both, world.staging) == [("/replay_id", "one_of")]
-    assert ended(waiting) == ("pending_approval", None)
+    assert status_and_error(waiting) == ("pending_approval", None)

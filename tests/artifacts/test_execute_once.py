@@ -1,4 +1,4 @@
-"""An execute replay runs once, and never again by itself: interrupted, broken off, or taken by two workers."""
+"""An execute replay runs at most once: after an interruption, after an error, and with two workers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ from byteor_cloud.engine.allowlist import parse_url_prefix
 from byteor_cloud.engine.replay import IncidentBundle
 from byteor_cloud.errors import Unavailable
 from byteor_cloud.jobs import Claim
-from tests.artifacts.execute_steps import allowing, approved, asked, bodies, captured, ended, events
+from tests.artifacts.execute_steps import (
+    audit_actions,
+    bodies,
+    capture_incident,
+    create_environment,
+    request_approved_replay,
+    request_replay,
+    status_and_error,
+)
 from tests.artifacts.incidents import PAYLOADS
-from tests.artifacts.servers import Receiver, plainly, receiving
+from tests.artifacts.servers import Receiver, respond_ok, serve_http
 from tests.races import Race
 from tests.worlds import World
 
@@ -33,13 +41,13 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("receiver")]
 
 
 class Killed(BaseException):
-    """The worker is gone."""
+    """Simulates the death of the worker."""
 
 
-def test_interrupted_it_is_failed_and_not_run_again(
+def test_interrupted_execute_replay_fails_and_does_not_run_again(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replay = asked(world, captured(world, receiver))
+    replay = request_replay(world, capture_incident(world, receiver))
     post = effects.Executor._post
 
     def die_after_the_first(*arguments: Any) -> None:
@@ -50,76 +58,80 @@ def test_interrupted_it_is_failed_and_not_run_again(
         patched.setattr(effects.Executor, "_post", die_after_the_first)
         with pytest.raises(Killed):
             replays.run(str(replay.pk))
-    assert (ended(replay), bodies(receiver)) == (("running", None), PAYLOADS[:1])
+    assert (status_and_error(replay), bodies(receiver)) == (("running", None), PAYLOADS[:1])
 
     replays.run(str(replay.pk))
 
-    assert (ended(replay), bodies(receiver)) == (("failed", "interrupted"), PAYLOADS[:1])
+    assert (status_and_error(replay), bodies(receiver)) == (("failed", "interrupted"), PAYLOADS[:1])
     replays.run(str(replay.pk))
-    assert len(receiver.came) == 1
-    assert events(replay) == ["replay.request", "replay.start", "replay.fail"]
+    assert len(receiver.requests) == 1
+    assert audit_actions(replay) == ["replay.request", "replay.start", "replay.fail"]
 
 
-def test_it_says_running_and_has_spent_the_approval_before_anything_leaves(at_once: Race, settings: Any) -> None:
+def test_replay_is_running_and_its_approval_spent_before_the_first_side_effect(at_once: Race, settings: Any) -> None:
     seen: list[tuple[str, bool]] = []
 
-    def look(handler: BaseHTTPRequestHandler) -> None:
-        """On the server's own connection, which sees only what is committed."""
+    def record_replay_state(handler: BaseHTTPRequestHandler) -> None:
+        """Read the replay in the server's thread, whose database connection sees only committed data."""
         try:
             row = Replay.objects.select_related("approval").get()
             assert row.approval is not None
             seen.append((row.status, row.approval.used_at is not None))
         finally:
             connection.close()
-        plainly(handler)
+        respond_ok(handler)
 
     world = World("acme")
-    with receiving(look) as watching:
+    with serve_http(record_replay_state) as watching:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG, replay_http_allowlist=(parse_url_prefix(watching.origin),)
         )
-        replay, _ = approved(world, captured(world, watching, allowing(world)), last_n=1)
+        replay, _ = request_approved_replay(
+            world, capture_incident(world, watching, create_environment(world)), last_n=1
+        )
         replays.run(str(replay.pk))
 
-    assert (ended(replay), seen) == (("succeeded", None), [("running", True)])
+    assert (status_and_error(replay), seen) == (("succeeded", None), [("running", True)])
 
 
-def test_two_workers_with_the_same_job_run_it_once(
+def test_two_workers_with_the_same_job_run_the_replay_once(
     at_once: Race, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World("acme")
-    replay, _ = approved(world, captured(world, receiver, allowing(world)))
+    replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
     both, unpacked = threading.Barrier(2), uploads.unpacked
 
     @contextmanager
-    def together(artifact: Artifact) -> Iterator[IncidentBundle]:
-        """Both have seen it queued."""
+    def unpack_when_both_wait(artifact: Artifact) -> Iterator[IncidentBundle]:
+        """Wait until both workers have read the status ``queued``."""
         with unpacked(artifact) as bundle:
             both.wait(10)
             yield bundle
 
-    monkeypatch.setattr(replays, "unpacked", together)
+    monkeypatch.setattr(replays, "unpacked", unpack_when_both_wait)
 
     assert at_once(*[lambda: replays.run(str(replay.pk))] * 2) == [None, None]
 
-    assert (ended(replay), bodies(receiver)) == (("succeeded", None), PAYLOADS)
-    assert events(replay).count("replay.start") == 1
+    assert (status_and_error(replay), bodies(receiver)) == (("succeeded", None), PAYLOADS)
+    assert audit_actions(replay).count("replay.start") == 1
 
 
-def test_two_replays_at_once_with_one_credential(at_once: Race, receiver: Receiver) -> None:
+def test_only_one_of_two_concurrent_replays_uses_a_credential(at_once: Race, receiver: Receiver) -> None:
     world = World("acme")
-    artifact = captured(world, receiver, allowing(world))
-    one, credential = approved(world, artifact)
-    two = asked(world, artifact, approval=credential)
+    artifact = capture_incident(world, receiver, create_environment(world))
+    one, credential = request_approved_replay(world, artifact)
+    two = request_replay(world, artifact, approval=credential)
 
     at_once(lambda: replays.run(str(one.pk)), lambda: replays.run(str(two.pk)))
 
-    assert sorted([ended(one), ended(two)]) == [("failed", "approval.used"), ("succeeded", None)]
+    assert sorted([status_and_error(one), status_and_error(two)]) == [("failed", "approval.used"), ("succeeded", None)]
     assert bodies(receiver) == PAYLOADS
 
 
-def test_broken_off_it_is_failed_at_once(world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    replay = asked(world, captured(world, receiver))
+def test_execute_replay_fails_at_once_after_an_unexpected_error(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = request_replay(world, capture_incident(world, receiver))
 
     def broken(*_: Any, **__: Any) -> None:
         raise ArithmeticError("not\0finite")
@@ -128,19 +140,19 @@ def test_broken_off_it_is_failed_at_once(world: World, receiver: Receiver, monke
     with pytest.raises(ArithmeticError, match="finite"):
         replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 
-    assert ended(replay) == ("failed", "ArithmeticError: not?finite")
+    assert status_and_error(replay) == ("failed", "ArithmeticError: not?finite")
     replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
-    assert receiver.came == []
+    assert receiver.requests == []
 
 
-def test_a_store_that_does_not_answer_costs_no_approval(world: World, receiver: Receiver, store: Path) -> None:
-    replay, _ = approved(world, captured(world, receiver, allowing(world)))
+def test_unavailable_blob_store_does_not_spend_the_approval(world: World, receiver: Receiver, store: Path) -> None:
+    replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
     store.rename(store.with_name("away"))
 
     with pytest.raises(Unavailable, match="store's folder is missing"):
         replay_job(Claim(), RunReplay(replay_id=str(replay.pk)))
 
-    assert (ended(replay), Approval.objects.get().used_at) == (("queued", None), None)
+    assert (status_and_error(replay), Approval.objects.get().used_at) == (("queued", None), None)
     store.with_name("away").rename(store)
     replays.run(str(replay.pk))
-    assert ended(replay) == ("succeeded", None)
+    assert status_and_error(replay) == ("succeeded", None)

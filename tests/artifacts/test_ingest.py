@@ -1,4 +1,4 @@
-"""Ingest: an incident bundle is verified, or rejected with all that is wrong with it."""
+"""Ingest: an incident bundle is verified, or rejected with a list of reasons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _nothing_stays_unpacked(settings: Any, tmp_path: Path) -> Iterator[None]:
     assert sorted(path.name for path in tmp_path.rglob("*")) in ([], ["scratch"])
 
 
-def test_a_good_bundle_is_verified_and_finds_its_version(world: World) -> None:
+def test_valid_bundle_is_verified_and_linked_to_its_version(world: World) -> None:
     version = world.version()
 
     artifact = ingested(world, incident(version.spec_kv))
@@ -42,14 +42,14 @@ def test_a_good_bundle_is_verified_and_finds_its_version(world: World) -> None:
     assert (event.resource_id, event.actor_kind) == (str(artifact.pk), "system")
 
 
-def test_of_several_versions_the_newest(world: World) -> None:
+def test_ingest_prefers_the_newest_of_several_versions(world: World) -> None:
     world.version()
     newest = world.version(content={**PLAN, "description": "the same spec"})
 
     assert ingested(world, incident(SPEC_KV)).version == newest
 
 
-def test_of_several_versions_that_of_its_deployment(world: World) -> None:
+def test_ingest_prefers_the_version_of_the_deployment(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployed = world.version()
     deployment = stories.active(world, world.bundle(version=deployed), agents)
@@ -60,7 +60,7 @@ def test_of_several_versions_that_of_its_deployment(world: World) -> None:
     assert (artifact.version, artifact.deployment) == (deployed, deployment)
 
 
-def test_a_deployment_of_another_spec_says_nothing(world: World) -> None:
+def test_ingest_ignores_a_deployment_with_another_spec(world: World) -> None:
     agents = stories.fleet(world, 1)
     other = world.bundle(version=world.version(content=plan(egress="elsewhere")))
     deployment = stories.active(world, other, agents)
@@ -69,7 +69,7 @@ def test_a_deployment_of_another_spec_says_nothing(world: World) -> None:
     assert ingested(world, incident(SPEC_KV), deployment_id=str(deployment.pk)).version == fitting
 
 
-def test_a_spec_that_no_version_has_is_verified_all_the_same(world: World) -> None:
+def test_bundle_without_a_matching_version_is_verified(world: World) -> None:
     world.version(world.staging)
 
     artifact = ingested(world, incident(SPEC_KV))
@@ -78,7 +78,7 @@ def test_a_spec_that_no_version_has_is_verified_all_the_same(world: World) -> No
     assert artifact.spec_hash == compile_plan(PLAN).spec_hash
 
 
-def test_unknown_keys_and_files_pass(world: World) -> None:
+def test_unknown_keys_and_files_are_accepted(world: World) -> None:
     files = files_of(SPEC_KV, **{"more/notes.txt": b"x"})
     files["runtime.json"] = b'{"crate": {"name": "n", "version": "1", "more": 1}, "more": null}'
 
@@ -124,7 +124,7 @@ def member(name: str, **attributes: Any) -> tarfile.TarInfo:
         "NUL in the spec", "no last line end",
     ],
 )  # fmt: skip
-def test_a_bad_bundle_is_rejected_with_its_reason(world: World, content: bytes, code: str) -> None:
+def test_invalid_bundle_is_rejected_with_a_reason(world: World, content: bytes, code: str) -> None:
     world.version()
 
     artifact = ingested(world, content)
@@ -137,7 +137,7 @@ def test_a_bad_bundle_is_rejected_with_its_reason(world: World, content: bytes, 
     assert (shown["status"], shown["reasons"]) == ("rejected", artifact.reasons)
 
 
-def test_all_that_is_missing_is_said_at_once(world: World) -> None:
+def test_rejection_lists_all_missing_files(world: World) -> None:
     files = files_of(SPEC_KV)
     files["policy_audit.json"] = b'{"ok": true, "policy_version": 2, "stage_failure_policy": "go_on"}'
     del files["environment.json"]
@@ -155,7 +155,7 @@ def test_all_that_is_missing_is_said_at_once(world: World) -> None:
     ]
 
 
-def test_a_wrong_spec_hash_of_the_upload(world: World) -> None:
+def test_bundle_is_rejected_when_the_upload_has_another_spec_hash(world: World) -> None:
     wrong = "sha256:" + "0" * 64
 
     artifact = ingested(world, incident(SPEC_KV), spec_hash=wrong)
@@ -166,7 +166,7 @@ def test_a_wrong_spec_hash_of_the_upload(world: World) -> None:
     assert wrong in reason["detail"]
 
 
-def test_a_second_ingest_changes_nothing(world: World) -> None:
+def test_second_ingest_changes_nothing(world: World) -> None:
     world.version()
     artifact = ingested(world, incident(SPEC_KV))
     events = AuditEvent.objects.count()
@@ -177,7 +177,7 @@ def test_a_second_ingest_changes_nothing(world: World) -> None:
     assert Artifact.objects.get().status == "verified"
 
 
-def test_an_artifact_that_is_gone_is_no_error(world: World, run_jobs: Callable[[], int]) -> None:
+def test_ingest_of_a_deleted_artifact_does_nothing(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent()
     incidents.upload(api, agent, incident(SPEC_KV), kind="incident_bundle")
     Artifact.objects.all().delete()

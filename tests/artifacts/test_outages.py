@@ -1,4 +1,4 @@
-"""Eight replays that block, and a store that cannot be read for ten minutes: with the real worker, for real tenants."""
+"""The worker during outages: eight replays that block, and a blob store that is unavailable for ten minutes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
-ROUNDS = 16  # with the growing pauses between them more than ten minutes
+ROUNDS = 16  # attempts; the growing delays between them take more than ten minutes
 
 
 # -- replays that block
@@ -33,7 +33,7 @@ ROUNDS = 16  # with the growing pauses between them more than ten minutes
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
-    """Every replay blocks until the test is over; one event for each that has begun."""
+    """Make every replay block until the test ends. Yields a list with an event for each replay that started."""
     go_on, begun = threading.Event(), []
 
     def block(*_: Any, **__: Any) -> Any:
@@ -51,7 +51,7 @@ def unsealed(world: World) -> int:
     return own.exclude(pk__in=AuditSeal.objects.values("event_id")).count()
 
 
-def test_eight_blocking_replays_hold_up_nobody(blocked: list[threading.Event]) -> None:
+def test_eight_blocking_replays_do_not_delay_other_jobs(blocked: list[threading.Event]) -> None:
     acme, umbrella = World("acme"), World("umbrella")
     agent, _ = acme.agent()
     bundle = acme.bundle()
@@ -71,7 +71,7 @@ def test_eight_blocking_replays_hold_up_nobody(blocked: list[threading.Event]) -
         wait_until(lambda: Deployment.objects.get(pk=deployment.pk).status == "deploying")
         assert stories.desired(agent) == (deployment.pk, "activate")
         wait_until(lambda: unsealed(acme) == 0)
-        # Neither an ingest nor a replay of another tenant waits for them.
+        # Ingest, and replays of another tenant, do not wait for the blocked replays.
         body = incident(spec, quotes_in=incidents.journal([b"{}"]))
         agent_two, api_two = acme.agent(name="two")
         incidents.upload(api_two, agent_two, body, kind="incident_bundle")
@@ -83,15 +83,15 @@ def test_eight_blocking_replays_hold_up_nobody(blocked: list[threading.Event]) -
     finally:
         worker.stop()
         thread.join(PATIENCE_S)
-    assert not thread.is_alive()  # they do not hold up the end of the worker either
+    assert not thread.is_alive()  # blocked replays do not delay the worker's shutdown
     assert set(Replay.objects.values_list("status", flat=True)) == {"running", "queued"}
 
 
-# -- a store that is away
+# -- an unavailable blob store
 
 
-class Away:
-    """While the block runs, something else is where the store was: it can be neither read nor written."""
+class UnavailableStore:
+    """Replaces the folder of the blob store by a file while the block runs, so that reads and writes fail."""
 
     def __init__(self, store: Path) -> None:
         self.store, self.aside = store, store.with_name("aside")
@@ -106,14 +106,14 @@ class Away:
 
 
 def work_for_ten_minutes() -> None:
-    """What a worker does in that time, without the time."""
+    """Run all attempts that a worker makes in ten minutes, without the delays."""
     for _ in range(ROUNDS):
         with connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
         Worker(has_clock=False).run(until_idle=True)
 
 
-def test_a_build_waits_for_the_store(store: Path) -> None:
+def test_build_waits_for_the_blob_store(store: Path) -> None:
     world = World("acme")
     agent, _ = world.agent(world.prod)
     run_jobs()
@@ -122,7 +122,7 @@ def test_a_build_waits_for_the_store(store: Path) -> None:
         world.path(world.prod, "/approvals"), {"deployment_id": str(deployment.pk), "decision": "approve"}
     )
 
-    with Away(store):
+    with UnavailableStore(store):
         work_for_ten_minutes()
         deployment.refresh_from_db()
         assert deployment.status == "building"
@@ -140,7 +140,7 @@ def test_a_build_waits_for_the_store(store: Path) -> None:
     assert not ProcrastinateJob.objects.filter(status="failed").exists()
 
 
-def test_an_ingest_and_a_dry_run_wait_for_the_store(store: Path) -> None:
+def test_ingest_and_dry_run_wait_for_the_blob_store(store: Path) -> None:
     world = World("acme")
     agent, api = world.agent()
     version = world.version()
@@ -150,7 +150,7 @@ def test_an_ingest_and_a_dry_run_wait_for_the_store(store: Path) -> None:
         api, agent, incident(version.spec_kv, quotes_in=incidents.journal([b"{}"])), kind="incident_bundle"
     )
 
-    with Away(store):
+    with UnavailableStore(store):
         work_for_ten_minutes()
         assert sorted(Artifact.objects.values_list("status", flat=True)) == ["received", "verified"]
         assert Replay.objects.get().status == "queued"
@@ -162,17 +162,17 @@ def test_an_ingest_and_a_dry_run_wait_for_the_store(store: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["fails", "is missing"])
-def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Path, how: str) -> None:
+def test_agents_do_not_time_out_while_the_blob_store_is_unavailable(store: Path, how: str) -> None:
     world = World("acme")
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 
-    away = Away(store)
+    outage = UnavailableStore(store)
     if how == "fails":
-        away.__enter__()
+        outage.__enter__()
     else:
-        store.rename(away.aside)
-    stories.set_offered_ago(deployment, 660, agent)  # of 600 that it has
+        store.rename(outage.aside)
+    stories.set_offered_ago(deployment, 660, agent)  # longer than the timeout of 600 s
     from apps.releases.tasks import sweep
 
     for _ in range(3):
@@ -182,12 +182,12 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
     assert deployment.status == "deploying"
     assert "Agent timeouts are suspended" in explanations.find_held_up([deployment])[deployment.pk]
     if how == "fails":
-        away.__exit__()
+        outage.__exit__()
     else:
-        away.aside.rename(store)
+        outage.aside.rename(store)
 
     sweep()
-    run_jobs()  # nor is it over as soon as the store is back
+    run_jobs()  # the agent does not time out as soon as the store is available again
     deployment.refresh_from_db()
     assert (deployment.status, explanations.find_held_up([deployment])) == ("deploying", {})
     report(api, agent, "active")
@@ -196,13 +196,13 @@ def test_in_a_rollout_no_time_runs_while_agents_cannot_get_the_bundle(store: Pat
     assert (deployment.status, KnownBad.objects.exists()) == ("active", False)
 
 
-def test_after_an_outage_an_agent_has_its_whole_time_and_no_more(store: Path) -> None:
+def test_agent_gets_its_full_timeout_again_after_an_outage(store: Path) -> None:
     from apps.releases.tasks import sweep
 
     world = World("acme")
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    with Away(store):
+    with UnavailableStore(store):
         sweep()
         run_jobs()
     sweep()

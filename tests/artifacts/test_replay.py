@@ -1,4 +1,4 @@
-"""Dry-run replays: exact digests, divergence, which version, and every refusal."""
+"""Dry-run replays: results with exact digests, divergence, the choice of the version, and refused requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def counts(records: int, out: int | None = None, dropped: int = 0, errors: int =
     return {"in": records, "out": records if out is None else out, "dropped": dropped, "errors": errors}
 
 
-def test_identity_gives_back_what_went_in(world: World) -> None:
+def test_identity_returns_its_input(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -80,7 +80,7 @@ def test_identity_gives_back_what_went_in(world: World) -> None:
     assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
 
 
-def test_checks_drop_what_does_not_conform(world: World) -> None:
+def test_checks_drop_records_that_do_not_conform(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -91,7 +91,7 @@ def test_checks_drop_what_does_not_conform(world: World) -> None:
     }  # fmt: skip
 
 
-def test_redaction_gives_canonical_json(world: World) -> None:
+def test_redaction_writes_canonical_json(world: World) -> None:
     stages = [{"id": "redact", "op": "dataguard_redact"}]
     version = world.version(content=plan(stages=stages))
     config = {"redact": {"rules": ["card:mask=4:2:*", "no:drop"]}}
@@ -103,7 +103,7 @@ def test_redaction_gives_canonical_json(world: World) -> None:
     assert (result["egress"], result["divergence"]) == (egress(*outputs), None)
 
 
-def test_fused_checks_first(world: World) -> None:
+def test_fused_op_checks_before_it_redacts(world: World) -> None:
     stages = [{"id": "both", "op": "dataguard_fused"}]
     version = world.version(content=plan(stages=stages))
     config = {"both": {"schema": {"type": "object", "required": ["card"]}, "rules": ["card:drop"]}}
@@ -115,7 +115,7 @@ def test_fused_checks_first(world: World) -> None:
     assert result["stages"] == {"both": counts(3, 2, 1)}
 
 
-def test_a_check_that_stops_fails_and_names_stage_and_record(world: World) -> None:
+def test_stopping_check_fails_and_names_stage_and_record(world: World) -> None:
     version = world.version()
     config = {"check": {**CHECK["check"], "on_reject": "stop"}}
     artifact = ingested(world, incident(version.spec_kv, stage_config=config))
@@ -130,7 +130,7 @@ def test_a_check_that_stops_fails_and_names_stage_and_record(world: World) -> No
     assert row.result["stages"]["check"] == counts(2, 1, 0, 1)
 
 
-def test_what_came_out_then_is_compared(world: World) -> None:
+def test_replay_diverges_when_the_output_differs_from_the_expected_one(world: World) -> None:
     version = world.version(content=IDENTITY)
     expected = frames(EVERYTHING[0], (2, b'{"no":"ID"}'), EVERYTHING[2])
     artifact = ingested(world, incident(version.spec_kv, expected=expected))
@@ -144,7 +144,7 @@ def test_what_came_out_then_is_compared(world: World) -> None:
     assert AuditEvent.objects.filter(action="replay.diverge").count() == 1
 
 
-def test_only_the_last_records(world: World) -> None:
+def test_replay_of_the_last_records_only(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -155,7 +155,7 @@ def test_only_the_last_records(world: World) -> None:
     assert (row.audit["input"]["last_n"], row.audit["input"]["scanned_records"]) == (2, 3)
 
 
-def test_another_journal_lane(world: World) -> None:
+def test_replay_of_another_journal_lane(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, quotes_in=journal(), other=journal([b"x"])))
 
@@ -165,7 +165,7 @@ def test_another_journal_lane(world: World) -> None:
     assert missing.error == "the bundle has no journal of lane 'third'; its journals are: other, quotes_in"
 
 
-def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_with_control_characters_is_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
 
@@ -181,7 +181,7 @@ def test_an_error_may_quote_anything(world: World, monkeypatch: pytest.MonkeyPat
     assert (row.status, row.error) == ("failed", "stage said ? and ?")
 
 
-def test_what_would_that_version_have_done(world: World) -> None:
+def test_replay_through_another_version(world: World) -> None:
     version = world.version()
     other = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
@@ -192,7 +192,7 @@ def test_what_would_that_version_have_done(world: World) -> None:
     assert row.audit["spec_sha256"] == other.spec_hash
 
 
-def test_parameters_come_from_the_bundle_else_from_the_deployment(world: World) -> None:
+def test_stage_parameters_come_from_the_bundle_or_else_from_the_deployment(world: World) -> None:
     agents = stories.fleet(world, 1)
     version = world.version()
     deployment = stories.active(world, world.bundle(version=version, stage_config=CHECK), agents)
@@ -205,7 +205,7 @@ def test_parameters_come_from_the_bundle_else_from_the_deployment(world: World) 
     assert replayed(world, none).result["egress"] == egress(*EVERYTHING[:2])
 
 
-def test_two_replays_have_the_same_result(world: World) -> None:
+def test_replays_are_deterministic(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -218,7 +218,7 @@ def test_two_replays_have_the_same_result(world: World) -> None:
     assert listed[0]["result"] == listed[1]["result"]
 
 
-def test_a_torn_journal_is_a_warning_and_a_bad_one_an_error(world: World) -> None:
+def test_truncated_journal_is_a_warning_and_a_corrupt_one_an_error(world: World) -> None:
     version = world.version(content=IDENTITY)
     whole = journal()
     torn = ingested(world, incident(version.spec_kv, quotes_in=whole[:-3]))
@@ -240,7 +240,7 @@ def refused(answer: Any, status: int, code: str) -> None:
     assert not AuditEvent.objects.filter(action="replay.request").exists()
 
 
-def test_without_a_version_there_is_nothing_to_replay_through(world: World) -> None:
+def test_replay_is_refused_without_a_version(world: World) -> None:
     world.version()
     spec_kv = world.version(world.staging, IDENTITY).spec_kv
     artifact = ingested(world, incident(spec_kv))
@@ -248,7 +248,7 @@ def test_without_a_version_there_is_nothing_to_replay_through(world: World) -> N
     refused(ask(world, artifact), 422, "replay.no_version")
 
 
-def test_where_replays_are_disabled(world: World) -> None:
+def test_replay_is_refused_where_replays_are_disabled(world: World) -> None:
     environment = world.environment("dev", "closed", replay_policy="disabled")
     version = world.version(environment)
     agent, api = world.agent(environment)
@@ -258,7 +258,7 @@ def test_where_replays_are_disabled(world: World) -> None:
     refused(ask(world, Artifact.objects.get()), 409, "replay.disabled")
 
 
-def test_only_verified_incident_bundles(world: World) -> None:
+def test_only_verified_incident_bundles_can_be_replayed(world: World) -> None:
     version = world.version()
     agent, api = world.agent()
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")
@@ -284,7 +284,7 @@ def test_only_verified_incident_bundles(world: World) -> None:
         ({"lastn": 1}, "/lastn"),
     ],
 )
-def test_bad_requests_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_replay_request_names_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
@@ -294,7 +294,7 @@ def test_bad_requests_name_the_field(world: World, body: dict[str, Any], pointer
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_another_environments_version_is_unknown(world: World) -> None:
+def test_version_of_another_environment_is_unknown(world: World) -> None:
     version = world.version()
     foreign = world.version(world.staging)
     artifact = ingested(world, incident(version.spec_kv))
@@ -302,14 +302,14 @@ def test_another_environments_version_is_unknown(world: World) -> None:
     refused(ask(world, artifact, version_id=str(foreign.pk)), 400, "invalid")
 
 
-def test_viewers_may_not(world: World) -> None:
+def test_viewers_cannot_request_replays(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
     refused(ask(world, artifact, world.viewer.api), 403, "forbidden")
 
 
-def test_through_another_environment_it_is_unknown(world: World) -> None:
+def test_artifact_is_not_found_in_another_environment(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
 
@@ -318,7 +318,7 @@ def test_through_another_environment_it_is_unknown(world: World) -> None:
     refused(answer, 404, "not_found")
 
 
-def test_a_replay_whose_worker_was_killed_runs_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_runs_again_after_its_worker_was_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
     ask(world, artifact)
@@ -344,7 +344,7 @@ def test_a_replay_whose_worker_was_killed_runs_again(world: World, monkeypatch: 
     assert AuditEvent.objects.filter(action="replay.start").count() == 1
 
 
-def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_fails_after_its_last_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
     ask(world, artifact)
@@ -369,7 +369,7 @@ def test_a_replay_that_cannot_run_ends_failed(world: World, monkeypatch: pytest.
     assert AuditEvent.objects.filter(action="replay.fail").count() == 1
 
 
-def test_the_posture_is_on_the_audit(world: World) -> None:
+def test_audit_of_a_replay_contains_the_posture(world: World) -> None:
     version = world.version(world.prod)
     agent, api = world.agent(world.prod)
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")

@@ -1,4 +1,4 @@
-"""Artifacts end with their environment's setting; bytes with the last row that refers to them."""
+"""Retention: expired artifacts are deleted, and blobs are removed when no row refers to them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _is_stored(content_hash: str) -> bool:
     return True
 
 
-def test_artifacts_past_their_time_go_and_younger_ones_stay(world: World) -> None:
+def test_only_expired_artifacts_are_deleted(world: World) -> None:
     short = world.environment("dev", "short", artifact_retention_days=1)
     old, kept = _artifact(world, short, b"old"), _artifact(world, world.dev, b"kept")
 
@@ -61,8 +61,8 @@ def test_artifacts_past_their_time_go_and_younger_ones_stay(world: World) -> Non
     assert (event.environment_id, event.changes) == (old.environment_id, {"artifacts": 1, "retention_days": 1})
 
 
-def test_more_than_one_transaction_holds_are_expired(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "AT_ONCE", 2)
+def test_artifacts_expire_in_several_transactions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_SIZE", 2)
     short = world.environment("dev", "short", artifact_retention_days=1)
     for number in range(5):
         _artifact(world, short, b"%d" % number)
@@ -76,7 +76,7 @@ def test_more_than_one_transaction_holds_are_expired(world: World, monkeypatch: 
     assert retention.remove_unreferenced() == 5
 
 
-def test_bytes_stay_while_one_row_refers_to_them(world: World) -> None:
+def test_blob_is_kept_while_a_row_refers_to_it(world: World) -> None:
     one, two = _artifact(world, world.dev, b"shared"), _artifact(world, world.staging, b"shared")
 
     one.delete()
@@ -90,7 +90,7 @@ def test_bytes_stay_while_one_row_refers_to_them(world: World) -> None:
     assert not UnreferencedBlob.objects.exists()
 
 
-def test_bytes_end_with_a_purged_environment(world: World) -> None:
+def test_blobs_of_a_purged_environment_are_removed(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     run_jobs()
@@ -105,68 +105,70 @@ def test_bytes_end_with_a_purged_environment(world: World) -> None:
     assert [_is_stored(content_hash) for content_hash in hashes] == [False, False]
 
 
-def test_a_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     run_jobs()
     deployment.refresh_from_db()
 
-    _look_through_all(timezone.now() + timedelta(days=9))
+    _list_strays_for_a_week(timezone.now() + timedelta(days=9))
     retention.remove_unreferenced()
 
     assert _is_stored(deployment.bundle_hash or "")
 
 
-def _look_through_all(now: datetime) -> int:
-    """As an hourly job does in the week before ``now``."""
-    return sum(retention.note_strays(now - timedelta(hours=hour)) for hour in range(168))
+def _list_strays_for_a_week(now: datetime) -> int:
+    """Run the hourly search for stray blobs for each hour of the week before ``now``."""
+    return sum(retention.list_stray_blobs(now - timedelta(hours=hour)) for hour in range(168))
 
 
-def test_the_store_is_not_asked_for_what_it_holds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_removal_needs_few_requests_to_the_blob_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[str] = []
     for name in ("listdir", "get_modified_time", "exists", "size"):
-        monkeypatch.setattr(FileSystemStorage, name, _noting(asked, getattr(FileSystemStorage, name)))
+        monkeypatch.setattr(FileSystemStorage, name, _recording(requests, getattr(FileSystemStorage, name)))
     kept, gone = _artifact(world, world.dev, b"kept"), _artifact(world, world.dev, b"gone")
-    asked.clear()
+    requests.clear()
 
     retention.remove_unreferenced()
-    assert asked == []
+    assert requests == []
     gone.delete()
-    assert (retention.remove_unreferenced(), asked) == (1, [])
-    _look_through_all(timezone.now() + timedelta(days=9))
+    assert (retention.remove_unreferenced(), requests) == (1, [])
+    _list_strays_for_a_week(timezone.now() + timedelta(days=9))
 
-    # Once a week each folder is listed, and only strays are asked how old they are.
-    folders = [name for name in asked if name.count("/") == 1]
+    # In a week each folder is listed once, and the time is read only of stray blobs.
+    folders = [name for name in requests if name.count("/") == 1]
     assert sorted(folders) == [f"sha256/{number:02x}" for number in range(256)]
-    assert blobs.storage_name(kept.content_hash) not in asked
+    assert blobs.storage_name(kept.content_hash) not in requests
 
 
-def _noting(asked: list[str], real: Callable[..., Any]) -> Callable[..., Any]:
-    def noted(self: FileSystemStorage, name: str) -> Any:
-        asked.append(name)
+def _recording(requests: list[str], real: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method of the storage so that it records the names that it is called with."""
+
+    def record(self: FileSystemStorage, name: str) -> Any:
+        requests.append(name)
         return real(self, name)
 
-    return noted
+    return record
 
 
-def test_strays_go_when_they_are_old(world: World) -> None:
+def test_old_stray_blobs_are_removed(world: World) -> None:
     stray = "sha256:" + hashlib.sha256(b"stray").hexdigest()
     blobs.put(stray, b"stray")
 
-    _look_through_all(timezone.now() + timedelta(hours=23))
-    assert not _is_noted(stray)  # too young: its row may be on its way
-    _look_through_all(timezone.now() + timedelta(days=9))
-    assert _is_noted(stray)
+    _list_strays_for_a_week(timezone.now() + timedelta(hours=23))
+    assert not _is_listed(stray)  # too young: its row may still be written
+    _list_strays_for_a_week(timezone.now() + timedelta(days=9))
+    assert _is_listed(stray)
 
     retention.remove_unreferenced()
     assert not _is_stored(stray)
 
 
-def _is_noted(content_hash: str) -> bool:
+def _is_listed(content_hash: str) -> bool:
     return UnreferencedBlob.objects.filter(pk=content_hash).exists()
 
 
-def test_a_noted_stray_that_found_its_row_is_kept(world: World) -> None:
+def test_listed_blob_is_kept_when_a_row_refers_to_it_again(world: World) -> None:
     content_hash = "sha256:" + hashlib.sha256(b"late").hexdigest()
     blobs.put(content_hash, b"late")
     UnreferencedBlob.objects.create(content_hash=content_hash)
@@ -177,7 +179,7 @@ def test_a_noted_stray_that_found_its_row_is_kept(world: World) -> None:
     assert _is_stored(content_hash)
 
 
-def test_trouble_of_the_store_loses_no_note_and_blocks_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_removal_is_repeated_and_does_not_block_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (_artifact(world, world.dev, content).content_hash for content in (b"first", b"second"))
     Artifact.objects.all().delete()
     UnreferencedBlob.objects.filter(pk=first).update(since=timezone.now() - timedelta(hours=1))
@@ -191,7 +193,7 @@ def test_trouble_of_the_store_loses_no_note_and_blocks_nothing(world: World, mon
     monkeypatch.setattr(FileSystemStorage, "delete", refuse)
     with pytest.raises(PermissionError):
         retention.remove_unreferenced()
-    assert (_is_noted(first), _is_noted(second)) == (True, True)
+    assert (_is_listed(first), _is_listed(second)) == (True, True)
     with pytest.raises(PermissionError):
         retention.remove_unreferenced()
 
@@ -200,7 +202,7 @@ def test_trouble_of_the_store_loses_no_note_and_blocks_nothing(world: World, mon
     assert retention.remove_unreferenced() == 1
 
 
-def test_what_is_uploaded_again_while_it_is_removed_has_its_bytes(at_once: Race, world: World) -> None:
+def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World) -> None:
     content = b"again and again"
     agent, _ = world.agent(name="uploader")
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -215,8 +217,8 @@ def test_what_is_uploaded_again_while_it_is_removed_has_its_bytes(at_once: Race,
                         content_hash=content_hash, file=ContentFile(content), actor=world.admin.actor,
                     )  # fmt: skip
                 except Unavailable:
-                    continue  # it was not acknowledged
-                if number == 0:  # one of them takes its artifact back, as retention does
+                    continue  # the client was not told that it is stored
+                if number == 0:  # one uploader deletes its artifact, as retention does
                     Artifact.objects.filter(pk=artifact.pk).delete()
                 else:
                     with transaction.atomic():
@@ -237,8 +239,8 @@ def test_what_is_uploaded_again_while_it_is_removed_has_its_bytes(at_once: Race,
 
 
 @pytest.mark.parametrize("moment", ["stored", "locked"])
-def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monkeypatch: Any, moment: str) -> None:
-    """The bytes are stored, their row is not there yet: the removal comes before the upload holds them, or waits."""
+def test_removal_during_an_upload(at_once: Race, world: World, monkeypatch: Any, moment: str) -> None:
+    """The removal runs when the blob is stored and its row is not: before the upload locks the blob, or after."""
     content_hash = "sha256:" + hashlib.sha256(b"between").hexdigest()
     UnreferencedBlob.objects.create(content_hash=content_hash)
     reached, removed = threading.Event(), threading.Event()
@@ -248,7 +250,7 @@ def test_a_removal_in_the_middle_of_an_upload(at_once: Race, world: World, monke
         if moment == "locked":
             real(wanted)
         reached.set()
-        removed.wait(1 if moment == "locked" else None)  # that one ends only after us
+        removed.wait(1 if moment == "locked" else None)  # the removal waits for this transaction
         if moment == "stored":
             real(wanted)
 

@@ -1,4 +1,4 @@
-"""Uploads: streamed, hashed, stored once; a bad one leaves nothing behind."""
+"""Uploads are streamed, hashed and stored once. A refused upload leaves no file behind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refused(answer: Any, status: int, code: str, content: bytes) -> None:
     assert not is_stored(content)
 
 
-def test_an_upload_is_stored_and_shown(world: World) -> None:
+def test_upload_is_stored_and_returned(world: World) -> None:
     agent, api = world.agent()
     deployment = stories.offered(world, world.bundle())
     content = b"first bytes"
@@ -82,7 +82,7 @@ def test_an_upload_is_stored_and_shown(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "telemetry", "diagnostic"])
-def test_what_is_no_incident_is_verified_as_it_is(world: World, run_jobs: Any, kind: str) -> None:
+def test_other_kinds_are_verified_without_a_check(world: World, run_jobs: Any, kind: str) -> None:
     agent, api = world.agent()
     artifact_id = upload(api, agent, kind=kind).json()["id"]
 
@@ -92,7 +92,7 @@ def test_what_is_no_incident_is_verified_as_it_is(world: World, run_jobs: Any, k
     assert (artifact.status, artifact.reasons) == ("verified", [])
 
 
-def test_the_same_content_is_the_same_artifact(world: World) -> None:
+def test_same_content_returns_the_same_artifact(world: World) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     first = upload(one_api, one, b"same")
 
@@ -105,7 +105,7 @@ def test_the_same_content_is_the_same_artifact(world: World) -> None:
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
 
 
-def test_the_same_content_in_another_environment_is_another(world: World) -> None:
+def test_same_content_in_another_environment_is_another_artifact(world: World) -> None:
     one, one_api = world.agent()
     two, two_api = world.agent(world.staging)
 
@@ -115,7 +115,7 @@ def test_the_same_content_in_another_environment_is_another(world: World) -> Non
     assert answers[0].json()["id"] != answers[1].json()["id"]
 
 
-def test_the_same_content_at_the_same_moment(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_of_the_same_content(at_once: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
 
     answers = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
@@ -127,7 +127,7 @@ def test_the_same_content_at_the_same_moment(at_once: Race, world: World) -> Non
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
-def test_an_upload_that_is_cut_off(world: World, kept: float) -> None:
+def test_truncated_upload_is_refused(world: World, kept: float) -> None:
     agent, api = world.agent()
     content = b"x" * 300_000
     whole = form(FORM, content)
@@ -143,7 +143,7 @@ def test_an_upload_that_is_cut_off(world: World, kept: float) -> None:
     refused(answer, 400, "truncated", content)
 
 
-def test_a_form_that_does_not_end(world: World) -> None:
+def test_form_without_an_end_is_refused(world: World) -> None:
     agent, api = world.agent()
     whole = form(FORM, b"content")
 
@@ -153,7 +153,7 @@ def test_a_form_that_does_not_end(world: World) -> None:
 
 
 @pytest.mark.parametrize("over", ["the file", "all of it"])
-def test_over_the_cap(world: World, settings: Any, over: str) -> None:
+def test_too_large_upload_is_refused(world: World, settings: Any, over: str) -> None:
     agent, api = world.agent()
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_upload_bytes=100_000, max_body_bytes=10_000)
     content = b"y" * (100_001 if over == "the file" else 200_000)
@@ -181,7 +181,7 @@ def test_over_the_cap(world: World, settings: Any, over: str) -> None:
         ({"capturd_at": "x"}, "/capturd_at"),
     ],
 )
-def test_bad_fields_are_named(world: World, fields: dict[str, str], pointer: str) -> None:
+def test_upload_names_the_invalid_field(world: World, fields: dict[str, str], pointer: str) -> None:
     agent, api = world.agent()
 
     answer = upload(api, agent, b"bad", **fields)
@@ -201,7 +201,7 @@ def test_bad_fields_are_named(world: World, fields: dict[str, str], pointer: str
     ],
     ids=["no file", "empty file", "text for a file", "no time", "no kind"],
 )
-def test_what_is_missing_is_named(world: World, body: bytes, pointer: str) -> None:
+def test_upload_names_the_missing_field(world: World, body: bytes, pointer: str) -> None:
     agent, api = world.agent()
 
     answer = api.post(f"/api/v1/agents/{agent.pk}/artifacts", body, Content_Type=MULTIPART)
@@ -210,7 +210,7 @@ def test_what_is_missing_is_named(world: World, body: bytes, pointer: str) -> No
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
-def test_another_environments_deployment_is_unknown(world: World) -> None:
+def test_deployment_of_another_environment_is_unknown(world: World) -> None:
     agent, api = world.agent()
     world.agent(world.staging)
     foreign = stories.offered(world, world.bundle(world.staging))
@@ -220,13 +220,13 @@ def test_another_environments_deployment_is_unknown(world: World) -> None:
     refused(answer, 400, "invalid", b"bad")
 
 
-def test_json_is_no_upload(world: World) -> None:
+def test_upload_as_json_is_refused(world: World) -> None:
     agent, api = world.agent()
 
     refused(api.post(f"/api/v1/agents/{agent.pk}/artifacts", {**FORM}), 415, "unsupported_media_type", b"")
 
 
-def test_only_the_agent_itself_uploads(world: World) -> None:
+def test_only_the_agent_itself_can_upload(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     token = world.enrollment_token()
 
@@ -236,7 +236,7 @@ def test_only_the_agent_itself_uploads(world: World) -> None:
     assert (Artifact.objects.count(), is_stored(b"bad")) == (0, False)
 
 
-def test_lists_filter(world: World) -> None:
+def test_list_artifacts_filters_by_each_parameter(world: World) -> None:
     agent, api = world.agent()
     first = upload(api, agent, b"1", kind="snapshot", captured_at="2026-01-01T00:00:00Z").json()
     second = upload(api, agent, b"2", spec_hash="sha256:" + "b" * 64).json()
@@ -266,7 +266,7 @@ def test_metadata_over_64_kib_is_refused_before_it_is_parsed(world: World, monke
     assert upload(api, agent, b"fits", metadata=fits).status_code == 201
 
 
-def test_the_list_leaves_out_large_metadata(world: World) -> None:
+def test_list_artifacts_omits_large_metadata(world: World) -> None:
     agent, api = world.agent()
     ids = [
         upload(api, agent, b"%d" % size, metadata='{"why": "' + "x" * size + '"}').json()["id"] for size in (3000, 5000)

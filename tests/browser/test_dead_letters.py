@@ -37,7 +37,7 @@ def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
     assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
     assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})
     again = client.post(act(made.job, "retry"), YES, follow=True)
-    assert said(again)[0][1].endswith("The job is todo; only a failed one can be retried.")
+    assert said(again)[0][1].endswith("The job is todo. Only a failed job can be retried.")
     run_jobs()
     assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
 

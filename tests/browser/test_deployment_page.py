@@ -160,7 +160,7 @@ def test_failed_agents_come_first_and_the_rest_by_pages(world: World) -> None:
     assert names(client.get(live(deployment), {"q": "GE-0003", "progress": "offered"})) == [
         "edge-00030", "edge-00032", "edge-00034", "edge-00036", "edge-00038",
     ]  # fmt: skip
-    assert "No agent is like that." in client.get(live(deployment), {"q": "nobody"}).text
+    assert "No agents match." in client.get(live(deployment), {"q": "nobody"}).text
 
 
 def test_a_strange_question_is_answered(world: World) -> None:

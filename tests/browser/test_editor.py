@@ -83,7 +83,7 @@ def test_from_a_broken_plan_to_a_version(world: World, page: Page, shot: Callabl
     text.fill(broken)
 
     expect(page.locator(".verdict")).to_have_text("3 errors")
-    expect(page.get_by_text("Not saved, on revision 1")).to_be_visible()
+    expect(page.get_by_text("Not saved, based on revision 1")).to_be_visible()
     findings = page.locator(".finding")
     told = {each.split("\n")[2].strip(): each for each in findings.all_inner_texts()}
     lines = broken.split("\n")
@@ -179,13 +179,13 @@ def test_two_editors_at_once_lose_nothing(
     alert.get_by_text("Their plan").click()
     expect(alert.locator("pre")).to_contain_text('"ingress": "bobs"')
     shot(ada, "conflict")
-    alert.get_by_role("button", name="Save mine over theirs").click()
+    alert.get_by_role("button", name="Overwrite theirs with mine").click()
     expect(ada.get_by_text("Saved, revision 3")).to_be_visible()
     draft.refresh_from_db()
     assert draft.plan["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
-    bob.get_by_role("alert").get_by_role("button", name="Drop mine, take theirs").click()
+    bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0
 
@@ -215,11 +215,11 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     expect(page.get_by_label("Environment").locator("option:checked")).to_have_text("acme / trading / dev")
     shot(page, "new")
     page.get_by_label("Name").fill("night")
-    page.get_by_label("Begin with").select_option("Lane graph")
-    page.get_by_role("button", name="Make the draft").click()
+    page.get_by_label("Kind of pipeline").select_option("Lane graph")
+    page.get_by_role("button", name="Create draft").click()
     expect(page.get_by_text("That name is taken.")).to_be_visible()
     page.get_by_label("Name").fill("day")
-    page.get_by_role("button", name="Make the draft").click()
+    page.get_by_role("button", name="Create draft").click()
 
     expect(page.locator(".verdict")).to_have_text("compiles")
     draft = Draft.objects.get(name="day")

@@ -186,7 +186,7 @@ def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Brow
 
     page.route("**/live/", lambda route: route.fulfill(status=503))
     page.clock.run_for(2100)
-    expect(trouble).to_have_text("The server does not answer; what is shown may be old. Trying again.")
+    expect(trouble).to_have_text("The server does not respond. The data shown may be outdated. Trying again.")
     page.clock.run_for(2100)
     assert len(asked) == 1  # it waits longer now
     page.unroute("**/live/")
@@ -196,7 +196,7 @@ def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Brow
 
     Session.objects.all().delete()
     page.clock.run_for(2100)
-    expect(trouble).to_have_text("You are signed out: sign in again to see how it goes on.")
+    expect(trouble).to_have_text("You are signed out. Sign in again to see current data.")
     page.clock.run_for(60_000)
     assert len([url for url in asked if "/login/" not in url]) == 3
     context.close()
@@ -216,7 +216,7 @@ def test_an_answer_that_never_comes_is_given_up(world: World, chromium: Browser,
     page.goto(row_page(deployment))
 
     expect(page.locator("[data-trouble]")).to_have_text(
-        "The server does not answer; what is shown may be old. Trying again."
+        "The server does not respond. The data shown may be outdated. Trying again."
     )
 
     assert page.evaluate("window.allowed") == 15_000
@@ -232,7 +232,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     page.get_by_role("searchbox").fill("agent-1")
     page.keyboard.press("Enter")
     expect(page.locator("#agents tbody tr")).to_have_count(1)
-    page.get_by_text("What it changes").click()
+    page.get_by_text("Changes", exact=True).click()
     expect(page.get_by_text("Configuration: a first deployment, so all of it is new")).to_be_visible()
     page.get_by_role("link", name="Abort").click()
 

@@ -58,7 +58,7 @@ def test_one_with_side_effects_says_that_it_waits_for_approval(world: World) -> 
     assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
     said = facts(world, replay)
     assert "pending approval" in said["Status"]
-    assert row_page(approval) in said["Waits for"]
+    assert row_page(approval) in said["Waits for approval"]
     signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
     said = facts(world, replay)

@@ -1,4 +1,4 @@
-"""The fleet's list, renaming, keys and the end of an agent."""
+"""List, update and decommission agents; rotate agent keys; read the signing keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names(world: World, query: str) -> list[str]:
     return [row["name"] for row in answer.json()["results"]]
 
 
-def test_the_list_filters(world: World) -> None:
+def test_list_agents_filters_by_each_parameter(world: World) -> None:
     alpha, alpha_api = world.agent(name="alpha", zone="a", tier="edge")
     world.agent(name="beta", zone="a")
     world.agent(world.staging, "gamma", zone="a")
@@ -48,13 +48,13 @@ def test_the_list_filters(world: World) -> None:
 
 
 @pytest.mark.parametrize("query", ["liveness=dead", "label=zone", "label==a", "limit=0", "cursor=x", "created_after=x"])
-def test_bad_filters_are_refused(world: World, query: str) -> None:
+def test_list_agents_refuses_invalid_filters(world: World, query: str) -> None:
     answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
 
 
-def test_the_list_takes_as_many_queries_for_many(world: World) -> None:
+def test_list_agents_needs_no_more_queries_for_more_agents(world: World) -> None:
     counts = []
     for number in range(2):
         world.agent(name=f"agent-{number}")
@@ -66,7 +66,7 @@ def test_the_list_takes_as_many_queries_for_many(world: World) -> None:
     assert counts[0] == counts[1]
 
 
-def test_an_agent_is_renamed_and_relabelled(world: World) -> None:
+def test_update_agent_changes_name_and_labels(world: World) -> None:
     agent, _ = world.agent(name="old", zone="a")
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)
@@ -81,7 +81,7 @@ def test_an_agent_is_renamed_and_relabelled(world: World) -> None:
     assert (stale.status_code, Agent.objects.get().name) == (412, "new")
 
 
-def test_a_heartbeat_does_not_spend_the_etags_revision(world: World) -> None:
+def test_heartbeat_does_not_change_the_etag(world: World) -> None:
     agent, api = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)["ETag"]
@@ -93,7 +93,7 @@ def test_a_heartbeat_does_not_spend_the_etags_revision(world: World) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"), [({"name": ""}, "/name"), ({"labels": {"a": None}}, "/labels/a"), ({"zone": "a"}, "/zone")]
 )
-def test_a_bad_change_names_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_update_agent_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     agent, _ = world.agent(name="old", zone="a")
 
     answer = world.operator.api.patch(world.path(rest=f"/agents/{agent.pk}"), body)
@@ -104,7 +104,7 @@ def test_a_bad_change_names_the_field(world: World, body: dict[str, Any], pointe
     assert (agent.name, agent.labels, agent.revision) == ("old", {"zone": "a"}, 1)
 
 
-def test_a_taken_name_is_refused(world: World) -> None:
+def test_update_agent_refuses_the_name_of_another_agent(world: World) -> None:
     world.agent(name="one")
     two, _ = world.agent(name="two")
 
@@ -115,7 +115,7 @@ def test_a_taken_name_is_refused(world: World) -> None:
     assert two.name == "two"
 
 
-def test_viewers_change_nothing(world: World) -> None:
+def test_viewers_cannot_change_agents(world: World) -> None:
     agent, api = world.agent(name="a")
     path = world.path(rest=f"/agents/{agent.pk}")
 
@@ -128,7 +128,7 @@ def test_viewers_change_nothing(world: World) -> None:
     assert api.get(f"/api/v1/agents/{agent.pk}").json()["name"] == "a"
 
 
-def test_a_new_key_ends_the_old_one_at_once(world: World) -> None:
+def test_rotate_key_revokes_the_old_key_at_once(world: World) -> None:
     agent, old = world.agent()
     path = f"/api/v1/agents/{agent.pk}"
 
@@ -145,7 +145,7 @@ def test_a_new_key_ends_the_old_one_at_once(world: World) -> None:
     assert list(found.values_list("action", flat=True)) == actions
 
 
-def test_a_decommissioned_agent_is_gone(world: World) -> None:
+def test_decommissioned_agent_is_not_found(world: World) -> None:
     agent, api = world.agent(name="a")
     path = world.path(rest=f"/agents/{agent.pk}")
 
@@ -164,7 +164,7 @@ def test_a_decommissioned_agent_is_gone(world: World) -> None:
     assert again.pk != agent.pk
 
 
-def test_an_agent_reads_itself_and_nobody_else(world: World) -> None:
+def test_agent_can_read_only_itself(world: World) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
 
     assert api.get(f"/api/v1/agents/{one.pk}").json()["id"] == str(one.pk)
@@ -174,7 +174,7 @@ def test_an_agent_reads_itself_and_nobody_else(world: World) -> None:
     assert Heartbeat.objects.count() == 2
 
 
-def test_the_signing_keys_are_published_with_an_etag(world: World) -> None:
+def test_signing_keys_have_an_etag(world: World) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/signing-key"
 

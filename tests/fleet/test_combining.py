@@ -1,4 +1,4 @@
-"""Group commit: who waits at the same time shares one run, and gets their own result."""
+"""Flat combining: callers that wait at the same time share a batch, and each gets its own result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.fleet.combining import Combiner
 from tests.patience import PATIENCE_S, wait_until
 
 
-def test_alone_a_caller_does_its_own_work() -> None:
+def test_single_caller_runs_its_own_item() -> None:
     batches: list[list[int]] = []
 
     def work(items: Sequence[int]) -> list[int | None]:
@@ -25,7 +25,7 @@ def test_alone_a_caller_does_its_own_work() -> None:
 
 
 def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[str]], dict[int, object]]:
-    """Submit all keys while a first run is under way; the batches after it, and what each got."""
+    """Submit all keys while a first batch runs; return the later batches, and the result of each key."""
     busy, go_on = threading.Event(), threading.Event()
     batches: list[list[str]] = []
     got: dict[int, object] = {}
@@ -62,34 +62,34 @@ def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[
     return batches, got
 
 
-def test_those_who_wait_share_one_run() -> None:
+def test_waiting_callers_share_a_batch() -> None:
     batches, got = _submit_while_busy(["a", "b", "c"])
 
     assert batches == [["a", "b", "c"]]
     assert got == {0: "A", 1: "B", 2: "C"}
 
 
-def test_one_item_of_a_key_a_batch() -> None:
+def test_batch_has_at_most_one_item_per_key() -> None:
     batches, got = _submit_while_busy(["a", "b", "a", "c"])
 
     assert batches == [["a", "b"], ["a", "c"]]
     assert got == {0: "A", 1: "B", 2: "A", 3: "C"}
 
 
-def test_a_batch_has_a_limit() -> None:
+def test_batch_size_is_limited() -> None:
     batches, _ = _submit_while_busy(["a", "b", "c"], limit=2)
 
     assert batches == [["a", "b"], ["c"]]
 
 
-def test_an_error_reaches_everybody_of_its_batch_and_nobody_else() -> None:
+def test_error_reaches_only_the_callers_of_its_batch() -> None:
     batches, got = _submit_while_busy(["a", "bad", "c"], limit=2)
 
     assert batches == [["a", "bad"], ["c"]]
     assert got == {0: "bad batch", 1: "bad batch", 2: "C"}
 
 
-def test_it_works_on_after_an_error() -> None:
+def test_combiner_continues_after_an_error() -> None:
     def work(items: Sequence[int]) -> list[int | None]:
         return [1 // item for item in items]
 

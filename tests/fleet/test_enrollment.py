@@ -1,4 +1,4 @@
-"""Enrollment: a token makes as many agents as it has uses, in its environment, until it ends."""
+"""Enrollment tokens: create and revoke them, and enroll agents with them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refused(answer: Any, status: int, code: str) -> None:
     assert not EnrollmentToken.objects.filter(uses__gt=0).exists()
 
 
-def test_an_agent_learns_all_that_it_needs(world: World) -> None:
+def test_enrollment_returns_what_the_agent_needs(world: World) -> None:
     token = world.enrollment_token()
 
     answer = enroll(world, token, name="edge-1", hostname="host.example", labels={"zone": "a"})
@@ -56,7 +56,7 @@ def test_an_agent_learns_all_that_it_needs(world: World) -> None:
     assert body["api_key"] not in str(list(AuditEvent.objects.values_list("changes", flat=True)))
 
 
-def test_fifty_machines_and_one_use(at_once: Race, world: World) -> None:
+def test_fifty_concurrent_enrollments_spend_one_use_once(at_once: Race, world: World) -> None:
     token = world.enrollment_token()
 
     answers = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
@@ -68,7 +68,7 @@ def test_fifty_machines_and_one_use(at_once: Race, world: World) -> None:
     assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
 
 
-def test_a_token_makes_as_many_as_it_has_uses(at_once: Race, world: World) -> None:
+def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
     answers = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
@@ -89,14 +89,14 @@ def test_a_token_makes_as_many_as_it_has_uses(at_once: Race, world: World) -> No
     ],
     ids=["expired", "revoked", "environment deleted"],
 )
-def test_a_token_that_has_ended_is_refused(world: World, end: Callable[[str], Any]) -> None:
+def test_expired_or_revoked_token_is_refused(world: World, end: Callable[[str], Any]) -> None:
     token = world.enrollment_token()
     end(token)
 
     refused(enroll(world, token, name="late"), 401, "unauthenticated")
 
 
-def test_a_spent_token_is_refused(world: World) -> None:
+def test_spent_token_is_refused(world: World) -> None:
     token = world.enrollment_token()
     assert enroll(world, token, name="first").status_code == 201
 
@@ -105,27 +105,27 @@ def test_a_spent_token_is_refused(world: World) -> None:
     assert (again.status_code, Agent.objects.count()) == (401, 1)
 
 
-def test_a_mistyped_token_is_refused(world: World) -> None:
+def test_mistyped_token_is_refused(world: World) -> None:
     token = world.enrollment_token()
     wrong = token[:-1] + ("a" if token[-1] != "a" else "b")
 
     refused(enroll(world, wrong, name="x"), 401, "unauthenticated")
 
 
-def test_a_token_knows_no_other_environment(world: World, other: World) -> None:
+def test_token_is_refused_in_another_environment(world: World, other: World) -> None:
     token = world.enrollment_token()
 
     refused(enroll(world, token, world.staging, name="x"), 404, "not_found")
     refused(enroll(other, token, name="x"), 404, "not_found")
 
 
-def test_a_persons_token_enrolls_nobody(world: World) -> None:
+def test_user_token_cannot_enroll_agents(world: World) -> None:
     answer = world.admin.api.post(world.path(rest="/agents"), {"name": "x"})
 
     refused(answer, 403, "wrong_credential")
 
 
-def test_an_enrollment_token_lists_nobody(world: World) -> None:
+def test_enrollment_token_cannot_list_agents(world: World) -> None:
     assert Api(world.enrollment_token()).get(world.path(rest="/agents")).status_code == 403
 
 
@@ -147,7 +147,7 @@ def test_an_enrollment_token_lists_nobody(world: World) -> None:
         ({"nmae": "x"}, "/nmae"),
     ],
 )
-def test_a_bad_introduction_spends_nothing(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], pointer: str) -> None:
     token = world.enrollment_token()
 
     answer = enroll(world, token, **body)
@@ -159,14 +159,14 @@ def test_a_bad_introduction_spends_nothing(world: World, body: dict[str, Any], p
 @pytest.mark.parametrize(
     "body", [b'{"name": "x"', b'{"name": "a", "name": "b"}', b'{"name": "\\u0000"}', b"\xff", b"[]"]
 )
-def test_what_is_no_json_object_spends_nothing(world: World, body: bytes) -> None:
+def test_malformed_enrollment_spends_no_use(world: World, body: bytes) -> None:
     answer = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
 
     assert answer.status_code == 400
     assert (Agent.objects.count(), EnrollmentToken.objects.get().uses) == (0, 0)
 
 
-def test_without_a_name_the_host_gives_one(world: World) -> None:
+def test_agent_name_defaults_to_the_host_name(world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
     first, second = (enroll(world, token, hostname="h").json()["name"] for _ in range(2))
@@ -177,7 +177,7 @@ def test_without_a_name_the_host_gives_one(world: World) -> None:
     assert third == "agent"
 
 
-def test_a_long_host_name_is_cut_to_a_name(world: World) -> None:
+def test_long_host_name_is_cut_for_the_agent_name(world: World) -> None:
     token = world.enrollment_token(max_uses=2)
     host = "x" * 253
 
@@ -188,7 +188,7 @@ def test_a_long_host_name_is_cut_to_a_name(world: World) -> None:
     assert set(Agent.objects.values_list("hostname", flat=True)) == {host}
 
 
-def test_a_name_that_is_taken_is_refused_and_spends_nothing(world: World) -> None:
+def test_taken_agent_name_is_refused_and_spends_no_use(world: World) -> None:
     agent, api = world.agent(name="edge-1")
     token = world.enrollment_token()
 
@@ -201,7 +201,7 @@ def test_a_name_that_is_taken_is_refused_and_spends_nothing(world: World) -> Non
     assert enroll(world, token, name="edge-2").status_code == 201
 
 
-def test_a_token_that_replaces_supersedes_the_old_one(world: World) -> None:
+def test_replacing_token_supersedes_the_agent_with_the_same_name(world: World) -> None:
     old, old_api = world.agent(name="edge-1")
     bystander, bystander_api = world.agent(name="edge-2")
     elsewhere, elsewhere_api = world.agent(world.staging, "edge-1")
@@ -220,7 +220,7 @@ def test_a_token_that_replaces_supersedes_the_old_one(world: World) -> None:
     assert AuditEvent.objects.get(action="agent.supersede").resource_id == str(old.pk)
 
 
-def test_the_tokens_labels_win(world: World) -> None:
+def test_labels_of_the_token_take_precedence(world: World) -> None:
     token = world.enrollment_token(labels={"zone": "token", "tier": "edge"})
 
     body = enroll(world, token, name="a", labels={"zone": "mine", "disk": "ssd"}).json()
@@ -228,7 +228,7 @@ def test_the_tokens_labels_win(world: World) -> None:
     assert Agent.objects.get(pk=body["agent_id"]).labels == {"zone": "token", "tier": "edge", "disk": "ssd"}
 
 
-def test_the_same_request_again_is_the_same_agent(world: World) -> None:
+def test_repeated_enrollment_with_idempotency_key_returns_the_same_agent(world: World) -> None:
     api, path = Api(world.enrollment_token(max_uses=2)), world.path(rest="/agents")
 
     first, second = (api.post(path, {"name": "a"}, Idempotency_Key="once") for _ in range(2))
@@ -237,7 +237,7 @@ def test_the_same_request_again_is_the_same_agent(world: World) -> None:
     assert (second["Idempotent-Replayed"], Agent.objects.count(), EnrollmentToken.objects.get().uses) == ("true", 1, 1)
 
 
-def test_revoking_the_token_leaves_its_agents_alone(world: World) -> None:
+def test_revoked_token_does_not_affect_enrolled_agents(world: World) -> None:
     text = world.enrollment_token(max_uses=5)
     body = enroll(world, text, name="a").json()
     token = EnrollmentToken.objects.get()
@@ -251,7 +251,7 @@ def test_revoking_the_token_leaves_its_agents_alone(world: World) -> None:
     assert world.project_admin.api.delete(path).status_code == 409
 
 
-def test_tokens_are_made_with_defaults_and_shown_once(world: World) -> None:
+def test_create_token_uses_defaults_and_shows_the_secret_once(world: World) -> None:
     path = world.path(rest="/enrollment-tokens")
     before = timezone.now()
 
@@ -278,7 +278,7 @@ def test_tokens_are_made_with_defaults_and_shown_once(world: World) -> None:
         ({"replace": "perhaps"}, "/replace"), ({"maximum": 2}, "/maximum"), ({"uses": -1}, "/uses"),
     ],
 )  # fmt: skip
-def test_bad_tokens_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_create_token_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     answer = world.project_admin.api.post(world.path(rest="/enrollment-tokens"), body)
 
     assert answer.status_code == 400

@@ -1,4 +1,4 @@
-"""Heartbeats: answered 200 they are stored, by one statement; liveness and drift follow from them."""
+"""Heartbeats: how they are checked and stored, and how liveness and drift follow from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet import services
-from apps.fleet.heartbeats import Pace
+from apps.fleet.heartbeats import LoadSpreader
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, Environment, Organization, Project
@@ -36,7 +36,7 @@ def beat(api: Api, agent: Agent, **body: Any) -> Any:
     return api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {**BEAT, **body})
 
 
-def test_what_was_answered_is_stored(world: World) -> None:
+def test_accepted_heartbeat_is_stored(world: World) -> None:
     agent, api = world.agent()
     deployment_id = uuid7()
     more = {
@@ -68,7 +68,7 @@ def test_what_was_answered_is_stored(world: World) -> None:
     assert f'"{body["signing_key_etag"]}"' == api.get(f"/api/v1/agents/{agent.pk}/signing-key")["ETag"]
 
 
-def test_a_beat_says_all_there_is_to_say(world: World) -> None:
+def test_heartbeat_replaces_all_values_of_the_previous_one(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, active=active(), resources={"cpu_percent": 1})
 
@@ -78,7 +78,7 @@ def test_a_beat_says_all_there_is_to_say(world: World) -> None:
     assert (stored.running_bundle_hash, stored.running_deployment_id, stored.report) == (None, None, {})
 
 
-def test_it_is_one_statement_and_no_audit_event(world: World) -> None:
+def test_heartbeat_needs_one_statement_and_no_audit_event(world: World) -> None:
     agent, api = world.agent()
     events = AuditEvent.objects.count()
 
@@ -90,7 +90,7 @@ def test_it_is_one_statement_and_no_audit_event(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_many_beats_at_once_are_each_stored(at_once: Race, world: World) -> None:
+def test_concurrent_heartbeats_are_all_stored(at_once: Race, world: World) -> None:
     agents = stories.fleet(world, 16)
 
     answers = at_once(
@@ -102,7 +102,7 @@ def test_many_beats_at_once_are_each_stored(at_once: Race, world: World) -> None
     assert [stored[agent.pk] for agent, _ in agents] == [{"uptime_s": n} for n in range(16)]
 
 
-def test_good_and_bad_keys_at_once(at_once: Race, world: World) -> None:
+def test_concurrent_heartbeats_with_valid_and_revoked_keys(at_once: Race, world: World) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
         services.decommission(agent, actor=world.admin.actor)
@@ -125,7 +125,7 @@ def test_running_since_is_kept_while_the_same_bundle_runs(world: World) -> None:
     assert Heartbeat.objects.get().running_since == Heartbeat.objects.get().last_seen_at
 
 
-def test_what_is_desired_is_said_also_when_it_runs(world: World) -> None:
+def test_heartbeat_returns_the_desired_deployment_even_if_it_runs(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     deployment = stories.offered(world, world.bundle())
@@ -144,7 +144,7 @@ def test_what_is_desired_is_said_also_when_it_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize("interval", [30, 5])
-def test_the_next_beat_is_spread_around_the_interval(world: World, interval: int) -> None:
+def test_next_heartbeat_is_spread_around_the_interval(world: World, interval: int) -> None:
     environment = world.environment("dev", "paced", heartbeat_interval_s=interval)
     agent, api = world.agent(environment)
 
@@ -154,22 +154,22 @@ def test_the_next_beat_is_spread_around_the_interval(world: World, interval: int
     assert len(waits) > 1
 
 
-def test_under_load_the_interval_is_stretched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("apps.fleet.heartbeats.time.monotonic", lambda: clock[0])
-    pace = Pace()
+    spreader = LoadSpreader()
     for _ in range(20):
         clock[0] += 1
-        waits = [30 * pace.factor() for _ in range(2000)]
+        waits = [30 * spreader.next_factor() for _ in range(2000)]
 
     assert min(waits) >= 30 * 0.9 * 3.9
     assert max(waits) <= 30 * 1.1 * 4
 
     clock[0] += 1000
-    pace.factor()
+    spreader.next_factor()
     for _ in range(20):
         clock[0] += 1
-        calm = 30 * pace.factor()
+        calm = 30 * spreader.next_factor()
     assert 27 <= calm <= 33
 
 
@@ -199,7 +199,7 @@ def test_under_load_the_interval_is_stretched(monkeypatch: pytest.MonkeyPatch) -
         ({"hostname": "h"}, "/hostname", "unknown_field"),
     ],
 )
-def test_a_bad_beat_names_the_field_and_stores_nothing(
+def test_invalid_heartbeat_names_the_field_and_stores_nothing(
     world: World, change: dict[str, Any], pointer: str, code: str
 ) -> None:
     agent, api = world.agent()
@@ -211,7 +211,7 @@ def test_a_bad_beat_names_the_field_and_stores_nothing(
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
+def test_invalid_heartbeat_reports_all_errors_at_once(world: World) -> None:
     agent, api = world.agent()
 
     answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"active": {}})
@@ -233,7 +233,7 @@ def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     ],
     ids=["truncated", "NUL", "NaN", "a list", "a form", "5 MiB"],
 )
-def test_what_is_no_beat_stores_nothing(world: World, body: bytes, content_type: str, status: int) -> None:
+def test_malformed_heartbeat_stores_nothing(world: World, body: bytes, content_type: str, status: int) -> None:
     agent, api = world.agent()
 
     answer = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body, Content_Type=content_type)
@@ -242,7 +242,7 @@ def test_what_is_no_beat_stores_nothing(world: World, body: bytes, content_type:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_another_agents_route_is_unknown(world: World) -> None:
+def test_heartbeat_for_another_agent_is_not_found(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
 
     assert beat(other_api, agent).status_code == 404
@@ -250,7 +250,7 @@ def test_another_agents_route_is_unknown(world: World) -> None:
     assert set(Heartbeat.objects.values_list("last_seen_at", flat=True)) == {None}
 
 
-def test_other_families_of_credential_beat_for_nobody(world: World) -> None:
+def test_heartbeat_refuses_other_credential_families(world: World) -> None:
     agent, _ = world.agent()
 
     answers = [
@@ -273,7 +273,7 @@ def test_other_families_of_credential_beat_for_nobody(world: World) -> None:
     ],
     ids=["revoked", "expired", "decommissioned", "environment deleted", "project deleted"],
 )
-def test_a_key_that_has_ended_is_refused(world: World, end: Callable[[], Any]) -> None:
+def test_heartbeat_refuses_an_unusable_key(world: World, end: Callable[[], Any]) -> None:
     agent, api = world.agent()
     end()
 
@@ -283,7 +283,7 @@ def test_a_key_that_has_ended_is_refused(world: World, end: Callable[[], Any]) -
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_a_key_without_the_scope_is_refused(world: World) -> None:
+def test_heartbeat_refuses_a_key_without_the_scope(world: World) -> None:
     agent, api = world.agent()
     AgentKey.objects.update(scopes=["agent:deployment"])
 
@@ -291,7 +291,7 @@ def test_a_key_without_the_scope_is_refused(world: World) -> None:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_other_methods_are_not_allowed(world: World) -> None:
+def test_heartbeat_allows_only_post(world: World) -> None:
     agent, api = world.agent()
 
     answer = api.get(f"/api/v1/agents/{agent.pk}/heartbeat")
@@ -299,12 +299,12 @@ def test_other_methods_are_not_allowed(world: World) -> None:
     assert (answer.status_code, answer["Content-Type"]) == (405, "application/problem+json")
 
 
-def test_each_key_has_its_own_allowance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_key_has_its_own_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (agent, api), (_, other_api) = stories.fleet(world, 2)
     monkeypatch.setitem(limits.PER_MINUTE, AgentKey.family, 3)
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
 
-    for _ in range(5):  # nobody spends another's
+    for _ in range(5):  # the requests of another key do not count
         beat(other_api, agent)
     answers = [beat(api, agent) for _ in range(4)]
 
@@ -321,7 +321,7 @@ def seen(seconds_ago: float) -> None:
 @pytest.mark.parametrize(
     ("intervals", "liveness"), [(0, "online"), (2.9, "online"), (3.1, "stale"), (9.9, "stale"), (10.1, "offline")]
 )
-def test_liveness_is_derived_from_the_last_beat(world: World, intervals: float, liveness: str) -> None:
+def test_liveness_follows_from_the_last_heartbeat(world: World, intervals: float, liveness: str) -> None:
     environment = world.environment("dev", "paced", heartbeat_interval_s=20)
     agent, _ = world.agent(environment)
     seen(intervals * 20)
@@ -336,25 +336,27 @@ def test_liveness_is_derived_from_the_last_beat(world: World, intervals: float, 
 @pytest.mark.parametrize(
     ("intervals", "liveness"), [(2.9, "online"), (3.1, "stale"), (9.9, "stale"), (10.1, "offline")]
 )
-def test_liveness_goes_by_the_interval_that_the_agent_was_told(
+def test_liveness_uses_the_interval_that_the_agent_was_given(
     world: World, monkeypatch: pytest.MonkeyPatch, intervals: float, liveness: str
 ) -> None:
     environment = world.environment("dev", "busy", heartbeat_interval_s=20)
     agent, api = world.agent(environment)
-    monkeypatch.setattr(Pace, "factor", lambda self: 5.0)  # as under load
+    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # as under load
 
     with CaptureQueriesContext(connection) as queries:
-        told = beat(api, agent).json()["next_heartbeat_s"]
-    assert (told, len(queries)) == (100, 1)
+        next_heartbeat_s = beat(api, agent).json()["next_heartbeat_s"]
+    assert (next_heartbeat_s, len(queries)) == (100, 1)
     seen(intervals * 100)
-    world.admin.api.put(world.path(environment), {"settings": {"heartbeat_interval_s": 1}})  # it knows nothing of this
+    world.admin.api.put(
+        world.path(environment), {"settings": {"heartbeat_interval_s": 1}}
+    )  # the agent does not know this interval yet
 
     path = world.path(environment, "/agents")
     assert world.viewer.api.get(f"{path}/{agent.pk}").json()["liveness"] == liveness
     assert len(world.viewer.api.get(f"{path}?liveness={liveness}").json()["results"]) == 1
 
 
-def test_the_list_leaves_out_a_large_report(world: World) -> None:
+def test_list_agents_omits_large_reports(world: World) -> None:
     (small, small_api), (large, large_api) = stories.fleet(world, 2)
     beat(small_api, small, resources={"note": "x" * 3000})
     beat(large_api, large, resources={"note": "x" * 5000})
@@ -366,7 +368,7 @@ def test_the_list_leaves_out_a_large_report(world: World) -> None:
     assert whole["report"] == {"resources": {"note": "x" * 5000}}
 
 
-def test_a_page_of_large_reports_is_not_read(world: World) -> None:
+def test_list_agents_does_not_read_large_reports(world: World) -> None:
     agents = stories.fleet(world, 3)
     for agent, api in agents:
         beat(api, agent, resources={"note": "x" * 5000})
@@ -375,10 +377,10 @@ def test_a_page_of_large_reports_is_not_read(world: World) -> None:
         world.viewer.api.get(world.path(rest="/agents"))
 
     (page,) = [query["sql"] for query in queries if 'AS "listed_report"' in query["sql"]]
-    assert page.count('"fleet_heartbeat"."report"') == 2  # its size is asked for, and itself only where that is small
+    assert page.count('"fleet_heartbeat"."report"') == 2  # once for its size, and once to read it if it is small
 
 
-def test_drift_is_running_other_than_desired(world: World) -> None:
+def test_agent_is_drifted_when_it_does_not_run_the_desired_bundle(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     path = f"/api/v1/agents/{agent.pk}"

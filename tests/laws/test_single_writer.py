@@ -116,7 +116,7 @@ def test_one_module_writes_what_agents_are_to_run_and_how_far_they_are() -> None
         "row = DeploymentAgent(agent=agent)",
         "models.Assignment(agent=agent)",
         "deployment.agents.update(progress='failed')",
-        "deployment.agents.filter(agent_id__in=these(ids)).update(progress='failed')",
+        "deployment.agents.filter(agent_id__in=unnest_ids(ids)).update(progress='failed')",
         "row = Assignment.objects.get(agent=agent)\nrow.progress = 'active'\nrow.save(update_fields=['progress'])",
         "agent.assignment.save()",
         "wanted = agent.assignment\nwanted.save()",

@@ -1,4 +1,4 @@
-"""``bootstrap``, ``sign_in_link``, and what ``manage.py`` says when it cannot run."""
+"""The commands ``bootstrap`` and ``sign_in_link``, and the errors of ``manage.py`` when it cannot run."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def counts() -> list[int]:
 
 
 @pytest.mark.django_db
-def test_bootstrap_makes_the_first_admin() -> None:
-    said = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
+def test_bootstrap_creates_the_first_admin() -> None:
+    message = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
-    made = json.loads(said)
-    assert said == json.dumps(made) + "\n"
+    made = json.loads(message)
+    assert message == json.dumps(made) + "\n"
     organization, user = Organization.objects.get(), User.objects.get()
     assert made["org_id"] == str(organization.pk)
     assert made["user_id"] == str(user.pk)
@@ -54,14 +54,14 @@ def test_bootstrap_makes_the_first_admin() -> None:
     assert client.get(f"/auth/{path}").status_code == 200
     assert client.post(f"/auth/{path}").status_code == 302
     assert client.session["_auth_user_id"] == str(user.pk)
-    # What it says, it says only there.
+    # The secrets are only in the output, not in the audit events.
     events = " ".join(str(vars(event)) for event in AuditEvent.objects.all())
     assert made["token"] not in events
     assert path not in events
 
 
 @pytest.mark.django_db
-def test_bootstrap_for_people() -> None:
+def test_bootstrap_prints_text_without_json() -> None:
     lines = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example").splitlines()
 
     assert [line.split()[0] for line in lines] == ["org_id", "user_id", "token", "login_url"]
@@ -73,14 +73,16 @@ def test_a_second_bootstrap_of_an_organization_changes_nothing(name: str) -> Non
     run("bootstrap", "--org", "Acme", "--email", "ada@acme.example")
     before = counts()
 
-    with pytest.raises(CommandError, match=f"^an organization named '{name}', or much like it, exists already$"):
+    with pytest.raises(
+        CommandError, match=f"^an organization with the name '{name}' or a similar name exists already$"
+    ):
         run("bootstrap", "--org", name, "--email", "eve@acme.example")
 
     assert counts() == before
 
 
 @pytest.mark.django_db
-def test_the_same_person_in_another_organization() -> None:
+def test_bootstrap_reuses_the_account_in_a_second_organization() -> None:
     first = json.loads(run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json"))
     second = json.loads(run("bootstrap", "--org", "Umbrella", "--email", "ADA@acme.example", "--json"))
 
@@ -90,26 +92,26 @@ def test_the_same_person_in_another_organization() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("org", "email", "said"),
+    ("org", "email", "message"),
     [
-        ("Acme", "no address", "'no address' is no e-mail address"),
-        ("Acme", "", "'' is no e-mail address"),
-        ("Acme", f"{'a' * 250}@acme.example", "no e-mail address"),
+        ("Acme", "no address", "'no address' is not an e-mail address"),
+        ("Acme", "", "'' is not an e-mail address"),
+        ("Acme", f"{'a' * 250}@acme.example", "not an e-mail address"),
         ("", "ada@acme.example", "--org must be 1 to 200 printable characters"),
         ("  ", "ada@acme.example", "--org must be"),
         ("A\x00cme", "ada@acme.example", "--org must be"),
         ("x" * 201, "ada@acme.example", "--org must be"),
     ],
 )
-def test_bootstrap_with_bad_input(org: str, email: str, said: str) -> None:
-    with pytest.raises(CommandError, match=said):
+def test_bootstrap_refuses_invalid_input(org: str, email: str, message: str) -> None:
+    with pytest.raises(CommandError, match=message):
         run("bootstrap", "--org", org, "--email", email)
 
     assert counts() == [0] * 7
 
 
 @pytest.mark.django_db
-def test_sign_in_link(world: World) -> None:
+def test_sign_in_link_creates_token_and_link(world: World) -> None:
     before = counts()
 
     made = json.loads(run("sign_in_link", "--email", "Viewer@acme.example", "--json"))
@@ -123,7 +125,7 @@ def test_sign_in_link(world: World) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", ["unknown", "inactive"])
-def test_sign_in_link_for_nobody(world: World, case: str) -> None:
+def test_sign_in_link_refuses_unknown_and_inactive_accounts(world: World, case: str) -> None:
     email = "viewer@acme.example" if case == "inactive" else "eve@acme.example"
     User.objects.filter(email="viewer@acme.example").update(is_active=False)
     before = counts()
@@ -144,25 +146,27 @@ def test_sign_in_link_for_nobody(world: World, case: str) -> None:
         (("10.0.0.7", 80), "https://byteor.example", "https://byteor.example"),
     ],
 )
-def test_where_the_site_is(settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str) -> None:
+def test_site_is_the_public_url_or_the_bound_address(
+    settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str
+) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
 
     assert installation.site(config) == expected
 
 
-# As processes
+# Commands in processes of their own
 
 
 @pytest.fixture(scope="module")
 def cold() -> Iterator[Installation]:
-    """A data folder without a server."""
+    """An installation without a running server."""
     made = Installation()
     yield made
     made.remove()
 
 
-def test_bootstrap_without_a_server(cold: Installation) -> None:
-    """As a script calls it: stdout is one line of JSON, whatever else there is to say."""
+def test_bootstrap_runs_without_a_server(cold: Installation) -> None:
+    """Standard output is one line of JSON, which a script can parse, even if the command also logs."""
     done = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json", LOG_FORMAT="json")
 
     assert done.returncode == 0
@@ -173,10 +177,10 @@ def test_bootstrap_without_a_server(cold: Installation) -> None:
     again = cold.manage("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "CommandError: an organization named 'Acme', or much like it, exists already\n"
+    assert again.stderr == "CommandError: an organization with the name 'Acme' or a similar name exists already\n"
 
 
-def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_concurrent_bootstraps_on_a_new_data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     made = Installation(is_prepared=False)
     processes = [
         subprocess.Popen(
@@ -196,7 +200,7 @@ def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.Te
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"NONSENSE": "1"}, "unknown setting BYTEOR_CLOUD_NONSENSE"),
         ({"API_BIND_ADDR": "8080"}, "BYTEOR_CLOUD_API_BIND_ADDR must be HOST:PORT"),
@@ -206,16 +210,18 @@ def test_two_bootstraps_at_once_on_a_new_data_folder(tmp_path_factory: pytest.Te
     ],
 )
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_a_bad_setting(cold: Installation, settings: dict[str, str], said: str, command: str) -> None:
+def test_command_reports_an_invalid_setting(
+    cold: Installation, settings: dict[str, str], message: str, command: str
+) -> None:
     done = cold.manage(command, **settings)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"byteor-cloud: {said}")
+    assert done.stderr.startswith(f"byteor-cloud: {message}")
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [["serve"], ["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]])
-def test_a_database_that_is_not_there(cold: Installation, command: list[str]) -> None:
+def test_command_reports_an_unreachable_database(cold: Installation, command: list[str]) -> None:
     done = cold.manage(
         *command,
         DATABASE_URL="postgresql://byteor:hunter2@127.0.0.1:1/byteor",
@@ -225,10 +231,10 @@ def test_a_database_that_is_not_there(cold: Installation, command: list[str]) ->
     )
 
     assert (done.returncode, done.stdout) == (1, "")
-    # Not the last line always: the pool's own thread may still tell of its attempts.
-    said = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
-    assert len(said) == 1
-    assert said[0].startswith("byteor-cloud: the database is not usable: ")
+    # It may not be the last line, since the thread of the connection pool may still log its attempts.
+    message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
+    assert len(message) == 1
+    assert message[0].startswith("byteor-cloud: the database is not usable: ")
     assert "Connection refused" in done.stderr
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr

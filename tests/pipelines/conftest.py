@@ -12,5 +12,5 @@ __all__ = ["at_once"]
 
 @pytest.fixture
 def draft(world: World) -> Draft:
-    """A draft of the operator's in dev."""
+    """A draft in dev, created by the operator."""
     return services.create_draft(environment=world.dev, name="night", plan=PLAN, actor=world.operator.actor)

@@ -1,4 +1,4 @@
-"""Requests of the console's plan editor, and a draft that must not have changed."""
+"""Helpers for tests of the console's plan editor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def page(row: Draft | Version, name: str) -> str:
 
 
 def post(client: Client, draft: Draft, name: str, text: str | bytes, **query: Any) -> Any:
-    # As the page's script asks.
+    # Send the request as the page's script does.
     headers = {"Accept": "*/*"}
     return client.post(page(draft, f"{name}/"), text, "application/json", query_params=query, headers=headers)
 

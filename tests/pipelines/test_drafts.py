@@ -1,4 +1,4 @@
-"""Drafts: saved also while they do not compile, previewed without a trace, edited by revision."""
+"""Drafts: create, update, delete and preview them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def codes(diagnostics: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(diagnostic["code"], diagnostic["pointer"]) for diagnostic in diagnostics]
 
 
-def test_a_draft_is_saved_with_what_the_compiler_says(world: World) -> None:
+def test_draft_is_saved_with_its_diagnostics(world: World) -> None:
     created = create(world)
 
     assert created.status_code == 201
@@ -52,14 +52,14 @@ def test_a_draft_is_saved_with_what_the_compiler_says(world: World) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"plan_v": 99}, {"name": [], "x": {"y": 1}}, BROKEN])
-def test_what_does_not_compile_is_saved_all_the_same(world: World, content: dict[str, Any]) -> None:
+def test_plan_that_does_not_compile_is_saved(world: World, content: dict[str, Any]) -> None:
     body = create(world, content).json()
 
     assert (body["plan"], body["spec_hash"]) == (content, None)
     assert "error" in {diagnostic["severity"] for diagnostic in body["diagnostics"]}
 
 
-def test_all_diagnostics_at_once(world: World) -> None:
+def test_compiler_reports_all_diagnostics_at_once(world: World) -> None:
     body = create(world, BROKEN).json()
 
     assert codes(body["diagnostics"]) == codes([d.to_json() for d in compile_plan(BROKEN).diagnostics])
@@ -79,7 +79,7 @@ def test_all_diagnostics_at_once(world: World) -> None:
         ({"name": "x", "plan": {"name": "a\u0000b"}}, "/plan/name"),
     ],
 )
-def test_bad_bodies_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_create_draft_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     answer = world.operator.api.post(world.path(rest="/drafts"), body)
 
     assert answer.status_code == 400
@@ -87,7 +87,7 @@ def test_bad_bodies_name_the_field(world: World, body: dict[str, Any], pointer: 
     assert Draft.objects.count() == 0
 
 
-def test_a_name_is_taken_once_in_an_environment(world: World) -> None:
+def test_draft_name_is_unique_in_an_environment(world: World) -> None:
     create(world)
 
     again = create(world)
@@ -97,7 +97,7 @@ def test_a_name_is_taken_once_in_an_environment(world: World) -> None:
     assert (elsewhere.status_code, Draft.objects.count()) == (201, 2)
 
 
-def test_an_edit_compiles_again_and_counts(world: World) -> None:
+def test_update_draft_compiles_again_and_increments_the_revision(world: World) -> None:
     created = create(world)
     path = world.path(rest=f"/drafts/{created.json()['id']}")
 
@@ -118,7 +118,7 @@ def test_an_edit_compiles_again_and_counts(world: World) -> None:
     assert "plan" not in changes
 
 
-def test_a_deleted_draft_leaves_its_versions(world: World) -> None:
+def test_deleted_draft_keeps_its_versions(world: World) -> None:
     draft = create(world).json()
     path = world.path(rest=f"/drafts/{draft['id']}")
     version = world.operator.api.post(f"{path}/version", {}).json()
@@ -141,7 +141,7 @@ def preview(world: World, draft: Any, query: str = "", body: Any = None) -> Any:
     return answer
 
 
-def test_a_preview_is_the_whole_compilation_and_leaves_no_trace(world: World) -> None:
+def test_preview_returns_the_whole_compilation_and_stores_nothing(world: World) -> None:
     draft = create(world).json()
 
     answer = preview(world, draft)
@@ -154,7 +154,7 @@ def test_a_preview_is_the_whole_compilation_and_leaves_no_trace(world: World) ->
     assert answer.json()["ok"] is True
 
 
-def test_a_preview_writes_nothing(world: World) -> None:
+def test_preview_writes_nothing(world: World) -> None:
     draft = create(world).json()
     preview(world, draft)
 
@@ -165,7 +165,7 @@ def test_a_preview_writes_nothing(world: World) -> None:
     assert all("tenancy_ratecounter" in sql for sql in written)
 
 
-def test_a_broken_plan_is_an_answer(world: World) -> None:
+def test_preview_of_a_plan_that_does_not_compile_returns_200(world: World) -> None:
     body = preview(world, create(world, BROKEN).json()).json()
 
     assert (body["ok"], body["spec_kv"], body["spec_hash"], body["spec"], body["graph"], body["dot"]) == (
@@ -174,7 +174,7 @@ def test_a_broken_plan_is_an_answer(world: World) -> None:
     assert body["diagnostics"] == [d.to_json() for d in compile_plan(BROKEN).diagnostics]
 
 
-def test_a_plan_in_the_body_comes_before_the_saved_one(world: World) -> None:
+def test_preview_prefers_the_plan_in_the_body(world: World) -> None:
     draft = create(world, BROKEN).json()
 
     body = preview(world, draft, body={"plan": plan("other")}).json()
@@ -182,7 +182,7 @@ def test_a_plan_in_the_body_comes_before_the_saved_one(world: World) -> None:
     assert (body["ok"], body["spec_hash"]) == (True, compile_plan(plan("other")).spec_hash)
 
 
-def test_the_target_can_be_overridden(world: World) -> None:
+def test_preview_can_override_the_target(world: World) -> None:
     draft = create(world, BOTH).json()
 
     ring, graph = (preview(world, draft, query).json() for query in ("", "?target=lane_graph"))
@@ -197,14 +197,14 @@ def test_the_target_can_be_overridden(world: World) -> None:
     ("query", "body", "place"),
     [("?target=ring", {}, "target"), ("", {"plan": []}, "/plan"), ("", {"plans": {}}, "/plans"), ("", [], "")],
 )
-def test_bad_previews_name_the_field(world: World, query: str, body: Any, place: str) -> None:
+def test_preview_names_the_invalid_field(world: World, query: str, body: Any, place: str) -> None:
     answer = preview(world, create(world).json(), query, body)
 
     assert answer.status_code == 400
     assert [error.get("pointer", error.get("parameter")) for error in answer.json()["errors"]] == [place]
 
 
-def test_viewers_look_on(world: World) -> None:
+def test_viewers_cannot_change_drafts(world: World) -> None:
     draft = create(world).json()
     path = world.path(rest=f"/drafts/{draft['id']}")
 

@@ -1,4 +1,4 @@
-"""The console's plan editor: who may open it, what it saves and promotes, and the pages around it."""
+"""The console's plan editor: saving, promoting, permissions, and the pages of drafts and versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.worlds import PLAN, World, plan
 pytestmark = pytest.mark.django_db
 
 
-def test_saving_goes_by_the_revision_that_was_loaded(world: World, draft: Draft) -> None:
+def test_save_conflicts_when_another_revision_was_saved(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
 
     saved = post(client, draft, "save", write_plan(BROKEN), revision=1)
@@ -45,12 +45,12 @@ def test_saving_goes_by_the_revision_that_was_loaded(world: World, draft: Draft)
     ("text", "detail"),
     [
         ('{"plan_v": 1,\n}', "Line 2, column 1: Expected a key in double quotes."),
-        ("[1]", "A plan is a JSON object: {…}."),
-        ('{"name": "\\u0000"}', "Line 1, column 10: A string must not contain NUL or half a surrogate pair."),
+        ("[1]", "A plan must be a JSON object: {…}."),
+        ('{"name": "\\u0000"}', "Line 1, column 10: A string may hold neither NUL nor half a surrogate pair."),
     ],
 )
 @pytest.mark.parametrize("name", ["save", "promote"])
-def test_what_is_no_plan_at_all_is_not_taken(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
+def test_text_that_is_not_a_plan_is_refused(world: World, draft: Draft, name: str, text: str, detail: str) -> None:
     events = AuditEvent.objects.count()
 
     answer = post(signed_in(world.operator.user), draft, name, text, revision=1)
@@ -59,13 +59,13 @@ def test_what_is_no_plan_at_all_is_not_taken(world: World, draft: Draft, name: s
     assert unchanged(draft, events)
 
 
-def test_promoting_needs_the_saved_text_and_makes_one_version(world: World, draft: Draft) -> None:
+def test_promote_needs_the_saved_text_and_creates_one_version(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
     events = AuditEvent.objects.count()
 
     unsaved = post(client, draft, "promote", json.dumps(plan(ingress="x")), revision=1).json()
 
-    assert unsaved == {"outcome": "refused", "detail": "The text differs from the saved plan: save first."}
+    assert unsaved == {"outcome": "refused", "detail": "The text differs from the saved plan. Save it first."}
     assert Version.objects.count() == 0
     assert unchanged(draft, events)
 
@@ -77,7 +77,7 @@ def test_promoting_needs_the_saved_text_and_makes_one_version(world: World, draf
     assert (version.draft_id, version.draft_revision, version.created_by) == (draft.pk, 1, world.operator.user.email)
 
 
-def test_promoting_what_somebody_else_saved_meanwhile_is_a_conflict(world: World, draft: Draft) -> None:
+def test_promote_conflicts_when_another_revision_was_saved(world: World, draft: Draft) -> None:
     services.update_draft(draft, {"plan": plan(ingress="theirs")}, actor=world.reviewer.actor)
 
     answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(PLAN), revision=1).json()
@@ -86,17 +86,17 @@ def test_promoting_what_somebody_else_saved_meanwhile_is_a_conflict(world: World
     assert Version.objects.count() == 0
 
 
-def test_a_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
+def test_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
     draft = services.create_draft(environment=world.dev, name="b", plan=BROKEN, actor=world.operator.actor)
 
     answer = post(signed_in(world.operator.user), draft, "promote", json.dumps(BROKEN), revision=1).json()
 
-    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Mend its errors, then save."}
+    assert answer == {"outcome": "refused", "detail": "The plan does not compile. Fix the errors, then save."}
     assert Version.objects.count() == 0
 
 
 @pytest.mark.parametrize("revision", ["", "x", "-1", "٣", "9" * 10])
-def test_a_revision_that_is_none_is_refused(world: World, draft: Draft, revision: str) -> None:
+def test_invalid_revision_is_refused(world: World, draft: Draft, revision: str) -> None:
     events = AuditEvent.objects.count()
 
     answer = post(signed_in(world.operator.user), draft, "save", json.dumps(BROKEN), revision=revision)
@@ -105,11 +105,11 @@ def test_a_revision_that_is_none_is_refused(world: World, draft: Draft, revision
     assert unchanged(draft, events)
 
 
-# -- who may ---------------------------------------------------------------------------------------------------
+# -- permissions -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["save", "promote"])
-def test_a_viewer_is_refused_and_the_refusal_counted(world: World, draft: Draft, name: str) -> None:
+def test_denied_change_of_a_viewer_is_counted(world: World, draft: Draft, name: str) -> None:
     events = AuditEvent.objects.count()
 
     answer = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
@@ -121,7 +121,7 @@ def test_a_viewer_is_refused_and_the_refusal_counted(world: World, draft: Draft,
     assert (denial.action, denial.organization, denial.count) == (f"console.{name}", world.organization, 1)
 
 
-def test_a_viewer_reads_the_text_and_is_offered_no_act(world: World, draft: Draft) -> None:
+def test_editor_is_read_only_for_viewers(world: World, draft: Draft) -> None:
     shown = {who: signed_in(getattr(world, who).user).get(page(draft, "edit/")).text for who in ("viewer", "operator")}
 
     assert {who: (" readonly" in text, "data-is=save" in text) for who, text in shown.items()} == {
@@ -134,7 +134,7 @@ def test_a_viewer_reads_the_text_and_is_offered_no_act(world: World, draft: Draf
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_a_strangers_draft_is_not_there(world: World, other: World, draft: Draft, deleted: bool) -> None:
+def test_draft_of_another_organization_is_not_found(world: World, other: World, draft: Draft, deleted: bool) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
     client = signed_in(other.admin.user)
     if deleted:
@@ -153,7 +153,7 @@ def test_a_strangers_draft_is_not_there(world: World, other: World, draft: Draft
     assert unchanged(draft, events)
 
 
-def test_nobody_asks_without_a_session_or_from_another_site(world: World, draft: Draft) -> None:
+def test_editor_refuses_requests_without_a_session_or_csrf_token(world: World, draft: Draft) -> None:
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(world.operator.user, backend="django.contrib.auth.backends.ModelBackend")
     events = AuditEvent.objects.count()
@@ -171,7 +171,7 @@ def test_nobody_asks_without_a_session_or_from_another_site(world: World, draft:
 
 
 @pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
-def test_a_new_draft_begins_as_a_plan_that_compiles(world: World, target: str) -> None:
+def test_new_draft_starts_with_a_plan_that_compiles(world: World, target: str) -> None:
     client = signed_in(world.operator.user)
 
     made = client.post(f"{table(Draft)}new/", {"environment": str(world.dev.pk), "name": "new", "target": target})
@@ -183,7 +183,7 @@ def test_a_new_draft_begins_as_a_plan_that_compiles(world: World, target: str) -
     assert AuditEvent.objects.get(action="draft.create").actor_id == str(world.operator.user.pk)
 
 
-def test_a_new_draft_is_made_only_where_one_may(world: World, other: World) -> None:
+def test_new_draft_needs_permission_in_the_environment(world: World, other: World) -> None:
     body = {"name": "new", "target": "single_ring"}
     abroad = signed_in(other.operator.user).post(f"{table(Draft)}new/", {**body, "environment": str(world.dev.pk)})
     viewer = signed_in(world.viewer.user)
@@ -195,7 +195,7 @@ def test_a_new_draft_is_made_only_where_one_may(world: World, other: World) -> N
 
 
 @pytest.mark.parametrize("name", ["night", "", "a\tb", "n" * 201])
-def test_a_name_that_is_taken_or_none_is_told(world: World, draft: Draft, name: str) -> None:
+def test_new_draft_form_shows_the_error_of_the_name(world: World, draft: Draft, name: str) -> None:
     body = {"environment": str(world.dev.pk), "name": name, "target": "single_ring"}
 
     answer = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
@@ -204,23 +204,23 @@ def test_a_name_that_is_taken_or_none_is_told(world: World, draft: Draft, name: 
     assert Draft.objects.count() == 1
 
 
-def test_the_table_leads_to_a_new_draft_of_its_environment(world: World, other: World, draft: Draft) -> None:
-    def ways(user: Any, **query: str) -> list[str]:
+def test_table_links_to_a_new_draft_in_the_filtered_environment(world: World, other: World, draft: Draft) -> None:
+    def new_draft_links(user: Any, **query: str) -> list[str]:
         shown = signed_in(user).get(table(Draft), query)
         return [button["path"] for button in shown.context["actions_list"]]
 
     new = f"{table(Draft)}new/"
-    assert ways(world.viewer.user) == []
-    assert ways(world.operator.user) == [new]
+    assert new_draft_links(world.viewer.user) == []
+    assert new_draft_links(world.operator.user) == [new]
     here = {"environment__id__exact": str(world.dev.pk)}
-    assert ways(world.operator.user, **here) == [f"{new}?environment={world.dev.pk}"]
+    assert new_draft_links(world.operator.user, **here) == [f"{new}?environment={world.dev.pk}"]
     form = signed_in(world.operator.user).get(f"{new}?environment={world.dev.pk}").context["form"]
     assert form.initial["environment"] == str(world.dev.pk)
     foreign = signed_in(other.operator.user).get(f"{new}?environment={world.dev.pk}").context["form"]
     assert foreign.initial["environment"] is None
 
 
-def test_the_editor_offers_the_pipelines_versions_of_here(world: World, draft: Draft) -> None:
+def test_editor_offers_the_pipelines_versions_of_the_environment(world: World, draft: Draft) -> None:
     own, _ = services.promote(draft, actor=world.operator.actor)
     same_name = world.version(content=plan(ingress="again"))
     world.version(world.prod, plan())
@@ -232,7 +232,7 @@ def test_the_editor_offers_the_pipelines_versions_of_here(world: World, draft: D
 
 
 @pytest.mark.parametrize("content", [{}, {"name": 5}, {"name": ["x"]}])
-def test_a_draft_of_anything_opens_in_the_editor(world: World, content: dict[str, Any]) -> None:
+def test_draft_with_any_plan_opens_in_the_editor(world: World, content: dict[str, Any]) -> None:
     draft = services.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 
@@ -240,7 +240,7 @@ def test_a_draft_of_anything_opens_in_the_editor(world: World, content: dict[str
     assert client.get(row_page(draft)).status_code == 200
 
 
-def test_a_versions_page_shows_its_drawing(world: World) -> None:
+def test_version_page_shows_its_graph(world: World) -> None:
     version = world.version()
     client = signed_in(world.viewer.user)
 
@@ -251,7 +251,7 @@ def test_a_versions_page_shows_its_drawing(world: World) -> None:
     assert drawing.text == services.draw(version)
 
 
-def test_versions_of_a_pipeline_are_compared(world: World) -> None:
+def test_compare_page_shows_the_changes_between_versions(world: World) -> None:
     first, second, third = (world.version(content=plan(ingress=name)) for name in ("a", "b", "c"))
     client = signed_in(world.viewer.user)
 
@@ -263,7 +263,7 @@ def test_versions_of_a_pipeline_are_compared(world: World) -> None:
     assert '<span class="added">+single_ring.ingress=c</span>' in chosen.text
 
 
-def test_there_is_nothing_to_compare_with_elsewhere(world: World, other: World) -> None:
+def test_compare_page_refuses_versions_of_other_environments(world: World, other: World) -> None:
     version = world.version()
     wrong = [world.version(content=plan("another")), world.version(world.prod), other.version()]
     client = signed_in(world.viewer.user)

@@ -1,4 +1,4 @@
-"""The plan editor's preview: spec and drawing, diagnostics with their lines, comparisons, bounded cost."""
+"""The plan editor's preview: spec, graph, diagnostics with lines, comparison, and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.worlds import PLAN, World, plan
 pytestmark = pytest.mark.django_db
 
 
-def test_a_preview_has_spec_hash_and_drawing(world: World, draft: Draft) -> None:
+def test_preview_has_spec_hash_and_graph(world: World, draft: Draft) -> None:
     events = AuditEvent.objects.count()
     content = plan(ingress="other_in")
 
@@ -36,7 +36,7 @@ def test_a_preview_has_spec_hash_and_drawing(world: World, draft: Draft) -> None
     assert unchanged(draft, events)
 
 
-def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> None:
+def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
     text = write_plan(BROKEN).replace("\n", "\r\n")
 
     answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
@@ -57,7 +57,7 @@ def test_diagnostics_have_the_lines_of_the_text(world: World, draft: Draft) -> N
         (b"", 1, 1, "Expected a value."),
     ],
 )
-def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(
+def test_syntax_error_is_a_diagnostic(
     world: World, draft: Draft, text: bytes, line: int, column: int, message: str
 ) -> None:
     answer = post(signed_in(world.viewer.user), draft, "preview", text).json()
@@ -73,7 +73,7 @@ def test_a_text_that_is_no_json_has_its_fault_as_diagnostic(
     }  # fmt: skip
 
 
-def test_a_preview_may_choose_another_target(world: World, draft: Draft) -> None:
+def test_preview_can_choose_another_target(world: World, draft: Draft) -> None:
     client = signed_in(world.viewer.user)
 
     answer = post(client, draft, "preview", json.dumps(PLAN), target="lane_graph").json()
@@ -83,7 +83,7 @@ def test_a_preview_may_choose_another_target(world: World, draft: Draft) -> None
     assert (refused.status_code, refused.json()["type"]) == (400, "urn:byteor:problem:invalid")
 
 
-def test_a_preview_against_a_version_says_what_changed(world: World, draft: Draft) -> None:
+def test_preview_against_a_version_shows_the_changes(world: World, draft: Draft) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
     client = signed_in(world.viewer.user)
 
@@ -91,13 +91,13 @@ def test_a_preview_against_a_version_says_what_changed(world: World, draft: Draf
     answer = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
     other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
 
-    assert "nothing that runs has changed" in same
+    assert "Both specs are equal." in same
     assert answer.keys() == {"ok", "diagnostics"}
     assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
     assert '<span class="added">+single_ring.egress=late</span>' in other
 
 
-def test_what_is_compared_is_escaped(world: World, draft: Draft) -> None:
+def test_comparison_escapes_html(world: World, draft: Draft) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
     stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
 
@@ -110,7 +110,7 @@ def test_what_is_compared_is_escaped(world: World, draft: Draft) -> None:
 
 
 @pytest.mark.parametrize("against", ["elsewhere", "abroad", "nowhere", "none"])
-def test_a_version_of_elsewhere_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
+def test_version_of_another_environment_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
     ids = {
         "elsewhere": str(world.version(world.prod).pk),
         "abroad": str(other.version().pk),
@@ -123,7 +123,7 @@ def test_a_version_of_elsewhere_is_not_found(world: World, other: World, draft: 
     assert answer.status_code == 404
 
 
-def test_too_many_stages_are_compiled_but_not_drawn(world: World, draft: Draft) -> None:
+def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> None:
     names = [f"s{number}" for number in range(501)]
     ends = zip(["in", *names], [*names, "out"], strict=True)
     content = {
@@ -138,7 +138,7 @@ def test_too_many_stages_are_compiled_but_not_drawn(world: World, draft: Draft) 
     assert (answer["ok"], answer["svg"], answer["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
 
 
-def test_a_preview_costs_at_most_five_queries(world: World, draft: Draft) -> None:
+def test_preview_needs_at_most_five_queries(world: World, draft: Draft) -> None:
     version, _ = services.promote(draft, actor=world.operator.actor)
     client = signed_in(world.viewer.user)
 
@@ -149,7 +149,7 @@ def test_a_preview_costs_at_most_five_queries(world: World, draft: Draft) -> Non
     assert len(queries) <= 5, "\n".join(query["sql"] for query in queries)
 
 
-def test_the_body_is_capped_as_settings_say(world: World, draft: Draft, settings: Any) -> None:
+def test_body_size_is_limited_by_the_setting(world: World, draft: Draft, settings: Any) -> None:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_body_bytes=1000)
     events = AuditEvent.objects.count()
     client = signed_in(world.operator.user)

@@ -1,4 +1,4 @@
-"""The plan's JSON Schema over HTTP, for editors that complete a plan."""
+"""The route of the plan's JSON Schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.django_db
 PATH = "/api/v1/plan-schema"
 
 
-def test_it_is_the_compilers_own_and_tells_a_plan_from_none(world: World) -> None:
+def test_schema_equals_the_compilers_and_validates_plans(world: World) -> None:
     answer = world.viewer.api.get(PATH)
 
     assert answer.status_code == 200
@@ -22,7 +22,7 @@ def test_it_is_the_compilers_own_and_tells_a_plan_from_none(world: World) -> Non
     assert [list(error.path) for error in validator.iter_errors(plan(shards="four"))] == [["single_ring", "shards"]]
 
 
-def test_who_has_it_is_not_sent_it_again(world: World, other: World) -> None:
+def test_schema_is_not_sent_again_when_the_etag_matches(world: World, other: World) -> None:
     first = world.viewer.api.get(PATH)
 
     again = other.admin.api.get(PATH, If_None_Match=first["ETag"])

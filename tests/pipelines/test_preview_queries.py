@@ -1,4 +1,4 @@
-"""A preview over HTTP costs at most five database queries, whatever the plan and whoever asks."""
+"""A preview over HTTP needs at most five database queries, for any plan and any credential."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ WIDE: dict[str, Any] = {
 }
 
 
-def by_key(world: World) -> Api:
-    """A machine of the organization's."""
+def api_with_key(world: World) -> Api:
+    """Return an API client with an organization API key."""
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -42,21 +42,21 @@ def by_key(world: World) -> Api:
 
 @pytest.mark.parametrize("body", [{}, {"plan": PLAN}, {"plan": WIDE}, {"plan": {"name": 1}}], ids=str)
 @pytest.mark.parametrize("caller", ["person", "key"])
-def test_a_preview_costs_at_most_five_queries(world: World, body: dict[str, Any], caller: str) -> None:
+def test_preview_needs_at_most_five_queries(world: World, body: dict[str, Any], caller: str) -> None:
     draft = services.create_draft(environment=world.dev, name="d", plan=PLAN, actor=world.operator.actor)
-    api = world.operator.api if caller == "person" else by_key(world)
+    api = world.operator.api if caller == "person" else api_with_key(world)
 
     path = world.path(rest=f"/drafts/{draft.pk}/preview")
     first, later = (queries_of(api, path, body) for _ in range(2))
 
     assert len(later) <= 5, "\n".join(later)
-    # Once a minute the credential is marked as used.
+    # Once a minute a request also updates the time of the credential's last use.
     assert len(first) == len(later) + 1
     assert [sql for sql in first if sql.startswith("UPDATE") and "last_used_at" in sql]
 
 
 def queries_of(api: Api, path: str, body: dict[str, Any]) -> list[str]:
-    """What a preview asks of the database, but for the test client's savepoints."""
+    """Return the database queries of a preview, without the savepoints of the test."""
     with CaptureQueriesContext(connection) as queries:
         assert api.post(path, body).status_code == 200
     return [query["sql"] for query in queries if not query["sql"].startswith(("SAVEPOINT", "RELEASE SAVEPOINT"))]

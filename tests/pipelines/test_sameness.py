@@ -1,4 +1,4 @@
-"""To Python ``True == 1``; a plan that says the one is not a plan that says the other."""
+"""Plans that differ only in ``true`` and ``1`` are different, although Python's ``True == 1``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_same(one: Any, other: Any, expected: bool) -> None:
 
 
 @pytest.mark.django_db
-def test_a_mended_truth_value_is_stored_and_promoted(world: World) -> None:
+def test_change_from_one_to_true_is_stored_and_promoted(world: World) -> None:
     draft = services.create_draft(
         environment=world.dev, name="d", plan={**PLAN, "plan_v": True}, actor=world.operator.actor
     )

@@ -1,4 +1,4 @@
-"""Versions: promoted once, numbered without gaps, immutable, carried to other environments, compared and drawn."""
+"""Versions: promotion, numbering, immutability, copies in other environments, comparison and graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def promote(world: World, draft: Draft, body: Any = None, **headers: str) -> Any
     return world.operator.api.post(world.path(rest=f"/drafts/{draft.pk}/version"), body or {}, **headers)
 
 
-def test_a_version_holds_all_that_was_compiled(world: World) -> None:
+def test_version_contains_the_whole_compilation(world: World) -> None:
     draft = draft_of(world)
 
     answer = promote(world, draft)
@@ -51,7 +51,7 @@ def test_a_version_holds_all_that_was_compiled(world: World) -> None:
     assert world.viewer.api.get(f"{path}/spec.kv", If_None_Match=kv["ETag"]).status_code == 304
 
 
-def test_what_does_not_compile_is_refused_with_the_compilers_errors(world: World) -> None:
+def test_promote_refuses_a_plan_that_does_not_compile_with_the_errors(world: World) -> None:
     draft = draft_of(world, BROKEN)
 
     answer = promote(world, draft)
@@ -64,7 +64,7 @@ def test_what_does_not_compile_is_refused_with_the_compilers_errors(world: World
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (0, 0)
 
 
-def test_unchanged_it_is_the_same_version(world: World) -> None:
+def test_promoting_an_unchanged_draft_returns_the_same_version(world: World) -> None:
     draft = draft_of(world)
     first = promote(world, draft)
 
@@ -77,7 +77,7 @@ def test_unchanged_it_is_the_same_version(world: World) -> None:
     assert AuditEvent.objects.filter(action="version.create").count() == 1
 
 
-def test_changed_it_is_the_next_and_back_again_another(world: World) -> None:
+def test_promoting_a_changed_draft_creates_the_next_version(world: World) -> None:
     draft = draft_of(world)
     other = plan(egress="elsewhere")
     promote(world, draft)
@@ -91,7 +91,7 @@ def test_changed_it_is_the_next_and_back_again_another(world: World) -> None:
     assert list(found) == [(1, 1, first), (2, 2, second), (3, 3, first)]
 
 
-def test_each_pipeline_and_environment_counts_for_itself(world: World) -> None:
+def test_versions_are_numbered_per_pipeline_and_environment(world: World) -> None:
     for environment, content in ((world.dev, PLAN), (world.dev, plan("trades")), (world.staging, PLAN)):
         world.version(environment, content)
     world.version(world.dev, plan(egress="elsewhere"))
@@ -101,7 +101,7 @@ def test_each_pipeline_and_environment_counts_for_itself(world: World) -> None:
 
 
 @pytest.mark.parametrize("how", ["body", "If-Match"])
-def test_only_the_revision_that_was_seen(world: World, how: str) -> None:
+def test_promote_refuses_an_outdated_revision(world: World, how: str) -> None:
     draft = draft_of(world)
     path = world.path(rest=f"/drafts/{draft.pk}")
     etag = world.operator.api.get(path)["ETag"]
@@ -121,14 +121,14 @@ def test_only_the_revision_that_was_seen(world: World, how: str) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"), [({"expected_revision": 0}, "/expected_revision"), ({"revision": 1}, "/revision")]
 )
-def test_bad_promotions_name_the_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_promote_names_the_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     answer = promote(world, draft_of(world), body)
 
     assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, [pointer])
     assert Version.objects.count() == 0
 
 
-def test_twenty_at_once_make_one_version(at_once: Race, world: World) -> None:
+def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:
     draft = draft_of(world)
 
     answers = at_once(*(lambda: promote(world, draft) for _ in range(20)))
@@ -138,7 +138,7 @@ def test_twenty_at_once_make_one_version(at_once: Race, world: World) -> None:
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
 
 
-def test_eight_drafts_of_a_pipeline_at_once_leave_no_gap(at_once: Race, world: World) -> None:
+def test_concurrent_promotions_of_eight_drafts_leave_no_gap_in_the_numbers(at_once: Race, world: World) -> None:
     drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
 
     answers = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
@@ -148,7 +148,7 @@ def test_eight_drafts_of_a_pipeline_at_once_leave_no_gap(at_once: Race, world: W
 
 
 @pytest.mark.parametrize("change", [{"spec_kv": "spec.v=1\n"}, {"number": 7}, {"created_by": "me"}, {"plan": {}}])
-def test_the_database_refuses_changes(world: World, change: dict[str, Any]) -> None:
+def test_database_refuses_changes_of_a_version(world: World, change: dict[str, Any]) -> None:
     version = world.version()
 
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
@@ -165,7 +165,7 @@ def copy(world: World, version_id: Any, environment: Any = None) -> Any:
     return world.operator.api.post(path, {"from_version_id": str(version_id)})
 
 
-def test_the_same_version_in_another_environment(world: World) -> None:
+def test_copy_creates_the_same_version_in_another_environment(world: World) -> None:
     source = world.version()
 
     answer = copy(world, source.pk)
@@ -181,7 +181,7 @@ def test_the_same_version_in_another_environment(world: World) -> None:
     assert (onwards.status_code, onwards.json()["origin"]) == (201, body["id"])
 
 
-def test_where_it_is_already_it_is_the_same(world: World) -> None:
+def test_copy_returns_an_existing_copy(world: World) -> None:
     source = world.version()
 
     answer = copy(world, source.pk, world.dev)
@@ -190,7 +190,7 @@ def test_where_it_is_already_it_is_the_same(world: World) -> None:
     assert Version.objects.count() == 1
 
 
-def test_other_projects_versions_are_unknown(world: World, other: World) -> None:
+def test_version_of_another_project_is_unknown(world: World, other: World) -> None:
     foreign = other.version()
     gone = world.version(world.staging)
     world.staging.deleted_at = world.staging.created_at
@@ -203,13 +203,13 @@ def test_other_projects_versions_are_unknown(world: World, other: World) -> None
 
 
 @pytest.mark.parametrize("body", [{}, {"from_version_id": "x"}, {"from_version_id": None}])
-def test_bad_copies_name_the_field(world: World, body: dict[str, Any]) -> None:
+def test_copy_names_the_invalid_field(world: World, body: dict[str, Any]) -> None:
     answer = world.operator.api.post(world.path(world.prod, "/versions"), body)
 
     assert (answer.status_code, [e["pointer"] for e in answer.json()["errors"]]) == (400, ["/from_version_id"])
 
 
-def test_lists_filter_by_name_draft_and_hash(world: World) -> None:
+def test_list_versions_filters_by_name_draft_and_hash(world: World) -> None:
     first = world.version()
     second = world.version(content=plan("trades"))
     path = world.path(rest="/versions")
@@ -223,7 +223,7 @@ def test_lists_filter_by_name_draft_and_hash(world: World) -> None:
     assert found(f"spec_hash={second.spec_hash}") == [str(second.pk)]
 
 
-def test_a_diff_of_versions_goes_from_the_other_to_this_one(world: World) -> None:
+def test_diff_shows_the_changes_from_the_other_version(world: World) -> None:
     old = world.version()
     new = world.version(content=plan(stages=[{"id": "decode", "op": "dataguard_redact"}]))
 
@@ -238,7 +238,7 @@ def test_a_diff_of_versions_goes_from_the_other_to_this_one(world: World) -> Non
     assert "-single_ring.stages.0.op=identity\n+single_ring.stages.0.op=dataguard_redact\n" in answer.json()["unified"]
 
 
-def test_a_draft_is_compared_as_it_is_saved(world: World) -> None:
+def test_diff_of_a_draft_uses_the_saved_plan(world: World) -> None:
     draft = draft_of(world)
     version, _ = services.promote(draft, actor=world.operator.actor)
     path = world.path(rest=f"/drafts/{draft.pk}/diff?against={version.pk}")
@@ -257,7 +257,7 @@ def test_a_draft_is_compared_as_it_is_saved(world: World) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?against=", "?against=x", "?against=%00"])
-def test_a_diff_says_against_what(world: World, query: str) -> None:
+def test_diff_needs_the_parameter_against(world: World, query: str) -> None:
     version = world.version()
 
     for kind, row_id in (("versions", version.pk), ("drafts", version.draft_id)):
@@ -266,7 +266,7 @@ def test_a_diff_says_against_what(world: World, query: str) -> None:
         assert [error["parameter"] for error in answer.json()["errors"]] == ["against"]
 
 
-def test_a_diff_stays_in_the_environment(world: World, other: World) -> None:
+def test_diff_refuses_versions_of_other_environments(world: World, other: World) -> None:
     version = world.version()
 
     for against in (world.version(world.staging).pk, other.version().pk, uuid7()):
@@ -274,7 +274,7 @@ def test_a_diff_stays_in_the_environment(world: World, other: World) -> None:
         assert answer.status_code == 404
 
 
-def test_a_version_is_drawn(world: World) -> None:
+def test_graph_is_an_svg(world: World) -> None:
     version = world.version()
     path = world.path(rest=f"/versions/{version.pk}/graph.svg")
 

@@ -30,8 +30,8 @@ type Series = dict[str, float]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache, so that every scrape queries the database."""
-    monkeypatch.setattr(metrics, "FRESH_S", -1.0)
+    """Every scrape reads; the series of another test are not remembered."""
+    monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
 def parsed(text: str) -> Series:
@@ -177,8 +177,10 @@ def test_labels_contain_no_names_or_ids_of_tenants(world: World) -> None:
         assert word not in text
 
 
-def test_scrape_is_cached(world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "FRESH_S", 60.0)
+def test_a_scrape_costs_nine_queries_and_the_next_none(
+    world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "CACHE_S", 60.0)
     collector = metrics.DomainCollector()
 
     with django_assert_num_queries(11):  # nine queries, a savepoint and a statement timeout

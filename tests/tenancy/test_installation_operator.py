@@ -70,7 +70,7 @@ def test_an_unknown_or_inactive_person_cannot_become_operator(world: World) -> N
     events, people = AuditEvent.objects.count(), User.objects.count()
 
     assert run("installation_operator", "grant", "--email", "nobody@x.example") == (
-        1, ["there is no account with the address nobody@x.example: invite the person, or bootstrap"],
+        1, ["there is no account with the address nobody@x.example: invite the person first, or run bootstrap"],
     )  # fmt: skip
     assert run("installation_operator", "grant", "--email", "viewer@acme.example") == (
         1, ["The account of viewer@acme.example is not active."],

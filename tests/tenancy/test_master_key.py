@@ -100,8 +100,8 @@ def test_every_value_is_encrypted_under_the_new_master_key(world: World, setting
     output = command()
 
     assert output == (
-        f"{len(before)} values were encrypted again under the present master key."
-        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is needed no more."
+        f"{len(before)} values were encrypted again with the current master key."
+        " BYTEOR_CLOUD_MASTER_KEY_PREVIOUS is no longer needed."
     )
     after = sealed()
     assert len(after) == len(before) + 1
@@ -155,8 +155,8 @@ def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any
     output = command()
 
     assert output == (
-        "2 values were encrypted again under the present master key."
-        f" The previous one is kept in {previous} until rotate_master_key --finish."
+        "2 values were encrypted again with the current master key."
+        f" The previous key stays in {previous} until you run rotate_master_key --finish."
     )
     assert read_key(previous) == old != read_key(present)
     # A process that is running meanwhile reads the same files, and encrypts under the new key.
@@ -166,7 +166,7 @@ def test_a_master_key_in_the_data_folder_is_replaced(world: World, settings: Any
     # Run again, the command replaces no key until the rotation is finished.
     assert command().startswith("0 values")
     assert (read_key(present), sealed()) == (new, after)
-    assert "The previous one is removed" in command("--finish")
+    assert "The previous key is removed" in command("--finish")
     assert sorted(tmp_path.iterdir()) == [present]
     assert signing_keys.active_private_key(world.organization.pk) == raw
     assert command().startswith("2 values")

@@ -44,13 +44,13 @@ def test_verify_ledger_prints_where_a_ledger_was_altered(world: World, other: Wo
     assert output[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
     assert f"acme {world.organization.pk}: 1 fault; " in output[1]
     assert f"umbrella {other.organization.pk}: ok; " in output[2]
-    assert output[4] == "the ledger does not hold"
+    assert output[4] == "the ledger is not intact"
 
 
 def test_verify_ledger_prints_the_number_of_unsealed_events(world: World, seals: Any) -> None:
     world.environment("dev", "another")
 
-    assert ", 1 not sealed yet since 20" in run("verify_ledger")[1][0]
+    assert ", 1 not sealed since 20" in run("verify_ledger")[1][0]
 
 
 def test_verify_ledger_against_a_checkpoint(world: World, seals: Any, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_organization_is_refused(
 
     code, output = run("verify_ledger", "--org", "acme", "--checkpoint", str(file))
 
-    assert (code, output) == (1, [f"{file}: the checkpoint is of organization {other.organization.pk}"])
+    assert (code, output) == (1, [f"{file}: the checkpoint belongs to organization {other.organization.pk}"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The operations of artifacts in the OpenAPI document."""
+"""Names and descriptions of the artifact and replay operations in the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How artifacts and replays look in the API."""
+"""Serializers of artifacts, uploads and replays."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 class JSONText(JSONObject):
-    """A JSON object as the text of a form field."""
+    """A JSON object that is sent as text in a form field."""
 
     def get_value(self, dictionary: Any) -> Any:
-        """The field's text; a DictField would look for ``metadata[key]`` fields."""
+        """Return the text of the form field. A DictField would look for fields named ``metadata[key]``."""
         return dictionary.get(self.field_name, empty)
 
     def to_internal_value(self, data: Any) -> Any:
-        """The object. Raises ValidationError."""
+        """Return the parsed object. Raises ValidationError."""
         if isinstance(data, str):
             try:
                 data = parse_json(data)
@@ -37,10 +37,10 @@ class JSONText(JSONObject):
 
 
 class Metadata(JSONText):
-    """What an agent says of its upload; at most 64 KiB as sent."""
+    """The metadata of an upload: a JSON object of at most 64 KiB."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """The object. Raises PayloadTooLarge, before it is parsed, or ValidationError."""
+        """Return the parsed object. Raises PayloadTooLarge before it parses a long text, or ValidationError."""
         if not isinstance(data, str):
             raise serializers.ValidationError("Must be a JSON object.", code="invalid")
         if len(data.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
@@ -49,7 +49,7 @@ class Metadata(JSONText):
 
 
 class UploadSerializer(Strict):
-    """The form of an upload."""
+    """The form fields of an upload."""
 
     kind = serializers.ChoiceField(Artifact.Kind.values)
     captured_at = Time()
@@ -103,7 +103,7 @@ class ArtifactSerializer(ModelSerializer):
 
 
 class ListedArtifactSerializer(ArtifactSerializer):
-    """An artifact as the list shows it."""
+    """An artifact in a list, without large metadata."""
 
     metadata = ListedJSON(source="listed_metadata")
 
@@ -116,7 +116,7 @@ class ListedArtifactSerializer(ArtifactSerializer):
 
 
 class ReplayArtifactSerializer(Strict):
-    """How to replay."""
+    """The request to replay an artifact."""
 
     mode = serializers.ChoiceField(Replay.Mode.values, required=False)
     journal_lane = Text(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)

@@ -1,4 +1,4 @@
-"""Artifacts and their replays."""
+"""API views of artifacts and replays, and the upload route of agents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, U
 
 
 class UploadViewSet(AgentSelfViewSet):
-    """An agent hands something in."""
+    """The route on which an agent uploads artifacts."""
 
     operations = operations.UPLOAD
     queryset = Artifact.objects.none()
@@ -47,7 +47,7 @@ class UploadViewSet(AgentSelfViewSet):
         responses={201: s.ArtifactSerializer, 200: s.ArtifactSerializer},
     )
     def create(self, request: Request, **kwargs: Any) -> Response:
-        """Upload runtime artifacts (incident captures, telemetry); the same content answers 200."""
+        """Store an uploaded artifact. Returns 200 instead of 201 if the environment already has the same content."""
         body = s.UploadSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data.pop("file")
@@ -63,7 +63,7 @@ class UploadViewSet(AgentSelfViewSet):
 
 
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
-    """What the environment's agents handed in."""
+    """Artifacts of an environment."""
 
     operations = operations.ARTIFACT
     queryset = Artifact.objects.select_related("deployment__config_bundle")
@@ -83,7 +83,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "retrieve": P.VIEW_ENVIRONMENT,
-        # What was captured may hold what operators may see and viewers may not.
+        # Captured records may contain data that operators may see and viewers may not.
         "content": P.OPERATE_ENVIRONMENT,
         "replay": P.OPERATE_ENVIRONMENT,
     }
@@ -96,7 +96,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def content(self, request: Request, **kwargs: Any) -> FileResponse:
-        """The bytes, as uploaded."""
+        """Return the bytes of the artifact as uploaded."""
         artifact = self.get_object()
         response = FileResponse(
             blobs.read(artifact.content_hash),
@@ -109,7 +109,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 
     @extend_schema(request=s.ReplayArtifactSerializer, responses={202: s.ReplaySerializer})
     def replay(self, request: Request, **kwargs: Any) -> Response:
-        """Submit the artifact for deterministic replay; a dry run, unless ``execute`` is asked for and permitted."""
+        """Request a replay of the artifact: a dry run unless ``execute`` is requested and permitted."""
         artifact = self.get_object()
         body = s.ReplayArtifactSerializer(data=request.data, context=self.get_serializer_context())
         body.is_valid(raise_exception=True)
@@ -119,7 +119,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 
 
 class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
-    """Replays and what came of them."""
+    """Replays of an environment."""
 
     operations = operations.REPLAY
     queryset = Replay.objects.all()

@@ -1,1 +1,1 @@
-"""Every write of this app, by noun."""
+"""The services that write this app's models."""

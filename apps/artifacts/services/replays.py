@@ -1,4 +1,4 @@
-"""Replays requested, consented to, and run; an execute replay is run once at most."""
+"""Request, approve and run replays. An execute replay runs at most once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_trouble
 
-INTERRUPTED = "interrupted"  # its worker was killed
+INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 _RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
 _OUTCOME = {
     OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
@@ -56,9 +56,9 @@ def request(
     credential: str | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay, or ask for the approval that it needs; ``credential`` is one that was given before.
+    """Queue a replay, or request the approval that it needs unless ``credential`` proves one that was given before.
 
-    Raises Conflict where the artifact or the policy forbids it, Unprocessable without a version.
+    Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version fits.
     """
     _check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
@@ -100,29 +100,33 @@ def request(
 
 
 def check_request(artifact: Artifact, *, mode: str) -> None:
-    """Raise what a request that names no version is refused with now."""
+    """Raise the error with which ``request`` would refuse a replay that names no version."""
     _check_permitted(artifact, artifact.environment, mode)
     _recorded_version(artifact)
 
 
 def _check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        raise Conflict(f"Only incident bundles can be replayed; this is a {artifact.kind}.", code="not_replayable")
+        raise Conflict(
+            f"Only incident bundles can be replayed. This artifact is a {artifact.kind}.", code="not_replayable"
+        )
     if artifact.status != ArtifactStatus.VERIFIED:
-        raise Conflict(f"The artifact is {artifact.status}; only a verified one can be replayed.", code="not_verified")
+        raise Conflict(
+            f"The artifact is {artifact.status}. Only a verified artifact can be replayed.", code="not_verified"
+        )
     policy = environment.effective_settings.replay_policy
     if policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
     if mode == Replay.Mode.EXECUTE and policy != ReplayPolicy.ALLOWED:
-        raise Conflict("This environment permits dry runs only; nothing was run.", code="replay.dry_run_only")
+        raise Conflict("This environment permits dry runs only. Nothing was run.", code="replay.dry_run_only")
 
 
 def _recorded_version(artifact: Artifact) -> Version:
-    """Return the version that produced the artifact. Raises Unprocessable without one."""
+    """Return the version that produced the artifact. Raises Unprocessable if there is none."""
     found = version_for(artifact, artifact.spec_hash or "")
     if found is None:
         raise Unprocessable(
-            "No version of this environment has the artifact's spec hash; name one with version_id.",
+            "No version of this environment has the artifact's spec hash. Choose a version with `version_id`.",
             code="replay.no_version",
         )
     return found
@@ -141,12 +145,13 @@ def _needs_approval(row: Replay) -> bool:
 
 
 def _subject(row: Replay) -> approvals.Subject:
-    """What an approver consents to: these records, through this version, with these side effects."""
+    """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in decode(version.spec_kv).stages]
     return approvals.Subject(
         spec_hash=version.spec_hash,
-        # Whose stage parameters it takes, unless the bundle has its own; those are bound by the content hash.
+        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains some; those
+        # are covered by the content hash.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
         target=ReplayTarget(
             mode=row.mode,
@@ -164,7 +169,7 @@ def _subject(row: Replay) -> approvals.Subject:
 
 @transaction.atomic
 def follow_approval(approval_id: str) -> None:
-    """Move on what waits for an approval, as its status says now. Safe to run twice."""
+    """Start or end the replays of an approval according to its status. Safe to run twice."""
     approval = Approval.objects.filter(pk=approval_id).first()
     if approval is None:
         return
@@ -186,7 +191,7 @@ def _end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = ""
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. One whose worker was killed is run again only if it was a dry run: that has no effect."""
+    """Run a queued replay. If its worker was killed, only a dry run is run again, since it has no side effects."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*_RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
@@ -195,12 +200,12 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         _end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
         return
     release_connection()
-    with unpacked(row.artifact) as bundle:  # before it begins: a store that does not answer costs no approval
-        begun = _begin(row, claim)
-        if begun is None:
+    with unpacked(row.artifact) as bundle:  # before the approval is spent: the blob store may fail
+        started = _start(row, claim)
+        if started is None:
             return
         try:
-            outcome = _replayed(begun, bundle, claim)
+            outcome = _replay(started, bundle, claim)
         except Exception as error:
             if row.mode == Replay.Mode.EXECUTE and not is_trouble(error):
                 give_up(replay_id, f"{type(error).__name__}: {error}")
@@ -208,10 +213,10 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
     counts = Counter(str(action["decision"]) for action in outcome.audit["actions"])
 
     @transaction.atomic
-    def write() -> None:
+    def store_outcome() -> None:
         claim.confirm()
         advance(
-            begun,
+            started,
             _OUTCOME[outcome.status],
             actor=WORKER,
             changes={"actions": dict(counts)} if counts else {},
@@ -223,13 +228,13 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
             finished_at=timezone.now(),
         )
 
-    # Side effects are not had twice, so their result must not be lost with a connection.
-    claim.insist(write)
+    # Side effects must not be executed again, so their result must not get lost with a database connection.
+    claim.insist(store_outcome)
 
 
 @transaction.atomic
-def _begin(found: Replay, claim: Claim) -> Replay | None:
-    """Say ``running``, and spend the approval, before anything happens; None when it is not to run."""
+def _start(found: Replay, claim: Claim) -> Replay | None:
+    """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
     row = lock(found, related=_RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
@@ -253,7 +258,7 @@ def _begin(found: Replay, claim: Claim) -> Replay | None:
     return lock(row, related=_RELATED)
 
 
-def _replayed(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
+def _replay(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
     artifact, version, environment = row.artifact, row.version, row.environment
     stage_config = bundle.stage_config
     if stage_config is None and artifact.deployment is not None:
@@ -287,7 +292,7 @@ def _replayed(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcom
 
 @transaction.atomic
 def give_up(replay_id: str, error: str) -> None:
-    """Fail a replay that is not run again: its last attempt broke off, or side effects may have happened."""
+    """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:

@@ -1,4 +1,4 @@
-"""Artifacts received and ingested."""
+"""Store uploaded artifacts, and verify or reject them."""
 
 from __future__ import annotations
 
@@ -40,29 +40,33 @@ def receive(
     kind: str,
     captured_at: datetime,
     content_hash: str,
-    file: File,  # type: ignore[type-arg]  # any kind of open file
+    file: File,  # type: ignore[type-arg]  # any open file
     spec_hash: str | None = None,
     deployment_id: UUID | None = None,
     metadata: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
-    """Store an upload; return the artifact, and whether it is new: an environment keeps the same content once.
+    """Store an upload; return the artifact and whether it is new. An environment stores the same content once.
 
-    When this returns, the bytes are stored and nothing removes them while the artifact is there.
+    When this returns, the blob is stored, and it is kept as long as the artifact exists.
     """
     deployment = None
     if deployment_id is not None:
         deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
         if deployment is None:
-            raise InvalidInput.at("/deployment_id", "There is no such deployment here.", code="does_not_exist")
+            raise InvalidInput.at(
+                "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
+            )
     if (existing := _existing(environment, content_hash)) is not None:
         return existing, False
-    blobs.put_file(content_hash, file)  # first: a row never names bytes that are not there
+    blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:
         with transaction.atomic():
             blobs.protect(content_hash)
-            if not blobs.is_stored(content_hash):  # the end of an older artifact took them away meanwhile
-                raise Unavailable("An older copy was being removed at the same moment; upload it again.", retry_after=1)
+            if not blobs.is_stored(content_hash):  # the removal of an older artifact deleted it
+                raise Unavailable(
+                    "An older copy was being removed at the same moment. Upload the file again.", retry_after=1
+                )
             artifact = Artifact.objects.create(
                 environment=environment,
                 agent=agent,
@@ -83,10 +87,10 @@ def receive(
             )
             enqueue(IngestArtifact(artifact_id=str(artifact.pk)), organization=environment.project.organization_id)
     except IntegrityError:
-        # The same upload on another connection was faster, and its artifact may be removed again by now.
+        # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
         if (existing := _existing(environment, content_hash)) is None:
             raise Unavailable(
-                "Another copy was being removed at the same moment; upload it again.", retry_after=1
+                "Another copy was being removed at the same moment. Upload the file again.", retry_after=1
             ) from None
         return existing, False
     return artifact, True
@@ -94,23 +98,23 @@ def receive(
 
 @transaction.atomic
 def _existing(environment: Environment, content_hash: str) -> Artifact | None:
-    """Return the environment's artifact of that content, after any deletion of it that is under way."""
+    """Return the environment's artifact with this content. Waits for a transaction that is deleting it."""
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
     return known.select_for_update(no_key=True).first()
 
 
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
-    """The artifact's incident bundle in a folder that ends with the block. Raises RejectedBundle."""
+    """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
     scratch = settings.CONFIG.data_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder, blobs.read(artifact.content_hash) as source:
-        extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage says only IO[bytes]
+        extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage is typed as IO[bytes]
         yield validate_incident(Path(folder))
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
-    """Check what was received: ``verified``, or ``rejected`` with reasons. Safe to run twice."""
+    """Check a received artifact; set it to ``verified``, or to ``rejected`` with reasons. Safe to run twice."""
     claim = claim or Claim()
     artifact = Artifact.objects.select_related("deployment__config_bundle").filter(pk=artifact_id).first()
     if artifact is None or artifact.status != ArtifactStatus.RECEIVED:
@@ -126,7 +130,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
     if artifact.spec_hash not in {None, spec_hash}:
-        detail = f"the upload said {artifact.spec_hash}, the bundle's spec.kv is {spec_hash}"
+        detail = f"The upload has the spec hash {artifact.spec_hash}, but the bundle's spec.kv has {spec_hash}."
         _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
@@ -134,16 +138,16 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """A text that any store takes: an error may quote whatever strangers put into a bundle."""
+    """Return the text cut and without control characters: an error may quote arbitrary bytes of an untrusted bundle."""
     return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
 @transaction.atomic
 def reject_killed(artifact_id: str) -> None:
-    """Reject the artifact whose check killed the worker's process again and again."""
+    """Reject an artifact whose check repeatedly killed the worker's process."""
     found = Artifact.objects.filter(pk=artifact_id).first()
     if found is not None and lock(found).status == ArtifactStatus.RECEIVED:
-        detail = "Checking it ended the worker's process again and again."
+        detail = "The check of this artifact repeatedly killed the worker's process."
         _reject(found, [{"code": "worker_killed", "detail": detail}], Claim())
 
 
@@ -160,7 +164,7 @@ def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> 
 
 
 def version_for(artifact: Artifact, spec_hash: str) -> Version | None:
-    """The version that produced it: of several with that spec, the deployment's, else the newest."""
+    """Return the version that produced the artifact: the deployment's if it has this spec, else the newest with it."""
     fitting = Version.objects.filter(environment_id=artifact.environment_id, spec_hash=spec_hash)
     if artifact.deployment is not None:
         of_deployment = fitting.filter(pk=artifact.deployment.config_bundle.version_id).first()

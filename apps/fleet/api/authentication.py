@@ -1,4 +1,4 @@
-"""The credentials of machines."""
+"""Authentication by enrollment tokens and agent keys."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from apps.tenancy.models import Credential, Environment
 from byteor_cloud.errors import Unauthenticated
 
 
-def _live(environment: Environment) -> bool:
+def _is_environment_live(environment: Environment) -> bool:
     return environment.deleted_at is None and environment.project.deleted_at is None
 
 
 def is_live(agent: Agent) -> bool:
-    """Whether the agent, its environment and its project are all there."""
-    return agent.decommissioned_at is None and _live(agent.environment)
+    """Return whether the agent is enrolled and its environment and project are not deleted."""
+    return agent.decommissioned_at is None and _is_environment_live(agent.environment)
 
 
 def limited_as(key_digest: str) -> str:
-    """Return what an agent's requests are counted as: its key, since anybody could claim an id."""
+    """Return the rate-limit key of an agent's requests: the agent key, since anybody could claim an agent id."""
     return f"agent-key:{key_digest}"
 
 
@@ -33,9 +33,9 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
-        # An enrollment whose answer was lost finds its token spent by itself: under its Idempotency-Key it is answered
-        # again, and any other use of a spent token is refused by the service.
-        if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # of this model
+        # A client that lost the response to its enrollment repeats the request with its Idempotency-Key. Its token is
+        # spent by then. Let it through, so that it gets the stored response; the service refuses any other use.
+        if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # an EnrollmentToken
             raise Unauthenticated(UNUSABLE)
         return found
 
@@ -43,7 +43,7 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
         return super().queryset().select_related("environment__project")
 
     def is_live(self, credential: EnrollmentToken) -> bool:
-        return _live(credential.environment)
+        return _is_environment_live(credential.environment)
 
     def who(self, credential: EnrollmentToken) -> tuple[Any, str, str]:
         return "enrollment_token", str(credential.pk), f"enrollment token {credential.prefix}…"

@@ -1,4 +1,4 @@
-"""The base of the agents' own routes: an agent is what its key says; the id in the path is only compared."""
+"""The base of the routes that agents call. The agent key identifies the agent; the id in the path must match it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.errors import Forbidden, NotFound
 
 
 class AgentSelfViewSet(ApiViewSet):
-    """Below ``/agents/{id}`` with the agent's key; ``agent_scope`` is what the key must permit."""
+    """A view set below ``/agents/{id}`` for requests with an agent key that has the scope ``agent_scope``."""
 
     agent_scope: ClassVar[str | None] = None
     body_cap = "max_agent_body_bytes"
@@ -26,12 +26,12 @@ class AgentSelfViewSet(ApiViewSet):
 
     def resolve_scope(self) -> None:
         key = self.principal.credential
-        assert isinstance(key, AgentKey)  # noqa: S101  the family was checked
+        assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
         if key.agent_id != self.kwargs["id"]:
             raise NotFound("There is nothing here.")
         self.agent, self.environment = key.agent, key.agent.environment
         if self.agent_scope is not None and self.agent_scope not in key.scopes:
-            raise Forbidden(f"This key does not permit {self.agent_scope}.")
+            raise Forbidden(f"This agent key does not have the scope {self.agent_scope}.")
 
     @property
     def scope(self) -> audit.Scope:

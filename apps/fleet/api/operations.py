@@ -1,4 +1,4 @@
-"""The operations of fleet in the OpenAPI document."""
+"""Names and descriptions of the fleet operations in the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How agents look in the API."""
+"""Serializers of agents, enrollment and heartbeats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from apps.fleet.heartbeats import Answer
+from apps.fleet.heartbeats import StoredHeartbeat
 from apps.fleet.models import Agent, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
@@ -36,7 +36,7 @@ class Labels(serializers.DictField):
     child = Text(max_length=255, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
-        """The labels. Raises ValidationError."""
+        """Return the checked labels. Raises ValidationError."""
         labels: dict[str, str] = super().to_internal_value(data)
         if len(labels) > 64:
             raise serializers.ValidationError("At most 64 labels.", code="too_many")
@@ -49,7 +49,7 @@ class Labels(serializers.DictField):
 
 
 class BundleStateSerializer(Strict):
-    """A bundle and since when."""
+    """A bundle, its deployment and a time."""
 
     deployment_id = serializers.UUIDField(allow_null=True)
     bundle_hash = serializers.CharField()
@@ -87,7 +87,7 @@ def _state(
 
 
 class AgentSerializer(ModelSerializer):
-    """The four deployment fields are kept apart, so that a local rollback never hides the failed attempt."""
+    """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
 
     name = Name(required=False)
     labels = Labels(required=False)
@@ -131,31 +131,31 @@ class AgentSerializer(ModelSerializer):
 
     @extend_schema_field(DesiredStateSerializer(allow_null=True))
     def get_desired(self, agent: Agent) -> Any:
-        """What the server wants of it."""
+        """Return what the agent should run."""
         a = agent.assignment
         return _state(a.deployment_id, a.bundle_hash, a.since, action=a.action)
 
     @extend_schema_field(BundleStateSerializer(allow_null=True))
     def get_attempted(self, agent: Agent) -> Any:
-        """What it tried last."""
+        """Return what the agent tried to run last."""
         a = agent.assignment
         return _state(a.attempted_deployment_id, a.attempted_bundle_hash, a.attempted_since)
 
     @extend_schema_field(RunningStateSerializer(allow_null=True))
     def get_running(self, agent: Agent) -> Any:
-        """What it said it runs."""
+        """Return what the agent runs, as its last heartbeat says."""
         h = agent.heartbeat
         return _state(h.running_deployment_id, h.running_bundle_hash, h.running_since, spec_hash=h.running_spec_hash)
 
     @extend_schema_field(FailedStateSerializer(allow_null=True))
     def get_last_failed(self, agent: Agent) -> Any:
-        """What failed on it last, and why."""
+        """Return what failed on the agent last, and why."""
         a = agent.assignment
         return _state(a.failed_deployment_id, a.failed_bundle_hash, a.failed_since, detail=a.failed_detail)
 
 
 class ListedAgentSerializer(AgentSerializer):
-    """An agent as the list shows it."""
+    """An agent in a list, without a large report."""
 
     report = ListedJSON(source="listed_report")
 
@@ -168,7 +168,7 @@ class ListedAgentSerializer(AgentSerializer):
 
 
 class EnrollSerializer(Strict):
-    """The machine introduces itself."""
+    """The request of an agent to enroll."""
 
     name = Name(required=False)
     hostname = Text(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
@@ -183,7 +183,7 @@ class EnrollSerializer(Strict):
 
 
 class EnrolledSerializer(serializers.Serializer[Any]):
-    """The only answer that shows the agent's key."""
+    """The response to an enrollment, the only one that contains the agent key."""
 
     agent_id = serializers.UUIDField()
     api_key = serializers.CharField()
@@ -278,7 +278,7 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
 def offer(
     agent_id: UUID, *, deployment_id: UUID | None, action: str | None, bundle_hash: str, offered_at: datetime | None
 ) -> dict[str, Any]:
-    """What is desired of an agent, as every answer to it says it. The bundle's address is a path on this origin."""
+    """Return the JSON of an offer. The URL of the bundle is a path on the same origin."""
     return {
         "deployment_id": str(deployment_id),
         "action": action,
@@ -292,8 +292,8 @@ def _text(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def heartbeat_answer(agent_id: UUID, answer: Answer) -> dict[str, Any]:
-    """The answer to a beat, made by hand: this runs thousands of times a second."""
+def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat) -> dict[str, Any]:
+    """Return the JSON response to a heartbeat. It uses no serializer, since it runs thousands of times a second."""
     desired = None
     if answer.bundle_hash is not None:
         desired = offer(

@@ -1,4 +1,4 @@
-"""Agents: enrollment, the fleet's list, the agents' own routes."""
+"""API views of enrollment tokens and agents, and the routes that agents call."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from byteor_cloud.errors import (
 
 
 class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, EnvironmentViewSet):
-    """The environment's enrollment tokens."""
+    """Enrollment tokens of an environment."""
 
     operations = operations.ENROLLMENT_TOKEN
     queryset = EnrollmentToken.objects.all()
@@ -85,7 +85,7 @@ REPORTED = frozenset({
 
 
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
-    """The environment's fleet; POST enrolls, with an enrollment token instead of a role."""
+    """Agents of an environment. POST enrolls an agent and is permitted by an enrollment token, not by a role."""
 
     operations = operations.AGENT
     queryset = Agent.objects.enrolled()
@@ -131,13 +131,13 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
-        """Enroll an agent: spends one use of the token."""
+        """Enroll an agent, which spends one use of the enrollment token."""
         body = s.EnrollSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         token = self.principal.credential
-        assert isinstance(token, EnrollmentToken)  # noqa: S101  the family was checked
+        assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts these only
         agent, key = services.enroll(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
-        answer = {
+        enrolled = {
             "agent_id": agent.pk,
             "api_key": key,
             "name": agent.name,
@@ -145,24 +145,24 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "heartbeat_interval_s": self.environment.effective_settings.heartbeat_interval_s,
             "signing_keys": signing_keys.key_set(self.environment.project.organization_id).document(),
         }
-        return Response(answer, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
+        return Response(enrolled, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
         services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
-        return self.get_object()  # type: ignore[no-any-return]  # with liveness and drift again
+        return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
 
     def perform_destroy(self, row: Agent) -> None:
         services.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
 
     @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
-        """A new agent key; the old one ends at once."""
+        """Create a new agent key and revoke the old one at once."""
         agent = self.get_object()
         return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent's own record."""
+    """The agent that calls."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()
@@ -175,7 +175,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 
 
 class SigningKeyViewSet(AgentSelfViewSet):
-    """The key set that deploy bundles are verified with."""
+    """The key set with which agents verify deploy bundles."""
 
     operations = operations.SIGNING_KEY
     queryset = Agent.objects.none()
@@ -185,7 +185,7 @@ class SigningKeyViewSet(AgentSelfViewSet):
 
     @extend_schema(responses=KeySetSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
-        """The organization's published signing keys."""
+        """Return the published signing keys of the agent's organization."""
         keys = signing_keys.key_set(self.environment.project.organization_id)
         response = Response(keys.document())
         response["ETag"] = f'"{signing_keys.etag(keys)}"'
@@ -200,7 +200,7 @@ def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpRespo
 
 
 class HeartbeatView(DeclaredView, APIView):
-    """The hot path goes round DRF's layers (performance.md): one statement, no second write."""
+    """The heartbeat route. It bypasses most of DRF and makes one database statement, since it is called most."""
 
     operations = operations.HEARTBEAT
     http_method_names = ["post"]
@@ -219,11 +219,11 @@ class HeartbeatView(DeclaredView, APIView):
         responses={200: s.HeartbeatAnswerSerializer},
     )
     def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
-        """Send a heartbeat with status and resource usage; answered 200, it is stored."""
+        """Store a heartbeat durably and return what the agent should run."""
         text = bearer(request)
         family = family_of(text) if text else None
         if text is None or family is None:
-            raise Unauthenticated("This needs an agent key.")
+            raise Unauthenticated("Send an agent key as bearer token.")
         if family is not Family.AGENT:
             raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
         key = digest(text)
@@ -231,21 +231,22 @@ class HeartbeatView(DeclaredView, APIView):
         try:
             if usage is not None:
                 usage.check()
-        except TooManyRequests as error:  # only a known key gets here (forget_agent): this needs no query
+        except TooManyRequests as error:  # only known keys are counted (see ``forget_agent``), so no query is needed
             return _with_usage(problems.respond(request, error), usage)
         try:
-            answer = heartbeats.store(digest=key, agent_id=id, beat=self._beat(request))
+            answer = heartbeats.store(digest=key, agent_id=id, heartbeat=self._read_body(request))
             if answer is None:
                 raise Unauthenticated(UNUSABLE)
         except DomainError as error:
-            # The key is checked with the statement that stores the beat. Whoever has none is told of nothing else.
-            return self._refuse(request, self._refusal(key, id) or error, usage)
+            # The statement that stores the heartbeat also checks the key. A caller without a usable key must not learn
+            # about other errors, so the key's error comes first.
+            return self._refuse(request, self._key_error(key, id) or error, usage)
         response = HttpResponse(json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json")
         response["Cache-Control"] = "no-store"
         return _with_usage(response, usage)
 
     @staticmethod
-    def _beat(request: HttpRequest) -> heartbeat_body.Beat:
+    def _read_body(request: HttpRequest) -> heartbeat_body.HeartbeatBody:
         cap: int = settings.CONFIG.max_agent_body_bytes
         bodies.admit(request, cap)
         if request.content_type != "application/json":
@@ -262,23 +263,23 @@ class HeartbeatView(DeclaredView, APIView):
         return _with_usage(response, usage)
 
     @staticmethod
-    def _refusal(key_digest: str, id: UUID) -> DomainError | None:
-        """Return why this key may not send this agent's beats: it is not usable, or another's; None when it may."""
+    def _key_error(key_digest: str, id: UUID) -> DomainError | None:
+        """Return why the key must not send heartbeats of this agent; None if it may."""
         key = AgentKey.objects.usable().filter(digest=key_digest).select_related("agent__environment__project").first()
         if key is None or not is_live(key.agent):
             return Unauthenticated(UNUSABLE)
         if key.agent_id != id:
             return NotFound("There is nothing here.")
         if "agent:heartbeat" not in key.scopes:
-            return Forbidden("This key does not permit agent:heartbeat.")
+            return Forbidden("This agent key does not have the scope agent:heartbeat.")
         return None
 
     @csrf_exempt
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Without DRF's request, negotiation and rendering."""
+        """Handle POST without DRF's request, content negotiation and rendering."""
         if request.method != "POST":
             return super().dispatch(request, *args, **kwargs)
         try:
             return self.post(request, **kwargs)
-        except Exception as error:  # noqa: BLE001,RUF100  the one place that turns any error into a problem
+        except Exception as error:  # noqa: BLE001,RUF100  every error must become a problem, as DRF does it
             return problems.respond(request, problems.as_domain_error(error))

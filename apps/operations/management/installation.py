@@ -1,4 +1,4 @@
-"""What the commands share: the database brought up to date, and where the site is."""
+"""Helpers that several commands use: migration, the address of the site, and the lookup of organizations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from django.db.models import Q
 from apps.tenancy.models import Organization
 from byteor_cloud.config import Address, Config
 
-MIGRATION_LOCK = 7_226_190_001  # any number, the same in every process
+MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
 
 
 def migrate() -> None:
-    """Bring the database up to date: one process does, the others wait for it."""
+    """Migrate the database. If several processes start at once, one migrates and the others wait."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
         try:
@@ -30,52 +30,52 @@ def migrate() -> None:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
 
 
-def organization_named(text: str) -> Organization:
-    """The organization of this id or slug. Raises CommandError."""
+def find_organization(text: str) -> Organization:
+    """Return the organization with this id or slug. Raises CommandError."""
     try:
-        named = Q(pk=UUID(text))
+        is_named = Q(pk=UUID(text))
     except ValueError:
-        named = Q(slug=text)
-    organization = Organization.objects.filter(named).first()
+        is_named = Q(slug=text)
+    organization = Organization.objects.filter(is_named).first()
     if organization is None:
         raise CommandError(f"there is no organization {text!r}", returncode=2)
     return organization
 
 
 def bracketed(host: str) -> str:
-    """``host`` as URLs and gunicorn write it."""
+    """Return the host as URLs and gunicorn need it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def origin(address: Address) -> str:
-    """The URL at which a server bound to ``address`` is reached from this machine."""
+    """Return the URL at which this host reaches a server that is bound to ``address``."""
     host, port = address
     return f"http://{bracketed(_WILDCARDS.get(host, host))}:{port}"
 
 
 def site(current: Config) -> str:
-    """Where the site is, as far as a command can know: a server that runs on this data folder says where it listens."""
+    """Return the URL of the site: the setting, or the address of a server that runs on this data folder."""
     if current.public_base_url:
         return current.public_base_url
     with contextlib.suppress(OSError, ValueError):
-        host, _, port = _note(current).read_text().rpartition(" ")
+        host, _, port = _address_file(current).read_text().rpartition(" ")
         with socket.create_connection((_WILDCARDS.get(host, host), int(port)), timeout=1):
             return origin((host, int(port)))
     return origin(current.api_bind_addr)
 
 
 @contextmanager
-def noted(current: Config) -> Iterator[None]:
-    """Tell the other commands on this data folder where this server listens (``site``)."""
+def publish_address(current: Config) -> Iterator[None]:
+    """Write this server's address into the data folder while the block runs, for ``site`` in other commands."""
     host, port = current.api_bind_addr
-    with contextlib.suppress(OSError):  # a full disk: the others then believe the settings
-        _note(current).write_text(f"{host} {port}")
+    with contextlib.suppress(OSError):  # on a full disk, other commands use the settings
+        _address_file(current).write_text(f"{host} {port}")
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            _note(current).unlink(missing_ok=True)
+            _address_file(current).unlink(missing_ok=True)
 
 
-def _note(current: Config) -> Path:
+def _address_file(current: Config) -> Path:
     return current.data_dir / "serving"

@@ -1,4 +1,4 @@
-"""The embedded database kept running for as long as a server needs it."""
+"""Restart the embedded database if it dies while a server runs."""
 
 from __future__ import annotations
 
@@ -20,30 +20,33 @@ logger = structlog.get_logger(__name__)
 
 
 @contextmanager
-def revived(current: Config) -> Iterator[None]:
-    """Start the embedded database again whenever it ends meanwhile; another kind of database is its owner's."""
+def keep_embedded_database_running(current: Config) -> Iterator[None]:
+    """Restart the embedded database whenever it dies while the block runs. Does nothing with an external database."""
     if current.database_url is not None:
         yield
         return
-    held = EmbeddedPostgres(current.data_dir)
-    stop, tell = os.pipe()
-    watcher = threading.Thread(target=_watch, args=(held, stop), name="revival")
+    embedded = EmbeddedPostgres(current.data_dir)
+    stop, closed_to_stop = os.pipe()
+    watcher = threading.Thread(target=_watch, args=(embedded, stop), name="revival")
     watcher.start()
     try:
         yield
     finally:
-        os.close(tell)
+        os.close(closed_to_stop)
         watcher.join()
         os.close(stop)
-        held.release()
+        embedded.release()
 
 
-def _watch(held: EmbeddedPostgres, stop: int) -> None:
-    """Hold an idle connection: the server hangs up when it dies, and nothing has to be asked every second."""
+def _watch(embedded: EmbeddedPostgres, stop: int) -> None:
+    """Restart the database until ``stop`` is readable.
+
+    An idle connection shows when the server dies, without polling: the server's end of it closes.
+    """
     ready: list[int] = []
     while stop not in ready:
         try:
-            with contextlib.closing(psycopg.connect(held.acquire(), autocommit=True)) as connection:
+            with contextlib.closing(psycopg.connect(embedded.acquire(), autocommit=True)) as connection:
                 ready, _, _ = select.select([connection.fileno(), stop], [], [])
             if stop not in ready:
                 logger.warning("embedded_database_hung_up")

@@ -1,4 +1,4 @@
-"""The operations of pipelines in the OpenAPI document."""
+"""Names and descriptions of the draft and version operations in the OpenAPI document."""
 
 from __future__ import annotations
 

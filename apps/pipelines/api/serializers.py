@@ -1,4 +1,4 @@
-"""How drafts and versions look in the API."""
+"""Serializers of drafts, versions, diagnostics and diffs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Name, Stric
 
 
 class DiagnosticSerializer(serializers.Serializer[Any]):
-    """What the compiler says of a place in the plan."""
+    """A finding of the compiler at a place in the plan."""
 
     severity = serializers.ChoiceField(["error", "warning", "info"])
     code = serializers.CharField()
@@ -30,7 +30,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class Plan(JSONObject):
-    """A plan: any JSON object may be saved; the diagnostics say what is wrong with it."""
+    """A plan. Any JSON object can be saved; the diagnostics say what is wrong with it."""
 
 
 class DraftSerializer(ModelSerializer):
@@ -75,7 +75,7 @@ class GraphSerializer(serializers.Serializer[Any]):
 
 
 class PreviewSerializer(serializers.Serializer[Any]):
-    """The compiler's whole answer; nothing of it was persisted."""
+    """The result of a compilation that stores nothing."""
 
     ok = serializers.BooleanField()
     target = serializers.ChoiceField(["single_ring", "lane_graph"], allow_null=True)
@@ -152,7 +152,7 @@ class ChangeSerializer(serializers.Serializer[Any]):
 
 
 class DiffSerializer(serializers.Serializer[Any]):
-    """What changed, by meaning and as a unified diff of the KV texts."""
+    """The changes between two specs: as a list, and as a unified diff of their KV texts."""
 
     against = serializers.UUIDField()
     changes = ChangeSerializer(many=True)

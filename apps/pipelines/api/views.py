@@ -1,4 +1,4 @@
-"""Drafts and versions."""
+"""API views of drafts, versions and the plan schema."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ AGAINST = {"against": identifier(required=True, description="The version to comp
 
 
 class _DiffMixin(EnvironmentViewSet):
-    """``?against=`` names the version to compare with."""
+    """Adds the query parameter ``against``, the version to compare with."""
 
     def against(self) -> Version:
-        """That version. Raises NotFound."""
+        """Return the version that ``against`` names. Raises NotFound."""
         version = Version.objects.filter(environment=self.environment, pk=self.given["against"]).first()
         if version is None:
             raise NotFound("There is no such version in this environment.")
@@ -47,7 +47,7 @@ class _DiffMixin(EnvironmentViewSet):
 
 
 class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, DestroyMixin):
-    """The environment's drafts."""
+    """Drafts of an environment."""
 
     operations = operations.DRAFT
     queryset = Draft.objects.all()
@@ -90,7 +90,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         responses=s.PreviewSerializer,
     )
     def preview(self, request: Request, **kwargs: Any) -> Response:
-        """Compile without persisting a version; a plan that does not compile is an answer, not an error."""
+        """Compile a plan without storing anything. A plan that does not compile is not an error: it returns 200."""
         draft = self.get_object()
         body = s.PreviewDraftSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -101,7 +101,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
 
     @extend_schema(request=s.PromoteSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
     def version(self, request: Request, **kwargs: Any) -> Response:
-        """Promote the saved draft to an immutable version; unchanged, it answers with the version there is."""
+        """Promote the saved plan to an immutable version. Returns 200 and the existing version if nothing changed."""
         draft = self.get_object()
         body = s.PromoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -115,13 +115,13 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
     )
     def diff(self, request: Request, **kwargs: Any) -> Response:
-        """What the saved draft changes of a version; 422 when it does not compile."""
+        """Return the changes from a version to the saved plan."""
         draft, against = self.get_object(), self.against()
         return Response({"against": against.pk, **services.diff_draft(draft, against=against).to_json()})
 
 
 class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
-    """The environment's versions; POST brings one from another environment of the project."""
+    """Versions of an environment. POST copies a version from another environment of the project."""
 
     operations = operations.VERSION
     queryset = Version.objects.all()
@@ -139,7 +139,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 
     @extend_schema(request=s.CopyVersionSerializer, responses={201: s.VersionSerializer, 200: s.VersionSerializer})
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The same compiled version in this environment."""
+        """Copy a version from another environment of the project."""
         return super().create(request, *args, **kwargs)
 
     def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def spec_kv(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """The canonical spec, as hashed."""
+        """Return the canonical KV text of the spec, of which the spec hash is the SHA-256."""
         version = self.get_object()
         response = HttpResponse(version.spec_kv, content_type="text/plain; charset=us-ascii")
         response["ETag"] = f'"{version.spec_hash}"'
@@ -161,13 +161,13 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 
     @extend_schema(responses=s.DiffSerializer)
     def diff(self, request: Request, **kwargs: Any) -> Response:
-        """What the version changes of another one."""
+        """Return the changes from another version to this one."""
         version, against = self.get_object(), self.against()
         return Response({"against": against.pk, **services.diff_versions(version, against=against).to_json()})
 
     @extend_schema(responses={(200, "image/svg+xml"): OpenApiTypes.STR})
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
-        """The version's graph, drawn."""
+        """Return the version's graph as SVG."""
         drawing = services.draw(self.get_object()).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
         response["ETag"] = f'"{sha256(drawing)}"'
@@ -175,7 +175,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
 
 
 class PlanSchemaViewSet(ApiViewSet):
-    """The same for every caller; it changes with releases only."""
+    """The JSON Schema of a plan. It is the same for every caller."""
 
     operations = operations.PLAN_SCHEMA
     permissions = {"retrieve": SIGNED_IN}
@@ -183,7 +183,7 @@ class PlanSchemaViewSet(ApiViewSet):
 
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def retrieve(self, request: Request) -> Response:
-        """The JSON Schema (2020-12) of a plan, for editors that complete one."""
+        """Return the JSON Schema (2020-12) of a plan, for editors."""
         schema = plan_schema()
         headers = {"ETag": f'"{body_digest(schema)}"', "Cache-Control": "private, max-age=3600"}
         return Response(schema, headers=headers)

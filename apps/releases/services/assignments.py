@@ -59,7 +59,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 def available_agents(deployment: Deployment) -> Any:
     """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
-    agents = fleet.matching(deployment.environment, deployment.target)
+    agents = fleet.select_agents(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents
     others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
@@ -155,7 +155,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
     failed = list(agent_ids)
     offer(deployment, failed)
     if renew_all:
-        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=fleet.these(failed))
+        others = deployment.agents.filter(offered_at__isnull=False).exclude(agent_id__in=fleet.unnest_ids(failed))
         others.update(offered_at=timezone.now())
 
 
@@ -212,12 +212,12 @@ def withdraw(deployment: Deployment) -> None:
         groups.setdefault(None if part is None else (before_id, *part), []).append(agent_id)
     for again, agent_ids in groups.items():
         untouched = Assignment.objects.filter(
-            agent_id__in=fleet.these(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
+            agent_id__in=fleet.unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
         # Lock the rows before reading them: a report that is being recorded now must count.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
-            Assignment.objects.filter(agent_id__in=fleet.these(found)).update(
+            Assignment.objects.filter(agent_id__in=fleet.unnest_ids(found)).update(
                 **_NO_OFFER, progress=AgentProgress.PENDING
             )
         else:
@@ -228,7 +228,7 @@ def withdraw(deployment: Deployment) -> None:
 
 def lock_assignments(agent_ids: Iterable[UUID]) -> None:
     """Lock the assignments of agents: wait for reports that are being recorded, and block further ones."""
-    chosen = Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).order_by("agent_id")
+    chosen = Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).order_by("agent_id")
     list(chosen.select_for_update(no_key=True).values_list("agent_id", flat=True))
 
 
@@ -253,7 +253,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     """Set agents that did not finish their offers in time to failed. Their later reports are late reports."""
     late = list(agent_ids)
     detail = f"did not finish within {deployment.policy.agent_timeout_s} s"
-    Assignment.objects.filter(agent_id__in=fleet.these(late), deployment_id=deployment.pk).update(
+    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(late), deployment_id=deployment.pk).update(
         progress=AgentProgress.FAILED,
         failed_deployment_id=F("deployment_id"),
         failed_bundle_hash=F("bundle_hash"),
@@ -277,7 +277,7 @@ def _assign(
     progress: str = AgentProgress.OFFERED,
 ) -> None:
     """Assign the bundle of ``built`` to the agents. ``by`` is ``built``, or the deployment that is rolled back."""
-    Assignment.objects.filter(agent_id__in=fleet.these(agent_ids)).update(
+    Assignment.objects.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,
         action=OfferAction.ACTIVATE if by == built else OfferAction.ROLLBACK,
@@ -289,4 +289,4 @@ def _assign(
 
 
 def _change(deployment: Deployment, agent_ids: Iterable[UUID], **fields: Any) -> None:
-    deployment.agents.filter(agent_id__in=fleet.these(agent_ids)).update(updated_at=timezone.now(), **fields)
+    deployment.agents.filter(agent_id__in=fleet.unnest_ids(agent_ids)).update(updated_at=timezone.now(), **fields)

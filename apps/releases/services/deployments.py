@@ -71,7 +71,7 @@ def create_deployment(
         raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
-    agents = fleet.matching(locked, target)
+    agents = fleet.select_agents(locked, target)
     count = _check_target(target, agents)
     if not take_over:
         _check_other_pipelines(locked, agents, version.name)

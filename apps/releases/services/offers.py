@@ -18,10 +18,12 @@ from byteor_cloud.jobs import enqueue
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
     """Return whether any of the other deployments has the same pipeline, or a target that shares agents."""
-    mine = fleet.matching(deployment.environment, deployment.target)
+    mine = fleet.select_agents(deployment.environment, deployment.target)
     return any(
         other.pipeline == deployment.pipeline
-        or mine.filter(pk__in=fleet.matching(deployment.environment, other.target).order_by().values("pk")).exists()
+        or mine.filter(
+            pk__in=fleet.select_agents(deployment.environment, other.target).order_by().values("pk")
+        ).exists()
         for other in others
     )
 
@@ -34,7 +36,7 @@ def offer_to_late_joiner(agent_id: str) -> None:
         return
     lock(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
-        if fleet.matching(agent.environment, deployment.target).filter(pk=agent.pk).exists():
+        if fleet.select_agents(agent.environment, deployment.target).filter(pk=agent.pk).exists():
             assignments.offer_late(deployment, only=agent.pk)
             return
 

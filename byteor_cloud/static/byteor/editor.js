@@ -1,8 +1,8 @@
-// The plan editor: what the compiler says appears beside the text while one types. No library, no build.
-const LINE = 20; // the height of a line, as in editor.css
-const PAUSE = 250; // ms without a key before the compiler is asked
+// The plan editor. It compiles the text on the server while a person types and shows the result. No library, no build.
+const LINE_HEIGHT = 20; // px, as in editor.css
+const PREVIEW_DELAY = 250; // ms without a change before the text is compiled
 const TONES = { error: "bad", warning: "warn", info: "busy" };
-const UNREACHABLE = "The server does not answer. The text here is kept.";
+const UNREACHABLE = "The server does not respond. Your text stays in this editor.";
 
 const root = document.querySelector(".editor");
 const part = Object.fromEntries([...root.querySelectorAll("[data-is]")].map((each) => [each.dataset.is, each]));
@@ -12,20 +12,20 @@ let saved = text.value; // the text as it was last loaded or saved
 let revision = root.dataset.revision;
 let busy = false;
 
-// -- asking ---------------------------------------------------------------------------------------------------
+// -- requests -------------------------------------------------------------------------------------------------
 
-function token() {
-  // The cookie, not the form's field: it changes when one signs in again in another tab.
+function csrfToken() {
+  // Read the cookie, since the form's field is outdated after a new sign-in in another tab.
   const cookie = document.cookie.split("; ").find((each) => each.startsWith("csrftoken="));
   return cookie ? cookie.slice("csrftoken=".length) : "";
 }
 
 async function ask(url, query, body) {
-  const headers = { "Content-Type": "application/json", "X-CSRFToken": token(), Accept: "application/json" };
+  const headers = { "Content-Type": "application/json", "X-CSRFToken": csrfToken(), Accept: "application/json" };
   const response = await fetch(`${url}?${new URLSearchParams(query)}`, { method: "POST", headers, body }).catch(() => {
     throw new Error(UNREACHABLE);
   });
-  if (response.redirected) throw new Error("You are signed out. Sign in in another tab; the text here is kept.");
+  if (response.redirected) throw new Error("You are signed out. Sign in again in another tab. Your text stays in this editor.");
   const answer = await response.json().catch(() => {
     throw new Error(UNREACHABLE);
   });
@@ -45,43 +45,43 @@ function goTo({ line, column }) {
   const start = lineStart(line);
   const end = text.value.indexOf("\n", start);
   const content = text.value.slice(start, end < 0 ? undefined : end);
-  // The compiler counts characters, the browser halves of surrogate pairs.
+  // The compiler counts characters, but the browser counts UTF-16 code units.
   const before = [...content].slice(0, column - 1).join("").length;
   text.focus();
   text.setSelectionRange(start + before, start + content.length);
-  text.scrollTop = Math.max(0, (line - 6) * LINE);
+  text.scrollTop = Math.max(0, (line - 6) * LINE_HEIGHT);
   text.scrollLeft = 0;
 }
 
-function follow() {
+function scrollMarks() {
   part.gutter.style.transform = part.stripes.style.transform = `translateY(${-text.scrollTop}px)`;
 }
 
-let numbered = 0;
-function number() {
+let numberedLines = 0;
+function showLineNumbers() {
   const count = text.value.split("\n").length;
-  if (count === numbered) return;
-  numbered = count;
+  if (count === numberedLines) return;
+  numberedLines = count;
   part.numbers.textContent = Array.from({ length: count }, (_, index) => index + 1).join("\n");
 }
 
-function whereabouts() {
+function showCursorPosition() {
   const lines = text.value.slice(0, text.selectionStart).split("\n");
   part.at.textContent = `Line ${lines.length}, column ${[...lines.at(-1)].length + 1}`;
 }
 
-function stand(said) {
+function showSaveState(message) {
   if (!mayEdit) return;
   const changed = text.value !== saved;
-  part.standing.textContent = said ?? (changed ? `Not saved, on revision ${revision}` : `Saved, revision ${revision}`);
+  part.standing.textContent = message ?? (changed ? `Not saved, based on revision ${revision}` : `Saved, revision ${revision}`);
   part.standing.classList.toggle("changed", changed);
   part.save.disabled = busy || !changed;
   part.promote.disabled = busy;
 }
 
-// -- what the compiler says -----------------------------------------------------------------------------------
+// -- the compiler's result ------------------------------------------------------------------------------------
 
-function mark(findings) {
+function markLines(findings) {
   for (const layer of [part.gutter, part.stripes]) layer.querySelectorAll(".mark").forEach((each) => each.remove());
   const worst = new Map();
   for (const finding of findings) {
@@ -94,7 +94,7 @@ function mark(findings) {
       spot.className = `mark ${TONES[severity]}`;
       spot.dataset.line = line;
       spot.title = message;
-      spot.style.top = `${(line - 1) * LINE}px`;
+      spot.style.top = `${(line - 1) * LINE_HEIGHT}px`;
       layer.append(spot);
     }
   }
@@ -107,7 +107,7 @@ function element(name, className, content) {
   return made;
 }
 
-function list(findings) {
+function listFindings(findings) {
   const rows = findings.map((finding) => {
     const button = element("button", `finding ${TONES[finding.severity]}`, "");
     button.type = "button";
@@ -130,12 +130,12 @@ function list(findings) {
 }
 
 function show(answer) {
-  mark(answer.diagnostics);
-  list(answer.diagnostics);
+  markLines(answer.diagnostics);
+  listFindings(answer.diagnostics);
   const errors = answer.diagnostics.filter((each) => each.severity === "error").length;
   part.verdict.className = `verdict pill ${answer.ok ? "good" : "bad"}`;
   part.verdict.textContent = answer.ok ? "compiles" : `${errors} ${errors === 1 ? "error" : "errors"}`;
-  // Of a text that does not compile the last good answer stays, dimmed.
+  // If the text does not compile, the last good result stays, dimmed.
   part.results.classList.toggle("stale", !answer.ok);
   if (!answer.ok) return;
   part.hash.textContent = part.hash.title = answer.spec_hash;
@@ -143,18 +143,18 @@ function show(answer) {
   part.image.hidden = answer.svg === null;
   part.undrawn.hidden = answer.svg !== null;
   if (answer.svg !== null) part.image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(answer.svg)}`;
-  part.diff.innerHTML = answer.diff ?? ""; // made, and escaped, by the server's template
+  part.diff.innerHTML = answer.diff ?? ""; // HTML of a server template, which escapes values
 }
 
-let asked = 0;
+let lastRequest = 0;
 async function preview() {
-  asked += 1;
-  const mine = asked;
+  lastRequest += 1;
+  const request = lastRequest; // an outdated response is ignored
   try {
     const answer = await ask(root.dataset.preview, { target: part.target.value, against: part.against.value }, text.value);
-    if (mine === asked) show(answer);
+    if (request === lastRequest) show(answer);
   } catch (error) {
-    if (mine !== asked) return;
+    if (request !== lastRequest) return;
     part.verdict.className = "verdict pill warn";
     part.verdict.textContent = error.message;
   }
@@ -162,11 +162,11 @@ async function preview() {
 
 let timer;
 function changed() {
-  number();
-  whereabouts();
-  stand();
+  showLineNumbers();
+  showCursorPosition();
+  showSaveState();
   clearTimeout(timer);
-  timer = setTimeout(preview, PAUSE);
+  timer = setTimeout(preview, PREVIEW_DELAY);
 }
 
 // -- saving and promoting -------------------------------------------------------------------------------------
@@ -184,43 +184,43 @@ function choice(label, act) {
   return button;
 }
 
-function conflict(theirs) {
-  const said = `${theirs.by} saved revision ${theirs.revision} while you edited revision ${revision}. Your text is still here, and not saved.`;
+function showConflict(theirs) {
+  const message = `${theirs.by} saved revision ${theirs.revision} while you edited revision ${revision}. Your text is not saved, but still in this editor.`;
   const details = document.createElement("details");
   details.append(element("summary", "", "Their plan"), element("pre", "", theirs.text));
-  const take = choice("Drop mine, take theirs", () => {
+  const take = choice("Discard mine and load theirs", () => {
     text.value = saved = theirs.text;
     revision = theirs.revision;
     notify("");
     changed();
   });
-  const overwrite = choice("Save mine over theirs", () => {
+  const overwrite = choice("Overwrite theirs with mine", () => {
     revision = theirs.revision;
     save();
   });
-  notify("warn", element("p", "", said), details, overwrite, take);
+  notify("warn", element("p", "", message), details, overwrite, take);
 }
 
-async function doing(said, url, act) {
+async function write(progress, url, act) {
   if (busy) return;
   const body = text.value;
   busy = true;
   notify("");
-  stand(said);
+  showSaveState(progress);
   try {
     const answer = await ask(url, { revision }, body);
-    if (answer.outcome === "conflict") conflict(answer);
+    if (answer.outcome === "conflict") showConflict(answer);
     else if (answer.outcome === "refused") notify("bad", element("p", "", answer.detail));
     else act(answer, body);
   } catch (error) {
     notify("bad", element("p", "", error.message));
   }
   busy = false;
-  stand();
+  showSaveState();
 }
 
 function save() {
-  return doing("Saving…", root.dataset.save, (answer, body) => {
+  return write("Saving…", root.dataset.save, (answer, body) => {
     saved = body;
     revision = answer.revision;
   });
@@ -228,15 +228,15 @@ function save() {
 
 function promote() {
   if (text.value !== saved) {
-    notify("bad", element("p", "", "Save first: only the saved plan is promoted, and the text differs from it."));
+    notify("bad", element("p", "", "Save first. Only the saved plan can be promoted, and your text differs from it."));
     return undefined;
   }
-  return doing("Promoting…", root.dataset.promote, (answer) => {
-    const said = document.createElement("p");
+  return write("Promoting…", root.dataset.promote, (answer) => {
+    const message = document.createElement("p");
     const link = element("a", "to", answer.version);
     link.href = answer.url;
-    said.append(answer.fresh ? "Promoted: " : "Nothing has changed since ", link, ".");
-    notify("good", said);
+    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ".");
+    notify("good", message);
     if (![...part.against.options].some((each) => each.value === answer.id)) {
       part.against.options[0].after(new Option(answer.version, answer.id));
     }
@@ -266,11 +266,11 @@ tabs.forEach((tab, index) => {
 });
 
 text.addEventListener("input", changed);
-text.addEventListener("scroll", follow);
-document.addEventListener("selectionchange", () => document.activeElement === text && whereabouts());
+text.addEventListener("scroll", scrollMarks);
+document.addEventListener("selectionchange", () => document.activeElement === text && showCursorPosition());
 text.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing || !mayEdit) return;
-  // The next line begins where this one does; insertText keeps the browser's undo.
+  // Indent the next line like this one. insertText keeps the browser's undo history.
   const start = text.value.lastIndexOf("\n", text.selectionStart - 1) + 1;
   const indent = /^ */.exec(text.value.slice(start, text.selectionStart))[0];
   event.preventDefault();
@@ -289,7 +289,7 @@ if (mayEdit) {
   window.addEventListener("beforeunload", (event) => text.value !== saved && event.preventDefault());
 }
 open(tabs[0]);
-number();
-whereabouts();
-stand();
+showLineNumbers();
+showCursorPosition();
+showSaveState();
 preview();

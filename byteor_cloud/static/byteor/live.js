@@ -1,24 +1,24 @@
-// A row's page that moves by itself: the server renders its live part again, and what differs is changed in place, so
-// that scroll position, focus, open parts and what one has typed stay. No library, no build.
-const SLOWEST = 30000; // ms, for a tab that nobody looks at and a server that does not answer
-const LONGEST = 15000; // ms, for one answer
+// Keeps the live part of a row's page up to date. It fetches that part from the server again and changes only the nodes
+// that differ, so that scroll position, focus, open sections and typed text stay. No library, no build.
+const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
+const TIMEOUT = 15000; // ms for one response
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 const root = document.querySelector("[data-live]");
-const trouble = document.querySelector("[data-trouble]");
-const every = 1000 * root.dataset.every;
-let wait = every;
+const notice = document.querySelector("[data-trouble]");
+const interval = 1000 * root.dataset.every;
+let wait = interval;
 let timer;
 
-// -- changing what differs ------------------------------------------------------------------------------------
+// -- changing the page ----------------------------------------------------------------------------------------
 
-function alike(one, other) {
+function areAlike(one, other) {
   return one.nodeName === other.nodeName && (one.id ?? "") === (other.id ?? "");
 }
 
-function attributes(old, made) {
+function copyAttributes(old, made) {
   for (const { name, value } of made.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  // Whether a part is open is the reader's.
+  // Keep `open`, since the reader chooses which sections are open.
   for (const { name } of [...old.attributes]) if (name !== "open" && !made.hasAttribute(name)) old.removeAttribute(name);
 }
 
@@ -27,13 +27,13 @@ function morph(old, made) {
     if (old.data !== made.data) old.data = made.data;
     return;
   }
-  attributes(old, made);
+  copyAttributes(old, made);
   let at = old.firstChild;
   for (const next of [...made.childNodes]) {
-    // What has an id is found wherever it was; the rest by its place.
+    // Find an element with an id wherever it was, and other nodes by their position.
     let same = at;
     if (next.id) same = [...old.children].find((each) => each.id === next.id);
-    if (!same || !alike(same, next)) old.insertBefore(next, at);
+    if (!same || !areAlike(same, next)) old.insertBefore(next, at);
     else {
       if (same === at) at = at.nextSibling;
       else old.insertBefore(same, at);
@@ -55,20 +55,20 @@ function show(text) {
   countDown();
 }
 
-// -- asking ---------------------------------------------------------------------------------------------------
+// -- requests -------------------------------------------------------------------------------------------------
 
-function say(text) {
-  if (trouble.textContent !== text) trouble.textContent = text;
-  trouble.hidden = !text;
+function showNotice(text) {
+  if (notice.textContent !== text) notice.textContent = text;
+  notice.hidden = !text;
 }
 
-function moving() {
+function isChanging() {
   return root.querySelector(".live").dataset.moving === "yes";
 }
 
-function later() {
+function scheduleRefresh() {
   clearTimeout(timer);
-  timer = setTimeout(refresh, document.hidden ? Math.max(wait, SLOWEST) : wait);
+  timer = setTimeout(refresh, document.hidden ? Math.max(wait, MAX_WAIT) : wait);
 }
 
 async function refresh() {
@@ -76,25 +76,25 @@ async function refresh() {
   try {
     const response = await fetch(root.dataset.live + location.search, {
       headers: { Accept: "text/html" },
-      signal: AbortSignal.timeout(LONGEST), // while the answer is read, too
+      signal: AbortSignal.timeout(TIMEOUT), // also limits reading the body
     });
-    if (response.redirected) return say("You are signed out: sign in again to see how it goes on.");
-    if (response.status === 404 || response.status === 403) return say("It is not there any more, or not for you.");
+    if (response.redirected) return showNotice("You are signed out. Sign in again to see current data.");
+    if (response.status === 404 || response.status === 403) return showNotice("This page no longer exists, or you have no access to it.");
     if (!response.ok) throw new Error(response.status);
     show(await response.text());
-    wait = every;
-    say("");
+    wait = interval;
+    showNotice("");
   } catch {
-    wait = Math.min(2 * wait, SLOWEST);
-    say("The server does not answer; what is shown may be old. Trying again.");
+    wait = Math.min(2 * wait, MAX_WAIT);
+    showNotice("The server does not respond. The data shown may be outdated. Trying again.");
   }
-  if (moving()) later();
+  if (isChanging()) scheduleRefresh();
   return undefined;
 }
 
-// -- counting down --------------------------------------------------------------------------------------------
+// -- countdowns -----------------------------------------------------------------------------------------------
 
-function span(seconds) {
+function formatDuration(seconds) {
   const first = Math.max(0, UNITS.findIndex(([size]) => seconds >= size));
   let rest = seconds;
   const parts = UNITS.map(([size, unit]) => {
@@ -108,12 +108,12 @@ function span(seconds) {
 function countDown() {
   for (const each of document.querySelectorAll("time[data-until]")) {
     const seconds = Math.floor((new Date(each.dateTime) - Date.now()) / 1000);
-    const text = seconds > 0 ? `${span(seconds)} left` : "over";
+    const text = seconds > 0 ? `${formatDuration(seconds)} left` : "over";
     if (each.textContent !== text) each.textContent = text;
   }
 }
 
-document.addEventListener("visibilitychange", () => !document.hidden && moving() && refresh());
+document.addEventListener("visibilitychange", () => !document.hidden && isChanging() && refresh());
 countDown();
 setInterval(countDown, 1000);
-if (moving()) later();
+if (isChanging()) scheduleRefresh();

@@ -1,5 +1,5 @@
-// Redoc fetches one picture, its maker's logo, from another server. Nothing here leaves this origin: such an
-// address does not reach the element, whichever way React sets it.
+// Redoc loads the logo of its vendor from another server. This page must not send requests to other origins, so images
+// ignore such addresses, both as an attribute and as a property.
 {
   const image = HTMLImageElement.prototype;
   const { setAttribute } = image;

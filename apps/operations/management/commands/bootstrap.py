@@ -1,4 +1,4 @@
-"""``manage.py bootstrap --org NAME --email EMAIL``: the first org_admin."""
+"""``manage.py bootstrap --org NAME --email EMAIL``: create an organization and its first org_admin."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
 
 
-def credentials_of(user: User) -> dict[str, str]:
-    """A new user token and a one-time link; both are shown this once."""
+def create_credentials(user: User) -> dict[str, str]:
+    """Create a user token and a one-time sign-in link. Both secrets are shown only once."""
     actor = system("bootstrap")
     _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
     link = accounts.create_sign_in_link(user=user, actor=actor)
@@ -30,39 +30,39 @@ def credentials_of(user: User) -> dict[str, str]:
 
 
 class Command(BaseCommand):
-    help = "Create an organization with its first org_admin; prints a user token and a one-time sign-in link."
+    help = "Create an organization with its first org_admin. Print a user token and a one-time sign-in link."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Both are needed."""
-        parser.add_argument("--org", required=True)
-        parser.add_argument("--email", required=True)
-        parser.add_argument("--json", action="store_true")
+        """Add the names of the organization and the person, and the output format."""
+        parser.add_argument("--org", required=True, metavar="NAME", help="name of the new organization")
+        parser.add_argument("--email", required=True, help="e-mail address of its first org_admin")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
-        """One transaction: all of it or nothing."""
+        """Create everything in one transaction."""
         self._check(org, email)
         installation.migrate()
         try:
             with transaction.atomic():
                 user = accounts.get_or_create_account(email)
                 organization = organizations.create_organization(name=org, owner=user, actor=system("bootstrap"))
-                made = {"org_id": str(organization.pk), **credentials_of(user)}
+                created = {"org_id": str(organization.pk), **create_credentials(user)}
         except IntegrityError:
-            raise CommandError(f"an organization named {org!r}, or much like it, exists already") from None
-        return show(made, as_json=json)
+            raise CommandError(f"an organization with the name {org!r} or a similar name exists already") from None
+        return format_fields(created, as_json=json)
 
     @staticmethod
     def _check(org: str, email: str) -> None:
         try:
             EmailField(max_length=254).clean(email)
         except ValidationError:
-            raise CommandError(f"{email!r} is no e-mail address") from None
+            raise CommandError(f"{email!r} is not an e-mail address") from None
         if not (1 <= len(org) <= 200 and org.isprintable() and org.strip()):
             raise CommandError("--org must be 1 to 200 printable characters")
 
 
-def show(made: dict[str, str], *, as_json: bool) -> str:
-    """One line of JSON, or a line each."""
+def format_fields(fields: dict[str, str], *, as_json: bool) -> str:
+    """Format the fields as one line of JSON, or as one line of text for each."""
     if as_json:
-        return jsonlib.dumps(made)
-    return "\n".join(f"{key:10} {value}" for key, value in made.items())
+        return jsonlib.dumps(fields)
+    return "\n".join(f"{key:10} {value}" for key, value in fields.items())

@@ -1,4 +1,4 @@
-"""``manage.py export_ledger (--org ID | --installation) [--after-seq N] > FILE``: the sealed audit trail, signed."""
+"""``manage.py export_ledger (--org ID | --installation) [--after-seq N] > FILE``: export a signed audit ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.operations.management.installation import organization_named
+from apps.operations.management.installation import find_organization
 from apps.tenancy import ledger
 from apps.tenancy.services import signing_keys
 from byteor_cloud.errors import InvalidInput
@@ -14,30 +14,36 @@ from byteor_cloud.errors import InvalidInput
 
 class Command(BaseCommand):
     help = (
-        "Write the sealed audit events of an organization, or those that belong to none, as NDJSON, and a signed "
-        "checkpoint as the last line."
+        "Write the sealed audit events of an organization, or those that belong to no organization, as NDJSON. "
+        "The last line is a signed checkpoint."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Whose, and from where."""
-        whose = parser.add_mutually_exclusive_group(required=True)
-        whose.add_argument("--org", help="id or slug of an organization")
-        whose.add_argument(
+        """Add the choice of a chain, and where to start."""
+        chain = parser.add_mutually_exclusive_group(required=True)
+        chain.add_argument("--org", help="id or slug of an organization")
+        chain.add_argument(
             "--installation",
             action="store_true",
-            help="the installation's own chain: sign-ins, user tokens, operators, the master key",
+            help="the installation's own chain: sign-ins, user tokens, installation operators, the master key",
         )
-        parser.add_argument("--after-seq", type=int, default=0, metavar="N", help="go on from an earlier export")
+        parser.add_argument(
+            "--after-seq",
+            type=int,
+            default=0,
+            metavar="N",
+            help="start after this sequence number, to continue an earlier export",
+        )
 
     def handle(self, *args: Any, org: str | None, after_seq: int, **options: Any) -> None:
-        """Write a line at a time, so that memory stays small."""
+        """Write line by line, so that a long ledger needs little memory."""
         if after_seq < 0:
-            raise CommandError("--after-seq is at least 0", returncode=2)
+            raise CommandError("--after-seq must be 0 or more", returncode=2)
         if org is None:
             signing_keys.ensure_installation_key()
         try:
-            lines = ledger.export(None if org is None else organization_named(org), after_seq=after_seq)
+            lines = ledger.export(None if org is None else find_organization(org), after_seq=after_seq)
         except InvalidInput as refused:
             raise CommandError(refused.detail, returncode=2) from None
-        for text in lines:
-            self.stdout.write(text, ending="")
+        for line in lines:
+            self.stdout.write(line, ending="")

@@ -1,4 +1,4 @@
-"""``manage.py installation_keys [--rotate] > FILE``: the public keys that verify the installation's own ledger."""
+"""``manage.py installation_keys [--rotate] > FILE``: print the key set that verifies the installation's ledger."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from apps.tenancy.services import signing_keys
 
 class Command(BaseCommand):
     help = (
-        "Print the installation's key set as JSON. Keep it elsewhere: byteor-verify ledger --keys FILE proves exports "
-        "of the installation's own chain by it."
+        "Print the installation's key set as JSON. Keep it on another host: with it, byteor-verify ledger --keys FILE "
+        "verifies exports of the installation's own chain."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Changing the key is asked for."""
+        """Add the option that rotates the key."""
         parser.add_argument(
             "--rotate",
             action="store_true",
-            help="first make a new key that signs from now on; the one before verifies for a week more",
+            help="first create a new key, which signs from now on; the old key still verifies for a week",
         )
 
     def handle(self, *args: Any, rotate: bool, **options: Any) -> str:
-        """Make the first key where there is none."""
+        """Print the key set. Create the first key if there is none."""
         signing_keys.ensure_installation_key()
         if rotate:
             signing_keys.rotate(organization=None, actor=system("installation_keys"))

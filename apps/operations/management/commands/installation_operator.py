@@ -1,4 +1,4 @@
-"""``manage.py installation_operator grant|revoke --email EMAIL``, ``… list``: who sees everything in the console."""
+"""``manage.py installation_operator grant|revoke --email EMAIL`` or ``list``: manage installation operators."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from byteor_cloud.errors import Conflict
 
 class Command(BaseCommand):
     help = (
-        "Give a person the role of installation operator, or take it away. An operator sees every organization in the "
-        "console, jobs and events that belong to none, and may act on all of them. The last one may go too."
+        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, also "
+        "the jobs and events that belong to none, and may act on all of them. The last operator can be revoked too."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """What to do, and with whom."""
+        """Add the subcommands."""
         acts = parser.add_subparsers(dest="act", required=True)
-        for act, text in (("grant", "make the person an operator"), ("revoke", "take the role away")):
+        for act, text in (("grant", "give the role to a person"), ("revoke", "take the role from a person")):
             acts.add_parser(act, help=text).add_argument("--email", required=True, help="address of the account")
-        acts.add_parser("list", help="print a line for each operator: address and id")
+        acts.add_parser("list", help="print the address and the id of each operator")
 
     def handle(self, *args: Any, act: str, email: str = "", **options: Any) -> str:
-        """Do it, or say that it is so already. Raises CommandError without such an account."""
+        """Grant, revoke or list. Raises CommandError if there is no account with the address."""
         if act == "list":
             operators = User.objects.filter(is_superuser=True).order_by("email", "id")
             return "\n".join(f"{user.email} {user.pk}" for user in operators)
         user = User.objects.find_by_verified_email(email)
         if user is None:
-            raise CommandError(f"there is no account with the address {email}: invite the person, or bootstrap")
+            raise CommandError(
+                f"there is no account with the address {email}: invite the person first, or run bootstrap"
+            )
         is_operator = act == "grant"
         try:
             changed = accounts.set_installation_operator(

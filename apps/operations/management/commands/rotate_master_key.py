@@ -1,4 +1,4 @@
-"""``manage.py rotate_master_key``: everything encrypted at rest comes under the present master key."""
+"""``manage.py rotate_master_key``: encrypt all stored secrets again, with the current master key."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from apps.tenancy.services import master_key
 from apps.tenancy.vault import VaultError
 from byteor_cloud.config import PREFIX, Config, replace_key
 
-LOCK = 7_226_190_003  # any number, the same in every process
+LOCK = 7_226_190_003  # an arbitrary number that every process must use
 
 
 class Command(BaseCommand):
     help = (
-        "Encrypt everything at rest under the present master key, from the previous one. A key that is kept in the "
-        "data folder is replaced first. Servers may run meanwhile; run it again after an interruption."
+        "Encrypt all stored secrets again, with the current master key instead of the previous one. A key in the data "
+        "folder is replaced first. Servers may keep running. Run the command again if it was interrupted."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Forgetting the previous key is a step of its own: nothing can be opened with it any more."""
+        """Add the option that removes the previous key, which is a separate step since it cannot be undone."""
         parser.add_argument("--finish", action="store_true", help="also remove the previous key from the data folder")
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
-        """One transaction, one command at a time."""
+        """Rotate in one transaction. A lock makes concurrent runs wait."""
         current: Config = settings.CONFIG
-        present, previous = current.master_key, current.master_key_previous
-        is_kept = isinstance(present, Path) and isinstance(previous, Path)
-        if finish and not is_kept:
-            raise CommandError(f"no key is kept in the data folder: unset {PREFIX}MASTER_KEY_PREVIOUS instead")
+        key, previous = current.master_key, current.master_key_previous
+        is_in_folder = isinstance(key, Path) and isinstance(previous, Path)
+        if finish and not is_in_folder:
+            raise CommandError(f"the data folder contains no master key: unset {PREFIX}MASTER_KEY_PREVIOUS instead")
         installation.migrate()
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             count = _reseal()
-            # Only now that everything is known to open. From here on running servers seal under the new key.
-            if isinstance(present, Path) and isinstance(previous, Path) and not finish:
-                count += _reseal() if replace_key(present, previous) else 0
-        said = f"{count} values were encrypted again under the present master key."
+            # Replace the key only now, when all secrets could be decrypted. Running servers then use the new one.
+            if isinstance(key, Path) and isinstance(previous, Path) and not finish:
+                count += _reseal() if replace_key(key, previous) else 0
+        summary = f"{count} values were encrypted again with the current master key."
         if not isinstance(previous, Path):
-            return f"{said} {PREFIX}MASTER_KEY_PREVIOUS is needed no more."
+            return f"{summary} {PREFIX}MASTER_KEY_PREVIOUS is no longer needed."
         if finish:
             previous.unlink(missing_ok=True)
-            return f"{said} The previous one is removed; backups of the database from before need it."
-        return f"{said} The previous one is kept in {previous} until rotate_master_key --finish."
+            return f"{summary} The previous key is removed. Older backups of the database still need it."
+        return f"{summary} The previous key stays in {previous} until you run rotate_master_key --finish."
 
 
 def _reseal() -> int:

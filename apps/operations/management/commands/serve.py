@@ -1,4 +1,4 @@
-"""``manage.py serve``: migrate, then API and worker by mode, until stopped."""
+"""``manage.py serve``: migrate the database, then run the API and the worker until stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connection, connections
 
 from apps.operations.management import installation
-from apps.operations.management.revival import revived
+from apps.operations.management.revival import keep_embedded_database_running
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, Address, Config
 from byteor_cloud.file_storage import PARTIAL
@@ -30,39 +30,42 @@ logger = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
-    help = "Serve: the API, the worker, or both, as BYTEOR_CLOUD_DEPLOYMENT_MODE says."
+    help = "Run the API, the worker or both, as BYTEOR_CLOUD_DEPLOYMENT_MODE says."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Prepare, then supervise the processes."""
+        """Prepare the installation, then supervise the processes."""
         current: Config = settings.CONFIG
         is_api = current.deployment_mode != "worker"
         if is_api:
-            _ensure_free(current.api_bind_addr, "API_BIND_ADDR")
+            _ensure_port_free(current.api_bind_addr, "API_BIND_ADDR")
         elif current.worker_bind_addr is not None:
-            _ensure_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
+            _ensure_port_free(current.worker_bind_addr, "WORKER_BIND_ADDR")
         _ensure_connections(current)
         installation.migrate()
-        _sweep(current.data_dir)
+        _remove_leftovers(current.data_dir)
         static = _collect_static() if is_api else {}
         connections.close_all()
 
-        def ready() -> None:
+        def announce_ready() -> None:
             where = f"on {installation.origin(current.api_bind_addr)}" if is_api else "as a worker"
             with suppress(OSError):  # stderr may be a file on a full disk
                 self.stderr.write(f"byteor-cloud: serving {where}")
 
-        with revived(current), installation.noted(current) if is_api else nullcontext():
-            code = supervisor.run(list(_children(current, static)), ready)
+        with (
+            keep_embedded_database_running(current),
+            installation.publish_address(current) if is_api else nullcontext(),
+        ):
+            code = supervisor.run(list(_children(current, static)), announce_ready)
         if code:
             sys.exit(code)
 
 
-def _ensure_free(address: Address, setting: str) -> None:
-    """Refuse a taken port at once, instead of starting a server on it again and again."""
+def _ensure_port_free(address: Address, setting: str) -> None:
+    """Raise CommandError if the port is taken. Otherwise the supervisor would restart the server again and again."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As gunicorn binds: a port in TIME_WAIT is free.
+        # gunicorn sets this option too: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -72,32 +75,32 @@ def _ensure_free(address: Address, setting: str) -> None:
 
 
 def _ensure_connections(current: Config) -> None:
-    """Refuse to start where the processes could open more connections than the database server gives out."""
+    """Raise CommandError if the processes could need more connections than the database server permits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
-            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # PostgreSQL 16 and newer
+            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # since PostgreSQL 16
         )
-        most, reserved = cursor.fetchone()
+        limit, reserved = cursor.fetchone()
     needed = database.connections_needed(
         api_processes=current.api_processes if current.deployment_mode != "worker" else 0,
         threads=current.api_threads,
         workers=1 if current.deployment_mode != "api" else 0,
     )
-    if needed > most - reserved:
+    if needed > limit - reserved:
         raise CommandError(
-            f"up to {needed} database connections are needed, and the server gives out {most - reserved}: lower"
+            f"up to {needed} database connections are needed, but the server permits only {limit - reserved}: lower"
             f" {PREFIX}API_PROCESSES ({current.api_processes}) or {PREFIX}API_THREADS ({current.api_threads}), or raise"
-            f" PostgreSQL's max_connections ({most})"
+            f" PostgreSQL's max_connections ({limit})"
         )
 
 
-def _sweep(data_dir: Path) -> None:
-    """Remove what uploads and jobs of killed processes have left."""
+def _remove_leftovers(data_dir: Path) -> None:
+    """Delete old temporary files of uploads and jobs whose process was killed."""
     for folder, names in (("uploads", "*"), ("scratch", "*"), ("artifacts", f"{PARTIAL}*")):
         for leftover in (data_dir / folder).glob(names):
             if leftover.lstat().st_mtime > time.time() - LEFTOVER_S:
-                continue  # a server beside this one may be at it
+                continue  # another server on this data folder may be using it
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
@@ -105,12 +108,12 @@ def _sweep(data_dir: Path) -> None:
 
 
 def _collect_static() -> dict[str, str]:
-    """Collect the console's files; return what the API's environment needs to serve them from where they are now."""
+    """Collect the console's static files; return the environment variables that the API needs to serve them."""
     try:
         call_command("collectstatic", interactive=False, verbosity=0)
     except OSError as error:
-        # On a full disk they are served from where they were installed, uncompressed. What was collected goes: half a
-        # file would count as up to date at the next start.
+        # On a full disk, serve the files uncompressed from where they were installed. Delete the collected ones: an
+        # incomplete file would count as up to date at the next start.
         logger.warning("static_files_not_collected", error=str(error))
         shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)
         return {settings.STATIC_FROM_SOURCES: "1"}
@@ -136,21 +139,21 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         "--workers", str(current.api_processes),
     ]  # fmt: skip
     health = f"{installation.origin(current.api_bind_addr)}/healthz"
-    # Its own answer says it, whatever proxy the environment names.
+    # The check must reach this server, not a proxy that the environment names.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def answers() -> bool:
+    def is_healthy() -> bool:
         try:
             with opener.open(health, timeout=2) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
 
-    return supervisor.Child("api", argv, {**os.environ, **static}, answers)
+    return supervisor.Child("api", argv, {**os.environ, **static}, is_healthy)
 
 
 def _demo_agents(folder: Path) -> Iterator[supervisor.Child]:
-    """The demo's agents, one for each folder that it enrolled one in; they get none of the server's settings."""
+    """Yield an agent process for each state folder of the demo. Agents do not inherit the server's settings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
     program = str(Path(sys.executable).with_name("byteor-agent"))
     sample = ["--sample", str(folder / "sample.jsonl")] if (folder / "sample.jsonl").exists() else []

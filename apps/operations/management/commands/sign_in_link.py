@@ -1,4 +1,4 @@
-"""``manage.py sign_in_link --email EMAIL``: for a member where there is no identity provider."""
+"""``manage.py sign_in_link --email EMAIL``: create a sign-in link for installations without an identity provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from apps.operations.management.commands.bootstrap import credentials_of, show
+from apps.operations.management.commands.bootstrap import create_credentials, format_fields
 from apps.tenancy.models import User
 
 
@@ -15,16 +15,16 @@ class Command(BaseCommand):
     help = "Print a user token and a one-time sign-in link for a person who was invited."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Who."""
-        parser.add_argument("--email", required=True)
-        parser.add_argument("--json", action="store_true")
+        """Add the address of the person and the output format."""
+        parser.add_argument("--email", required=True, help="e-mail address of the person")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     @transaction.atomic
     def handle(self, *args: Any, email: str, json: bool, **options: Any) -> str:
-        """The person must have been invited: this gives nobody a role."""
+        """Create the credentials of a person who was invited. The command gives no role."""
         user = User.objects.find_by_verified_email(email)
         if user is None:
-            raise CommandError(f"nobody with the address {email} was invited")
+            raise CommandError(f"no person with the address {email} was invited")
         if not user.is_active:
             raise CommandError(f"the account of {email} is not active")
-        return show(credentials_of(user), as_json=json)
+        return format_fields(create_credentials(user), as_json=json)

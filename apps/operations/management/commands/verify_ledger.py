@@ -1,4 +1,4 @@
-"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: is each audit trail as it was sealed."""
+"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: verify the audit ledgers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.operations.management.installation import organization_named
+from apps.operations.management.installation import find_organization
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
@@ -17,43 +17,42 @@ from byteor_cloud.engine.delivery.encoding import format_time
 from byteor_cloud.engine.hash_chain import Checkpoint, CheckpointRefused
 
 
-def last_line(path: Path) -> str:
-    """The last line of an export of any length. Raises CommandError."""
-    text = ""
+def read_last_line(path: Path) -> str:
+    """Return the last line of an export of any length. Raises CommandError."""
+    line = ""
     try:
         with path.open(encoding="utf-8") as file:
-            for text in file:  # noqa: B007  the last one is what is wanted
+            for line in file:  # noqa: B007  only the last one is needed
                 pass
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: {error}", returncode=2) from None
-    return text
+    return line
 
 
 class Command(BaseCommand):
     help = (
-        "Find events that were altered, removed, reordered or inserted, in the ledgers of all organizations and in the "
-        "installation's own. A tail that was cut off, or a chain that was made anew, shows only against a checkpoint "
-        "that was exported before: keep them elsewhere. "
-        "Exits 0 when every ledger holds, 1 when one does not, 2 when it can't be told."
+        "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
+        "installation. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you "
+        "keep on another host. Exits with 0 if every ledger is intact, with 1 if one is not, with 2 on other errors."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """All chains, unless one is named."""
-        whose = parser.add_mutually_exclusive_group()
-        whose.add_argument("--org", help="id or slug of the one organization to verify")
-        whose.add_argument("--installation", action="store_true", help="verify the installation's own chain only")
+        """Add the choice of a chain, and checkpoints to compare with."""
+        chain = parser.add_mutually_exclusive_group()
+        chain.add_argument("--org", help="id or slug of the one organization to verify")
+        chain.add_argument("--installation", action="store_true", help="verify the installation's own chain only")
         parser.add_argument(
             "--checkpoint",
             action="append",
             default=[],
             type=Path,
             metavar="FILE",
-            help="an earlier export, or its last line; may be repeated",
+            help="an earlier export, or only its last line; can be given several times",
         )
 
     def handle(self, *args: Any, org: str | None, installation: bool, checkpoint: list[Path], **options: Any) -> None:
-        """One line a chain, after a line for each fault."""
-        chosen: list[Organization | None] = [organization_named(org)] if org else []
+        """Print a line for each fault, and one line for each chain."""
+        chosen: list[Organization | None] = [find_organization(org)] if org else []
         if not org and not installation:
             chosen += Organization.objects.order_by("id")
         if not org:
@@ -62,18 +61,18 @@ class Command(BaseCommand):
         for path in checkpoint:
             seen = self._checkpoint(path)
             if seen.org_id not in known:
-                whose = f"organization {seen.org_id}" if seen.org_id else "the installation"
-                raise CommandError(f"{path}: the checkpoint is of {whose}", returncode=1)
+                owner = f"organization {seen.org_id}" if seen.org_id else "the installation"
+                raise CommandError(f"{path}: the checkpoint belongs to {owner}", returncode=1)
             if known[seen.org_id].setdefault(seen.seq, seen.hash) != seen.hash:
-                raise CommandError(f"{path}: another checkpoint contradicts it", returncode=1)
-        held = [self._verify(organization, known[_id(organization)]) for organization in chosen]
-        if not all(held):
-            raise CommandError("the ledger does not hold", returncode=1)
+                raise CommandError(f"{path}: the checkpoint contradicts another one", returncode=1)
+        results = [self._verify(organization, known[_id(organization)]) for organization in chosen]
+        if not all(results):
+            raise CommandError("the ledger is not intact", returncode=1)
 
     @staticmethod
     def _checkpoint(path: Path) -> Checkpoint:
         try:
-            seen = Checkpoint.read(last_line(path))
+            seen = Checkpoint.read(read_last_line(path))
             if seen.org_id is None:
                 signing_keys.ensure_installation_key()
             if seen.org_id is None or Organization.objects.filter(pk=seen.org_id).exists():
@@ -93,7 +92,7 @@ class Command(BaseCommand):
         rate = chain.count / (time.perf_counter() - began)
         verdict = "ok" if not faults else "1 fault" if faults == 1 else f"{faults} faults"
         since = verification.unsealed_since
-        waiting = f", {verification.unsealed} not sealed yet since {format_time(since)}" if since else ""
+        waiting = f", {verification.unsealed} not sealed since {format_time(since)}" if since else ""
         self.stdout.write(
             f"{name if organization is None else f'{name} {organization.pk}'}: {verdict}; {chain.count} events, "
             f"to seq {chain.seq} {chain.hash}{waiting}; {rate:.0f} events/s"

@@ -1,4 +1,4 @@
-"""``manage.py worker``: the process that runs jobs; ``serve`` starts one."""
+"""``manage.py worker``: run the worker. ``serve`` starts it as a child process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from byteor_cloud.worker.process import Worker
 
 
 class Command(BaseCommand):
-    help = "Run the worker until SIGTERM."
+    help = "Run jobs until SIGTERM."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run jobs, and take over those of workers that died."""
+        """Run jobs, and recover the jobs of dead workers."""
         current: Config = settings.CONFIG
-        # Beside an API process, that one's address tells all there is to tell.
+        # Beside an API process, the API's address serves health and metrics.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()
         worker = Worker()
@@ -32,10 +32,10 @@ class Command(BaseCommand):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """``/healthz``, and in ``/metrics`` this process's own series; the domain's are the API's to tell."""
+    """Serves ``/healthz`` and, in ``/metrics``, the metrics of this process. The API serves the domain's metrics."""
 
     def do_GET(self) -> None:
-        """Answer either of them."""
+        """Respond with health or metrics."""
         match self.path:
             case "/healthz":
                 self._answer(200, "application/json", b'{"status":"alive"}')
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Probes are not logged."""
+        """Log nothing: probes would fill the log."""
 
 
 def _listen(address: Address) -> ThreadingHTTPServer:
