@@ -217,7 +217,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     page.get_by_label("Name").fill("night")
     page.get_by_label("Begin with").select_option("Lane graph")
     page.get_by_role("button", name="Make the draft").click()
-    expect(page.get_by_text("That name is taken.")).to_be_visible()
+    expect(page.get_by_text("That name is already taken. Choose another one.")).to_be_visible()
     page.get_by_label("Name").fill("day")
     page.get_by_role("button", name="Make the draft").click()
 

@@ -72,7 +72,7 @@ def test_nothing_there(client: Client, path: str, headers: dict[str, str], kind:
     answer = client.get(path, headers={**headers, "x-request-id": "req-12345678"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, kind)
-    assert "There is nothing here." in answer.text
+    assert "There is no resource at this URL." in answer.text
     assert "req-12345678" in answer.text
 
 

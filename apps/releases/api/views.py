@@ -165,7 +165,7 @@ class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         deployment = Deployment.objects.filter(pk=self.kwargs["id"], environment=self.environment).first()
         if deployment is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         return queryset.filter(deployment=deployment)
 
 

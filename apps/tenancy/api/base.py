@@ -212,7 +212,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """The row that the URL names. Raises NotFound."""
         row = self.get_queryset().filter(**self.object_lookup()).first()
         if row is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         return row
 
     def object_lookup(self) -> dict[str, Any]:
@@ -287,7 +287,7 @@ class OrganizationViewSet(ApiViewSet):
     def resolve_scope(self) -> None:
         organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
         if organization is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter(organization)
 
     def _enter(self, organization: Organization) -> None:
@@ -295,7 +295,7 @@ class OrganizationViewSet(ApiViewSet):
         if not roles.any:
             # Not said in the chain of the organization: it is none of the caller's.
             self.count_denial(self.principal.organization_id)
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles
 
     @property
@@ -324,13 +324,13 @@ class ProjectViewSet(OrganizationViewSet):
             .first()
         )
         if project is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter_project(project)
 
     def _enter_project(self, project: Project) -> None:
         self._enter(project.organization)
         if not self.roles.permissions(project):
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.project = project
 
     @property
@@ -360,7 +360,7 @@ class EnvironmentViewSet(ProjectViewSet):
             .first()
         )
         if environment is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter_environment(environment)
 
     def _enter_environment(self, environment: Environment) -> None:
