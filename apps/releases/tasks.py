@@ -9,7 +9,7 @@ from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollo
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
-from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
+from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
@@ -48,13 +48,13 @@ def agent_left(job: AgentLeft) -> None:
     offers.agent_left(job.agent_id)
 
 
-@runs_by_itself(FORGET_PARTICULARS)
+@runs_periodically(FORGET_PARTICULARS)
 def forget_particulars() -> None:
     """Reports, agents' parts and timelines of deployments that were over long ago."""
     housekeeping.forget_particulars()
 
 
-@runs_by_itself(SWEEP)
+@runs_periodically(SWEEP)
 def sweep() -> None:
     """What time alone brings about: expiries, timeouts, pauses that end, a turn that comes."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):

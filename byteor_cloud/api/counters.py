@@ -110,7 +110,7 @@ class Shared(Collector):
         self.use(0)
 
     def lend(self) -> int | None:
-        """Reserve a part for a process that is about to be forked. It may already contain counts of an ended process."""
+        """Reserve a part for a process that is about to be forked. It may contain counts of an ended process."""
         return self._free.pop() if self._free else None
 
     def give_back(self, number: int | None) -> None:

@@ -49,7 +49,7 @@ def kill_in(job: str) -> None:
         assert workers.stdin is not None
         assert workers.stdout is not None
         for _ in range(KILLS):
-            Worker(has_clock=False)._tend()  # which every living worker does
+            Worker(has_clock=False)._maintain_queue()  # which every living worker does
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
             workers.stdin.write("go\n")

@@ -100,7 +100,8 @@ def test_it_is_another_pipeline_s(world: World) -> None:
 
     assert codes(told) == ["runs_desired", "target_agents", "another_pipeline"]
     assert told["because"][2]["detail"] == (
-        "The deployment of trades/trades does not take over agents of another pipeline, and this one is to run quotes."
+        "The deployment of trades/trades does not take over agents of another pipeline,"
+        " and this agent is assigned to quotes."
     )
 
 
@@ -188,7 +189,7 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
-        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may, or else the deployment ends."
+        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may fail, or the deployment ends."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
@@ -262,7 +263,7 @@ def test_it_waits_for_its_turn(world: World, run_jobs: Callable[[], int]) -> Non
 
     assert codes(told) == ["activating", "target_all", "waits_for_turn"]
     assert told["because"][2]["detail"] == (
-        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) is over:"
+        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) has ended:"
         " a pipeline has one deployment under way at a time."
     )
 

@@ -65,7 +65,7 @@ def facts_of(agent: Any, now: datetime) -> facts.Facts:
 def held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     """Why the control plane cannot go on with deployments, as a sentence for each that it holds up."""
     by_key = {str(row.pk): row for row in deployments}
-    told = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
+    told = {by_key[key].pk: obstacle.sentence for key, obstacle in jobs.find_obstacles(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             told.setdefault(row.pk, "Agents cannot get its bundle: the artifact store cannot be read. No time runs.")
@@ -142,7 +142,7 @@ def _deployment(
     row: Any,
     part: DeploymentAgent | None,
     waves: Mapping[int, facts.Wave],
-    said: Mapping[str, facts.Said],
+    said: Mapping[str, facts.Act],
     held: str,
 ) -> facts.Deployment:
     return facts.Deployment(
@@ -171,7 +171,7 @@ def _deployment(
         break_glass=row.break_glass,
         part=_part(part, row.timeouts_from) if part else None,
         waves=waves,
-        said=said,
+        acts=said,
     )
 
 
@@ -189,17 +189,17 @@ def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
     return facts.Part(view, part.detail, part.updated_at)
 
 
-def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
+def _said(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Act]]:
     """Who did what to each deployment last, and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
         .distinct("deployment_id", "event")
     )
-    said: dict[UUID, dict[str, facts.Said]] = {}
+    said: dict[UUID, dict[str, facts.Act]] = {}
     for entry in entries:
         by = "the control plane" if entry.actor.startswith("system:") else entry.actor
-        told = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
+        told = facts.Act(by, entry.created_at, entry.detail.get("reason") or "")
         said.setdefault(entry.deployment_id, {})[entry.event] = told
     return said
 

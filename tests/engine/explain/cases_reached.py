@@ -1,4 +1,4 @@
-"""Cases by what reaches the agent: no deployment, another pipeline's, one for its labels or for others."""
+"""Cases by target: no deployment, another pipeline, matching labels, or labels of other agents."""
 
 from __future__ import annotations
 

@@ -150,4 +150,4 @@ def kill_its_worker() -> None:
 
 def tend() -> None:
     """What every living worker does now and then."""
-    Worker(has_clock=False)._tend()
+    Worker(has_clock=False)._maintain_queue()

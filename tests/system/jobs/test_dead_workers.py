@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from byteor_cloud import jobs
 from byteor_cloud.jobs import Claim
-from byteor_cloud.worker import claims, machine
+from byteor_cloud.worker import claims, host
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.jobs.queue_steps import (
@@ -92,7 +92,7 @@ def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
         try:
             claim.ensure()
             told.append("mine")
-        except jobs.Lost:
+        except jobs.ClaimLost:
             told.append("lost")
 
     with Running(heartbeat_s=3600, stalled_after_s=3600) as running:
@@ -112,7 +112,7 @@ def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
 
 
 def test_a_result_is_insisted_on_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "AGAIN_S", 0.01)
+    monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.Run((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
     claim = claims.HeldClaim(run, lambda: True)
     tries: list[int] = []
@@ -128,7 +128,7 @@ def test_a_result_is_insisted_on_through_an_outage(monkeypatch: pytest.MonkeyPat
         claim.insist(lambda: [][1 // 0])
     tries.clear()
     claim.lose()
-    with pytest.raises(jobs.Lost):
+    with pytest.raises(jobs.ClaimLost):
         claim.insist(write)
 
 
@@ -156,4 +156,4 @@ def test_a_worker_that_ends_takes_its_row_and_its_file_along() -> None:
     work()
 
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
-    assert [path for path in machine.folder().iterdir() if path.name.isdigit()] == []
+    assert [path for path in host.lock_folder().iterdir() if path.name.isdigit()] == []

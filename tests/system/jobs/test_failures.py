@@ -142,7 +142,7 @@ def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> 
         make_due()
     assert sum(delays) > 600  # ten minutes and more
     assert max(delays) < 65
-    assert not jobs.held_up(["s"])["s"].is_dead
+    assert not jobs.find_obstacles(["s"])["s"].is_dead
 
     fails_with.clear()
     work()
@@ -151,14 +151,14 @@ def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> 
 
 @pytest.mark.parametrize("error", OWN, ids=repr)
 def test_what_is_the_jobs_own_fault_counts(error: BaseException) -> None:
-    assert not jobs.is_trouble(error)
+    assert not jobs.is_outage(error)
 
 
 def test_trouble_behind_another_error_is_trouble() -> None:
     error = RuntimeError("cannot read it")
     error.__cause__ = OSError(errno.EIO, "Input/output error")
 
-    assert jobs.is_trouble(error)
+    assert jobs.is_outage(error)
 
 
 # -- what is forgotten

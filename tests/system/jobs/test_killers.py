@@ -60,7 +60,7 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     # It is not begun anew by whoever wants the same, until somebody retries it.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
-    assert jobs.held_up(["s"])["s"].is_dead
+    assert jobs.find_obstacles(["s"])["s"].is_dead
     assert jobs.retry_dead_letter(ProcrastinateJob.objects.get().pk)
     work()
     assert (ran, waiting()) == (["poison"], [])
