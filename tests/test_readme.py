@@ -1,4 +1,4 @@
-"""What the README says is true."""
+"""The README agrees with the code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_has_every_setting_and_no_other() -> None:
+def test_table_lists_exactly_the_settings() -> None:
     documented = re.findall(rf"^\| `{PREFIX}(\w+)` \|", README, re.MULTILINE)
 
     assert sorted(documented) == sorted(field.name.upper() for field in dataclasses.fields(Config))
 
 
-def test_its_links_and_paths_exist() -> None:
+def test_links_and_paths_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     paths = re.findall(r"`((?:apps|byteor_cloud|tests)/[\w/.]*)`", README)
 
@@ -31,7 +31,7 @@ def test_its_links_and_paths_exist() -> None:
     assert [path for path in [*links, *paths] if not (ROOT / path).exists()] == []
 
 
-def test_the_commands_it_names_exist() -> None:
+def test_commands_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     commands = {path.stem for path in (ROOT / "apps/operations/management/commands").glob("*.py")}
 
@@ -39,8 +39,8 @@ def test_the_commands_it_names_exist() -> None:
     assert set(re.findall(r"manage\.py ([a-z_]+)", README)) <= commands
 
 
-def test_what_the_verifier_says_is_told_as_its_help_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Outcomes and exit codes agree, and no call without named keys is shown as a proof."""
+def test_outcomes_of_the_verifier_agree_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Outcomes and exit codes agree, and no example without named keys claims a proof."""
     told = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
     calls = re.findall(r"^byteor-verify .*$", README, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Every job is declared once, in the ``jobs.py`` of an app, and enqueued as declared, and one function runs it."""
+"""Every job is declared once, in the ``jobs.py`` of an app, and exactly one function runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRODUCT = sorted(
     path for top in ("apps", "byteor_cloud") for path in (ROOT / top).rglob("*.py") if path.parent.name != "migrations"
 )
 USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
-# Jobs of these names and arguments may wait in the queue of an installation that is upgraded.
+# Jobs with these names and arguments may wait in the queue of an installation during an upgrade.
 STORED = {
     "artifacts.ingest": ["artifact_id"],
     "artifacts.replay": ["replay_id"],
@@ -43,7 +43,7 @@ def module_of(path: Path) -> ModuleType:
 
 
 def declared() -> list[type[Job] | Periodic]:
-    """The kinds of jobs of all apps."""
+    """Return the kinds of jobs of all apps."""
     return [
         kind
         for path in DECLARING
@@ -57,14 +57,14 @@ every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 
 def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
-    """The calls of a module, each with the function around it."""
+    """Yield each call of a module with the function that contains it."""
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef):
             yield from ((function, node) for node in ast.walk(function) if isinstance(node, ast.Call))
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """The line of each call of ``enqueue``, and what it enqueues; of a parameter, what it is annotated with."""
+    """Yield the line of each call of ``enqueue`` and the kind of job; of a parameter, its annotation."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:
@@ -90,8 +90,8 @@ def test_every_name_is_declared_once_and_registered() -> None:
     assert set(names) == {name for name in KINDS if not name.startswith("test.")}
 
 
-def test_a_name_is_written_out_in_one_place() -> None:
-    """Not assembled, and not repeated beside its declaration."""
+def test_name_of_a_job_is_written_once() -> None:
+    """The name is neither assembled nor repeated outside its declaration."""
     written = [
         (str(path.relative_to(ROOT)), node.value)
         for path in PRODUCT

@@ -27,7 +27,7 @@ from apps.tenancy.models import (
     User,
 )
 from tests.laws.calls import Operation, operations, path_of, right_caller
-from tests.laws.scene import Scene
+from tests.laws.tenants import Tenants
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
@@ -100,20 +100,20 @@ def _with_its_own(row: models.Model, new: Any) -> None:
             ApprovalDecision.objects.create(approval=new, user=user, decided_by="x", decision="approve")
 
 
-def one_of(operation: Operation, scene: Scene, listed: list[dict[str, Any]]) -> models.Model:
+def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]]) -> models.Model:
     """A row of the list, the newest."""
     model = operation.view.queryset.model
     if model is DeploymentAgent:
-        return DeploymentAgent.objects.filter(deployment_id=scene.home.place.deployment.pk).latest("pk")
+        return DeploymentAgent.objects.filter(deployment_id=tenants.home.place.deployment.pk).latest("pk")
     found: models.Model = model._base_manager.get(pk=listed[0]["id"])
     return found
 
 
 @pytest.fixture
-def filled(operation: Operation, scene: Scene) -> tuple[Api, str]:
+def filled(operation: Operation, tenants: Tenants) -> tuple[Api, str]:
     """The caller and the path of a list with more than MANY rows."""
-    api, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
-    copies(one_of(operation, scene, api.get(path).json()["results"]), MANY)
+    api, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
     return api, path
 
 
@@ -175,10 +175,10 @@ def test_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
 @every_list
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=000001", "cursor=x",
     "cursor=cD14", "cursor=bz0tMQ%3D%3D", "limit=" + "9" * 5000], ids=lambda q: q[:20])  # fmt: skip
-def test_a_bad_limit_or_cursor_is_refused(operation: Operation, query: str, scene: Scene) -> None:
-    path = path_of(operation, scene, scene.home.ids())
+def test_a_bad_limit_or_cursor_is_refused(operation: Operation, query: str, tenants: Tenants) -> None:
+    path = path_of(operation, tenants, tenants.home.ids())
 
-    response = right_caller(operation, scene).get(f"{path}?{query}")
+    response = right_caller(operation, tenants).get(f"{path}?{query}")
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [query.partition("=")[0]]

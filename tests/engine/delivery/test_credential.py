@@ -82,8 +82,7 @@ def test_malformed_credential_is_refused(world: Any) -> None:
         f"{good}.{signature}",
         f"{payload}=.{signature}",
         f"{padded}.{signature}",
-        f"{payload}.{signature[:-1]}"
-        + chr(ord(signature[-1]) + 1),  # changes only the unused bits of the last character
+        f"{payload}.{signature[:-1]}" + chr(ord(signature[-1]) + 1),  # only unused bits differ
         f" {good}",
         f"{good}\n",
         good.replace("-", "+").replace("_", "/") + "+",
