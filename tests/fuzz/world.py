@@ -13,7 +13,7 @@ from django.db import transaction
 from apps.fleet.models import EnrollmentToken
 from apps.tenancy.credentials import Family
 from apps.tenancy.services import webhooks
-from tests.laws.scene import Scene
+from tests.laws.tenants import Tenants
 
 
 def _text(ids: dict[str, Any]) -> dict[str, str]:
@@ -27,7 +27,7 @@ def make() -> dict[str, Any]:
     nothing else needs.
     """
     with transaction.atomic():
-        scene = Scene()
+        scene = Tenants()
         webhook, _ = webhooks.create(
             organization=scene.home.organization,
             url="https://hooks.example.com/",

@@ -175,7 +175,7 @@ class Tenants:
             project=project, name="prod", posture="prod", may_loosen=True, actor=self.home.admin.actor
         )
         self.cousin = FilledEnvironment(self.home, environment)
-        # A future time keeps requests from recording the use of credentials, which would change the counts of ``writes``.
+        # A future time keeps requests from recording the use of credentials, which ``writes`` would count.
         for model in (UserToken, OrganizationKey, EnrollmentToken, AgentKey):
             model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
 

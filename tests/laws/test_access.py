@@ -185,9 +185,7 @@ def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: py
         monkeypatch.undo()
 
 
-def test_wrong_credential_family_is_refused_before_path_lookup(
-    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_family_is_refused_before_path_lookup(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ApiViewSet, "resolve_scope", lambda self: pytest.fail("looked"))
 
     for operation in IN_A_TENANT:
