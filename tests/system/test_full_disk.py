@@ -179,7 +179,7 @@ def test_a_start_on_a_full_disk_serves(disk: SmallDisk) -> None:
 
         server = disk.serve(**secrets)
 
-        assert "static_files_not_collected" in disk.said()
+        assert "static_files_not_collected" in disk.output()
         made = disk.bootstrap(**secrets)
         disk.fill()
         before = disk.processes()

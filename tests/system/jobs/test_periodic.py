@@ -1,4 +1,4 @@
-"""Periodic jobs: how often they come, once for all workers, and what a failure leaves."""
+"""Periodic jobs: their intervals, one run for all workers, and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.worker.process import Worker
 from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waiting, work
 
 
-def test_what_comes_by_itself_comes_as_often_as_it_must() -> None:
+def test_periodic_jobs_have_the_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
         "releases.sweep": 5,
         "tenancy.note_keys": 5,
@@ -62,7 +62,7 @@ def test_a_periodic_job_that_fails_leaves_one_row_at_most(every_3_s: Periodic, e
         jobs.enqueue_tick(every_3_s, tick * 3)
         work()
 
-    assert len(ran) == 20  # each tick is tried: none waits for another one's retry
+    assert len(ran) == 20  # each tick runs once; no tick waits for the retry of another
     rows = [] if isinstance(error, OperationalError) else [("test.fail", "failed")]
     assert waiting() == rows
     ((defers, events),) = execute(
@@ -73,4 +73,4 @@ def test_a_periodic_job_that_fails_leaves_one_row_at_most(every_3_s: Periodic, e
     fails_with.clear()
     jobs.enqueue_tick(every_3_s, 100)
     work()
-    assert waiting() == []  # it has healed
+    assert waiting() == []  # a success deletes the dead letter
