@@ -77,7 +77,7 @@ def test_nothing_was_ever_offered(world: World) -> None:
 
     told = explained(world, agent)
 
-    assert told["summary"] == "other zone runs nothing: no deployment here reaches it."
+    assert told["summary"] == "other zone runs nothing: no deployment in its environment targets it."
     assert [finding["detail"] for finding in told["because"][1:]] == [
         "The deployment of quotes/bundle-1 goes to agents with zone=a; it has zone=b.",
         "The deployment of quotes/bundle-0 names 1 other agent.",
@@ -195,7 +195,7 @@ def test_it_failed_and_went_back(world: World, run_jobs: Callable[[], int]) -> N
     assert " by the control plane at " in going["because"][0]["detail"]
     assert "times_out" in coming(going)
     assert codes(back) == ["rolled_back", "failed", "runs_desired", "threshold", "target_all", "known_bad"]
-    assert back["because"][3]["detail"].endswith("the deployment has rolled back what it touched.")
+    assert back["because"][3]["detail"].endswith("the deployment has rolled back the agents that it reached.")
     assert back["because"][5]["config_hash"] == after.config_hash
     assert codes(untouched) == ["ended_before_its_turn", "known_bad", "runs_desired", "target_all"]
 

@@ -109,7 +109,7 @@ def _waits_for_offer(deployment: Deployment, part: Part | None) -> Statements:
     if part is None:
         yield Finding(
             B.LATE_JOINER,
-            f"It matches the target of {label}, but format_labels after the deployment had begun.",
+            f"It matches the target of {label}, but joined after the deployment had begun.",
             deployment.id,
         )
         yield Event(N.OFFER, f"It is offered {label} once that deployment is active.")

@@ -292,7 +292,7 @@ ENDED = [
     Case(
         "decommissioned",
         facts(old(), **SETTLED, decommissioned_at=ago(60)),
-        "agent-1 left the fleet at 2026-01-01 02:59:00 UTC; nothing is offered to it any more.",
+        "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so nothing is offered to it any more.",
         (B.DECOMMISSIONED,),
         (),
     ),
