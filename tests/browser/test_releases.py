@@ -127,7 +127,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     assert deployment.status == "rolled_back"
 
 
-def test_roll_back_by_the_button_while_it_runs(world: World, page: Page) -> None:
+def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
     agents = running(world, 2)
     deployment = risky(world)
     approve(world, deployment)

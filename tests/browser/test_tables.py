@@ -47,7 +47,7 @@ def newest(model: Any) -> Any:
     return model._default_manager.order_by(*site._registry[model].ordering).first()
 
 
-def test_listed_newest_first_searched_and_shown(world: World) -> None:
+def test_table_lists_newest_first_and_finds_rows(world: World) -> None:
     fill(world)
     fill(world, "2")
     fill_operation(world)
@@ -225,7 +225,7 @@ def test_liveness_uses_the_interval_of_the_environment(world: World, beats: int,
     assert {row.name for row in listed.context["cl"].result_list} == {"tortoise", "hare"}
 
 
-def test_an_agents_page_keeps_the_four_fields_apart(world: World) -> None:
+def test_agent_page_shows_the_four_states_separately(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.viewer.user).get(row_page(made.agent))
@@ -236,7 +236,7 @@ def test_an_agents_page_keeps_the_four_fields_apart(world: World) -> None:
     assert [bundle in row[1] for row in panel["rows"]] == [True, True, False, False]
 
 
-def test_the_menu_follows_the_main_job(world: World) -> None:
+def test_menu_is_ordered_by_the_main_workflow(world: World) -> None:
     menu = signed_in(world.viewer.user).get("/admin/").context["sidebar_navigation"]
 
     assert [group.get("title") for group in menu] == [

@@ -173,7 +173,7 @@ def test_lower_project_role_hides_rows_of_the_project(world: World) -> None:
     assert [token.environment for token in listed] == [elsewhere]
 
 
-def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
+def test_viewer_is_refused_and_the_denial_is_counted(world: World) -> None:
     made = fill(world)
     DenialCount.objects.all().delete()
     client, events = signed_in(world.viewer.user), AuditEvent.objects.count()
@@ -209,7 +209,7 @@ def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
         ("admin", set()),
     ],
 )
-def test_tables_open_by_the_same_permissions_as_the_api(world: World, who: str, shut: set[str]) -> None:
+def test_tables_require_the_permissions_of_the_api(world: World, who: str, shut: set[str]) -> None:
     fill(world)
     client = signed_in(getattr(world, who).user)
     asked = [
@@ -233,7 +233,7 @@ def test_deleted_rows_are_hidden_from_superusers(world: World, what: str) -> Non
         assert list(client.get(table(Deployment)).context["cl"].result_list) == []
 
 
-def test_people_see_their_own_tokens_only(world: World) -> None:
+def test_people_see_only_their_own_tokens(world: World) -> None:
     client = signed_in(world.admin.user)
 
     listed = client.get(table(UserToken)).context["cl"].result_list

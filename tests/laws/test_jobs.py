@@ -104,14 +104,14 @@ def test_name_of_a_job_is_written_once() -> None:
     assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
 
 
-def test_only_declared_jobs_are_enqueued_and_each_of_them_is() -> None:
+def test_exactly_the_declared_jobs_are_enqueued() -> None:
     found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
 
     assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []
     assert {kind for _, kind in found} == set(JOBS.values())
 
 
-def test_jobs_are_made_with_the_arguments_that_they_declare() -> None:
+def test_jobs_are_created_with_their_declared_arguments() -> None:
     made: list[tuple[str, type[Job], set[str | None]]] = []
     for path in USERS:
         for _, call in calls(path):
@@ -125,13 +125,13 @@ def test_jobs_are_made_with_the_arguments_that_they_declare() -> None:
     assert {job for _, job, _ in made} == set(JOBS.values())
 
 
-def test_stored_names_and_arguments_are_those_of_older_releases() -> None:
+def test_stored_names_and_arguments_do_not_change() -> None:
     assert {name: [*signature(job).parameters] for name, job in JOBS.items()} == STORED
 
 
 @every_job
 @pytest.mark.django_db
-def test_the_registered_functions_take_the_declared_arguments_and_no_others(job: type[Job]) -> None:
+def test_registered_function_takes_the_declared_arguments(job: type[Job]) -> None:
     kind = KINDS[job.name]
     of_a_row_that_is_gone = dict.fromkeys(signature(job).parameters, str(uuid7()))
     assert kind.gave_up is not None
@@ -144,7 +144,7 @@ def test_the_registered_functions_take_the_declared_arguments_and_no_others(job:
             kind.run(Claim(), **wrong)
 
 
-def test_a_second_function_for_a_job_is_refused() -> None:
+def test_second_function_for_a_job_is_refused() -> None:
     before = dict(KINDS)
 
     with pytest.raises(ValueError, match=r"^A function for the job releases\.build is registered already\.$"):

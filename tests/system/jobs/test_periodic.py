@@ -31,7 +31,7 @@ def test_periodic_jobs_have_the_expected_intervals() -> None:
     }
 
 
-def test_a_tick_is_enqueued_once_however_many_workers_there_are() -> None:
+def test_tick_is_enqueued_once_by_several_workers() -> None:
     two = [Worker() for _ in range(2)]
     for each in two:
         each._enqueue_ticks(1_000_000_000)
@@ -55,7 +55,7 @@ def every_3_s(monkeypatch: pytest.MonkeyPatch) -> Periodic:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), OperationalError("gone")], ids=repr)
-def test_a_periodic_job_that_fails_leaves_one_row_at_most(every_3_s: Periodic, error: BaseException) -> None:
+def test_failing_periodic_job_leaves_at_most_one_row(every_3_s: Periodic, error: BaseException) -> None:
     fails_with.append(error)
 
     for tick in range(20):
