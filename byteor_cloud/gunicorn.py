@@ -37,7 +37,7 @@ _shared = counters.share(load(os.environ).api_processes)  # before the applicati
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Set memory for its counters aside for a process."""
-    worker.counters = _shared.lend()
+    worker.counters = _shared.reserve_part()
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -47,4 +47,4 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Pass the memory of a dead process on; what it counted stays in the sums."""
-    _shared.give_back(worker.counters)
+    _shared.release_part(worker.counters)

@@ -109,11 +109,11 @@ class Shared(Collector):
         self._free = list(range(count - 1, 0, -1))
         self.use(0)
 
-    def lend(self) -> int | None:
+    def reserve_part(self) -> int | None:
         """Reserve a part for a process that is about to be forked. It may contain counts of an ended process."""
         return self._free.pop() if self._free else None
 
-    def give_back(self, number: int | None) -> None:
+    def release_part(self, number: int | None) -> None:
         """Release the part of a process that has ended. Its counts stay in the sums."""
         if number is not None:
             self._free.append(number)

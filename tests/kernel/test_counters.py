@@ -43,12 +43,12 @@ def test_processes_add_up_dead_ones_included() -> None:
     shared.add(SOME, 1)
 
     for amount in (10, 100):
-        in_a_child(shared, shared.lend(), amount)
+        in_a_child(shared, shared.reserve_part(), amount)
     assert collected(shared) == {"byteor_some_total{a}": 111}
 
     # The next process goes on where a dead one stopped.
-    shared.give_back(1)
-    part = shared.lend()
+    shared.release_part(1)
+    part = shared.reserve_part()
     assert part == 1
     in_a_child(shared, part, 1000)
     assert collected(shared) == {"byteor_some_total{a}": 1111}
@@ -56,13 +56,13 @@ def test_processes_add_up_dead_ones_included() -> None:
 
 def test_more_processes_than_parts_lose_counts_and_nothing_else() -> None:
     shared = Shared(1, part_bytes=4096)
-    parts = [shared.lend() for _ in range(6)]
+    parts = [shared.reserve_part() for _ in range(6)]
 
     assert parts == [1, 2, 3, 4, None, None]
     in_a_child(shared, None, 5)
-    shared.give_back(None)
+    shared.release_part(None)
     assert collected(shared) == {}
-    assert shared.lend() is None
+    assert shared.reserve_part() is None
 
 
 @pytest.mark.parametrize("size", [64, 4096])

@@ -159,65 +159,65 @@ class Call:
     query: Callable[[Tenants], str] = lambda tenants: ""
 
 
-def _says(body: Any) -> Callable[[Tenants], Any]:
+def _body_of(body: Any) -> Callable[[Tenants], Any]:
     return lambda tenants: body
 
 
 LIST = RETRIEVE = Call(200)
 REVOKE = DELETE = Call(204)
-NOTE = _says({"reason": "because"})
+NOTE = _body_of({"reason": "because"})
 CALLS: dict[tuple[str, str], Call] = {
     ("GET", "/api/v1/me"): RETRIEVE,
     ("GET", "/api/v1/plan-schema"): RETRIEVE,
     ("GET", "/api/v1/tokens"): LIST,
-    ("POST", "/api/v1/tokens"): Call(201, _says({"name": "laptop"})),
+    ("POST", "/api/v1/tokens"): Call(201, _body_of({"name": "laptop"})),
     ("DELETE", "/api/v1/tokens/{id}"): REVOKE,
     ("GET", "/api/v1/orgs"): LIST,
-    ("POST", "/api/v1/orgs"): Call(201, _says({"name": "Initech"})),
+    ("POST", "/api/v1/orgs"): Call(201, _body_of({"name": "Initech"})),
     ("GET", O): RETRIEVE,
-    ("PUT", O): Call(200, _says({"settings": {"token_max_days": 30}})),
+    ("PUT", O): Call(200, _body_of({"settings": {"token_max_days": 30}})),
     ("GET", O + "/members"): LIST,
-    ("POST", O + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
-    ("PUT", O + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("POST", O + "/members"): Call(201, _body_of({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", O + "/members/{user_id}"): Call(200, _body_of({"role": "operator"})),
     ("DELETE", O + "/members/{user_id}"): DELETE,
     ("GET", O + "/api-keys"): LIST,
-    ("POST", O + "/api-keys"): Call(201, _says({"name": "deploy", "role": "operator"})),
+    ("POST", O + "/api-keys"): Call(201, _body_of({"name": "deploy", "role": "operator"})),
     ("DELETE", O + "/api-keys/{id}"): REVOKE,
     ("GET", O + "/signing-keys"): LIST,
-    ("POST", O + "/signing-keys/rotate"): Call(201, _says({"activate_in_s": 3600})),
+    ("POST", O + "/signing-keys/rotate"): Call(201, _body_of({"activate_in_s": 3600})),
     ("POST", O + "/signing-keys/{kid}/retire"): Call(200, NOTE, _next_key),
     ("GET", O + "/audit-events"): LIST,
     ("GET", O + "/audit-events/export"): RETRIEVE,
     ("GET", O + "/webhooks"): LIST,
-    ("POST", O + "/webhooks"): Call(201, _says({"url": "https://hooks.example.com/", "events": ["approval.*"]})),
+    ("POST", O + "/webhooks"): Call(201, _body_of({"url": "https://hooks.example.com/", "events": ["approval.*"]})),
     ("GET", O + "/webhooks/{id}"): RETRIEVE,
-    ("PUT", O + "/webhooks/{id}"): Call(200, _says({"events": ["*"], "description": "chat"})),
+    ("PUT", O + "/webhooks/{id}"): Call(200, _body_of({"events": ["*"], "description": "chat"})),
     ("DELETE", O + "/webhooks/{id}"): DELETE,
     ("POST", O + "/webhooks/{id}/rotate-secret"): Call(201),
     ("POST", O + "/webhooks/{id}/test"): Call(202),
     ("GET", O + "/webhooks/{id}/deliveries"): LIST,
     ("POST", O + "/webhooks/{id}/deliveries/{delivery_id}/redeliver"): Call(202),
     ("GET", O + "/projects"): LIST,
-    ("POST", O + "/projects"): Call(201, _says({"name": "billing"})),
+    ("POST", O + "/projects"): Call(201, _body_of({"name": "billing"})),
     ("GET", P): RETRIEVE,
-    ("PUT", P): Call(200, _says({"name": "markets"})),
+    ("PUT", P): Call(200, _body_of({"name": "markets"})),
     ("DELETE", P): DELETE,
     ("GET", P + "/members"): LIST,
-    ("POST", P + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
-    ("PUT", P + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("POST", P + "/members"): Call(201, _body_of({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", P + "/members/{user_id}"): Call(200, _body_of({"role": "operator"})),
     ("DELETE", P + "/members/{user_id}"): DELETE,
     ("GET", P + "/environments"): LIST,
-    ("POST", P + "/environments"): Call(201, _says({"name": "canary", "posture": "staging"})),
+    ("POST", P + "/environments"): Call(201, _body_of({"name": "canary", "posture": "staging"})),
     ("GET", E): RETRIEVE,
-    ("PUT", E): Call(200, _says({"settings": {"heartbeat_interval_s": 10}})),
+    ("PUT", E): Call(200, _body_of({"settings": {"heartbeat_interval_s": 10}})),
     ("DELETE", E): DELETE,
     ("GET", E + "/drafts"): LIST,
-    ("POST", E + "/drafts"): Call(201, _says({"name": "another", "plan": plan("another")})),
+    ("POST", E + "/drafts"): Call(201, _body_of({"name": "another", "plan": plan("another")})),
     ("GET", E + "/drafts/{id}"): RETRIEVE,
-    ("PUT", E + "/drafts/{id}"): Call(200, _says({"name": "renamed"})),
+    ("PUT", E + "/drafts/{id}"): Call(200, _body_of({"name": "renamed"})),
     ("DELETE", E + "/drafts/{id}"): DELETE,
-    ("POST", E + "/drafts/{id}/preview"): Call(200, _says({"plan": RING})),
-    ("POST", E + "/drafts/{id}/version"): Call(201, _says({}), _fresh_draft),
+    ("POST", E + "/drafts/{id}/preview"): Call(200, _body_of({"plan": RING})),
+    ("POST", E + "/drafts/{id}/version"): Call(201, _body_of({}), _fresh_draft),
     ("GET", E + "/drafts/{id}/diff"): Call(200, query=lambda s: f"?against={s.home.place.version.pk}"),
     ("GET", E + "/versions"): LIST,
     ("POST", E + "/versions"): Call(
@@ -234,12 +234,12 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", E + "/config-bundles/{id}"): RETRIEVE,
     ("POST", E + "/config-bundles/{id}/clear"): Call(200, NOTE, _known_bad),
     ("GET", E + "/enrollment-tokens"): LIST,
-    ("POST", E + "/enrollment-tokens"): Call(201, _says({"max_uses": 2})),
+    ("POST", E + "/enrollment-tokens"): Call(201, _body_of({"max_uses": 2})),
     ("DELETE", E + "/enrollment-tokens/{id}"): REVOKE,
     ("GET", E + "/agents"): LIST,
-    ("POST", E + "/agents"): Call(201, _says({"name": "newcomer"})),
+    ("POST", E + "/agents"): Call(201, _body_of({"name": "newcomer"})),
     ("GET", E + "/agents/{id}"): RETRIEVE,
-    ("PATCH", E + "/agents/{id}"): Call(200, _says({"labels": {"zone": "b"}})),
+    ("PATCH", E + "/agents/{id}"): Call(200, _body_of({"labels": {"zone": "b"}})),
     ("DELETE", E + "/agents/{id}"): DELETE,
     ("POST", E + "/agents/{id}/rotate-key"): Call(201),
     ("GET", E + "/agents/{id}/explain"): RETRIEVE,
@@ -263,11 +263,11 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", E + "/artifacts"): LIST,
     ("GET", E + "/artifacts/{id}"): RETRIEVE,
     ("GET", E + "/artifacts/{id}/content"): RETRIEVE,
-    ("POST", E + "/artifacts/{id}/replay"): Call(202, _says({"mode": "dry_run"})),
+    ("POST", E + "/artifacts/{id}/replay"): Call(202, _body_of({"mode": "dry_run"})),
     ("GET", E + "/replays"): LIST,
     ("GET", E + "/replays/{id}"): RETRIEVE,
     ("GET", A): RETRIEVE,
-    ("POST", A + "/heartbeat"): Call(200, _says({"status": "healthy", "agent_version": "0.1.0", "active": None})),
+    ("POST", A + "/heartbeat"): Call(200, _body_of({"status": "healthy", "agent_version": "0.1.0", "active": None})),
     ("POST", A + "/artifacts"): Call(201, _upload),
     ("GET", A + "/deployment"): RETRIEVE,
     ("POST", A + "/deployment"): Call(200, lambda s: {**_offer(s), "status": "active"}),
@@ -276,7 +276,7 @@ CALLS: dict[tuple[str, str], Call] = {
 }
 
 
-def right_caller(operation: Operation, tenants: Tenants) -> Api:
+def permitted_caller(operation: Operation, tenants: Tenants) -> Api:
     """Return the least privileged caller that the operation permits: a person, or the one agent."""
     if set(operation.families) & {Family.ENROLLMENT, Family.AGENT}:
         return tenants.caller(operation.families[0])
@@ -297,7 +297,7 @@ def send(operation: Operation, tenants: Tenants, caller: Api, ids: dict[str, Any
     return caller(operation.method, path_of(operation, tenants, ids or tenants.home.ids()), body, **headers)
 
 
-def send_rightly(operation: Operation, tenants: Tenants, **headers: str) -> Any:
+def send_valid(operation: Operation, tenants: Tenants, **headers: str) -> Any:
     """Send the operation as a permitted caller, for rows on which it succeeds."""
     ids = {**tenants.home.ids(), **CALLS[operation.method, operation.path].ids(tenants)}
-    return send(operation, tenants, right_caller(operation, tenants), ids, **headers)
+    return send(operation, tenants, permitted_caller(operation, tenants), ids, **headers)

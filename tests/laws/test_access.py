@@ -12,7 +12,7 @@ from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
-from tests.laws.calls import CALLS, E, Operation, P, operations, right_caller, send, send_rightly
+from tests.laws.calls import CALLS, E, Operation, P, operations, permitted_caller, send, send_valid
 from tests.laws.tenants import Tenants, writes
 from tests.worlds import Api
 
@@ -47,7 +47,7 @@ def test_operation_declares_its_permission(operation: Operation) -> None:
 
 @every_operation
 def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> None:
-    response = send_rightly(operation, tenants)
+    response = send_valid(operation, tenants)
 
     assert response.status_code == CALLS[operation.method, operation.path].status
     # Reading a file to its end closes it.
@@ -140,7 +140,7 @@ def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -
                 continue
             before = writes()
 
-            response = send(operation, tenants, right_caller(operation, tenants), {**home, name: wrong[name]})
+            response = send(operation, tenants, permitted_caller(operation, tenants), {**home, name: wrong[name]})
 
             assert_refused(response, 404, "not_found", before)
             tried.append(name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.laws.calls import CALLS, Operation, operations, path_of, right_caller, send
+from tests.laws.calls import CALLS, Operation, operations, path_of, permitted_caller, send
 from tests.laws.tenants import Tenants, writes
 from tests.openapi import PROBLEM, document
 from tests.worlds import Api
@@ -66,7 +66,7 @@ def test_operations_with_a_body_are_those_that_write() -> None:
 def test_invalid_body_is_refused(
     operation: Operation, body: bytes, status: int, code: str, error: tuple[str, str] | None, tenants: Tenants
 ) -> None:
-    caller, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, body)
@@ -82,7 +82,7 @@ def test_unknown_field_is_named(operation: Operation, tenants: Tenants) -> None:
     make_body = CALLS[operation.method, operation.path].body
     assert make_body is not None
     body = {**make_body(tenants), "surprise/~": 1}
-    caller, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, body)
@@ -97,7 +97,7 @@ def test_unknown_field_is_named(operation: Operation, tenants: Tenants) -> None:
 def test_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: Any, tenants: Tenants) -> None:
     make_body = CALLS[operation.method, operation.path].body
     assert make_body is not None
-    caller, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     for name, was in make_body(tenants).items():
         if isinstance(value, type(was)) or (value is None and name == "active"):
             continue
@@ -114,7 +114,7 @@ def test_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: A
 @every_operation_with_body
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
 def test_other_media_type_is_refused(operation: Operation, content_type: str, tenants: Tenants) -> None:
-    caller, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, b"name=quotes", Content_Type=content_type)
@@ -157,7 +157,7 @@ def test_body_of_exactly_the_limit_is_read(tenants: Tenants, settings: Any) -> N
 def test_every_accept_header_is_answered(tenants: Tenants) -> None:
     for operation in operations():
         if operation.method == "GET":
-            response = send(operation, tenants, right_caller(operation, tenants), Accept="image/png")
+            response = send(operation, tenants, permitted_caller(operation, tenants), Accept="image/png")
             assert (response.status_code, bool(response.getvalue())) == (200, True)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.laws import values
-from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, right_caller, send
+from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, permitted_caller, send
 from tests.laws.tenants import INCIDENT, Tenants, writes
 from tests.openapi import document
 
@@ -70,7 +70,7 @@ WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query
 
 @pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
 def test_parameter_is_enforced(operation: Operation, name: str, tenants: Tenants) -> None:
-    caller = right_caller(operation, tenants)
+    caller = permitted_caller(operation, tenants)
     [parameter] = [p for p in parameters(operation, "query") if p["name"] == name]
     counts = {True: 0, False: 0}
     for text in values.texts(parameter["schema"]):
@@ -93,7 +93,7 @@ def test_parameter_is_enforced(operation: Operation, name: str, tenants: Tenants
 
 @pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
 def test_repeated_parameter_is_refused(operation: Operation, name: str, tenants: Tenants) -> None:
-    response = right_caller(operation, tenants)(operation.method, f"{bare(operation, tenants)}?{name}=1&{name}=1")
+    response = permitted_caller(operation, tenants)(operation.method, f"{bare(operation, tenants)}?{name}=1&{name}=1")
 
     assert refused_at(response, "parameter", name)
 
@@ -102,7 +102,7 @@ def test_missing_required_parameter_is_refused(tenants: Tenants) -> None:
     required = [(o, p["name"]) for o in operations() for p in parameters(o, "query") if p.get("required")]
     assert required
     for operation, name in required:
-        response = right_caller(operation, tenants)(operation.method, bare(operation, tenants))
+        response = permitted_caller(operation, tenants)(operation.method, bare(operation, tenants))
 
         assert [(e["parameter"], e["code"]) for e in response.json()["errors"]] == [(name, "required")]
 
@@ -114,7 +114,7 @@ def test_unknown_parameter_is_refused(operation: Operation, tenants: Tenants) ->
     headers = {"Content_Type": f"{FORM}; boundary={BOUNDARY}"} if body_of(operation, FORM) else {}
     before = writes()
 
-    response = right_caller(operation, tenants)(
+    response = permitted_caller(operation, tenants)(
         operation.method,
         f"{path}{'&' if '?' in path else '?'}surprise=1",
         make_body(tenants) if make_body else None,
@@ -148,7 +148,7 @@ def test_invalid_idempotency_key_is_refused(key: str, tenants: Tenants) -> None:
     for operation in taking:
         before = writes()
 
-        response = send(operation, tenants, right_caller(operation, tenants), Idempotency_Key=key)
+        response = send(operation, tenants, permitted_caller(operation, tenants), Idempotency_Key=key)
 
         assert refused_at(response, "parameter", "Idempotency-Key"), operation
         assert writes() == before
@@ -162,7 +162,7 @@ def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
     schema, make_body = body_of(operation, "application/json"), CALLS[operation.method, operation.path].body
     assert schema is not None
     assert make_body is not None
-    caller, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     wrong: list[Any] = []
     counts = {True: 0, False: 0}
     for pointer, body, allowed in values.around(schema, make_body(tenants)):
@@ -189,7 +189,7 @@ def test_form_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
     assert schema is not None
     flat = values.resolved(schema)
     good = {"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z"}
-    caller, path = right_caller(operation, tenants), bare(operation, tenants)
+    caller, path = permitted_caller(operation, tenants), bare(operation, tenants)
 
     def post(fields: dict[str, str]) -> Any:
         return caller("POST", path, multipart(INCIDENT, **fields), Content_Type=f"{FORM}; boundary={BOUNDARY}")

@@ -26,7 +26,7 @@ from apps.tenancy.models import (
     SigningKey,
     User,
 )
-from tests.laws.calls import Operation, operations, path_of, right_caller
+from tests.laws.calls import Operation, operations, path_of, permitted_caller
 from tests.laws.tenants import Tenants
 from tests.worlds import Api
 
@@ -112,7 +112,7 @@ def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]])
 @pytest.fixture
 def filled(operation: Operation, tenants: Tenants) -> tuple[Api, str]:
     """Fill a list with more than MANY rows; return its caller and path."""
-    api, path = right_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
     return api, path
 
@@ -178,7 +178,7 @@ def test_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
 def test_invalid_limit_or_cursor_is_refused(operation: Operation, query: str, tenants: Tenants) -> None:
     path = path_of(operation, tenants, tenants.home.ids())
 
-    response = right_caller(operation, tenants).get(f"{path}?{query}")
+    response = permitted_caller(operation, tenants).get(f"{path}?{query}")
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [query.partition("=")[0]]

@@ -167,7 +167,7 @@ def _deployment(
         freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
         held_up=held,
-        consent=_consent(row),
+        approval=_consent(row),
         break_glass=row.break_glass,
         part=_part(part, row.timeouts_from) if part else None,
         waves=waves,
@@ -175,12 +175,12 @@ def _deployment(
     )
 
 
-def _consent(row: Any) -> facts.Consent | None:
+def _consent(row: Any) -> facts.Approval | None:
     approval = row.consent
     if approval is None:
         return None
     status = ApprovalStatus(approval.status)
-    return facts.Consent(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
+    return facts.Approval(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
 def _part(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:

@@ -34,7 +34,7 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
+class Approval:
     """A deployment's approval."""
 
     id: Id
@@ -90,7 +90,7 @@ class Deployment:
     freeze_override: bool = False
     known_bad: str | None = None
     held_up: str = ""  # why the control plane cannot continue it
-    consent: Consent | None = None
+    approval: Approval | None = None
     break_glass: BreakGlass | None = None
     part: Part | None = None
     waves: Mapping[int, Wave] = field(default_factory=dict)

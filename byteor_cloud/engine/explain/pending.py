@@ -58,24 +58,24 @@ def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
 
 
 def _waits_for_approval(deployment: Deployment) -> Statements:
-    consent = deployment.consent
-    if consent is None:
+    approval = deployment.approval
+    if approval is None:
         return
     yield Finding(
         B.WAITS_FOR_APPROVAL,
         f"The deployment of {deployment.label} waits for approval:"
-        f" {consent.given} of {consent.required} people have approved it.",
+        f" {approval.given} of {approval.required} people have approved it.",
         deployment.id,
-        consent.id,
+        approval.id,
     )
     yield Event(
         N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
-        consent.expires_at,
+        approval.expires_at,
     )  # fmt: skip
 
 
 def _waits_to_begin(facts: Facts, deployment: Deployment) -> Statements:
-    label, consent = deployment.label, deployment.consent
+    label, approval = deployment.label, deployment.approval
     blockers = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
     if facts.freeze is not None and not deployment.freeze_override:
         yield Finding(
@@ -98,9 +98,9 @@ def _waits_to_begin(facts: Facts, deployment: Deployment) -> Statements:
     else:
         yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
         yield Event(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
-    if consent is not None and consent.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
+    if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
         yield Event(
-            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", consent.expires_at
+            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
         )
 
 
@@ -172,15 +172,15 @@ def explain_circumstances(deployment: Deployment) -> Statements:
             f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
             deployment.id,
         )
-    glass, consent = deployment.break_glass, deployment.consent
+    glass, approval = deployment.break_glass, deployment.approval
     if glass is not None:
-        ratified = consent is not None and consent.status is ApprovalStatus.APPROVED
+        ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
         after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
         yield Finding(
             B.BREAK_GLASS,
             f"{glass.by} began the deployment of {label} without approval{because(glass.reason)}; {after}.",
             deployment.id,
-            consent.id if consent else None,
+            approval.id if approval else None,
         )
         if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield Event(

@@ -15,9 +15,9 @@ from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
+    APPROVAL,
     BEAT,
     BROKEN,
-    CONSENT,
     GLASS,
     NEW,
     OLD,
@@ -189,7 +189,7 @@ ENDED = [
     Case(
         "break-glass",
         facts(
-            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, consent=CONSENT),
+            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),
             offer=offer(NEW),
             **runs(NEW),
         ),
@@ -205,7 +205,7 @@ ENDED = [
                 is_current=True,
                 part=part(P.ACTIVE),
                 break_glass=GLASS,
-                consent=replace(CONSENT, status=ApprovalStatus.APPROVED),
+                approval=replace(APPROVAL, status=ApprovalStatus.APPROVED),
             ),
             offer=offer(NEW),
             **runs(NEW),

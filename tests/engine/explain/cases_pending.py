@@ -14,8 +14,8 @@ from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from tests.engine.explain.facts import (
+    APPROVAL,
     BEAT,
-    CONSENT,
     NEW,
     OLD,
     OTHER,
@@ -151,7 +151,7 @@ PENDING = [
     ),
     Case(
         "waits for approval",
-        facts(new(S.PENDING_APPROVAL, consent=CONSENT), old(), **SETTLED),
+        facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED),
         "agent-1 runs quotes/one: the deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
         (B.WAITS_FOR_APPROVAL, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.APPROVAL_EXPIRES, 1800)),
@@ -159,7 +159,7 @@ PENDING = [
     Case(
         "waits for a freeze window",
         facts(
-            new(S.APPROVED, consent=replace(CONSENT, status=ApprovalStatus.APPROVED, given=2)),
+            new(S.APPROVED, approval=replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)),
             old(),
             freeze=Freeze("the close", ago(-600)),
             **SETTLED,

@@ -11,7 +11,7 @@ from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.explain.facts import (
     Act,
     Agent,
-    Consent,
+    Approval,
     Deployment,
     Facts,
     Freeze,
@@ -26,7 +26,7 @@ from byteor_cloud.engine.rollout import AgentView, Strategy
 
 P, S = AgentProgress, DeploymentStatus
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
-ME, OLD, NEW, OTHER, APPROVAL = (UUID(int=number) for number in range(1, 6))
+ME, OLD, NEW, OTHER, APPROVAL_ID = (UUID(int=number) for number in range(1, 6))
 SEEN = NOW - timedelta(seconds=10)
 BEAT = (N.HEARTBEAT, 20)
 WAVES = Strategy.waves(percents=(5, 25, 100), pause_s=300)
@@ -88,7 +88,7 @@ class Case:
 
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
-CONSENT = Consent(APPROVAL, ApprovalStatus.PENDING, 1, 2, ago(-1800))
+APPROVAL = Approval(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))
 BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
 ROLLED = {"roll_back": Act("bob", ago(40), "drops records")}

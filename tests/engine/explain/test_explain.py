@@ -15,7 +15,7 @@ from tests.engine.explain.cases_pending import PENDING
 from tests.engine.explain.cases_reached import REACHED
 from tests.engine.explain.facts import (
     APPROVAL,
-    CONSENT,
+    APPROVAL_ID,
     NEW,
     NOW,
     OLD,
@@ -70,11 +70,11 @@ def test_every_text_is_a_complete_sentence(case: Case) -> None:
 
 
 def test_findings_name_the_deployment_and_approval() -> None:
-    waiting = explain(facts(new(S.PENDING_APPROVAL, consent=CONSENT), old(), **SETTLED)).because[0]
+    waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[0]
     bad = explain(facts(old(part=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
     local_rollback = explain(facts(new(part=part(P.FAILED)), old(), offer=offer(NEW, P.FAILED), **runs(OLD))).because[1]
 
-    assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL)
+    assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL_ID)
     assert (bad.deployment_id, bad.config_hash) == (OLD, "sha256:1")
     assert (local_rollback.code, local_rollback.deployment_id) == (B.LOCAL_ROLLBACK, OLD)
 
