@@ -38,7 +38,7 @@ _shared = counters.share(load(os.environ).api_processes)  # this must precede th
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Reserve shared memory for the counters of a new process."""
-    worker.counters = _shared.lend()
+    worker.counters = _shared.reserve_part()
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -48,4 +48,4 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Release a dead process's memory for the next process. Its counts remain in the sums."""
-    _shared.give_back(worker.counters)
+    _shared.release_part(worker.counters)

@@ -1,6 +1,6 @@
-"""The queue: jobs are enqueued in the transaction of the change that wants them, and kept in procrastinate's tables.
+"""The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
-A job belongs to a lane and to an organization. ``byteor_cloud.worker`` runs them.
+Each job belongs to a lane and to an organization. ``byteor_cloud.worker`` runs the jobs.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import Unavailable
 
-ATTEMPTS = 5  # of a job that fails by itself: the first run and four retries, after 3, 9, 27 and 81 s
-KILLS = 10  # so often the process may be killed in the same job before it is a dead letter
+ATTEMPTS = 5  # of a job that raises an error: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # how many times its process may be killed before a job becomes a dead letter
 MOST_DEAD_LETTERS = 1_000  # of one organization in one lane; the newest are kept
 DEAD_LETTER_DAYS = 90
-EVENT_DAYS = 7  # how long the log of a waiting job's retries goes back
-# A periodic job that comes again so soon is not retried: the next one is its retry.
-_COMES_SOON_S = 60
+EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are kept
+# A periodic job with an interval of at most this is not retried: its next run takes the place of the retry.
+_RECURS_SOON_S = 60
 
 
 class Lane(StrEnum):
-    """A queue with slots of its own in each worker: what waits in one lane holds up nothing in another.
+    """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
-    Within a lane organizations take turns: a free slot goes to the one that was served longest ago, however many
-    jobs others have waiting, and one organization holds at most half of a worker's slots (``share``). The second
-    rule keeps a slot for the others when one organization's jobs run for long.
+    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, however
+    many jobs others have waiting. One organization holds at most half of a worker's slots (``share``), so that its
+    long jobs leave slots for the others.
     """
 
     RELEASES = "release"
-    HOUSEKEEPING = "housekeeping"  # the installation's own short jobs, which must come on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs that nobody waits for: purges, retention
+    HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
+    CLEANING = "cleanup"  # long jobs without urgency: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
-    WEBHOOKS = "webhook"  # jobs that wait for strangers on the network
+    WEBHOOKS = "webhook"  # jobs that wait for servers of others
 
 
-# Jobs of one worker process at once. Each may hold a database connection (``database.WORKER_THREADS``).
+# How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
 SLOTS: dict[Lane, int] = {
     Lane.RELEASES: 4,
     Lane.HOUSEKEEPING: 2,
@@ -58,44 +58,44 @@ INSTALLATION = "installation"
 
 
 def queue_of(lane: Lane, organization: UUID | None) -> str:
-    """The queue of one organization in a lane; of the installation itself for None.
+    """Return the name of an organization's queue in a lane; None stands for the installation itself.
 
-    Kept to 40 characters: PostgreSQL's notification channel of a queue is procrastinate's prefix and this name.
+    The name has at most 40 characters, since procrastinate makes a PostgreSQL channel name from a prefix and this name.
     """
     return f"{lane}:{organization.hex if organization else INSTALLATION}"
 
 
 def share(queue: str) -> int:
-    """How many slots of a worker the jobs of this queue may hold at once."""
+    """Return how many slots of a worker the jobs of this queue may hold at once."""
     lane, _, owner = queue.partition(":")
     slots = SLOTS[Lane(lane)]
     return slots if owner == INSTALLATION else max(1, slots // 2)
 
 
-class Lost(BaseException):
-    """The job was taken over by another worker. No ``Exception``, so that nobody takes it for the job's own failure."""
+class ClaimLost(BaseException):
+    """Another worker took the job over. Not an ``Exception``, so that jobs do not catch it by accident."""
 
 
 class Claim:
-    """What a worker has of the job that it runs. This one cannot be lost: for a job that is run by hand."""
+    """The claim to a job that is being run. This base class cannot be lost; it serves jobs that are run by hand."""
 
     def ensure(self) -> None:
-        """Return when the job is surely still this worker's; wait while that cannot be known. Raises Lost."""
+        """Wait until it is certain that this worker still owns the job. Raises ClaimLost."""
 
     def confirm(self) -> None:
-        """Keep the job this worker's until the current transaction ends. Raises Lost."""
+        """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
     def insist(self, write: Callable[[], None]) -> None:
-        """Run ``write``, again and again while the database fails: for a result that cannot be had twice.
+        """Run ``write`` and retry while the database is down. Use it for results that cannot be produced twice.
 
-        Raises Lost, and what ``write`` raises for another reason.
+        Raises ClaimLost, and any other error of ``write``.
         """
         write()
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Why a job is a dead letter now: its process was ``killed`` too often, or it failed with ``error``."""
+    """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``."""
 
     killed: bool
     error: str
@@ -105,8 +105,8 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
 
-    The ``jobs.py`` of each app declares its kinds, and those that it enqueues for an app above it. A job that waits
-    during an upgrade has the name and the arguments of the old release: change either only with a migration.
+    The ``jobs.py`` of each app declares the kinds that it enqueues, also those that a higher app runs. Jobs that wait
+    during an upgrade have the name and arguments of the old release, so change these only with a migration.
     """
 
     name: ClassVar[str]
@@ -120,9 +120,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A kind of job without arguments that workers enqueue themselves, and of which one runs at a time.
+    """A job without arguments that workers enqueue on schedule. Only one of its kind runs at a time.
 
-    It comes every ``every_s`` seconds of Unix time, ``at_s`` after each multiple.
+    It is due every ``every_s`` seconds of Unix time, ``at_s`` seconds after each multiple.
     """
 
     name: str
@@ -133,16 +133,16 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How jobs of one name are run. Both functions take the job's stored arguments by name."""
+    """The functions of one kind of job. Both take the job's stored arguments by name."""
 
-    run: Callable[..., None]  # takes the claim first
-    gave_up: Callable[..., None] | None = None  # takes the ``GivenUp`` first
+    run: Callable[..., None]  # its first argument is the claim
+    gave_up: Callable[..., None] | None = None  # its first argument is the ``GivenUp``
     periodic: Periodic | None = None
 
     @property
-    def comes_soon(self) -> bool:
-        """Whether it comes again so soon that a retry would only be in the way."""
-        return self.periodic is not None and self.periodic.every_s <= _COMES_SOON_S
+    def recurs_soon(self) -> bool:
+        """Whether the next scheduled run comes so soon that a retry is not needed."""
+        return self.periodic is not None and self.periodic.every_s <= _RECURS_SOON_S
 
 
 KINDS: dict[str, Kind] = {}
@@ -159,9 +159,9 @@ def runs[J: Job](
 ) -> Callable[[Callable[[J], None]], Callable[[J], None]]:
     """Register the decorated function to run jobs of this kind.
 
-    A job that fails by itself is retried ``ATTEMPTS`` times in all, one whose process is killed ``KILLS`` times, and
-    while database or storage are in trouble for as long as it takes. Then it is left as a dead letter, and
-    ``gave_up(GivenUp, job)`` is called in the transaction that says so.
+    A job that raises an error runs at most ``ATTEMPTS`` times, and a job whose process is killed at most ``KILLS``
+    times. While the database or the storage is down it is retried without a limit. After the last attempt the job
+    becomes a dead letter, and ``gave_up(GivenUp, job)`` is called in the same transaction.
     """
 
     def register(function: Callable[[J], None]) -> Callable[[J], None]:
@@ -174,7 +174,7 @@ def runs[J: Job](
 def runs_claimed[J: Job](
     job: type[J], *, gave_up: Callable[[GivenUp, J], None] | None = None
 ) -> Callable[[Callable[[Claim, J], None]], Callable[[Claim, J], None]]:
-    """As ``runs``, for a function that takes the claim first, since it must not write after the job was taken over."""
+    """Register a function like ``runs`` does, but pass it the claim, so that it never writes after a takeover."""
 
     def register(function: Callable[[Claim, J], None]) -> Callable[[Claim, J], None]:
         def run(claim: Claim, /, **arguments: str) -> None:
@@ -190,7 +190,7 @@ def runs_claimed[J: Job](
     return register
 
 
-def runs_by_itself(periodic: Periodic) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Register the decorated function to run the periodic job."""
 
     def register(function: Callable[[], None]) -> Callable[[], None]:
@@ -200,30 +200,30 @@ def runs_by_itself(periodic: Periodic) -> Callable[[Callable[[], None]], Callabl
     return register
 
 
-# A job that killed its process too often waits for a person; new ones of the same work would only do it again.
-_NOT_CONDEMNED = """
+# A job that killed its process too often waits for a person, since new jobs of the same work would do the same.
+_NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s
               AND dead.byteor_kills >= %(kills)s)
 """
 _ENQUEUE = f"""
 INSERT INTO procrastinate_jobs (queue_name, task_name, lock, queueing_lock, args)
-SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb WHERE {_NOT_CONDEMNED}
+SELECT %(queue)s, %(task)s, %(serial)s, %(once)s, %(arguments)s::jsonb WHERE {_NOT_BARRED}
 ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 """
 _ENQUEUE_TICK = f"""
 SELECT procrastinate_defer_periodic_job_v2(%(queue)s, %(task)s, %(task)s, %(task)s, 0, '', %(tick)s, '{{}}')
-WHERE {_NOT_CONDEMNED}
+WHERE {_NOT_BARRED}
 """
 
 
 def enqueue(job: Job, *, organization: UUID | None, once: str | None = None, serial: str | None = None) -> None:
-    """Enqueue the job in the current transaction, on behalf of the organization (None: of the installation).
+    """Enqueue the job in the current transaction for the organization (None: for the installation itself).
 
-    ``serial``: jobs of that key run one at a time. ``once``: no second job of that key waits beside one that waits
-    already. A job that another transaction enqueued may start before this one commits and so miss its change; the
-    change is then announced again after the commit. Nothing is enqueued while a job of the same name and ``serial``
-    is a dead letter because it killed its process.
+    Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
+    waits. That other job may start before this transaction commits and miss its change, so the job is then enqueued
+    again after the commit. Nothing is enqueued while a job of the same name and ``serial`` is a dead letter because it
+    killed its process.
     """
     values: dict[str, Any] = {
         "queue": queue_of(job.lane, organization),
@@ -244,7 +244,7 @@ def enqueue(job: Job, *, organization: UUID | None, once: str | None = None, ser
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for the tick (Unix time), unless somebody did or one waits already."""
+    """Enqueue a periodic job for the tick (Unix time), unless it was enqueued before or another one waits."""
     values: dict[str, Any] = {
         "queue": queue_of(periodic.lane, None),
         "task": periodic.name,
@@ -261,11 +261,11 @@ def enqueue_tick(periodic: Periodic, tick: int) -> None:
 _OWN_FAULT = {errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.E2BIG}
 
 
-def is_trouble(error: BaseException | None) -> bool:
-    """Whether the error, or one behind it, says that database or storage cannot be used just now.
+def is_outage(error: BaseException | None) -> bool:
+    """Return whether the error, or one of its causes, means that the database or the storage is unavailable.
 
-    Such work is done later; it speaks against nothing that a job was given. A statement that the server cancelled
-    is the job's own failure: it would be cancelled again.
+    The job is then retried later and is not to blame. A statement that the server cancelled counts as the job's own
+    failure, since it would be cancelled again.
     """
     while error is not None:
         if isinstance(error, psycopg.errors.QueryCanceled):
@@ -277,7 +277,7 @@ def is_trouble(error: BaseException | None) -> bool:
         database = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
         if isinstance(error, (*database, Unavailable, BotoCoreError, ClientError)):
             return True
-        # A file that is missing or in the way, or no archive, says something about the file.
+        # These errors concern one file and not the storage as a whole.
         about_the_file = (FileNotFoundError, FileExistsError, IsADirectoryError, gzip.BadGzipFile)
         if isinstance(error, OSError) and not isinstance(error, about_the_file) and error.errno not in _OWN_FAULT:
             return True
@@ -286,7 +286,7 @@ def is_trouble(error: BaseException | None) -> bool:
 
 
 def retry_dead_letter(job_id: int) -> bool:
-    """Put a dead letter back into the queue with all its attempts; False when the same work waits there already."""
+    """Requeue a dead letter with all its attempts. Returns False if a job with the same ``once`` key already waits."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = NULL, worker_id = NULL,"
@@ -300,24 +300,24 @@ def retry_dead_letter(job_id: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What holds a piece of work up: its job is a dead letter, or waits for database or storage to come back."""
+class Obstacle:
+    """A reason why work cannot continue: its job is a dead letter, or waits until database or storage is available."""
 
     task: str
     is_dead: bool
     error: str
 
     @property
-    def told(self) -> str:
-        """A sentence for people."""
+    def sentence(self) -> str:
+        """The obstacle as a sentence for people."""
         error = self.error.rstrip(".")
         if self.is_dead:
-            return f"The job {self.task} was given up and can be retried in the console: {error}."
-        return f"The job {self.task} waits until the control plane's database and storage can be used: {error}."
+            return f"The job {self.task} failed for good and can be retried in the console: {error}."
+        return f"The job {self.task} waits until the control plane's database and storage are available: {error}."
 
 
-def held_up(serials: Collection[str]) -> dict[str, Held]:
-    """What holds up the jobs of those ``serial`` keys, of each that is held up."""
+def find_obstacles(serials: Collection[str]) -> dict[str, Obstacle]:
+    """Return the obstacle of each of these ``serial`` keys whose jobs cannot continue."""
     if not serials:
         return {}
     with connection.cursor() as cursor:
@@ -328,11 +328,11 @@ def held_up(serials: Collection[str]) -> dict[str, Held]:
             " ORDER BY status = 'failed', id",
             [list(serials)],
         )
-        return {serial: Held(*row) for serial, *row in cursor.fetchall()}
+        return {serial: Obstacle(*row) for serial, *row in cursor.fetchall()}
 
 
-def forget_old() -> None:
-    """Remove dead letters past their time or their number, and what else the queue has left behind."""
+def delete_old_rows() -> None:
+    """Delete dead letters that are too old or too many, and old events of the queue."""
     with connection.cursor() as cursor:
         cursor.execute(
             "DELETE FROM procrastinate_jobs job WHERE status NOT IN ('todo', 'doing') AND NOT EXISTS ("
@@ -342,11 +342,11 @@ def forget_old() -> None:
         )
         cursor.execute(
             "DELETE FROM procrastinate_jobs WHERE id IN (SELECT id FROM ("
-            " SELECT id, row_number() OVER (PARTITION BY queue_name ORDER BY id DESC) AS place"
-            " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE place > %s)",
+            " SELECT id, row_number() OVER (PARTITION BY queue_name ORDER BY id DESC) AS rank"
+            " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE rank > %s)",
             [MOST_DEAD_LETTERS],
         )
-        # The metrics ask since when a job waits, and the rule above when it died: these two stay.
+        # Kept: the metrics read when a job was deferred, and the rule above when it failed.
         cursor.execute(
             "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
             " AND at < now() - make_interval(days => %s)",

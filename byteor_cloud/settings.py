@@ -74,7 +74,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "byteor_cloud.api.bodies.finish_answer",
+    "byteor_cloud.api.bodies.finish_response",
     "byteor_cloud.api.middleware.request_id",
     "byteor_cloud.api.system.observe",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
@@ -87,8 +87,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "byteor_cloud.api.system.CountRequests",
-    "byteor_cloud.api.middleware.spare_the_disk",
-    "byteor_cloud.api.places.take_place",
+    "byteor_cloud.api.middleware.refuse_writes_without_space",
+    "byteor_cloud.api.request_slots.hold_slot",
     "byteor_cloud.api.bodies.receive_form",
 ]
 APPEND_SLASH = False

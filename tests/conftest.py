@@ -1,4 +1,4 @@
-"""Worlds as fixtures, jobs run by hand; ``tests.database`` brings the PostgreSQL."""
+"""Fixtures for worlds and for running jobs. ``tests.database`` provides PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# Failed assertions in the helpers beside the tests are explained as those in the tests are.
+# pytest explains failed assertions in these helper modules as it does in tests.
 FOLDERS = ("agent", "artifacts", "browser", "engine", "pipelines", "releases", "system", "tenancy", "verify")
 pytest.register_assert_rewrite(*(f"tests.{folder}" for folder in FOLDERS))
 
@@ -18,19 +18,19 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Say, also when all goes well, which random stories are told."""
+    """Print the seeds of the random stories even if all tests pass."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"BYTEOR_TEST_SEED={SEED}")
 
 
-# They wait for servers, browsers and deaths, or tell one long story: begun last, each would keep one process from its
-# end. What needs the processor alone fills the gaps.
+# These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
+# the whole run. Tests that only need the processor fill the gaps.
 SLOWEST_FIRST = ("crash/", "system/", "releases/test_stateful", "browser/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow files; ``--no-loadscope-reorder`` lets xdist keep the order."""
+    """Run the slow files first. ``--no-loadscope-reorder`` makes xdist keep this order."""
 
     def rank(item: pytest.Item) -> int:
         path = item.path.relative_to(TESTS).as_posix()
@@ -60,7 +60,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 @pytest.fixture
 def run_jobs() -> Callable[..., int]:
-    """Run the queue's waiting jobs in this thread and transaction until none is left; how many ran."""
+    """Return a function that runs waiting jobs in this thread and transaction and returns how many ran."""
     from tests.worlds import run_jobs
 
     return run_jobs
@@ -68,7 +68,7 @@ def run_jobs() -> Callable[..., int]:
 
 @pytest.fixture
 def world(db: None) -> Any:
-    """An organization with a project, an environment of each posture, and a person of each role."""
+    """Create an organization with a project, an environment of each posture, and a person of each role."""
     from tests.worlds import World
 
     return World("acme")
@@ -76,7 +76,7 @@ def world(db: None) -> Any:
 
 @pytest.fixture
 def other(db: None) -> Any:
-    """Another tenant, with the same."""
+    """Create another organization like ``world``."""
     from tests.worlds import World
 
     return World("umbrella")
@@ -84,7 +84,7 @@ def other(db: None) -> Any:
 
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> None:
-    """No test runs into another's rate limits."""
+    """Reset the rate limits, so that tests do not affect each other."""
     from apps.tenancy.api import limits
 
     limits._local.clear()

@@ -16,14 +16,14 @@ from unittest.mock import patch
 from byteor_cloud import embedded
 from byteor_cloud.embedded import EmbeddedPostgres
 
-# xdist's workers inherit what their controller has set.
+# Workers of xdist inherit the environment of their controller.
 _OWNER = "BYTEOR_TEST_OWNER"
 
 
 def _keep_bytecode() -> None:
-    """Keep compiled modules in the environment's folder, where it is forbidden to keep them beside the sources.
+    """Cache compiled modules in the virtual environment if they must not be stored beside the sources.
 
-    The tests start a hundred processes. Compiling what a server imports takes longer than all the rest of its start.
+    The tests start a hundred processes, and a server without the cache takes more than twice as long to start.
     """
     if sys.dont_write_bytecode:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -38,16 +38,16 @@ def _prepare() -> None:
     _keep_bytecode()
     folder = Path(tempfile.mkdtemp(prefix="byteor-test-"))
     folder.chmod(0o711)  # the server's account must be able to pass
-    (folder / "static").mkdir()  # whitenoise warns without it
+    (folder / "static").mkdir()  # whitenoise warns if the folder is missing
     os.environ["BYTEOR_CLOUD_DATA_DIR"] = str(folder)
-    # At the exit, and not in a hook: pytest calls none when Django's settings can't be read. The last one in is first.
+    # atexit and no hook, since pytest calls no hook if Django's settings cannot be read. Handlers run in reverse.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if "BYTEOR_CLOUD_DATABASE_URL" in os.environ:
         os.environ.setdefault("BYTEOR_CLOUD_MASTER_KEY", "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
         return
     held = EmbeddedPostgres(folder)
-    # Nothing of it need survive a power cut; transactional tests empty every table, each of which is a file or several.
+    # Durability is off, since the data is temporary and transactional tests truncate every table.
     with patch.dict(embedded._SETTINGS, fsync="off", full_page_writes="off"):
         os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
     atexit.register(held.release)

@@ -1,4 +1,4 @@
-"""Every response of the test client is held against the OpenAPI document that the server publishes."""
+"""Validation of every response of the test client against the published OpenAPI document."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _is_uri(value: object) -> bool:
 
 @cache
 def document() -> dict[str, Any]:
-    """The document as the server makes it."""
+    """Return the OpenAPI document that the server generates."""
     generator: Any = SchemaGenerator
     made: dict[str, Any] = generator().get_schema(request=None, public=True)
     return made
 
 
 def _closed(schema: Any) -> Any:
-    """A copy under which a property that the document does not name is an error."""
+    """Return a copy of the schema that forbids undocumented properties."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -62,18 +62,18 @@ def _registry() -> Registry[Any]:
 
 @cache
 def validator(*keys: str) -> Draft202012Validator:
-    """A validator of the schema at that place of the document."""
+    """Return a validator for the schema at this path of the document."""
     pointer = "/".join(key.replace("~", "~0").replace("/", "~1") for key in keys)
     return Draft202012Validator({"$ref": f"{ADDRESS}#/{pointer}"}, registry=_registry(), format_checker=formats)
 
 
 def template(route: str) -> str:
-    """A URL pattern of Django's as the document writes it."""
+    """Convert a URL pattern of Django to the notation of the document."""
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)
 
 
 def _place(path: str, method: str, status: str) -> tuple[str, ...] | None:
-    """Where the document keeps the response, references followed."""
+    """Return the path of the response in the document, after following references."""
     operation = document()["paths"].get(path, {}).get(method)
     found = operation["responses"].get(status) if operation else None
     if found is None:
@@ -103,7 +103,7 @@ def _problem(response: Any, status: int) -> None:
 
 
 def check(response: Any, method: str) -> None:
-    """Raise AssertionError or ValidationError unless the document says that ``method`` may answer like this."""
+    """Raise AssertionError or ValidationError if the document does not allow this response for ``method``."""
     status = response.status_code
     assert response["X-Request-ID"]
     try:

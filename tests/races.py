@@ -1,4 +1,4 @@
-"""Several callers at the same moment, each in a thread with a connection of its own."""
+"""Concurrent calls, each in a thread with its own database connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ type Race = Callable[..., list[Any]]
 
 
 def _at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """What each call gave, or the exception that it raised."""
+    """Run the calls concurrently and return the result or the exception of each."""
     answers: list[Any] = [None] * len(calls)
     barrier = threading.Barrier(len(calls))
 
@@ -21,7 +21,7 @@ def _at_once(*calls: Callable[[], Any]) -> list[Any]:
         barrier.wait()
         try:
             answers[number] = calls[number]()
-        except Exception as error:  # noqa: BLE001,RUF100  the test looks at it
+        except Exception as error:  # noqa: BLE001,RUF100  the test checks it
             answers[number] = error
         finally:
             connection.close()
@@ -36,7 +36,7 @@ def _at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 @pytest.fixture
 def at_once(transactional_db: None) -> Iterator[Race]:
-    """Run calls at once, with real commits; the queue, which Django does not empty, is emptied afterwards."""
+    """Yield a function that runs calls concurrently with real commits. Empty the job queue afterwards."""
     yield _at_once
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE procrastinate_jobs CASCADE")

@@ -1,4 +1,4 @@
-"""Clients that hold a connection open and send or read nearly nothing, beside others who want an answer.
+"""Slow clients that hold connections open, beside normal clients whose latency is measured.
 
 Used by the system test and by ``make bench ARGS=slow-clients``.
 """
@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass
 class Target:
-    """A server, and an organization in it with an agent, a large bundle on offer and a long ledger."""
+    """A server with an organization that has an agent, an offered large bundle and a long audit ledger."""
 
     base: str
     token: str
@@ -47,7 +47,7 @@ class Target:
     bundle_hash: str = ""
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str | None = None) -> Any:
-        """The answer's JSON; anything but success is an error of the test."""
+        """Send a request and return the JSON of the response. Raises if it is not successful."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
         answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
@@ -70,7 +70,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
     bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version, "env": large})
     wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": {"kind": "all_at_once"}}
     target.call("POST", f"{environment}/deployments", wanted)
-    for number in range(150):  # two sets of labels an event: a ledger of more than a megabyte
+    for number in range(150):  # two sets of labels per event make a ledger of more than a megabyte
         labels = {f"label-{each}": f"{number:063d}" for each in range(60)}
         target.call("PATCH", f"{environment}/agents/{target.agent_id}", {"labels": labels})
     desired = f"/api/v1/agents/{target.agent_id}/deployment"
@@ -86,7 +86,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
 
 @dataclass
 class Crowd:
-    """The open connections of each kind, and how many the server has ended."""
+    """The open connections by kind, and the number that the server has closed."""
 
     sockets: dict[str, list[socket.socket]] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Crowd:
 
 
 def _opening(target: Target, kind: str) -> bytes:
-    """What a connection of this kind sends at once."""
+    """Return the bytes that a connection of this kind sends first."""
     boundary = "xx"
     form = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="kind"\r\n\r\ntelemetry\r\n'
@@ -151,7 +151,7 @@ def _opening(target: Target, kind: str) -> bytes:
 
 @contextmanager
 def crowd(target: Target, count: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Crowd]:
-    """``count`` connections of each kind, each of which moves a byte a second until the block ends."""
+    """Open ``count`` connections of each kind, which move one byte a second until the block ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count * len(kinds) + 500)), hard))
     address = urlsplit(target.base)
@@ -188,7 +188,7 @@ def crowd(target: Target, count: int, kinds: tuple[str, ...] = KINDS) -> Iterato
 
 @dataclass
 class Measured:
-    """Milliseconds of heartbeats and of list requests in turn, and what went wrong."""
+    """The durations of heartbeats and list requests in milliseconds, and the errors."""
 
     heartbeats: list[float] = field(default_factory=list)
     lists: list[float] = field(default_factory=list)
@@ -196,7 +196,7 @@ class Measured:
 
     @property
     def medians(self) -> tuple[float, float]:
-        """Of a heartbeat and of a list."""
+        """Return the median durations of a heartbeat and of a list request."""
         return statistics.median(self.heartbeats), statistics.median(self.lists)
 
 

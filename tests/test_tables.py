@@ -14,23 +14,23 @@ from byteor_cloud.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
-# Removed without a job: why is told beside each.
+# Tables that no job prunes, with the reason.
 WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """The cells of each table on the page, but for the headings."""
+    """Return the cells of each table row on the page, without the headings."""
     cells = [tuple(part.strip() for part in line.split("|")[1:-1]) for line in PAGE.read_text().splitlines()
              if line.startswith("| `")]  # fmt: skip
     assert all(len(row) == 4 and all(row) for row in cells)
-    return cells  # type: ignore[return-value]  # four each, as was checked
+    return cells  # type: ignore[return-value]  # each has four cells, as checked above
 
 
 def named_jobs() -> list[str]:
     return sorted({job for *_, by in rows() for job in re.findall(r"`(\w+\.\w+)`", by)})
 
 
-def test_the_page_names_every_table_once() -> None:
+def test_page_lists_every_table_once() -> None:
     named = [table.strip("`") for table, *_ in rows()]
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
@@ -41,21 +41,21 @@ def test_the_page_names_every_table_once() -> None:
     assert set(named) - there == set(), "docs/tables.md names tables that are not there"
 
 
-def test_every_table_has_a_job_or_says_why_not() -> None:
+def test_every_table_has_a_job_or_a_reason() -> None:
     without = [table for table, _, _, by in rows() if "`" not in by and not WITHOUT_A_JOB.match(by)]
 
     assert without == []
 
 
 @pytest.mark.parametrize("name", named_jobs())
-def test_the_named_jobs_run(name: str) -> None:
+def test_named_job_runs(name: str) -> None:
     kind = KINDS[name]
     arguments = {"id": str(uuid7())} if kind.periodic is None else {}
 
     kind.run(Claim(), **arguments)
 
 
-def test_the_page_names_the_jobs_that_run_by_themselves() -> None:
+def test_page_names_the_periodic_jobs() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

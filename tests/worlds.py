@@ -1,4 +1,4 @@
-"""Tenants to test in, callers to test as, and the queue run by hand. Real tokens, real services."""
+"""Test tenants with real tokens, API callers, and functions that run the job queue in the test's thread."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_roll
 
 
 def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
-    """A plan that compiles; ``ring`` overrides parts of it."""
+    """Return a valid plan; ``ring`` overrides its members."""
     return {**PLAN, "name": name, "single_ring": {**PLAN["single_ring"], **ring}}
 
 
 class Api:
-    """A caller: JSON in, JSON out, one bearer credential; every answer is held against the OpenAPI document."""
+    """A JSON client with one bearer credential. It checks every response against the OpenAPI document."""
 
     def __init__(self, token: str | None) -> None:
         self.token = token
         self.client = Client(raise_request_exception=True)
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """The response; ``.json()`` is its body. Header names as keywords: ``Idempotency_Key="k"``."""
+        """Send a request and return the response. Headers are keywords: ``Idempotency_Key="k"``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.token is not None:
             named.setdefault("Authorization", f"Bearer {self.token}")
@@ -85,7 +85,7 @@ class Api:
 
 @dataclass
 class Person:
-    """Somebody with a role, as services and as the API know them."""
+    """A member with a role: the user, and the API client."""
 
     user: User
     actor: Actor
@@ -97,7 +97,7 @@ class World:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # Inside a test's transaction nothing here fails and is gone back on: half of the statements were savepoints.
+        # Savepoints are off, since nothing here is rolled back and they were half of all statements.
         with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
             self._make(name)
 
@@ -121,7 +121,7 @@ class World:
         return Person(user, actor, Api(token))
 
     def person(self, role: Role, name: str | None = None) -> Person:
-        """A new member of the organization."""
+        """Add a member to the organization."""
         membership = members.add(
             organization=self.organization,
             project=None,
@@ -133,7 +133,7 @@ class World:
         return self._person(membership.user)
 
     def environment(self, posture: str, name: str | None = None, **settings: Any) -> Environment:
-        """A new environment of the project."""
+        """Add an environment to the project."""
         return organizations.create_environment(
             project=self.project,
             name=name or posture,
@@ -144,13 +144,13 @@ class World:
         )
 
     def path(self, environment: Environment | None = None, rest: str = "") -> str:
-        """A path below an environment (``dev``)."""
+        """Return an API path below an environment, by default ``dev``."""
         environment = environment or self.dev
         project = environment.project
         return f"/api/v1/orgs/{project.organization_id}/projects/{project.pk}/environments/{environment.pk}{rest}"
 
     def version(self, environment: Environment | None = None, content: dict[str, Any] | None = None) -> Version:
-        """A promoted draft."""
+        """Create a draft and promote it to a version."""
         environment = environment or self.dev
         content = content or PLAN
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -161,7 +161,7 @@ class World:
         return version
 
     def bundle(self, environment: Environment | None = None, name: str = "bundle", **config: Any) -> ConfigBundle:
-        """A config bundle of a new version, unless ``version`` names one."""
+        """Create a config bundle, of a new version unless ``version`` is given."""
         environment = environment or self.dev
         version = config.pop("version", None) or self.version(environment)
         return bundles.create_config_bundle(
@@ -169,12 +169,12 @@ class World:
         )
 
     def enrollment_token(self, environment: Environment | None = None, **options: Any) -> str:
-        """The text of a new enrollment token."""
+        """Create an enrollment token and return its text."""
         _, text = fleet.create_enrollment_token(environment=environment or self.dev, actor=self.admin.actor, **options)
         return text
 
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
-        """An enrolled agent, and itself as a caller."""
+        """Enroll an agent; return it and its API client."""
         environment = environment or self.dev
         token, _ = fleet.create_enrollment_token(environment=environment, actor=self.admin.actor)
         agent, key = fleet.enroll(
@@ -183,7 +183,7 @@ class World:
         return agent, Api(key)
 
     def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
-        """A requested deployment to all agents."""
+        """Request a deployment to all agents."""
         return deployments.create_deployment(
             environment=bundle.environment,
             config_bundle=bundle,
@@ -195,7 +195,7 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run waiting jobs in the order of the queue, also those that they enqueue; how many ran."""
+    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns how many ran."""
     for ran in range(limit):
         row = ProcrastinateJob.objects.filter(status="todo").order_by("id").first()
         if row is None:
@@ -207,12 +207,12 @@ def run_jobs(*, limit: int = 200) -> int:
 
 
 def run_job(row: ProcrastinateJob) -> None:
-    """Run the job as a worker does; its row in the queue is the caller's."""
+    """Run the job as a worker does. The caller updates its row in the queue."""
     jobs.KINDS[row.task_name].run(jobs.Claim(), **row.args)
 
 
 def report(api: Api, agent: Agent, status: str, **extra: Any) -> Any:
-    """An agent's report on what is desired of it now."""
+    """Send an agent's report about its current assignment."""
     from apps.fleet.models import Assignment
 
     assignment = Assignment.objects.get(agent=agent)

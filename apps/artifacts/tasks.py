@@ -6,7 +6,7 @@ from apps.artifacts import retention
 from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay
 from apps.artifacts.services import replays, uploads
 from apps.releases.jobs import ReplayDecided
-from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
+from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
@@ -36,7 +36,7 @@ def replay_decided(job: ReplayDecided) -> None:
     replays.follow_approval(job.approval_id)
 
 
-@runs_by_itself(RETENTION)
+@runs_periodically(RETENTION)
 def retain() -> None:
     """Remove expired artifacts, agents that were decommissioned long ago, and unreferenced blobs."""
     retention.expire_artifacts()

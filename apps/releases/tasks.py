@@ -9,7 +9,7 @@ from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollo
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
-from byteor_cloud.jobs import Claim, GivenUp, runs, runs_by_itself, runs_claimed
+from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
@@ -48,13 +48,13 @@ def agent_left(job: AgentLeft) -> None:
     offers.step_rollouts_of_agent(job.agent_id)
 
 
-@runs_by_itself(FORGET_PARTICULARS)
+@runs_periodically(FORGET_PARTICULARS)
 def forget_particulars() -> None:
     """Delete old reports, agent progress and timelines of deployments that ended long ago."""
     housekeeping.forget_particulars()
 
 
-@runs_by_itself(SWEEP)
+@runs_periodically(SWEEP)
 def sweep() -> None:
     """Handle what only the passing of time causes: expired approvals, agent timeouts, ended pauses, waiting builds."""
     for approval in Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()):

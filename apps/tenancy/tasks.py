@@ -11,7 +11,7 @@ from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import housekeeping, organizations, signing_keys
 from apps.tenancy.webhooks import delivery
 from byteor_cloud import jobs
-from byteor_cloud.jobs import runs, runs_by_itself
+from byteor_cloud.jobs import runs, runs_periodically
 
 
 @runs(PurgeProject)
@@ -32,56 +32,56 @@ def deliver_webhooks(job: DeliverWebhooks) -> None:
     delivery.deliver_due(UUID(job.webhook_id))
 
 
-@runs_by_itself(kinds.WAKE_WEBHOOKS)
+@runs_periodically(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
     """Enqueue the sending of all due webhook deliveries."""
     delivery.enqueue_due()
 
 
-@runs_by_itself(kinds.SEAL_AUDIT)
+@runs_periodically(kinds.SEAL_AUDIT)
 def seal_audit() -> None:
     """Append new audit events to their chains."""
     audit.seal_all()
 
 
-@runs_by_itself(kinds.SEAL_REST)
+@runs_periodically(kinds.SEAL_REST)
 def seal_rest() -> None:
     """Seal old unsealed events, which ``seal_audit`` no longer looks at, in the whole ledger."""
     audit.seal_all(whole=True)
 
 
-@runs_by_itself(kinds.NOTE_KEYS)
+@runs_periodically(kinds.NOTE_KEYS)
 def note_keys() -> None:
     """Store the status of signing keys that became active, retiring or retired."""
     signing_keys.update_all_statuses()
 
 
-@runs_by_itself(kinds.CLOSE_MINUTE)
+@runs_periodically(kinds.CLOSE_MINUTE)
 def close_minute() -> None:
     """Record the denials of past minutes as events; delete old rate counters and expired idempotency keys."""
     audit.close_denials()
     housekeeping.forget_requests()
 
 
-@runs_by_itself(kinds.FORGET_SIGN_INS)
+@runs_periodically(kinds.FORGET_SIGN_INS)
 def forget_sign_ins() -> None:
     """Delete expired sessions and the leftovers of abandoned sign-ins."""
     housekeeping.forget_sign_ins()
 
 
-@runs_by_itself(kinds.FORGET_CREDENTIALS)
+@runs_periodically(kinds.FORGET_CREDENTIALS)
 def forget_credentials() -> None:
     """Delete credentials and one-time links that ended long ago."""
     housekeeping.forget_credentials()
 
 
-@runs_by_itself(kinds.FORGET_DELIVERIES)
+@runs_periodically(kinds.FORGET_DELIVERIES)
 def forget_deliveries() -> None:
     """Delete old webhook deliveries."""
     delivery.delete_old()
 
 
-@runs_by_itself(kinds.FORGET_JOBS)
+@runs_periodically(kinds.FORGET_JOBS)
 def forget_jobs() -> None:
     """Delete old dead letters and the queue's log of finished jobs."""
-    jobs.forget_old()
+    jobs.delete_old_rows()

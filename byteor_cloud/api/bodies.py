@@ -1,8 +1,8 @@
-"""Request bodies: how large one may be, and that nothing scarce is held while one arrives.
+"""Reading request bodies: size limits, and no scarce resource held while a body arrives.
 
-A view admits a body when it knows who sends it (``admit``), and only then receives it. The forms of the console and
-of ``/auth`` go through ``receive_form``, before anything of Django's reads them. Scarce are database connections and
-the places of ``byteor_cloud.api.places``.
+A view calls ``admit`` once it knows the caller, and only then reads the body. The forms of the console and of
+``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and the
+slots of ``byteor_cloud.api.request_slots``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import IO
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from byteor_cloud.api import places, problems
+from byteor_cloud.api import problems, request_slots
 from byteor_cloud.database import release_connection
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout
 
-# What a form may hold whose sender has not signed in: the forms of /auth are a token and a button.
+# The size limit for forms before sign-in; the forms of /auth contain only a token.
 ANONYMOUS_FORM_BYTES = 64 * 1024
 _PIECE_BYTES = 16 * 1024
 _reading = threading.BoundedSemaphore(1)
@@ -29,14 +29,14 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 @contextmanager
 def waiting_for_client(request: HttpRequest) -> Iterator[None]:
-    """While the block reads from the client, hold neither a database connection nor a place."""
+    """Release the database connection and the request slot while the block reads from the client."""
     release_connection()
-    with places.given_up(request):
+    with request_slots.released_slot(request):
         yield
 
 
 def is_chunked(request: HttpRequest) -> bool:
-    """Tell whether the body comes in chunks, without a declared length."""
+    """Return whether the body uses chunked encoding, without a declared length."""
     return bool(request.META.get("wsgi.input_terminated") and request.META.get("HTTP_TRANSFER_ENCODING"))
 
 
@@ -47,15 +47,15 @@ def declared_length(request: HttpRequest) -> int:
 
 
 def admit(request: HttpRequest, cap: int) -> None:
-    """Refuse a body that says that it is longer than ``cap`` bytes. Raises PayloadTooLarge, and reads nothing."""
+    """Raise PayloadTooLarge if the declared length of the body exceeds ``cap`` bytes. Reads nothing."""
     if declared_length(request) > cap:
-        raise PayloadTooLarge(f"The body is over {cap} bytes.")
+        raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
 
 
 def read(request: HttpRequest, cap: int) -> bytes:
-    """Receive the whole body, of at most ``cap`` bytes, into memory.
+    """Read the whole body, of at most ``cap`` bytes, into memory.
 
-    Raises PayloadTooLarge, InvalidInput when it ends early, and RequestTimeout when it comes too slowly.
+    Raises PayloadTooLarge, InvalidInput when it ends early, and RequestTimeout when it arrives too slowly.
     """
     admit(request, cap)
     stream: IO[bytes] | HttpRequest = request.META["wsgi.input"] if is_chunked(request) else request
@@ -65,24 +65,24 @@ def read(request: HttpRequest, cap: int) -> bytes:
     except (UnreadablePostError, OSError) as error:
         raise interrupted(error) from None
     if len(body) > cap:
-        raise PayloadTooLarge(f"The body is over {cap} bytes.")
+        raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
     if len(body) < declared_length(request):
         raise interrupted(None)
     return body
 
 
 def interrupted(error: OSError | None) -> DomainError:
-    """Return the refusal of a body that did not arrive whole: too slow (``front_door.PacedSocket``), or cut off."""
+    """Return the error for an incomplete body: it was too slow (``front_door.PacedSocket``) or was cut off."""
     cause = error.__cause__ or error.__context__ if isinstance(error, UnreadablePostError) else error
     if isinstance(cause, TimeoutError):
-        return RequestTimeout("The body came too slowly.")
+        return RequestTimeout("The body arrived too slowly.")
     return InvalidInput("The body ended before its declared length.", code="truncated")
 
 
 def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Receive the bodies of the routes outside the API: the last middleware, so that it knows who is signed in.
+    """Read the bodies of routes outside the API. This is the last middleware, so that it knows who is signed in.
 
-    Django's CSRF check reads the form before the view does. Here it is bounded first, and kept in memory.
+    Django's CSRF check reads the form before the view does, so the size must be limited here.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -93,17 +93,17 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
             cap = settings.CONFIG.max_body_bytes if request.user.is_authenticated else ANONYMOUS_FORM_BYTES
             # Django parses the form from these bytes.
             request._body = read(request, cap)  # what HttpRequest.body fills
-        except Exception as error:  # noqa: BLE001,RUF100  the views' own handlers are not reached from here
+        except Exception as error:  # noqa: BLE001,RUF100  exceptions raised here do not reach the handlers of views
             return problems.answer(request, problems.as_domain_error(error))
         return get_response(request)
 
     return middleware
 
 
-def finish_answer(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Release the database connection when the answer is made, since the client may read it slowly.
+def finish_response(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Release the database connection once the response is ready, since the client may read it slowly.
 
-    A length is declared where it is known: without one each answer would be sent in three pieces.
+    Also set ``Content-Length`` where it is known; without it each response would be sent in three pieces.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -117,10 +117,10 @@ def finish_answer(get_response: Callable[[HttpRequest], HttpResponse]) -> Callab
 
 
 def stream(lines: Iterable[str]) -> Iterator[bytes]:
-    """Join lines that are read from the database to pieces of about 16 KiB.
+    """Join lines that are read from the database into pieces of about 16 KiB.
 
-    Between pieces no connection is held, since the client may be slow. One stream of a process reads at a time, so
-    that a thousand fast clients leave the database to everybody else.
+    No connection is held between pieces, since the client may be slow. Only one stream per process reads at a time,
+    so that a thousand fast clients cannot use up the database.
     """
     source = iter(lines)
     while True:

@@ -1,8 +1,8 @@
 """The counters and histograms of gunicorn's processes, in memory that all of them share.
 
 prometheus_client itself shares them in memory-mapped files, and a write to one of those ends the process with SIGBUS
-when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process adds up in a part of
-its own, so that nobody waits for a lock that a killed process holds; a scrape sums over the parts.
+when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process counts in a part of
+its own, so that no process waits for a lock that a killed process holds. A scrape sums over the parts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-PART_BYTES = 8 << 20  # reserved, not used: memory is taken as series appear
+PART_BYTES = 8 << 20  # address space only: the kernel allocates memory as series are added
 _NUMBER = struct.Struct("=q")
 _VALUE = struct.Struct("=d")
 logger = structlog.get_logger(__name__)
 
 
 class Part:
-    """The series of one process: after the bytes in use, for each its key's length, its key and its value."""
+    """The series of one process. Layout: the number of bytes in use, then length of key, key and value per series."""
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
@@ -41,7 +41,7 @@ class Part:
             yield key, value
 
     def add(self, key: str, amount: float) -> None:
-        """Add to a series, which begins at 0. One that finds no room is not counted."""
+        """Add to a series, which starts at 0. A new series is dropped when the part is full."""
         position = self._position(key)
         if position is not None:
             self._write(position, self._read(position) + amount)
@@ -74,7 +74,7 @@ class Part:
         return float(_VALUE.unpack_from(self._memory, position)[0])
 
     def _write(self, position: int, value: float) -> None:
-        # In one assignment: pack_into writes zeros first, which another process could read.
+        # One assignment, because pack_into writes zeros first, which another process could read.
         self._memory[position : position + _VALUE.size] = _VALUE.pack(value)
 
     def _position(self, key: str) -> int | None:
@@ -91,36 +91,38 @@ class Part:
             return None
         self._memory[start : start + _NUMBER.size] = _NUMBER.pack(len(text))
         self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
-        self._write(position, 0.0)  # a process that was killed here may have left something
-        # Last: a reader, or the next process after a kill, sees the entry whole or not at all.
+        self._write(position, 0.0)  # a process that was killed at this point may have left a value
+        # Written last, so that a reader, or the next process after a kill, sees the whole entry or none.
         self._memory[: _NUMBER.size] = _NUMBER.pack(end)
         self._positions[key] = position
         return position
 
 
 class Shared(Collector):
-    """The parts of all processes, and the sums over them; the first part is that of the process that forks."""
+    """The parts of all processes, and the sums over them. The first part belongs to the parent process."""
 
     def __init__(self, processes: int, part_bytes: int = PART_BYTES) -> None:
-        # At a reload the old processes and the new ones live side by side.
+        # At a reload the old and the new processes run at the same time.
         count = 1 + 2 * processes + 2
         whole = memoryview(mmap.mmap(-1, count * part_bytes))
         self._memories = [whole[at * part_bytes : (at + 1) * part_bytes] for at in range(count)]
         self._free = list(range(count - 1, 0, -1))
         self.use(0)
 
-    def lend(self) -> int | None:
-        """Return the part for a process that is about to be forked, what a dead one counted included."""
+    def reserve_part(self) -> int | None:
+        """Reserve a part for a process that is about to be forked. It may contain counts of an ended process."""
         return self._free.pop() if self._free else None
 
-    def give_back(self, number: int | None) -> None:
-        """Take back the part of a process that has ended; its counts stay in the sums."""
+    def release_part(self, number: int | None) -> None:
+        """Release the part of a process that has ended. Its counts stay in the sums."""
         if number is not None:
             self._free.append(number)
 
     def use(self, number: int | None) -> None:
-        """Count in this part from now on; with None, where nobody else sees it."""
-        self._lock = threading.Lock()  # not the one that a thread of the parent may have held at the fork
+        """Count in this part from now on. With None, count in private memory that no scrape of another process sees."""
+        self._lock = (
+            threading.Lock()
+        )  # a new lock, because a thread of the parent may have held the old one at the fork
         self._own = Part(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 
     def add(self, key: str, amount: float) -> None:
@@ -134,13 +136,13 @@ class Shared(Collector):
             self._own.put(key, value)
 
     def get(self, key: str) -> float:
-        """Return what this process has counted."""
+        """Return the value of one of this process's series."""
         with self._lock:
             return self._own.get(key)
 
     @override
     def collect(self) -> Iterable[Metric]:
-        """Return the sums over all processes, dead ones included."""
+        """Return the sums over all processes, including those that have ended."""
         sums: dict[str, float] = defaultdict(float)
         for memory in self._memories:
             for key, value in Part(memory):
@@ -157,7 +159,7 @@ class Shared(Collector):
                 metric.add_sample(name, labels, value)
         for (family, labels_text), counts in buckets.items():
             labels, total = json.loads(labels_text), 0.0
-            for le in sorted(counts):  # a process counts each bucket by itself, the format wants them cumulative
+            for le in sorted(counts):  # processes count each bucket separately, but the format wants cumulative counts
                 total += counts[le]
                 text = floatToGoString(le)  # type: ignore[no-untyped-call]  # untyped library
                 families[family].add_sample(f"{family}_bucket", {**labels, "le": text}, total)
@@ -166,14 +168,14 @@ class Shared(Collector):
 
 
 def share(processes: int) -> Shared:
-    """Make all counters of this process and of those that it forks shared ones; call it before any is declared."""
-    global _shared  # noqa: PLW0603  gunicorn reads its settings again at a reload, and the counts go on
+    """Share all counters of this process with the processes that it forks. Call it before any counter is declared."""
+    global _shared  # noqa: PLW0603  gunicorn runs its settings again at a reload, and the counts must survive
     if _shared is not None:
         return _shared
     shared = Shared(processes)
 
     class Value:
-        """What prometheus_client keeps each of its numbers in."""
+        """The storage class that prometheus_client uses for each number."""
 
         _multiprocess = True
 
@@ -195,10 +197,10 @@ def share(processes: int) -> Shared:
             return shared.get(self._key)
 
         def set_exemplar(self, exemplar: object) -> None:
-            """Exemplars are not kept."""
+            """Ignore the exemplar: exemplars are not stored."""
 
         def get_exemplar(self) -> None:
-            """There is none."""
+            """Return None: exemplars are not stored."""
 
     values.ValueClass = Value
     _registry.register(shared)
@@ -211,5 +213,5 @@ _shared: Shared | None = None
 
 
 def registry() -> CollectorRegistry:
-    """Return the registry of what processes count: of this one, or of all that share."""
+    """Return the registry to scrape: the shared one if counters are shared, else this process's own."""
     return REGISTRY if _shared is None else _registry

@@ -1,4 +1,4 @@
-"""What a view declares about itself. The OpenAPI document is made from it, and the law tests hold the view to it."""
+"""The declarations of a view. The OpenAPI document is generated from them, and law tests check the views."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ type Errors = tuple[type[DomainError], ...]
 class DeclaredView:
     """A view for callers with a credential.
 
-    ``errors`` and ``verbs`` are by action. What a class declares adds to what its mixins and bases declare.
+    ``errors`` and ``verbs`` are keyed by action. A class adds to the declarations of its mixins and bases.
     """
 
-    # Checking the credential, the rate limit and what the path names can end in these, whatever the action.
+    # Any action can end in these: they come from checking the credential, the rate limit and the path.
     common_errors: ClassVar[Errors] = (Unauthenticated, Forbidden, NotFound, TooManyRequests, Unavailable)
-    # What else an action may answer with, beside what the server refuses by the request's method and size.
+    # Further errors of an action. Errors of the request's method and size apply to all and are not listed.
     errors: ClassVar[Mapping[str, Errors]] = {}
     # The verb of a summary, for actions that a mixin implements and so cannot describe.
     verbs: ClassVar[Mapping[str, str]] = {}
-    # Actions whose answer holds a secret: kept encrypted for ten minutes only, under an Idempotency-Key.
+    # Actions whose response contains a secret. For an Idempotency-Key it is stored encrypted, for ten minutes only.
     secret_actions: ClassVar[frozenset[str]] = frozenset()
-    # Whether a POST can be made repeatable.
+    # Whether a POST accepts an Idempotency-Key.
     takes_idempotency_key: ClassVar[bool] = True
     permissions: ClassVar[Mapping[str, Any]] = {}
     # JSON Schemas by name, for bodies that no serializer describes.
@@ -33,27 +33,27 @@ class DeclaredView:
 
     @classmethod
     def families(cls, action: str) -> Sequence[str]:
-        """The families of credential that ``action`` takes."""
-        raise NotImplementedError  # pragma: no cover  every subclass says it
+        """Return the credential families that ``action`` accepts."""
+        raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     @classmethod
     def query_parameters(cls, action: str) -> Mapping[str, Parameter]:
-        """The query parameters that ``action`` takes."""
+        """Return the query parameters that ``action`` accepts."""
         return {}
 
     @classmethod
     def is_list(cls, action: str) -> bool:
-        """Whether ``action`` answers with a page of rows."""
+        """Return whether ``action`` responds with a page of rows."""
         return action == "list"
 
     @classmethod
     def errors_of(cls, action: str) -> frozenset[type[DomainError]]:
-        """The errors that ``action`` may answer with."""
+        """Return the errors that ``action`` can raise."""
         return frozenset(cls.common_errors).union(*cls._declared("errors", action))
 
     @classmethod
     def verb_of(cls, action: str) -> str | None:
-        """What ``action`` does to a row, in a word; None when its own docstring says it."""
+        """Return the verb that describes ``action``, or None if this class implements the action itself."""
         return None if action in vars(cls) else next(cls._declared("verbs", action), None)
 
     @classmethod

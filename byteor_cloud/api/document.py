@@ -1,4 +1,4 @@
-"""``/api/schema``: the OpenAPI document, made once a process and then only sent."""
+"""``/api/schema``: the OpenAPI document, generated once per process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _lock = threading.Lock()
 
 
 def _rendered() -> dict[str, _Rendered]:
-    """The document by format. It takes a second to make, so that callers at once wait for the first one's."""
+    """Return the document by format. Generating it takes a second, so concurrent callers share the first result."""
     with _lock:
         if not _made:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
@@ -40,13 +40,13 @@ def _rendered() -> dict[str, _Rendered]:
 
 
 def _format(request: HttpRequest) -> str:
-    """YAML, unless ``?format=json`` or the Accept header asks for JSON."""
-    asked = request.GET.get("format")
-    if asked is None:
+    """Return the requested format: YAML, unless ``?format=json`` or the Accept header asks for JSON."""
+    requested = request.GET.get("format")
+    if requested is None:
         return "json" if "json" in request.headers.get("Accept", "").lower() else "yaml"
-    if asked not in _RENDERERS:
+    if requested not in _RENDERERS:
         raise InvalidInput.at_parameter("format", f"Must be one of {', '.join(_RENDERERS)}.")
-    return asked
+    return requested
 
 
 class DocumentView(OpenView):
@@ -54,7 +54,7 @@ class DocumentView(OpenView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        """Send the document, or 304 to a caller that has it."""
+        """Return the document, or 304 if the caller has the current one."""
         rendered = _rendered()[_format(request._request)]
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept"}

@@ -1,4 +1,4 @@
-"""What every request passes: its id, and the refusal of writes while the disk is full."""
+"""Middleware for every request: the request id, and the refusal of writes while the disk is full."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from byteor_cloud import space
 from byteor_cloud.api import problems
 from byteor_cloud.ids import uuid7
 
-_SANE = re.compile(r"[A-Za-z0-9._\-]{8,64}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 
 
 def request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Take ``X-Request-ID`` from the request when it is a sane value, else make one; echo it."""
+    """Accept a valid ``X-Request-ID`` from the request or generate one, and return it in the response."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        # Written back, so that the log lines, audit events and problems name the same id.
-        chosen = request.META["HTTP_X_REQUEST_ID"] = given if _SANE.fullmatch(given) else str(uuid7())
+        # Stored in the request, so that log lines, audit events and problems name the same id.
+        chosen = request.META["HTTP_X_REQUEST_ID"] = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
         response = get_response(request)
         response["X-Request-ID"] = chosen
         return response
@@ -28,8 +28,10 @@ def request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
     return middleware
 
 
-def spare_the_disk(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse writes while the embedded database's disk is as good as full: what is left keeps it alive for reads."""
+def refuse_writes_without_space(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Refuse writes while the embedded database's disk is almost full. It needs the rest to keep serving reads."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.method in _READING or not space.is_low_for_database():

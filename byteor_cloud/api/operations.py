@@ -1,6 +1,6 @@
-"""What the OpenAPI document says about each operation: its tag, id, summary and description.
+"""The texts of operations in the OpenAPI document: tag, id, summary and description.
 
-Views name one of these as ``operations``; each app keeps its own in ``api/operations.py``.
+A view refers to its texts as ``operations``. Each app keeps them in ``api/operations.py``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# Values of examples. A client replaces them by ids and hashes of its own rows.
+# Values for examples. A client replaces them with the ids and hashes of its own resources.
 ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 HASH = "sha256:" + "5f" * 32
 PLAN = {

@@ -15,18 +15,18 @@ from byteor_cloud.errors import InvalidInput
 
 
 class NewestFirst(CursorPagination):
-    """``?limit=`` 1..200 (50), ``?cursor=``; ids are UUIDv7, so id order is creation order."""
+    """Pages of at most ``limit`` rows (1 to 200, default 50) from ``cursor`` on. UUIDv7 ids sort by creation time."""
 
     ordering = "-id"
     page_size = LIMIT.schema["default"]
     page_size_query_param = "limit"
 
     def get_page_size(self, request: Request) -> int:
-        """The limit asked for; the view has checked it."""
+        """Return the requested limit, which the view has already checked."""
         return int(request.query_params.get("limit", self.page_size))
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
-        """A page of ``queryset``. Raises InvalidInput."""
+        """Return one page of ``queryset``. Raises InvalidInput for an invalid cursor."""
         self._parse_id = queryset.model._meta.pk.to_python
         page: list[Any] | None = super().paginate_queryset(queryset, request, view)
         if settings.CONFIG.public_base_url:
@@ -34,24 +34,28 @@ class NewestFirst(CursorPagination):
         return page
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """The cursor asked for. Raises InvalidInput on one that this API did not make."""
+        """Return the requested cursor. Raises InvalidInput if this list did not create it."""
         try:
             cursor = super().decode_cursor(request)
             if cursor and cursor.position is not None:
                 self._parse_id(cursor.position)
         except Exception:  # noqa: BLE001,RUF100  DRF and the fields raise several kinds; all mean the same here
-            raise InvalidInput.at_parameter("cursor", "Not a cursor of this list.", code="unknown_cursor") from None
+            raise InvalidInput.at_parameter(
+                "cursor",
+                "The cursor does not belong to this list. Use `next_cursor` of an earlier page.",
+                code="unknown_cursor",
+            ) from None
         return cursor
 
     def get_paginated_response(self, data: Any) -> Response:
-        """The page with its links, and the cursor of the next page by itself."""
+        """Return the page with its links, and separately the cursor of the next page."""
         following = self.get_next_link()
         cursor = None if following is None else parse_qs(urlsplit(following).query)[self.cursor_query_param][0]
         page = {"next": following, "previous": self.get_previous_link(), "next_cursor": cursor, "results": data}
         return Response(page)
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """DRF's own says ``nullable``, which OpenAPI 3.1 does not know."""
+        """Return the schema of a page. DRF's own uses ``nullable``, which OpenAPI 3.1 does not support."""
         link = {"type": ["string", "null"], "format": "uri"}
         cursor = {"type": ["string", "null"]}
         return {

@@ -1,4 +1,4 @@
-"""Query parameters: declared once on a view, checked before the operation runs, and documented from the declaration."""
+"""Declarations of query parameters. A view's declarations check the requests and document the operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor_cloud.errors import InvalidInput, ParameterError
 from byteor_cloud.ids import read_id
 
 SHA256 = r"^sha256:[0-9a-f]{64}$"
-# One line of visible characters; written out, since programs differ in what \s and \S are.
+# One line of visible characters, written out because regex engines differ in what \s matches.
 LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-](0[0-9]|1[0-9]|2[0-3]):[0-5][0-9])"
@@ -25,9 +25,9 @@ _IDEMPOTENCY_KEY = r"^[!-~]([ -~]{0,253}[!-~])?$"
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter: its JSON Schema, how its text is read, and the lookup of a list's filter.
+    """One parameter: its JSON Schema, the function that parses its text, and the Django lookup that it filters by.
 
-    ``read`` raises ValueError with a sentence for people.
+    ``read`` raises ValueError with a sentence for the caller.
     """
 
     schema: Mapping[str, Any]
@@ -36,17 +36,17 @@ class Parameter:
     required: bool = False
     lookup: str | None = None
 
-    def document(self, name: str, *, place: str = "query") -> dict[str, Any]:
-        """The parameter as OpenAPI writes it."""
-        made: dict[str, Any] = {"in": place, "name": name, "schema": dict(self.schema)}
-        made["description"] = self.description or f"Return only rows with this `{name}`."
+    def document(self, name: str, *, location: str = "query") -> dict[str, Any]:
+        """Return the parameter as an OpenAPI object."""
+        document: dict[str, Any] = {"in": location, "name": name, "schema": dict(self.schema)}
+        document["description"] = self.description or f"Return only rows with this `{name}`."
         if self.required:
-            made["required"] = True
-        return made
+            document["required"] = True
+        return document
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """A test for a pattern of the document, whose ``$`` is the very end, as in JSON Schema and not as in Python."""
+    """Compile a JSON Schema pattern to a predicate. Its ``$`` matches only the very end, unlike Python's."""
     search = re.compile(re.sub(r"\$$", r"\\Z", pattern)).search
     return lambda text: search(text) is not None
 
@@ -58,11 +58,11 @@ def read_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("There is no such time in UTC between the years 1 and 9999.") from None
+        raise ValueError("The time does not exist, or is not between the years 1 and 9999 in UTC.") from None
 
 
 def matching(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
-    """A text of that pattern; ``rule`` says it in words."""
+    """Declare a text parameter that must match ``pattern``; ``rule`` describes the pattern in words."""
     schema: dict[str, Any] = {"type": "string", "pattern": pattern}
     if max_length is not None:
         schema |= {"minLength": 1, "maxLength": max_length}
@@ -77,13 +77,13 @@ def matching(pattern: str, rule: str, *, max_length: int | None = None, **more: 
 
 
 def line(lookup: str | None = None, *, max_length: int = 200, **more: Any) -> Parameter:
-    """One line of text."""
+    """Declare a parameter that is one line of text."""
     rule = f"Must be 1 to {max_length} characters without line breaks and control characters."
     return matching(LINE, rule, max_length=max_length, lookup=lookup, **more)
 
 
 def choice(values: Iterable[str], lookup: str | None = None, **more: Any) -> Parameter:
-    """One of ``values``."""
+    """Declare a parameter that is one of ``values``."""
     allowed = [str(value) for value in values]
 
     def read(text: str) -> str:
@@ -95,7 +95,7 @@ def choice(values: Iterable[str], lookup: str | None = None, **more: Any) -> Par
 
 
 def flag(lookup: str, **more: Any) -> Parameter:
-    """``true`` or ``false``."""
+    """Declare a parameter that is ``true`` or ``false``."""
 
     def read(text: str) -> bool:
         if text not in {"true", "false"}:
@@ -106,7 +106,7 @@ def flag(lookup: str, **more: Any) -> Parameter:
 
 
 def whole(minimum: int, maximum: int, lookup: str | None = None, **more: Any) -> Parameter:
-    """A whole number between two bounds."""
+    """Declare a parameter that is a whole number from ``minimum`` to ``maximum``."""
     schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
     if "default" in more:
         schema["default"] = more.pop("default")
@@ -120,24 +120,24 @@ def whole(minimum: int, maximum: int, lookup: str | None = None, **more: Any) ->
 
 
 def identifier(lookup: str | None = None, **more: Any) -> Parameter:
-    """An id."""
+    """Declare a parameter that is a UUID."""
     return Parameter(schema={"type": "string", "format": "uuid"}, read=read_id, lookup=lookup, **more)
 
 
 def moment(lookup: str, **more: Any) -> Parameter:
-    """An RFC 3339 time with an offset."""
+    """Declare a parameter that is an RFC 3339 time with an offset."""
     return Parameter(schema={"type": "string", "format": "date-time"}, read=read_time, lookup=lookup, **more)
 
 
 def digest(lookup: str | None = None, **more: Any) -> Parameter:
-    """A SHA-256, as the API writes it."""
+    """Declare a parameter that is a SHA-256: ``sha256:`` and 64 hexadecimal digits."""
     return matching(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
 
 
 LIMIT = whole(1, 200, description="How many rows a page has at most.", default=50)
 CURSOR = matching(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
-    "Must be a cursor that this list gave.",
+    "Must be a cursor from a page of this list.",
     description="Where the page begins: `next_cursor` of the page before, or the cursor in its links.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
@@ -149,7 +149,7 @@ IDEMPOTENCY_KEY = matching(
 
 
 def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str, Any]:
-    """Read the query's parameters; their values by name. Raises InvalidInput that names each wrong parameter."""
+    """Return the query's parsed parameters by name. Raises InvalidInput that names each invalid parameter."""
     values: dict[str, Any] = {}
     errors: list[ParameterError] = []
     for name, texts in given.lists():
@@ -157,7 +157,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         if parameter is None:
             errors.append(ParameterError(name[:200], "unknown_parameter", _unknown(name, declared)))
         elif len(texts) != 1:
-            errors.append(ParameterError(name, "repeated", "Give it once."))
+            errors.append(ParameterError(name, "repeated", "Give this parameter only once."))
         else:
             try:
                 values[name] = parameter.read(texts[0])
@@ -165,10 +165,10 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
                 errors.append(ParameterError(name, "invalid", str(wrong)))
     for name, parameter in declared.items():
         if parameter.required and name not in given:
-            errors.append(ParameterError(name, "required", parameter.description or "It is required."))
+            errors.append(ParameterError(name, "required", parameter.description or "This parameter is required."))
     if errors:
-        said = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
-        raise InvalidInput(said, errors=errors)
+        summary = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
+        raise InvalidInput(summary, errors=errors)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Strict JSON: what PostgreSQL could not store or two parsers would read differently is refused at the door."""
+"""Strict parsers for request bodies. They refuse what PostgreSQL cannot store and what two parsers read differently."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.offload import run_in_thread
 
 MAX_DEPTH = 200
-LONG_BYTES = 64 * 1024  # a text that takes long enough to be read beside the event loop
+LONG_BYTES = 64 * 1024  # longer texts are parsed in another thread, since they would hold up the event loop
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -34,14 +34,18 @@ def parse_json(data: bytes | str) -> Any:
         return run_in_thread(strict_json.read, data, limits)
     except strict_json.MalformedJson as error:
         if error.fault is JsonFault.DEPTH:
-            raise InvalidInput.at(error.pointer, f"Nested deeper than {MAX_DEPTH}.", code="too_deep") from None
+            raise InvalidInput.at(
+                error.pointer, f"The value is nested deeper than {MAX_DEPTH} levels.", code="too_deep"
+            ) from None
         if error.fault is JsonFault.CHARACTER:
-            raise InvalidInput.at(error.pointer, "Holds a NUL or a lone surrogate.", code="character") from None
+            raise InvalidInput.at(
+                error.pointer, "The text contains a NUL character or a lone surrogate.", code="character"
+            ) from None
         raise InvalidInput(f"The body is not valid JSON: {error}", code="malformed_json") from None
 
 
 class StrictJSONParser(BaseParser):
-    """UTF-8 JSON without duplicate keys, NaN, infinities, NUL characters or lone surrogates."""
+    """A parser of UTF-8 JSON without duplicate keys, NaN, infinities, NUL characters or lone surrogates."""
 
     media_type = "application/json"
 
@@ -58,35 +62,35 @@ class StrictJSONParser(BaseParser):
 
 
 class _HashingHandler(TemporaryFileUploadHandler):
-    """Hashes a file while it is streamed to a temporary one; never whole in memory."""
+    """An upload handler that streams a file to disk and hashes it on the way, so that it is never whole in memory."""
 
     def __init__(self, cap: int) -> None:
         super().__init__()
         self._cap, self._received, self._digest = cap, 0, hashlib.sha256()
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
-        """A file part begins."""
+        """Start a new file and a new hash."""
         os.makedirs(settings.FILE_UPLOAD_TEMP_DIR, mode=0o700, exist_ok=True)
         self._received, self._digest = 0, hashlib.sha256()
         super().new_file(*args, **kwargs)
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        """A piece of it arrives. Raises PayloadTooLarge."""
+        """Hash and store the next chunk of the file. Raises PayloadTooLarge."""
         self._received += len(raw_data)
         if self._received > self._cap:
-            raise PayloadTooLarge(f"The file is over {self._cap} bytes.")
+            raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
         self._digest.update(raw_data)
         super().receive_data_chunk(raw_data, start)
 
     def file_complete(self, file_size: int) -> UploadedFile[Any] | None:
-        """The file with its ``content_hash``."""
+        """Return the file with its ``content_hash``."""
         file = super().file_complete(file_size)
         file.content_hash = f"sha256:{self._digest.hexdigest()}"  # type: ignore[union-attr]  # read by the upload's view
         return file
 
 
-class _Watched:
-    """A stream that remembers how much was read of it, and its end."""
+class _CountingStream:
+    """A stream that counts the bytes read from it and keeps the last of them."""
 
     _TAIL = 512
 
@@ -94,7 +98,7 @@ class _Watched:
         self._stream, self.count, self.tail = stream, 0, b""
 
     def read(self, size: int = -1) -> bytes:
-        """Read on."""
+        """Read up to ``size`` bytes."""
         data = self._stream.read(size)
         self.count += len(data)
         self.tail = (self.tail + data[-self._TAIL :])[-self._TAIL :]
@@ -102,7 +106,7 @@ class _Watched:
 
 
 class UploadParser(MultiPartParser):
-    """Multipart with one file, streamed and hashed; an upload that was cut off is refused."""
+    """A parser of multipart bodies with one file. It streams the file to disk, hashes it and refuses truncation."""
 
     def parse(
         self,
@@ -110,21 +114,21 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return fields and files. Raises for a body that is too large, too slow or cut off; then no file is left."""
+        """Return fields and files. Raises if the body is too large, too slow or truncated, and leaves no file then."""
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):
             raise LengthRequired("Send the upload with a Content-Length.")
         declared = bodies.declared_length(request)
         handler = _HashingHandler(settings.CONFIG.max_upload_bytes)
         request.upload_handlers = [handler]
-        watched = _Watched(stream)
+        watched = _CountingStream(stream)
         try:
             with bodies.waiting_for_client(request):
                 parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
         except UnreadablePostError as error:
             handler.upload_interrupted()
             raise bodies.interrupted(error) from None
-        except OSError as error:  # not the client's: the temporary file could not be written
+        except OSError as error:  # not the client's fault: the temporary file could not be written
             handler.upload_interrupted()
             if space.is_disk_error(error):
                 raise problems.no_room() from error
@@ -135,6 +139,6 @@ class UploadParser(MultiPartParser):
         boundary = (parse_header_parameters(media_type or "")[1].get("boundary") or "").encode()
         if watched.count != declared or not watched.tail.rstrip().endswith(b"--" + boundary + b"--"):
             for file in parsed.files.values():
-                file.close()  # type: ignore[union-attr]  # one file a field
-            raise InvalidInput("The upload was cut off.", code="truncated")
+                file.close()  # type: ignore[union-attr]  # each field has one file
+            raise InvalidInput("The upload ended before its last part was complete. Send it again.", code="truncated")
         return parsed

@@ -1,4 +1,4 @@
-"""RFC 9457: the one place where an error becomes a response."""
+"""The conversion of every error to an RFC 9457 problem response."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _DRF_CODES = {
 
 
 class MethodNotAllowed(errors.DomainError):
-    """The path has no such method."""
+    """The path does not support the method."""
 
     code, title, status = "method_not_allowed", "Method not allowed", 405
 
@@ -62,7 +62,7 @@ class _NotAcceptable(errors.DomainError):
 
 
 class _Contended(errors.Unavailable):
-    retry_span_s = 3  # the other request ends soon
+    retry_span_s = 3  # the other request will end soon
 
 
 class _Internal(errors.DomainError):
@@ -86,58 +86,62 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
     if isinstance(cause, pg.UniqueViolation):
         constraint = cause.diag.constraint_name or ""
         if constraint.endswith("_unique_name"):
-            return errors.Conflict("That name is taken.", code="name_taken")
+            return errors.Conflict("That name is already taken. Choose another one.", code="name_taken")
         if constraint.endswith("_unique_slug"):
-            return errors.Conflict("That slug is taken.", code="slug_taken")
-        return errors.Conflict("It exists already.", code="exists")
+            return errors.Conflict("That slug is already taken. Choose another one.", code="slug_taken")
+        return errors.Conflict("An equal resource already exists.", code="exists")
     if isinstance(cause, pg.ForeignKeyViolation):
-        return errors.Conflict("What it refers to was removed meanwhile.", code="gone")
+        return errors.Conflict("A resource that the request refers to was deleted in the meantime.", code="gone")
     return None
 
 
 def full_disk() -> errors.Unavailable:
-    """Return the refusal of a write while the server's disk is full or broken."""
-    return errors.Unavailable("The server's disk is full or not writable; nothing was changed.", retry_after=10)
+    """Return the error for a write while the server's disk is full or broken."""
+    return errors.Unavailable(
+        "The server's disk is full or not writable. Nothing was changed; try again later.", retry_after=10
+    )
 
 
 def no_room() -> errors.InsufficientStorage:
-    """Return the refusal of an upload while the server's disk is full."""
-    return errors.InsufficientStorage("There is no space left for it; nothing was stored.", retry_after=30)
+    """Return the error for an upload while the server's disk is full."""
+    return errors.InsufficientStorage(
+        "The server has no space left for the upload. Nothing was stored; try again later.", retry_after=30
+    )
 
 
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
-    """Return the refusal when database or disk is in trouble, or what took too long was ended; else None."""
+    """Return the error if the database or disk failed or a statement timed out, else None."""
     match exc:
         case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
             return full_disk()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
-            return _Contended("It is being changed by another request; try again.", retry_after=1)
+            return _Contended("Another request is changing the same resource. Try again.", retry_after=1)
         case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
             logger.error("statement_timeout")
             return errors.Unavailable(
-                "The database took too long over this; try again, or ask for less.", retry_after=5
+                "The database query took too long. Try again, or request less data.", retry_after=5
             )
         case InternalError() if isinstance(exc.__cause__, (pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)):
             logger.error("transaction_timeout")
-            return errors.Unavailable("It took too long and was given up; try again.", retry_after=5)
+            return errors.Unavailable("The request took too long and was cancelled. Try again.", retry_after=5)
         case OperationalError() | InterfaceError() | PoolTimeout():
             logger.error("database_unavailable", error=str(exc).splitlines()[0] if str(exc) else type(exc).__name__)
-            return errors.Unavailable("The database is not reachable.", retry_after=5)
+            return errors.Unavailable("The database is not reachable. Try again later.", retry_after=5)
     return None
 
 
 def as_domain_error(exc: Exception) -> errors.DomainError:
-    """The refusal that ``exc`` means; what nobody foresaw is logged and becomes a bare 500."""
+    """Convert an exception to a domain error. An unexpected exception is logged and becomes a 500 without details."""
     match exc:
         case errors.DomainError():
             return exc
         case drf.APIException():
             return _from_drf(exc)
         case Http404():
-            return errors.NotFound("There is nothing here.")
+            return errors.NotFound("There is no resource at this URL.")
         case PermissionDenied():
-            return errors.Forbidden("You may not do this.")
+            return errors.Forbidden("Your role does not permit this.")
         case RequestDataTooBig() | TooManyFilesSent():
             return errors.PayloadTooLarge("The body is too large.")
         case UnreadablePostError():
@@ -149,11 +153,11 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
     if (unavailable := _from_infrastructure(exc)) is not None:
         return unavailable
     logger.error("unhandled_error", exc_info=exc)
-    return _Internal("An unexpected error; the log has it under this request id.")
+    return _Internal("An unexpected error occurred. The server logged it under this request id.")
 
 
 def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
-    """The body of ``application/problem+json``."""
+    """Return the body of ``application/problem+json``."""
     body: dict[str, Any] = {
         "type": URN + error.reason,
         "title": error.title,
@@ -174,14 +178,14 @@ def _headers(error: errors.DomainError) -> dict[str, str]:
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
-        # Spread, so that a fleet that was refused together does not come back together.
-        spread = random.randint(0, error.retry_span_s)  # noqa: S311  nobody gains by guessing it
+        # Random, so that agents that were refused at the same time do not retry at the same time.
+        spread = random.randint(0, error.retry_span_s)  # noqa: S311  not a secret
         headers["Retry-After"] = str(error.retry_after + spread)
     return headers
 
 
 def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's hook."""
+    """Convert an exception of a DRF view to a problem response. DRF's exception handler."""
     error = as_domain_error(exc)
     request = context["request"]
     response = Response(problem(request, error), status=error.status, headers=_headers(error))
@@ -192,47 +196,54 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
-    """The same outside DRF: plain views and Django's own handlers."""
+    """Return the problem response for code outside DRF: plain views and Django's handlers."""
     return JsonResponse(
         problem(request, error), status=error.status, headers=_headers(error), content_type=CONTENT_TYPE
     )
 
 
 def wants_page(request: HttpRequest | Request) -> bool:
-    """Whether a browser asks."""
+    """Return whether the client accepts HTML, as a browser does."""
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
 def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
-    """A page for a browser outside the API, problem+json for everybody else."""
+    """Return an HTML page to a browser outside the API, and problem+json in all other cases."""
     if request.path.startswith("/api/") or not wants_page(request):
         return respond(request, error)
-    # Without the request's context processors: the page must also render when the database is the trouble.
+    # Without the request's context processors: the page must also render when the database is down.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
     return HttpResponse(page, status=error.status, headers=_headers(error))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler400."""
+    """Answer a malformed request. Django's handler400."""
     return answer(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler403."""
-    return answer(request, errors.Forbidden("You may not do this."))
+    """Answer a forbidden request. Django's handler403."""
+    return answer(request, errors.Forbidden("Your role does not permit this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Django's CSRF_FAILURE_VIEW."""
-    return answer(request, errors.Forbidden("The form has expired, or came from another site; load it again."))
+    """Answer a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
+    return answer(
+        request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
+    )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler404."""
-    return answer(request, errors.NotFound("There is nothing here."))
+    """Answer a request for an unknown path. Django's handler404."""
+    return answer(request, errors.NotFound("There is no resource at this URL."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500; Django has logged the traceback. Database or disk in trouble is 503 here too."""
+    """Answer a failed request. Django's handler500, called after the traceback was logged.
+
+    A failure of the database or the disk is a 503, as in the API.
+    """
     unavailable = _from_infrastructure(sys.exc_info()[1])
-    return answer(request, unavailable or _Internal("An unexpected error; the log has it under this request id."))
+    return answer(
+        request, unavailable or _Internal("An unexpected error occurred. The server logged it under this request id.")
+    )

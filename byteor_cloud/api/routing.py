@@ -1,4 +1,4 @@
-"""One line a path: the URL files read as the API's table of contents."""
+"""Routes with one line per path, so that the URL files read as the API's table of contents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from rest_framework.viewsets import ViewSetMixin
 
 
 def route(pattern: str, viewset: type[Any], **methods: str) -> URLPattern:
-    """One path with its methods: ``route("orgs", V, get="list", post="create")``."""
+    """Route a path's methods to actions of a view set: ``route("orgs", V, get="list", post="create")``."""
     assert issubclass(viewset, ViewSetMixin)  # noqa: S101  a programming error otherwise
     return path(pattern, viewset.as_view(dict(methods)), name=f"{viewset.__name__}-{'-'.join(methods.values())}")

@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics, the access log: for load balancers and monitoring, without a credential."""
+"""Liveness, readiness, metrics and the access log. Load balancers and monitoring need no credential for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)
-denied = Counter("byteor_denied_requests", "Requests refused for want of a credential, a right or a rate.", ["status"])
+denied = Counter(
+    "byteor_denied_requests", "Requests refused because of their credential, permissions or rate limit.", ["status"]
+)
 heartbeats = Counter("byteor_heartbeats", "Heartbeats stored.")
 for _status in DENIED_STATUSES:
     denied.labels(str(_status))  # a series that starts at 0 shows its first increase
@@ -44,7 +46,7 @@ class HealthSerializer(serializers.Serializer[Any]):
 
 
 class OpenView(APIView):
-    """For anybody, without a credential; always answered in its one form, whatever ``Accept`` says."""
+    """A view that needs no credential. It has one response format and ignores ``Accept``."""
 
     http_method_names = ["get", "head"]
     authentication_classes = []
@@ -52,7 +54,7 @@ class OpenView(APIView):
     throttle_classes = []
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """The first renderer."""
+        """Choose the first renderer without failing."""
         return super().perform_content_negotiation(request, force=True)
 
 
@@ -61,7 +63,7 @@ class HealthView(OpenView):
 
     @extend_schema(responses={200: HealthSerializer})
     def get(self, request: Request) -> Response:
-        """Returns 200 when the service is alive; touches nothing."""
+        """Return 200 when the process is alive, without checking anything else."""
         return Response({"status": "alive"})
 
 
@@ -70,8 +72,8 @@ class ReadyView(OpenView):
 
     @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="What is missing.")})
     def get(self, request: Request) -> Response:
-        """Returns 200 when the service is ready to accept traffic; 503 names what is not."""
-        # What a missing database's migrations are, nobody knows; asking would only wait for it once more.
+        """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
+        # Without the database the migrations cannot be read; trying would only wait for the database again.
         failed = ["database"] if not _passes(_database) else ["migrations"] if not _passes(_migrations) else []
         if not _passes(_storage):
             failed.append("storage")
@@ -85,19 +87,19 @@ class ReadyView(OpenView):
 class MetricsView(OpenView):
     operations = operations.METRICS
     domain: ClassVar[CollectorRegistry | None] = None
-    """The domain's own series; the table of contents gives them."""
+    """The metrics of the applications. The root URL configuration sets it."""
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
-        """Prometheus-format metrics."""
+        """Return the metrics in the Prometheus text format."""
         page = generate_latest(counters.registry())
         if self.domain is not None:
             page += generate_latest(self.domain)
         return HttpResponse(page, content_type=CONTENT_TYPE_LATEST)
 
 
-class _NotThere(Exception):
-    """What a check looks for."""
+class _CheckFailed(Exception):
+    """A readiness check failed."""
 
 
 def _database() -> None:
@@ -107,14 +109,14 @@ def _database() -> None:
 
 @cache
 def _migrations() -> None:
-    """Remembered once true: no process unmigrates a database that it serves."""
+    """Check that all migrations are applied. Cache a success, since nobody reverses them under a running process."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise _NotThere
+        raise _CheckFailed
 
 
 def _storage() -> None:
-    # One name a process, so that a probe that is cut off leaves at most this one small file.
+    # One name per process, so that interrupted probes leave at most this one small file.
     name = f"ready/{os.getpid()}"
     default_storage.delete(name)
     default_storage.save(name, ContentFile(b"ready"))
@@ -123,22 +125,22 @@ def _storage() -> None:
 
 def _disk() -> None:
     if space.is_low():
-        raise _NotThere
+        raise _CheckFailed
 
 
 def _passes(check: Callable[[], None]) -> bool:
     try:
         check()
-    except Exception as error:  # noqa: BLE001,RUF100  whatever it is, it means not ready
+    except Exception as error:  # noqa: BLE001,RUF100  any error means that the service is not ready
         logger.warning("not_ready", check=check.__name__, kind=type(error).__name__)
         return False
     return True
 
 
 def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Bind the request's id to its log lines, write one of them for the request itself, count what was denied.
+    """Bind the request's id to its log lines, log the request, and count denied requests.
 
-    Not logged is what comes every few seconds and went well: heartbeats, probes, scrapes; and static files.
+    Successful heartbeats, probes, scrapes and static files are not logged, since they come every few seconds.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -160,9 +162,9 @@ def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Ht
 
 
 class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library
-    """django-prometheus's series, with as many labels as there are routes and methods.
+    """The metrics of django-prometheus, with known methods only as labels.
 
-    One of its histograms takes the method as the caller wrote it: anybody could add series for ever.
+    One of its histograms takes the method as the caller wrote it, so any caller could add series without limit.
     """
 
     @override

@@ -1,4 +1,4 @@
-"""The operations of the service itself in the OpenAPI document."""
+"""The OpenAPI texts of the operations for probes and metrics."""
 
 from __future__ import annotations
 

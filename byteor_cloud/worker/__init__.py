@@ -1,10 +1,10 @@
-"""The process that runs jobs: it fetches them lane by lane, shows that it lives, and takes over from workers that died.
+"""The worker process: it runs jobs lane by lane, renews its heartbeat and takes over the jobs of dead workers.
 
-A worker has a row with a heartbeat. Its jobs are taken over when that row is gone, and the row goes when the
-heartbeat is too old, or when the kernel says that the process is dead (its file is no longer locked). Nothing else
-counts: a worker whose database sessions were all ended goes on, and renews its heartbeat on a new one.
+Each worker has a database row with a heartbeat. When the row is deleted, other workers take over its jobs. The row is
+deleted when the heartbeat is too old, or when the process is dead: the kernel then unlocks the worker's lock file. A
+worker that only loses its database sessions continues, and renews its heartbeat on a new session.
 
-A worker that could not renew its heartbeat in time does not know whether its jobs are still its own. It does nothing
-then that cannot be repeated (``Claim.ensure``), and whatever it writes at the end of a job checks the claim in the
-same transaction (``Claim.confirm``).
+A worker that could not renew its heartbeat in time does not know whether it still owns its jobs. It then does nothing
+that cannot be repeated (``Claim.ensure``), and it checks the claim in the transaction that stores a job's result
+(``Claim.confirm``).
 """

@@ -1,4 +1,4 @@
-"""A job as a worker fetched it, and the worker's claim to it."""
+"""Fetched jobs, and the claim of a worker to the job that it runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from django.db import connection
 
 from byteor_cloud import jobs
 from byteor_cloud.database import release_connection
-from byteor_cloud.jobs import Claim, Lost
+from byteor_cloud.jobs import Claim, ClaimLost
 
-AGAIN_S = 0.5  # after trouble with the database
-# The worker's own job, as it was fetched; another one's, or a later run of it, is none of its business.
-MINE = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attempts = %(attempts)s"
+RETRY_S = 0.5  # the wait after a database failure
+# Matches the fetched job only while this worker owns it, and not a later attempt of the same job.
+OWN_JOB = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attempts = %(attempts)s"
 logger = structlog.get_logger(__name__)
 
 
 class Run:
-    """A job as it was fetched, or found without its worker."""
+    """A job that a worker fetched, or whose worker has died (``worker`` is None)."""
 
     def __init__(self, row: tuple[Any, ...], worker: int | None) -> None:
         self.id, self.queue, self.task, self.serial, self.arguments, self.attempts = row[:6]
@@ -32,12 +32,12 @@ class Run:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What ``MINE`` asks for."""
+        """The parameters of ``OWN_JOB``."""
         return {"id": self.id, "worker": self.worker, "attempts": self.attempts}
 
 
 class HeldClaim(Claim):
-    """The claim to a job that this worker runs."""
+    """The claim of this worker to a job, which another worker can take over."""
 
     def __init__(self, run: Run, is_sure: Callable[[], bool]) -> None:
         self.run = run
@@ -45,12 +45,12 @@ class HeldClaim(Claim):
         self._lost = Event()
 
     def lose(self) -> None:
-        """Note that the job is another's now."""
+        """Mark the job as taken over by another worker."""
         self._lost.set()
 
     @property
     def is_lost(self) -> bool:
-        """Whether the job is known to be another's."""
+        """Whether another worker is known to have taken the job over."""
         return self._lost.is_set()
 
     def ensure(self) -> None:
@@ -58,34 +58,34 @@ class HeldClaim(Claim):
             if self._is_sure():
                 return
             self._lost.wait(0.1)
-        raise Lost
+        raise ClaimLost
 
     def confirm(self) -> None:
         if not self._lost.is_set():
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {MINE} FOR SHARE", self.run.key)
+                cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {OWN_JOB} FOR SHARE", self.run.key)
                 if cursor.rowcount == 1:
                     return
         self.lose()
-        raise Lost
+        raise ClaimLost
 
     def insist(self, write: Callable[[], None]) -> None:
         while True:
             try:
                 write()
             except Exception as error:
-                if not jobs.is_trouble(error):
+                if not jobs.is_outage(error):
                     raise
-                logger.warning("result_waits", job=self.run.task, id=self.run.id, error=told(error))
+                logger.warning("job_result_delayed", job=self.run.task, id=self.run.id, error=describe_error(error))
                 release_connection()
-                if self._lost.wait(AGAIN_S):
-                    raise Lost from None
+                if self._lost.wait(RETRY_S):
+                    raise ClaimLost from None
             else:
                 return
 
 
-def told(error: BaseException) -> str:
-    """An error as a text that the database takes."""
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and message as printable text that the database can store."""
     return _storable(f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""What is written of a job when it ends, or when its worker is gone."""
+"""Records of how jobs ended, and the takeover of jobs whose worker has died."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import structlog
 from django.db import connection, transaction
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, GivenUp, Kind, Lost
-from byteor_cloud.worker.claims import MINE, Run, told
+from byteor_cloud.jobs import KINDS, ClaimLost, GivenUp, Kind
+from byteor_cloud.worker.claims import OWN_JOB, Run, describe_error
 
 LONGEST_WAIT_S = 60
 LONGEST_WAIT_AFTER_A_KILL_S = 15
@@ -18,30 +18,30 @@ FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL ORDER BY id
 logger = structlog.get_logger(__name__)
 
 
-def note_end(run: Run, error: BaseException | None) -> None:
-    """Say in the current transaction how the job ended. Raises Lost."""
+def record_end(run: Run, error: BaseException | None) -> None:
+    """Record in the current transaction how the job ended. Raises ClaimLost."""
     kind = KINDS.get(run.task)
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {MINE} FOR UPDATE", run.key)
+        cursor.execute(f"SELECT FROM procrastinate_jobs WHERE {OWN_JOB} FOR UPDATE", run.key)
         if cursor.rowcount == 0:
-            raise Lost
+            raise ClaimLost
     if error is None:
         _remove(run)
-        _remove_dead(run)  # it has healed
-    elif jobs.is_trouble(error):
-        if kind is not None and kind.comes_soon:
+        _remove_dead(run)  # an earlier failure of the same work is resolved
+    elif jobs.is_outage(error):
+        if kind is not None and kind.recurs_soon:
             _remove(run)
         else:
             wait = min(LONGEST_WAIT_S, 2**run.outages)
-            _again(run, told(error), wait, outages=run.outages + 1, attempts=run.attempts - 1)
-    elif run.errors + 1 >= jobs.ATTEMPTS or (kind is not None and kind.comes_soon):
-        _give_up(run, kind, GivenUp(killed=False, error=told(error)), errors=run.errors + 1)
+            _requeue(run, describe_error(error), wait, outages=run.outages + 1, attempts=run.attempts - 1)
+    elif run.errors + 1 >= jobs.ATTEMPTS or (kind is not None and kind.recurs_soon):
+        _give_up(run, kind, GivenUp(killed=False, error=describe_error(error)), errors=run.errors + 1)
     else:
-        _again(run, told(error), 3 ** (run.errors + 1), errors=run.errors + 1)
+        _requeue(run, describe_error(error), 3 ** (run.errors + 1), errors=run.errors + 1)
 
 
-def take_over() -> bool:
-    """Put one job of a worker that is gone back into the queue, or among the dead letters; False without any."""
+def take_over_job() -> bool:
+    """Requeue one job of a dead worker, or make it a dead letter. Returns False if there is none."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(_ORPHANS)
@@ -50,17 +50,17 @@ def take_over() -> bool:
         run = Run(row, None)
         kills = run.kills + 1
         logger.warning("job_taken_over", job=run.task, id=run.id, kills=kills)
-        why = f"The process that ran it was killed {kills} times."
+        why = f"The process that ran the job was killed {kills} times."
         if kills >= jobs.KILLS:
             _give_up(run, KINDS.get(run.task), GivenUp(killed=True, error=why), kills=kills)
         else:
-            # At once after the first time: most jobs were only there by chance.
+            # No wait the first time: most jobs did not cause the death of their process.
             wait = 0 if kills == 1 else min(LONGEST_WAIT_AFTER_A_KILL_S, 2 ** (kills - 2))
-            _again(run, why, wait, kills=kills)
+            _requeue(run, why, wait, kills=kills)
     return True
 
 
-def _again(
+def _requeue(
     run: Run,
     error: str,
     wait_s: float,
@@ -70,7 +70,7 @@ def _again(
     outages: int | None = None,
     attempts: int | None = None,
 ) -> None:
-    """Back into the queue. It gives its ``once`` key up: another of that key may wait there, and two cannot."""
+    """Requeue the job without its ``once`` key, since a job with the same key may already wait in the queue."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL, queueing_lock = NULL,"
@@ -89,10 +89,10 @@ def _again(
 
 
 def _give_up(run: Run, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None) -> None:
-    """Leave the job as a dead letter, the only one of its work, with what follows from that."""
+    """Make the job the only dead letter of its work, and call the ``gave_up`` function of its kind."""
     _remove_dead(run)
     with connection.cursor() as cursor:
-        if why.killed:  # what waits behind it would only do the same
+        if why.killed:  # waiting jobs of the same work would kill their process too
             cursor.execute(
                 "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND lock = %s AND task_name = %s",
                 [run.serial, run.task],
@@ -109,9 +109,9 @@ def _give_up(run: Run, kind: Kind | None, why: GivenUp, *, errors: int | None = 
         with transaction.atomic():
             kind.gave_up(why, **run.arguments)
     except Exception as error:
-        if jobs.is_trouble(error):
-            raise  # all of it is done again
-        logger.exception("giving_up_failed", job=run.task, id=run.id)
+        if jobs.is_outage(error):
+            raise  # the whole transaction is retried
+        logger.exception("job_gave_up_failed", job=run.task, id=run.id)
 
 
 def _remove(run: Run) -> None:
@@ -120,7 +120,7 @@ def _remove(run: Run) -> None:
 
 
 def _remove_dead(run: Run) -> None:
-    """Remove the dead letters of the same work."""
+    """Delete the dead letters of the same work."""
     if run.serial is not None:
         with connection.cursor() as cursor:
             cursor.execute(

@@ -1,4 +1,4 @@
-"""The worker's process: it fetches jobs lane by lane, shows that it lives, and takes over from workers that died."""
+"""The worker process: fetching jobs, running them, renewing the heartbeat and maintaining the queue."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, Lane, Lost
-from byteor_cloud.worker import machine
-from byteor_cloud.worker.claims import AGAIN_S, HeldClaim, Run, told
-from byteor_cloud.worker.outcomes import note_end, take_over
+from byteor_cloud.jobs import KINDS, ClaimLost, Lane
+from byteor_cloud.worker import host
+from byteor_cloud.worker.claims import RETRY_S, HeldClaim, Run, describe_error
+from byteor_cloud.worker.outcomes import record_end, take_over_job
 
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0
 POLL_S = 1.0
-GRACE_S = 20.0  # that running jobs have to end in when the worker stops
-_SURE_FOR = 0.7  # of the time until it counts as stalled, a worker may rely on its last heartbeat
+GRACE_S = 20.0  # how long running jobs may take to end when the worker stops
+_SURE_FOR = 0.7  # the fraction of the stall time for which a worker may rely on its last heartbeat
 _SUSPECT_WAITS_S = 60
-_FETCHES = 3  # before another worker that is always faster is left alone
+_FETCHES = 3  # attempts to fetch a job when other workers are faster
 
 _DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # errors of a raw connection are not Django's
 
 logger = structlog.get_logger(__name__)
 
-# The queues of the lane that have waiting jobs are found one by one in the index. Each offers its oldest job that is
-# due; the queue whose turn it is wins. A job in which a process was killed runs beside no other such job for a minute:
-# then the one that does it is found, and the others, which only happened to be there, end.
+# The recursive part finds the lane's queues with waiting jobs one by one in the index. Each queue offers its oldest
+# due job, and the queue that was served longest ago wins. A job whose process was killed does not run beside another
+# such job for a minute: so the job that kills the process is identified, and the others, which were only present, end.
 FETCH = """
 WITH RECURSIVE queues(name) AS (
     (SELECT queue_name COLLATE "C" FROM procrastinate_jobs
@@ -78,7 +78,7 @@ SELECT taken.* FROM chosen LEFT JOIN taken ON true
 
 
 class Worker:
-    """Runs jobs until it is told to stop. One thread fetches, one shows that it lives, one tends the queue."""
+    """A worker that runs jobs until ``stop``. Its own threads fetch, renew the heartbeat and maintain the queue."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Worker:
         self._file: int | None = None
         self._sure_until = 0.0
         self._stopping, self._over = Event(), Event()
-        self._wakes: tuple[socket.socket, socket.socket] | None = None  # to be read, and to be written
+        self._wakes: tuple[socket.socket, socket.socket] | None = None  # the end to read, and the end to write
         self._notified = False
         self._listens_on: Any = None
         self._turn = 0
@@ -108,22 +108,25 @@ class Worker:
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Have ``run`` return as soon as running jobs have ended; callable from anywhere, also a signal handler."""
+        """Make ``run`` return once running jobs have ended. Safe in any thread and in signal handlers."""
         self._stopping.set()
         self._wake_up()
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Run jobs until ``stop``, or until nothing is due. Jobs that outlast the grace are put back, uncounted."""
+        """Run jobs until ``stop`` or until none is due. Jobs that outlast the grace period are requeued."""
         helpers = [
             Thread(target=self._repeat, args=(step, pause), daemon=True, name=step.__name__)
-            for step, pause in ((self._renew, self._heartbeat_s), (self._tend, min(0.5, self._stalled_after_s / 4)))
+            for step, pause in (
+                (self._renew, self._heartbeat_s),
+                (self._maintain_queue, min(0.5, self._stalled_after_s / 4)),
+            )
         ]
         self._wakes = socket.socketpair()
         for end in self._wakes:
             end.setblocking(False)
         try:
             self._insist(self._renew)
-            self._insist(self._tend)
+            self._insist(self._maintain_queue)
             for helper in helpers:
                 helper.start()
             self._dispatch(until_idle=until_idle)
@@ -137,29 +140,29 @@ class Worker:
             try:
                 self._listen()
                 self._notified = False
-                was_busy = bool(self._running)  # before: what ends now may be what others have waited for
+                was_busy = bool(self._running)  # read before fetching: a job that ends meanwhile may make others due
                 if not self._start_due() and until_idle and not was_busy:
                     return
                 if not self._notified:
                     self._sleep(0.05 if until_idle else POLL_S)
             except _DATABASE as error:
-                logger.warning("fetching_failed", error=told(error))
+                logger.warning("fetching_failed", error=describe_error(error))
                 connection.close()
-                self._stopping.wait(AGAIN_S)
+                self._stopping.wait(RETRY_S)
 
     def _listen(self) -> None:
-        """Hear of new jobs, on whatever connection this thread has now; what was heard so far is answered now."""
+        """Subscribe to new jobs on the current connection, and discard notifications that this pass will handle."""
         connection.ensure_connection()
         session: Any = connection.connection
         if session is not self._listens_on:
-            session.add_notify_handler(self._note)
+            session.add_notify_handler(self._on_notification)
             session.execute("LISTEN procrastinate_any_queue_v1")
             self._listens_on = session
         session.pgconn.consume_input()
         while session.pgconn.notifies() is not None:
             pass
 
-    def _note(self, _: object) -> None:
+    def _on_notification(self, _: object) -> None:
         self._notified = True
 
     def _sleep(self, seconds: float) -> None:
@@ -171,11 +174,11 @@ class Worker:
 
     def _wake_up(self) -> None:
         if self._wakes is not None:
-            with suppress(OSError):  # full, so it wakes anyway; or closed, since nobody waits any more
+            with suppress(OSError):  # the socket is full, so the thread wakes anyway, or closed, since no thread waits
                 self._wakes[1].send(b"!")
 
     def _start_due(self) -> bool:
-        """Start what is due and has a slot; whether anything was."""
+        """Start the due jobs that find a slot. Returns whether there were any."""
         found = False
         for lane, slots in self._slots.items():
             while not self._stopping.is_set():
@@ -208,7 +211,7 @@ class Worker:
                     cursor.execute(FETCH, values)
                     row = cursor.fetchone()
             except IntegrityError:
-                continue  # another worker has begun the job before it in its series, or this worker's row is gone
+                continue  # another worker started a job of the same ``serial``, or this worker's row is gone
             if row is None:
                 return None
             if row[0] is not None:  # else another worker has just taken it
@@ -219,7 +222,7 @@ class Worker:
         self._turn += 1
         self._served.pop(run.queue, None)
         self._served[run.queue] = self._turn
-        if len(self._served) > 10_000:  # those that were served longest ago are as good as those that never were
+        if len(self._served) > 10_000:  # a queue that was served this long ago counts as never served
             self._served.pop(next(iter(self._served)))
         claim = HeldClaim(run, lambda: time.monotonic() < self._sure_until)
         thread = Thread(target=self._work, args=(claim,), daemon=True, name=f"{run.task} {run.id}")
@@ -233,45 +236,45 @@ class Worker:
         run, error = claim.run, None
         try:
             if (kind := KINDS.get(run.task)) is None:
-                raise LookupError(f"This worker knows no job named {run.task}.")
+                raise LookupError(f"No function is registered for the job {run.task}.")
             kind.run(claim, **run.arguments)
         except BaseException as caught:
             error = caught
         try:
-            if isinstance(error, Lost):
+            if isinstance(error, ClaimLost):
                 logger.warning("job_lost", job=run.task, id=run.id)
             else:
-                self._settle(claim, error)
+                self._record_end(claim, error)
         finally:
             connections.close_all()
             with self._lock:
                 del self._running[claim]
             self._wake_up()
 
-    def _settle(self, claim: HeldClaim, error: BaseException | None) -> None:
-        """Tell the queue how the job ended, for as long as that takes and the job is this worker's."""
+    def _record_end(self, claim: HeldClaim, error: BaseException | None) -> None:
+        """Record how the job ended. Retries until the database accepts it or the claim is lost."""
         run = claim.run
         if error is not None:
-            report = logger.warning if jobs.is_trouble(error) else logger.error
+            report = logger.warning if jobs.is_outage(error) else logger.error
             report("job_failed", job=run.task, id=run.id, exc_info=error)
         while not claim.is_lost:
             try:
                 with transaction.atomic():
-                    note_end(run, error)
-            except _DATABASE as trouble:
-                logger.warning("job_end_waits", job=run.task, id=run.id, error=told(trouble))
+                    record_end(run, error)
+            except _DATABASE as failure:
+                logger.warning("job_end_delayed", job=run.task, id=run.id, error=describe_error(failure))
                 connection.close()
-                claim._lost.wait(AGAIN_S)
-            except Lost:
+                claim._lost.wait(RETRY_S)
+            except ClaimLost:
                 logger.warning("job_lost", job=run.task, id=run.id)
                 return
             else:
                 return
 
-    # -- a sign of life ------------------------------------------------------------------------------------------
+    # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat; learn which jobs are no longer this worker's."""
+        """Renew the heartbeat, and mark the claims to jobs that were taken over as lost."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()
@@ -286,44 +289,44 @@ class Worker:
                 self._id = worker
                 claims = []
             cursor.execute("SELECT id FROM procrastinate_jobs WHERE worker_id = %s AND status = 'doing'", [self._id])
-            mine = {job_id for (job_id,) in cursor.fetchall()}
+            own = {job_id for (job_id,) in cursor.fetchall()}
         for claim in claims:
-            if claim.run.id not in mine:
+            if claim.run.id not in own:
                 claim.lose()
         self._sure_until = asked + _SURE_FOR * self._stalled_after_s
 
     def _lock_file(self, worker: int) -> None:
-        """Lock a file that tells other workers on this machine, as soon as this process is dead, that it is."""
+        """Lock a file that the kernel unlocks when this process dies, so that workers on this host notice at once."""
         self._unlock_file()
         try:
-            folder = machine.folder()
+            folder = host.lock_folder()
             folder.mkdir(parents=True, exist_ok=True)
             new = folder / f"{worker}.new"
             self._file = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            new.rename(folder / str(worker))  # nobody finds it before it is locked
-        except OSError as error:  # then its death is noticed by the heartbeat
-            logger.warning("worker_file_failed", error=told(error))
+            new.rename(folder / str(worker))  # renamed last, so that no worker finds it before it is locked
+        except OSError as error:  # then only the old heartbeat shows that this process is dead
+            logger.warning("worker_file_failed", error=describe_error(error))
 
     def _unlock_file(self) -> None:
         if self._file is not None:
             with suppress(OSError):
-                (machine.folder() / str(self._id)).unlink(missing_ok=True)
+                (host.lock_folder() / str(self._id)).unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
 
     # -- the queue -----------------------------------------------------------------------------------------------
 
-    def _tend(self) -> None:
-        """Take over from dead workers, and enqueue what comes by itself."""
-        machine.bury_dead(except_for=self._id)
+    def _maintain_queue(self) -> None:
+        """Delete dead workers, take over their jobs, and enqueue periodic jobs."""
+        host.delete_dead_workers(except_for=self._id)
         with connection.cursor() as cursor:
-            # One that renews its heartbeat at this moment waits for this row, and then finds it gone, or stays.
+            # A worker that renews its heartbeat meanwhile waits for the row lock and then sees whether its row is gone.
             cursor.execute(
                 "DELETE FROM procrastinate_workers WHERE last_heartbeat < now() - make_interval(secs => %s)",
                 [self._stalled_after_s],
             )
-        while take_over():
+        while take_over_job():
             self._wake_up()
         if self._has_clock:
             self._enqueue_ticks(int(time.time()))
@@ -345,9 +348,9 @@ class Worker:
             try:
                 return step()
             except _DATABASE as error:
-                logger.warning("database_not_there", error=told(error))
+                logger.warning("database_unavailable", error=describe_error(error))
                 connection.close()
-                self._stopping.wait(AGAIN_S)
+                self._stopping.wait(RETRY_S)
         return None
 
     def _repeat(self, step: Callable[[], None], pause: float) -> None:
@@ -358,14 +361,14 @@ class Worker:
                 try:
                     step()
                 except Exception as error:
-                    logger.warning("worker_step_failed", step=step.__name__, error=told(error))
+                    logger.warning("worker_step_failed", step=step.__name__, error=describe_error(error))
                     connection.close()
-                    wait = min(pause, AGAIN_S)
+                    wait = min(pause, RETRY_S)
         finally:
             connections.close_all()
 
     def _end(self, helpers: list[Thread]) -> None:
-        """Let running jobs end, put back those that do not, and take leave."""
+        """Wait for running jobs, requeue those that do not end in time, and delete this worker's row."""
         deadline = time.monotonic() + self._grace_s
         while self._running and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -387,9 +390,9 @@ class Worker:
                 cursor.execute("DELETE FROM procrastinate_workers WHERE id = %s", [self._id])
             self._unlock_file()
         except _DATABASE as error:
-            logger.warning("leave_not_taken", error=told(error))
+            logger.warning("worker_row_not_deleted", error=describe_error(error))
         if left:
-            logger.warning("jobs_put_back", jobs=[claim.run.task for claim in left])
+            logger.warning("jobs_requeued", jobs=[claim.run.task for claim in left])
         connections.close_all()
         for end in self._wakes or ():
             end.close()

@@ -1,4 +1,4 @@
-"""A node, the control plane that it talks to, and one that it must not talk to."""
+"""Fixtures for a node, its fake control plane, and a second one that the agent must never contact."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SAMPLE = (Record(1, 10, b'{"price":1}'), Record(2, 20, b"{}"), Record(3, 30, b'{
 
 @dataclass
 class NodeUnderTest:
-    """One node: its folder, and a fresh agent on it for every (re)start."""
+    """One node: its state folder, and a function that creates an agent for every (re)start."""
 
     folder: Path
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
-    """All but the first, which spreads the first beats of a fleet."""
+    """The waits of the agent after the first one, which only spreads the first heartbeats of a fleet."""
     first_wait: float | None = None
 
     @property
@@ -44,7 +44,7 @@ class NodeUnderTest:
         self.state.save_identity(AgentIdentity(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
 
     def agent(self, *, beats: int = 1, interval_s: float | None = None) -> AgentLoop:
-        """An agent that stops after so many waits between beats."""
+        """Create an agent that stops after ``beats`` waits between heartbeats."""
         self.waits.clear()
         self.first_wait = None
 
@@ -79,7 +79,7 @@ class NodeUnderTest:
 
     @property
     def failure(self) -> str:
-        """Why the last offer failed, as the node remembers and as it was reported."""
+        """The detail of the last failure. Asserts that the stored and the reported detail are equal."""
         failed = self.state.progress().last_failed
         assert failed is not None
         assert self.plane.sent("POST", "/deployment")[-1].json["detail"] == failed.detail
@@ -96,7 +96,7 @@ def plane() -> Iterator[FakeControlPlane]:
 
 @pytest.fixture
 def elsewhere() -> Iterator[FakeControlPlane]:
-    """Another origin, which must never hear from an agent."""
+    """Start a server of another origin, and fail if an agent contacts it."""
     plane = FakeControlPlane()
     yield plane
     plane.close()

@@ -1,4 +1,4 @@
-"""The control plane as agents see it, in memory, on a real socket."""
+"""A fake control plane: the agents' part of the API, in memory, on a real socket."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _FIELD = re.compile(rb'Content-Disposition: form-data; name="(\w+)"(?:; filename
 
 @dataclass(frozen=True)
 class Request:
-    """What arrived."""
+    """A received request."""
 
     method: str
     path: str
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes back; ``cut`` sends only so many bytes of the body and hangs up."""
+    """A response. With ``cut`` the server sends only that many bytes of the body and closes the connection."""
 
     status: int = 200
     body: Json | bytes = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Reply:
 
 
 class FakeControlPlane:
-    """The agent's side of the public API, in memory; a request that it would not accept fails the test."""
+    """A server of the operations that agents call. A request that the real API would refuse fails the test."""
 
     reply = Reply
     config = CONFIG
@@ -111,7 +111,7 @@ class FakeControlPlane:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
+            disable_nagle_algorithm = True  # otherwise each response waits 40 ms for an acknowledgement
 
             def do_GET(self) -> None:
                 plane._serve(self)
@@ -140,7 +140,7 @@ class FakeControlPlane:
         return sha256(json.dumps(self.keyset.document()).encode())[7:23]
 
     def fail(self, method: str, tail: str, *replies: Reply) -> None:
-        """Answer the next requests to paths that end so with these."""
+        """Answer the next requests to paths that end with ``tail`` with these replies."""
         self.faults.setdefault((method, tail), []).extend(replies)
 
     def sent(self, method: str, tail: str) -> list[Request]:
@@ -148,7 +148,7 @@ class FakeControlPlane:
 
     @property
     def reports(self) -> list[tuple[str, str]]:
-        """Deployment and status of every report that was answered 200."""
+        """The deployment and status of every report."""
         return [(r.json["deployment_id"], r.json["status"]) for r in self.sent("POST", "/deployment")]
 
     @property
@@ -156,11 +156,11 @@ class FakeControlPlane:
         return [r.json for r in self.sent("POST", "/heartbeat")]
 
     def publish(self, private: bytes) -> None:
-        """The next key, before it signs."""
+        """Publish the next signing key before it becomes active."""
         self.keyset = KeySet((PublicKey(keys.public_key(private), KeyStatus.NEXT, NOW), self.keyset.active))
 
     def sign_again(self) -> None:
-        """What is offered, signed with the key that is active now."""
+        """Sign the offered bundle again with the active key."""
         assert self.delivered is not None
         self.delivered = {**self.delivered, "envelope": dsse.sign_envelope(*self.signed, self.private)}
 
@@ -223,7 +223,7 @@ class FakeControlPlane:
         key: bytes | None = None,
         **changes: Any,
     ) -> bundle.BuiltBundle:
-        """Offer a bundle: by default a good one of this deployment, signed with the active key."""
+        """Offer a bundle, by default a valid one of this deployment that is signed with the active key."""
         built = built or self.build(deployment_id)
         self.tars[built.bundle_hash] = built.tar if tar is None else tar
         self.signed = (built.bundle_hash, built.manifest)

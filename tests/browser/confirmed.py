@@ -1,4 +1,4 @@
-"""What the console answers to an act that was confirmed."""
+"""The console's messages after a confirmed act."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 YES = {"_confirm": "yes"}
 
 
-def said(response: Any) -> list[tuple[str, str]]:
-    """The messages that the page shows."""
+def shown_messages(response: Any) -> list[tuple[str, str]]:
+    """Return the messages that the page shows."""
     return [(message.level_tag, message.message) for message in response.context["messages"]]

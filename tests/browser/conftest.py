@@ -1,4 +1,4 @@
-"""Debian's chromium against a live server; any error in its console fails the test."""
+"""Fixtures for Debian's Chromium against a live server. Any error in the browser's console fails the test."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--n
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """One browser for the session; without one on PATH the browser tests are skipped, loudly."""
+    """Start one browser for the session. Without one on PATH, skip the browser tests with a warning."""
     if CHROMIUM is None:
         pytest.skip("NO CHROMIUM ON PATH: the browser tests did not run (apt-get install chromium)")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright's loop runs in this thread, and Django would refuse to touch the database beside it.
+        # Playwright runs an event loop in this thread, in which Django refuses database access by default.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         expect.set_options(timeout=TIMEOUT_MS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Browser]:
 
 def _listen(page: Page, errors: list[str]) -> None:
     def console(message: ConsoleMessage) -> None:
-        if message.type == "error":  # the browser reports what the policy blocked here, too
+        if message.type == "error":  # includes requests that the policy blocked
             errors.append(message.text)
 
     def answered(response: Response) -> None:
@@ -63,7 +63,7 @@ def _listen(page: Page, errors: list[str]) -> None:
 
 @pytest.fixture
 def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Page]]:
-    """Open pages of the live server; in the end none of them may have had an error or a blocked request."""
+    """Return a function that opens pages, and fail at the end if a page had an error or a blocked request."""
     contexts: list[BrowserContext] = []
     errors: list[str] = []
 
@@ -83,7 +83,7 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
 
 @pytest.fixture
 def shot() -> Callable[..., None]:
-    """Take a picture in light and in dark, in each width; BYTEOR_TEST_SHOTS names a folder to look at them in."""
+    """Return a function that takes screenshots in both themes and every width, into the folder BYTEOR_TEST_SHOTS."""
     asked = os.environ.get("BYTEOR_TEST_SHOTS")
 
     def take(page: Page, name: str, *, widths: tuple[int, ...] = (1440,), full_page: bool = False) -> None:
@@ -103,12 +103,12 @@ def shot() -> Callable[..., None]:
 
 @pytest.fixture
 def page(open_page: Callable[..., Page]) -> Page:
-    """One page, nobody signed in."""
+    """Open a page without a signed-in person."""
     return open_page()
 
 
 def sign_in(page: Page, user: Any) -> Page:
-    """Spend a fresh one-time link of the person in the browser."""
+    """Sign a person in by a new one-time link."""
     from apps.tenancy.actors import system
     from apps.tenancy.services import accounts
 

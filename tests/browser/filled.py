@@ -31,35 +31,35 @@ MODELS = {model._meta.label_lower: model for model in site._registry}
 
 
 def signed_in(user: User) -> Client:
-    """A browser of the person's, as far as Django's client is one."""
+    """Return a Django test client that is signed in as the person."""
     client = Client(headers={"accept": "text/html"}, REMOTE_ADDR="192.0.2.7")
     client.force_login(user, backend=DJANGO_BACKEND)
     return client
 
 
 def superuser() -> User:
-    """Who runs the server."""
+    """Create a superuser."""
     return User.objects.create(email="root@host.example", email_verified=True, is_superuser=True)
 
 
 def table(model: Any) -> str:
-    """The address of the model's table."""
+    """Return the URL of the model's table."""
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
 def row_page(row: Any) -> str:
-    """The address of the row's page."""
+    """Return the URL of the row's page."""
     return f"{table(type(row))}{quote(row.pk)}/change/"
 
 
 def act(row: Any, name: str) -> str:
-    """The address of one of the row's acts."""
+    """Return the URL of one of the row's acts."""
     return f"{table(type(row))}{quote(row.pk)}/act/{name}/"
 
 
 @dataclass
 class Filled:
-    """What ``fill`` made and the tests name."""
+    """The rows that ``fill`` created and that tests refer to."""
 
     agent: Agent
     agent_api: Api
@@ -70,7 +70,7 @@ class Filled:
 
 
 def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
-    """A job that has failed for good."""
+    """Create a dead letter."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, args, status, attempts)"
@@ -83,7 +83,7 @@ def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
 
 
 def fill(world: World, suffix: str = "1") -> Filled:
-    """One more row in every table of the tenant: a deployment approved, built, offered and running, an incident, …"""
+    """Add a row to every table of the tenant, such as an active deployment and an incident."""
     environment = world.environment("prod", f"{world.name}-{suffix}")
     agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}")
     bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")

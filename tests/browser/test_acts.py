@@ -1,4 +1,4 @@
-"""What people do in the console: through the services, as themselves, after a page that asks."""
+"""Acts in the console: each asks for confirmation and calls the service as the signed-in person."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.tenancy.models import (
     Webhook,
     WebhookDelivery,
 )
-from tests.browser.confirmed import YES, said
+from tests.browser.confirmed import YES, shown_messages
 from tests.browser.filled import Filled, act, fill, row_page, signed_in, table
 from tests.worlds import World, plan, report
 
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.django_db
 
 
 def waiting(world: World, name: str = "first") -> Deployment:
-    """A deployment that waits for approval in prod."""
+    """Create a deployment to prod that waits for approval."""
     if not Agent.objects.filter(environment=world.prod).exists():
         world.agent(world.prod)
     return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
 
 
 def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
-    """A later deployment of the same pipeline with another configuration, active."""
+    """Create an active later deployment of the same pipeline with another configuration."""
     environment = made.deployment.environment
     version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
     deployment = world.deployment(world.bundle(environment, "second", version=version))
@@ -49,7 +49,7 @@ def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deploymen
     return deployment
 
 
-def test_an_act_asks_before_it_does_anything(world: World) -> None:
+def test_act_asks_for_confirmation_first(world: World) -> None:
     approval = Approval.objects.get(deployment=waiting(world))
 
     page = signed_in(world.reviewer.user).get(act(approval, "approve"))
@@ -70,7 +70,7 @@ def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
     )
 
     assert done.redirect_chain == [(row_page(row), 302)]
-    assert said(done) == [("success", "Approve: quotes v1 to prod.")]
+    assert shown_messages(done) == [("success", "Approve: quotes v1 to prod.")]
     decision = ApprovalDecision.objects.get()
     assert (decision.user, decision.decision, decision.comment) == (world.reviewer.user, "approve", "looks right")
     event = AuditEvent.objects.get(action="approval.approve")
@@ -108,18 +108,18 @@ def test_deny(world: World) -> None:
 OWN = "You, or a key that you made, requested this. Another person must approve it."
 
 
-def test_a_refusal_of_the_service_is_shown_and_changes_nothing(world: World) -> None:
+def test_refused_act_shows_the_reason_and_changes_nothing(world: World) -> None:
     deployment = waiting(world)
     events = AuditEvent.objects.count()
 
     refused = signed_in(world.operator.user).post(act(deployment, "approve"), YES, follow=True)
 
-    assert said(refused) == [("error", f"quotes v1 to prod: {OWN}")]
+    assert shown_messages(refused) == [("error", f"quotes v1 to prod: {OWN}")]
     assert not ApprovalDecision.objects.exists()
     assert AuditEvent.objects.count() == events
 
 
-def test_several_at_once(world: World) -> None:
+def test_act_on_several_rows(world: World) -> None:
     first = waiting(world)
     approvals = [first.approval, *(waiting(world, name).approval for name in ("second", "third"))]
     client = signed_in(world.reviewer.user)
@@ -130,11 +130,11 @@ def test_several_at_once(world: World) -> None:
     assert not ApprovalDecision.objects.exists()
     done = client.post(table(Approval), {**chosen, **YES, "comment": "all of them"}, follow=True)
 
-    assert [tag for tag, _ in said(done)] == ["success", "success"]
+    assert [tag for tag, _ in shown_messages(done)] == ["success", "success"]
     assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
 
 
-def test_revoke_consent_before_it_is_used(world: World) -> None:
+def test_revoke_an_approval_before_it_is_used(world: World) -> None:
     deployment = waiting(world)
     approval = deployment.approval
     client = signed_in(world.reviewer.user)
@@ -165,14 +165,16 @@ def test_roll_back_with_a_reason(world: World, run_jobs: Callable[[], int]) -> N
     assert made.deployment.is_current
 
 
-def test_roll_back_with_nothing_to_go_back_to(world: World) -> None:
+def test_roll_back_without_an_earlier_deployment(world: World) -> None:
     made = fill(world)
 
     refused = signed_in(world.operator.user).post(
         act(made.deployment, "roll_back"), {**YES, "comment": "latency"}, follow=True
     )
 
-    assert said(refused) == [("error", "quotes v1 to acme-1: The pipeline has no earlier deployment to roll back to.")]
+    assert shown_messages(refused) == [
+        ("error", "quotes v1 to acme-1: The pipeline has no earlier deployment to roll back to.")
+    ]
     assert Deployment.objects.get().status == "active"
 
 
@@ -191,7 +193,7 @@ def test_pause_resume_abort(world: World, run_jobs: Callable[[], int]) -> None:
     assert deployment.paused_at is not None
     assert buttons() == ["Resume", "Abort"]
     again = client.post(act(deployment, "pause"), YES, follow=True)
-    assert said(again) == [("error", "quotes v1 to prod: The deployment is paused already.")]
+    assert shown_messages(again) == [("error", "quotes v1 to prod: The deployment is paused already.")]
     client.post(act(deployment, "resume"), YES)
     deployment.refresh_from_db()
     assert deployment.paused_at is None
@@ -213,7 +215,7 @@ def test_clear_known_bad(world: World) -> None:
     assert KnownBad.objects.count() == 0
     assert AuditEvent.objects.get(action="config.clear").changes == {"reason": [None, "it was the disk"]}
     again = client.post(act(ConfigBundle.objects.get(), "clear"), {**YES, "comment": "once more"}, follow=True)
-    assert said(again) == [("error", f"{bundle}: This configuration is not known bad.")]
+    assert shown_messages(again) == [("error", f"{bundle}: This configuration is not known bad.")]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_revoke_a_credential(world: World, model: Any, who: str, action: str, sc
 
     row.refresh_from_db()
     assert row.revoked_at is not None
-    assert said(again) == [("error", f"{row}: This credential is already revoked.")]
+    assert shown_messages(again) == [("error", f"{row}: This credential is already revoked.")]
     event = AuditEvent.objects.filter(action=action).earliest("id")  # a user token's has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
@@ -282,7 +284,7 @@ def test_rotate_the_signing_key(world: World, name: str, states: list[str]) -> N
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deletion_asks_with_a_count_of_what_goes(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+def test_deletion_asks_with_the_number_of_deleted_rows(world: World, run_jobs: Callable[[], int], kind: str) -> None:
     made = fill(world)
     row: Any = world.project if kind == "project" else made.deployment.environment
     client = signed_in(world.project_admin.user)
@@ -308,14 +310,14 @@ def test_deletion_asks_with_a_count_of_what_goes(world: World, run_jobs: Callabl
     assert AuditEvent.objects.get(action=f"{kind}.delete").actor_display == world.project_admin.actor.display
 
 
-def test_an_operator_deletes_nothing(world: World) -> None:
+def test_operator_cannot_delete(world: World) -> None:
     client = signed_in(world.operator.user)
 
     assert client.post(act(world.dev, "delete"), YES).status_code == 403
     assert Environment.objects.live().count() == 3
 
 
-def test_an_act_that_does_not_exist(world: World) -> None:
+def test_unknown_act_is_not_found(world: World) -> None:
     assert signed_in(world.admin.user).get(act(world.dev, "explode")).status_code == 404
 
 
@@ -333,11 +335,11 @@ def test_more_than_a_hundred_at_once_are_refused(world: World) -> None:
         table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
     )
 
-    assert said(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
+    assert shown_messages(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
     assert not ApprovalDecision.objects.exists()
 
 
-def test_a_webhook_is_tried_out_and_its_event_delivered_again(world: World, other: World) -> None:
+def test_webhook_is_pinged_and_its_event_redelivered(world: World, other: World) -> None:
     fill(world)
     webhook, delivery = Webhook.objects.get(), WebhookDelivery.objects.get()
     admin, stranger = signed_in(world.admin.user), signed_in(other.admin.user)

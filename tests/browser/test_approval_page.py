@@ -1,4 +1,4 @@
-"""An approval's page: what changes, who may decide, and nothing of other tenants or in strangers' markup."""
+"""The page of an approval: the changes, the permitted decisions, isolation of tenants, and escaped text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 # -- an approval's page ---------------------------------------------------------------------------------------------
 
 
-def test_an_approval_shows_what_changes_against_what_runs(world: World) -> None:
+def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> None:
     agents = fleet(world, 2)
     first, _ = bundles(world, 2)
     current = active(world, first, agents)
@@ -47,7 +47,7 @@ def test_an_approval_shows_what_changes_against_what_runs(world: World) -> None:
     ]
 
 
-def test_what_a_deployment_is_compared_with(world: World) -> None:
+def test_base_of_the_comparison(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None
@@ -62,7 +62,7 @@ def test_what_a_deployment_is_compared_with(world: World) -> None:
     assert find_base(one) == two  # nothing: it would replace what runs now
 
 
-def test_of_a_first_deployment_everything_is_new(world: World) -> None:
+def test_first_deployment_shows_everything_as_new(world: World) -> None:
     (deployment,) = waiting(world)
 
     page = signed_in(world.reviewer.user).get(row_page(approval_of(deployment)))
@@ -82,7 +82,7 @@ def test_of_a_first_deployment_everything_is_new(world: World) -> None:
         ("viewer", None, []),
     ],
 )
-def test_who_may_decide_what(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
+def test_permitted_decisions_by_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     client = signed_in(getattr(world, who).user)
@@ -96,7 +96,7 @@ def test_who_may_decide_what(world: World, who: str, decide: set[str] | None, ac
     assert (set(on_the_deployment) if on_the_deployment else None) == decide
 
 
-def test_who_has_decided_waits_for_others(world: World) -> None:
+def test_person_who_has_decided_waits_for_others(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     Approval.objects.filter(pk=approval.pk).update(required_approvals=2)
@@ -109,7 +109,7 @@ def test_who_has_decided_waits_for_others(world: World) -> None:
     assert summary["moving"] is True
 
 
-def test_an_approval_decided_stops_moving(world: World) -> None:
+def test_decided_approval_stops_updating(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     approvals.decide(approval, decision="deny", user=world.reviewer.user, comment="no", actor=world.reviewer.actor)
@@ -124,7 +124,7 @@ def test_an_approval_decided_stops_moving(world: World) -> None:
 # -- tenants and strangers' text --------------------------------------------------------------------------------------
 
 
-def test_anothers_fragment_is_not_there(world: World, other: World, client: Client) -> None:
+def test_fragment_of_another_tenant_is_not_found(world: World, other: World, client: Client) -> None:
     (deployment,) = waiting(world)
     rows = (deployment, approval_of(deployment))
 
@@ -135,7 +135,7 @@ def test_anothers_fragment_is_not_there(world: World, other: World, client: Clie
     assert "no-store" in signed_in(world.viewer.user).get(live(deployment)).headers["Cache-Control"]
 
 
-def test_a_viewer_finds_no_credential(world: World) -> None:
+def test_viewer_sees_no_credential(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
@@ -149,7 +149,7 @@ def test_a_viewer_finds_no_credential(world: World) -> None:
         assert "/act/" not in page.text
 
 
-def test_strangers_text_is_text(world: World, run_jobs: Callable[[], int]) -> None:
+def test_untrusted_text_is_escaped(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent(world.prod, "edge")
     Agent.objects.filter(pk=agent.pk).update(name=NASTY)
     bundle = world.bundle(world.prod, NASTY[:200], env={"A": NASTY})

@@ -1,4 +1,4 @@
-"""The console and the pages in a real browser: nothing blocked by the policy, no error, and the work gets done."""
+"""The console in a real browser, without errors and without requests that the security policy blocks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def shots(tmp_path: Path) -> Path:
-    """Where screenshots go: BYTEOR_TEST_SHOTS to look at them, else a folder that ends with the test."""
+    """Return the folder for screenshots: BYTEOR_TEST_SHOTS if it is set, else a temporary one."""
     folder = Path(os.environ.get("BYTEOR_TEST_SHOTS", tmp_path))
     folder.mkdir(exist_ok=True)
     return folder
 
 
 def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
-    """A deployment of a new configuration to prod, which waits for approval."""
+    """Request a deployment of a new configuration to prod, which waits for approval."""
     bundle = world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring)))
     return world.deployment(bundle, strategy=strategy, note=name)
 
 
 def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) -> None:
-    """Approved by the reviewer through the API, built and offered."""
+    """Approve the deployment as the reviewer, and run jobs until it is offered."""
     decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": "read and tested"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     run_jobs()
@@ -65,7 +65,7 @@ def test_a_denial_without_a_comment_is_refused(world: World, page: Page) -> None
     deployment = requested(world, "first")
     sign_in(page, world.reviewer.user)
     page.goto(act(deployment, "deny"))
-    page.get_by_label("Comment").fill("   ")  # what the browser itself lets through
+    page.get_by_label("Comment").fill("   ")  # the browser accepts spaces
 
     page.get_by_role("button", name="Deny").click()
 
@@ -124,7 +124,7 @@ def test_search_filter_and_sign_out(world: World, page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
 
-def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
+def test_api_documentation_renders(page: Page, shots: Path) -> None:
     page.goto("/api/docs")
     expect(page.locator(".opblock-summary-path").first).to_be_visible()
     assert page.locator(".opblock").count() >= 45
@@ -133,7 +133,7 @@ def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
     page.screenshot(path=shots / "docs.png")
 
     page.goto("/api/redoc")
-    # It draws the whole document before it shows any of it.
+    # The page renders the whole document before it shows any part.
     expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     expect(page.locator("[data-role='search:results']")).to_be_visible()
@@ -141,7 +141,7 @@ def test_the_documents_of_the_api(page: Page, shots: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_to_look_at(
+def test_screenshots_of_pages(
     world: World, open_page: Callable[..., Page], run_jobs: Callable[[], int], shots: Path, scheme: str
 ) -> None:
     agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]

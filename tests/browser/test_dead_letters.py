@@ -1,4 +1,4 @@
-"""Dead letters in the console: retried by whoever may, and seen by whoever may see what they are about."""
+"""Dead letters in the console: who may see them, and who may retry them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from apps.tenancy.models import (
     Webhook,
 )
 from byteor_cloud.ids import uuid7
-from tests.browser.confirmed import YES, said
+from tests.browser.confirmed import YES, shown_messages
 from tests.browser.filled import act, dead_letter, fill, row_page, signed_in, superuser, table
 from tests.worlds import World
 
@@ -37,7 +37,7 @@ def test_retry_a_dead_letter(world: World, run_jobs: Callable[[], int]) -> None:
     assert (event.organization_id, event.environment_id) == (world.organization.pk, made.deployment.environment_id)
     assert (event.resource_id, event.changes) == (str(made.job.pk), {"task": "releases.step"})
     again = client.post(act(made.job, "retry"), YES, follow=True)
-    assert said(again)[0][1].endswith("The job is todo. Only a failed job can be retried.")
+    assert shown_messages(again)[0][1].endswith("The job is todo. Only a failed job can be retried.")
     run_jobs()
     assert not ProcrastinateJob.objects.filter(pk=made.job.pk).exists()
 
@@ -56,7 +56,7 @@ def jobs_seen(person: Any) -> set[str]:
     return {job.task_name for job in page.context["cl"].result_list} if page.status_code == 200 else set()
 
 
-def test_a_dead_letter_is_seen_by_whoever_may_see_what_it_is_about(world: World, other: World) -> None:
+def test_dead_letter_is_visible_with_its_subject(world: World, other: World) -> None:
     made = fill(world)
     approval, webhook = Approval.objects.get(), Webhook.objects.filter(organization=world.organization)[0]
     decided = dead_letter(ReplayDecided(approval_id=str(approval.pk)))
@@ -77,7 +77,7 @@ def test_a_dead_letter_is_seen_by_whoever_may_see_what_it_is_about(world: World,
     assert jobs_seen(other.admin.user) == jobs_seen(other.viewer.user) == set()
     assert jobs_seen(superuser()) == everything
 
-    # Who may only look may not retry, and who may not look is told nothing.
+    # Viewers may not retry, and others do not learn that the job exists.
     for job in letters:
         assert signed_in(world.viewer.user).post(act(job, "retry"), YES).status_code == 403
         assert act(job, "retry") not in signed_in(world.viewer.user).get(row_page(job)).text

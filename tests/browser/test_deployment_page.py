@@ -1,4 +1,4 @@
-"""A deployment's page: the buttons of its state, its marks, and its agents at a constant cost."""
+"""The page of a deployment: its buttons by state, its badges, and its agents at constant cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.worlds import ALL_AT_ONCE, World, report
 pytestmark = pytest.mark.django_db
 
 
-def test_the_buttons_are_those_of_the_state(world: World, run_jobs: Callable[[], int]) -> None:
+def test_buttons_depend_on_the_state(world: World, run_jobs: Callable[[], int]) -> None:
     agents = fleet(world, 2)
     first, second = bundles(world, 2)
     client = signed_in(world.operator.user)
@@ -36,7 +36,7 @@ def test_the_buttons_are_those_of_the_state(world: World, run_jobs: Callable[[],
         return buttons(page)
 
     current = active(world, first, agents)
-    assert offers(current) == []  # there is nothing to go back to
+    assert offers(current) == []  # no rollback: there is no earlier deployment
     deployment = world.deployment(second, strategy={**ALL_AT_ONCE, "failure_threshold_percent": 50})
     assert offers(deployment) == ["Abort"]
     run_jobs()
@@ -68,7 +68,7 @@ def test_retry_in_the_console(world: World, run_jobs: Callable[[], int]) -> None
     assert entry.detail["reason"] == "the disk was full"
 
 
-def test_a_known_bad_configuration_is_said_with_the_way_to_clear_it(world: World) -> None:
+def test_known_bad_bundle_is_shown_with_a_link_to_clear_it(world: World) -> None:
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -110,7 +110,7 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
         assert "data-until" in glass[2][2]
         assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
         assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
-    # Who broke the glass is not asked whether that was right.
+    # The person who used break-glass cannot approve it.
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     (glass, _) = client.get(live(deployment)).context["summary"]["marks"]
@@ -121,7 +121,7 @@ def test_break_glass_and_a_freeze_override_are_marked_everywhere(world: World) -
 
 
 def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment:
-    """A deployment that is offered to ``count`` agents."""
+    """Create a deployment that is offered to ``count`` agents."""
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -135,7 +135,7 @@ def many(world: World, count: int, progress: Callable[[int], str]) -> Deployment
 
 
 def names(page: Any) -> list[str]:
-    """The agents of the page, in its order."""
+    """Return the names of the agents in the order of the page."""
     pks = [pk for pk, _ in page.context["summary"]["agents"]["rows"]]
     found = Agent.objects.in_bulk(pks)
     return [found[pk].name for pk in pks]
@@ -163,7 +163,7 @@ def test_failed_agents_come_first_and_the_rest_by_pages(world: World) -> None:
     assert "No agents match." in client.get(live(deployment), {"q": "nobody"}).text
 
 
-def test_a_strange_question_is_answered(world: World) -> None:
+def test_unexpected_query_is_answered(world: World) -> None:
     deployment = many(world, 3, lambda n: "active")
     client = signed_in(world.viewer.user)
 

@@ -1,4 +1,4 @@
-"""The plan editor in a real browser: an author types, is told what is wrong and where, mends it, promotes it."""
+"""The plan editor in a real browser: an author edits a plan, sees its errors, corrects them and promotes it."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ GRAPH: dict[str, Any] = {
 
 
 def new_draft(world: World, content: dict[str, Any]) -> Draft:
-    """A draft of the operator's in dev."""
+    """Create a draft in dev as the operator."""
     return services.create_draft(environment=world.dev, name="night", plan=content, actor=world.operator.actor)
 
 
 def edit(page: Page, draft: Draft) -> Locator:
-    """The editor's text."""
+    """Return the text of the editor."""
     page.goto(f"{table(Draft)}{draft.pk}/edit/")
     return page.get_by_label("Plan", exact=True)
 
 
 def marks(page: Page) -> dict[int, str]:
-    """The marks of the gutter: tone by line, as placed on the screen."""
+    """Return the marks of the gutter by line, as they are placed on the screen."""
     found = page.locator(".gutter .mark").evaluate_all(
         """marks => marks.map(mark => {
             const first = document.querySelector('.gutter pre').getBoundingClientRect().top;
@@ -66,7 +66,7 @@ def marks(page: Page) -> dict[int, str]:
     return dict(found)
 
 
-def test_from_a_broken_plan_to_a_version(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
+def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:
     draft = new_draft(world, PLAN)
     first, _ = services.promote(draft, actor=world.operator.actor)
     sign_in(page, world.operator.user)
@@ -135,7 +135,7 @@ def test_from_a_broken_plan_to_a_version(world: World, page: Page, shot: Callabl
     shot(page, "version")
 
 
-def test_a_malformed_text_is_told_at_its_line(world: World, page: Page) -> None:
+def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
     draft = new_draft(world, PLAN)
     sign_in(page, world.operator.user)
     text = edit(page, draft)
@@ -155,7 +155,7 @@ def test_a_malformed_text_is_told_at_its_line(world: World, page: Page) -> None:
     assert (draft.plan, draft.revision) == (PLAN, 1)
 
 
-def test_two_editors_at_once_lose_nothing(
+def test_concurrent_edits_are_not_lost(
     world: World, open_page: Callable[..., Page], shot: Callable[[Page, str], object]
 ) -> None:
     draft = new_draft(world, PLAN)
@@ -190,7 +190,7 @@ def test_two_editors_at_once_lose_nothing(
     assert Version.objects.count() == 0
 
 
-def test_who_may_only_look_finds_it_read_only(world: World, page: Page) -> None:
+def test_viewer_sees_a_read_only_editor(world: World, page: Page) -> None:
     draft = new_draft(world, GRAPH)
     sign_in(page, world.viewer.user)
 
@@ -217,7 +217,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     page.get_by_label("Name").fill("night")
     page.get_by_label("Kind of pipeline").select_option("Lane graph")
     page.get_by_role("button", name="Create draft").click()
-    expect(page.get_by_text("That name is taken.")).to_be_visible()
+    expect(page.get_by_text("That name is already taken. Choose another one.")).to_be_visible()
     page.get_by_label("Name").fill("day")
     page.get_by_role("button", name="Create draft").click()
 

@@ -1,4 +1,4 @@
-"""An agent's page says why it runs what it runs, though the fleet knows nothing of deployments."""
+"""The explanation on an agent's page, which the releases app adds to the fleet app."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.worlds import World, report, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_why_and_what_next(world: World) -> None:
+def test_agent_page_explains_state_and_next_events(world: World) -> None:
     _, (agent, api) = agents = stories.fleet(world, 2)
     before, after = stories.bundles(world, 2)
     stories.active(world, before, agents)
@@ -33,7 +33,7 @@ def test_why_and_what_next(world: World) -> None:
     assert "Wave 1 of quotes/bundle-1 is over" in page.text
 
 
-def test_what_an_agent_says_is_text(world: World) -> None:
+def test_text_from_an_agent_is_escaped(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     report(api, agent, "failed", detail="<script>alert(1)</script>")

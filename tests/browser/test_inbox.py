@@ -1,4 +1,4 @@
-"""The approvals inbox: what it lists to whom, and in which order."""
+"""The approvals inbox: its rows by person, and their order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_what_waits_comes_first_and_of_that_what_expires_first(world: World) -> None:
+def test_pending_approvals_come_first_by_expiry(world: World) -> None:
     first, second, third, fourth = (approval_of(each) for each in waiting(world, 4))
     approvals.decide(fourth, decision="deny", user=world.reviewer.user, comment="no", actor=world.reviewer.actor)
     Approval.objects.filter(pk=third.pk).update(expires_at=timezone.now() + timedelta(minutes=5))
@@ -27,7 +27,7 @@ def test_what_waits_comes_first_and_of_that_what_expires_first(world: World) -> 
     assert listed(signed_in(world.viewer.user)) == [third.pk, first.pk, second.pk, fourth.pk]
 
 
-def test_waiting_for_me_is_what_i_can_approve_now(world: World) -> None:
+def test_waiting_for_me_lists_approvals_that_i_can_give(world: World) -> None:
     mine, decided, expired, own = (approval_of(each) for each in waiting(world, 4))
     Approval.objects.filter(pk=decided.pk).update(required_approvals=2)
     approvals.decide(decided, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
@@ -38,7 +38,7 @@ def test_waiting_for_me_is_what_i_can_approve_now(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == [mine.pk]
     Approval.objects.filter(pk=own.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [mine.pk, own.pk]
-    # Who may only look is asked for nothing; who asked for it is not asked.
+    # Viewers and the requester have nothing to decide.
     assert listed(signed_in(world.viewer.user), **{"for": "me"}) == []
     assert listed(signed_in(world.operator.user), **{"for": "me"}) == [own.pk]
 
@@ -59,7 +59,7 @@ def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
     assert panel("viewer") == []
 
 
-def test_who_made_the_key_that_asked_is_not_asked_and_may_deny_only(world: World) -> None:
+def test_creator_of_the_requesting_key_may_only_deny(world: World) -> None:
     approval = approval_of(*waiting(world, 1))
     Approval.objects.filter(pk=approval.pk).update(requester_id=world.reviewer.user.pk, requested_by="key ci")
     reviewer = signed_in(world.reviewer.user)
@@ -70,7 +70,7 @@ def test_who_made_the_key_that_asked_is_not_asked_and_may_deny_only(world: World
     assert "a key that you made" in decide["why"]
 
 
-def test_a_request_whose_maker_nobody_knows_waits_for_nobody(world: World) -> None:
+def test_request_of_an_unknown_creator_waits_for_nobody(world: World) -> None:
     approval = approval_of(*waiting(world, 1))
     Approval.objects.filter(pk=approval.pk).update(requester_id=None)
     reviewer = signed_in(world.reviewer.user)

@@ -1,4 +1,4 @@
-"""The buttons of a page are the acts that the service accepts then, and no others."""
+"""A page offers exactly the acts that the service accepts in the row's state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
-    """The labels of the acts that the service does to the row, each undone afterwards."""
+    """Return the labels of the acts that the service accepts for the row. Each is rolled back."""
     found = set()
     for act in acts:
         context = ActContext(world.reviewer.actor, world.reviewer.user, "a reason")
@@ -39,13 +39,13 @@ def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
 
 
 def offered(row: Any, world: World) -> set[str]:
-    """The labels of the buttons of the row's page."""
+    """Return the labels of the buttons on the row's page."""
     page = signed_in(world.reviewer.user).get(row_page(row))
     return {button["title"] for button in page.context["acts"]}
 
 
 def second(world: World, made: Filled, run_jobs: Callable[[], int]) -> Deployment:
-    """A later deployment of the same pipeline, running on the agent, so that there is something to go back to."""
+    """Create an active later deployment of the same pipeline, so that a rollback is possible."""
     environment = made.deployment.environment
     version = world.version(environment, plan(stages=[{"id": "only", "op": "identity"}]))
     deployment = world.deployment(world.bundle(environment, "second", version=version))

@@ -1,4 +1,4 @@
-"""The pages that anybody may open, and the way in to the console and out of it."""
+"""Public pages, signing in to the console and signing out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = {"accept": "text/html,application/xhtml+xml"}
 
 
 def policy(response: Any) -> dict[str, str]:
-    """The content security policy, by directive."""
+    """Return the content security policy by directive."""
     parts = (each.strip().partition(" ") for each in response.headers["Content-Security-Policy"].split(";"))
     return {name: value for name, _, value in parts}
 
@@ -50,7 +50,7 @@ def test_no_template_holds_a_script_or_a_foreign_address(template: Path) -> None
 
 
 @pytest.mark.django_db
-def test_only_the_console_may_evaluate(world: World) -> None:
+def test_only_the_console_policy_allows_eval(world: World) -> None:
     console = signed_in(world.viewer.user)
 
     assert policy(console.get("/admin/"))["script-src"] == "'self' 'unsafe-eval'"
@@ -68,15 +68,15 @@ def test_only_the_console_may_evaluate(world: World) -> None:
         ("/api/nowhere", PAGE, "application/problem+json"),
     ],
 )
-def test_nothing_there(client: Client, path: str, headers: dict[str, str], kind: str) -> None:
+def test_unknown_page_is_not_found(client: Client, path: str, headers: dict[str, str], kind: str) -> None:
     answer = client.get(path, headers={**headers, "x-request-id": "req-12345678"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, kind)
-    assert "There is nothing here." in answer.text
+    assert "There is no resource at this URL." in answer.text
     assert "req-12345678" in answer.text
 
 
-def test_a_failure_tells_a_browser_no_more_than_its_id(rf: Any) -> None:
+def test_server_error_page_shows_only_the_request_id(rf: Any) -> None:
     page = problems.server_error(rf.get("/admin/", headers={**PAGE, "x-request-id": "req-12345678"}))
 
     assert page.status_code == 500
@@ -85,14 +85,14 @@ def test_a_failure_tells_a_browser_no_more_than_its_id(rf: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/admin/logout/", "text/html; charset=utf-8")])
-def test_a_form_from_another_site(path: str, kind: str) -> None:
+def test_form_from_another_site_is_refused(path: str, kind: str) -> None:
     answer = Client(enforce_csrf_checks=True).post(path, headers=PAGE)
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (403, kind)
     assert "came from another site" in answer.text
 
 
-def test_the_way_in_without_a_provider(client: Client) -> None:
+def test_sign_in_page_without_a_provider(client: Client) -> None:
     asked = client.get("/admin/releases/deployment/", follow=True)
 
     assert asked.redirect_chain == [("/admin/login/?next=/admin/releases/deployment/", 302)]
@@ -105,7 +105,7 @@ def test_the_way_in_without_a_provider(client: Client) -> None:
     ("given", "following"),
     [("/admin/fleet/agent/?q=a%26b", "%2Fadmin%2Ffleet%2Fagent%2F%3Fq%3Da%2526b"), ("", "%2Fadmin%2F")],
 )
-def test_the_way_in_by_a_provider(client: Client, settings: Any, given: str, following: str) -> None:
+def test_sign_in_with_a_provider(client: Client, settings: Any, given: str, following: str) -> None:
     settings.CONFIG = replace(settings.CONFIG, oidc_issuer="https://id.example")
 
     page = client.get("/admin/login/", {"next": given} if given else {})
@@ -115,7 +115,7 @@ def test_the_way_in_by_a_provider(client: Client, settings: Any, given: str, fol
 
 
 @pytest.mark.django_db
-def test_a_link_asks_before_it_is_spent(world: World) -> None:
+def test_sign_in_link_asks_before_it_is_used(world: World) -> None:
     url = f"/auth/link/{accounts.create_sign_in_link(user=world.viewer.user, actor=system('test'))}"
     client = Client(enforce_csrf_checks=True, headers=PAGE)
 
@@ -165,5 +165,5 @@ def test_signed_in_people_need_no_sign_in_page(world: World) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/admin/password_change/", "/admin/password_change/done/", "/admin/nowhere/"])
-def test_there_is_no_such_page(world: World, path: str) -> None:
+def test_disabled_admin_page_is_not_found(world: World, path: str) -> None:
     assert signed_in(world.viewer.user).get(path).status_code == 404

@@ -1,4 +1,4 @@
-"""A release in a real browser: approved from the inbox, watched, failed, rolled back, while nobody reloads the page."""
+"""A release in a real browser: approved, watched, failed and rolled back without a reload of the page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BOTH = (1440, 1000)
 
 
 def approve(world: World, deployment: Deployment) -> None:
-    """Approved by the reviewer, built and offered."""
+    """Approve the deployment as the reviewer, and run jobs until it is offered."""
     approval = Approval.objects.get(deployment=deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     run_jobs()
 
 
 def running(world: World, count: int) -> Any:
-    """A fleet in prod that runs a first release."""
+    """Create a fleet in prod that runs a first release."""
     agents = fleet(world, count, world.prod)
     first = world.bundle(world.prod, "calm", env={"REGION": "eu", "FEED": {"secret_ref": "FEED_A"}})
     current = world.deployment(first)
@@ -44,7 +44,7 @@ def running(world: World, count: int) -> Any:
 
 
 def risky(world: World, **options: Any) -> Deployment:
-    """Another release of the pipeline, in waves."""
+    """Request another release of the pipeline in waves."""
     stages = [{"id": "decode", "op": "identity"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["decode"]}]
     bundle = world.bundle(
         world.prod, "risky", version=world.version(world.prod, plan(stages=stages)), tuning_profile="low-latency",
@@ -54,7 +54,7 @@ def risky(world: World, **options: Any) -> Deployment:
 
 
 def wave(page: Page, number: int) -> Any:
-    """What a wave's segment says of its state."""
+    """Return the state that the segment of a wave shows."""
     return page.locator(f"#wave-{number} .pill")
 
 
@@ -67,7 +67,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     shot(page, "inbox", widths=BOTH)
     page.get_by_role("link", name="quotes v2 to prod").click()
 
-    # What changes is there to read, and the decision beside it.
+    # The page shows the changes and the decision form.
     rows = page.locator("table.values tbody tr")
     expect(rows).to_have_count(4)
     assert [row.split("\t") for row in rows.all_inner_texts()] == [
@@ -84,19 +84,19 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     expect(page.get_by_role("status").filter(has_text="Approved by reviewer@acme.example.")).to_be_visible()
 
     page.locator("#facts").get_by_role("link", name="quotes to prod").click()
-    said = page.locator("#headline [role=status]")
-    expect(said).to_have_text("Waits until its build can start.")
+    headline = page.locator("#headline [role=status]")
+    expect(headline).to_have_text("Waits until its build can start.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     search = page.get_by_role("searchbox")
     run_jobs()
-    expect(said).to_have_text("Wave 1 of 3 under way: 0 of 4 agents active.")
+    expect(headline).to_have_text("Wave 1 of 3 under way: 0 of 4 agents active.")
     expect(wave(page, 3)).to_have_text("waiting")
     search.fill("agent")
     report(agents[0][1], agents[0][0], "active", tuning={"profile": "low-latency", "applied": {"governor": "x"}})
     run_jobs()
-    expect(said).to_have_text("Wave 2 of 3 under way: 1 of 4 agents active.")
+    expect(headline).to_have_text("Wave 2 of 3 under way: 1 of 4 agents active.")
     expect(wave(page, 1)).to_have_text("done")
-    # The reader's place, focus and words are left alone.
+    # An update keeps the scroll position, the focus and the entered text.
     expect(search).to_be_focused()
     expect(search).to_have_value("agent")
     report(agents[1][1], agents[1][0], "downloading")
@@ -105,14 +105,14 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
 
     report(agents[1][1], agents[1][0], "failed", detail=f"no such core {NASTY}")
     run_jobs()
-    expect(said).to_contain_text("Rolling back: 1 of 2 agents of wave 2 failed")
+    expect(headline).to_contain_text("Rolling back: 1 of 2 agents of wave 2 failed")
     expect(page.locator("#headline").get_by_role("link")).to_have_count(0)
     expect(wave(page, 2)).to_have_text("rolling back")
     expect(wave(page, 3)).to_have_text("never offered")
     for agent, api in agents[:3]:
         report(api, agent, "rolled_back")
     run_jobs()
-    expect(said).to_contain_text("Rolled back")
+    expect(headline).to_contain_text("Rolled back")
     expect(page.locator("#known-bad")).to_contain_text("1 of 2 agents of wave 2 failed")
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live[data-moving=no]")).to_be_visible()
@@ -127,7 +127,7 @@ def test_approve_watch_fail_roll_back(world: World, page: Page, shot: Callable[.
     assert deployment.status == "rolled_back"
 
 
-def test_roll_back_by_the_button_while_it_runs(world: World, page: Page) -> None:
+def test_roll_back_during_a_rollout(world: World, page: Page) -> None:
     agents = running(world, 2)
     deployment = risky(world)
     approve(world, deployment)
@@ -140,13 +140,13 @@ def test_roll_back_by_the_button_while_it_runs(world: World, page: Page) -> None
     page.get_by_label("Reason").fill("latency")
     page.get_by_role("button", name="Roll back").click()
 
-    said = page.locator("#headline [role=status]")
-    expect(said).to_have_text("Rolling back: latency. 0 of 2 agents back.")
+    headline = page.locator("#headline [role=status]")
+    expect(headline).to_have_text("Rolling back: latency. 0 of 2 agents back.")
     report(agents[0][1], agents[0][0], "rolled_back")
-    expect(said).to_have_text("Rolling back: latency. 1 of 2 agents back.")
+    expect(headline).to_have_text("Rolling back: latency. 1 of 2 agents back.")
     report(agents[1][1], agents[1][0], "rolled_back")
     run_jobs()
-    expect(said).to_have_text("Rolled back: latency.")
+    expect(headline).to_have_text("Rolled back: latency.")
     expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
 
 
@@ -159,7 +159,7 @@ def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> 
     page.goto(row_page(deployment))
     page.get_by_label("Comment").fill("not on a Friday")
 
-    # Another's word moves the page; the comment that is being written stays.
+    # Another person's decision updates the page but keeps the unfinished comment.
     approvals.decide(approval, decision="approve", user=world.project_admin.user, actor=world.project_admin.actor)
     expect(page.get_by_role("cell", name="project_admin@acme.example")).to_be_visible()
     expect(page.get_by_label("Comment")).to_have_value("not on a Friday")
@@ -172,10 +172,10 @@ def test_deny_with_a_comment_while_another_decides(world: World, page: Page) -> 
     assert deployment.status == "denied"
 
 
-def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Browser, live_server: Any) -> None:
+def test_page_says_when_it_cannot_update(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # its errors are the point here
+    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.clock.install()
@@ -188,7 +188,7 @@ def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Brow
     page.clock.run_for(2100)
     expect(trouble).to_have_text("The server does not respond. The data shown may be outdated. Trying again.")
     page.clock.run_for(2100)
-    assert len(asked) == 1  # it waits longer now
+    assert len(asked) == 1  # the interval has grown
     page.unroute("**/live/")
     page.clock.run_for(2100)
     expect(trouble).to_be_hidden()
@@ -202,10 +202,10 @@ def test_a_page_that_can_not_be_asked_again_says_so(world: World, chromium: Brow
     context.close()
 
 
-def test_an_answer_that_never_comes_is_given_up(world: World, chromium: Browser, live_server: Any) -> None:
+def test_update_without_a_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # its errors are the point here
+    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.route("**/live/", lambda route: None)
@@ -239,7 +239,7 @@ def test_without_scripts_it_is_a_plain_page(world: World, open_page: Callable[..
     expect(page.get_by_label("Reason")).to_be_visible()
 
 
-def test_break_glass_to_look_at(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_screenshot_of_break_glass(world: World, page: Page, shot: Callable[..., None]) -> None:
     fleet(world, 3, world.prod)
     deployment = deployments.create_deployment(
         environment=world.prod, config_bundle=world.bundle(world.prod), target=Target(),

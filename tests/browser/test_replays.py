@@ -1,4 +1,4 @@
-"""Replays in the console: asked for on the artifact's page, and what their own page says."""
+"""Replays in the console: requested on the artifact's page and shown on their own page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_dry_run_from_the_artifacts_page(world: World) -> None:
     assert "DryRunOnly" in page
 
 
-def test_one_with_side_effects_says_that_it_waits_for_approval(world: World) -> None:
+def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
     environment = world.environment("prod", "open", replay_policy="allowed")
     version = world.version(environment, HOOK)
     agent, api = world.agent(environment)
@@ -61,9 +61,9 @@ def test_one_with_side_effects_says_that_it_waits_for_approval(world: World) -> 
     assert row_page(approval) in said["Waits for approval"]
     signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
-    said = facts(world, replay)
-    assert ("denied" in said["Status"], said["Error"]) == (True, "approval.denied")
-    assert row_page(approval) in said["Approval"]
+    shown = facts(world, replay)
+    assert ("denied" in shown["Status"], shown["Error"]) == (True, "approval.denied")
+    assert row_page(approval) in shown["Approval"]
 
 
 def test_only_what_the_policy_permits_is_offered(world: World) -> None:
@@ -83,7 +83,7 @@ def test_only_what_the_policy_permits_is_offered(world: World) -> None:
     assert "permits dry runs only" in refused.content.decode()
 
 
-def test_viewers_may_not(world: World) -> None:
+def test_viewer_cannot_start_a_replay(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
     assert signed_in(world.viewer.user).post(act(artifact, "execute"), YES).status_code == 403

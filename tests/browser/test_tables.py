@@ -1,4 +1,4 @@
-"""Every table of the console: listed, searchable, read-only, without secrets, at a constant number of queries."""
+"""Every table of the console is searchable, read-only and without secrets, at a constant number of queries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = ["tenancy", "pipelines", "fleet", "releases", "artifacts"]
 
 
 def fill_operation(world: World, suffix: str = "1") -> None:
-    """The tables that only superusers see."""
+    """Fill the tables that only superusers see."""
     accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
     expires = timezone.now() + timedelta(hours=1)
     IdempotencyKey.objects.create(
@@ -43,11 +43,11 @@ def test_every_model_has_a_table() -> None:
 
 
 def newest(model: Any) -> Any:
-    """The row that the table shows first."""
+    """Return the first row of the table."""
     return model._default_manager.order_by(*site._registry[model].ordering).first()
 
 
-def test_listed_newest_first_searched_and_shown(world: World) -> None:
+def test_table_lists_newest_first_and_finds_rows(world: World) -> None:
     fill(world)
     fill(world, "2")
     fill_operation(world)
@@ -81,7 +81,7 @@ def test_a_table_costs_the_same_for_one_row_and_for_many(world: World) -> None:
             counts[label] = (len(queries), listed.context["cl"].result_count)
         return counts
 
-    client.get("/admin/")  # what the process remembers, it knows now
+    client.get("/admin/")  # fills the caches of the process
     few = costs()
     for name in ("initech", "hooli"):
         fill(World(name))
@@ -138,7 +138,7 @@ def test_secrets_are_not_shown_to_anybody(world: World, model: Any, secret: Any)
 
 
 @pytest.mark.parametrize(("who", "seen"), [("viewer", False), ("operator", True), ("admin", True)])
-def test_a_credential_is_shown_to_those_who_operate(world: World, who: str, seen: bool) -> None:
+def test_credential_is_shown_to_operators(world: World, who: str, seen: bool) -> None:
     approval = Approval.objects.get(deployment=fill(world).deployment)
     assert approval.credential
 
@@ -159,7 +159,7 @@ def test_a_credential_is_shown_to_those_who_operate(world: World, who: str, seen
         (Deployment, "q=%00"),
     ],
 )
-def test_a_filter_tells_no_secret_and_breaks_nothing(world: World, model: Any, query: str) -> None:
+def test_filter_reveals_no_secret(world: World, model: Any, query: str) -> None:
     fill(world)
 
     assert signed_in(world.admin.user).get(f"{table(model)}?{query}").status_code == 400
@@ -168,7 +168,7 @@ def test_a_filter_tells_no_secret_and_breaks_nothing(world: World, model: Any, q
 @pytest.mark.parametrize(
     "query", ["environment__id__exact=junk", "status__exact=nothing", "p=999", "o=99.-99", "liveness=x"]
 )
-def test_a_strange_query_is_answered(world: World, query: str) -> None:
+def test_unexpected_query_of_a_table_is_answered(world: World, query: str) -> None:
     fill(world)
 
     assert signed_in(world.admin.user).get(f"{table(Deployment)}?{query}").status_code in {200, 302}
@@ -180,7 +180,7 @@ def test_an_action_with_a_malformed_key_is_refused(world: World) -> None:
     assert signed_in(world.operator.user).post(table(Approval), data).status_code == 400
 
 
-def test_a_row_lists_what_is_below_it(world: World) -> None:
+def test_row_links_to_its_child_rows(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.admin.user).get(row_page(made.deployment.environment))
@@ -194,7 +194,7 @@ def test_a_row_lists_what_is_below_it(world: World) -> None:
     assert [row.pk for row in signed_in(world.admin.user).get(url).context["cl"].result_list] == [made.deployment.pk]
 
 
-def test_the_overview_counts_what_is_the_persons(world: World, other: World) -> None:
+def test_overview_counts_rows_of_the_person(world: World, other: World) -> None:
     made = fill(world)
     fill(other)
     waiting = world.deployment(world.bundle(made.deployment.environment, "next", version=made.artifact.version))
@@ -213,7 +213,7 @@ def test_the_overview_counts_what_is_the_persons(world: World, other: World) -> 
 
 
 @pytest.mark.parametrize(("beats", "liveness"), [(2, "online"), (4, "stale"), (11, "offline")])
-def test_liveness_goes_by_each_environments_interval(world: World, beats: int, liveness: str) -> None:
+def test_liveness_uses_the_interval_of_the_environment(world: World, beats: int, liveness: str) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=100)
     agent, _ = world.agent(slow, "tortoise")
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now() - timedelta(seconds=100 * beats))
@@ -225,7 +225,7 @@ def test_liveness_goes_by_each_environments_interval(world: World, beats: int, l
     assert {row.name for row in listed.context["cl"].result_list} == {"tortoise", "hare"}
 
 
-def test_an_agents_page_keeps_the_four_fields_apart(world: World) -> None:
+def test_agent_page_shows_the_four_states_separately(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.viewer.user).get(row_page(made.agent))
@@ -236,7 +236,7 @@ def test_an_agents_page_keeps_the_four_fields_apart(world: World) -> None:
     assert [bundle in row[1] for row in panel["rows"]] == [True, True, False, False]
 
 
-def test_the_menu_follows_the_main_job(world: World) -> None:
+def test_menu_is_ordered_by_the_main_workflow(world: World) -> None:
     menu = signed_in(world.viewer.user).get("/admin/").context["sidebar_navigation"]
 
     assert [group.get("title") for group in menu] == [

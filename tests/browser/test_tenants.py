@@ -1,4 +1,4 @@
-"""Nobody sees or touches another tenant's rows in the console, whichever door they try."""
+"""Isolation of tenants in the console: nobody sees or changes rows of another tenant."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATORS_ONLY = {
 
 
 def project_member(world: World, project: Any, role: Role) -> User:
-    """Somebody whose only role is in one project."""
+    """Create a person whose only role is in one project."""
     return members.add(
         organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
         role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
@@ -47,14 +47,14 @@ def test_a_member_sees_the_own_tenants_rows_and_no_other(world: World, other: Wo
 
     assert rows(beside) == rows(alone)
     assert all(rows(alone).values())
-    # Neither in a cell nor among the choices of a filter.
+    # Rows of other tenants appear neither in cells nor in the choices of filters.
     assert [label for label, page in beside.items() if "umbrella" in page.text] == []
     assert {label: client.get(table(MODELS[label])).status_code for label in OPERATORS_ONLY} == dict.fromkeys(
         OPERATORS_ONLY, 403
     )
 
 
-def test_a_strangers_door_is_shut_as_if_nothing_were_behind(world: World, other: World) -> None:
+def test_page_of_another_tenant_is_not_found(world: World, other: World) -> None:
     fill(world)
     fill(other)
     client, answers = signed_in(other.admin.user), {}
@@ -104,7 +104,7 @@ def test_acts_on_a_strangers_rows_do_nothing(world: World, other: World, confirm
         ("tenancy", "project", "organization", ["umbrella"]),
     ],
 )
-def test_completion_offers_only_the_own_tenants(
+def test_autocomplete_lists_only_own_rows(
     world: World, other: World, app: str, model: str, field: str, mine: list[str]
 ) -> None:
     fill(world)
@@ -118,7 +118,7 @@ def test_completion_offers_only_the_own_tenants(
     assert sorted(each["text"] for each in answer.json()["results"]) == mine
 
 
-def test_no_way_round_by_content_type(world: World, other: World) -> None:
+def test_generic_admin_urls_reveal_nothing(world: World, other: World) -> None:
     made = fill(world)
     kind = ContentType.objects.get_for_model(Deployment)
 
@@ -140,7 +140,7 @@ def test_a_role_in_one_project_shows_that_project(world: World) -> None:
     assert client.get(row_page(made.deployment)).headers["Location"] == "/admin/"
 
 
-def test_a_role_in_a_project_is_what_counts_there(world: World) -> None:
+def test_project_role_decides_in_the_project(world: World) -> None:
     made = fill(world)
     members.add(
         organization=world.organization, project=world.project, email=world.operator.user.email, role=Role.VIEWER,
@@ -156,7 +156,7 @@ def test_a_role_in_a_project_is_what_counts_there(world: World) -> None:
     assert Deployment.objects.get().status == "active"
 
 
-def test_a_lower_role_in_a_project_hides_there_what_the_role_in_the_organization_shows(world: World) -> None:
+def test_lower_project_role_hides_rows_of_the_project(world: World) -> None:
     fill(world)
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
     elsewhere = organizations.create_environment(
@@ -173,7 +173,7 @@ def test_a_lower_role_in_a_project_hides_there_what_the_role_in_the_organization
     assert [token.environment for token in listed] == [elsewhere]
 
 
-def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
+def test_viewer_is_refused_and_the_denial_is_counted(world: World) -> None:
     made = fill(world)
     DenialCount.objects.all().delete()
     client, events = signed_in(world.viewer.user), AuditEvent.objects.count()
@@ -209,7 +209,7 @@ def test_a_viewer_is_refused_and_the_refusal_counted(world: World) -> None:
         ("admin", set()),
     ],
 )
-def test_tables_open_by_the_same_permissions_as_the_api(world: World, who: str, shut: set[str]) -> None:
+def test_tables_require_the_permissions_of_the_api(world: World, who: str, shut: set[str]) -> None:
     fill(world)
     client = signed_in(getattr(world, who).user)
     asked = [
@@ -221,7 +221,7 @@ def test_tables_open_by_the_same_permissions_as_the_api(world: World, who: str, 
 
 
 @pytest.mark.parametrize("what", ["project", "prod"])
-def test_what_was_deleted_is_gone_for_superusers_too(world: World, what: str) -> None:
+def test_deleted_rows_are_hidden_from_superusers(world: World, what: str) -> None:
     made = fill(world)
     row = world.project if what == "project" else made.deployment.environment
     organizations.delete(row, kind="project" if what == "project" else "environment", actor=world.admin.actor)
@@ -233,7 +233,7 @@ def test_what_was_deleted_is_gone_for_superusers_too(world: World, what: str) ->
         assert list(client.get(table(Deployment)).context["cl"].result_list) == []
 
 
-def test_people_see_their_own_tokens_only(world: World) -> None:
+def test_people_see_only_their_own_tokens(world: World) -> None:
     client = signed_in(world.admin.user)
 
     listed = client.get(table(UserToken)).context["cl"].result_list
@@ -243,7 +243,7 @@ def test_people_see_their_own_tokens_only(world: World) -> None:
     assert client.get(act(theirs, "revoke")).headers["Location"] == "/admin/"
 
 
-def test_jobs_are_those_of_the_own_rows(world: World, other: World) -> None:
+def test_jobs_are_limited_to_own_rows(world: World, other: World) -> None:
     mine, theirs = fill(world).job, fill(other).job
 
     def seen(user: User) -> set[int]:
@@ -254,7 +254,7 @@ def test_jobs_are_those_of_the_own_rows(world: World, other: World) -> None:
     assert seen(superuser()) == {mine.pk, theirs.pk}
 
 
-def test_who_lost_the_last_role_is_out(world: World) -> None:
+def test_person_who_lost_the_last_role_cannot_enter(world: World) -> None:
     client = signed_in(world.viewer.user)
     assert client.get("/admin/").status_code == 200
     Membership.objects.filter(user=world.viewer.user).delete()
@@ -263,14 +263,14 @@ def test_who_lost_the_last_role_is_out(world: World) -> None:
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"is_active": False, "is_superuser": True}])
-def test_an_inactive_account_is_out(world: World, change: dict[str, bool]) -> None:
+def test_inactive_account_cannot_enter(world: World, change: dict[str, bool]) -> None:
     client = signed_in(world.admin.user)
     User.objects.filter(pk=world.admin.user.pk).update(**change)
 
     assert client.get("/admin/").headers["Location"] == "/admin/login/?next=/admin/"
 
 
-def test_a_person_without_a_tenant_finds_no_door(world: World) -> None:
+def test_person_without_a_tenant_sees_no_table(world: World) -> None:
     fill(world)
     client = signed_in(accounts.get_or_create_account("nobody@nowhere.example"))
 

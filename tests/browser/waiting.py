@@ -1,4 +1,4 @@
-"""Deployments that wait for approval, and what the console shows of them."""
+"""Helpers for deployments that wait for approval and for their pages."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tests.worlds import World
 
 
 def live(row: Any) -> str:
-    """The address of the row's fragment."""
+    """Return the URL of the row's live fragment."""
     return f"{table(type(row))}{row.pk}/live/"
 
 
 def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
-    """Deployments to prod that wait for approval."""
+    """Create deployments to prod that wait for approval."""
     fleet(world, 1, world.prod)
     return [world.deployment(bundle, **options) for bundle in bundles(world, count, world.prod)]
 
 
 def approval_of(deployment: Deployment) -> Approval:
-    """What it waits for."""
+    """Return the approval that the deployment waits for."""
     return Approval.objects.get(deployment=deployment)
 
 
 def listed(client: Client, **query: str) -> list[UUID]:
-    """The approvals that the inbox shows, in its order."""
+    """Return the approvals in the order of the inbox."""
     return [row.pk for row in client.get(table(Approval), query).context["cl"].result_list]
 
 
 def buttons(page: Any) -> list[str]:
-    """The acts that a page offers, beside the decision's form."""
+    """Return the acts that a page offers, without those of the decision form."""
     return [each["title"] for each in page.context["acts"] if each["title"] not in {"Approve", "Deny"}]

@@ -1,4 +1,4 @@
-"""A served workspace, and the means to kill each of its processes."""
+"""A running installation whose processes the tests can kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worlds import PLAN
 
 
 class Workspace:
-    """An installation that serves, with a dev environment in it; requests through the public API."""
+    """A running installation with a dev environment, used through its public API."""
 
     def __init__(self, **settings: str) -> None:
         self.installation = Installation()
@@ -39,24 +39,24 @@ class Workspace:
         self.environment = f"{organization}/projects/{project}/environments/{made_environment['id']}"
 
     def request(self, method: str, path: str, token: str | None = None, **options: Any) -> requests.Response:
-        """One request on a connection of its own."""
+        """Send a request on a new connection."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
         return requests.request(method, self.installation.base + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """What was created."""
+        """Create a resource and return it."""
         answer = self.request("POST", path, json=body)
         assert answer.status_code in {200, 201}, answer.text
         return answer.json()
 
     def get(self, path: str) -> Any:
-        """What is there."""
+        """Return a resource."""
         answer = self.request("GET", path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def config_bundle(self, **config: Any) -> Any:
-        """A config bundle of a newly promoted draft."""
+        """Create a config bundle of a newly promoted draft."""
         draft = self.post(f"{self.environment}/drafts", {"name": "quotes", "plan": PLAN})
         version = self.post(f"{self.environment}/drafts/{draft['id']}/version", {})
         return self.post(
@@ -64,14 +64,14 @@ class Workspace:
         )
 
     def enrollment_token(self) -> str:
-        """One use."""
+        """Create an enrollment token with one use."""
         token: str = self.post(f"{self.environment}/enrollment-tokens", {})["token"]
         return token
 
     # -- processes ----------------------------------------------------------------------------------------------
 
     def _child(self, what: str) -> int:
-        """A process that the supervisor keeps running; one that was killed just now comes again."""
+        """Return the id of a supervised process. Wait while the supervisor restarts it."""
 
         found: list[int] = []
 
@@ -83,15 +83,15 @@ class Workspace:
         return found[0]
 
     def worker(self) -> int:
-        """The process that runs the jobs."""
+        """Return the id of the worker process."""
         return self._child("manage.py worker")
 
     def api_processes(self) -> list[int]:
-        """The processes that answer requests."""
+        """Return the ids of the API processes."""
         return list(children(self._child("gunicorn")))
 
     def kill_everything(self) -> None:
-        """What a power cut leaves of the processes."""
+        """Kill all processes at once, as a power failure does."""
         master = self._child("gunicorn")
         victims = [self.server.pid, *children(self.server.pid), *children(master), self.installation.database_pid()]
         for pid in victims:
@@ -102,12 +102,12 @@ class Workspace:
         wait_until(lambda: not any(lives(pid) for pid in victims))
 
     def restart(self) -> None:
-        """Serve on the same address; one agent here beats for a whole fleet."""
+        """Serve on the same address, without rate limits, since one agent sends as many heartbeats as a fleet."""
         self.server = self.installation.serve(RATE_LIMIT="off", **self.settings)
 
 
 def lives(pid: int) -> bool:
-    """Whether the process runs; one that has ended may wait for its parent to notice."""
+    """Return whether the process runs. A zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -117,7 +117,7 @@ def lives(pid: int) -> bool:
 
 @pytest.fixture(scope="session")
 def workspace() -> Iterator[Workspace]:
-    """One for all the tests, which leave it serving."""
+    """Start one workspace for all tests. Each test leaves it running."""
     made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")
     yield made
     made.installation.remove()

@@ -1,12 +1,11 @@
-"""``manage.py worker``, killed with ``kill -9`` at chosen moments of a rollout, and started again at once.
+"""A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted at once.
 
-``python -m tests.crash.doomed_worker`` reads lines from its stdin: each a JSON list of moments, one death for each,
-in their order; the worker after the last one lives on. It writes a line for each moment that a worker passes, and one
-for each death. Every worker is a fork of this process, which has loaded the code and holds no connection, so that a
-start costs nothing.
+``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each is a JSON list of moments at which successive
+workers die; the last worker survives. It prints a line for each moment that a worker passes, and for each death. Every
+worker is a fork of this process, which has loaded the code and holds no connection, so that a start is fast.
 
-The moments are found, not listed: before and after the commit of each transaction of a job that moves a deployment,
-and in the middle and at the end of writing its bundle.
+The moments are detected: before and after the commit of each transaction of a job that changes a deployment, and in
+the middle and at the end of writing its bundle.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ FROM releases_deployment d WHERE id = %s
 
 
 class Doom:
-    """Where this process dies; and the watch over the moments at which it could."""
+    """The moment at which this process dies, and the hooks that detect the moments."""
 
     def __init__(self, moment: str | None) -> None:
         self.moment = moment
         self.job = threading.local()
 
     def is_at(self, moment: str) -> bool:
-        """Say that it is passed, unless this is the one; then do what is left to do, and ``die``."""
+        """Return whether the process must die at this moment; if not, report the moment as passed."""
         if moment == self.moment:
             return True
         _say(f"passed {moment}")
@@ -51,7 +50,7 @@ class Doom:
             _die()
 
     def watch(self) -> None:
-        """Patch the worker's own process: no hook is in the product."""
+        """Patch the code of this process, since the product has no hooks for tests."""
         from django.core.files.base import ContentFile
         from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -60,14 +59,14 @@ class Doom:
         from byteor_cloud.jobs import KINDS
         from byteor_cloud.worker import outcomes
 
-        # One rollout sees more deaths than a job is allowed, and need not wait after each of them.
+        # A rollout may see more deaths than the limit for a job, without the wait after each.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
-        # The pauses of the test are of one second.
+        # The strategies of the tests pause for one second between waves.
         KINDS[SWEEP.name] = replace(KINDS[SWEEP.name], periodic=replace(SWEEP, every_s=1))
 
-        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # Django's own seam
+        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # the method through which Django commits
 
         def watched_commit(wrapper: Any) -> None:
             state = self._state(wrapper.connection)
@@ -104,7 +103,7 @@ class Doom:
         return run
 
     def _state(self, connection: Any) -> str | None:
-        """Where the deployment of this thread's job is, as its own transaction sees it."""
+        """Return the state of the deployment of this thread's job, as its transaction sees it."""
         deployment_id = getattr(self.job, "deployment_id", None)
         if deployment_id is None:
             return None
@@ -146,7 +145,7 @@ def main() -> None:
     django.setup()
     moments: list[str] = []
     doomed: str | None = None
-    orders = io.FileIO(0, closefd=False)  # unbuffered, so that ``select`` knows of every line
+    orders = io.FileIO(0, closefd=False)  # unbuffered, so that ``select`` sees every line
     child = _fork(None)
     while True:
         death = os.pidfd_open(child)

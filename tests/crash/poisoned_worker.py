@@ -1,8 +1,8 @@
-"""Workers that a job kills with ``kill -9``, one after the other.
+"""Worker processes that a job kills with ``kill -9``, one after the other.
 
-``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each it starts a worker in a process of
-its own, in which the job JOB kills the process, and writes ``died`` when it has. At the end of the input it starts
-one that lives until nothing is due. Each is a fork of this process, which has loaded the code.
+``python -m tests.crash.poisoned_worker JOB`` reads lines from its stdin. For each line it starts a worker process that
+the job JOB kills, and prints ``died``. At the end of the input it starts a worker that runs until no job is due. Each
+worker is a fork of this process, which has loaded the code.
 """
 
 from __future__ import annotations

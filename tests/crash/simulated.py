@@ -1,4 +1,4 @@
-"""Many agents in one process: they beat, and do what they are told, over the public API."""
+"""Many agents in one process. They send heartbeats and follow their offers through the public API."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.crash.conftest import Workspace
 from tests.patience import PATIENCE_S
 
 THREADS = 4
-EVERY_S = 0.5  # between an agent's beats; more would only compete with the reports
+EVERY_S = 0.5  # between heartbeats of an agent; more would compete with the reports
 
 
 @dataclass
 class SimulatedAgent:
-    """An agent, as far as the server can tell. ``running`` is what its next beat will say."""
+    """A simulated agent. ``running`` is the bundle that its next heartbeat reports."""
 
     id: str
     name: str
     key: str
     running: dict[str, str] | None = None
-    answered: str | None = None  # when the offer was made that it has answered
+    answered: str | None = None  # the time of the offer that it has answered
 
 
 class SimulatedFleet:
-    """``count`` agents in the order of their enrollment, which beat in turn while the block runs."""
+    """``count`` agents, sorted by id, that send heartbeats in turn while the block runs."""
 
     def __init__(self, workspace: Workspace, count: int) -> None:
         self.workspace = workspace
@@ -46,9 +46,9 @@ class SimulatedFleet:
             return SimulatedAgent(made["agent_id"], body["name"], made["api_key"])
 
         with ThreadPoolExecutor(THREADS) as pool:
-            # By id: that is the order in which a rollout takes them, whoever was first here.
+            # By id, since a rollout assigns agents to waves in this order.
             self.agents = sorted(pool.map(enroll, range(count)), key=lambda agent: agent.id)
-        self.failing: Collection[str] = ()  # the agents that fail what they are to activate
+        self.failing: Collection[str] = ()  # the agents that fail to activate
         self.errors: list[str] = []
         self._over = threading.Event()
         self._threads = [
@@ -65,25 +65,25 @@ class SimulatedFleet:
         for thread in self._threads:
             thread.join()
 
-    def downloaded(self) -> tuple[str, str]:
-        """The hash of the bundle that the first agent should run: as it was told, and of what it gets."""
+    def bundle_hashes(self) -> tuple[str, str]:
+        """Return the desired bundle hash of the first agent, and the hash of the downloaded bundle."""
         agent = self.agents[0]
-        told = self.workspace.request("GET", f"/api/v1/agents/{agent.id}/deployment", agent.key).json()["desired"]
-        content = self.workspace.request("GET", told["bundle_url"], agent.key).content
-        return told["bundle_hash"], f"sha256:{hashlib.sha256(content).hexdigest()}"
+        desired = self.workspace.request("GET", f"/api/v1/agents/{agent.id}/deployment", agent.key).json()["desired"]
+        content = self.workspace.request("GET", desired["bundle_url"], agent.key).content
+        return desired["bundle_hash"], f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     def _run(self, agents: list[SimulatedAgent]) -> None:
         with closing(HTTPConnection(self.address, timeout=PATIENCE_S)) as connection:
             while not self._over.wait(EVERY_S):
                 for agent in agents:
                     try:
-                        self._beat(connection, agent)
+                        self._send_heartbeat(connection, agent)
                     except Exception as error:
                         self.errors.append(f"{agent.name}: {error!r}")
                         connection.close()
                         time.sleep(0.1)
 
-    def _beat(self, connection: HTTPConnection, agent: SimulatedAgent) -> None:
+    def _send_heartbeat(self, connection: HTTPConnection, agent: SimulatedAgent) -> None:
         beat = {"status": "healthy", "agent_version": "1", "active": agent.running}
         status, answer = _post(connection, agent, "heartbeat", beat)
         assert status == 200, answer
@@ -99,7 +99,7 @@ class SimulatedFleet:
             status, answer = _post(connection, agent, "deployment", {**offer, "status": word})
             assert status in {200, 409}, answer
             if status == 409:
-                return  # it is told another thing by now
+                return  # the agent has a newer offer
         agent.answered = desired["offered_at"]
         if outcome != "failed":
             agent.running = {**offer, "spec_hash": "sha256:" + "0" * 64}

@@ -1,4 +1,4 @@
-"""``kill -9`` of the API, of the database and of everything, under load: what was acknowledged is there."""
+"""Acknowledged data survives ``kill -9`` of the API, of the database and of all processes under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 class Stream:
-    """An agent that beats and uploads without a pause, and keeps account of what was acknowledged."""
+    """An agent that sends heartbeats and uploads without pause, and records what was acknowledged."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -48,7 +48,7 @@ class Stream:
             try:
                 work()
             except requests.RequestException:
-                time.sleep(0.02)  # nobody listens just now
+                time.sleep(0.02)  # no server is listening
 
     def _call(self, path: str, **options: Any) -> requests.Response:
         return self.workspace.request("POST", f"/api/v1/agents/{self.agent_id}/{path}", self.key, **options)
@@ -68,13 +68,13 @@ class Stream:
             self.uploads[answer.json()["id"]] = content
 
     def goes_on(self) -> None:
-        """Wait until more of both is acknowledged."""
+        """Wait until more heartbeats and more uploads are acknowledged."""
         beats, uploads = self.beats_acknowledged, len(self.uploads)
         wait_until(lambda: self.beats_acknowledged > beats + 5 and len(self.uploads) > uploads + 2)
 
 
 def check(stream: Stream) -> None:
-    """Everything that was acknowledged is there, to the byte."""
+    """Assert that everything that was acknowledged is stored unchanged."""
     workspace = stream.workspace
     agent = workspace.get(f"{workspace.environment}/agents/{stream.agent_id}")
     assert stream.beats_acknowledged <= agent["report"]["uptime_s"] <= stream.beats_sent
@@ -83,7 +83,7 @@ def check(stream: Stream) -> None:
         artifact = workspace.get(path)
         assert artifact["content_hash"] == "sha256:" + hashlib.sha256(content).hexdigest()
         assert workspace.request("GET", f"{path}/content").content == content
-        # Its job was not lost either.
+        # The job that verifies it was not lost.
         wait_until(lambda path=path: workspace.get(path)["status"] == "verified")  # type: ignore[misc]
 
 
@@ -92,7 +92,7 @@ def stream(workspace: Workspace) -> Stream:
     return Stream(workspace)
 
 
-def test_whatever_is_killed(workspace: Workspace, stream: Stream) -> None:
+def test_acknowledged_data_survives_a_kill(workspace: Workspace, stream: Stream) -> None:
     with stream:
         stream.goes_on()
         for pid in workspace.api_processes():

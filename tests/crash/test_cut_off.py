@@ -1,4 +1,4 @@
-"""A worker whose database sessions are all ended, amid an execute replay and a build, while another one starts."""
+"""A worker that loses its database sessions during an execute replay and a build, while another worker starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import ROOT
 from tests.worlds import plan
 
-# So many numbers that building the bundle takes a moment.
+# A configuration so large that building the bundle takes a moment.
 BULK = {"bulk": list(range(10**12, 10**12 + 240_000))}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 @pytest.fixture
 def database(workspace: Workspace) -> Iterator[psycopg.Connection]:
-    """A session of the test's own."""
+    """Open a database session for the test."""
     from byteor_cloud.embedded import EmbeddedPostgres
 
     held = EmbeddedPostgres(workspace.installation.data_dir)
@@ -33,7 +33,7 @@ def database(workspace: Workspace) -> Iterator[psycopg.Connection]:
     held.release()
 
 
-def test_nothing_runs_twice_and_nothing_that_runs_is_interrupted(
+def test_lost_sessions_neither_repeat_nor_interrupt_jobs(
     workspace: Workspace, tmp_path: Path, database: psycopg.Connection
 ) -> None:
     tmp_path.chmod(0o777)
@@ -80,7 +80,7 @@ def test_nothing_runs_twice_and_nothing_that_runs_is_interrupted(
         replays = f"{workspace.environment}/replays/{replay['id']}"
         wait_until(lambda: _get(workspace, replays)["status"] != "running")
         wait_until(lambda: _get(workspace, path)["status"] != "building")
-        assert workspace.worker() == first  # it lived through it
+        assert workspace.worker() == first  # the worker survived
     finally:
         if second is not None:
             second.terminate()
@@ -91,11 +91,11 @@ def test_nothing_runs_twice_and_nothing_that_runs_is_interrupted(
     assert log.read_bytes() == b"".join(payload + b"\n" for payload in PAYLOADS)
     timeline = workspace.get(f"{path}/timeline")["results"]
     assert [entry["event"] for entry in reversed(timeline)] == ["create", "build", "offer"]
-    workspace.post(f"{path}/abort", {"reason": "nobody runs it"})  # the other tests' deployments need its place
+    workspace.post(f"{path}/abort", {"reason": "nobody runs it"})  # frees the in-flight limit for other tests
 
 
 def _get(workspace: Workspace, path: str) -> dict[str, str]:
-    """What is there, also right after the API's own sessions were ended."""
+    """Return a resource. Retry while the API reconnects to the database."""
     answer = workspace.request("GET", path)
     found: dict[str, str] = answer.json() if answer.status_code == 200 else {"status": "running"}
     return found

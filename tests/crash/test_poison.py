@@ -1,4 +1,4 @@
-"""A job that kills its worker's process, really and ten times: a dead letter, and everybody else goes on."""
+"""A job that kills its worker ten times becomes a dead letter, and other jobs continue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 def kill_in(job: str) -> None:
-    """Run workers until the job has killed ten, and one more that lives; the pauses between them are left out."""
+    """Run workers until the job has killed ten of them, and then one that survives. Skips the back-off."""
     here = connection.settings_dict
     environment = {
         **os.environ,
@@ -49,7 +49,7 @@ def kill_in(job: str) -> None:
         assert workers.stdin is not None
         assert workers.stdout is not None
         for _ in range(KILLS):
-            Worker(has_clock=False)._tend()  # which every living worker does
+            Worker(has_clock=False)._maintain_queue()  # as every running worker does
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
             workers.stdin.write("go\n")
@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """A tenant with an artifact to be checked, a replay and a deployment to be built, and a second tenant's."""
+    """Create waiting jobs: an artifact to verify, a replay and a build, for each of two tenants."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()
@@ -102,8 +102,8 @@ WELL = {
         (BuildBundle.name, {"deployments": ["approved", "approved"]}),
     ],
 )
-def test_killed_ten_times(made: World, job: str, differs: dict[str, Any]) -> None:
-    if job == BuildBundle.name:  # the other tenant's build would kill as well
+def test_job_that_kills_ten_workers_becomes_a_dead_letter(made: World, job: str, differs: dict[str, Any]) -> None:
+    if job == BuildBundle.name:  # the other tenant's build would kill the worker too
         Deployment.objects.exclude(environment=made.dev).delete()
         ProcrastinateJob.objects.filter(task_name=job).exclude(
             queue_name__endswith=made.organization.pk.hex

@@ -1,4 +1,4 @@
-"""``kill -9`` of the worker amid an execute replay: what left has left once, and the replay says so."""
+"""``kill -9`` of the worker during an execute replay: side effects happen once, and the replay says so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worlds import plan
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
-def test_it_ends_as_interrupted_and_repeats_nothing(workspace: Workspace, tmp_path: Path) -> None:
+def test_replay_ends_as_interrupted_and_repeats_nothing(workspace: Workspace, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     log = tmp_path / "effects"
     stages = [{"id": "note", "op": f"exec:/bin/sh|-c|cat >> {log}; echo >> {log}; sleep 1"}]

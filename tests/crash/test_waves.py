@@ -1,7 +1,7 @@
-"""``kill -9`` of the worker at each step of a wave rollout: it ends as it would have ended without.
+"""A rollout in waves ends the same if the worker is killed with ``kill -9`` at each of its steps.
 
-By default one rollout dies at all its moments, one after the other; ``BYTEOR_TEST_EACH_DEATH=1`` gives each moment a
-rollout of its own, which takes minutes.
+By default the worker dies at all moments of one rollout. ``BYTEOR_TEST_EACH_DEATH=1`` runs one rollout per moment,
+which takes minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.system.conftest import ROOT, Installation
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 AGENTS = 200
-# The waves are of 10, 40 and 150 agents. In the second, one more fails than is borne.
+# The waves have 10, 40 and 150 agents. In the second, one agent more fails than the threshold permits.
 FAILING = range(12, 33, 5)
 WAVES = {"kind": "waves", "percents": [5, 25, 100], "failure_threshold_percent": 10}
 BUILT = [
@@ -34,7 +34,7 @@ BUILT = [
     "after the bundle",
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-# Of no deployment, or another one for each by design.
+# Values that do not belong to a deployment, or that differ by design.
 UNCOMPARED = {"id", "request_id", "seq", "hash", "prev_hash", "seal", "name", "env"}
 
 
@@ -60,7 +60,7 @@ BAD = BUILT + around(
 
 
 class Worker:
-    """The worker whose death is ordered: ``tests/crash/doomed_worker.py``."""
+    """The worker process of ``tests/crash/doomed_worker.py``, which dies at chosen moments."""
 
     def __init__(self, installation: Installation) -> None:
         self.output = installation.data_dir / "worker.out"
@@ -70,14 +70,14 @@ class Worker:
                 env=installation.environment(), cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=log,
             )  # fmt: skip
 
-    def dies(self, moments: Sequence[str]) -> None:
-        """It begins anew, and dies at each of these moments in turn."""
+    def restart_and_die_at(self, moments: Sequence[str]) -> None:
+        """Restart the worker, and let it die at each of these moments in turn."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
         self.process.stdin.flush()
 
-    def said(self) -> list[str]:
-        """The moments that were passed, and died at, so far."""
+    def printed_lines(self) -> list[str]:
+        """Return the lines that the worker has printed: passed moments and deaths."""
         return self.output.read_text().splitlines()
 
     def stop(self) -> None:
@@ -87,21 +87,21 @@ class Worker:
 
 
 class Rollout(NamedTuple):
-    """A deployment that has ended: what the worker said meanwhile, and everything that is to be seen of it."""
+    """A deployment that has ended, with the output of the worker and everything that the API shows of it."""
 
     id: str
-    said: list[str]
+    lines: list[str]
     final: Any
-    before: Any  # what was current before it, as it is then
+    before: Any  # the deployment that was current before, as it is afterwards
     names: dict[str, str]
 
-    def died(self) -> list[str]:
-        """The moments at which a worker was killed."""
-        return [line.removeprefix("died ") for line in self.said if line.startswith("died ")]
+    def deaths(self) -> list[str]:
+        """Return the moments at which a worker was killed."""
+        return [line.removeprefix("died ") for line in self.lines if line.startswith("died ")]
 
 
 class Rollouts:
-    """Deployments to the whole fleet, one after the other, each of a configuration of its own."""
+    """Successive deployments to the whole fleet, each with a new config bundle."""
 
     def __init__(self, workspace: Workspace, fleet: SimulatedFleet, worker: Worker) -> None:
         self.workspace, self.fleet, self.worker = workspace, fleet, worker
@@ -110,7 +110,7 @@ class Rollouts:
         self.count = 0
 
     def roll_out(self, strategy: Any, *, failing: Iterable[int] = (), dies: Sequence[str] = ()) -> Rollout:
-        """One to its end; the agents at the positions of ``failing`` fail."""
+        """Run one deployment to its end. The agents at the positions ``failing`` fail."""
         workspace = self.workspace
         self.count += 1
         bundle = workspace.post(
@@ -118,16 +118,16 @@ class Rollouts:
             {"name": f"bundle {self.count}", "version_id": self.version, "env": {"NUMBER": str(self.count)}},
         )
         self.fleet.failing = {self.fleet.agents[position].id for position in failing}
-        begin = len(self.worker.said())
-        self.worker.dies(dies)
+        begin = len(self.worker.printed_lines())
+        self.worker.restart_and_die_at(dies)
         body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": strategy}
         path = f"{workspace.environment}/deployments"
         path = f"{path}/{workspace.post(path, body)['id']}"
 
-        # What asks all the time takes the time from what it waits for.
+        # Frequent polling would slow the rollout down.
         wait_until(lambda: self._has_ended(path), every_s=0.2)
-        told, got = self.fleet.downloaded()
-        assert told == got
+        desired, downloaded = self.fleet.bundle_hashes()
+        assert desired == downloaded
         deployment = workspace.get(path)
         names = {
             row[field]: f"{field} of {name}"
@@ -137,7 +137,7 @@ class Rollouts:
         }
         final = self._final(path, deployment)
         before = self.current and workspace.get(f"{workspace.environment}/deployments/{self.current['id']}")
-        rollout = Rollout(deployment["id"], self.worker.said()[begin:], _compared(final, names), before, names)
+        rollout = Rollout(deployment["id"], self.worker.printed_lines()[begin:], _compared(final, names), before, names)
         if deployment["is_current"]:
             self.current = deployment
         return rollout
@@ -147,7 +147,7 @@ class Rollouts:
         return self.workspace.get(f"{self.workspace.environment}/{what}{joint}limit=200")["results"]
 
     def _has_ended(self, path: str) -> bool:
-        """The agents run what they should, and no job waits, runs, counts as running or was given up."""
+        """Return whether the deployment has ended, no agent has drifted, and no job waits, runs or is a dead letter."""
         if self.workspace.get(path)["status"] not in {"active", "failed", "rolled_back"} or self._all(
             "agents?drifted=true"
         ):
@@ -156,7 +156,7 @@ class Rollouts:
         return len(re.findall(r'^byteor_jobs\{status="(?:todo|doing|failed)"\} 0\.0$', metrics, re.MULTILINE)) == 3
 
     def timeline(self, rollout: Rollout) -> Any:
-        """As it is by now."""
+        """Return the current timeline of the deployment."""
         path = f"{self.workspace.environment}/deployments/{rollout.id}/timeline"
         return _compared(self.workspace.get(path)["results"], rollout.names)
 
@@ -174,7 +174,7 @@ class Rollouts:
 
 
 def _compared(value: Any, names: Mapping[str, str]) -> Any:
-    """Without what no two rollouts have in common, and with names for what they name differently."""
+    """Replace ids and times that differ between rollouts, and drop fields that cannot be compared."""
     if isinstance(value, list):
         return [_compared(item, names) for item in value]
     if isinstance(value, dict):
@@ -198,22 +198,22 @@ def rollouts() -> Iterator[Rollouts]:
 
 
 def disturbed(rollouts: Rollouts, moments: list[str], undisturbed: Rollout, **options: Any) -> list[Rollout]:
-    """The same, killed at each of the moments, ended the same."""
-    assert undisturbed.said == [f"passed {moment}" for moment in moments]
+    """Repeat the rollout with a kill at each moment, and assert that it ends like the undisturbed one."""
+    assert undisturbed.lines == [f"passed {moment}" for moment in moments]
     deaths = [[moment] for moment in moments] if "BYTEOR_TEST_EACH_DEATH" in os.environ else [moments]
     made = [rollouts.roll_out(dies=dies, **options) for dies in deaths]
 
-    assert [rollout.died() for rollout in made] == deaths
+    assert [rollout.deaths() for rollout in made] == deaths
     for rollout in made:
         for what, value in undisturbed.final.items():
             assert rollout.final[what] == value, what
-    # Nothing came after the end either.
+    # Nothing happened after the end.
     for rollout in (undisturbed, *made):
         assert rollouts.timeline(rollout) == rollout.final["timeline"]
     return made
 
 
-def test_a_rollout_that_ends_well(rollouts: Rollouts) -> None:
+def test_successful_rollout_survives_kills(rollouts: Rollouts) -> None:
     options: dict[str, Any] = {"strategy": {**WAVES, "pause_s": 1}}
 
     undisturbed = rollouts.roll_out(**options)
@@ -229,7 +229,7 @@ def test_a_rollout_that_ends_well(rollouts: Rollouts) -> None:
         assert rollout.before["superseded_by"] == rollout.id
 
 
-def test_a_rollout_that_fails_in_its_second_wave(rollouts: Rollouts) -> None:
+def test_failing_rollout_survives_kills(rollouts: Rollouts) -> None:
     options: dict[str, Any] = {"strategy": WAVES, "failing": FAILING}
     if rollouts.current is None:
         rollouts.roll_out({"kind": "all_at_once"})

@@ -1,4 +1,4 @@
-"""``kill -9`` of the worker: no job is lost, and each step of a deployment is taken once."""
+"""After ``kill -9`` of the worker no job is lost, and each step of a deployment happens once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AGENT = Path(sys.executable).with_name("byteor-agent")
 
 @pytest.fixture
 def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
-    """The reference agent, running; its id."""
+    """Start the reference agent and return its id."""
     environment = workspace.installation.environment()
     enrolled = subprocess.run(
         [AGENT, "enroll", "--state", tmp_path, "--url", workspace.installation.base, "--environment",
@@ -44,7 +44,7 @@ def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def builds_cannot_end(installation: Installation) -> Iterator[psycopg.Connection]:
-    """Hold, for the block, the table that a build writes last; another session for what the test does meanwhile."""
+    """Lock the table that a build writes last while the block runs, and yield another database session."""
     database = EmbeddedPostgres(installation.data_dir)
     try:
         url = database.acquire()
@@ -55,7 +55,7 @@ def builds_cannot_end(installation: Installation) -> Iterator[psycopg.Connection
         database.release()
 
 
-def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
+def test_kill_while_a_bundle_is_built(workspace: Workspace, agent: str) -> None:
     with builds_cannot_end(workspace.installation) as session:
         bundle = workspace.config_bundle()
         deployment = workspace.post(
@@ -72,7 +72,7 @@ def test_while_it_builds_a_bundle(workspace: Workspace, agent: str) -> None:
             victim = workspace.worker()
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda: not lives(victim))  # noqa: B023  called within the iteration
-            # Whoever is dead is known to be: its silence is not what the next worker goes by.
+            # The next worker notices the death by the lock file, not by an old heartbeat.
             session.execute("UPDATE procrastinate_workers SET last_heartbeat = now() + interval '1 day'")
             assert status() == "building"
             wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
@@ -91,8 +91,8 @@ def _restarted(workspace: Workspace, victim: int) -> bool:
     return workspace.worker() != victim
 
 
-def test_between_any_two_steps(workspace: Workspace, agent: str) -> None:
-    """Killed again and again, wherever it happens to be."""
+def test_kill_between_arbitrary_steps(workspace: Workspace, agent: str) -> None:
+    """Kill the worker repeatedly at arbitrary moments."""
     bundle = workspace.post(
         f"{workspace.environment}/config-bundles",
         {"name": "again", "version_id": workspace.get(f"{workspace.environment}/versions")["results"][0]["id"]},

@@ -13,7 +13,7 @@ from django.db import transaction
 from apps.fleet.models import EnrollmentToken
 from apps.tenancy.credentials import Family
 from apps.tenancy.services import webhooks
-from tests.laws.scene import Scene
+from tests.laws.tenants import Tenants
 
 
 def _text(ids: dict[str, Any]) -> dict[str, str]:
@@ -26,7 +26,7 @@ def create_tenants() -> dict[str, Any]:
     ``expendable_ids`` are for operations that delete a row or invalidate a credential, and ``ids`` for all others.
     """
     with transaction.atomic():
-        scene = Scene()
+        scene = Tenants()
         webhook, _ = webhooks.create(
             organization=scene.home.organization,
             url="https://hooks.example.com/",

@@ -43,12 +43,12 @@ def test_sums_include_ended_processes() -> None:
     shared.add(SOME, 1)
 
     for amount in (10, 100):
-        add_in_child_process(shared, shared.lend(), amount)
+        add_in_child_process(shared, shared.reserve_part(), amount)
     assert collected(shared) == {"byteor_some_total{a}": 111}
 
     # The next process continues in the memory of an ended one.
-    shared.give_back(1)
-    part = shared.lend()
+    shared.release_part(1)
+    part = shared.reserve_part()
     assert part == 1
     add_in_child_process(shared, part, 1000)
     assert collected(shared) == {"byteor_some_total{a}": 1111}
@@ -56,13 +56,13 @@ def test_sums_include_ended_processes() -> None:
 
 def test_process_without_a_part_loses_its_counts_silently() -> None:
     shared = Shared(1, part_bytes=4096)
-    parts = [shared.lend() for _ in range(6)]
+    parts = [shared.reserve_part() for _ in range(6)]
 
     assert parts == [1, 2, 3, 4, None, None]
     add_in_child_process(shared, None, 5)
-    shared.give_back(None)
+    shared.release_part(None)
     assert collected(shared) == {}
-    assert shared.lend() is None
+    assert shared.reserve_part() is None
 
 
 @pytest.mark.parametrize("size", [64, 4096])

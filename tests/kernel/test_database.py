@@ -84,7 +84,7 @@ def test_statement_timeout_is_503_and_changes_nothing() -> None:
 
     assert answer.status_code == 503
     assert 5 <= int(answer["Retry-After"]) <= 15
-    assert answer.json()["detail"] == "The database took too long over this; try again, or ask for less."
+    assert answer.json()["detail"] == "The database query took too long. Try again, or request less data."
     assert not Project.objects.filter(name="billing").exists()
 
 

@@ -1,4 +1,4 @@
-"""Every operation under /api/v1, as found in the URLconf, and how its right caller calls it."""
+"""Every operation under /api/v1, read from the URLconf, and a valid call of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apps.releases.models import DeploymentAgent, KnownBad
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import signing_keys
-from tests.laws.scene import INCIDENT, RING, Scene
+from tests.laws.tenants import INCIDENT, RING, Tenants
 from tests.openapi import template
 from tests.worlds import Api, plan
 
@@ -27,7 +27,7 @@ BOUNDARY = "law"
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path, the view and the action that serve it."""
+    """One method of one path, with the view and the action that handle it."""
 
     method: str
     path: str
@@ -39,24 +39,24 @@ class Operation:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The families of credential that it takes."""
+        """The credential families that the operation accepts."""
         found: tuple[Family, ...] = self.view.families(self.action)
         return found
 
     @property
     def permission(self) -> Permission | None:
-        """What it asks of a role; None when it asks for the right family only."""
+        """The permission that the operation requires, or None if the credential family is enough."""
         declared = self.view.permissions.get(self.action)
         return declared if isinstance(declared, Permission) else None
 
     @property
     def is_tenant(self) -> bool:
-        """Whether it is below an organization."""
+        """Whether the path is below an organization."""
         return "{org_id}" in self.path
 
     @property
     def role(self) -> Role:
-        """The lowest role that it takes."""
+        """The lowest role with the required permission."""
         order = [Role.VIEWER, Role.OPERATOR, Role.PROJECT_ADMIN, Role.ORG_ADMIN]
         return next(role for role in order if self.permission is None or self.permission in GRANTS[role])
 
@@ -72,7 +72,7 @@ def _patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, UR
 
 @cache
 def operations() -> tuple[Operation, ...]:
-    """All operations under /api/v1, from the URLconf."""
+    """Return all operations under /api/v1."""
     found = []
     for route, pattern in _patterns(get_resolver()):
         if not route.startswith("api/v1/"):
@@ -89,135 +89,135 @@ def operations() -> tuple[Operation, ...]:
 
 
 def operation(method: str, path: str) -> Operation:
-    """The operation of that method and path."""
+    """Return the operation with this method and path."""
     return next(o for o in operations() if (o.method, o.path) == (method, path))
 
 
-def _pending(scene: Scene) -> Any:
-    return scene.home.place.pending
+def _pending(tenants: Tenants) -> Any:
+    return tenants.home.place.pending
 
 
-def _deploying(scene: Scene) -> dict[str, Any]:
-    scene.home.place.approve(_pending(scene))
-    return {"deployments": _pending(scene).pk}
+def _deploying(tenants: Tenants) -> dict[str, Any]:
+    tenants.home.place.approve(_pending(tenants))
+    return {"deployments": _pending(tenants).pk}
 
 
-def _paused(scene: Scene) -> dict[str, Any]:
-    ids = _deploying(scene)
-    path = scene.fill(E + "/deployments/{id}/pause", {**scene.home.ids(), **ids})
-    assert scene.home.operator.api.post(path).status_code == 200
+def _paused(tenants: Tenants) -> dict[str, Any]:
+    ids = _deploying(tenants)
+    path = tenants.fill(E + "/deployments/{id}/pause", {**tenants.home.ids(), **ids})
+    assert tenants.home.operator.api.post(path).status_code == 200
     return ids
 
 
-def _retryable(scene: Scene) -> dict[str, Any]:
-    """One that an agent failed while it is being deployed."""
-    ids = _deploying(scene)
-    part = _pending(scene).agents.order_by("id").first()
+def _retryable(tenants: Tenants) -> dict[str, Any]:
+    """Create a deployment that one agent has failed and that is still deploying."""
+    ids = _deploying(tenants)
+    part = _pending(tenants).agents.order_by("id").first()
     DeploymentAgent.objects.filter(pk=part.pk).update(progress="failed")
     return ids
 
 
-def _next_key(scene: Scene) -> dict[str, Any]:
-    return {"kid": signing_keys.rotate(organization=scene.home.organization, actor=scene.home.admin.actor).kid}
+def _next_key(tenants: Tenants) -> dict[str, Any]:
+    return {"kid": signing_keys.rotate(organization=tenants.home.organization, actor=tenants.home.admin.actor).kid}
 
 
-def _known_bad(scene: Scene) -> dict[str, Any]:
-    bundle = scene.home.place.bundle
+def _known_bad(tenants: Tenants) -> dict[str, Any]:
+    bundle = tenants.home.place.bundle
     KnownBad.objects.create(environment=bundle.environment, config_hash=bundle.config_hash, reason="it failed")
     return {}
 
 
-def _fresh_draft(scene: Scene) -> dict[str, Any]:
-    path = scene.fill(E + "/drafts", scene.home.ids())
-    made = scene.home.operator.api.post(path, {"name": "fresh", "plan": plan("fresh")})
+def _fresh_draft(tenants: Tenants) -> dict[str, Any]:
+    path = tenants.fill(E + "/drafts", tenants.home.ids())
+    made = tenants.home.operator.api.post(path, {"name": "fresh", "plan": plan("fresh")})
     return {"drafts": made.json()["id"]}
 
 
 def multipart(file: bytes, **fields: str) -> bytes:
-    """The form of an upload."""
+    """Encode a multipart upload form."""
     parts = [f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nContent-Type: a/b\r\n\r\n'
     return "".join(parts).encode() + head.encode() + file + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
-def _upload(scene: Scene) -> bytes:
+def _upload(tenants: Tenants) -> bytes:
     return multipart(INCIDENT + b"\0", kind="telemetry", captured_at="2026-11-24T12:00:00Z")
 
 
-def _offer(scene: Scene) -> dict[str, Any]:
-    deployment = scene.home.place.deployment
+def _offer(tenants: Tenants) -> dict[str, Any]:
+    deployment = tenants.home.place.deployment
     return {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash}
 
 
 @dataclass(frozen=True)
 class Call:
-    """How an operation is called: its body, the status of success, and ids of rows made just for it."""
+    """How to call an operation: its body, the expected status, and ids of rows that are created for the call."""
 
     status: int
-    body: Callable[[Scene], Any] | None = None
-    ids: Callable[[Scene], dict[str, Any]] = lambda scene: {}
-    query: Callable[[Scene], str] = lambda scene: ""
+    body: Callable[[Tenants], Any] | None = None
+    ids: Callable[[Tenants], dict[str, Any]] = lambda tenants: {}
+    query: Callable[[Tenants], str] = lambda tenants: ""
 
 
-def _says(body: Any) -> Callable[[Scene], Any]:
-    return lambda scene: body
+def _body_of(body: Any) -> Callable[[Tenants], Any]:
+    return lambda tenants: body
 
 
 LIST = RETRIEVE = Call(200)
 REVOKE = DELETE = Call(204)
-NOTE = _says({"reason": "because"})
+NOTE = _body_of({"reason": "because"})
 CALLS: dict[tuple[str, str], Call] = {
     ("GET", "/api/v1/me"): RETRIEVE,
     ("GET", "/api/v1/plan-schema"): RETRIEVE,
     ("GET", "/api/v1/tokens"): LIST,
-    ("POST", "/api/v1/tokens"): Call(201, _says({"name": "laptop"})),
+    ("POST", "/api/v1/tokens"): Call(201, _body_of({"name": "laptop"})),
     ("DELETE", "/api/v1/tokens/{id}"): REVOKE,
     ("GET", "/api/v1/orgs"): LIST,
-    ("POST", "/api/v1/orgs"): Call(201, _says({"name": "Initech"})),
+    ("POST", "/api/v1/orgs"): Call(201, _body_of({"name": "Initech"})),
     ("GET", O): RETRIEVE,
-    ("PUT", O): Call(200, _says({"settings": {"token_max_days": 30}})),
+    ("PUT", O): Call(200, _body_of({"settings": {"token_max_days": 30}})),
     ("GET", O + "/members"): LIST,
-    ("POST", O + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
-    ("PUT", O + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("POST", O + "/members"): Call(201, _body_of({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", O + "/members/{user_id}"): Call(200, _body_of({"role": "operator"})),
     ("DELETE", O + "/members/{user_id}"): DELETE,
     ("GET", O + "/api-keys"): LIST,
-    ("POST", O + "/api-keys"): Call(201, _says({"name": "deploy", "role": "operator"})),
+    ("POST", O + "/api-keys"): Call(201, _body_of({"name": "deploy", "role": "operator"})),
     ("DELETE", O + "/api-keys/{id}"): REVOKE,
     ("GET", O + "/signing-keys"): LIST,
-    ("POST", O + "/signing-keys/rotate"): Call(201, _says({"activate_in_s": 3600})),
+    ("POST", O + "/signing-keys/rotate"): Call(201, _body_of({"activate_in_s": 3600})),
     ("POST", O + "/signing-keys/{kid}/retire"): Call(200, NOTE, _next_key),
     ("GET", O + "/audit-events"): LIST,
     ("GET", O + "/audit-events/export"): RETRIEVE,
     ("GET", O + "/webhooks"): LIST,
-    ("POST", O + "/webhooks"): Call(201, _says({"url": "https://hooks.example.com/", "events": ["approval.*"]})),
+    ("POST", O + "/webhooks"): Call(201, _body_of({"url": "https://hooks.example.com/", "events": ["approval.*"]})),
     ("GET", O + "/webhooks/{id}"): RETRIEVE,
-    ("PUT", O + "/webhooks/{id}"): Call(200, _says({"events": ["*"], "description": "chat"})),
+    ("PUT", O + "/webhooks/{id}"): Call(200, _body_of({"events": ["*"], "description": "chat"})),
     ("DELETE", O + "/webhooks/{id}"): DELETE,
     ("POST", O + "/webhooks/{id}/rotate-secret"): Call(201),
     ("POST", O + "/webhooks/{id}/test"): Call(202),
     ("GET", O + "/webhooks/{id}/deliveries"): LIST,
     ("POST", O + "/webhooks/{id}/deliveries/{delivery_id}/redeliver"): Call(202),
     ("GET", O + "/projects"): LIST,
-    ("POST", O + "/projects"): Call(201, _says({"name": "billing"})),
+    ("POST", O + "/projects"): Call(201, _body_of({"name": "billing"})),
     ("GET", P): RETRIEVE,
-    ("PUT", P): Call(200, _says({"name": "markets"})),
+    ("PUT", P): Call(200, _body_of({"name": "markets"})),
     ("DELETE", P): DELETE,
     ("GET", P + "/members"): LIST,
-    ("POST", P + "/members"): Call(201, _says({"email": "new@acme.example", "role": "viewer"})),
-    ("PUT", P + "/members/{user_id}"): Call(200, _says({"role": "operator"})),
+    ("POST", P + "/members"): Call(201, _body_of({"email": "new@acme.example", "role": "viewer"})),
+    ("PUT", P + "/members/{user_id}"): Call(200, _body_of({"role": "operator"})),
     ("DELETE", P + "/members/{user_id}"): DELETE,
     ("GET", P + "/environments"): LIST,
-    ("POST", P + "/environments"): Call(201, _says({"name": "canary", "posture": "staging"})),
+    ("POST", P + "/environments"): Call(201, _body_of({"name": "canary", "posture": "staging"})),
     ("GET", E): RETRIEVE,
-    ("PUT", E): Call(200, _says({"settings": {"heartbeat_interval_s": 10}})),
+    ("PUT", E): Call(200, _body_of({"settings": {"heartbeat_interval_s": 10}})),
     ("DELETE", E): DELETE,
     ("GET", E + "/drafts"): LIST,
-    ("POST", E + "/drafts"): Call(201, _says({"name": "another", "plan": plan("another")})),
+    ("POST", E + "/drafts"): Call(201, _body_of({"name": "another", "plan": plan("another")})),
     ("GET", E + "/drafts/{id}"): RETRIEVE,
-    ("PUT", E + "/drafts/{id}"): Call(200, _says({"name": "renamed"})),
+    ("PUT", E + "/drafts/{id}"): Call(200, _body_of({"name": "renamed"})),
     ("DELETE", E + "/drafts/{id}"): DELETE,
-    ("POST", E + "/drafts/{id}/preview"): Call(200, _says({"plan": RING})),
-    ("POST", E + "/drafts/{id}/version"): Call(201, _says({}), _fresh_draft),
+    ("POST", E + "/drafts/{id}/preview"): Call(200, _body_of({"plan": RING})),
+    ("POST", E + "/drafts/{id}/version"): Call(201, _body_of({}), _fresh_draft),
     ("GET", E + "/drafts/{id}/diff"): Call(200, query=lambda s: f"?against={s.home.place.version.pk}"),
     ("GET", E + "/versions"): LIST,
     ("POST", E + "/versions"): Call(
@@ -234,12 +234,12 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", E + "/config-bundles/{id}"): RETRIEVE,
     ("POST", E + "/config-bundles/{id}/clear"): Call(200, NOTE, _known_bad),
     ("GET", E + "/enrollment-tokens"): LIST,
-    ("POST", E + "/enrollment-tokens"): Call(201, _says({"max_uses": 2})),
+    ("POST", E + "/enrollment-tokens"): Call(201, _body_of({"max_uses": 2})),
     ("DELETE", E + "/enrollment-tokens/{id}"): REVOKE,
     ("GET", E + "/agents"): LIST,
-    ("POST", E + "/agents"): Call(201, _says({"name": "newcomer"})),
+    ("POST", E + "/agents"): Call(201, _body_of({"name": "newcomer"})),
     ("GET", E + "/agents/{id}"): RETRIEVE,
-    ("PATCH", E + "/agents/{id}"): Call(200, _says({"labels": {"zone": "b"}})),
+    ("PATCH", E + "/agents/{id}"): Call(200, _body_of({"labels": {"zone": "b"}})),
     ("DELETE", E + "/agents/{id}"): DELETE,
     ("POST", E + "/agents/{id}/rotate-key"): Call(201),
     ("GET", E + "/agents/{id}/explain"): RETRIEVE,
@@ -263,11 +263,11 @@ CALLS: dict[tuple[str, str], Call] = {
     ("GET", E + "/artifacts"): LIST,
     ("GET", E + "/artifacts/{id}"): RETRIEVE,
     ("GET", E + "/artifacts/{id}/content"): RETRIEVE,
-    ("POST", E + "/artifacts/{id}/replay"): Call(202, _says({"mode": "dry_run"})),
+    ("POST", E + "/artifacts/{id}/replay"): Call(202, _body_of({"mode": "dry_run"})),
     ("GET", E + "/replays"): LIST,
     ("GET", E + "/replays/{id}"): RETRIEVE,
     ("GET", A): RETRIEVE,
-    ("POST", A + "/heartbeat"): Call(200, _says({"status": "healthy", "agent_version": "0.1.0", "active": None})),
+    ("POST", A + "/heartbeat"): Call(200, _body_of({"status": "healthy", "agent_version": "0.1.0", "active": None})),
     ("POST", A + "/artifacts"): Call(201, _upload),
     ("GET", A + "/deployment"): RETRIEVE,
     ("POST", A + "/deployment"): Call(200, lambda s: {**_offer(s), "status": "active"}),
@@ -276,28 +276,28 @@ CALLS: dict[tuple[str, str], Call] = {
 }
 
 
-def right_caller(operation: Operation, scene: Scene) -> Api:
-    """Who calls it rightly: the lowest role that may, or the one machine."""
+def permitted_caller(operation: Operation, tenants: Tenants) -> Api:
+    """Return the least privileged caller that the operation permits: a person, or the one agent."""
     if set(operation.families) & {Family.ENROLLMENT, Family.AGENT}:
-        return scene.caller(operation.families[0])
-    return scene.person(operation.role).api
+        return tenants.caller(operation.families[0])
+    return tenants.person(operation.role).api
 
 
-def path_of(operation: Operation, scene: Scene, ids: dict[str, Any]) -> str:
-    """The operation's path on the rows that ``ids`` names, with its query."""
-    return scene.fill(operation.path, ids) + CALLS[operation.method, operation.path].query(scene)
+def path_of(operation: Operation, tenants: Tenants, ids: dict[str, Any]) -> str:
+    """Return the operation's path for the rows in ``ids``, with its query."""
+    return tenants.fill(operation.path, ids) + CALLS[operation.method, operation.path].query(tenants)
 
 
-def send(operation: Operation, scene: Scene, caller: Api, ids: dict[str, Any] | None = None, **headers: str) -> Any:
-    """Call ``operation`` with its right body, on home's rows unless ``ids`` names others."""
+def send(operation: Operation, tenants: Tenants, caller: Api, ids: dict[str, Any] | None = None, **headers: str) -> Any:
+    """Send the operation with a valid body, for rows of ``home`` unless ``ids`` names others."""
     make_body = CALLS[operation.method, operation.path].body
-    body = make_body(scene) if make_body else None
+    body = make_body(tenants) if make_body else None
     if isinstance(body, bytes):
         headers["Content_Type"] = f"multipart/form-data; boundary={BOUNDARY}"
-    return caller(operation.method, path_of(operation, scene, ids or scene.home.ids()), body, **headers)
+    return caller(operation.method, path_of(operation, tenants, ids or tenants.home.ids()), body, **headers)
 
 
-def send_rightly(operation: Operation, scene: Scene, **headers: str) -> Any:
-    """As its right caller does, on rows that it can succeed on."""
-    ids = {**scene.home.ids(), **CALLS[operation.method, operation.path].ids(scene)}
-    return send(operation, scene, right_caller(operation, scene), ids, **headers)
+def send_valid(operation: Operation, tenants: Tenants, **headers: str) -> Any:
+    """Send the operation as a permitted caller, for rows on which it succeeds."""
+    ids = {**tenants.home.ids(), **CALLS[operation.method, operation.path].ids(tenants)}
+    return send(operation, tenants, permitted_caller(operation, tenants), ids, **headers)

@@ -1,4 +1,4 @@
-"""One scene a module, in one transaction; each test's own (``django_db``) is inside it, and rolled back."""
+"""One ``Tenants`` per module, in one transaction. Each test (``django_db``) runs in a savepoint of it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from tests.laws.scene import Scene
+from tests.laws.tenants import Tenants
 
 
 @pytest.fixture(scope="module")
-def scene(django_db_setup: None, django_db_blocker: Any) -> Iterator[Scene]:
+def tenants(django_db_setup: None, django_db_blocker: Any) -> Iterator[Tenants]:
     """Tenants with a real row behind every id of every path."""
     with django_db_blocker.unblock(), transaction.atomic():
-        yield Scene()
+        yield Tenants()
         transaction.set_rollback(True)

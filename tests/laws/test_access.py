@@ -1,4 +1,4 @@
-"""Who gets through where: laws over every operation under /api/v1."""
+"""Access control of every operation under /api/v1."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from byteor_cloud.ids import uuid7
-from tests.laws.calls import CALLS, E, Operation, P, operations, right_caller, send, send_rightly
-from tests.laws.scene import Scene, writes
+from tests.laws.calls import CALLS, E, Operation, P, operations, permitted_caller, send, send_valid
+from tests.laws.tenants import Tenants, writes
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
@@ -23,8 +23,8 @@ PEOPLE = [o for o in operations() if not MACHINES & set(o.families)]
 IN_A_TENANT = [o for o in PEOPLE if o.is_tenant]
 
 
-def refused(response: Any, status: int, code: str, before: dict[str, int]) -> None:
-    """The refusal is a problem of that code, and no row was touched."""
+def assert_refused(response: Any, status: int, code: str, before: dict[str, int]) -> None:
+    """Assert that the response is a problem with this code and that no row changed."""
     assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
     assert writes() == before
 
@@ -34,11 +34,11 @@ def test_every_operation_has_a_call() -> None:
 
 
 @every_operation
-def test_it_declares_its_permission(operation: Operation) -> None:
+def test_operation_declares_its_permission(operation: Operation) -> None:
     declared = operation.view.permissions[operation.action]
 
     assert issubclass(operation.view, (ApiViewSet, HeartbeatView))
-    # Below a tenant a role is asked for, unless a machine calls; elsewhere the right family is enough.
+    # Below an organization a role is required, except for agents; elsewhere the credential family is enough.
     if operation.is_tenant and not MACHINES & set(operation.families):
         assert isinstance(declared, Permission)
     else:
@@ -46,90 +46,90 @@ def test_it_declares_its_permission(operation: Operation) -> None:
 
 
 @every_operation
-def test_the_right_caller_gets_through(operation: Operation, scene: Scene) -> None:
-    response = send_rightly(operation, scene)
+def test_permitted_caller_succeeds(operation: Operation, tenants: Tenants) -> None:
+    response = send_valid(operation, tenants)
 
     assert response.status_code == CALLS[operation.method, operation.path].status
-    # A file is read to its end, and so closed.
+    # Reading a file to its end closes it.
     assert response.status_code == 204 or response.getvalue()
 
 
 @every_operation
-def test_nobody_gets_in_without_a_credential(operation: Operation, scene: Scene) -> None:
+def test_call_without_a_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
     before = writes()
 
-    response = send(operation, scene, Api(None))
+    response = send(operation, tenants, Api(None))
 
-    refused(response, 401, "unauthenticated", before)
+    assert_refused(response, 401, "unauthenticated", before)
     assert response["WWW-Authenticate"] == "Bearer"
 
 
 @every_operation
-def test_another_family_of_credential_is_forbidden(operation: Operation, scene: Scene) -> None:
+def test_other_credential_family_is_forbidden(operation: Operation, tenants: Tenants) -> None:
     others = set(Family) - set(operation.families)
     assert len(others) >= 2
     for family in others:
         before = writes()
 
-        response = send(operation, scene, scene.caller(family))
+        response = send(operation, tenants, tenants.caller(family))
 
-        refused(response, 403, "wrong_credential", before)
+        assert_refused(response, 403, "wrong_credential", before)
 
 
 @every_operation
-def test_a_credential_that_is_good_no_more_is_refused(operation: Operation, scene: Scene) -> None:
+def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -> None:
     for family in operation.families:
-        for kind, text in scene.bad_credentials(family).items():
+        for kind, text in tenants.bad_credentials(family).items():
             before = writes()
 
-            response = send(operation, scene, Api(text))
+            response = send(operation, tenants, Api(text))
 
             assert response.status_code == 401, f"{kind} {family}"
-            refused(response, 401, "unauthenticated", before)
+            assert_refused(response, 401, "unauthenticated", before)
 
 
 @pytest.mark.parametrize("operation", IN_A_TENANT, ids=str)
-def test_a_stranger_finds_nothing(operation: Operation, scene: Scene) -> None:
-    for stranger in (scene.abroad.admin.api, scene.abroad.key_api):
+def test_caller_of_another_tenant_gets_404(operation: Operation, tenants: Tenants) -> None:
+    for stranger in (tenants.abroad.admin.api, tenants.abroad.key_api):
         before = writes()
 
-        response = send(operation, scene, stranger)
+        response = send(operation, tenants, stranger)
 
-        refused(response, 404, "not_found", before)
+        assert_refused(response, 404, "not_found", before)
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
-def test_another_machine_finds_nothing(operation: Operation, scene: Scene) -> None:
-    for place in (scene.sibling, scene.cousin, scene.abroad.place):
+def test_agent_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
+    for place in (tenants.sibling, tenants.cousin, tenants.abroad.place):
         stranger = place.agent_api if operation.families == (Family.AGENT,) else place.enroller
         before = writes()
 
-        response = send(operation, scene, stranger)
+        response = send(operation, tenants, stranger)
 
-        refused(response, 404, "not_found", before)
+        assert_refused(response, 404, "not_found", before)
 
 
-def test_an_agent_does_not_find_its_neighbour(scene: Scene) -> None:
+def test_agent_cannot_read_another_agent(tenants: Tenants) -> None:
     for operation in operations():
         if operation.families == (Family.AGENT,):
             before = writes()
 
-            response = send(operation, scene, scene.home.place.spare_api)
+            response = send(operation, tenants, tenants.home.place.spare_api)
 
-            refused(response, 404, "not_found", before)
+            assert_refused(response, 404, "not_found", before)
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if "{" in o.path], ids=str)
-def test_a_wrong_id_anywhere_in_the_path_finds_nothing(operation: Operation, scene: Scene) -> None:
-    home = scene.home.ids()
-    # Real ids of the neighbour environment, of another project's, of another tenant's; and none at all.
+def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -> None:
+    home = tenants.home.ids()
+    # Real ids of another environment, another project and another tenant, and an unknown id.
     elsewhere = {
-        "sibling": scene.home.ids(scene.sibling),
-        "cousin": scene.home.ids(scene.cousin),
-        "abroad": scene.abroad.ids(),
+        "sibling": tenants.home.ids(tenants.sibling),
+        "cousin": tenants.home.ids(tenants.cousin),
+        "abroad": tenants.abroad.ids(),
         "nowhere": {name: uuid7() for name in home},
     }
-    # What fits the rest of the path and belongs to the caller too is no wrong id.
+    # An id is not wrong if it matches the rest of the path and belongs to the caller.
     fitting = {(E, "sibling"), (P, "cousin")}
     names = re.findall(r"([a-z-]+)/\{id\}|\{([a-z_]+_id)\}", operation.path)
     tried = []
@@ -140,18 +140,18 @@ def test_a_wrong_id_anywhere_in_the_path_finds_nothing(operation: Operation, sce
                 continue
             before = writes()
 
-            response = send(operation, scene, right_caller(operation, scene), {**home, name: wrong[name]})
+            response = send(operation, tenants, permitted_caller(operation, tenants), {**home, name: wrong[name]})
 
-            refused(response, 404, "not_found", before)
+            assert_refused(response, 404, "not_found", before)
             tried.append(name)
-    # Two at least for each position: another tenant's and nobody's.
+    # At least two for each position: one of another tenant, and an unknown one.
     assert len(tried) >= 2 * len(names)
 
 
-def test_another_persons_token_is_not_found(scene: Scene) -> None:
+def test_token_of_another_person_is_not_found(tenants: Tenants) -> None:
     before = writes()
 
-    refused(scene.home.admin.api.delete(f"/api/v1/tokens/{scene.home.token.pk}"), 404, "not_found", before)
+    assert_refused(tenants.home.admin.api.delete(f"/api/v1/tokens/{tenants.home.token.pk}"), 404, "not_found", before)
 
 
 @pytest.mark.parametrize(
@@ -159,34 +159,34 @@ def test_another_persons_token_is_not_found(scene: Scene) -> None:
     [(o, role) for o in IN_A_TENANT for role in Role if o.permission not in GRANTS[role]],
     ids=str,
 )
-def test_a_role_that_does_not_grant_it_is_forbidden(operation: Operation, role: Role, scene: Scene) -> None:
+def test_role_without_the_permission_is_forbidden(operation: Operation, role: Role, tenants: Tenants) -> None:
     before = writes()
 
-    response = send(operation, scene, scene.person(role).api)
+    response = send(operation, tenants, tenants.person(role).api)
 
-    refused(response, 403, "forbidden", before)
+    assert_refused(response, 403, "forbidden", before)
 
 
-def test_a_viewer_only_reads() -> None:
+def test_viewer_has_read_permissions_only() -> None:
     writing = {o.permission for o in IN_A_TENANT if o.method != "GET"}
 
     assert not writing & GRANTS[Role.VIEWER]
 
 
-def test_an_action_that_declares_nothing_is_denied(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_without_a_permission_is_denied(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     for operation in PEOPLE:
         undeclared = {name: p for name, p in operation.view.permissions.items() if name != operation.action}
         monkeypatch.setattr(operation.view, "permissions", undeclared)
         before = writes()
 
-        response = send(operation, scene, scene.home.admin.api)
+        response = send(operation, tenants, tenants.home.admin.api)
 
-        refused(response, 403, "forbidden", before)
+        assert_refused(response, 403, "forbidden", before)
         monkeypatch.undo()
 
 
-def test_the_wrong_family_is_refused_before_any_look_at_the_path(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_family_is_refused_before_path_lookup(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ApiViewSet, "resolve_scope", lambda self: pytest.fail("looked"))
 
     for operation in IN_A_TENANT:
-        assert send(operation, scene, scene.home.place.agent_api).status_code == 403
+        assert send(operation, tenants, tenants.home.place.agent_api).status_code == 403

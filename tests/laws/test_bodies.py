@@ -1,4 +1,4 @@
-"""Bad input to every operation that reads a body: a clear problem, and nothing changed."""
+"""Invalid bodies for every operation that reads one: a clear problem, and no change."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.laws.calls import CALLS, Operation, operations, path_of, right_caller, send
-from tests.laws.scene import Scene, writes
+from tests.laws.calls import CALLS, Operation, operations, path_of, permitted_caller, send
+from tests.laws.tenants import Tenants, writes
 from tests.openapi import PROBLEM, document
 from tests.worlds import Api
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 
 
 def reads_json(operation: Operation) -> bool:
-    """Whether the document says that it takes a JSON body."""
+    """Return whether the operation has a JSON body in the OpenAPI document."""
     body = document()["paths"][operation.path][operation.method.lower()].get("requestBody", {})
     return "application/json" in body.get("content", {})
 
@@ -23,7 +23,7 @@ def reads_json(operation: Operation) -> bool:
 WITH_BODY = [o for o in operations() if reads_json(o)]
 every_operation_with_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 DEEP = b'{"a":' * 10_000 + b"1" + b"}" * 10_000
-# Name, body, status, the problem's code, and the pointer and code of the field's error.
+# Name, body, status, code of the problem, and pointer and code of the field error.
 BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
     ("truncated", b'{"name": "que', 400, "malformed_json", None),
     ("empty text", b" ", 400, "malformed_json", None),
@@ -46,14 +46,14 @@ BAD: list[tuple[str, bytes, int, str, tuple[str, str] | None]] = [
 ]
 
 
-def refused(response: Any, status: int, code: str, before: dict[str, int]) -> None:
-    """A problem of that code; nothing was written."""
+def assert_refused(response: Any, status: int, code: str, before: dict[str, int]) -> None:
+    """Assert that the response is a problem with this code and that nothing was written."""
     assert (response.status_code, response.json()["type"]) == (status, f"urn:byteor:problem:{code}")
     assert response["Content-Type"] == PROBLEM
     assert writes() == before
 
 
-def test_the_operations_with_a_body_are_those_that_write() -> None:
+def test_operations_with_a_body_are_those_that_write() -> None:
     silent = {"rotate_key", "rotate_secret", "test", "redeliver"}
 
     assert {o for o in operations() if o.method in {"POST", "PUT", "PATCH"}} - set(WITH_BODY) == {
@@ -63,49 +63,49 @@ def test_the_operations_with_a_body_are_those_that_write() -> None:
 
 @every_operation_with_body
 @pytest.mark.parametrize(("body", "status", "code", "error"), [pytest.param(*b[1:], id=b[0]) for b in BAD])
-def test_a_bad_body_is_refused(
-    operation: Operation, body: bytes, status: int, code: str, error: tuple[str, str] | None, scene: Scene
+def test_invalid_body_is_refused(
+    operation: Operation, body: bytes, status: int, code: str, error: tuple[str, str] | None, tenants: Tenants
 ) -> None:
-    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, body)
 
-    refused(response, status, code, before)
+    assert_refused(response, status, code, before)
     if error is not None:
         found = [(e["pointer"], e["code"]) for e in response.json()["errors"]]
         assert found in ([error], [(error[0], "not_a_dict")])
 
 
 @every_operation_with_body
-def test_an_unknown_field_is_named(operation: Operation, scene: Scene) -> None:
+def test_unknown_field_is_named(operation: Operation, tenants: Tenants) -> None:
     make_body = CALLS[operation.method, operation.path].body
     assert make_body is not None
-    body = {**make_body(scene), "surprise/~": 1}
-    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    body = {**make_body(tenants), "surprise/~": 1}
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, body)
 
-    refused(response, 400, "invalid", before)
+    assert_refused(response, 400, "invalid", before)
     errors = response.json()["errors"]
     assert [(e["pointer"], e["code"]) for e in errors] == [("/surprise~1~0", "unknown_field")]
 
 
 @every_operation_with_body
 @pytest.mark.parametrize("value", [[], {}, 5, True, None, "", "\t", 1e308, -1], ids=repr)
-def test_a_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: Any, scene: Scene) -> None:
+def test_field_of_a_wrong_type_is_no_server_error(operation: Operation, value: Any, tenants: Tenants) -> None:
     make_body = CALLS[operation.method, operation.path].body
     assert make_body is not None
-    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
-    for name, was in make_body(scene).items():
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    for name, was in make_body(tenants).items():
         if isinstance(value, type(was)) or (value is None and name == "active"):
             continue
         before = writes()
 
-        response = caller(operation.method, path, {**make_body(scene), name: value})
+        response = caller(operation.method, path, {**make_body(tenants), name: value})
 
-        refused(response, 400, "invalid", before)
+        assert_refused(response, 400, "invalid", before)
         pointers = [e["pointer"] for e in response.json()["errors"]]
         assert pointers
         assert all(pointer == f"/{name}" or pointer.startswith(f"/{name}/") for pointer in pointers)
@@ -113,54 +113,54 @@ def test_a_field_of_a_wrong_type_is_no_server_error(operation: Operation, value:
 
 @every_operation_with_body
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
-def test_another_format_is_refused(operation: Operation, content_type: str, scene: Scene) -> None:
-    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+def test_other_media_type_is_refused(operation: Operation, content_type: str, tenants: Tenants) -> None:
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 
     response = caller(operation.method, path, b"name=quotes", Content_Type=content_type)
 
-    refused(response, 415, "unsupported_media_type", before)
+    assert_refused(response, 415, "unsupported_media_type", before)
 
 
 @pytest.mark.parametrize("path", sorted({o.path for o in operations()}))
-def test_another_method_is_refused(path: str, scene: Scene) -> None:
+def test_unsupported_method_is_refused(path: str, tenants: Tenants) -> None:
     served = {o.method for o in operations() if o.path == path}
-    url = scene.fill(path, scene.home.ids())
+    url = tenants.fill(path, tenants.home.ids())
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - served:
         before = writes()
 
-        response = scene.home.admin.api(method, url)
+        response = tenants.home.admin.api(method, url)
 
-        refused(response, 405, "method_not_allowed", before)
+        assert_refused(response, 405, "method_not_allowed", before)
         assert {m.strip() for m in response["Allow"].split(",")} - {"HEAD"} == served
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/orgs/5", "/api/v1/orgs/", "/api/v1/agents/x/heartbeat"])
-def test_an_unknown_path_is_a_problem(path: str, scene: Scene) -> None:
-    response = scene.home.admin.api.get(path, Accept="text/html")
+def test_unknown_path_is_answered_with_a_problem(path: str, tenants: Tenants) -> None:
+    response = tenants.home.admin.api.get(path, Accept="text/html")
 
-    refused(response, 404, "not_found", writes())
+    assert_refused(response, 404, "not_found", writes())
 
 
-def test_a_body_of_its_cap_is_read(scene: Scene, settings: Any) -> None:
+def test_body_of_exactly_the_limit_is_read(tenants: Tenants, settings: Any) -> None:
     operation = next(o for o in WITH_BODY if (o.method, o.path) == ("POST", "/api/v1/orgs"))
     cap = settings.CONFIG.max_body_bytes
     head = b'{"name": "quotes", "pad": "'
     body = head + b"a" * (cap - len(head) - 2) + b'"}'
 
-    # Of exactly the cap: read, and refused for what it says; one byte more is not read.
+    # A body of exactly the limit is read and refused for its content; one more byte is too large.
     assert len(body) == cap == 4 << 20
-    assert scene.home.admin.api("POST", operation.path, body).status_code == 400
-    assert scene.home.admin.api("POST", operation.path, body + b" ").status_code == 413
+    assert tenants.home.admin.api("POST", operation.path, body).status_code == 400
+    assert tenants.home.admin.api("POST", operation.path, body + b" ").status_code == 413
 
 
-def test_any_accept_header_is_answered(scene: Scene) -> None:
+def test_every_accept_header_is_answered(tenants: Tenants) -> None:
     for operation in operations():
         if operation.method == "GET":
-            response = send(operation, scene, right_caller(operation, scene), Accept="image/png")
+            response = send(operation, tenants, permitted_caller(operation, tenants), Accept="image/png")
             assert (response.status_code, bool(response.getvalue())) == (200, True)
 
 
-def test_no_answer_is_a_page(scene: Scene) -> None:
+def test_api_never_answers_with_html(tenants: Tenants) -> None:
     for operation in operations():
-        assert send(operation, scene, Api(None), Accept="text/html")["Content-Type"] == PROBLEM
+        assert send(operation, tenants, Api(None), Accept="text/html")["Content-Type"] == PROBLEM

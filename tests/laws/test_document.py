@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, valid, the same on every run; the reference's operations under their exact paths."""
+"""The OpenAPI document is complete, valid and reproducible, and has every operation of the public reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.laws.calls import A, E, O, P, operations
 from tests.openapi import document, validator
 
 ROOT = Path(__file__).parents[2]
-# The public API reference, line by line; "…" written out as the contracts say (§1).
+# The public API reference, line by line, with full paths.
 REFERENCE = [
     ("GET", "/readyz", None),
     ("GET", "/healthz", None),
@@ -68,7 +68,7 @@ REFERENCE = [
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, path and operation of the whole document."""
+    """Yield method, path and operation of the whole document."""
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation
@@ -84,19 +84,19 @@ def test_the_reference_has_45_operations() -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "scheme"), REFERENCE)
-def test_an_operation_of_the_reference_is_there(method: str, path: str, scheme: str | None) -> None:
+def test_document_has_the_operation_of_the_reference(method: str, path: str, scheme: str | None) -> None:
     operation = document()["paths"][path][method.lower()]
 
     assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
 
 
-def test_it_holds_what_the_routes_serve_and_nothing_else() -> None:
+def test_document_has_exactly_the_routed_operations() -> None:
     api = {(method, path) for method, path, _ in documented() if path.startswith("/api/")}
 
     assert api == {(o.method, o.path) for o in operations()}
 
 
-def test_it_is_valid() -> None:
+def test_document_is_valid() -> None:
     openapi_spec_validator.validate(document())
     assert document()["openapi"] == "3.1.0"
     assert document()["components"]["securitySchemes"].keys() == SECURITY_SCHEMES.keys()
@@ -109,7 +109,7 @@ def test_operation_ids_are_unique() -> None:
 
 
 @every_documented
-def test_an_operation_says_what_it_does_and_how_it_refuses(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_operation_documents_its_purpose_and_its_errors(method: str, path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"].keys()
 
     assert 10 <= len(operation["summary"]) <= 120
@@ -123,7 +123,7 @@ def test_an_operation_says_what_it_does_and_how_it_refuses(method: str, path: st
 
 
 @every_documented
-def test_every_body_has_an_example_that_is_valid(method: str, path: str, operation: dict[str, Any]) -> None:
+def test_every_body_has_a_valid_example(method: str, path: str, operation: dict[str, Any]) -> None:
     place = ("paths", path, method.lower())
     bodies: list[tuple[tuple[str, ...], Any]] = [
         ((*place, "responses", code), body) for code, body in operation["responses"].items()
@@ -143,7 +143,7 @@ def test_every_body_has_an_example_that_is_valid(method: str, path: str, operati
     assert seen or path.startswith("/auth/")
 
 
-def test_it_is_the_same_on_every_run(tmp_path: Path) -> None:
+def test_document_is_the_same_on_every_run(tmp_path: Path) -> None:
     made = []
     for seed in ("1", "2"):
         file = tmp_path / f"{seed}.yaml"

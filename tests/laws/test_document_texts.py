@@ -25,7 +25,7 @@ def operations() -> list[dict[str, Any]]:
 
 
 def undescribed_fields(schema: Any, place: str = "") -> Iterator[str]:
-    """Every property at any depth that has no description, by its place."""
+    """Yield the path of every property without a description, at any depth."""
     if isinstance(schema, list):
         for item in schema:
             yield from undescribed_fields(item, place)
@@ -41,7 +41,7 @@ def undescribed_fields(schema: Any, place: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", [operation["operationId"] for operation in operations()])
-def test_an_operation_id_is_camel_case_and_starts_with_a_verb(name: str) -> None:
+def test_operation_id_is_camel_case_and_starts_with_a_verb(name: str) -> None:
     assert re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", name)
     assert re.split(r"(?=[A-Z])", name)[0] in VERBS
 
@@ -76,13 +76,13 @@ def test_every_field_is_described() -> None:
     assert list(undescribed_fields(document()["paths"])) == []
 
 
-def test_a_field_without_a_description_is_found() -> None:
+def test_undescribed_fields_finds_a_field_without_a_description() -> None:
     schema = {"A": {"properties": {"b": {"description": "B.", "items": {"properties": {"c": {}}}}}}}
 
     assert list(undescribed_fields(schema)) == ["/A.b.c"]
 
 
-def test_the_tags_are_described_and_in_the_order_of_the_reference() -> None:
+def test_tags_are_described_and_in_the_order_of_the_reference() -> None:
     tags = document()["tags"]
 
     assert [tag["name"] for tag in tags] == list(Tag)
@@ -91,7 +91,7 @@ def test_the_tags_are_described_and_in_the_order_of_the_reference() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["schemas"]))
-def test_a_schema_name_does_not_repeat_a_word(name: str) -> None:
+def test_schema_name_does_not_repeat_a_word(name: str) -> None:
     words = re.findall(r"[A-Z][a-z]*", name)
 
     assert all(word != following for word, following in itertools.pairwise(words))

@@ -1,4 +1,4 @@
-"""What the document says of a parameter or a body is what the server takes: no more, and no less."""
+"""The server accepts exactly the parameters and bodies that the OpenAPI document allows."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.laws import values
-from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, right_caller, send
-from tests.laws.scene import INCIDENT, Scene, writes
+from tests.laws.calls import BOUNDARY, CALLS, Operation, multipart, operations, path_of, permitted_caller, send
+from tests.laws.tenants import INCIDENT, Tenants, writes
 from tests.openapi import document
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[2]
 FORM = "multipart/form-data"
-# A value of the right form may still be refused for what it means; then with one of the services' own codes.
+# A valid value may still be refused for its meaning, with one of these codes of the services.
 OF_THE_FORM = {
     "required", "null", "blank", "invalid_choice", "min_value", "max_value", "max_length", "min_length", "pattern",
     "unknown_field", "unknown_parameter", "not_a_dict", "not_a_list", "empty",
@@ -28,7 +28,7 @@ every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
 
 @pytest.fixture(autouse=True)
 def _no_limits(settings: Any) -> None:
-    """Some operations are refused far more often here than a caller may be in a minute."""
+    """Disable the rate limits, since these tests send many refused requests."""
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
 
 
@@ -38,7 +38,7 @@ def documented(operation: Operation) -> dict[str, Any]:
 
 
 def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
-    """The operation's parameters in the query, the path or the headers."""
+    """Yield the operation's parameters in the query, the path or the headers."""
     for parameter in documented(operation).get("parameters", []):
         if "$ref" in parameter:
             parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901
@@ -47,18 +47,18 @@ def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
 
 
 def body_of(operation: Operation, media_type: str) -> dict[str, Any] | None:
-    """The schema of the operation's body."""
+    """Return the schema of the operation's body."""
     content = documented(operation).get("requestBody", {}).get("content", {})
     return content[media_type]["schema"] if media_type in content else None
 
 
-def bare(operation: Operation, scene: Scene) -> str:
-    """The path on home's rows, without a query."""
-    return scene.fill(operation.path, scene.home.ids())
+def bare(operation: Operation, tenants: Tenants) -> str:
+    """Return the path for rows of ``home``, without a query."""
+    return tenants.fill(operation.path, tenants.home.ids())
 
 
 def refused_at(response: Any, key: str, place: str) -> bool:
-    """Whether the answer is a 400 that names the place, or something in it."""
+    """Return whether the response is a 400 whose error names ``place`` or a part of it."""
     if response.status_code != 400:
         return False
     places = [error.get(key) for error in response.json().get("errors", [])]
@@ -69,8 +69,8 @@ WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query
 
 
 @pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
-def test_a_parameter_is_enforced(operation: Operation, name: str, scene: Scene) -> None:
-    caller = right_caller(operation, scene)
+def test_parameter_is_enforced(operation: Operation, name: str, tenants: Tenants) -> None:
+    caller = permitted_caller(operation, tenants)
     [parameter] = [p for p in parameters(operation, "query") if p["name"] == name]
     counts = {True: 0, False: 0}
     for text in values.texts(parameter["schema"]):
@@ -78,7 +78,7 @@ def test_a_parameter_is_enforced(operation: Operation, name: str, scene: Scene) 
         counts[allowed] += 1
         before = writes()
 
-        response = caller(operation.method, f"{bare(operation, scene)}?{urlencode({name: text})}")
+        response = caller(operation.method, f"{bare(operation, tenants)}?{urlencode({name: text})}")
 
         if not allowed:
             assert refused_at(response, "parameter", name), (text, response.status_code, response.getvalue())
@@ -87,37 +87,37 @@ def test_a_parameter_is_enforced(operation: Operation, name: str, scene: Scene) 
             codes = [e["code"] for e in response.json().get("errors", []) if e.get("parameter") == name]
             assert codes in ([], ["max_value"], ["unknown_cursor"]), (text, response.getvalue())
     assert counts[True]
-    # A list's text filters take nearly anything; they refuse what cannot be in a name.
+    # Text filters accept almost any text, except characters that no name can contain.
     assert counts[False]
 
 
 @pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
-def test_a_parameter_is_given_once(operation: Operation, name: str, scene: Scene) -> None:
-    response = right_caller(operation, scene)(operation.method, f"{bare(operation, scene)}?{name}=1&{name}=1")
+def test_repeated_parameter_is_refused(operation: Operation, name: str, tenants: Tenants) -> None:
+    response = permitted_caller(operation, tenants)(operation.method, f"{bare(operation, tenants)}?{name}=1&{name}=1")
 
     assert refused_at(response, "parameter", name)
 
 
-def test_a_required_parameter_is_required(scene: Scene) -> None:
+def test_missing_required_parameter_is_refused(tenants: Tenants) -> None:
     required = [(o, p["name"]) for o in operations() for p in parameters(o, "query") if p.get("required")]
     assert required
     for operation, name in required:
-        response = right_caller(operation, scene)(operation.method, bare(operation, scene))
+        response = permitted_caller(operation, tenants)(operation.method, bare(operation, tenants))
 
         assert [(e["parameter"], e["code"]) for e in response.json()["errors"]] == [(name, "required")]
 
 
 @every_operation
-def test_an_unknown_parameter_is_refused(operation: Operation, scene: Scene) -> None:
+def test_unknown_parameter_is_refused(operation: Operation, tenants: Tenants) -> None:
     make_body = CALLS[operation.method, operation.path].body
-    path = path_of(operation, scene, scene.home.ids())
+    path = path_of(operation, tenants, tenants.home.ids())
     headers = {"Content_Type": f"{FORM}; boundary={BOUNDARY}"} if body_of(operation, FORM) else {}
     before = writes()
 
-    response = right_caller(operation, scene)(
+    response = permitted_caller(operation, tenants)(
         operation.method,
         f"{path}{'&' if '?' in path else '?'}surprise=1",
-        make_body(scene) if make_body else None,
+        make_body(tenants) if make_body else None,
         **headers,
     )
 
@@ -127,14 +127,14 @@ def test_an_unknown_parameter_is_refused(operation: Operation, scene: Scene) -> 
 
 
 @every_operation
-def test_every_parameter_that_is_read_is_documented(operation: Operation) -> None:
+def test_every_declared_parameter_is_documented(operation: Operation) -> None:
     takes_none = not hasattr(operation.view, "query_parameters")  # the heartbeat's own path
     declared: dict[str, Any] = {} if takes_none else operation.view.query_parameters(operation.action)
 
     assert {p["name"] for p in parameters(operation, "query")} == set(declared)
 
 
-def test_no_view_reads_the_query_by_itself() -> None:
+def test_no_view_reads_undeclared_parameters() -> None:
     for file in (ROOT / "apps").glob("*/api/*.py"):
         text = file.read_text()
         assert "query_params" not in text, file
@@ -142,13 +142,13 @@ def test_no_view_reads_the_query_by_itself() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "\xe9"])
-def test_a_bad_idempotency_key_is_refused(key: str, scene: Scene) -> None:
+def test_invalid_idempotency_key_is_refused(key: str, tenants: Tenants) -> None:
     taking = [o for o in operations() if any(p["name"] == "Idempotency-Key" for p in parameters(o, "header"))]
     assert taking
     for operation in taking:
         before = writes()
 
-        response = send(operation, scene, right_caller(operation, scene), Idempotency_Key=key)
+        response = send(operation, tenants, permitted_caller(operation, tenants), Idempotency_Key=key)
 
         assert refused_at(response, "parameter", "Idempotency-Key"), operation
         assert writes() == before
@@ -158,18 +158,18 @@ WITH_JSON = [o for o in operations() if body_of(o, "application/json")]
 
 
 @pytest.mark.parametrize("operation", WITH_JSON, ids=str)
-def test_a_body_is_enforced(operation: Operation, scene: Scene) -> None:
+def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None:
     schema, make_body = body_of(operation, "application/json"), CALLS[operation.method, operation.path].body
     assert schema is not None
     assert make_body is not None
-    caller, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
+    caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     wrong: list[Any] = []
     counts = {True: 0, False: 0}
-    for pointer, body, allowed in values.around(schema, make_body(scene)):
+    for pointer, body, allowed in values.around(schema, make_body(tenants)):
         counts[allowed] += 1
         before = writes() if not allowed else {}
 
-        # Without a body nothing is wrong where nothing is required; ``null`` is another thing.
+        # An empty body is valid if no field is required; ``null`` is not.
         response = caller(operation.method, path, b"null" if body is None else body)
 
         if not allowed:
@@ -184,12 +184,12 @@ def test_a_body_is_enforced(operation: Operation, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if body_of(o, FORM)], ids=str)
-def test_a_form_is_enforced(operation: Operation, scene: Scene) -> None:
+def test_form_schema_is_enforced(operation: Operation, tenants: Tenants) -> None:
     schema = body_of(operation, FORM)
     assert schema is not None
     flat = values.resolved(schema)
     good = {"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z"}
-    caller, path = right_caller(operation, scene), bare(operation, scene)
+    caller, path = permitted_caller(operation, tenants), bare(operation, tenants)
 
     def post(fields: dict[str, str]) -> Any:
         return caller("POST", path, multipart(INCIDENT, **fields), Content_Type=f"{FORM}; boundary={BOUNDARY}")

@@ -1,4 +1,4 @@
-"""What views declare of their errors is what the OpenAPI document says; the document's maker knows no view by name."""
+"""The OpenAPI document lists exactly the declared errors of the views, and its generator knows no view by name."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.laws.calls import Operation, operations
 from tests.openapi import document
 
 every_operation = pytest.mark.parametrize("operation", operations(), ids=str)
-# Only some operations can answer these, so that each is there because a view declares it.
+# Only some operations have these errors, so a view must have declared each of them.
 PARTICULAR = {"411", "412", "422", "507"}
 
 
 def documented(operation: Operation) -> set[str]:
-    """The statuses of the errors that the document names for an operation."""
+    """Return the error statuses that the document lists for an operation."""
     responses = document()["paths"][operation.path][operation.method.lower()]["responses"]
     return {status for status in responses if status[0] in "45"}
 
 
 def declarations() -> list[Any]:
-    """Each routed view, mixin or base that declares something by action: the class, and what the actions are for."""
+    """Return each class behind a routed view that declares something by action, and the attribute's name."""
     found = {base for operation in operations() for base in operation.view.__mro__}
     made = [(base, name) for base in found for name in ("errors", "verbs", "secret_actions") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))
@@ -39,7 +39,7 @@ def test_every_declared_error_is_documented(operation: Operation) -> None:
 
 
 @every_operation
-def test_a_particular_error_is_documented_where_it_is_declared_only(operation: Operation) -> None:
+def test_specific_error_is_documented_only_where_it_is_declared(operation: Operation) -> None:
     declared = {str(error.status) for error in operation.view.errors_of(operation.action)}
     reads = operation.method in {"GET", "DELETE"}
 
@@ -48,14 +48,14 @@ def test_a_particular_error_is_documented_where_it_is_declared_only(operation: O
 
 
 @pytest.mark.parametrize(("view", "name"), declarations())
-def test_a_declaration_names_actions_that_are_routed(view: Any, name: str) -> None:
+def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
     routed = {operation.action for operation in operations() if issubclass(operation.view, view)}
 
     assert set(vars(view)[name]) <= routed
 
 
-def test_the_document_is_made_without_knowing_an_action_by_name() -> None:
-    actions = {operation.action for operation in operations()} - {"content"}  # which is a word of OpenAPI, too
+def test_generator_of_the_document_names_no_action() -> None:
+    actions = {operation.action for operation in operations()} - {"content"}  # also a keyword of OpenAPI
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))
     texts = {

@@ -1,4 +1,4 @@
-"""Every job is declared once, in the ``jobs.py`` of an app, and enqueued as declared, and one function runs it."""
+"""Every job is declared once, in the ``jobs.py`` of an app, and exactly one function runs it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRODUCT = sorted(
     path for top in ("apps", "byteor_cloud") for path in (ROOT / top).rglob("*.py") if path.parent.name != "migrations"
 )
 USERS = [path for path in PRODUCT if "jobs import " in (text := path.read_text()) or "import jobs" in text]
-# Jobs of these names and arguments may wait in the queue of an installation that is upgraded.
+# Jobs with these names and arguments may wait in the queue of an installation during an upgrade.
 STORED = {
     "artifacts.ingest": ["artifact_id"],
     "artifacts.replay": ["replay_id"],
@@ -43,7 +43,7 @@ def module_of(path: Path) -> ModuleType:
 
 
 def declared() -> list[type[Job] | Periodic]:
-    """The kinds of jobs of all apps."""
+    """Return the kinds of jobs of all apps."""
     return [
         kind
         for path in DECLARING
@@ -57,14 +57,14 @@ every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 
 def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
-    """The calls of a module, each with the function around it."""
+    """Yield each call of a module with the function that contains it."""
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef):
             yield from ((function, node) for node in ast.walk(function) if isinstance(node, ast.Call))
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """The line of each call of ``enqueue``, and what it enqueues; of a parameter, what it is annotated with."""
+    """Yield the line of each call of ``enqueue`` and the kind of job; of a parameter, its annotation."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:
@@ -90,8 +90,8 @@ def test_every_name_is_declared_once_and_registered() -> None:
     assert set(names) == {name for name in KINDS if not name.startswith("test.")}
 
 
-def test_a_name_is_written_out_in_one_place() -> None:
-    """Not assembled, and not repeated beside its declaration."""
+def test_name_of_a_job_is_written_once() -> None:
+    """The name is neither assembled nor repeated outside its declaration."""
     written = [
         (str(path.relative_to(ROOT)), node.value)
         for path in PRODUCT
@@ -104,14 +104,14 @@ def test_a_name_is_written_out_in_one_place() -> None:
     assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
 
 
-def test_only_declared_jobs_are_enqueued_and_each_of_them_is() -> None:
+def test_exactly_the_declared_jobs_are_enqueued() -> None:
     found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
 
     assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []
     assert {kind for _, kind in found} == set(JOBS.values())
 
 
-def test_jobs_are_made_with_the_arguments_that_they_declare() -> None:
+def test_jobs_are_created_with_their_declared_arguments() -> None:
     made: list[tuple[str, type[Job], set[str | None]]] = []
     for path in USERS:
         for _, call in calls(path):
@@ -125,13 +125,13 @@ def test_jobs_are_made_with_the_arguments_that_they_declare() -> None:
     assert {job for _, job, _ in made} == set(JOBS.values())
 
 
-def test_stored_names_and_arguments_are_those_of_older_releases() -> None:
+def test_stored_names_and_arguments_do_not_change() -> None:
     assert {name: [*signature(job).parameters] for name, job in JOBS.items()} == STORED
 
 
 @every_job
 @pytest.mark.django_db
-def test_the_registered_functions_take_the_declared_arguments_and_no_others(job: type[Job]) -> None:
+def test_registered_function_takes_the_declared_arguments(job: type[Job]) -> None:
     kind = KINDS[job.name]
     of_a_row_that_is_gone = dict.fromkeys(signature(job).parameters, str(uuid7()))
     assert kind.gave_up is not None
@@ -144,7 +144,7 @@ def test_the_registered_functions_take_the_declared_arguments_and_no_others(job:
             kind.run(Claim(), **wrong)
 
 
-def test_a_second_function_for_a_job_is_refused() -> None:
+def test_second_function_for_a_job_is_refused() -> None:
     before = dict(KINDS)
 
     with pytest.raises(ValueError, match=r"^A function for the job releases\.build is registered already\.$"):

@@ -1,4 +1,4 @@
-"""Every list: a bounded number of queries however long it is, and pages without loss or doubles."""
+"""Every list takes a fixed number of queries, and its pages contain each row exactly once."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from apps.tenancy.models import (
     SigningKey,
     User,
 )
-from tests.laws.calls import Operation, operations, path_of, right_caller
-from tests.laws.scene import Scene
+from tests.laws.calls import Operation, operations, path_of, permitted_caller
+from tests.laws.tenants import Tenants
 from tests.worlds import Api
 
 pytestmark = pytest.mark.django_db
 LISTS = [o for o in operations() if o.action == "list"]
 every_list = pytest.mark.parametrize("operation", LISTS, ids=str)
 MANY = 100
-# The caller, the roles, the scope, the limit's counter, the page, and what is fetched along with it.
+# Queries for the caller, the roles, the scope, the rate limit, the page and its related rows.
 MOST_QUERIES = 8
 
 
 def _fresh(row: models.Model, i: int) -> dict[str, Any]:
-    """The columns in which a copy of ``row`` must differ."""
+    """Return new values for the unique columns of a copy of ``row``."""
     name = f"copy {i}"
     match row:
         case User():
@@ -68,7 +68,7 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
 
 
 def copies[R: models.Model](row: R, count: int, *, start: int = 0) -> list[R]:
-    """``count`` new rows like ``row``, with what belongs to each."""
+    """Create ``count`` copies of ``row`` with their related rows."""
     model = type(row)
     made = []
     for i in range(start, start + count):
@@ -100,25 +100,25 @@ def _with_its_own(row: models.Model, new: Any) -> None:
             ApprovalDecision.objects.create(approval=new, user=user, decided_by="x", decision="approve")
 
 
-def one_of(operation: Operation, scene: Scene, listed: list[dict[str, Any]]) -> models.Model:
-    """A row of the list, the newest."""
+def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]]) -> models.Model:
+    """Return the newest row of the list."""
     model = operation.view.queryset.model
     if model is DeploymentAgent:
-        return DeploymentAgent.objects.filter(deployment_id=scene.home.place.deployment.pk).latest("pk")
+        return DeploymentAgent.objects.filter(deployment_id=tenants.home.place.deployment.pk).latest("pk")
     found: models.Model = model._base_manager.get(pk=listed[0]["id"])
     return found
 
 
 @pytest.fixture
-def filled(operation: Operation, scene: Scene) -> tuple[Api, str]:
-    """The caller and the path of a list with more than MANY rows."""
-    api, path = right_caller(operation, scene), path_of(operation, scene, scene.home.ids())
-    copies(one_of(operation, scene, api.get(path).json()["results"]), MANY)
+def filled(operation: Operation, tenants: Tenants) -> tuple[Api, str]:
+    """Fill a list with more than MANY rows; return its caller and path."""
+    api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
+    copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
     return api, path
 
 
 def queries(call: Callable[[], Any]) -> tuple[int, Any]:
-    """How many statements ``call`` sent, and what it answered."""
+    """Return how many statements ``call`` sent, and its result."""
     with CaptureQueriesContext(
         connection,
     ) as captured:
@@ -127,7 +127,7 @@ def queries(call: Callable[[], Any]) -> tuple[int, Any]:
 
 
 @every_list
-def test_one_row_and_a_hundred_take_the_same_queries(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_number_of_queries_does_not_depend_on_the_rows(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
 
     for_one, one = queries(lambda: api.get(path + "?limit=1"))
@@ -138,7 +138,7 @@ def test_one_row_and_a_hundred_take_the_same_queries(operation: Operation, fille
 
 
 def pages(api: Api, url: str | None, direction: str) -> Iterator[list[Any]]:
-    """Page after page by the links."""
+    """Follow the links and yield the rows of each page."""
     while url is not None:
         parts = urlsplit(url)
         page = api.get(f"{parts.path}?{parts.query}").json()
@@ -147,7 +147,7 @@ def pages(api: Api, url: str | None, direction: str) -> Iterator[list[Any]]:
 
 
 @every_list
-def test_a_walk_both_ways_sees_every_row_once(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_pages_in_both_directions_contain_every_row_once(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     whole = [row for page in pages(api, path + "?limit=200", "next") for row in page]
 
@@ -175,10 +175,10 @@ def test_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
 @every_list
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "limit=", "limit=-1", "limit=000001", "cursor=x",
     "cursor=cD14", "cursor=bz0tMQ%3D%3D", "limit=" + "9" * 5000], ids=lambda q: q[:20])  # fmt: skip
-def test_a_bad_limit_or_cursor_is_refused(operation: Operation, query: str, scene: Scene) -> None:
-    path = path_of(operation, scene, scene.home.ids())
+def test_invalid_limit_or_cursor_is_refused(operation: Operation, query: str, tenants: Tenants) -> None:
+    path = path_of(operation, tenants, tenants.home.ids())
 
-    response = right_caller(operation, scene).get(f"{path}?{query}")
+    response = permitted_caller(operation, tenants).get(f"{path}?{query}")
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [query.partition("=")[0]]

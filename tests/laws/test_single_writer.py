@@ -1,4 +1,4 @@
-"""What an agent is to run, and its part in a deployment, are written by one module, so that they cannot disagree."""
+"""Only one module writes assignments and deployment agents, so that the two tables cannot disagree."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OWNER = "apps/releases/services/assignments.py"
 # The empty assignment comes with the agent, in an app that knows no deployments.
 ENROLLMENT = "apps/fleet/services.py"
 MODELS = {"Assignment", "DeploymentAgent"}
-RELATED = {"agents", "assignment"}  # what leads from a deployment to the parts, and from an agent to the assignment
+RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows
 WRITES = {
     "save", "delete", "update", "create", "get_or_create", "update_or_create", "bulk_create", "bulk_update",
     "asave", "adelete", "aupdate", "acreate", "aget_or_create", "aupdate_or_create", "abulk_create", "abulk_update",
 }  # fmt: skip
-PASSES_ON = {"list", "tuple", "sorted", "next", "iter", "lock"}  # functions that give back rows that they were given
+PASSES_ON = {"list", "tuple", "sorted", "next", "iter", "lock"}  # functions that return the rows of their arguments
 DELETES = {"delete_in_batches"}
 SQL = re.compile(
     r'(INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE)\s+"?(fleet_assignment|releases_deploymentagent)\b', re.I
@@ -28,7 +28,7 @@ type Bound = tuple[ast.expr, ast.expr]
 
 
 def _bindings(tree: ast.AST) -> Iterator[Bound]:
-    """Yield each target of the module with what it is bound to, or with its annotation."""
+    """Yield each assigned name of the module with its value or its annotation."""
     for node in ast.walk(tree):
         match node:
             case ast.Assign(targets=targets, value=value):
@@ -50,7 +50,7 @@ def _names(node: ast.AST) -> set[str]:
 
 
 def _is_of(node: ast.expr, known: set[str]) -> bool:
-    """Whether the expression is one of the models, or is reached from it: a manager, a queryset, a row."""
+    """Return whether the expression is one of the models or derived from one: a manager, a queryset, a row."""
     match node:
         case ast.Name(id=name):
             return name in known
@@ -64,7 +64,7 @@ def _is_of(node: ast.expr, known: set[str]) -> bool:
 
 
 def _known(tree: ast.AST) -> set[str]:
-    """The names that stand for the models or their rows anywhere in the module."""
+    """Return the names in the module that refer to the models or their rows."""
     known = set(MODELS)
     while True:
         found = {
@@ -79,7 +79,7 @@ def _known(tree: ast.AST) -> set[str]:
 
 
 def written(source: str) -> list[int]:
-    """The lines of a module that write one of the two tables."""
+    """Return the lines of a module that write one of the two tables."""
     tree = ast.parse(source)
     known = _known(tree)
     lines = set()
@@ -96,7 +96,7 @@ def written(source: str) -> list[int]:
     return sorted(lines)
 
 
-def test_one_module_writes_what_agents_are_to_run_and_how_far_they_are() -> None:
+def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
     modules = [path for path in (ROOT / "apps").rglob("*.py") if path.parent.name != "migrations"]
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in modules}
 
@@ -130,7 +130,7 @@ def test_one_module_writes_what_agents_are_to_run_and_how_far_they_are() -> None
         "SQL = f'''\nINSERT INTO releases_deploymentagent (agent_id) SELECT id FROM {agents}'''",
     ],
 )
-def test_a_write_is_found(source: str) -> None:
+def test_write_is_found(source: str) -> None:
     assert written(source)
 
 
@@ -146,5 +146,5 @@ def test_a_write_is_found(source: str) -> None:
         "cursor.execute('SELECT progress FROM fleet_assignment')",
     ],
 )
-def test_what_only_reads_is_none(source: str) -> None:
+def test_read_is_not_reported(source: str) -> None:
     assert not written(source)

@@ -1,4 +1,4 @@
-"""What crosses modules has a type of its own: these names are never annotated as a mapping of anything."""
+"""Values that cross modules have types of their own: these names are never annotated as untyped mappings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What releases are made of, by the names that parameters, attributes and columns have everywhere.
+# Names of parameters, attributes and columns for the parts of a release.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
 VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
 
 
 def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
-    """Yield line, name and annotation of each parameter, attribute and annotated variable, and of what is returned."""
+    """Yield line, name and annotation of each parameter, attribute, annotated variable and return value."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             yield node.lineno, node.arg, node.annotation
@@ -25,13 +25,13 @@ def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name, node.returns
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            # A column without an annotation has the type of its call.
+            # A column without an annotation has the type of the called field class.
             for each in node.targets:
                 yield node.lineno, getattr(each, "id", ""), node.value.func
 
 
 def untyped(source: str) -> list[tuple[int, str]]:
-    """Return line and name of what is annotated as a mapping of anything, or as anything."""
+    """Return line and name of each annotation that is Any or an untyped mapping."""
     found = []
     for line, name, annotation in _annotated(ast.parse(source)):
         if name not in TYPED or annotation is None:
@@ -44,7 +44,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["apps", "byteor_cloud"])
-def test_what_releases_are_made_of_is_no_mapping_of_anything(package: str) -> None:
+def test_parts_of_a_release_are_not_untyped_mappings(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 
     assert len(files) > 50
@@ -63,12 +63,12 @@ def test_what_releases_are_made_of_is_no_mapping_of_anything(package: str) -> No
         "target: collections.abc.Mapping[str, str] = {}",
     ],
 )
-def test_each_way_to_say_so_is_found(source: str) -> None:
+def test_every_untyped_annotation_is_found(source: str) -> None:
     assert len(untyped(source)) == 1
 
 
 @pytest.mark.parametrize(
     "source", ["def f(strategy: Strategy, *, other: dict[str, Any]) -> None: ...", "target: StoredField[Target]"]
 )
-def test_a_type_of_its_own_is_not(source: str) -> None:
+def test_specific_type_is_not_reported(source: str) -> None:
     assert untyped(source) == []

@@ -1,4 +1,4 @@
-"""Values on both sides of everything that a JSON Schema of the OpenAPI document says."""
+"""Valid and invalid values around every constraint of a JSON Schema in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMES = [
     "2026-11-24 12:00:00Z", "20261124T120000Z", "2026-02-30T12:00:00Z", "2026-11-24T24:00:00Z", "1700000000",
     "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0000-01-01T00:00:00Z", "2026-11-24T12:00:00+24:00",
 ]  # fmt: skip
-# What the patterns of the document are about: at least one of these is inside of each, and one is outside.
+# Texts for patterns. Each pattern of the document matches at least one of these and rejects at least one.
 _TEXTS = [
     "sha256:" + "5f" * 32, "sha256:" + "5F" * 32, "5f" * 32, "a", "A", "name", "edge-1", "host.example", "a b", " a",
     "a ", "-a", "a\nb", "a\x07b", "a\u202eb", "", " ", "\t", "k=v", "k=v,l=w", "k", "=v", "a" * 64, "a" * 300, "SECRET",
@@ -33,7 +33,7 @@ LONGEST = 20_000
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema that it refers to, without its null alternative."""
+    """Follow the schema's reference, and drop its null alternative."""
     while True:
         if "$ref" in schema:
             schema = document()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
@@ -46,7 +46,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_valid(schema: dict[str, Any], value: Any) -> bool:
-    """Whether the document allows ``value``. A time must exist, which the format alone does not ask."""
+    """Return whether the document allows ``value``. A time must also exist, which its format does not check."""
     flat = resolved(schema)
     if isinstance(value, str) and flat.get("format") == "date-time" and value not in _TIMES[:2]:
         return False
@@ -65,7 +65,7 @@ def _registry() -> Registry[Any]:
 
 
 def _local(schema: Any) -> Any:
-    """With references that can be followed from anywhere."""
+    """Return the schema with absolute references."""
     if isinstance(schema, list):
         return [_local(each) for each in schema]
     if isinstance(schema, dict):
@@ -74,12 +74,12 @@ def _local(schema: Any) -> Any:
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """A plausible value."""
+    """Return a plausible value for the schema."""
     return examples.example(schema, document()["components"]["schemas"])
 
 
 def texts(schema: dict[str, Any]) -> list[str]:
-    """Texts on both sides of what ``schema`` says of a text, as a query or a form sends them."""
+    """Return valid and invalid texts for ``schema``, as a query or a form sends them."""
     flat = resolved(schema)
     found = ["", "surprise", *flat.get("enum", [])]
     match flat.get("format"), flat.get("type"):
@@ -101,7 +101,7 @@ def texts(schema: dict[str, Any]) -> list[str]:
 
 
 def is_valid_text(schema: dict[str, Any], text: str) -> bool:
-    """Whether a query's ``text`` is a value that the document allows."""
+    """Return whether the document allows the ``text`` of a query parameter."""
     match resolved(schema).get("type"):
         case "boolean":
             return text in {"true", "false"}
@@ -111,7 +111,7 @@ def is_valid_text(schema: dict[str, Any], text: str) -> bool:
 
 
 def _pool(schema: dict[str, Any]) -> list[Any]:
-    """Values on both sides of what ``schema`` says."""
+    """Return valid and invalid values for ``schema``."""
     flat = resolved(schema)
     found = [*_ANYTHING, *flat.get("enum", [])]
     for bound in ("minimum", "maximum"):
@@ -134,7 +134,7 @@ def _pool(schema: dict[str, Any]) -> list[Any]:
 def around(
     schema: dict[str, Any], base: Any, pointer: str = "", put: Callable[[Any], Any] = lambda value: value
 ) -> Iterator[tuple[str, Any, bool]]:
-    """Bodies that are ``base`` but for one place: its pointer, the body, and whether the document allows it."""
+    """Yield variants of ``base`` that differ at one pointer: the pointer, the body, and whether it is allowed."""
     for value in _pool(schema):
         yield pointer, put(value), is_valid(schema, value)
     flat = resolved(schema)
@@ -152,7 +152,7 @@ def around(
         def put_child(value: Any, name: str = name) -> Any:
             return put({**node, name: value})
 
-        if child.keys() == {"description"}:  # read-only: whatever is sent back is ignored
+        if child.keys() == {"description"}:  # read-only: the server ignores its value
             yield f"{pointer}/{name}", put_child(5), True
         else:
             yield from around(child, node.get(name), f"{pointer}/{name}", put_child)

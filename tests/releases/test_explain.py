@@ -80,7 +80,7 @@ def test_explains_an_agent_without_an_offer(world: World) -> None:
 
     explanation = explain(world, agent)
 
-    assert explanation["summary"] == "other zone runs nothing: no deployment here reaches it."
+    assert explanation["summary"] == "other zone runs nothing: no deployment in its environment targets it."
     assert [finding["detail"] for finding in explanation["because"][1:]] == [
         "The deployment of quotes/bundle-1 goes to agents with zone=a; it has zone=b.",
         "The deployment of quotes/bundle-0 names 1 other agent.",
@@ -103,7 +103,8 @@ def test_explains_an_agent_of_another_pipeline(world: World) -> None:
 
     assert codes(explanation) == ["runs_desired", "target_agents", "another_pipeline"]
     assert explanation["because"][2]["detail"] == (
-        "The deployment of trades/trades does not take over agents of another pipeline, and this one is to run quotes."
+        "The deployment of trades/trades does not take over agents of another pipeline,"
+        " and this agent is assigned to quotes."
     )
 
 
@@ -191,13 +192,13 @@ def test_explains_a_failure_and_its_rollback(world: World, run_jobs: Callable[[]
     assert codes(failed) == ["failed", "drifted", "threshold", "target_all", "wave"]
     assert failed["because"][0]["detail"].endswith(": exit code 1.")
     assert (
-        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may, or else the deployment ends."
+        failed["because"][2]["detail"] == "1 of 1 agents of wave 1 failed, and none may fail, or the deployment ends."
     )
     assert codes(going) == ["rolling_back", "failed", "not_fetched", "threshold", "target_all", "known_bad"]
     assert " by the control plane at " in going["because"][0]["detail"]
     assert "times_out" in next_codes(going)
     assert codes(back) == ["rolled_back", "failed", "runs_desired", "threshold", "target_all", "known_bad"]
-    assert back["because"][3]["detail"].endswith("the deployment has rolled back what it touched.")
+    assert back["because"][3]["detail"].endswith("the deployment has rolled back the agents that it reached.")
     assert back["because"][5]["config_hash"] == after.config_hash
     assert codes(untouched) == ["ended_before_its_turn", "known_bad", "runs_desired", "target_all"]
 
@@ -265,7 +266,7 @@ def test_explains_a_wait_for_another_deployment(world: World, run_jobs: Callable
 
     assert codes(explanation) == ["activating", "target_all", "waits_for_turn"]
     assert explanation["because"][2]["detail"] == (
-        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) is over:"
+        "The deployment of quotes/bundle-1 waits until quotes/bundle-0 (deploying) has ended:"
         " a pipeline has one deployment under way at a time."
     )
 

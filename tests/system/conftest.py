@@ -1,4 +1,4 @@
-"""Servers as processes of their own, each on a data folder of its own."""
+"""Fixtures for servers that run as separate processes, each with its own data folder."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def free_port() -> int:
 
 
 class Installation:
-    """A data folder and the commands on it."""
+    """A data folder, and functions that run commands on it."""
 
     def __init__(self, *, is_prepared: bool = True) -> None:
-        """Make the folder; prepared, it has a database that is up to date."""
+        """Create the folder. A prepared one contains a migrated database."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
-        self.data_dir.chmod(0o711)  # the server's account must be able to pass
+        self.data_dir.chmod(0o711)  # the server's account must be able to enter it
         if is_prepared:
             put_database(self.data_dir)
         self.port = free_port()
@@ -46,13 +46,13 @@ class Installation:
         self.servers: list[subprocess.Popen[bytes]] = []
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """This process's, without the settings of its own tests."""
+        """Return the environment of this process without the settings for tests."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
         ours = {"DATA_DIR": str(self.data_dir), "API_PROCESSES": "2", "API_THREADS": "2", **settings}
         return clean | {f"BYTEOR_CLOUD_{name}": value for name, value in ours.items()}
 
     def manage(self, *argv: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """One command, to its end."""
+        """Run a command of ``manage.py`` to its end."""
         return subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *argv],
             env=self.environment(**settings),
@@ -63,14 +63,14 @@ class Installation:
         )
 
     def bootstrap(self, org: str = "Acme", **settings: str) -> Any:
-        """What ``bootstrap --json`` printed."""
+        """Run ``bootstrap --json`` and return its output."""
         done = self.manage("bootstrap", "--org", org, "--email", f"ada@{org.lower()}.example", "--json", **settings)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def serve(self, **settings: str) -> subprocess.Popen[bytes]:
-        """A server that is ready."""
-        told = self.said().count("byteor-cloud: serving")
+        """Start a server and wait until it serves."""
+        earlier = self.output().count("byteor-cloud: serving")
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / "manage.py"), "serve"],
@@ -80,27 +80,27 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
-        wait_until(lambda: self.said().count("byteor-cloud: serving") > told or process.poll() is not None)
-        assert process.poll() is None, self.said()
+        wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
+        assert process.poll() is None, self.output()
         return process
 
     def stop(self, server: subprocess.Popen[bytes]) -> int:
-        """End a server in order; its exit code."""
+        """Stop a server gracefully and return its exit code."""
         server.terminate()
         self.servers.remove(server)
         return server.wait(PATIENCE_S)
 
-    def said(self) -> str:
-        """Everything that the servers wrote."""
+    def output(self) -> str:
+        """Return all output of the servers."""
         return self.log.read_text() if self.log.exists() else ""
 
     def get(self, path: str, token: str | None = None) -> requests.Response:
-        """One request, without a proxy or a kept connection."""
+        """Send a GET request on a new connection."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         return requests.get(self.base + path, headers=headers, timeout=PATIENCE_S)
 
     def database_pid(self) -> int:
-        """The embedded database's main process."""
+        """Return the process id of the embedded database."""
         return int((self.data_dir / "postgres" / "data" / "postmaster.pid").read_text().partition("\n")[0])
 
     def remove(self) -> None:
@@ -110,7 +110,7 @@ class Installation:
 
 
 def children(pid: int) -> dict[int, str]:
-    """The command lines of a process's children."""
+    """Return the command lines of a process's children by process id."""
     found = {}
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -121,7 +121,7 @@ def children(pid: int) -> dict[int, str]:
 
 @pytest.fixture
 def installation() -> Iterator[Installation]:
-    """One that is not started, its database up to date."""
+    """Create an installation with a migrated database that is not started."""
     made = Installation()
     yield made
     made.remove()
@@ -129,7 +129,7 @@ def installation() -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Installation]:
-    """One that serves, for the tests of a module that leave it so; its start was the first on an empty folder."""
+    """Start an installation on an empty folder for the tests of a module, which must leave it running."""
     made = Installation(is_prepared=False)
     made.serve(WORKER_BIND_ADDR=f"127.0.0.1:{made.worker_port}")
     yield made

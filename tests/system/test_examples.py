@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.laws.scene import INCIDENT, RING
+from tests.laws.tenants import INCIDENT, RING
 from tests.openapi import document
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation

@@ -23,7 +23,7 @@ from tests.system.test_metrics import parsed
 
 CAN_MOUNT = sys.platform == "linux" and os.geteuid() == 0
 SIZE = 192 << 20
-FULL = "The server's disk is full or not writable; nothing was changed."
+FULL = "The server's disk is full or not writable. Nothing was changed; try again later."
 
 
 class SmallDisk(Installation):
@@ -179,7 +179,7 @@ def test_server_starts_on_a_full_disk_when_its_database_is_elsewhere(disk: Small
 
         server = disk.serve(**secrets)
 
-        assert "static_files_not_collected" in disk.said()
+        assert "static_files_not_collected" in disk.output()
         created = disk.bootstrap(**secrets)
         disk.fill()
         before = disk.processes()

@@ -229,11 +229,11 @@ def child(part):
     assert os.waitpid(pid, 0)[1] == 0
 
 for _ in range(3):
-    part = shared.lend()
+    part = shared.reserve_part()
     child(part)
-    shared.give_back(part)
-child(shared.lend())
-child(shared.lend())
+    shared.release_part(part)
+child(shared.reserve_part())
+child(shared.reserve_part())
 sys.stdout.write(Client().get("/metrics").content.decode())
 """
 

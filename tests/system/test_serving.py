@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 def test_it_is_ready_and_tells_where(running: Installation) -> None:
-    assert running.said().endswith(f"byteor-cloud: serving on {running.base}\n")
+    assert running.output().endswith(f"byteor-cloud: serving on {running.base}\n")
     ready = running.get("/readyz")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
     assert list((running.data_dir / "artifacts").rglob("*")) == [running.data_dir / "artifacts" / "ready"]
@@ -35,7 +35,7 @@ def test_it_is_ready_and_tells_where(running: Installation) -> None:
 
 def test_a_worker_beside_an_api_has_no_port(running: Installation) -> None:
     assert len(children(running.servers[0].pid)) == 2
-    wait_until(lambda: "procrastinate" not in running.said() and running.get("/readyz").ok)
+    wait_until(lambda: "procrastinate" not in running.output() and running.get("/readyz").ok)
     assert not _listens(running.worker_port)
 
 
@@ -156,7 +156,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert int(answer.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
-    assert "embedded_database_hung_up" in running.said()
+    assert "embedded_database_hung_up" in running.output()
     # No pool contains a stale connection: these requests reach every thread of both processes.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
@@ -248,7 +248,7 @@ def test_worker_bind_addr_is_used_in_worker_mode_only(installation: Installation
 
     lines = list(children(server.pid).values())
     assert [line for line in lines if "gunicorn" in line] == []
-    assert installation.said().endswith("byteor-cloud: serving as a worker\n")
+    assert installation.output().endswith("byteor-cloud: serving as a worker\n")
     assert not _answers(installation)
     wait_until(lambda: _listens(port))
     health = requests.get(f"{base}/healthz", timeout=PATIENCE_S)

@@ -25,5 +25,5 @@ def test_slow_clients_do_not_delay_others_and_are_disconnected(installation: Ins
 
     assert during.failures == []
     assert measure(target, 10).failures == []
-    assert "Traceback" not in installation.said()
+    assert "Traceback" not in installation.output()
     assert installation.stop(installation.servers[0]) == 0

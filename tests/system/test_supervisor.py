@@ -1,4 +1,4 @@
-"""The supervisor as `manage.py serve` uses it: a process of its own, with real children."""
+"""The supervisor of `manage.py serve`, run as a process with real children."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from byteor_cloud import supervisor
 from tests.patience import PATIENCE_S, wait_until
 
-# Supervises the programs given as JSON, with short back-offs, and says `ready` and its exit code.
+# Supervises the programs given as JSON, with short back-offs, and prints `ready`.
 SUPERVISE = """
 import json, logging, os, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ children = [
 sys.exit(supervisor.run(children, lambda: os.write(1, b"ready\\n")))
 """
 
-# Programs that say who they are in one write, so that lines never mix, and wait to be told to end.
+# Programs that print their process id in one write, so that lines never mix, and then wait for a signal.
 SPEAK = """
 import os, signal, subprocess, sys, time
 
@@ -51,7 +51,7 @@ PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.s
 
 
 class Supervised:
-    """A supervisor and what it and its children print."""
+    """A supervisor process, and the output of it and its children."""
 
     def __init__(self, *programs: tuple[str, Path | None], stop_seconds: float) -> None:
         given = json.dumps([(program, path and str(path)) for program, path in programs])
@@ -65,30 +65,30 @@ class Supervised:
 
         assert self.process.stdout is not None
         self._output = self.process.stdout.fileno()
-        self._said = b""
+        self._pending_output = b""
 
-    def says(self, seconds: float = PATIENCE_S) -> str:
-        """Return the next line, or nothing if none comes."""
-        while b"\n" not in self._said:
+    def next_line(self, seconds: float = PATIENCE_S) -> str:
+        """Return the next line of output, or an empty string after the time-out."""
+        while b"\n" not in self._pending_output:
             if not select.select([self._output], [], [], seconds)[0]:
                 return ""
-            self._said += os.read(self._output, 4096)
-        line, _, self._said = self._said.partition(b"\n")
+            self._pending_output += os.read(self._output, 4096)
+        line, _, self._pending_output = self._pending_output.partition(b"\n")
         return line.decode()
 
     def pid(self) -> int:
-        """Return the id of the next child that says it, skipping other lines."""
-        while not (line := self.says()).startswith("pid "):
-            assert line, "nothing is said"
+        """Return the next process id that a child prints, skipping other lines."""
+        while not (line := self.next_line()).startswith("pid "):
+            assert line, "no child printed its id"
         return int(line.removeprefix("pid "))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[str], list[str]]:
-        """Return the exit code, what was still said, and what was logged."""
+        """Send a signal and return the exit code, the remaining output and the log lines."""
         self.process.send_signal(number)
-        said, logged = self.process.communicate(timeout=PATIENCE_S)
+        output, logged = self.process.communicate(timeout=PATIENCE_S)
         return (
             self.process.returncode,
-            (self._said + said).decode().splitlines(),
+            (self._pending_output + output).decode().splitlines(),
             logged.decode().splitlines(),
         )
 
@@ -128,34 +128,34 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_lets_every_child_end_gracefully(supervise: Supervise, number: signal.Signals) -> None:
+def test_stop_signal_lets_every_child_end_gracefully(supervise: Supervise, number: signal.Signals) -> None:
     supervised = supervise(GRACEFUL, GRACEFUL)
     pids = {supervised.pid(), supervised.pid()}
 
-    code, said, logged = supervised.end(number)
+    code, output, logged = supervised.end(number)
 
     assert code == 0
-    assert [line for line in said if line != "ready"] == ["bye", "bye"]
+    assert [line for line in output if line != "ready"] == ["bye", "bye"]
     assert logged == []
     assert not any(map(is_alive, pids))
 
 
-def test_ready_is_told_once_and_only_when_every_probe_says_so(supervise: Supervise, tmp_path: Path) -> None:
+def test_ready_is_printed_once_when_every_probe_succeeds(supervise: Supervise, tmp_path: Path) -> None:
     opened = tmp_path / "open"
     supervised = supervise((PATIENT, opened), GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]
-    assert supervised.says(0.15) == ""
+    assert supervised.next_line(0.15) == ""
 
     opened.touch()
-    assert supervised.says() == "ready"
+    assert supervised.next_line() == "ready"
 
     os.kill(pids[0], signal.SIGKILL)
     supervised.pid()
-    _, said, _ = supervised.end()
-    assert "ready" not in said
+    _, output, _ = supervised.end()
+    assert "ready" not in output
 
 
-def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> None:
+def test_restarts_of_a_failing_child_are_delayed_more_and_more(supervise: Supervise) -> None:
     supervised = supervise(PATIENT)
     pids = [supervised.pid()]
 
@@ -172,7 +172,7 @@ def test_a_child_that_dies_is_started_again_ever_later(supervise: Supervise) -> 
     assert not any(map(is_alive, pids))
 
 
-def test_a_child_that_lived_long_is_started_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_ran_long_is_restarted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_STEADY_SECONDS", 0.0)
     kept = supervisor._SupervisedChild(supervisor.Child("steady", [sys.executable, "-c", ""], {}))
 
@@ -184,7 +184,7 @@ def test_a_child_that_lived_long_is_started_again_at_once(monkeypatch: pytest.Mo
     kept.wait()
 
 
-def test_the_others_are_left_alone(supervise: Supervise) -> None:
+def test_restart_does_not_affect_other_children(supervise: Supervise) -> None:
     supervised = supervise(PATIENT, PATIENT)
     pids = [supervised.pid(), supervised.pid()]
 
@@ -194,7 +194,7 @@ def test_the_others_are_left_alone(supervise: Supervise) -> None:
     assert is_alive(pids[1])
 
 
-def test_a_child_that_ends_with_an_error_is_named_with_its_exit_code(supervise: Supervise) -> None:
+def test_failed_child_is_logged_with_its_exit_code(supervise: Supervise) -> None:
     supervised = supervise(FAILING)
     supervised.pid()
     supervised.pid()
@@ -205,7 +205,7 @@ def test_a_child_that_ends_with_an_error_is_named_with_its_exit_code(supervise: 
     assert logged[0] == "child0 ended unexpectedly (exit code 3); restarting it in 0 s"
 
 
-def test_what_a_dead_child_had_started_does_not_outlive_it(supervise: Supervise) -> None:
+def test_descendants_of_a_dead_child_are_killed(supervise: Supervise) -> None:
     supervised = supervise(PARENT)
     grandchild = supervised.pid()
 
@@ -214,7 +214,7 @@ def test_what_a_dead_child_had_started_does_not_outlive_it(supervise: Supervise)
     wait_until_gone(grandchild)
 
 
-def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Supervise) -> None:
+def test_child_that_ignores_the_stop_is_killed_after_the_deadline(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN, stop_seconds=0.5)
     pid = supervised.pid()
 
@@ -225,7 +225,7 @@ def test_a_child_that_will_not_end_is_killed_after_the_deadline(supervise: Super
     assert not is_alive(pid)
 
 
-def test_a_second_signal_does_not_wait(supervise: Supervise) -> None:
+def test_second_stop_signal_kills_at_once(supervise: Supervise) -> None:
     supervised = supervise(STUBBORN)
     supervised.pid()
     supervised.process.send_signal(signal.SIGINT)
@@ -238,7 +238,7 @@ def test_a_second_signal_does_not_wait(supervise: Supervise) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
-def test_the_children_of_a_killed_supervisor_end_too(supervise: Supervise) -> None:
+def test_children_of_a_killed_supervisor_end(supervise: Supervise) -> None:
     supervised = supervise(PATIENT, GRACEFUL)
     pids = [supervised.pid(), supervised.pid()]
 

@@ -33,7 +33,7 @@ from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayE
 from byteor_cloud.engine.replay import Gate, IncidentBundle, OutcomeStatus, ReplayMode, ReplayOutcome, replay
 from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
-from byteor_cloud.jobs import Claim, enqueue, is_trouble
+from byteor_cloud.jobs import Claim, enqueue, is_outage
 
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
 _RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
@@ -207,7 +207,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         try:
             outcome = _replay(started, bundle, claim)
         except Exception as error:
-            if row.mode == Replay.Mode.EXECUTE and not is_trouble(error):
+            if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
                 give_up(replay_id, f"{type(error).__name__}: {error}")
             raise
     counts = Counter(str(action["decision"]) for action in outcome.audit["actions"])

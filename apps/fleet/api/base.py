@@ -28,7 +28,7 @@ class AgentSelfViewSet(ApiViewSet):
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
         if key.agent_id != self.kwargs["id"]:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.agent, self.environment = key.agent, key.agent.environment
         if self.agent_scope is not None and self.agent_scope not in key.scopes:
             raise Forbidden(f"This agent key does not have the scope {self.agent_scope}.")

@@ -121,7 +121,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         environment = token.environment
         path = (environment.pk, environment.project_id, environment.project.organization_id)
         if path != (self.kwargs["env_id"], self.kwargs["project_id"], self.kwargs["org_id"]):
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.environment = environment
         return None
 
@@ -269,7 +269,7 @@ class HeartbeatView(DeclaredView, APIView):
         if key is None or not is_live(key.agent):
             return Unauthenticated(UNUSABLE)
         if key.agent_id != id:
-            return NotFound("There is nothing here.")
+            return NotFound("There is no resource at this URL.")
         if "agent:heartbeat" not in key.scopes:
             return Forbidden("This agent key does not have the scope agent:heartbeat.")
         return None

@@ -65,7 +65,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     """Return a sentence for each deployment that the control plane cannot continue now, saying why."""
     by_key = {str(row.pk): row for row in deployments}
-    reasons = {by_key[key].pk: held.told for key, held in jobs.held_up(by_key).items()}
+    reasons = {by_key[key].pk: held.sentence for key, held in jobs.find_obstacles(by_key).items()}
     for row in by_key.values():
         if row.status in UNDER_WAY and row.bundle_hash is not None and row.served_at is None:
             reasons.setdefault(
@@ -148,7 +148,7 @@ def _deployment_facts(
     row: Any,
     part: DeploymentAgent | None,
     waves: Mapping[int, facts.Wave],
-    actions: Mapping[str, facts.Said],
+    actions: Mapping[str, facts.Act],
     held: str,
 ) -> facts.Deployment:
     return facts.Deployment(
@@ -173,20 +173,20 @@ def _deployment_facts(
         freeze_override=bool(row.freeze_override),
         known_bad=row.bad,
         held_up=held,
-        consent=_consent_facts(row),
+        approval=_consent_facts(row),
         break_glass=row.break_glass,
         part=_part_facts(part, row.timeouts_from) if part else None,
         waves=waves,
-        said=actions,
+        acts=actions,
     )
 
 
-def _consent_facts(row: Any) -> facts.Consent | None:
+def _consent_facts(row: Any) -> facts.Approval | None:
     approval = row.consent
     if approval is None:
         return None
     status = ApprovalStatus(approval.status)
-    return facts.Consent(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
+    return facts.Approval(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
 def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
@@ -195,17 +195,17 @@ def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.
     return facts.Part(view, part.detail, part.updated_at)
 
 
-def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Said]]:
+def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Act]]:
     """Return the last action of each kind on each deployment: who did it, when and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
         .distinct("deployment_id", "event")
     )
-    actions: dict[UUID, dict[str, facts.Said]] = {}
+    actions: dict[UUID, dict[str, facts.Act]] = {}
     for entry in entries:
         by = "the control plane" if entry.actor.startswith("system:") else entry.actor
-        action = facts.Said(by, entry.created_at, entry.detail.get("reason") or "")
+        action = facts.Act(by, entry.created_at, entry.detail.get("reason") or "")
         actions.setdefault(entry.deployment_id, {})[entry.event] = action
     return actions
 

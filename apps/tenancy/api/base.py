@@ -214,7 +214,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """Return the row in the URL. Raises NotFound."""
         row = self.get_queryset().filter(**self.object_lookup()).first()
         if row is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         return row
 
     def object_lookup(self) -> dict[str, Any]:
@@ -290,7 +290,7 @@ class OrganizationViewSet(ApiViewSet):
     def resolve_scope(self) -> None:
         organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
         if organization is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter(organization)
 
     def _enter(self, organization: Organization) -> None:
@@ -298,7 +298,7 @@ class OrganizationViewSet(ApiViewSet):
         if not roles.any:
             # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
             self.count_denial(self.principal.organization_id)
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles
 
     @property
@@ -327,13 +327,13 @@ class ProjectViewSet(OrganizationViewSet):
             .first()
         )
         if project is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter_project(project)
 
     def _enter_project(self, project: Project) -> None:
         self._enter(project.organization)
         if not self.roles.permissions(project):
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self.project = project
 
     @property
@@ -363,7 +363,7 @@ class EnvironmentViewSet(ProjectViewSet):
             .first()
         )
         if environment is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         self._enter_environment(environment)
 
     def _enter_environment(self, environment: Environment) -> None:

@@ -149,7 +149,7 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         webhook = Webhook.objects.filter(pk=self.kwargs["id"], organization=self.organization).first()
         if webhook is None:
-            raise NotFound("There is nothing here.")
+            raise NotFound("There is no resource at this URL.")
         return queryset.filter(webhook=webhook)
 
     @extend_schema(request=None, responses={202: WebhookDeliverySerializer})

@@ -1,1 +1,1 @@
-"""The OpenAPI document: what drf-spectacular does not know by itself, read from what views declare."""
+"""Extensions of drf-spectacular that complete the OpenAPI document from the declarations of the views."""

@@ -1,4 +1,4 @@
-"""Examples for the bodies of the document: plausible values, made from their schemas."""
+"""Example bodies for the OpenAPI document, generated from the schemas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAN_EXAMPLE = {
 
 
 def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str = "") -> Any:
-    """A plausible value of a schema: by the field's name, its format, its type."""
+    """Return a plausible value for a schema, chosen by the field's name, format or type."""
     if "$ref" in schema:
         target = schema["$ref"].rsplit("/", 1)[1]
         return PLAN_EXAMPLE if target == "Plan" else example(components[target], components, name)
@@ -77,7 +77,7 @@ _TEXTS = {
 
 
 def add_examples(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Give every body an example; spectacular's hook."""
+    """Add an example to every body that has none. A postprocessing hook of drf-spectacular."""
     components = result.get("components", {}).get("schemas", {})
     for path, operations in result["paths"].items():
         for operation in operations.values():

@@ -1,4 +1,4 @@
-"""Descriptions of fields that mean the same wherever they occur, by name. A serializer's own come first."""
+"""Default descriptions of fields by name. A serializer's own description takes precedence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of requests and answers that the kernel reads and writes, and which of them an operation has."""
+"""The request and response headers that the kernel handles, and the ones that each operation documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
 
 
 HEADERS = {
-    "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", place="header"),
+    "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", location="header"),
     "If-Match": _header(
         "If-Match", "The ETag that you read. If the resource has changed since, the request is refused with 412."
     ),
@@ -25,7 +25,7 @@ HEADERS = {
     ),
 }
 _REQUEST_ID = "^[A-Za-z0-9._-]{8,64}$"
-ANSWER_HEADERS: dict[str, dict[str, Any]] = {
+RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     name: {"description": description, "schema": schema}
     for name, description, schema in (
         (
@@ -52,12 +52,12 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
         ),
     )
 }
-# Headers without which an answer of that status is wrong.
+# Headers that a response with this status must have.
 ALWAYS = {"401": ["WWW-Authenticate"], "405": ["Allow"], "429": ["Retry-After"]}
 
 
 def request_headers(view: object, action: str, method: str) -> list[str]:
-    """Give the names of the headers that the operation takes."""
+    """Return the names of the headers that the operation accepts."""
     if not isinstance(view, DeclaredView):
         return []
     found = []
@@ -70,8 +70,8 @@ def request_headers(view: object, action: str, method: str) -> list[str]:
     return found
 
 
-def answer_headers(view: object, action: str, method: str, code: str) -> Iterator[str]:
-    """Give the names of the headers of the answer with the status ``code``."""
+def response_headers(view: object, action: str, method: str, code: str) -> Iterator[str]:
+    """Yield the names of the headers of the response with the status ``code``."""
     yield "X-Request-ID"
     if not isinstance(view, DeclaredView):
         return

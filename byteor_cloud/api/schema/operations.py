@@ -1,4 +1,4 @@
-"""An operation of the document, made from its view: texts, security, parameters, bodies, answers."""
+"""One operation of the OpenAPI document, built from its view: texts, security, parameters, bodies, responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
 from byteor_cloud.api.schema.fields import COMMON_DESCRIPTIONS
-from byteor_cloud.api.schema.headers import ALWAYS, ANSWER_HEADERS, HEADERS, answer_headers, request_headers
+from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem, with_secret
 from byteor_cloud.engine.compiler import plan_schema
 
@@ -25,10 +25,10 @@ _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt":
 
 
 class Schema(AutoSchema):
-    """One operation. The view declares its texts, its families of credential and the errors that it can answer."""
+    """One operation. Its view declares the texts, the accepted credential families and the possible errors."""
 
     def get_operation_id(self) -> str:
-        """The id that the view's ``operations`` give."""
+        """Return the id from the view's ``operations``."""
         return self._operation.id
 
     @property
@@ -42,7 +42,7 @@ class Schema(AutoSchema):
 
     @property
     def _operations(self) -> Operations:
-        # The library makes a view of its own for the event that webhooks send.
+        # The library generates a view for the event that webhooks send.
         return getattr(self.view, "operations", WEBHOOK_EVENT)
 
     @property
@@ -50,34 +50,34 @@ class Schema(AutoSchema):
         return self._operations.by_action[self._action]
 
     def get_tags(self) -> list[str]:
-        """The section of the API that the view belongs to."""
+        """Return the section of the API that the view belongs to."""
         return [str(self._operations.tag)]
 
     def get_summary(self) -> str:
-        """The summary that the view's ``operations`` give."""
+        """Return the summary from the view's ``operations``."""
         return self._operation.summary
 
     def get_description(self) -> str:  # type: ignore[override]  # spectacular's own form
-        """The description that the view's ``operations`` give, and the permission that the caller needs."""
+        """Return the description from the view's ``operations``, and the permission that the caller needs."""
         permission = self._declared and self._declared.permissions.get(self._action)
         needs = f"\n\nNeeds the permission `{permission}`." if isinstance(permission, str) else ""
         return self._operation.description + needs
 
     def get_response_serializers(self) -> Any:
-        """As the base; where the answer shows a secret, with the ``token``."""
+        """Return the response serializer, extended by ``token`` where the response contains a secret."""
         serializer: Any = super().get_response_serializers()
         shows = self._declared is not None and self._action in self._declared.secret_actions
         return with_secret(type(serializer)) if shows else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """The schemes of the families that the view takes; an empty list where it takes anybody."""
+        """Return the security schemes that the view accepts; an empty list if it needs no credential."""
         if self._declared is None:
             return []
         names = dict.fromkeys(_SCHEME_OF[family] for family in self._declared.families(self._action))
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
-        """As the base; an update takes any part of the fields."""
+        """Return the request serializer; in an update no field is required."""
         serializer: Any = super().get_request_serializer()
         if self.method in {"PUT", "PATCH"}:
             serializer = copy(force_instance(serializer))  # type: ignore[no-untyped-call]  # untyped library
@@ -86,7 +86,9 @@ class Schema(AutoSchema):
 
     def _get_request_for_media_type(self, serializer: Any, direction: Direction = "request") -> Any:
         schema, required = super()._get_request_for_media_type(serializer, direction)  # type: ignore[no-untyped-call]
-        return schema, required or isinstance(serializer, dict)  # the library does not know it of a plain schema
+        return schema, required or isinstance(
+            serializer, dict
+        )  # the library calls a body optional that a plain schema describes
 
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
@@ -123,7 +125,7 @@ class Schema(AutoSchema):
         return [*path, *(declared[name].document(name) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """The operation with its error responses and the headers that the kernel reads and writes."""
+        """Return the operation with its error responses and the headers that the kernel handles."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -143,11 +145,11 @@ class Schema(AutoSchema):
         for code, response in responses.items():
             if code in SUCCESSES:
                 response["description"] = response.get("description") or SUCCESSES[code]
-            names = [*response.get("headers", {}), *answer_headers(self.view, self._action, self.method, code)]
-            response["headers"] = {name: self._component("headers", name, ANSWER_HEADERS[name]) for name in names}
+            names = [*response.get("headers", {}), *response_headers(self.view, self._action, self.method, code)]
+            response["headers"] = {name: self._component("headers", name, RESPONSE_HEADERS[name]) for name in names}
             for name in ALWAYS.get(code, ()):
-                response["headers"][name] = {**ANSWER_HEADERS[name], "required": True}
-            # Equal ones are said once.
+                response["headers"][name] = {**RESPONSE_HEADERS[name], "required": True}
+            # Equal responses and headers become one shared component.
             if code in ERRORS and CONTENT_TYPE in response.get("content", {}):
                 kind = "Open" if self._declared is None else ""
                 same = response["description"] == ERRORS[code][1]
@@ -174,7 +176,7 @@ _NOUNS = {"orgs": "organization", "members": "person", "deliveries": "delivery",
 
 
 def _noun(path: str, parameter: str) -> str:
-    """Name what a path parameter identifies by the collection before it: in ``/drafts/{id}`` it is a draft."""
+    """Describe a path parameter by the collection before it: in ``/drafts/{id}`` it is the id of a draft."""
     collection = path.split(f"/{{{parameter}}}", maxsplit=1)[0].rsplit("/", 1)[1]
     return _NOUNS.get(collection) or collection.removesuffix("s").replace("-", " ")
 

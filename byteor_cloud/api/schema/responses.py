@@ -1,4 +1,4 @@
-"""The error responses of an operation, and the one body that all of them have."""
+"""The error responses of an operation, and the schema of their common body."""
 
 from __future__ import annotations
 
@@ -71,31 +71,31 @@ SUCCESSES = {
     "204": "Success, without a body.",
     "302": "A redirect.",
 }
-# The server refuses these by itself: whatever the view is, and where a body is sent.
+# Errors that the server raises before the view runs: for any request, and for requests with a body.
 _ALWAYS = (errors.InvalidInput, MethodNotAllowed, errors.UriTooLong, errors.HeadersTooLarge)
 _WITH_A_BODY = (errors.RequestTimeout, errors.PayloadTooLarge, errors.UnsupportedMediaType)
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 
 
 def error_codes(view: object, action: str, method: str) -> list[str]:
-    """Give the statuses of the errors that the operation may answer with."""
+    """Return the status codes of the errors that the operation can respond with."""
     found = set(_ALWAYS)
     if isinstance(view, DeclaredView):
         found |= view.errors_of(action)
         if method in BODY_METHODS:
             found.update(_WITH_A_BODY)
         if is_repeatable(view, method):
-            found.add(errors.Conflict)  # the key was used for another body, or its first use goes on
+            found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
     return sorted({str(error.status) for error in found})
 
 
 def is_repeatable(view: DeclaredView, method: str) -> bool:
-    """Whether the operation takes an ``Idempotency-Key``."""
+    """Return whether the operation accepts an ``Idempotency-Key``."""
     return method == "POST" and view.takes_idempotency_key
 
 
 def problem(code: str) -> dict[str, Any]:
-    """The response of an error."""
+    """Return the OpenAPI response object of an error."""
     kind, description = ERRORS[code]
     example = {
         "type": URN + kind.code,

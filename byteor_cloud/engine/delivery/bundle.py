@@ -1,4 +1,4 @@
-"""The deploy bundle: what an agent downloads, and the manifest that accounts for every byte of it."""
+"""The deploy bundle: the tar that an agent downloads. Its manifest lists every file with size and hash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POSTURES = ("dev", "staging", "prod")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFields:
-    """What the server says of a bundle; ``approved_at`` is null exactly when no approval was needed."""
+    """The facts about a bundle that the server signs. ``approved_at`` is null exactly when no approval was needed."""
 
     org_id: str
     project_id: str
@@ -46,34 +46,34 @@ class ManifestFields:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """Hash and size of one entry."""
+    """The hash and size of one file of the bundle."""
 
     sha256: str
     size: int
 
     @classmethod
     def of(cls, data: bytes) -> FileEntry:
-        """Describe an entry's content."""
+        """Return the hash and size of ``data``."""
         return cls(sha256(data), len(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(ManifestFields):
-    """Manifest v1: the server's fields and every other entry's hash and size."""
+    """Manifest v1: the server's facts about the bundle, and the hash and size of every other file."""
 
     files: Mapping[str, FileEntry]
 
     @classmethod
     def of(cls, about: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
-        """Describe these entries."""
+        """Return the manifest of these files."""
         entries = {name: FileEntry.of(data) for name, data in files.items()}
         members = {field.name: getattr(about, field.name) for field in fields(ManifestFields)}
-        # Read back at once: what the server can build, an agent can read.
+        # Parsed again, so that the server never builds a manifest that an agent cannot read.
         return cls.from_document(cls(**members, files=entries).document())
 
     @classmethod
     def from_document(cls, document: object) -> Manifest:
-        """Read a manifest's JSON object; a ``ValueError`` unless it is one to the letter."""
+        """Parse a manifest's JSON object. Raises ValueError if it deviates from the format at all."""
         members = Fields(document)
         members.only("manifest_v", *(field.name for field in fields(cls)))
         if members.integer("manifest_v") != 1:
@@ -116,7 +116,7 @@ class BuiltBundle:
 
 @dataclass(frozen=True, slots=True)
 class OpenedBundle:
-    """A bundle whose entries are those of its manifest. Says nothing yet of who made it."""
+    """A bundle whose files match its manifest. Its signature is not verified yet."""
 
     bundle_hash: str
     manifest: Manifest
@@ -133,7 +133,7 @@ def build(
     approval_credential: str | None,
     signing_keys: KeySet,
 ) -> BuiltBundle:
-    """Build a deploy bundle; same inputs, same bytes. A ``ValueError`` says that they disagree."""
+    """Build a deploy bundle. Equal inputs give equal bytes. Raises ValueError if the inputs contradict each other."""
     if sha256(spec_kv) != about.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
     if (approval_credential is None) != (about.approved_at is None):
@@ -153,7 +153,7 @@ def build(
 
 
 def open_bundle(archive: bytes) -> OpenedBundle:
-    """Read a deploy bundle; ``Refused`` unless its entries are exactly what its manifest says."""
+    """Parse a deploy bundle. Raises Refused unless its files are exactly those of its manifest."""
     if len(archive) > MAX_BUNDLE_BYTES:
         raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
     try:

@@ -1,4 +1,4 @@
-"""The approval credential v1: what people approved, signed (contracts §5)."""
+"""The approval credential v1: a signed statement of what was approved."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEXTS = ("kid", "org_id", "project_id", "environment_id", "issued_by", "approva
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """What a credential says; ``capabilities`` are sorted."""
+    """The content of a credential. ``capabilities`` are sorted."""
 
     kid: str
     org_id: str
@@ -57,7 +57,7 @@ def issue(
     issued_by: str,
     approval_id: str,
 ) -> str:
-    """Sign an approval; a ``ValueError`` says that no verifier would read it."""
+    """Sign an approval and return the credential. Raises ValueError if a verifier would not accept its format."""
     document = {
         "v": 1,
         "kid": keys.kid(keys.public_key(private_key)),
@@ -86,14 +86,14 @@ def verify(
     at: datetime,
     capabilities: Collection[str],
 ) -> Payload:
-    """Return what was approved if it covers this use at this time; else ``Refused`` with the first reason.
+    """Return the credential's content if it covers this use at this time. Raises Refused with the first reason.
 
     A time before ``issued_at`` counts as ``expired``: both are outside the window in which it may be used.
     """
     try:
         message, signature, members = _parts(credential)
         kid, version = members.text("kid"), members.integer("v")
-        # Only version 1 is known; what another one holds can't be malformed, it is another version.
+        # The format of other versions is unknown, so they are refused for their version and not as malformed.
         payload = _payload(members) if version == 1 else None
     except ValueError as error:
         raise Refused(ApprovalCode.MALFORMED, f"approval credential: {error}") from error

@@ -1,4 +1,4 @@
-"""The DSSE v1 envelope that signs a deploy bundle: an in-toto Statement v1 with its manifest as predicate."""
+"""The DSSE v1 envelope that signs a deploy bundle. It holds an in-toto Statement v1 with the manifest as predicate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBJECT_NAME = "deploy-bundle.tar"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a verified envelope says: this manifest is of the tar with this hash."""
+    """The content of a verified envelope: the tar with this hash has this manifest."""
 
     bundle_hash: str
     manifest: Manifest
@@ -27,7 +27,7 @@ class Statement:
 
 
 def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> Json:
-    """Sign a built bundle; ``bundle_hash`` is ``sha256:<hex>`` of its tar."""
+    """Return a signed envelope for a bundle. ``bundle_hash`` is the ``sha256:<hex>`` of its tar."""
     payload = canonical(
         {
             "_type": STATEMENT_TYPE,
@@ -50,9 +50,9 @@ def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> J
 
 
 def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
-    """Return what a trusted key signed, or raise ``Refused``.
+    """Return the statement if a trusted key signed it. Raises Refused otherwise.
 
-    An envelope is re-signed whenever it is offered, so a key that is retired is no longer trusted here.
+    Retired keys are not trusted here, since the server signs an envelope anew whenever it offers the bundle.
     """
     try:
         kid, signature, payload = _parts(envelope)

@@ -1,4 +1,4 @@
-"""Strict encodings: each value has one spelling, any other is a ``ValueError``."""
+"""Strict encodings: each value has exactly one valid form. Any other form raises a ValueError."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ type Json = dict[str, object]
 
 
 class Malformed(ValueError):
-    """Data that is not in its one form."""
+    """The data is not in its only valid form."""
 
 
-# As for the API's bodies, and as large as an evidence's or an answer's reader takes at most.
+# The same depth as for bodies of the API. Callers limit the size.
 _LIMITS = strict_json.JsonLimits(max_depth=200, allow_nul=True)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -36,7 +36,7 @@ def base64url(data: bytes) -> str:
 
 
 def from_base64url(text: str) -> bytes:
-    """Decode unpadded base64url in its only canonical spelling."""
+    """Decode canonical base64url without padding."""
     data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
     if base64url(data) != text:
         raise Malformed("not canonical base64url")
@@ -44,7 +44,7 @@ def from_base64url(text: str) -> bytes:
 
 
 def from_base64(text: str) -> bytes:
-    """Decode standard, padded base64 in its only canonical spelling."""
+    """Decode canonical standard base64 with padding."""
     data = base64.b64decode(text.encode("ascii"), validate=True)
     if base64.b64encode(data).decode() != text:
         raise Malformed("not canonical base64")
@@ -52,30 +52,30 @@ def from_base64(text: str) -> bytes:
 
 
 def format_time(moment: datetime) -> str:
-    """Spell an aware time as RFC 3339 in UTC with ``Z``, to the microsecond where it has any."""
+    """Format an aware time as RFC 3339 in UTC with ``Z``, with microseconds only if they are not zero."""
     if moment.tzinfo is None:
         raise Malformed("a time without a zone")
     return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 time in UTC with ``Z``."""
+    """Parse an RFC 3339 time in UTC with ``Z``."""
     if not _TIME.fullmatch(text):
         raise Malformed("not an RFC 3339 time in UTC")
     return datetime.fromisoformat(text)
 
 
 def canonical(value: object) -> bytes:
-    """Return the RFC 8785 JSON of a value; a value outside of JSON or I-JSON is a ``ValueError``."""
+    """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that JSON cannot represent."""
     try:
-        # Its type is private and narrower than what a caller can know; it checks at run time.
+        # rfc8785 declares a private, narrower type, but it checks the value at run time.
         return rfc8785.dumps(value)  # type: ignore[arg-type]
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Malformed(f"no canonical JSON: {error}") from error
 
 
 def parse_object(data: bytes | str) -> Json:
-    """Read a strict JSON object in UTF-8."""
+    """Parse a strict JSON object in UTF-8."""
     try:
         return strict_json.read_object(data, _LIMITS)
     except strict_json.MalformedJson as error:
@@ -83,7 +83,7 @@ def parse_object(data: bytes | str) -> Json:
 
 
 def parse_canonical_object(data: bytes) -> Json:
-    """Read a JSON object that is spelled as RFC 8785 says."""
+    """Parse a JSON object that must be canonical (RFC 8785)."""
     value = parse_object(data)
     if canonical(value) != data:
         raise Malformed("not canonical JSON")
@@ -91,7 +91,7 @@ def parse_canonical_object(data: bytes) -> Json:
 
 
 class Fields:
-    """Typed access to the members of a JSON object; what is absent or of another type is a ``ValueError``."""
+    """Typed access to the members of a JSON object. A missing member or another type raises a ValueError."""
 
     def __init__(self, value: object) -> None:
         if not isinstance(value, dict):
@@ -99,7 +99,7 @@ class Fields:
         self._value: Json = value
 
     def only(self, *names: str) -> None:
-        """Refuse any member but these."""
+        """Raise ValueError if the object has any other member."""
         if extra := sorted(self._value.keys() - set(names)):
             raise Malformed(f"unknown member {extra[0]!r}")
 
@@ -117,7 +117,7 @@ class Fields:
         return value
 
     def optional_text(self, name: str) -> str | None:
-        """Return a string that is not empty, or ``None`` where it is null or absent."""
+        """Return a string that is not empty, or None if it is null or absent."""
         return None if self._value.get(name) is None else self.text(name)
 
     def constant(self, name: str, *allowed: str) -> str:
@@ -137,7 +137,7 @@ class Fields:
     def integer(self, name: str) -> int:
         """Return an integer that is not negative."""
         value = self.member(name)
-        # bool is an int to Python, not to JSON.
+        # In Python bool is a subclass of int.
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise Malformed(f"{name!r} is not a whole number")
         return value
@@ -158,7 +158,7 @@ class Fields:
         return value
 
     def sorted_texts(self, name: str) -> tuple[str, ...]:
-        """Return strings in order, each once."""
+        """Return a list of different strings that must be sorted."""
         values = tuple(item for item in self.items(name) if isinstance(item, str) and item)
         if list(values) != self.items(name) or list(values) != sorted(set(values)):
             raise Malformed(f"{name!r} is not a sorted list of different strings")

@@ -16,7 +16,7 @@ from .refusals import DeliveryCode, Refused
 
 
 class KeyStatus(StrEnum):
-    """The life of a signing key: published before it is used; only the active one signs."""
+    """The life cycle of a signing key. A key is published before it is used, and only the active key signs."""
 
     NEXT = "next"
     ACTIVE = "active"
@@ -43,7 +43,7 @@ def kid(public: bytes) -> str:
 def jwk(
     public: bytes, *, status: KeyStatus, not_before: datetime, not_after: datetime | None = None
 ) -> dict[str, str | None]:
-    """Return the published form of a public key (contracts §4)."""
+    """Return the published form of a public key ."""
     return {
         "kid": kid(public),
         "kty": "OKP",
@@ -63,7 +63,7 @@ def sign(private: bytes, message: bytes) -> bytes:
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the signature of the message was made with the private half of this key."""
+    """Return whether the signature of the message is valid for this key."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except InvalidSignature:
@@ -73,7 +73,7 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """One published key. A retired one has a ``not_after``."""
+    """One published key. A retired key has a ``not_after``."""
 
     public: bytes
     status: KeyStatus
@@ -92,10 +92,10 @@ class PublicKey:
         return kid(self.public)
 
     def trusts(self, signed_at: datetime | None) -> bool:
-        """Whether this key may have signed then; a retired one only before its end, never at a time unknown.
+        """Return whether a signature of this key from ``signed_at`` is trusted; None stands for an unknown time.
 
-        ``not_before`` only informs: clocks differ, and a set in which the key is still the next one may be a little
-        old. So may one in which it is not retired yet, and that is why a planned ``not_after`` ends nothing by itself.
+        A retired key is trusted only for signatures from before its ``not_after``. Otherwise the dates do not count:
+        clocks differ, and the key set may be older than the current status of the key.
         """
         if self.status is not KeyStatus.RETIRED:
             return True
@@ -120,7 +120,7 @@ class KeySet:
 
     @classmethod
     def parse(cls, data: bytes | str) -> KeySet:
-        """Read the answer of ``GET …/signing-key``, or raise ``Refused``."""
+        """Parse the response of ``GET …/signing-key``. Raises Refused if it is malformed."""
         try:
             return cls.of(parse_object(data))
         except ValueError as error:
@@ -128,9 +128,9 @@ class KeySet:
 
     @classmethod
     def of(cls, document: object) -> KeySet:
-        """Read the JSON object of a key set; ``Refused`` if it is not one to the letter.
+        """Read the JSON object of a key set. Raises Refused if it is malformed.
 
-        Unknown members are ignored, as RFC 7517 asks for, so that a later server may say more.
+        Unknown members are ignored, as RFC 7517 requires, so that a later server can add some.
         """
         try:
             fields = Fields(document)
@@ -150,11 +150,11 @@ class KeySet:
         return iter(self.keys)
 
     def find(self, kid: str) -> PublicKey | None:
-        """Return the key of this id, whatever its status."""
+        """Return the key with this id and any status, or None."""
         return next((key for key in self if key.kid == kid), None)
 
     def document(self) -> Json:
-        """Return the answer of ``GET …/signing-key``."""
+        """Return the response body of ``GET …/signing-key``."""
         return {"active_kid": self.active.kid, "keys": [key.document() for key in self]}
 
 

@@ -1,4 +1,4 @@
-"""Why something that was delivered is not trusted."""
+"""The reasons why a delivery is not trusted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 
 
 class ApprovalCode(StrEnum):
-    """Refusals of an approval credential, in the order of contracts §5; the last three are the server's."""
+    """Refusals of an approval credential, in the order of the checks. Only the server uses the last three."""
 
     MALFORMED = "approval.malformed"
     UNKNOWN_KEY = "approval.unknown_key"
@@ -44,7 +44,7 @@ class ApprovalCode(StrEnum):
 
 
 class Refused(Exception):
-    """Something delivered is not trusted; ``code`` is stable, ``detail`` is for people."""
+    """A delivery is not trusted. ``code`` is stable; ``detail`` is for people."""
 
     def __init__(self, code: DeliveryCode | ApprovalCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

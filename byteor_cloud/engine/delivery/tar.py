@@ -1,18 +1,18 @@
-"""The one POSIX (ustar) archive of a set of files: no library's defaults reach its bytes."""
+"""Deterministic POSIX (ustar) archives. They are written by hand, so that no library default changes the bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 _BLOCK = 512
-# The record size of tar(1); archives are filled up to it.
+# The record size of tar(1); archives are padded to a multiple of it.
 _RECORD = 20 * _BLOCK
 _NAME = 100
 _SIZE = slice(124, 136)
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Return the archive: entries sorted by name, regular files of mode 0644, no owner, no time."""
+    """Return an archive of regular files, sorted by name, with mode 0644 and without owner or time."""
     archive = bytearray()
     for name, data in sorted(files.items()):
         archive += _header(name, len(data)) + data + bytes(-len(data) % _BLOCK)
@@ -21,17 +21,17 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """Return the files of an archive that ``pack`` made; any other bytes are a ``ValueError``.
+    """Return the files of an archive that ``pack`` made. Raises ValueError for any other bytes.
 
-    Names and sizes are read naively: packing the result again must give the same bytes, so a link, a
-    duplicate, another order, a changed header or anything after the end can't pass.
+    The parser is simple, because packing the result again must give the same bytes. This excludes links, duplicates,
+    another order, changed headers and trailing data.
     """
     files: dict[str, bytes] = {}
     offset = 0
     while any(header := archive[offset : offset + _BLOCK]):
         name = header[:_NAME].rstrip(b"\0").decode("ascii")
         size = header[_SIZE].rstrip(b"\0")
-        if not size.isdigit():  # a sign would walk backwards
+        if not size.isdigit():  # int() would accept a minus sign, and the loop would go backwards
             raise ValueError("a header is damaged")
         end = offset + _BLOCK + int(size, 8)
         files[name] = archive[offset + _BLOCK : end]
@@ -51,7 +51,7 @@ def _header(name: str, size: int) -> bytes:
         b"0000000\0" * 2,  # uid, gid
         b"%011o\0" % size,
         b"%011o\0" % 0,  # mtime
-        b" " * 8,  # the checksum counts itself as spaces
+        b" " * 8,  # the checksum is computed with spaces in its own field
         b"0".ljust(101, b"\0"),  # a regular file, no link name
         b"ustar\x0000",
     )

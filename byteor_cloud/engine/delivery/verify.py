@@ -1,4 +1,4 @@
-"""Everything an agent checks before it runs what it downloaded (contracts §4)."""
+"""All checks of an agent before it runs a downloaded deploy bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .refusals import ApprovalCode, DeliveryCode, Refused
 
 @dataclass(frozen=True, slots=True)
 class VerifiedBundle:
-    """A deploy bundle that this environment's organization signed, and that was approved where it says so."""
+    """A deploy bundle that the environment's organization signed, with a valid approval if its manifest names one."""
 
     bundle_hash: str
     manifest: Manifest
@@ -24,10 +24,10 @@ class VerifiedBundle:
 
 
 def verify_delivery(archive: bytes, envelope: object, keyset: KeySet, environment_id: str) -> VerifiedBundle:
-    """Return the bundle if nothing speaks against running it in this environment, or raise ``Refused``.
+    """Return the bundle if every check for this environment passes. Raises Refused otherwise.
 
-    A credential is there exactly when the signed manifest has an ``approved_at``: whether a posture needs an
-    approval is the server's policy, and its signature is what the agent trusts.
+    A bundle has a credential exactly when its signed manifest has an ``approved_at``. The server's policy decides
+    whether a posture needs approval, and the agent trusts the server's signature.
     """
     if len(archive) > MAX_BUNDLE_BYTES:
         raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
@@ -62,7 +62,7 @@ def _approval(bundle: OpenedBundle, keyset: KeySet) -> credential.Payload | None
         spec_hash=manifest.spec_hash,
         environment_id=manifest.environment_id,
         at=manifest.approved_at,
-        # Always "deploy", or an approved replay would do for a bundle that claims to need nothing.
+        # Always require "deploy"; otherwise the credential of a replay would pass for a bundle without capabilities.
         capabilities={credential.DEPLOY, *manifest.capabilities},
     )
     approved = (approval.org_id, approval.project_id, approval.environment_posture)

@@ -1,4 +1,4 @@
-"""Why an agent runs what it runs, and what happens next: facts in, findings out. Pure."""
+"""Pure functions that explain why an agent runs its current bundle, and what happens next."""
 
 from byteor_cloud.engine.explain.explanation import explain
 

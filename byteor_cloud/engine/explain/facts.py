@@ -1,4 +1,4 @@
-"""What there is to know of an agent and of the deployments that have to do with it, at one moment."""
+"""The facts that an explanation is derived from: an agent and its relevant deployments at one moment."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ type Id = UUID
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """Who did something to a deployment, when and why."""
+class Act:
+    """An act on a deployment, such as a pause: who did it, when and why."""
 
     actor: str
     at: datetime
@@ -25,7 +25,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """How far the agents of a wave that count are; ``last_offered_at`` is of those that are not done."""
+    """The progress of a wave's counted agents; ``last_offered_at`` is the latest offer that is not finished."""
 
     total: int = 0
     done: int = 0
@@ -34,7 +34,7 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True)
-class Consent:
+class Approval:
     """A deployment's approval."""
 
     id: Id
@@ -46,7 +46,7 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The agent's own part in a deployment."""
+    """The agent's progress in a deployment that enlisted it."""
 
     view: AgentView
     detail: str = ""
@@ -55,7 +55,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom a deployment is for: everybody, those with some labels, or ``count`` that it names, this one or not."""
+    """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
+
+    ``names_it`` says whether the named agents include this one; None if the target names no agents.
+    """
 
     selector: Mapping[str, str] | None = None
     names_it: bool | None = None
@@ -64,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment that may have to do with the agent."""
+    """A deployment that may affect the agent."""
 
     id: Id
     pipeline: str
@@ -86,22 +89,22 @@ class Deployment:
     rollback_reason: str = ""
     freeze_override: bool = False
     known_bad: str | None = None
-    held_up: str = ""  # why the control plane cannot go on with it
-    consent: Consent | None = None
+    held_up: str = ""  # why the control plane cannot continue it
+    approval: Approval | None = None
     break_glass: BreakGlass | None = None
     part: Part | None = None
     waves: Mapping[int, Wave] = field(default_factory=dict)
-    said: Mapping[str, Said] = field(default_factory=dict)
+    acts: Mapping[str, Act] = field(default_factory=dict)  # the latest act of each kind
 
     @property
     def label(self) -> str:
-        """How sentences call what it deploys."""
+        """The name of the deployed bundle in sentences."""
         return f"{self.pipeline}/{self.bundle}"
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the server wants of the agent: ``deployment`` made the offer, ``source`` built the bundle."""
+    """What the agent is told to run: ``deployment`` made the offer, ``source`` built the bundle."""
 
     deployment: Id
     source: Id
@@ -113,7 +116,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What the agent said that it runs."""
+    """The bundle that the agent reported as running."""
 
     deployment: Id | None
     bundle_hash: str
@@ -121,7 +124,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What failed on the agent last."""
+    """The agent's latest failure."""
 
     deployment: Id | None
     since: datetime | None
@@ -130,7 +133,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The agent, as the fleet knows it."""
+    """The agent and its latest known state."""
 
     id: Id
     name: str
@@ -149,7 +152,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The freeze window that is open."""
+    """The open freeze window."""
 
     reason: str
     ends_at: datetime
@@ -157,7 +160,7 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All there is to know, at one moment; the deployments newest first."""
+    """All facts about one agent at one moment; the deployments are sorted newest first."""
 
     now: datetime
     agent: Agent
@@ -165,10 +168,10 @@ class Facts:
     freeze: Freeze | None = None
 
     def find(self, id: Id | None) -> Deployment | None:
-        """The deployment of that id, if it is among them."""
+        """Return the deployment with this id, or None if it is not among the facts."""
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: Id | None, bundle_hash: str) -> str:
-        """How sentences call a bundle."""
+        """Return the name of a bundle in sentences."""
         known = self.find(id)
-        return known.label if known else f"a bundle that is not known here ({bundle_hash[:17]}…)"
+        return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

@@ -1,4 +1,4 @@
-"""What an explanation is made of. The codes are stable, for programs; the sentences are for a person on call."""
+"""The parts of an explanation. Programs rely on the codes, which are stable; people read the sentences."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 
 
 class Because(StrEnum):
-    """What a finding says."""
+    """The code of a finding."""
 
-    # How it stands with what was offered.
+    # The state of the agent and of its offer.
     RUNS_DESIRED = "runs_desired"
     AWAITING_HEARTBEAT = "awaiting_heartbeat"
     NOT_FETCHED = "not_fetched"
@@ -28,7 +28,7 @@ class Because(StrEnum):
     DECOMMISSIONED = "decommissioned"
     STALE = "stale"
     OFFLINE = "offline"
-    # Why a deployment reaches it, or does not.
+    # Why a deployment reaches the agent, or does not.
     TARGET_ALL = "target_all"
     TARGET_SELECTOR = "target_selector"
     TARGET_AGENTS = "target_agents"
@@ -39,7 +39,7 @@ class Because(StrEnum):
     WAVE = "wave"
     LATE_JOINER = "late_joiner"
     NOT_COUNTED = "not_counted"
-    # What a deployment that is to reach it waits for.
+    # What a deployment waits for before it reaches the agent.
     WAITS_FOR_APPROVAL = "waits_for_approval"
     WAITS_FOR_FREEZE = "waits_for_freeze"
     WAITS_FOR_TURN = "waits_for_turn"
@@ -49,7 +49,7 @@ class Because(StrEnum):
     PAUSED = "paused"
     HELD_UP = "held_up"
     ENDED_BEFORE = "ended_before_its_turn"
-    # What else bears on it.
+    # Other circumstances.
     THRESHOLD = "threshold"
     SUPERSEDED = "superseded"
     RETRIED = "retried"
@@ -60,7 +60,7 @@ class Because(StrEnum):
 
 
 class Next(StrEnum):
-    """What an event is."""
+    """The code of an event."""
 
     HEARTBEAT = "heartbeat_expected"
     GOES_OFFLINE = "goes_offline"
@@ -82,7 +82,7 @@ class Next(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reason."""
+    """One reason for the agent's state."""
 
     code: Because
     detail: str
@@ -93,7 +93,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that comes; ``at`` where the time is known."""
+    """One expected event; ``at`` is None if its time is unknown."""
 
     code: Next
     detail: str
@@ -102,11 +102,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer: the first reason is the main one, the first event the soonest."""
+    """The answer: ``because`` starts with the main reason, ``next`` with the earliest event."""
 
     summary: str
     because: tuple[Finding, ...]
     next: tuple[Event, ...]
 
 
-type Told = Iterator[Finding | Event]
+type Statements = Iterator[Finding | Event]

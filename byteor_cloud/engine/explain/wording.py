@@ -1,4 +1,4 @@
-"""Words that several sentences share."""
+"""Phrases that several sentences share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from byteor_cloud.engine.explain.facts import Facts
 
 
 def at(moment: datetime | None) -> str:
-    """A time, to the second."""
+    """Format a time to the second."""
     return "an unknown time" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def because(reason: str) -> str:
-    """What somebody said, at the end of a sentence; nothing when nobody did."""
+    """Return the reason as the end of a sentence; empty if there is none."""
     return f": {reason.rstrip('.')}" if reason else ""
 
 
-def joined(labels: Mapping[str, str]) -> str:
-    """Labels, as a selector is written."""
+def format_labels(labels: Mapping[str, str]) -> str:
+    """Format labels as a selector."""
     return ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def what_runs(facts: Facts) -> str:
-    """What the agent says that it runs."""
+def running_label(facts: Facts) -> str:
+    """Return the name of the bundle that the agent reported as running."""
     running = facts.agent.running
     return "nothing" if running is None else facts.label(running.deployment, running.bundle_hash)

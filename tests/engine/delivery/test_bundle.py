@@ -23,13 +23,13 @@ def refusal(archive: bytes) -> str:
 
 
 def repacked(built: bundle.BuiltBundle, **files: bytes | None) -> bytes:
-    """The bundle with other entries (``None`` removes one); a dot is written ``__``."""
+    """Return the bundle with changed files (None removes a file). Names spell the dot as ``__``."""
     entries = tar.unpack(built.tar) | {name.replace("__", "."): data for name, data in files.items()}
     return tar.pack({name: data for name, data in entries.items() if data is not None})
 
 
 def remanifested(built: bundle.BuiltBundle, **members: object) -> bytes:
-    """The bundle with other members of the manifest (``...`` removes one)."""
+    """Return the bundle with changed members of the manifest (``...`` removes a member)."""
     document = {k: v for k, v in (built.manifest.document() | members).items() if v is not ...}
     return repacked(built, manifest__json=canonical(document))
 
@@ -41,7 +41,7 @@ def test_bytes_are_pinned(world: Any) -> None:
     assert built.bundle_hash == "sha256:34e17ef6ec90dd9a215dfe04d8f2ce953ab45c5d54f3bbfdc3d86103481b7914"
 
 
-def test_the_same_inputs_in_another_spelling_give_the_same_bytes(world: Any) -> None:
+def test_equal_inputs_in_another_form_give_the_same_bytes(world: Any) -> None:
     elsewhere = world.about().approved_at.astimezone(timezone(timedelta(hours=5)))
     shuffled = dict(reversed(world.runtime_config.items()))
 
@@ -74,7 +74,7 @@ def test_a_standard_tar_reads_and_writes_the_same_archive(world: Any) -> None:
     assert written.getvalue() == archive
 
 
-def test_opening_gives_back_what_was_built(world: Any) -> None:
+def test_open_bundle_returns_the_built_content(world: Any) -> None:
     built = world.bundle()
 
     opened = bundle.open_bundle(built.tar)
@@ -111,7 +111,7 @@ def test_build_refuses_inputs_that_disagree(world: Any) -> None:
         bundle.build(world.about(), world.spec_kv, {"a": float("nan")}, world.credential(), world.keyset)
 
 
-def test_size_is_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_bundle_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = world.bundle()
     monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", len(built.tar) - 1)
 
@@ -121,16 +121,16 @@ def test_size_is_bounded(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_entry(world: Any, name: str) -> None:
+def test_missing_entry_is_refused(world: Any, name: str) -> None:
     assert refusal(repacked(world.bundle(), **{name: None})) == "bundle.entry_missing"
 
 
-def test_an_extra_entry(world: Any) -> None:
+def test_extra_entry_is_refused(world: Any) -> None:
     unapproved = world.bundle(approved_at=None)
 
     assert refusal(repacked(world.bundle(), extra=b"")) == "bundle.entry_extra"
     assert refusal(repacked(unapproved, approval__cred=b"a.b")) == "bundle.entry_extra"
-    # Not even when the manifest lists it.
+    # The entry is refused even if the manifest lists it.
     files = unapproved.manifest.document()["files"] | {"extra": {"sha256": sha256(b""), "size": 0}}
     listed = remanifested(unapproved, files=files)
     assert refusal(tar.pack(tar.unpack(listed) | {"extra": b""})) == "bundle.entry_extra"
@@ -138,13 +138,13 @@ def test_an_extra_entry(world: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "manifest.json"])
-def test_an_altered_entry(world: Any, name: str) -> None:
+def test_altered_entry_is_refused(world: Any, name: str) -> None:
     altered = tar.unpack(world.bundle().tar)[name][:-1] + b"!"
 
     assert refusal(repacked(world.bundle(), **{name: altered})) == "bundle.entry_altered"
 
 
-def test_another_size_in_the_manifest(world: Any) -> None:
+def test_wrong_size_in_the_manifest_is_refused(world: Any) -> None:
     built = world.bundle()
     files: Any = built.manifest.document()["files"]
     files["spec.kv"]["size"] += 1
@@ -152,7 +152,7 @@ def test_another_size_in_the_manifest(world: Any) -> None:
     assert refusal(remanifested(built, files=files)) == "bundle.entry_altered"
 
 
-def test_another_spec_in_the_manifest(world: Any) -> None:
+def test_wrong_spec_hash_in_the_manifest_is_refused(world: Any) -> None:
     assert refusal(remanifested(world.bundle(), spec_hash=sha256(b""))) == "bundle.spec_hash"
 
 
@@ -168,7 +168,7 @@ def test_another_spec_in_the_manifest(world: Any) -> None:
         {"config_hash": None},
         {"capabilities": ["b", "a"]},
         {"created_at": None},
-        {"created_at": "2026-10-20T08:00:00.5Z"},  # a second spelling of a time
+        {"created_at": "2026-10-20T08:00:00.5Z"},  # another form of the same time
         {"approved_at": ...},
         {"files": []},
         {"files": {"spec.kv": {"sha256": "00", "size": 1}}},
@@ -178,11 +178,11 @@ def test_another_spec_in_the_manifest(world: Any) -> None:
     ],
     ids=repr,
 )
-def test_a_damaged_manifest(world: Any, members: dict[str, object]) -> None:
+def test_damaged_manifest_is_refused(world: Any, members: dict[str, object]) -> None:
     assert refusal(remanifested(world.bundle(), **members)) == "bundle.manifest"
 
 
-def test_a_manifest_in_another_spelling(world: Any) -> None:
+def test_manifest_that_is_not_canonical_is_refused(world: Any) -> None:
     built = world.bundle()
 
     assert refusal(repacked(built, manifest__json=json.dumps(built.manifest.document()).encode())) == "bundle.manifest"
@@ -192,7 +192,7 @@ def test_a_manifest_in_another_spelling(world: Any) -> None:
     ("name", "content"),
     [("runtime_config.json", b"[]"), ("runtime_config.json", b"{ }"), ("approval.cred", b"\xff")],
 )
-def test_an_unreadable_entry(world: Any, name: str, content: bytes) -> None:
+def test_unreadable_entry_is_refused(world: Any, name: str, content: bytes) -> None:
     built = world.bundle()
     files: Any = built.manifest.document()["files"]
     files[name] = {"sha256": sha256(content), "size": len(content)}
@@ -255,14 +255,14 @@ def _duplicate(archive: bytearray) -> None:
         _duplicate,
     ],
 )
-def test_a_tar_of_another_form(world: Any, damage: Callable[[bytearray], None]) -> None:
+def test_tar_that_is_not_canonical_is_refused(world: Any, damage: Callable[[bytearray], None]) -> None:
     archive = bytearray(world.bundle().tar)
     damage(archive)
 
     assert refusal(bytes(archive)) == "bundle.malformed"
 
 
-def test_what_other_tars_write_is_refused() -> None:
+def test_tar_of_another_program_is_refused() -> None:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as write:
         link = tarfile.TarInfo("spec.kv")
@@ -273,6 +273,6 @@ def test_what_other_tars_write_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "n" * 101, "é"])
-def test_names_that_a_header_cannot_hold(name: str) -> None:
+def test_name_that_a_header_cannot_hold_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         tar.pack({name: b""})

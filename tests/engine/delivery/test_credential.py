@@ -29,7 +29,7 @@ def refusal(world: Any, text: str, **changes: Any) -> str:
 
 
 def resigned(world: Any, *, key: bytes | None = None, **members: object) -> str:
-    """A credential of ours with other members (``...`` removes one), signed again."""
+    """Return the credential with changed members (``...`` removes a member), signed again."""
     document = parse_object(from_base64url(world.credential().split(".")[0])) | members
     payload = canonical({name: value for name, value in document.items() if value is not ...})
     return f"{base64url(payload)}.{base64url(keys.sign(key or world.active, payload))}"
@@ -39,7 +39,7 @@ def spelled(world: Any, payload: bytes) -> str:
     return f"{base64url(payload)}.{base64url(keys.sign(world.active, payload))}"
 
 
-def test_the_format_is_pinned(world: Any) -> None:
+def test_issue_writes_the_documented_format(world: Any) -> None:
     text = world.credential(capabilities=["side_effect:http_post", "deploy"])
 
     payload, signature = text.split(".")
@@ -61,14 +61,14 @@ def test_retiring_and_formerly_retired_keys_still_verify(world: Any) -> None:
     verify(world, world.credential(private_key=world.retired, issued_at=before))
 
 
-def test_the_window_includes_both_ends(world: Any) -> None:
+def test_validity_window_includes_both_ends(world: Any) -> None:
     payload = verify(world, world.credential())
 
     verify(world, world.credential(), at=payload.issued_at)
     verify(world, world.credential(), at=payload.expires_at)
 
 
-def test_malformed(world: Any) -> None:
+def test_malformed_credential_is_refused(world: Any) -> None:
     good = world.credential()
     payload, signature = good.split(".")
     raw = from_base64url(payload)
@@ -82,7 +82,7 @@ def test_malformed(world: Any) -> None:
         f"{good}.{signature}",
         f"{payload}=.{signature}",
         f"{padded}.{signature}",
-        f"{payload}.{signature[:-1]}" + chr(ord(signature[-1]) + 1),  # the unused bits of the last character
+        f"{payload}.{signature[:-1]}" + chr(ord(signature[-1]) + 1),  # only unused bits differ
         f" {good}",
         f"{good}\n",
         good.replace("-", "+").replace("_", "/") + "+",
@@ -128,49 +128,49 @@ def test_malformed(world: Any) -> None:
     ],
     ids=repr,
 )
-def test_malformed_members(world: Any, members: Any) -> None:
+def test_malformed_members_are_refused(world: Any, members: Any) -> None:
     assert refusal(world, resigned(world, **members)) == "approval.malformed"
 
 
-def test_unknown_key(world: Any) -> None:
+def test_unknown_key_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(private_key=world.stranger)) == "approval.unknown_key"
     assert refusal(world, world.credential(private_key=world.retired)) == "approval.unknown_key"
 
 
-def test_bad_signature(world: Any) -> None:
+def test_bad_signature_is_refused(world: Any) -> None:
     assert refusal(world, resigned(world, key=world.retiring)) == "approval.bad_signature"
     assert refusal(world, world.credential().split(".")[0] + ".") == "approval.bad_signature"
 
 
-def test_version(world: Any) -> None:
+def test_other_version_is_refused(world: Any) -> None:
     assert refusal(world, resigned(world, v=2)) == "approval.version"
     assert refusal(world, resigned(world, v=2, spec_hash=..., whatever=[1])) == "approval.version"
 
 
-def test_spec_hash(world: Any) -> None:
+def test_other_spec_hash_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(), spec_hash=sha256(b"")) == "approval.spec_hash"
 
 
-def test_environment(world: Any) -> None:
+def test_other_environment_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(), environment_id="other") == "approval.environment"
 
 
-def test_expired(world: Any) -> None:
+def test_expired_credential_is_refused(world: Any) -> None:
     issued: datetime = world.about().approved_at
 
     for at in (issued + timedelta(hours=1, microseconds=1), issued - timedelta(microseconds=1)):
         assert refusal(world, world.credential(), at=at) == "approval.expired"
 
 
-def test_capability(world: Any) -> None:
+def test_missing_capability_is_refused(world: Any) -> None:
     replay = world.credential(capabilities=["replay:execute"])
 
     assert refusal(world, replay) == "approval.capability"
     verify(world, replay, capabilities={"replay:execute"})
 
 
-def test_the_first_reason_wins(world: Any) -> None:
-    """Everything wrong at once, then repaired one reason after the other, in the order of the contract."""
+def test_verify_reports_the_first_reason(world: Any) -> None:
+    """Start with every fault at once, and repair one after the other in the order of the checks."""
     wrong: dict[str, Any] = {
         "v": 2,
         "kid": "unknown",
@@ -202,7 +202,7 @@ def test_any_flipped_bit_is_refused(world: Any) -> None:
             assert refusal(world, flipped.decode("latin-1")).startswith("approval.")
 
 
-def test_what_no_verifier_would_read_is_not_issued(world: Any) -> None:
+def test_issue_refuses_input_that_verify_would_refuse(world: Any) -> None:
     for changes in (
         {"capabilities": ["deploy", "replay:execute"]},
         {"expires_at": world.about().approved_at - timedelta(1)},

@@ -17,7 +17,7 @@ def refusal(world: Any, envelope: object) -> str:
 
 
 def signed(world: Any, **members: object) -> Any:
-    """An envelope of another statement (``...`` removes a member), properly signed."""
+    """Return a correctly signed envelope of a changed statement (``...`` removes a member)."""
     envelope: Any = world.envelope(world.bundle())
     statement = json.loads(base64.b64decode(envelope["payload"])) | members
     payload = json.dumps({name: value for name, value in statement.items() if value is not ...}).encode()
@@ -29,7 +29,7 @@ def signed(world: Any, **members: object) -> Any:
     return envelope | {"payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
-def test_an_envelope_verifies_by_the_specifications_alone(world: Any) -> None:
+def test_envelope_verifies_with_independent_code(world: Any) -> None:
     built = world.bundle()
 
     envelope: Any = world.envelope(built)
@@ -49,7 +49,7 @@ def test_an_envelope_verifies_by_the_specifications_alone(world: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["active", "retiring"])
-def test_a_trusted_key_gives_the_statement(world: Any, key: str) -> None:
+def test_verify_envelope_returns_the_statement_of_a_trusted_key(world: Any, key: str) -> None:
     built = world.bundle()
     private = getattr(world, key)
 
@@ -60,13 +60,13 @@ def test_a_trusted_key_gives_the_statement(world: Any, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["retired", "stranger"])
-def test_unknown_key(world: Any, key: str) -> None:
+def test_unknown_key_is_refused(world: Any, key: str) -> None:
     envelope = world.envelope(world.bundle(), getattr(world, key))
 
     assert refusal(world, envelope) == "envelope.unknown_key"
 
 
-def test_bad_signature(world: Any) -> None:
+def test_bad_signature_is_refused(world: Any) -> None:
     built = world.bundle()
     envelope: Any = world.envelope(built, world.stranger)
     envelope["signatures"][0]["keyid"] = keys.kid(keys.public_key(world.active))
@@ -100,11 +100,11 @@ def test_bad_signature(world: Any) -> None:
     ],
     ids=repr,
 )
-def test_a_malformed_envelope(world: Any, members: dict[str, object]) -> None:
+def test_malformed_envelope_is_refused(world: Any, members: dict[str, object]) -> None:
     assert refusal(world, world.envelope(world.bundle()) | members) == "envelope.malformed"
 
 
-def test_an_envelope_is_an_object(world: Any) -> None:
+def test_envelope_that_is_no_object_is_refused(world: Any) -> None:
     assert refusal(world, None) == "envelope.malformed"
     assert refusal(world, [world.envelope(world.bundle())]) == "envelope.malformed"
 
@@ -123,5 +123,5 @@ def test_an_envelope_is_an_object(world: Any) -> None:
     ],
     ids=repr,
 )
-def test_a_malformed_statement(world: Any, members: dict[str, object]) -> None:
+def test_malformed_statement_is_refused(world: Any, members: dict[str, object]) -> None:
     assert refusal(world, signed(world, **members)) == "envelope.malformed"

@@ -18,14 +18,14 @@ X = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 KID = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
-def test_public_key_and_thumbprint_are_those_of_rfc_8037() -> None:
+def test_public_key_and_thumbprint_match_rfc_8037() -> None:
     public = keys.public_key(PRIVATE)
 
     assert public == from_base64url(X)
     assert keys.kid(public) == KID
 
 
-def test_jwk_is_what_the_contract_publishes() -> None:
+def test_jwk_has_the_documented_members() -> None:
     assert keys.jwk(from_base64url(X), status=KeyStatus.RETIRED, not_before=NOON, not_after=NOON) == {
         "kid": KID,
         "kty": "OKP",
@@ -64,13 +64,13 @@ def test_a_generated_key_signs_and_verifies_only_its_message() -> None:
         (KeyStatus.RETIRED, NOON, False),
     ],
 )
-def test_which_keys_are_trusted(status: KeyStatus, signed_at: datetime | None, trusted: bool) -> None:
+def test_trust_depends_on_status_and_signing_time(status: KeyStatus, signed_at: datetime | None, trusted: bool) -> None:
     key = PublicKey(from_base64url(X), status, not_before=NOON, not_after=NOON)
 
     assert key.trusts(signed_at) is trusted
 
 
-def test_a_key_set_survives_publication(world: Any) -> None:
+def test_key_set_is_equal_after_publication_and_parsing(world: Any) -> None:
     keyset = KeySet.parse(json.dumps(world.keyset.document()))
 
     assert keyset == world.keyset
@@ -131,7 +131,7 @@ def test_a_damaged_key_is_refused(world: Any, member: str, value: object) -> Non
         b"\xff",
     ],
 )
-def test_what_is_no_key_set_is_refused(text: bytes | str) -> None:
+def test_malformed_key_set_is_refused(text: bytes | str) -> None:
     with pytest.raises(Refused) as refused:
         KeySet.parse(text)
 

@@ -26,7 +26,7 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 
 
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
-    """What a key could sign, but ``build`` never makes: any files and a manifest that fits them."""
+    """Return a signed bundle that ``build`` never makes: any files, and a manifest that matches them."""
     document = world.bundle().manifest.document() | members
     entries = {name: FileEntry.of(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}
@@ -39,7 +39,7 @@ def files_of(built: BuiltBundle) -> dict[str, bytes]:
     return {name: data for name, data in tar.unpack(built.tar).items() if name != "manifest.json"}
 
 
-def test_a_good_delivery(world: Any) -> None:
+def test_valid_delivery_is_accepted(world: Any) -> None:
     built = world.bundle()
 
     verified = verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment)
@@ -52,7 +52,7 @@ def test_a_good_delivery(world: Any) -> None:
     assert verified.approval.approval_id == "approval-1"
 
 
-def test_a_key_that_is_still_the_next_one_here_may_have_signed_elsewhere(world: Any) -> None:
+def test_key_with_status_next_in_an_older_key_set_is_trusted(world: Any) -> None:
     begins = APPROVED + timedelta(minutes=1)
     published = KeySet((*world.keyset.keys, PublicKey(keys.public_key(world.stranger), KeyStatus.NEXT, begins)))
     built = world.bundle(approval=world.credential(private_key=world.stranger))
@@ -68,7 +68,7 @@ def test_a_key_that_is_still_the_next_one_here_may_have_signed_elsewhere(world: 
 
 
 @pytest.mark.parametrize("posture", ["dev", "staging", "prod"])
-def test_no_approval_was_needed(world: Any, posture: str) -> None:
+def test_bundle_without_approval_is_accepted(world: Any, posture: str) -> None:
     built = world.bundle(posture=posture, approved_at=None)
 
     verified = verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment)
@@ -76,32 +76,32 @@ def test_no_approval_was_needed(world: Any, posture: str) -> None:
     assert verified.approval is None
 
 
-def test_an_envelope_of_a_stranger(world: Any) -> None:
+def test_envelope_of_an_unknown_key_is_refused(world: Any) -> None:
     built = world.bundle()
 
     assert refusal(world, built.tar, world.envelope(built, world.stranger)) == "envelope.unknown_key"
 
 
-def test_another_tar_than_the_signed_one(world: Any) -> None:
+def test_tar_that_was_not_signed_is_refused(world: Any) -> None:
     envelope = world.envelope(world.bundle(deployment_id="other"))
 
     assert refusal(world, world.bundle().tar, envelope) == "envelope.subject"
 
 
-def test_another_manifest_than_the_signed_one(world: Any) -> None:
+def test_manifest_that_was_not_signed_is_refused(world: Any) -> None:
     built, other = world.bundle(), world.bundle(deployment_id="other")
     envelope = dsse.sign_envelope(built.bundle_hash, other.manifest, world.active)
 
     assert refusal(world, built.tar, envelope) == "envelope.predicate"
 
 
-def test_another_environment(world: Any) -> None:
+def test_bundle_for_another_environment_is_refused(world: Any) -> None:
     built = world.bundle()
 
     assert refusal(world, built.tar, world.envelope(built), "environment-2") == "bundle.environment"
 
 
-def test_a_signed_bundle_with_an_extra_or_missing_entry(world: Any) -> None:
+def test_signed_bundle_with_an_extra_or_missing_entry_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
 
     assert refusal(world, *forged(world, files | {"extra": b""})) == "bundle.entry_extra"
@@ -109,26 +109,26 @@ def test_a_signed_bundle_with_an_extra_or_missing_entry(world: Any) -> None:
     assert refusal(world, *forged(world, files)) == "bundle.entry_missing"
 
 
-def test_a_signed_bundle_of_another_spec(world: Any) -> None:
+def test_signed_bundle_of_another_spec_is_refused(world: Any) -> None:
     files = files_of(world.bundle()) | {"spec.kv": b"spec.v=1\n"}
 
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
 
 
-def test_approved_without_a_credential(world: Any) -> None:
+def test_approval_time_without_a_credential_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
     del files["approval.cred"]
 
     assert refusal(world, *forged(world, files)) == "bundle.approval_missing"
 
 
-def test_a_credential_without_an_approval(world: Any) -> None:
+def test_credential_without_an_approval_time_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
 
     assert refusal(world, *forged(world, files, approved_at=None)) == "bundle.approval_unexpected"
 
 
-def test_a_bundle_over_the_limit(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_over_the_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = world.bundle()
     monkeypatch.setattr(verify, "MAX_BUNDLE_BYTES", len(built.tar) - 1)
 
@@ -149,11 +149,11 @@ def test_a_bundle_over_the_limit(world: Any, monkeypatch: pytest.MonkeyPatch) ->
     ],
     ids=str,
 )
-def test_a_credential_that_does_not_match_the_manifest(world: Any, changes: Any, code: str) -> None:
+def test_credential_that_does_not_match_the_manifest_is_refused(world: Any, changes: Any, code: str) -> None:
     assert refusal_of(world, world.bundle(approval=world.credential(**changes))) == code
 
 
-def test_a_credential_lacks_a_capability_of_the_bundle(world: Any) -> None:
+def test_credential_without_a_capability_of_the_bundle_is_refused(world: Any) -> None:
     wanted = ("deploy", "side_effect:http_post")
     approval = world.credential(capabilities=wanted)
 
@@ -168,7 +168,7 @@ def test_a_bundle_that_claims_no_capability_still_needs_deploy(world: Any) -> No
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"
 
 
-def test_approved_outside_of_the_credentials_window(world: Any) -> None:
+def test_approval_outside_the_window_of_the_credential_is_refused(world: Any) -> None:
     approved = world.about().approved_at
     late = world.credential(issued_at=approved + timedelta(microseconds=1))
     early = world.credential(issued_at=approved - timedelta(hours=1), expires_at=approved - timedelta(microseconds=1))

@@ -1,13 +1,13 @@
-"""Cases by how it ended: failed, gone back, drifted, aborted; and who joined late, was retried or left."""
+"""Cases of deployments that ended: failed, rolled back, drifted, aborted; and of late joiners and retries."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from byteor_cloud.engine.explain.facts import (
+    Act,
     Failure,
     Running,
-    Said,
     Wave,
 )
 from byteor_cloud.engine.explain.findings import Because as B
@@ -15,9 +15,9 @@ from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
+    APPROVAL,
     BEAT,
     BROKEN,
-    CONSENT,
     GLASS,
     NEW,
     OLD,
@@ -102,7 +102,7 @@ ENDED = [
                 S.ROLLING_BACK,
                 part=part(P.OFFERED),
                 known_bad="rolled back",
-                said=ROLLED,
+                acts=ROLLED,
                 rollback_reason="drops records",
             ),
             old(),
@@ -137,7 +137,7 @@ ENDED = [
                 part=part(P.FAILED),
                 reason="rollback_failed",
                 detail="1 agent",
-                said=ROLLED,
+                acts=ROLLED,
             ),
             old(),
             offer=offer(NEW, P.FAILED, source=OLD),
@@ -166,7 +166,7 @@ ENDED = [
         "runs what nobody here knows",
         facts(old(), offer=offer(since=7300), running=Running(None, "sha256:" + "f" * 64), running_since=ago(9)),
         (
-            "agent-1 should run quotes/one, but runs a bundle that is not known here (sha256:ffffffffff…) since"
+            "agent-1 should run quotes/one, but runs an unknown bundle (sha256:ffffffffff…) since"
             " 2026-01-01 02:59:51 UTC."
         ),
         (B.DRIFTED, B.TARGET_ALL),
@@ -189,7 +189,7 @@ ENDED = [
     Case(
         "break-glass",
         facts(
-            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, consent=CONSENT),
+            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),
             offer=offer(NEW),
             **runs(NEW),
         ),
@@ -205,7 +205,7 @@ ENDED = [
                 is_current=True,
                 part=part(P.ACTIVE),
                 break_glass=GLASS,
-                consent=replace(CONSENT, status=ApprovalStatus.APPROVED),
+                approval=replace(APPROVAL, status=ApprovalStatus.APPROVED),
             ),
             offer=offer(NEW),
             **runs(NEW),
@@ -222,7 +222,7 @@ ENDED = [
                 strategy=WAVES,
                 wave=1,
                 waves={1: Wave(2, 1, 0, ago(20))},
-                said={"retry": Said("bob", ago(20), "disk replaced")},
+                acts={"retry": Act("bob", ago(20), "disk replaced")},
             ),
             old(),
             offer=offer(NEW, P.OFFERED, since=20),
@@ -241,13 +241,13 @@ ENDED = [
                 part=part(P.PENDING, 1),
                 reason="aborted",
                 detail="wrong bundle",
-                said={"abort": Said("bob", ago(30), "wrong bundle")},
+                acts={"abort": Act("bob", ago(30), "wrong bundle")},
             ),
             old(),
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (aborted by bob at 2026-01-01"
+            "agent-1 runs quotes/one: quotes/two would have reached it, but ended first (aborted by bob at 2026-01-01"
             " 02:59:30 UTC: wrong bundle)."
         ),
         (B.ENDED_BEFORE, B.RUNS_DESIRED, B.TARGET_ALL),
@@ -256,7 +256,7 @@ ENDED = [
     Case(
         "aborted, and it runs on",
         facts(
-            new(S.FAILED, part=part(P.ACTIVE), reason="aborted", said={"abort": Said("bob", ago(30))}),
+            new(S.FAILED, part=part(P.ACTIVE), reason="aborted", acts={"abort": Act("bob", ago(30))}),
             old(),
             offer=offer(NEW),
             **runs(NEW),
@@ -269,7 +269,7 @@ ENDED = [
         "spared by the threshold",
         facts(new(S.ROLLED_BACK, part=part(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN), old(), **SETTLED),
         (
-            "agent-1 runs quotes/one: quotes/two was to reach it, but ended before (threshold: 1 of 2 agents of"
+            "agent-1 runs quotes/one: quotes/two would have reached it, but ended first (threshold: 1 of 2 agents of"
             " wave 1 failed)."
         ),
         (B.ENDED_BEFORE, B.KNOWN_BAD, B.RUNS_DESIRED, B.TARGET_ALL),
@@ -292,7 +292,7 @@ ENDED = [
     Case(
         "decommissioned",
         facts(old(), **SETTLED, decommissioned_at=ago(60)),
-        "agent-1 left the fleet at 2026-01-01 02:59:00 UTC; nothing is offered to it any more.",
+        "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so nothing is offered to it any more.",
         (B.DECOMMISSIONED,),
         (),
     ),

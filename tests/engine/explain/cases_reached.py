@@ -1,4 +1,4 @@
-"""Cases by what reaches the agent: no deployment, another pipeline's, one for its labels or for others."""
+"""Cases by target: no deployment, another pipeline, matching labels, or labels of other agents."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REACHED = [
             old(target=Target(selector={"zone": "b", "tier": "edge"}), part=None),
             new(target=Target(names_it=False, count=1)),
         ),
-        "agent-1 runs nothing: no deployment here reaches it.",
+        "agent-1 runs nothing: no deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
         (BEAT, (N.NOTHING, None)),
     ),
@@ -90,14 +90,14 @@ REACHED = [
     Case(
         "what it matches is known bad",
         facts(old(part=None, known_bad="threshold: it failed", config_hash="sha256:1")),
-        "agent-1 runs nothing: what would reach it is known bad.",
+        "agent-1 runs nothing: every deployment that targets it is known bad.",
         (B.NEVER_OFFERED, B.KNOWN_BAD),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "its late offer is due",
         facts(old(part=None)),
-        "agent-1 runs nothing: it was offered nothing yet.",
+        "agent-1 runs nothing: it has not been offered anything yet.",
         (B.NEVER_OFFERED, B.OFFER_DUE),
         (BEAT, (N.OFFER, None)),
     ),

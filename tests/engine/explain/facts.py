@@ -1,4 +1,4 @@
-"""An agent, two releases and another pipeline, in the states that the cases need; and what a case is."""
+"""Builders for the facts of the cases: an agent, two deployments and one of another pipeline."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from uuid import UUID
 
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.explain.facts import (
+    Act,
     Agent,
-    Consent,
+    Approval,
     Deployment,
     Facts,
     Freeze,
     Offer,
     Part,
     Running,
-    Said,
 )
 from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Next as N
@@ -26,7 +26,7 @@ from byteor_cloud.engine.rollout import AgentView, Strategy
 
 P, S = AgentProgress, DeploymentStatus
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
-ME, OLD, NEW, OTHER, APPROVAL = (UUID(int=number) for number in range(1, 6))
+ME, OLD, NEW, OTHER, APPROVAL_ID = (UUID(int=number) for number in range(1, 6))
 SEEN = NOW - timedelta(seconds=10)
 BEAT = (N.HEARTBEAT, 20)
 WAVES = Strategy.waves(percents=(5, 25, 100), pause_s=300)
@@ -44,18 +44,18 @@ def part(
 
 
 def old(**more: Any) -> Deployment:
-    """What is current."""
+    """Return the current deployment."""
     given = {"status": S.ACTIVE, "is_current": True, "activated_at": ago(7200), "part": part(P.ACTIVE, offered=7300)}
     return Deployment(OLD, "quotes", "one", **{**given, **more})
 
 
 def new(status: DeploymentStatus = S.DEPLOYING, **more: Any) -> Deployment:
-    """What is to follow."""
+    """Return the deployment that follows ``old``."""
     return Deployment(NEW, "quotes", "two", status, config_hash="sha256:2", **more)
 
 
 def other(**more: Any) -> Deployment:
-    """Of another pipeline."""
+    """Return a deployment of another pipeline."""
     given = {"status": S.ACTIVE, "is_current": True, **more}
     return Deployment(OTHER, "trades", "first", **given)
 
@@ -88,7 +88,7 @@ class Case:
 
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
-CONSENT = Consent(APPROVAL, ApprovalStatus.PENDING, 1, 2, ago(-1800))
+APPROVAL = Approval(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))
 BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
-ROLLED = {"roll_back": Said("bob", ago(40), "drops records")}
+ROLLED = {"roll_back": Act("bob", ago(40), "drops records")}

@@ -1,4 +1,4 @@
-"""Commands on an embedded database as processes of their own, as in two terminals, and what they leave."""
+"""Processes that use one embedded database at the same time, as from two terminals."""
 
 import os
 import pwd
@@ -17,7 +17,7 @@ from tests.patience import PATIENCE_S
 CHECKOUT = Path(embedded.__file__).parents[1]
 NOBODY = pwd.getpwnam("nobody")
 
-# Acquires, prints the URL, acquires again at every line it reads, and releases at the end of its input.
+# Acquires the database, prints its URL, acquires it again for every input line, and releases it at the end of input.
 COMMAND = """
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ server.release()
 
 
 class Command:
-    """Another command on the same data folder."""
+    """A process that uses the embedded database of a data folder."""
 
     def __init__(self, *arguments: Path, user: int | None = None, python_path: Path = CHECKOUT) -> None:
         self.process = subprocess.Popen(
@@ -52,7 +52,7 @@ class Command:
 
     def url(self) -> str:
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "the command says nothing"
+        assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "the command printed nothing"
         line = self.process.stdout.readline().strip()
         assert line, self.end()
         return line

@@ -9,7 +9,7 @@ from byteor_cloud.embedded import EmbeddedPostgres
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A scratch folder that the server's account can reach, which pytest's own are not for root."""
+    """Create a temporary folder that the server's account can enter. Those of pytest are private to root."""
     with tempfile.TemporaryDirectory(prefix="embedded ", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o711)

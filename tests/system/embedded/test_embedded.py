@@ -1,4 +1,4 @@
-"""The embedded database while commands come, go and are killed: its commands are real processes."""
+"""The embedded database while real processes start using it, stop using it and are killed."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.system.embedded.commands import Command, command, execute, is_stopped, postmaster
 
 
-def test_what_was_written_is_there_after_a_stop(folder: Path) -> None:
+def test_data_survives_a_stop(folder: Path) -> None:
     first = EmbeddedPostgres(folder)
     url = first.acquire()
     execute(url, "CREATE TABLE kept AS SELECT 'Grüße' AS word")
@@ -30,7 +30,7 @@ def test_what_was_written_is_there_after_a_stop(folder: Path) -> None:
     assert is_stopped(folder)
 
 
-def test_the_database_is_utf8_in_an_order_that_no_machine_changes(server: EmbeddedPostgres) -> None:
+def test_database_is_utf8_with_a_fixed_sort_order(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     [row] = execute(
@@ -42,7 +42,7 @@ def test_the_database_is_utf8_in_an_order_that_no_machine_changes(server: Embedd
     assert row == ("byteor_cloud", "UTF8", "b", "C.UTF-8", "byteor_cloud")
 
 
-def test_nobody_else_gets_in(server: EmbeddedPostgres) -> None:
+def test_other_accounts_cannot_connect(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     sockets = Path(unquote(url.partition("host=")[2].partition("&")[0]))
@@ -50,7 +50,7 @@ def test_nobody_else_gets_in(server: EmbeddedPostgres) -> None:
     assert execute(url, "SHOW listen_addresses") == [("",)]
 
 
-def test_commands_that_start_at_once_share_one_server_and_the_last_one_out_stops_it(folder: Path) -> None:
+def test_concurrent_commands_share_one_server_and_the_last_one_stops_it(folder: Path) -> None:
     with command(folder) as one, command(folder) as two, command(folder) as three:
         assert one.url() == two.url() == three.url()
         first = postmaster(folder)
@@ -62,7 +62,7 @@ def test_commands_that_start_at_once_share_one_server_and_the_last_one_out_stops
     assert is_stopped(folder)
 
 
-def test_commands_that_come_and_go_never_find_a_dead_server(folder: Path) -> None:
+def test_starting_and_ending_commands_never_find_a_stopped_server(folder: Path) -> None:
     failures: list[Exception] = []
 
     def come_and_go() -> None:
@@ -74,7 +74,7 @@ def test_commands_that_come_and_go_never_find_a_dead_server(folder: Path) -> Non
             except Exception as failure:
                 failures.append(failure)
 
-    # Each holds locks of its own, exactly as processes do.
+    # Each instance holds its own locks, as a process does.
     threads = [threading.Thread(target=come_and_go) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -85,7 +85,7 @@ def test_commands_that_come_and_go_never_find_a_dead_server(folder: Path) -> Non
     assert is_stopped(folder)
 
 
-def test_after_a_killed_command_the_next_one_finds_its_server_and_stops_it(folder: Path) -> None:
+def test_next_command_stops_the_server_of_a_killed_command(folder: Path) -> None:
     killed = Command(folder)
     url = killed.url()
     execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
@@ -99,7 +99,7 @@ def test_after_a_killed_command_the_next_one_finds_its_server_and_stops_it(folde
     assert is_stopped(folder)
 
 
-def test_a_killed_server_is_revived_with_all_that_was_committed(folder: Path) -> None:
+def test_killed_server_is_restarted_with_all_committed_data(folder: Path) -> None:
     with command(folder) as holder:
         url = holder.url()
         execute(url, "CREATE TABLE kept AS SELECT generate_series(1, 1000) AS n")
@@ -115,7 +115,7 @@ def test_a_killed_server_is_revived_with_all_that_was_committed(folder: Path) ->
     assert is_stopped(folder)
 
 
-def test_command_and_server_killed_together_leave_nothing_in_the_way(folder: Path) -> None:
+def test_next_command_starts_after_command_and_server_were_killed(folder: Path) -> None:
     killed = Command(folder)
     execute(killed.url(), "CREATE TABLE kept AS SELECT 1 AS n")
     killed.kill()
@@ -126,13 +126,13 @@ def test_command_and_server_killed_together_leave_nothing_in_the_way(folder: Pat
     assert is_stopped(folder)
 
 
-def test_a_strangers_process_id_in_a_stale_file_is_not_taken_for_the_server(folder: Path) -> None:
+def test_stale_process_id_is_not_mistaken_for_the_server(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     sockets = Path(unquote(server.acquire().partition("host=")[2].partition("&")[0]))
     lines = (folder / "postgres/data/postmaster.pid").read_text().splitlines()
     server.release()
 
-    # As after a crash, when this very process has got the server's old id.
+    # As after a crash when this process has the former id of the server.
     stale = "\n".join([str(os.getpid()), *lines[1:]]) + "\n"
     for leftover in (folder / "postgres/data/postmaster.pid", sockets / ".s.PGSQL.5432.lock"):
         leftover.write_text(stale)
@@ -143,10 +143,10 @@ def test_a_strangers_process_id_in_a_stale_file_is_not_taken_for_the_server(fold
     assert is_stopped(folder)
 
 
-def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> None:
+def test_server_that_was_started_manually_is_not_stopped(folder: Path) -> None:
     by_hand = EmbeddedPostgres(folder)
     by_hand.acquire()
-    # Its own lock is out of sight, as when pg_ctl had started it.
+    # The lock file is hidden, as if pg_ctl had started the server.
     (folder / "postgres/server.lock").rename(folder / "postgres/hidden")
     running = postmaster(folder)
 
@@ -159,7 +159,7 @@ def test_a_server_that_somebody_started_by_hand_is_left_alone(folder: Path) -> N
     assert is_stopped(folder)
 
 
-def test_only_a_cold_start_makes_a_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_start_creates_a_cluster(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[str] = []
     run = embedded._run
 

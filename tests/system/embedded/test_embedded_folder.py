@@ -1,4 +1,4 @@
-"""The embedded database's folder: half made, too long a path, another version's, unusable."""
+"""Folders of the embedded database that are incomplete, too long, of another version or unusable."""
 
 import shutil
 import stat
@@ -10,7 +10,7 @@ from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from tests.system.embedded.commands import execute, is_stopped
 
 
-def test_a_cluster_that_was_killed_while_it_was_made_is_made_again(folder: Path, server: EmbeddedPostgres) -> None:
+def test_incomplete_cluster_is_created_again(folder: Path, server: EmbeddedPostgres) -> None:
     unfinished = folder / "postgres/data.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
@@ -19,7 +19,7 @@ def test_a_cluster_that_was_killed_while_it_was_made_is_made_again(folder: Path,
     assert not unfinished.exists()
 
 
-def test_a_path_too_long_for_a_socket_gets_a_short_private_one_that_lasts(folder: Path) -> None:
+def test_too_long_path_gets_a_short_private_socket_folder(folder: Path) -> None:
     deep = folder / ("long " * 30)
     server = EmbeddedPostgres(deep)
     url = server.acquire()
@@ -31,7 +31,7 @@ def test_a_path_too_long_for_a_socket_gets_a_short_private_one_that_lasts(folder
     assert server.acquire() == url
     server.release()
 
-    # Anybody could have made the folder anew after /tmp was swept: one that others may enter is not used.
+    # After /tmp was cleaned anybody could have created the folder, so it is not used if others may enter it.
     short.chmod(0o777)
     assert server.acquire() != url
     server.release()
@@ -50,7 +50,7 @@ def test_a_cluster_of_another_major_version_is_refused(folder: Path) -> None:
         server.acquire()
 
 
-def test_a_start_that_fails_says_why(folder: Path) -> None:
+def test_failed_start_reports_the_reason(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.acquire()
     server.release()
@@ -76,7 +76,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(folder: Path) -> None:
         EmbeddedPostgres(folder / "file" / "var").acquire()
 
 
-def test_a_release_without_an_acquire_does_nothing(folder: Path) -> None:
+def test_release_without_acquire_does_nothing(folder: Path) -> None:
     EmbeddedPostgres(folder / "var").release()
 
     assert not (folder / "var").exists()

@@ -1,4 +1,4 @@
-"""An empty queue for each test, with real commits, and nothing left of the jobs that ran in the one before."""
+"""Each test starts with an empty queue and uses real commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs for the tests of the queue, the worker that runs them, and what a test does to the queue's tables."""
+"""Jobs for the tests of the queue, helpers that run a worker, and helpers that change the queue's tables."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def enqueue(job: Job, organization: UUID | None = None, *, once: str | None = No
 
 
 def work(**options: Any) -> None:
-    """Run a worker until nothing is due."""
+    """Run a worker until no job is due."""
     Worker(has_clock=False, **options).run(until_idle=True)
 
 
 class Running:
-    """A worker in a thread while the block runs."""
+    """A worker that runs in a thread during the block."""
 
     def __init__(self, **options: Any) -> None:
         self.worker = Worker(**{"has_clock": False, "grace_s": 5.0, **options})
@@ -140,7 +140,7 @@ def make_due() -> None:
 
 
 def kill_its_worker() -> None:
-    """Leave every waiting job as a process that was killed in it leaves it."""
+    """Change every waiting job as if its worker process had been killed."""
     execute(
         "WITH dead AS (INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')"
         " RETURNING id) UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM dead),"
@@ -148,6 +148,6 @@ def kill_its_worker() -> None:
     )
 
 
-def tend() -> None:
-    """What every living worker does now and then."""
-    Worker(has_clock=False)._tend()
+def maintain_queue() -> None:
+    """Maintain the queue, as every running worker does periodically."""
+    Worker(has_clock=False)._maintain_queue()

@@ -1,4 +1,4 @@
-"""Workers that die, stall or stop while they run a job: who takes it over, and what the old run may still write."""
+"""Workers that die, stall or stop during a job: the takeover, and what the old run may still write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from byteor_cloud import jobs
 from byteor_cloud.jobs import Claim
-from byteor_cloud.worker import claims, machine
+from byteor_cloud.worker import claims, host
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.jobs.queue_steps import (
@@ -22,14 +22,14 @@ from tests.system.jobs.queue_steps import (
     execute,
     go_on,
     kill_its_worker,
+    maintain_queue,
     ran,
-    tend,
     waiting,
     work,
 )  # fmt: skip
 
 
-def test_a_job_is_taken_over_when_its_workers_heartbeat_is_too_old() -> None:
+def test_job_is_taken_over_when_the_heartbeat_is_too_old() -> None:
     enqueue(Note(word="orphan"), once="key", serial="s")
     kill_its_worker()
     enqueue(Note(word="twin"), once="key", serial="s")
@@ -39,8 +39,8 @@ def test_a_job_is_taken_over_when_its_workers_heartbeat_is_too_old() -> None:
     assert (ran, waiting()) == (["orphan", "twin"], [])
 
 
-def test_a_starting_worker_leaves_a_living_one_its_jobs() -> None:
-    """Also one that has no database session any more: only its heartbeat counts."""
+def test_starting_worker_leaves_jobs_of_a_live_worker_alone() -> None:
+    """This includes a worker without a database session, since only its heartbeat counts."""
     enqueue(Note(word="running"))
     kill_its_worker()
     execute("UPDATE procrastinate_workers SET last_heartbeat = now()")
@@ -50,7 +50,7 @@ def test_a_starting_worker_leaves_a_living_one_its_jobs() -> None:
     assert (ran, waiting()) == ([], [("test.note", "doing")])
 
 
-def test_a_worker_whose_sessions_are_all_ended_goes_on() -> None:
+def test_worker_survives_the_loss_of_all_sessions() -> None:
     enqueue(Hold())
     with Running(heartbeat_s=0.1, stalled_after_s=30):
         wait_until(lambda: ran)
@@ -60,7 +60,7 @@ def test_a_worker_whose_sessions_are_all_ended_goes_on() -> None:
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
             time.sleep(0.2)
-            work()  # another worker, which takes nothing over
+            work()  # another worker, which must not take the job over
         assert waiting() == [("test.hold", "doing")]
         go_on.set()
         wait_until(lambda: waiting() == [])
@@ -68,12 +68,12 @@ def test_a_worker_whose_sessions_are_all_ended_goes_on() -> None:
     assert ran[1:] == ["wrote"]
 
 
-def test_one_that_was_taken_over_cannot_write_its_end() -> None:
+def test_run_that_was_taken_over_cannot_record_its_end() -> None:
     enqueue(Hold())
     with Running(heartbeat_s=3600, stalled_after_s=3600):  # it cannot renew its heartbeat
         wait_until(lambda: ran)
         execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 hours'")
-        tend()
+        maintain_queue()
         ((kills,),) = execute("SELECT byteor_kills FROM procrastinate_jobs WHERE status = 'todo'")
         assert kills == 1
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '1 hour'")
@@ -84,16 +84,16 @@ def test_one_that_was_taken_over_cannot_write_its_end() -> None:
     assert waiting() == [("test.hold", "todo")]
 
 
-def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
+def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
     enqueue(Hold())
-    told: list[str] = []
+    outcomes: list[str] = []
 
     def ask(claim: Claim) -> None:
         try:
             claim.ensure()
-            told.append("mine")
-        except jobs.Lost:
-            told.append("lost")
+            outcomes.append("mine")
+        except jobs.ClaimLost:
+            outcomes.append("lost")
 
     with Running(heartbeat_s=3600, stalled_after_s=3600) as running:
         wait_until(lambda: ran)
@@ -102,17 +102,17 @@ def test_who_cannot_know_waits_and_who_lost_it_is_told() -> None:
         unsure = threading.Thread(target=ask, args=ran)
         unsure.start()
         unsure.join(0.3)
-        assert told == ["mine"]
+        assert outcomes == ["mine"]
         execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '2 hours'")
-        tend()
+        maintain_queue()
         running._renew()
         unsure.join(PATIENCE_S)
 
-    assert told == ["mine", "lost"]
+    assert outcomes == ["mine", "lost"]
 
 
-def test_a_result_is_insisted_on_through_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "AGAIN_S", 0.01)
+def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "RETRY_S", 0.01)
     run = claims.Run((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
     claim = claims.HeldClaim(run, lambda: True)
     tries: list[int] = []
@@ -128,11 +128,11 @@ def test_a_result_is_insisted_on_through_an_outage(monkeypatch: pytest.MonkeyPat
         claim.insist(lambda: [][1 // 0])
     tries.clear()
     claim.lose()
-    with pytest.raises(jobs.Lost):
+    with pytest.raises(jobs.ClaimLost):
         claim.insist(write)
 
 
-def test_a_stop_gives_jobs_time_and_puts_back_those_that_take_longer() -> None:
+def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:
     enqueue(Block(who="blocked"))
     running = Worker(has_clock=False, grace_s=0.3)
     thread = threading.Thread(target=running.run)
@@ -147,13 +147,13 @@ def test_a_stop_gives_jobs_time_and_puts_back_those_that_take_longer() -> None:
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
     go_on.set()
     wait_until(lambda: not any(each.name.startswith("test.block") for each in threading.enumerate()))
-    assert waiting() == [("test.block", "todo")]  # the old run ended nothing
+    assert waiting() == [("test.block", "todo")]  # the old run could not change the job
     work()
     assert (ran, waiting()) == (["blocked"] * 2, [])
 
 
-def test_a_worker_that_ends_takes_its_row_and_its_file_along() -> None:
+def test_worker_deletes_its_row_and_lock_file_at_the_end() -> None:
     work()
 
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
-    assert [path for path in machine.folder().iterdir() if path.name.isdigit()] == []
+    assert [path for path in host.lock_folder().iterdir() if path.name.isdigit()] == []

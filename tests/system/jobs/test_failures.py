@@ -1,4 +1,4 @@
-"""Jobs that fail: retries, waiting for database and storage, and dead letters until they are forgotten."""
+"""Jobs that fail: retries, outages of database and storage, and dead letters until they are deleted."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.system.jobs.queue_steps import (
     work,
 )  # fmt: skip
 
-# -- a job that fails by itself
+# -- jobs that raise errors
 
 
-def test_retried_with_back_off_then_left_as_a_dead_letter() -> None:
+def test_failing_job_is_retried_with_back_off_and_becomes_a_dead_letter() -> None:
     fails_with.append(RuntimeError("no\0"))
     enqueue(Fail())
     delays = []
@@ -54,7 +54,7 @@ def test_retried_with_back_off_then_left_as_a_dead_letter() -> None:
     assert gave_up == [(GivenUp(killed=False, error="RuntimeError: no?"), {})]
 
 
-def test_before_its_time_nothing_is_retried() -> None:
+def test_job_is_not_retried_early() -> None:
     fails_with.append(RuntimeError("no"))
     enqueue(Fail())
 
@@ -64,7 +64,7 @@ def test_before_its_time_nothing_is_retried() -> None:
     assert ran == ["failed"]
 
 
-def test_a_job_that_fails_beside_a_waiting_twin_goes_back_too() -> None:
+def test_job_that_fails_beside_a_waiting_twin_is_requeued() -> None:
     enqueue(FailBesideATwin(), once="key", serial="s")
 
     work()
@@ -93,7 +93,7 @@ def test_a_dead_letter_can_be_retried_with_all_its_attempts() -> None:
     assert waiting() == []
 
 
-def test_a_name_that_nobody_knows_is_a_dead_letter_in_the_end() -> None:
+def test_job_with_an_unknown_name_becomes_a_dead_letter() -> None:
     enqueue(Note(word="a"))
     execute("UPDATE procrastinate_jobs SET task_name = 'test.gone'")
     for _ in range(5):
@@ -103,7 +103,7 @@ def test_a_name_that_nobody_knows_is_a_dead_letter_in_the_end() -> None:
     assert waiting() == [("test.gone", "failed")]
 
 
-# -- trouble of database or storage
+# -- outages of database or storage
 
 
 TROUBLES = [
@@ -128,7 +128,7 @@ OWN = [
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=repr)
-def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> None:
+def test_job_waits_for_the_end_of_an_outage(trouble: BaseException) -> None:
     fails_with.append(trouble)
     enqueue(Fail(), serial="s", once="s")
     delays = []
@@ -142,7 +142,7 @@ def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> 
         make_due()
     assert sum(delays) > 600  # ten minutes and more
     assert max(delays) < 65
-    assert not jobs.held_up(["s"])["s"].is_dead
+    assert not jobs.find_obstacles(["s"])["s"].is_dead
 
     fails_with.clear()
     work()
@@ -150,18 +150,18 @@ def test_trouble_is_waited_for_however_long_it_takes(trouble: BaseException) -> 
 
 
 @pytest.mark.parametrize("error", OWN, ids=repr)
-def test_what_is_the_jobs_own_fault_counts(error: BaseException) -> None:
-    assert not jobs.is_trouble(error)
+def test_error_of_the_job_counts_as_an_attempt(error: BaseException) -> None:
+    assert not jobs.is_outage(error)
 
 
-def test_trouble_behind_another_error_is_trouble() -> None:
+def test_outage_as_the_cause_of_another_error_is_an_outage() -> None:
     error = RuntimeError("cannot read it")
     error.__cause__ = OSError(errno.EIO, "Input/output error")
 
-    assert jobs.is_trouble(error)
+    assert jobs.is_outage(error)
 
 
-# -- what is forgotten
+# -- deletion of old rows
 
 
 def test_dead_letters_are_kept_for_90_days_and_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that kill their worker's process: back-off, suspects, dead letters."""
+"""Jobs that kill their worker process: back-off, running one suspect at a time, and dead letters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.system.jobs.queue_steps import (
     execute,
     gave_up,
     kill_its_worker,
+    maintain_queue,
     make_due,
     ran,
-    tend,
     waiting,
     work,
 )  # fmt: skip
@@ -33,7 +33,7 @@ def die(times: int) -> None:
     for _ in range(times):
         make_due()
         kill_its_worker()
-        tend()
+        maintain_queue()
 
 
 def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
@@ -57,22 +57,22 @@ def test_ten_kills_make_a_dead_letter_and_the_back_off_grows() -> None:
     assert [(why.killed, arguments) for why, arguments in gave_up] == [(True, {"word": "poison"})]
     assert ran == []
 
-    # It is not begun anew by whoever wants the same, until somebody retries it.
+    # Enqueueing the same work does nothing until somebody retries the dead letter.
     enqueue(Note(word="poison"), serial="s", once="s")
     assert waiting() == [("test.note", "failed")]
-    assert jobs.held_up(["s"])["s"].is_dead
+    assert jobs.find_obstacles(["s"])["s"].is_dead
     assert jobs.retry_dead_letter(ProcrastinateJob.objects.get().pk)
     work()
     assert (ran, waiting()) == (["poison"], [])
 
 
-def test_what_waits_behind_a_killer_does_not_go_on_killing() -> None:
+def test_jobs_behind_a_killer_are_deleted_with_it() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     kill_its_worker()
     enqueue(Note(word="poison"), serial="s", once="s")
     execute("UPDATE procrastinate_jobs SET byteor_kills = 9 WHERE status = 'doing'")
 
-    tend()
+    maintain_queue()
 
     assert waiting() == [("test.note", "failed")]
 
@@ -98,7 +98,7 @@ def test_each_kind_of_job_ends_as_a_dead_letter(name: str) -> None:
         assert waiting() == [(name, "failed")]
 
 
-def test_a_graceful_stop_is_no_kill_and_other_jobs_proceed_beside_a_killer() -> None:
+def test_graceful_stop_does_not_count_as_a_kill() -> None:
     enqueue(Note(word="poison"))
     die(3)
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")
@@ -109,12 +109,12 @@ def test_a_graceful_stop_is_no_kill_and_other_jobs_proceed_beside_a_killer() -> 
     assert (ran, waiting()) == (["other"], [("test.note", "todo")])
 
 
-def test_of_those_that_were_there_one_is_tried_at_a_time() -> None:
-    """Else a job that only ran beside the killer would die with it ten times."""
+def test_suspects_run_one_at_a_time() -> None:
+    """Otherwise a job that only ran beside the killer would also become a dead letter."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())
     kill_its_worker()
-    tend()
+    maintain_queue()
 
     with Running():
         wait_until(lambda: ran)
@@ -122,4 +122,4 @@ def test_of_those_that_were_there_one_is_tried_at_a_time() -> None:
         wait_until(lambda: "other" in ran)
         assert len(ran) == 2
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
-        wait_until(lambda: len(ran) == 3)  # but none waits for ever behind one that never ends
+        wait_until(lambda: len(ran) == 3)  # but no job waits for ever behind one that never ends

@@ -1,4 +1,4 @@
-"""Periodic jobs: how often they come, once for all workers, and what a failure leaves."""
+"""Periodic jobs: their intervals, one run for all workers, and failures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.worker.process import Worker
 from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waiting, work
 
 
-def test_what_comes_by_itself_comes_as_often_as_it_must() -> None:
+def test_periodic_jobs_have_the_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
         "releases.sweep": 5,
         "tenancy.note_keys": 5,
@@ -31,7 +31,7 @@ def test_what_comes_by_itself_comes_as_often_as_it_must() -> None:
     }
 
 
-def test_a_tick_is_enqueued_once_however_many_workers_there_are() -> None:
+def test_tick_is_enqueued_once_by_several_workers() -> None:
     two = [Worker() for _ in range(2)]
     for each in two:
         each._enqueue_ticks(1_000_000_000)
@@ -55,14 +55,14 @@ def every_3_s(monkeypatch: pytest.MonkeyPatch) -> Periodic:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), OperationalError("gone")], ids=repr)
-def test_a_periodic_job_that_fails_leaves_one_row_at_most(every_3_s: Periodic, error: BaseException) -> None:
+def test_failing_periodic_job_leaves_at_most_one_row(every_3_s: Periodic, error: BaseException) -> None:
     fails_with.append(error)
 
     for tick in range(20):
         jobs.enqueue_tick(every_3_s, tick * 3)
         work()
 
-    assert len(ran) == 20  # each tick is tried: none waits for another one's retry
+    assert len(ran) == 20  # each tick runs once; no tick waits for the retry of another
     rows = [] if isinstance(error, OperationalError) else [("test.fail", "failed")]
     assert waiting() == rows
     ((defers, events),) = execute(
@@ -73,4 +73,4 @@ def test_a_periodic_job_that_fails_leaves_one_row_at_most(every_3_s: Periodic, e
     fails_with.clear()
     jobs.enqueue_tick(every_3_s, 100)
     work()
-    assert waiting() == []  # it has healed
+    assert waiting() == []  # a success deletes the dead letter

@@ -1,4 +1,4 @@
-"""The queue with the real worker: when a job runs, beside which others, and in whose turn."""
+"""The queue with the real worker: when jobs run, in which order, and beside which others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.system.jobs.queue_steps import (
 # -- the queue
 
 
-def test_a_job_that_succeeds_is_gone() -> None:
+def test_successful_job_is_deleted() -> None:
     enqueue(Note(word="a"))
 
     work()
@@ -47,7 +47,7 @@ def test_a_change_that_rolls_back_leaves_no_job() -> None:
     assert waiting() == []
 
 
-def test_of_one_key_one_waits() -> None:
+def test_one_job_waits_per_once_key() -> None:
     for _ in range(3):
         enqueue(Note(word="a"), once="a")
     enqueue(Note(word="b"), once="b")
@@ -59,7 +59,7 @@ def test_of_one_key_one_waits() -> None:
     assert len(waiting()) == 1
 
 
-def test_of_one_series_one_runs_at_a_time_in_order() -> None:
+def test_jobs_of_one_serial_key_run_one_at_a_time_in_order() -> None:
     for number in range(8):
         enqueue(Note(word=str(number)), serial="s")
 
@@ -68,7 +68,7 @@ def test_of_one_series_one_runs_at_a_time_in_order() -> None:
     assert ran == [str(number) for number in range(8)]
 
 
-def test_what_was_announced_before_the_commit_is_announced_again_after_it() -> None:
+def test_job_that_started_before_the_commit_is_enqueued_again() -> None:
     enqueue(Note(word="early"), once="key")
 
     with transaction.atomic():
@@ -83,7 +83,7 @@ def test_what_was_announced_before_the_commit_is_announced_again_after_it() -> N
     assert ran == ["early", "late"]
 
 
-def test_a_running_worker_hears_of_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_worker_starts_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
@@ -94,7 +94,7 @@ def test_a_running_worker_hears_of_a_new_job_at_once(monkeypatch: pytest.MonkeyP
 # -- lanes and turns
 
 
-def test_a_lane_that_is_full_holds_up_no_other() -> None:
+def test_full_lane_does_not_delay_other_lanes() -> None:
     slots = jobs.SLOTS[Lane.WEBHOOKS]
     for _ in range(slots + 1):
         enqueue(WaitForAStranger())
@@ -125,7 +125,7 @@ def test_one_organization_never_has_all_slots_of_a_lane(lane: Lane, monkeypatch:
 
 
 def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
-    """Fifty of them, one with a thousand jobs in front: nobody waits for more than one round."""
+    """Fifty organizations wait at most one round each, although another has a thousand jobs in front."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
         for _ in range(1000):
@@ -145,8 +145,8 @@ def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
     assert max(rounds) <= 51 + 2 * jobs.SLOTS[Lane.INGEST]
 
 
-def test_fetching_costs_no_more_with_a_long_queue() -> None:
-    """Rows that PostgreSQL looks at for one fetch, not time."""
+def test_cost_of_a_fetch_does_not_grow_with_the_queue() -> None:
+    """Measured in rows that PostgreSQL reads for one fetch, not in time."""
 
     def rows(waiting_jobs: int) -> float:
         execute("TRUNCATE procrastinate_jobs CASCADE")
@@ -179,7 +179,7 @@ def test_the_names_of_queues_fit_procrastinates_channels() -> None:
         assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
 
 
-def test_a_worker_has_a_connection_for_every_thread() -> None:
+def test_worker_has_a_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == database.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
     # Two API processes and a worker beside each other, and some for people (contracts: max_connections = 100).

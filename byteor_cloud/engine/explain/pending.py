@@ -1,4 +1,4 @@
-"""Deployments that are to reach an agent: what each of them waits for, and what else bears on it."""
+"""Explanations of deployments that have not reached the agent yet: what each of them waits for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 
 from byteor_cloud.engine.explain.facts import Deployment, Facts, Part, Wave
 from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Event, Finding, Told
+from byteor_cloud.engine.explain.findings import Event, Finding, Statements
 from byteor_cloud.engine.explain.findings import Next as N
-from byteor_cloud.engine.explain.targets import mismatch, under_way
+from byteor_cloud.engine.explain.targets import find_mismatch, wave_progress_suffix
 from byteor_cloud.engine.explain.wording import at, because
 from byteor_cloud.engine.machines import FINISHED, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.engine.rollout import AgentView, Strategy
@@ -17,24 +17,25 @@ _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStat
 
 
 def times_out_at(view: AgentView, timeout_s: int) -> datetime | None:
-    """When the planner gives the agent up; None when it does not wait for it."""
+    """Return when the planner counts the agent as failed; None if the planner does not wait for it."""
     if view.offered_at is None or view.progress in FINISHED or not view.counted:
         return None
     return view.offered_at + timedelta(seconds=timeout_s)
 
 
 def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
-    """When the planner begins with the next wave; None while this one is under way."""
+    """Return when the planner starts the next wave; None while the current wave is under way."""
     return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
 
 
-def coming(facts: Facts, deployment: Deployment) -> Told:
-    """What the deployment that is to reach it waits for; nothing when it does not, or has made its offer."""
+def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
+    """Explain what a deployment waits for before it reaches the agent; yield nothing if it will not, or has."""
     part = deployment.part
     if part is not None and part.view.progress is not AgentProgress.PENDING:
         return
-    miss = mismatch(facts, deployment)
-    # One that has a part stays in, whatever the target finds by now, unless another pipeline has come to run it.
+    miss = find_mismatch(facts, deployment)
+    # An enlisted agent stays in the deployment even if the target no longer matches it, except if another pipeline
+    # has taken it over.
     if miss is not None and (part is None or miss.code is B.ANOTHER_PIPELINE):
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
@@ -43,7 +44,7 @@ def coming(facts: Facts, deployment: Deployment) -> Told:
         yield from _waits_to_begin(facts, deployment)
     elif deployment.status is DeploymentStatus.BUILDING:
         yield Finding(B.BUILDING, f"The bundle of {deployment.label} is being built.", deployment.id)
-        yield Event(N.OFFER, f"Once it is built, {deployment.label} is offered to the first wave.")
+        yield Event(N.OFFER, f"Once its bundle is built, {deployment.label} is offered to the first wave.")
     elif deployment.status is DeploymentStatus.DEPLOYING:
         yield from _waits_for_offer(deployment, part)
     elif part is not None and deployment.status in _ENDED:
@@ -53,29 +54,29 @@ def coming(facts: Facts, deployment: Deployment) -> Told:
         return
     else:
         return
-    yield from marks(deployment)
+    yield from explain_circumstances(deployment)
 
 
-def _waits_for_approval(deployment: Deployment) -> Told:
-    consent = deployment.consent
-    if consent is None:
+def _waits_for_approval(deployment: Deployment) -> Statements:
+    approval = deployment.approval
+    if approval is None:
         return
     yield Finding(
         B.WAITS_FOR_APPROVAL,
         f"The deployment of {deployment.label} waits for approval:"
-        f" {consent.given} of {consent.required} people have approved it.",
+        f" {approval.given} of {approval.required} people have approved it.",
         deployment.id,
-        consent.id,
+        approval.id,
     )
     yield Event(
         N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
-        consent.expires_at,
+        approval.expires_at,
     )  # fmt: skip
 
 
-def _waits_to_begin(facts: Facts, deployment: Deployment) -> Told:
-    label, consent = deployment.label, deployment.consent
-    ahead = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
+def _waits_to_begin(facts: Facts, deployment: Deployment) -> Statements:
+    label, approval = deployment.label, deployment.approval
+    blockers = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
     if facts.freeze is not None and not deployment.freeze_override:
         yield Finding(
             B.WAITS_FOR_FREEZE,
@@ -83,40 +84,44 @@ def _waits_to_begin(facts: Facts, deployment: Deployment) -> Told:
             f"{because(facts.freeze.reason)}.",
             deployment.id,
         )
-    elif ahead:
-        names = " and ".join(f"{each.label} ({each.status.replace('_', ' ')})" for each in ahead)
+    elif blockers:
+        names = " and ".join(f"{each.label} ({each.status.replace('_', ' ')})" for each in blockers)
         why = "some of its agents may be in both"
-        if any(each.pipeline == deployment.pipeline for each in ahead):
+        if any(each.pipeline == deployment.pipeline for each in blockers):
             why = "a pipeline has one deployment under way at a time"
-        elif len(ahead) >= deployment.max_in_flight:
+        elif len(blockers) >= deployment.max_in_flight:
             why = f"at most {deployment.max_in_flight} may be under way at once"
-        yield Finding(B.WAITS_FOR_TURN, f"The deployment of {label} waits until {names} is over: {why}.", deployment.id)
-        yield Event(N.TURN, f"When that is over, the deployment of {label} begins.")
+        yield Finding(
+            B.WAITS_FOR_TURN, f"The deployment of {label} waits until {names} has ended: {why}.", deployment.id
+        )
+        yield Event(N.TURN, f"When that has ended, the deployment of {label} begins.")
     else:
         yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
-        yield Event(N.OFFER, f"Its bundle is built, and {label} is offered to the first wave.")
-    if consent is not None and consent.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
+        yield Event(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
+    if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
         yield Event(
-            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", consent.expires_at
+            N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
         )
 
 
-def _waits_for_offer(deployment: Deployment, part: Part | None) -> Told:
+def _waits_for_offer(deployment: Deployment, part: Part | None) -> Statements:
     label, waves = deployment.label, len(deployment.strategy.percents)
     if part is None:
         yield Finding(
-            B.LATE_JOINER, f"It matches the target of {label}, but came after the deployment had begun.", deployment.id
+            B.LATE_JOINER,
+            f"It matches the target of {label}, but joined after the deployment had begun.",
+            deployment.id,
         )
-        yield Event(N.OFFER, f"It is offered {label} once that is active.")
+        yield Event(N.OFFER, f"It is offered {label} once that deployment is active.")
         return
     if part.view.wave <= deployment.wave:
-        yield Finding(B.OFFER_DUE, f"{label} is to be offered to it now.", deployment.id)
+        yield Finding(B.OFFER_DUE, f"{label} is due to be offered to it now.", deployment.id)
         if deployment.paused_at is None:
-            yield Event(N.OFFER, f"The worker offers it {label}.")
+            yield Event(N.OFFER, f"The control plane offers {label} to it.")
         return
     yield Finding(
         B.WAITS_FOR_WAVE,
-        f"{label} reaches it with wave {part.view.wave + 1} of {waves}{under_way(deployment)}.",
+        f"{label} reaches it with wave {part.view.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
         deployment.id,
     )
     if deployment.paused_at is not None:
@@ -128,52 +133,54 @@ def _waits_for_offer(deployment: Deployment, part: Part | None) -> Told:
         last = deployment.waves.get(deployment.wave, Wave()).last_offered_at
         yield Event(
             N.WAVE_ENDS,
-            f"Wave {deployment.wave + 1} of {label} is over: whoever has not finished by then has failed.",
+            f"Wave {deployment.wave + 1} of {label} ends. Agents that have not finished by then count as failed.",
             last and last + timedelta(seconds=deployment.timeout_s),
         )
 
 
-def _ended_before(deployment: Deployment) -> Told:
-    by = deployment.said.get("abort") if deployment.reason == "aborted" else None
+def _ended_before(deployment: Deployment) -> Statements:
+    by = deployment.acts.get("abort") if deployment.reason == "aborted" else None
     how = deployment.reason.replace("_", " ") or deployment.status.replace("_", " ")
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     yield Finding(
         B.ENDED_BEFORE,
-        f"{deployment.label} was to reach it, but ended before ({how}{who}{because(deployment.detail)}).",
+        f"{deployment.label} would have reached it, but ended first ({how}{who}{because(deployment.detail)}).",
         deployment.id,
     )
     if deployment.known_bad is not None:
         yield known_bad(deployment, deployment.known_bad)
 
 
-def marks(deployment: Deployment) -> Told:
-    """Paused, retried, begun without approval, known bad."""
+def explain_circumstances(deployment: Deployment) -> Statements:
+    """Explain whether the deployment is held up, paused, retried, begun without approval or known bad."""
     if deployment.held_up:
-        yield Finding(B.HELD_UP, f"{deployment.label} is held up. {deployment.held_up}", deployment.id)
-    label, said = deployment.label, deployment.said
+        yield Finding(
+            B.HELD_UP, f"The deployment of {deployment.label} is held up. {deployment.held_up}", deployment.id
+        )
+    label, acts = deployment.label, deployment.acts
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
-        by = said.get("pause")
+        by = acts.get("pause")
         who = f" by {by.actor}{because(by.reason)}" if by else ""
         yield Finding(
-            B.PAUSED, f"The deployment of {label} is paused since {at(deployment.paused_at)}{who}.", deployment.id
+            B.PAUSED, f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.", deployment.id
         )
-        yield Event(N.RESUME, f"The deployment of {label} goes on when somebody resumes it.")
-    retry, part = said.get("retry"), deployment.part
+        yield Event(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
+    retry, part = acts.get("retry"), deployment.part
     if retry and part and part.view.offered_at and part.view.offered_at >= retry.at:
         yield Finding(
             B.RETRIED,
             f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
             deployment.id,
         )
-    glass, consent = deployment.break_glass, deployment.consent
+    glass, approval = deployment.break_glass, deployment.approval
     if glass is not None:
-        ratified = consent is not None and consent.status is ApprovalStatus.APPROVED
+        ratified = approval is not None and approval.status is ApprovalStatus.APPROVED
         after = "somebody else has approved it since" if ratified else "nobody else has approved it yet"
         yield Finding(
             B.BREAK_GLASS,
             f"{glass.by} began the deployment of {label} without approval{because(glass.reason)}; {after}.",
             deployment.id,
-            consent.id if consent else None,
+            approval.id if approval else None,
         )
         if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
             yield Event(
@@ -186,10 +193,10 @@ def marks(deployment: Deployment) -> Told:
 
 
 def known_bad(deployment: Deployment, reason: str) -> Finding:
-    """Its configuration failed here."""
+    """Return the finding that the deployment's config bundle is known bad in this environment."""
     return Finding(
         B.KNOWN_BAD,
-        f"The configuration of {deployment.label} is known bad here, and offered to nobody until it is cleared"
+        f"The config bundle of {deployment.label} is known bad here and is not offered until it is cleared"
         f"{because(reason)}.",
         deployment.id,
         config_hash=deployment.config_hash,

@@ -1,12 +1,12 @@
-"""Cases by what comes next: offered, under way, or waiting for its wave, an approval, a window or its turn."""
+"""Cases of pending deployments: offered, under way, or waiting for a wave, an approval, a window or a turn."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from byteor_cloud.engine.explain.facts import (
+    Act,
     Freeze,
-    Said,
     Target,
     Wave,
 )
@@ -14,8 +14,8 @@ from byteor_cloud.engine.explain.findings import Because as B
 from byteor_cloud.engine.explain.findings import Next as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from tests.engine.explain.facts import (
+    APPROVAL,
     BEAT,
-    CONSENT,
     NEW,
     OLD,
     OTHER,
@@ -35,7 +35,7 @@ from tests.engine.explain.facts import (
     runs,
 )
 
-COMING = [
+PENDING = [
     Case(
         "offered, not fetched",
         facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD)),
@@ -48,7 +48,7 @@ COMING = [
         facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is offline, last heard of at 2026-01-01 01:53:20 UTC."
+            " fetch it; it is offline, last heard from at 2026-01-01 01:53:20 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
@@ -65,7 +65,7 @@ COMING = [
         ),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is stale, last heard of at 2026-01-01 02:56:40 UTC."
+            " fetch it; it is stale, last heard from at 2026-01-01 02:56:40 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
@@ -120,7 +120,7 @@ COMING = [
     Case(
         "its wave is being offered",
         facts(new(strategy=WAVES, wave=1, part=part(P.PENDING, 1)), old(), **SETTLED),
-        "agent-1 runs quotes/one: quotes/two is to be offered to it now.",
+        "agent-1 runs quotes/one: quotes/two is due to be offered to it now.",
         (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),
@@ -133,7 +133,7 @@ COMING = [
                 paused_at=ago(30),
                 waves={0: Wave(1, 1)},
                 wave_done_at=ago(90),
-                said={"pause": Said("bob", ago(30), "looks odd")},
+                acts={"pause": Act("bob", ago(30), "looks odd")},
             ),
             old(),
             **SETTLED,
@@ -151,7 +151,7 @@ COMING = [
     ),
     Case(
         "waits for approval",
-        facts(new(S.PENDING_APPROVAL, consent=CONSENT), old(), **SETTLED),
+        facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED),
         "agent-1 runs quotes/one: the deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
         (B.WAITS_FOR_APPROVAL, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.APPROVAL_EXPIRES, 1800)),
@@ -159,7 +159,7 @@ COMING = [
     Case(
         "waits for a freeze window",
         facts(
-            new(S.APPROVED, consent=replace(CONSENT, status=ApprovalStatus.APPROVED, given=2)),
+            new(S.APPROVED, approval=replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)),
             old(),
             freeze=Freeze("the close", ago(-600)),
             **SETTLED,
@@ -182,8 +182,8 @@ COMING = [
         "waits for its pipeline",
         facts(new(S.APPROVED), replace(new(), id=OTHER, bundle="before"), old(), **SETTLED),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) is"
-            " over: a pipeline has one deployment under way at a time."
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until quotes/before (deploying) has"
+            " ended: a pipeline has one deployment under way at a time."
         ),
         (B.WAITS_FOR_TURN, B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.TURN, None), (N.OFFER, None)),
@@ -197,7 +197,7 @@ COMING = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) is over:"
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (deploying) has ended:"
             " at most 1 may be under way at once."
         ),
         (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
@@ -212,8 +212,8 @@ COMING = [
             **SETTLED,
         ),
         (
-            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) is"
-            " over: some of its agents may be in both."
+            "agent-1 runs quotes/one: the deployment of quotes/two waits until trades/first (rolling back) has"
+            " ended: some of its agents may be in both."
         ),
         (B.WAITS_FOR_TURN, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
@@ -228,7 +228,7 @@ COMING = [
     Case(
         "joins one that is under way",
         facts(new(), old(), **SETTLED),
-        "agent-1 runs quotes/one: it matches the target of quotes/two, but came after the deployment had begun.",
+        "agent-1 runs quotes/one: it matches the target of quotes/two, but joined after the deployment had begun.",
         (B.LATE_JOINER, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
     ),

@@ -1,4 +1,4 @@
-"""Tenants with a real row behind every id of every path: what the laws over all routes are tried on."""
+"""Test data for the laws over all routes: tenants with a real row behind every id of every path."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from apps.tenancy.services import members, organizations, tokens, webhooks
 from tests.worlds import Api, Person, World, plan, report, run_jobs
 
 INCIDENT = (Path(__file__).parent.parent / "engine/replay/golden/incident.tar.gz").read_bytes()
-# The plan that the incident's spec was compiled from.
+# The plan from which the incident's spec was compiled.
 RING = plan(ingress="in", egress="out", stages=[{"id": "decode", "op": "identity"}])
 
 
-class Place:
-    """A prod environment with a row of every kind, and the ids of its path and theirs by path segment."""
+class FilledEnvironment:
+    """A prod environment with a row of every kind, and the ids of these rows by path segment."""
 
     def __init__(self, world: Tenant, environment: Environment) -> None:
         self.world, self.environment = world, environment
@@ -78,7 +78,7 @@ class Place:
         }
 
     def requested(self, name: str = "first", **config: Any) -> Deployment:
-        """A deployment that one of the world's operators asked for; nobody of the roles under test."""
+        """Request a deployment as an extra operator, so that the callers under test can approve it."""
         bundle = self.bundle if name == "first" else self.world.bundle(
             self.environment, name, version=self.version, **config
         )  # fmt: skip
@@ -88,14 +88,14 @@ class Place:
         return deployment
 
     def approve(self, deployment: Deployment) -> None:
-        """By the reviewer, where it is needed; then as far as the queue brings it: ``deploying``."""
+        """Approve the deployment as the reviewer if needed, then run jobs until it is ``deploying``."""
         if deployment.approval is not None:
             reviewer = self.world.reviewer
             approvals.decide(deployment.approval, user=reviewer.user, decision="approve", actor=reviewer.actor)
         run_jobs()
 
     def activate(self, deployment: Deployment) -> Deployment:
-        """Approved, offered, and reported active by both agents."""
+        """Approve and offer the deployment, and report it active by both agents."""
         self.approve(deployment)
         for api, agent in ((self.agent_api, self.agent), (self.spare_api, self.spare_agent)):
             assert report(api, agent, "active").status_code == 200
@@ -106,7 +106,7 @@ class Place:
 
 
 class Tenant(World):
-    """A world whose members, keys and tokens have ids for the paths too."""
+    """A world that also knows the path ids of its members, keys and tokens."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -128,16 +128,16 @@ class Tenant(World):
         )  # fmt: skip
         event = AuditEvent.objects.filter(organization=self.organization).latest("id")
         self.delivery = WebhookDelivery.objects.create(webhook=self.webhook, event=event, status="delivered")
-        self.place = Place(self, self.prod)
+        self.place = FilledEnvironment(self, self.prod)
 
     @staticmethod
     def own_token(person: Person) -> UserToken:
-        """A further token of theirs."""
+        """Create another token of this person."""
         token, _ = tokens.create_user_token(user=person.user, name="further", actor=person.actor)
         return token
 
     def guest_of(self, project: Any) -> None:
-        """The guest is a viewer of ``project`` by a role of its own."""
+        """Make the guest a viewer of ``project`` by a project role."""
         members.add(
             organization=self.organization,
             project=project,
@@ -147,8 +147,8 @@ class Tenant(World):
             actor=self.admin.actor,
         )
 
-    def ids(self, place: Place | None = None) -> dict[str, Any]:
-        """The id for each parameter or segment of a path."""
+    def ids(self, place: FilledEnvironment | None = None) -> dict[str, Any]:
+        """Return the id for each parameter or segment of a path."""
         place = place or self.place
         return {
             **place.ids, "user_id": self.guest.user.pk, "api-keys": self.key.pk, "tokens": self.token.pk,
@@ -157,39 +157,41 @@ class Tenant(World):
         }  # fmt: skip
 
 
-class Scene:
-    """Callers belong to ``home``; ``sibling`` is its other environment, ``cousin`` another project's, ``abroad``
-    another tenant's.
+class Tenants:
+    """Two tenants with filled environments.
+
+    Callers belong to ``home``. ``sibling`` is another environment of the same project, ``cousin`` one of another
+    project, and ``abroad`` belongs to another tenant.
     """
 
     def __init__(self) -> None:
         self.home = Tenant("acme")
         self.abroad = Tenant("umbrella")
-        self.sibling = Place(self.home, self.home.environment("prod", "prod two"))
+        self.sibling = FilledEnvironment(self.home, self.home.environment("prod", "prod two"))
         project = organizations.create_project(
             organization=self.home.organization, name="research", actor=self.home.admin.actor
         )
         environment = organizations.create_environment(
             project=project, name="prod", posture="prod", may_loosen=True, actor=self.home.admin.actor
         )
-        self.cousin = Place(self.home, environment)
-        # No test's outcome hangs on whether this minute's use of a credential is noted already.
+        self.cousin = FilledEnvironment(self.home, environment)
+        # A future time keeps requests from recording the use of credentials, which ``writes`` would count.
         for model in (UserToken, OrganizationKey, EnrollmentToken, AgentKey):
             model.objects.update(last_used_at=timezone.now() + timedelta(days=1))
 
     def person(self, role: str) -> Person:
-        """The home tenant's member of that role."""
+        """Return the member of the home tenant with this role."""
         found: Person = getattr(self.home, {"org_admin": "admin"}.get(role, role))
         return found
 
     @staticmethod
     def fill(template: str, ids: dict[str, Any]) -> str:
-        """``template`` with an id for each parameter; that of ``{id}`` goes by the segment before it."""
+        """Replace each parameter of the path by an id. The id for ``{id}`` depends on the segment before it."""
         named = re.sub(r"([a-z-]+)/\{id\}", r"\1/{\1}", template)
         return re.sub(r"\{([a-z_-]+)\}", lambda match: str(ids[match[1]]), named)
 
     def bad_credentials(self, family: Family) -> dict[str, str]:
-        """A credential of ``family`` that was good once, for each way of being good no more."""
+        """Return an invalid credential of ``family`` for each reason, such as expired or revoked."""
         made = {name: self._fresh(family) for name in ("expired", "revoked", "mistyped")}
         expired, revoked, mistyped = made.values()
         type(expired[0]).objects.filter(pk=expired[0].pk).update(expires_at=timezone.now() - timedelta(days=1))
@@ -221,7 +223,7 @@ class Scene:
                 return AgentKey.objects.filter(agent=home.place.agent).latest("id"), text
 
     def caller(self, family: Family) -> Api:
-        """A good credential of ``family`` of the home tenant, the most mighty there is."""
+        """Return the most privileged caller of ``family`` in the home tenant."""
         return {
             Family.USER: self.home.admin.api,
             Family.ORGANIZATION: self.home.key_api,
@@ -234,7 +236,7 @@ UNCOUNTED = ("tenancy_ratecounter", "tenancy_denialcount")
 
 
 def writes() -> dict[str, int]:
-    """Rows inserted, updated and deleted by table in this transaction; limits and denials left out."""
+    """Count the written rows by table in this transaction, without rate limits and denials."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables"

@@ -1,4 +1,4 @@
-"""The workers of this machine: the kernel tells at once which of their processes are dead."""
+"""Lock files of the workers on this host. They show at once which worker processes are dead."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from django.conf import settings
 from django.db import connection
 
 
-def folder() -> Path:
-    """Where the workers of this machine's present boot, on this database, keep their files."""
+def lock_folder() -> Path:
+    """Return the folder of the lock files for this boot of the host and this database."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         boot = platform.node()
     known = connection.settings_dict
-    told = "|".join(str(part) for part in (boot, known["HOST"], known["PORT"], known["NAME"]))
-    found: Path = settings.CONFIG.data_dir / "workers" / hashlib.sha256(told.encode()).hexdigest()[:16]
-    return found
+    identity = "|".join(str(part) for part in (boot, known["HOST"], known["PORT"], known["NAME"]))
+    path: Path = settings.CONFIG.data_dir / "workers" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return path
 
 
-def bury_dead(*, except_for: int | None) -> None:
-    """Remove the rows of workers whose process on this machine is dead: the kernel has unlocked their files."""
+def delete_dead_workers(*, except_for: int | None) -> None:
+    """Delete the rows of workers on this host whose process is dead: the kernel has unlocked their files."""
     try:
-        paths = [path for path in folder().iterdir() if path.name.isdigit() and path.name != str(except_for)]
+        paths = [path for path in lock_folder().iterdir() if path.name.isdigit() and path.name != str(except_for)]
     except OSError:
-        return  # their heartbeats tell
+        return  # without the folder, old heartbeats show dead workers
     for path in paths:
         try:
             file = os.open(path, os.O_RDWR)
@@ -39,7 +39,7 @@ def bury_dead(*, except_for: int | None) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            continue  # it lives
+            continue  # locked, so its process is alive
         else:
             with connection.cursor() as cursor:
                 cursor.execute("DELETE FROM procrastinate_workers WHERE id = %s", [int(path.name)])

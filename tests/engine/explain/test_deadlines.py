@@ -1,4 +1,4 @@
-"""When an agent is given up and when a pause ends: to the microsecond as the rollout planner has it."""
+"""The predicted time-outs and ends of pauses match the rollout planner to the microsecond."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from byteor_cloud.engine.explain.coming import pause_ends_at, times_out_at
+from byteor_cloud.engine.explain.pending import pause_ends_at, times_out_at
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
 from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
 
 
 @pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
-def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
+def test_times_out_at_matches_the_planner(progress: AgentProgress) -> None:
     view = AgentView(ME, 0, True, progress, ago(100))
     until = times_out_at(view, 600)
     assert until is not None
 
-    def given_up(at: datetime) -> bool:
+    def is_timed_out(at: datetime) -> bool:
         plan = plan_rollout(
             Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at
         )
         return plan.timed_out == (ME,)
 
-    assert given_up(until)
-    assert not given_up(until - timedelta(microseconds=1))
+    assert is_timed_out(until)
+    assert not is_timed_out(until - timedelta(microseconds=1))
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_the_time_out_is_the_planner_s(progress: AgentProgress) -> None:
     ],
     ids=["done", "not counted", "not offered"],
 )
-def test_nobody_gives_up_whom_the_planner_does_not(view: AgentView) -> None:
+def test_agent_without_a_planned_time_out_has_none(view: AgentView) -> None:
     plan = plan_rollout(Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
 
     assert plan.timed_out == ()
     assert times_out_at(view, 600) is None
 
 
-def test_the_pause_ends_as_the_planner_says() -> None:
+def test_pause_ends_at_matches_the_planner() -> None:
     agents = [AgentView(ME, 0, True, P.ACTIVE, ago(500)), AgentView(OTHER, 1, True, P.PENDING)]
     ends = pause_ends_at(WAVES, ago(100))
     assert ends is not None

@@ -1,0 +1,54 @@
+"""Slots that limit how many requests a process handles at once, so that bursts do not delay heartbeats and probes.
+
+In an event loop each request in progress delays all others a little and competes for database connections. So at
+most ``BYTEOR_CLOUD_API_THREADS`` requests are in progress; the others wait in order of arrival.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+
+from byteor_cloud.api import problems
+from byteor_cloud.errors import Unavailable
+
+MAX_WAIT_S = 25.0
+# Heartbeats are combined into shared statements; a probe that waits for a slot would report nothing useful.
+_EXEMPT = ("/healthz", "/readyz", "/metrics")
+_ATTRIBUTE = "_has_slot"
+_slots = threading.Semaphore(settings.CONFIG.api_threads)
+
+
+def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Hold a slot while a request is handled; answer 503 if none becomes free in time."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
+            return get_response(request)
+        if not _slots.acquire(timeout=MAX_WAIT_S):
+            return problems.answer(request, Unavailable("The service is busy. Try again later.", retry_after=10))
+        setattr(request, _ATTRIBUTE, True)
+        try:
+            return get_response(request)
+        finally:
+            _slots.release()
+
+    return middleware
+
+
+@contextmanager
+def released_slot(request: HttpRequest) -> Iterator[None]:
+    """Release the request's slot to other requests while the block waits for the client."""
+    if not hasattr(request, _ATTRIBUTE):
+        yield
+        return
+    _slots.release()
+    try:
+        yield
+    finally:
+        # Without a time limit, so that a body that has arrived completely is not thrown away.
+        _slots.acquire()
