@@ -245,7 +245,7 @@ def load(environ: Mapping[str, str]) -> Config:
         except ValueError as error:
             raise ConfigError(f"{kept.parent}/master_key_previous {error}") from None
 
-    default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104  contracts §8
+    default_address = ("127.0.0.1" if database_url is None else "0.0.0.0", 8080)  # noqa: S104
     config = Config(
         deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
         data_dir=data_dir,

@@ -85,7 +85,7 @@ class Replay(Stateful):
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
     error = models.TextField(null=True)
-    # Why it failed, for programs: contracts of the API name the codes.
+    # Why the replay failed, for programs. The API document lists the codes.
     error_code = models.CharField(max_length=40, null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

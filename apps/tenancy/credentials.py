@@ -1,4 +1,4 @@
-"""The text form of every credential: ``bor_<family>_<secret><checksum>`` (contracts §2). Pure."""
+"""The text form of every credential: ``bor_<family>_<secret><checksum>``. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: roles, permissions and the one table that joins them (contracts §2). Pure."""
+"""Who may do what: roles, permissions and the one table that joins them. Pure."""
 
 from __future__ import annotations
 

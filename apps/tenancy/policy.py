@@ -1,4 +1,4 @@
-"""An environment's settings: their defaults by posture, and which changes loosen them (contracts §2). Pure."""
+"""An environment's settings: their defaults by posture, and which changes loosen them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captures an incident bundle v1 of what runs (contracts §7)."""
+"""Captures an incident bundle v1 of what runs."""
 
 from __future__ import annotations
 

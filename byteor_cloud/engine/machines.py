@@ -1,4 +1,4 @@
-"""The state machines, as tables (contracts §5, §7). What is not in a table cannot happen."""
+"""The state machines, as tables. What is not in a table cannot happen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heartbeat as one would first write it with DRF (performance.md), to compare with."""
+"""The heartbeat as one would first write it with DRF, to compare with."""
 
 from __future__ import annotations
 

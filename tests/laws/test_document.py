@@ -17,7 +17,7 @@ from tests.laws.calls import A, E, O, P, operations
 from tests.openapi import document, validator
 
 ROOT = Path(__file__).parents[2]
-# The public API reference, line by line; "…" written out as the contracts say (§1).
+# The public API reference, line by line, with each "…" written out.
 REFERENCE = [
     ("GET", "/readyz", None),
     ("GET", "/healthz", None),

@@ -1,4 +1,4 @@
-"""Roles: which permissions they hold, how they combine, who may hand them out (contracts §2)."""
+"""Roles: which permissions they hold, how they combine, who may hand them out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worlds import Api, Person, World
 pytestmark = pytest.mark.django_db
 P = Permission
 ADMIN, MANAGER, OPERATOR, VIEWER = Role.ORG_ADMIN, Role.PROJECT_ADMIN, Role.OPERATOR, Role.VIEWER
-# The contracts' table, row by row.
+# The table of permissions by role, row by row.
 TABLE = {
     P.VIEW_ORG: {ADMIN, MANAGER, OPERATOR, VIEWER},
     P.VIEW_PROJECT: {ADMIN, MANAGER, OPERATOR, VIEWER},

@@ -31,7 +31,7 @@ class _Representing(ApiViewSet):
     def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
         """The row as the API shows it; its revision goes into the ETag."""
         response = Response({**self.get_serializer(row).data, **extra}, status=status)
-        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by ApiViewSet._tag
+        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # finalize_response reads it
         return response
 
     def validated(self, request: Request, *, partial: bool = False, row: Model | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def lower(wiring: Wiring, on_full: OnFull, report: Report) -> LaneGraph:
 
 
 class _Walk:
-    """One walk from the ingresses over the stages to the egresses, numbering as it goes (contracts §3.3)."""
+    """One walk from the ingresses over the stages to the egresses, numbering as it goes."""
 
     def __init__(self, wiring: Wiring, report: Report) -> None:
         self.wiring = wiring

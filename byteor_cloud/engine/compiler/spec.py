@@ -1,4 +1,4 @@
-"""PipelineSpecV1: what a plan compiles to, and what a spec.kv decodes to (contracts §3.3, §3.4)."""
+"""PipelineSpecV1: what a plan compiles to, and what a spec.kv decodes to."""
 
 from __future__ import annotations
 

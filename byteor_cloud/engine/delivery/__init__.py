@@ -1,1 +1,1 @@
-"""Signed delivery: keys, credentials, deploy bundles, and everything an agent refuses (contracts §4, §5)."""
+"""Signed delivery: keys, credentials, deploy bundles, and everything an agent refuses."""

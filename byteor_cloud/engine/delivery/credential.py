@@ -1,4 +1,4 @@
-"""The approval credential v1: what people approved, signed (contracts §5)."""
+"""The approval credential v1: what people approved, signed."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 
 
 class ApprovalCode(StrEnum):
-    """Refusals of an approval credential, in the order of contracts §5; the last three are the server's."""
+    """Refusals of an approval credential, in the order of the checks. Only the server makes the last three."""
 
     MALFORMED = "approval.malformed"
     UNKNOWN_KEY = "approval.unknown_key"

@@ -1,4 +1,4 @@
-"""Everything an agent checks before it runs what it downloaded (contracts §4)."""
+"""Everything an agent checks before it runs what it downloaded."""
 
 from __future__ import annotations
 

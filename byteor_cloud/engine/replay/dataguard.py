@@ -1,4 +1,4 @@
-r"""The dataguard ops (contracts §4): check a payload against a JSON Schema, redact fields of it, or both.
+r"""The dataguard ops: check a payload against a JSON Schema, redact fields of it, or both.
 
 A redaction rule is ``<field>:<action>``. The field is a dotted path; ``\.``, ``\:`` and ``\\`` stand for
 these characters in a name. An array on the way is walked element by element, a field that is not there

@@ -1,4 +1,4 @@
-"""The incident bundle v1, a .tar.gz of strangers (contracts §7): build one, unpack one safely, check it."""
+"""The incident bundle v1, a .tar.gz of strangers: build one, unpack one safely, check it."""
 
 from __future__ import annotations
 

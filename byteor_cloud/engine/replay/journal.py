@@ -1,4 +1,4 @@
-"""The journal file (``BYTJ``) and the frames of an egress (contracts §7): encode, and read as a stream."""
+"""The journal file (``BYTJ``) and the frames of an egress: encode, and read as a stream."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """What a replay gave. ``audit`` and ``result`` are JSON as contracts §7 has it, filled as far as it came.
+    """What a replay gave. ``audit`` and ``result`` are JSON, filled as far as the replay got.
 
     ``egress_frames`` are the frames of each egress, ``None`` for one that gave too much.
     """
@@ -225,7 +225,7 @@ class _Run:
                 comparison.finish()
 
     def result(self) -> dict[str, Any]:
-        """``result`` of contracts §7."""
+        """Return the ``result`` of the replay as JSON."""
         return {
             "egress": {
                 name: {"records": exit.records, "sha256": f"sha256:{exit.digest.hexdigest()}"}

@@ -211,7 +211,7 @@ def spec(lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple
 
 
 FAN = spec(
-    # The graph of contracts §3.4: in -> a -> fan-out to b and c -> out.
+    # The graph: in -> a -> fan-out to b and c -> out.
     "in.a a:bridge a:fanout a.b a.c b.out c.out out:in",
     {"in": 0, "out": 7},
     stage("a", 0, 1),
