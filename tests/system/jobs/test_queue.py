@@ -182,5 +182,5 @@ def test_the_names_of_queues_fit_procrastinates_channels() -> None:
 def test_worker_has_a_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == database.WORKER_THREADS
     pool = connection.settings_dict["OPTIONS"]["pool"]
-    # Two API processes and a worker beside each other, and some for people (contracts: max_connections = 100).
+    # Two API processes and a worker beside each other, and some for people (the default max_connections = 100).
     assert 3 * pool["max_size"] <= 100 - 20
