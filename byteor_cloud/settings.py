@@ -191,7 +191,6 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": (Path(__file__).parent / "api/schema/introduction.md").read_text(encoding="utf-8"),
     "TAGS": [{"name": str(tag), "description": text} for tag, text in TAG_DESCRIPTIONS.items()],
     "SERVERS": [{"url": "/", "description": "This server."}],
-    # The first scheme is the first in Swagger UI's Authorize dialog.
     "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES},
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "filter": True},
     "VERSION": "v1",
@@ -215,6 +214,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "byteor_cloud.api.schema.examples.add_examples",
+        "byteor_cloud.api.schema.operations.order_security_schemes",
     ],
 }
 

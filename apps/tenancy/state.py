@@ -43,7 +43,7 @@ def check_step(row: Stateful, event: StrEnum) -> StrEnum:
     target = row.machine.target(row.status, event)
     if target is None:
         step = event.replace("_", " ")
-        raise IllegalTransition(f"The {row.machine.name} is {row.status}. It is not possible to {step} it now.")
+        raise IllegalTransition(f'The {row.machine.name} is {row.status}. The step "{step}" is not possible now.')
     return target
 
 

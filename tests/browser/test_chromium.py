@@ -89,7 +89,7 @@ def test_roll_back_with_a_reason(world: World, page: Page, run_jobs: Callable[[]
     page.get_by_role("button", name="Roll back").click()
 
     expect(page.locator(".states .pill")).to_have_text("rolling back")
-    expect(page.get_by_text("Rollback reason")).to_be_visible()
+    expect(page.locator("#facts").get_by_text("Rollback reason")).to_be_visible()
     later.refresh_from_db()
     assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
 

@@ -30,7 +30,7 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
     assert page.text.count(text) == 2
     assert f'href="/admin/releases/deployment/{deployment.pk}/change/">deployment</a>' in page.text
     assert "waits for wave" in page.text
-    assert "Wave 1 of quotes/bundle-1 is over" in page.text
+    assert "Wave 1 of quotes/bundle-1 ends" in page.text
 
 
 def test_text_from_an_agent_is_escaped(world: World) -> None:

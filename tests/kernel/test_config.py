@@ -116,7 +116,7 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
         (
             "REPLAY_EXEC_ALLOWLIST",
             "tr",
-            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or .. in it",
+            "is a comma-separated list whose entry 'tr' must be the absolute path of a program, without . or ..",
         ),
         (
             "WEBHOOK_ALLOW_PRIVATE",

@@ -144,7 +144,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
 
 
-@pytest.mark.parametrize("at", ["_build_bundle", "_offer_first"])
+@pytest.mark.parametrize("at", ["_build_bundle", "_offer_first_wave"])
 def test_a_build_is_resumed_when_the_worker_crashes(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:

@@ -72,7 +72,7 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
     target = machine.table[event].get(status)
 
     if target is None:
-        with pytest.raises(IllegalTransition, match=f"The {name} is {status}:") as refusal:
+        with pytest.raises(IllegalTransition, match=rf"The {name} is {status}\.") as refusal:
             advance(governed, event, actor=world.operator.actor)
         assert refusal.value.status == 409
     else:

@@ -298,7 +298,7 @@ def test_a_failed_wave_stops_the_rollout(world: World, run_jobs: Callable[[], in
 def test_a_large_fleet_is_enlisted_and_offered_in_several_steps(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch, percents: list[int]
 ) -> None:
-    monkeypatch.setattr(planner, "AT_ONCE", 2)
+    monkeypatch.setattr(planner, "AGENTS_PER_STEP", 2)
     monkeypatch.setattr(assignments, "AGENTS_PER_STEP", 2)
     agents = stories.fleet(world, 5)
     stories.set_last_seen(agents[4][0], for_s=3600)

@@ -223,8 +223,8 @@ def test_an_altered_event_is_found(world: World) -> None:
 
     assert code == 1
     assert (
-        f"the installation: seq 2, event {event.pk}: ledger.altered: the event, its place or its link was altered"
-        in output
+        f"the installation: seq 2, event {event.pk}: ledger.altered:"
+        " the event, its sequence number or its link was altered" in output
     )
     assert run("verify_ledger", "--installation")[0] == 1
     assert run("verify_ledger", "--org", "acme")[0] == 0

@@ -41,7 +41,9 @@ def test_verify_ledger_prints_where_a_ledger_was_altered(world: World, other: Wo
     code, output = run("verify_ledger")
 
     assert code == 1
-    assert output[0] == (f"acme: seq 3, event {third}: ledger.altered: the event, its place or its link was altered")
+    assert output[0] == (
+        f"acme: seq 3, event {third}: ledger.altered: the event, its sequence number or its link was altered"
+    )
     assert f"acme {world.organization.pk}: 1 fault; " in output[1]
     assert f"umbrella {other.organization.pk}: ok; " in output[2]
     assert output[4] == "the ledger is not intact"
