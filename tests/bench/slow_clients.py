@@ -10,7 +10,7 @@ COUNT, REQUESTS = 1000, 200
 
 def run() -> None:
     """Print the median latencies without slow clients, with each kind of them, and with all kinds at once."""
-    installation = Installation()
+    installation = Installation(is_prepared=False)
     try:
         installation.serve(RATE_LIMIT="off", API_THREADS="8")
         target = prepare(installation.base, installation.bootstrap())

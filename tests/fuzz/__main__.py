@@ -99,7 +99,7 @@ def main() -> int:
     )
     parser.add_argument("--schemathesis", type=Path, required=True, help="the path of the schemathesis program")
     options, arguments = parser.parse_known_args()
-    provider, installation = Provider(), Installation()
+    provider, installation = Provider(), Installation(is_prepared=False)
     try:
         world = serve(installation, provider.issuer)
         return run(

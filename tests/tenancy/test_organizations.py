@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from apps.fleet.models import Agent
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import Deployment
 from apps.tenancy import policy
+from apps.tenancy.api.serializers import settings as settings_serializers
 from apps.tenancy.models import AuditEvent, Environment, Organization, Project
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import organizations
@@ -372,3 +374,22 @@ def test_the_name_of_a_deleted_row_may_be_used_before_the_purge(world: World) ->
     assert made.status_code == 201
     run_jobs()
     assert Environment.objects.get(name="dev").pk == Environment.objects.get(pk=made.json()["id"]).pk
+
+
+def test_many_freeze_windows_list_the_time_zones_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listing the time zones reads hundreds of files, too much to do for each window of a body."""
+    listings: list[int] = []
+    available = zoneinfo.available_timezones
+
+    def list_time_zones() -> set[str]:
+        listings.append(1)
+        return available()
+
+    monkeypatch.setattr(zoneinfo, "available_timezones", list_time_zones)
+    settings_serializers._time_zones.cache_clear()
+    windows = [{**WINDOW, "reason": f"window {number}"} for number in range(100)]
+
+    answer = world.admin.api.put(world.path(world.dev), {"settings": {"freeze_windows": windows}})
+
+    assert answer.status_code == 200
+    assert len(listings) == 1
