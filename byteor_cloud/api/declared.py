@@ -14,15 +14,13 @@ type Errors = tuple[type[DomainError], ...]
 class DeclaredView:
     """A view for callers with a credential.
 
-    ``errors`` and ``verbs`` are keyed by action. A class adds to the declarations of its mixins and bases.
+    ``errors`` are keyed by action. A class adds to the declarations of its mixins and bases.
     """
 
     # Any action can end in these: they come from checking the credential, the rate limit and the path.
     common_errors: ClassVar[Errors] = (Unauthenticated, Forbidden, NotFound, TooManyRequests, Unavailable)
     # Further errors of an action. Errors of the request's method and size apply to all and are not listed.
     errors: ClassVar[Mapping[str, Errors]] = {}
-    # The verb of a summary, for actions that a mixin implements and so cannot describe.
-    verbs: ClassVar[Mapping[str, str]] = {}
     # Actions whose response contains a secret. For an Idempotency-Key it is stored encrypted, for ten minutes only.
     secret_actions: ClassVar[frozenset[str]] = frozenset()
     # Whether a POST accepts an Idempotency-Key.
@@ -49,16 +47,11 @@ class DeclaredView:
     @classmethod
     def errors_of(cls, action: str) -> frozenset[type[DomainError]]:
         """Return the errors that ``action`` can raise."""
-        return frozenset(cls.common_errors).union(*cls._declared("errors", action))
+        return frozenset(cls.common_errors).union(*cls._declared_errors(action))
 
     @classmethod
-    def verb_of(cls, action: str) -> str | None:
-        """Return the verb that describes ``action``, or None if this class implements the action itself."""
-        return None if action in vars(cls) else next(cls._declared("verbs", action), None)
-
-    @classmethod
-    def _declared(cls, name: str, action: str) -> Iterator[Any]:
+    def _declared_errors(cls, action: str) -> Iterator[Errors]:
         for base in cls.__mro__:
-            by_action = vars(base).get(name, {})
+            by_action = vars(base).get("errors", {})
             if action in by_action:
                 yield by_action[action]

@@ -62,7 +62,6 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     queryset = EnrollmentToken.objects.all()
     serializer_class = s.EnrollmentTokenSerializer
     filters = BY_CREATION
-    verbs = {"destroy": "Revoke"}
     permissions = {
         "list": P.MANAGE_ENVIRONMENT,
         "create": P.MANAGE_ENVIRONMENT,

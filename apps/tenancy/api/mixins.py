@@ -44,7 +44,6 @@ class _Representing(ApiViewSet):
 
 class CreateMixin(_Representing):
     errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
-    verbs: ClassVar[Mapping[str, str]] = {"create": "Create"}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer 201 with the new row and its ``Location``, or 200 with the row if it existed already."""
@@ -62,8 +61,6 @@ class CreateMixin(_Representing):
 
 
 class RetrieveMixin(_Representing):
-    verbs: ClassVar[Mapping[str, str]] = {"retrieve": "Retrieve"}
-
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer with the row."""
         return self.represent(self.get_object())
@@ -71,7 +68,6 @@ class RetrieveMixin(_Representing):
 
 class UpdateMixin(_Representing):
     errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
-    verbs: ClassVar[Mapping[str, str]] = {"update": "Update"}
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Change only the fields that the body contains. ``If-Match`` is honoured."""
@@ -86,7 +82,6 @@ class UpdateMixin(_Representing):
 
 class DestroyMixin(_Representing):
     errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
-    verbs: ClassVar[Mapping[str, str]] = {"destroy": "Delete"}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Delete the row and answer 204."""

@@ -81,7 +81,6 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
     queryset = UserToken.objects.all()
     serializer_class = s.UserTokenSerializer
     filters = BY_NAME
-    verbs = {"destroy": "Revoke"}
     permissions = {"list": SIGNED_IN, "create": SIGNED_IN, "destroy": SIGNED_IN}
     credentials = {"list": USER_ONLY, "create": USER_ONLY, "destroy": USER_ONLY}
     secret_actions = frozenset({"create"})
@@ -297,7 +296,6 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
     queryset = OrganizationKey.objects.select_related("created_by")
     serializer_class = s.OrganizationKeySerializer
     filters = BY_NAME
-    verbs = {"destroy": "Revoke"}
     permissions = {
         "list": P.MANAGE_ORG_MEMBERSHIPS,
         "create": P.MANAGE_ORG_MEMBERSHIPS,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from byteor_cloud.api.operations import HASH, ID
+
 JSON = "application/json"
-ID = "01990a5c-7a40-7cc0-8000-3f2b7e5d1c04"
 _BY_NAME = {
     "name": "quotes", "email": "ada@example.com", "slug": "acme", "next": None, "previous": None, "number": 3,
     "hostname": "edge-1", "reason": "p99 latency doubled", "role": "operator", "revision": 4, "pipeline": "quotes",
@@ -59,7 +60,7 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
     if kind != "string":
         return None
     if name.endswith(("_hash", "hash")) or "sha256" in schema.get("pattern", ""):
-        return "sha256:" + "5f" * 32
+        return HASH
     formats = {
         "uuid": ID,
         "date-time": "2026-11-24T12:00:00Z",

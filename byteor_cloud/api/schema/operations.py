@@ -86,9 +86,8 @@ class Schema(AutoSchema):
 
     def _get_request_for_media_type(self, serializer: Any, direction: Direction = "request") -> Any:
         schema, required = super()._get_request_for_media_type(serializer, direction)  # type: ignore[no-untyped-call]
-        return schema, required or isinstance(
-            serializer, dict
-        )  # the library calls a body optional that a plain schema describes
+        # The library calls a body optional that a plain schema describes.
+        return schema, required or isinstance(serializer, dict)
 
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]

@@ -9,8 +9,8 @@ from rest_framework import serializers
 
 from byteor_cloud import errors
 from byteor_cloud.api.declared import DeclaredView
+from byteor_cloud.api.operations import ID
 from byteor_cloud.api.problems import CONTENT_TYPE, URN, MethodNotAllowed
-from byteor_cloud.api.schema.examples import ID
 
 PROBLEM = {
     "type": "object",
