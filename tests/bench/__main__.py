@@ -76,6 +76,12 @@ def _slow_clients() -> None:
     slow_clients.run()
 
 
+def _upload() -> None:
+    from tests.bench import upload
+
+    upload.run()
+
+
 def _compiler() -> None:
     from tests.bench import compiler
 
@@ -94,6 +100,7 @@ BENCHMARKS = {
     "deployment": _deployment,
     "ledger": _ledger,
     "slow-clients": _slow_clients,
+    "upload": _upload,
     "demo": _demo,
 }
 
