@@ -98,7 +98,7 @@ def _uploads(target: Target, port: int, contents: Contents) -> float:
             while time.monotonic() - began < SECONDS:
                 _upload(target, port, contents.next())
                 taken.append(time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001  raised again in the main thread
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
