@@ -15,8 +15,8 @@ from byteor_cloud.offload import run_in_disk_thread
 
 PARTIAL = ".partial-"
 MODE = 0o644
-_SMALL_BYTES = 64 * 1024  # smaller pieces are written at once, since switching to another thread would take longer
-_START_WRITING = getattr(os, "posix_fadvise", None)  # Linux; without it the kernel writes when it likes
+_BATCH_BYTES = 4 << 20
+_ADVISE = getattr(os, "posix_fadvise", None)  # on Linux; elsewhere the kernel writes when it likes
 
 
 class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at run time
@@ -31,7 +31,7 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
         self._raw = os.fdopen(handle, "w+b", buffering=0)
         super().__init__(self._raw, name, size=0)
         self._path: Path | None = Path(path)
-        self._count = 0
+        self._count = self._begun = 0
         self._digest = hashlib.sha256()
         self._is_durable = not is_kept
 
@@ -41,22 +41,24 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
         return f"sha256:{self._digest.hexdigest()}"
 
     def append(self, piece: bytes) -> None:
-        """Write and hash the next bytes. Raises OSError."""
-        if len(piece) <= _SMALL_BYTES:
-            self._append(piece)
-        else:
-            run_in_disk_thread(self._append, piece)
+        """Write and hash the next bytes. Raises OSError.
 
-    def _append(self, piece: bytes) -> None:
+        This only fills the kernel's memory. Now and then it makes the kernel write that to the disk and lets others
+        run meanwhile, so that ``make_durable`` has little left to wait for, and the kernel never blocks a write.
+        """
         self._digest.update(piece)
         left = memoryview(piece)
         while left:  # a write to an almost full disk may be incomplete
             left = left[self._raw.write(left) :]
-        if _START_WRITING is not None:
-            # Make the kernel begin to write these bytes, so that ``make_durable`` has little left to wait for.
-            _START_WRITING(self._raw.fileno(), self._count, len(piece), os.POSIX_FADV_DONTNEED)
         self._count += len(piece)
         self.size = self._count
+        if self._count - self._begun >= _BATCH_BYTES:
+            run_in_disk_thread(self._begin_writing)
+
+    def _begin_writing(self) -> None:
+        if _ADVISE is not None:
+            _ADVISE(self._raw.fileno(), self._begun, self._count - self._begun, os.POSIX_FADV_DONTNEED)
+        self._begun = self._count
 
     def make_durable(self) -> None:
         """Wait until the bytes of a kept file are on the disk. Some file systems notice only now that they are full."""

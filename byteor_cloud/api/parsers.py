@@ -62,7 +62,7 @@ class StrictJSONParser(BaseParser):
 class _ReceivingHandler(FileUploadHandler):
     """An upload handler that streams a file into the blob store's folder, so that it is never whole in memory."""
 
-    chunk_size = 512 * 1024
+    chunk_size = 124 * 1024  # what ``front_door.PacedSocket`` receives at most at once
     _file: ReceivedFile | None = None
 
     def __init__(self, cap: int) -> None:

@@ -47,9 +47,9 @@ class Contents:
         self._rest = memoryview(os.urandom(size - 16))
         self._numbers = count(int.from_bytes(os.urandom(6)))
 
-    def next(self) -> tuple[bytes, memoryview]:
+    def next(self) -> tuple[memoryview, memoryview]:
         """Return the changing first bytes and the rest."""
-        return b"%016x" % next(self._numbers), self._rest
+        return memoryview(b"%016x" % next(self._numbers)), self._rest
 
 
 def _loop(folder: Path, contents: Contents) -> float:
@@ -58,7 +58,7 @@ def _loop(folder: Path, contents: Contents) -> float:
     while (spent := time.monotonic() - began) < SECONDS:
         digest = hashlib.sha256()
         with path.open("wb", buffering=0) as file:
-            for part in map(memoryview, contents.next()):
+            for part in contents.next():
                 for start in range(0, len(part), _PIECE):
                     file.write(part[start : start + _PIECE])
                     digest.update(part[start : start + _PIECE])
@@ -69,10 +69,10 @@ def _loop(folder: Path, contents: Contents) -> float:
     return done / spent
 
 
-def _upload(target: Target, port: int, content: tuple[bytes, memoryview]) -> None:
+def _upload(target: Target, port: int, content: tuple[memoryview, memoryview]) -> None:
     """Upload one file on a connection of its own, as agents do. Raises RuntimeError unless it is stored."""
     first, rest = content
-    opening = f"{_FIELDS}{_PART}".encode() + first
+    opening = f"{_FIELDS}{_PART}".encode() + bytes(first)
     head = (
         f"POST /api/v1/agents/{target.agent_id}/artifacts HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         f"Authorization: Bearer {target.agent_key}\r\nContent-Type: multipart/form-data; boundary=xx\r\n"
