@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import statistics
 import threading
@@ -53,19 +54,20 @@ class Contents:
 
 
 def _loop(folder: Path, contents: Contents) -> float:
-    """Write, hash and sync one file after the other; return the files per second."""
-    began, done, path = time.monotonic(), 0, folder / "plain-loop"
+    """Write, hash and sync one file after the other, and keep them, like uploads; return the files per second."""
+    folder.mkdir()
+    began, done = time.monotonic(), 0
     while (spent := time.monotonic() - began) < SECONDS:
         digest = hashlib.sha256()
-        with path.open("wb", buffering=0) as file:
+        with (folder / str(done)).open("wb", buffering=0) as file:
             for part in contents.next():
                 for start in range(0, len(part), _PIECE):
                     file.write(part[start : start + _PIECE])
                     digest.update(part[start : start + _PIECE])
             os.fsync(file.fileno())
         digest.digest()
-        path.unlink()
         done += 1
+    shutil.rmtree(folder)
     return done / spent
 
 
@@ -129,7 +131,8 @@ def _rounds(installation: Installation, target: Target, size: int) -> Iterator[t
     contents = Contents(size)
     _uploads(target, installation.port, contents)  # warm up
     for number in range(1, ROUNDS + 1):
-        loops, uploads = _loop(installation.data_dir, contents), _uploads(target, installation.port, contents)
+        loops = _loop(installation.data_dir / "loop", contents)
+        uploads = _uploads(target, installation.port, contents)
         print(
             f"  upload     round {number}  {_named(size):>6}  this API {uploads:7.1f}/s  plain loop {loops:7.1f}/s",
             flush=True,
