@@ -107,7 +107,7 @@ class Enlisting:
         }
 
 
-class AgentView(NamedTuple):
+class RolloutAgent(NamedTuple):
     """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
 
     id: Id
@@ -136,7 +136,7 @@ class StepPlan:
 
 def plan_rollout(
     strategy: Strategy,
-    agents: Sequence[AgentView],
+    agents: Sequence[RolloutAgent],
     *,
     wave: int,
     wave_done_at: datetime | None,
@@ -185,7 +185,7 @@ def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int)
     return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
 
-def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
+def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
     """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
@@ -199,7 +199,7 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     return StepPlan(timed_out=timed_out, outcome="active")
 
 
-def _find_timed_out(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
+def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[Id, None]:
     """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {

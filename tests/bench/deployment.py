@@ -15,7 +15,7 @@ from apps.fleet.models import Assignment
 from apps.releases.models import Deployment
 from apps.releases.services import builds, rollout
 from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy, plan_rollout
 from byteor_cloud.ids import uuid7
 from tests.worlds import ALL, World
 
@@ -76,7 +76,7 @@ def run() -> None:
 def _planner() -> None:
     now = timezone.now()
     agents = [
-        AgentView(uuid7(), number % 3, True, AgentProgress.OFFERED if number % 3 < 2 else AgentProgress.PENDING, now)
+        RolloutAgent(uuid7(), number % 3, True, AgentProgress.OFFERED if number % 3 < 2 else AgentProgress.PENDING, now)
         for number in range(AGENTS)
     ]
 

@@ -19,7 +19,7 @@ from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView, StepPlan, plan_rollback, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger(__name__)
@@ -117,7 +117,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
             deployment.strategy,
-            _views(deployment, rows),
+            _rollout_agents(deployment, rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
@@ -126,11 +126,13 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
             now=now,
         )
     if deployment.status == DeploymentStatus.ROLLING_BACK:
-        return plan_rollback(_views(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now)
+        return plan_rollback(
+            _rollout_agents(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now
+        )
     return None
 
 
-def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
+def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
         """Return the start of the agent's timeout; None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
@@ -139,7 +141,7 @@ def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[Agen
 
     columns = rows.order_by().values_list("agent_id", "wave", "counted", "progress", "offered_at")
     return [
-        AgentView(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
+        RolloutAgent(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
         for agent_id, wave, counted, progress, offered_at in columns
     ]
 
