@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
-from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
+from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Tile, VisibleRowsFilter, ago, link, pill, short, site
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ReplayStatus
@@ -52,7 +52,7 @@ class ArtifactAdmin(ReadOnlyAdmin):
     section, icon = "Incidents", "package_2"
     related = ("environment__project__organization", "agent", "deployment", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
-    list_filter = ("kind", "status", ("environment", Within))
+    list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
     acts = (REPLAY, EXECUTE)
 
@@ -63,7 +63,7 @@ class ReplayAdmin(ReadOnlyAdmin):
     section, icon = "Incidents", "replay"
     related = ("environment__project__organization", "artifact", "version", "approval")
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
-    list_filter = ("status", "mode", ("environment", Within))
+    list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:

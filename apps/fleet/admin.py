@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from apps.fleet import services
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site, with_note
-from apps.tenancy.console.standing import Standing
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, VisibleRowsFilter, ago, pill, short, site, with_note
+from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
 LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
@@ -61,7 +61,7 @@ class AgentAdmin(ReadOnlyAdmin):
     section, icon = "Fleet", "memory"
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", Within))
+    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
@@ -78,8 +78,8 @@ class AgentAdmin(ReadOnlyAdmin):
         ),
     )
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return cast("AgentQuerySet", super().narrow(queryset, standing)).with_state()
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
@@ -181,7 +181,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     section, icon = "Fleet", "confirmation_number"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
-    list_filter = (("environment", Within), "replace")
+    list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
 

@@ -13,7 +13,7 @@ from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.console.standing import Tenant
+from apps.tenancy.console.console_user import Tenant
 from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import jobs

@@ -23,7 +23,7 @@ from apps.tenancy.console import (
     LiveAdmin,
     Panel,
     Tile,
-    Within,
+    VisibleRowsFilter,
     ago,
     link,
     pill,
@@ -33,9 +33,9 @@ from apps.tenancy.console import (
     with_note,
 )
 from apps.tenancy.console.acts import permitted_by
-from apps.tenancy.console.base import granted
+from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.columns import where
-from apps.tenancy.console.standing import Standing, standing_of
+from apps.tenancy.console.console_user import ConsoleUser, console_user_of
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.target import ReplayTarget, Target
@@ -103,7 +103,7 @@ def awaiting_decision_by(request: HttpRequest) -> Q:
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
         Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
-        & granted(Approval, "environment", P.OPERATE_ENVIRONMENT, standing_of(request))
+        & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user_of(request))
         & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
         & ~Q(Exists(mine))
     )
@@ -153,7 +153,7 @@ class ApprovalAdmin(LiveAdmin):
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
-    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", Within))
+    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
     # Pending approvals come first, ordered by their expiry.
     ordering = (
@@ -163,9 +163,9 @@ class ApprovalAdmin(LiveAdmin):
     )
     acts = (APPROVE, DENY, REVOKE)
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         given = Count("decisions", filter=Q(decisions__decision="approve"))
-        return super().narrow(queryset, standing).annotate(count_given=given)  # type: ignore[no-any-return]
+        return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
     @admin.display(description="For")
     def asked(self, row: Approval) -> str:
@@ -222,7 +222,7 @@ class ApprovalAdmin(LiveAdmin):
         return [Tile("Approvals waiting", waiting, url, "waiting" if waiting else "plain")]
 
     def panels(self, request: HttpRequest) -> list[Panel]:
-        if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+        if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             return []
         waiting = self.get_queryset(request).filter(awaiting_decision_by(request)).order_by("expires_at")[:8]
         rows = [
@@ -357,7 +357,7 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
 
 def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
     """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
-    held = standing_of(request).permissions(row.environment)
+    held = console_user_of(request).permissions(row.environment)
     if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
         return None
     if row.expires_at <= timezone.now():

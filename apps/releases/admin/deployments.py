@@ -24,10 +24,23 @@ from apps.releases.admin.phrases import agent_count, describe_strategy, describe
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
-from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, pill, short, site, until, with_note
+from apps.tenancy.console import (
+    Act,
+    LiveAdmin,
+    Panel,
+    Tile,
+    VisibleRowsFilter,
+    ago,
+    link,
+    pill,
+    short,
+    site,
+    until,
+    with_note,
+)
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, where
-from apps.tenancy.console.standing import standing_of
+from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_step
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -51,7 +64,7 @@ class DeploymentAdmin(LiveAdmin):
         "superseded_by__config_bundle__version", "restores__config_bundle__version",
     )  # fmt: skip
     list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
-    list_filter = ("status", "is_current", ("environment", Within))
+    list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
     acts = (
@@ -171,7 +184,7 @@ class DeploymentAdmin(LiveAdmin):
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
-        may = P.OPERATE_ENVIRONMENT in standing_of(request).permissions(row.environment)
+        may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
         return {"reason": bad.reason, "since": ago(bad.since), "clear": clear if may else None}
 

@@ -11,7 +11,7 @@ from apps.fleet.models import Agent
 from apps.releases.admin import explained
 from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
-from apps.tenancy.console import ReadOnlyAdmin, Within, site
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, site
 
 
 @admin.register(KnownBad, site=site)
@@ -21,7 +21,7 @@ class KnownBadAdmin(ReadOnlyAdmin):
     menu = "Known bad"
     related = ("environment__project__organization",)
     list_display = ("config_hash", "environment", "reason", "since")
-    list_filter = (("environment", Within),)
+    list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("config_hash", "reason")
 
 

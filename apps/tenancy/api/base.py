@@ -23,7 +23,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
-from apps.tenancy.access import Principal, Roles, roles_in
+from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import BEARER
@@ -285,7 +285,7 @@ class OrganizationViewSet(ApiViewSet):
 
     scope_field: ClassVar[str] = "organization"
     organization: Organization
-    roles: Roles
+    roles: OrganizationRoles
 
     def resolve_scope(self) -> None:
         organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
@@ -295,7 +295,7 @@ class OrganizationViewSet(ApiViewSet):
 
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
-        if not roles.any:
+        if not roles.has_any_role:
             # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is no resource at this URL.")

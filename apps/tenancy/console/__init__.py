@@ -1,7 +1,7 @@
 """The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
 
 from apps.tenancy.console.acts import Act, ActContext
-from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
+from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, VisibleRowsFilter
 from apps.tenancy.console.columns import ago, link, pill, short, until, with_note
 from apps.tenancy.console.live import LiveAdmin
 from apps.tenancy.console.site import site
@@ -13,7 +13,7 @@ __all__ = [
     "Panel",
     "ReadOnlyAdmin",
     "Tile",
-    "Within",
+    "VisibleRowsFilter",
     "ago",
     "link",
     "pill",
