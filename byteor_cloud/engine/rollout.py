@@ -12,7 +12,6 @@ from uuid import UUID
 
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
-type Id = UUID
 # One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
 AGENTS_PER_STEP = 5_000
 
@@ -110,7 +109,7 @@ class Enlisting:
 class RolloutAgent(NamedTuple):
     """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
 
-    id: Id
+    id: UUID
     wave: int
     counted: bool
     progress: AgentProgress
@@ -124,8 +123,8 @@ class StepPlan:
     ``more`` says that offers are left, so that the next step can follow at once.
     """
 
-    timed_out: tuple[Id, ...] = ()
-    offer: tuple[Id, ...] = ()
+    timed_out: tuple[UUID, ...] = ()
+    offer: tuple[UUID, ...] = ()
     more: bool = False
     wave: int = 0
     wave_done: bool = False
@@ -180,7 +179,7 @@ def plan_rollout(
     return _plan_offers(offer, timed_out=timed_out, wave=following)
 
 
-def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> StepPlan:
+def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: int) -> StepPlan:
     now, more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
     return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
 
@@ -199,7 +198,7 @@ def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: dateti
     return StepPlan(timed_out=timed_out, outcome="active")
 
 
-def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[Id, None]:
+def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[UUID, None]:
     """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {

@@ -18,7 +18,7 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, ClaimLost, Lane
+from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
 from byteor_cloud.worker import host
 from byteor_cloud.worker.claims import RETRY_S, HeldClaim, Run, describe_error
 from byteor_cloud.worker.outcomes import record_end, take_over_job
@@ -83,7 +83,7 @@ class Worker:
     def __init__(
         self,
         *,
-        slots: Mapping[Lane, int] = jobs.SLOTS,
+        slots: Mapping[JobLane, int] = jobs.SLOTS,
         heartbeat_s: float = HEARTBEAT_S,
         stalled_after_s: float = STALLED_AFTER_S,
         grace_s: float = GRACE_S,
@@ -192,7 +192,7 @@ class Worker:
                 found = True
         return found
 
-    def _fetch(self, lane: Lane, full: list[str]) -> Run | None:
+    def _fetch(self, lane: JobLane, full: list[str]) -> Run | None:
         worker = self._id
         values = {
             "lane": lane.value,

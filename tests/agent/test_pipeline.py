@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.agent import resources
-from byteor_cloud.agent.configuration import ActivationError, RuntimeConfig
+from byteor_cloud.agent.configuration import ActivationError, AgentRuntimeConfig
 from byteor_cloud.agent.pipeline import BundleRunner
 from byteor_cloud.agent.sample import InvalidSample, read_sample
 from byteor_cloud.agent.state import StateFolder
@@ -34,8 +34,8 @@ GRAPH = {
 }
 
 
-def config(plane: Any, **members: Any) -> RuntimeConfig:
-    return RuntimeConfig.parse(plane.config | members)
+def config(plane: Any, **members: Any) -> AgentRuntimeConfig:
+    return AgentRuntimeConfig.parse(plane.config | members)
 
 
 def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path) -> None:

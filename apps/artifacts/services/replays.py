@@ -144,11 +144,11 @@ def _needs_approval(row: Replay) -> bool:
     return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
 
 
-def _subject(row: Replay) -> approvals.Subject:
+def _subject(row: Replay) -> approvals.ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in decode(version.spec_kv).stages]
-    return approvals.Subject(
+    return approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
         # The replay uses the stage parameters of this config bundle, unless the incident bundle contains some; those
         # are covered by the content hash.

@@ -130,7 +130,7 @@ class VersionSerializer(ModelSerializer):
 
 
 @extend_schema_field({"type": ["string", "integer", "null"]})
-class Fact(serializers.JSONField):
+class PartValueField(serializers.JSONField):
     pass
 
 
@@ -140,8 +140,8 @@ class ChangeSerializer(serializers.Serializer[Any]):
         ["pipeline", "endpoint", "stage", "op", "order", "dependency", "lane", "inserted", "policy"]
     )
     name = serializers.CharField()
-    old = Fact()
-    new = Fact()
+    old = PartValueField()
+    new = PartValueField()
     descriptions = {
         "change": "Whether it was added, removed or changed.",
         "what": "The kind of thing that changed.",

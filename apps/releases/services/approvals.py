@@ -37,7 +37,7 @@ _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, 
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ApprovalSubject:
     """What an approval covers: everything that an approver is shown."""
 
     spec_hash: str
@@ -51,7 +51,7 @@ def request_approval(
     *,
     environment: Environment,
     policy: ReleasePolicy,
-    subject: Subject,
+    subject: ApprovalSubject,
     resolved: Sequence[str] = (),
     count: int | None = None,
     replay_id: UUID | None = None,
@@ -102,7 +102,9 @@ def _requester_of(actor: Actor) -> UUID:
     return person_id
 
 
-def check_credential(text: str, environment: Environment, subject: Subject, *, for_update: bool = False) -> Approval:
+def check_credential(
+    text: str, environment: Environment, subject: ApprovalSubject, *, for_update: bool = False
+) -> Approval:
     """Return the approval of a credential that permits ``subject`` in ``environment`` now. Raises Refused.
 
     The order of the checks is part of the API contract: first the credential, then the state of its approval.
@@ -129,7 +131,9 @@ def check_credential(text: str, environment: Environment, subject: Subject, *, f
     return approval
 
 
-def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed: bool, actor: Actor) -> Approval:
+def hand_in(
+    text: str, environment: Environment, subject: ApprovalSubject, *, is_needed: bool, actor: Actor
+) -> Approval:
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
     ``is_needed`` says whether the request needs approval. If so, a decision of the present requester does not count,
@@ -152,7 +156,7 @@ def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed:
     return approval
 
 
-def spend_credential(text: str, environment: Environment, subject: Subject) -> Approval:
+def spend_credential(text: str, environment: Environment, subject: ApprovalSubject) -> Approval:
     """Lock the approval of a credential and spend its one use. Raises Refused."""
     approval = check_credential(text, environment, subject, for_update=True)
     approval.used_at = timezone.now()

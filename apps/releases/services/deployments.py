@@ -75,7 +75,7 @@ def create_deployment(
     count = _check_target(target, agents)
     if not take_over:
         _check_other_pipelines(locked, agents, version.name)
-    subject = approvals.Subject(
+    subject = approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
         target=target,
@@ -140,9 +140,9 @@ def _break_glass_record(
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> approvals.Subject:
+def subject_of(deployment: Deployment) -> approvals.ApprovalSubject:
     """Return what an approval of the deployment covers."""
-    return approvals.Subject(
+    return approvals.ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
         target=deployment.target,

@@ -165,4 +165,4 @@ def one_of(options: Iterable[object]) -> str:
     return " or ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
 
 
-type Json = dict[str, Any]
+type JsonObject = dict[str, Any]

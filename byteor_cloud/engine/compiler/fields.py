@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints, override
 
-from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, Json, nearest, one_of, shown
+from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, JsonObject, nearest, one_of, shown
 
 READ_LIMIT = 16_384
 """The items of a longer list are not read, since every list of a valid plan is shorter."""
@@ -23,7 +23,7 @@ class ValueType[T](ABC):
         """Read a value; ``pointer`` is its place in the plan."""
 
     @abstractmethod
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         """Return the JSON Schema of the values that ``read`` accepts."""
 
 
@@ -54,7 +54,7 @@ class PlanText(ValueType[str]):
         return text
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "string",
             "description": self.expected,
@@ -88,7 +88,7 @@ class Integer(ValueType[int]):
         return None
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "integer",
             "description": self.expected,
@@ -123,7 +123,7 @@ class Choice[T: str](ValueType[T]):
         return None
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {"type": "string", "description": self.expected, "enum": list(self.options)}
 
 
@@ -168,7 +168,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
         return tuple(items)
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         bounds = {"minItems": self.minimum, "maxItems": self.maximum}
         return {"type": "array", "description": self.expected, "items": self.item.schema(), **bounds}
 
@@ -198,7 +198,7 @@ class PlanLabels(ValueType[dict[str, str]]):
         return value
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "object",
             "description": f"at most {self.maximum} labels",
@@ -219,7 +219,7 @@ class Deferred[T](ValueType[object]):
         return value
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return self.value_type.schema()
 
 
@@ -306,7 +306,7 @@ class Object[T](ValueType[T]):
             report.add(Code.PLAN_SCHEMA, child_pointer(pointer, name), message, hint)
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         properties, required_names = {}, []
         for name, (_, field) in self.fields.items():
             properties[name] = field.value_type.schema()

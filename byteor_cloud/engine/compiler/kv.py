@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .diagnostics import Json, one_of, shown
-from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
+from .diagnostics import JsonObject, one_of, shown
+from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 
 _MODELS: dict[str, type[Any]] = {"single_ring": SingleRing, "lane_graph": LaneGraph}
 _NAMES = {record: name for name, record in _MODELS.items()}
@@ -49,7 +49,7 @@ def spec_hash(kv: str) -> str:
     return f"sha256:{hashlib.sha256(kv.encode()).hexdigest()}"
 
 
-def spec_to_json(spec: PipelineSpec) -> Json:
+def spec_to_json(spec: PipelineSpec) -> JsonObject:
     """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``."""
     model = _NAMES[type(spec.model)]
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
@@ -68,7 +68,7 @@ def _fields(record: Any) -> dict[str, _Field]:
     """Return the fields of a record in the order of the KV text."""
     hints = get_type_hints(record)
     # In the KV text, the op and the policy of a role come before its lanes.
-    order = ("name", "kind", "op", "policy", "rx", "tx") if record is Role else tuple(hints)
+    order = ("name", "kind", "op", "policy", "rx", "tx") if record is GraphRole else tuple(hints)
     return {name: _field(hints[name]) for name in order}
 
 
@@ -84,7 +84,7 @@ def _field(hint: Any) -> _Field:
 
 
 _RECORDS: dict[Any, dict[str, _Field]] = {
-    record: _fields(record) for record in (SingleRing, RingStage, LaneGraph, Lane, Endpoint, Role)
+    record: _fields(record) for record in (SingleRing, RingStage, LaneGraph, GraphLane, Endpoint, GraphRole)
 }
 
 

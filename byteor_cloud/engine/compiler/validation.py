@@ -17,7 +17,7 @@ from .plan import (
     RING,
 )
 from .ring import compile_ring
-from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
+from .spec import GraphLane, GraphRole, LaneGraph, PipelineSpec, SingleRing
 from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
 _INSERTED = PlanText(
@@ -93,7 +93,7 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: CompileReport) -> None:
         check_reach(wiring, report)
 
 
-def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
+def _check_lane(lane: GraphLane, pointer: str, report: CompileReport) -> None:
     _LANE_NAME.read(lane.name, f"{pointer}/name", report)
     if lane.kind == "sequenced_slots":
         CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
@@ -110,7 +110,7 @@ def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
         )
 
 
-def _check_role(role: Role, pointer: str, ops: Ops, report: CompileReport) -> None:
+def _check_role(role: GraphRole, pointer: str, ops: Ops, report: CompileReport) -> None:
     is_stage = role.kind == "stage"
     (NAME if is_stage else _INSERTED).read(role.name, f"{pointer}/name", report)
     if not is_stage:

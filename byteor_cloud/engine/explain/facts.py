@@ -11,8 +11,6 @@ from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import RolloutAgent, Strategy
 
-type Id = UUID
-
 
 @dataclass(frozen=True, slots=True)
 class ActionFacts:
@@ -37,7 +35,7 @@ class WaveFacts:
 class ApprovalFacts:
     """A deployment's approval."""
 
-    id: Id
+    id: UUID
     status: ApprovalStatus
     given: int
     required: int
@@ -69,7 +67,7 @@ class TargetFacts:
 class DeploymentFacts:
     """A deployment that may affect the agent."""
 
-    id: Id
+    id: UUID
     pipeline: str
     bundle: str
     status: DeploymentStatus
@@ -106,8 +104,8 @@ class DeploymentFacts:
 class OfferFacts:
     """What the agent is told to run: ``deployment`` made the offer, ``source`` built the bundle."""
 
-    deployment: Id
-    source: Id
+    deployment: UUID
+    source: UUID
     action: OfferAction
     bundle_hash: str
     since: datetime | None
@@ -118,7 +116,7 @@ class OfferFacts:
 class RunningFacts:
     """The bundle that the agent reported as running."""
 
-    deployment: Id | None
+    deployment: UUID | None
     bundle_hash: str
 
 
@@ -126,7 +124,7 @@ class RunningFacts:
 class FailureFacts:
     """The agent's latest failure."""
 
-    deployment: Id | None
+    deployment: UUID | None
     since: datetime | None
     detail: str
 
@@ -135,7 +133,7 @@ class FailureFacts:
 class AgentFacts:
     """The agent and its latest known state."""
 
-    id: Id
+    id: UUID
     name: str
     enrolled_at: datetime
     liveness: str = "online"
@@ -167,11 +165,11 @@ class Facts:
     deployments: tuple[DeploymentFacts, ...] = ()
     freeze: FreezeFacts | None = None
 
-    def find(self, id: Id | None) -> DeploymentFacts | None:
+    def find(self, id: UUID | None) -> DeploymentFacts | None:
         """Return the deployment with this id, or None if it is not among the facts."""
         return next((each for each in self.deployments if each.id == id), None)
 
-    def label(self, id: Id | None, bundle_hash: str) -> str:
+    def label(self, id: UUID | None, bundle_hash: str) -> str:
         """Return the name of a bundle in sentences."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

@@ -26,7 +26,15 @@ from byteor_cloud.engine.replay.journal import (
 )
 from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
 from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
-from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
+from byteor_cloud.engine.replay.stages import (
+    Decision,
+    DryRun,
+    EffectFailed,
+    Effects,
+    StageError,
+    StageFunction,
+    Unsupported,
+)
 
 __all__ = [
     "BadJournal",
@@ -49,7 +57,7 @@ __all__ = [
     "ReplayOutcome",
     "RunResult",
     "StageError",
-    "StageOp",
+    "StageFunction",
     "Unsupported",
     "build_incident",
     "check_params",

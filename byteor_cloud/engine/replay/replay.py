@@ -29,7 +29,7 @@ from byteor_cloud.engine.replay.stages import (
     Counters,
     Effects,
     StageError,
-    StageOp,
+    StageFunction,
     Unsupported,
 )
 from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, Work
@@ -99,7 +99,7 @@ def replay(
     policy_env: str,
     spec: PipelineSpec | None = None,
     stage_config: Mapping[str, Any] | None = None,
-    ops: Mapping[str, StageOp] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
     mode: ReplayMode = ReplayMode.DRY_RUN,
     effects: Effects | None = None,
     approval_provided: bool = False,
@@ -194,7 +194,7 @@ class _Run:
         spec: PipelineSpec,
         *,
         stage_config: Mapping[str, Any] | None,
-        ops: Mapping[str, StageOp] | None,
+        ops: Mapping[str, StageFunction] | None,
         effects: Effects | None,
         last_n: int | None,
     ) -> None:

@@ -30,7 +30,7 @@ from byteor_cloud.engine.replay.stages import (
     Effects,
     Runtime,
     StageError,
-    StageOp,
+    StageFunction,
     Unsupported,
 )
 from byteor_cloud.engine.replay.work import RecordOverLimit, Work
@@ -80,7 +80,7 @@ class PipelineRunner:
         spec: PipelineSpec,
         *,
         stage_config: Mapping[str, Any] | None = None,
-        ops: Mapping[str, StageOp] | None = None,
+        ops: Mapping[str, StageFunction] | None = None,
         effects: Effects | None = None,
         entry: str | None = None,
         max_actions: int = MAX_ACTIONS,
@@ -133,7 +133,7 @@ def run_pipeline(
     spec: PipelineSpec,
     records: Iterable[Record],
     stage_config: Mapping[str, Any] | None = None,
-    ops: Mapping[str, StageOp] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
 ) -> RunResult:
     """Run records through a spec in the given order, without performing side effects.
 

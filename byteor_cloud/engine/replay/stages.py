@@ -11,7 +11,7 @@ from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.replay import dataguard
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, Work
 
-type StageOp = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
+type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
 """An op of a plugin: takes a payload and the stage's parameters; returns the new payload, or None to drop the record.
 
 In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
@@ -111,7 +111,7 @@ class Runtime:
         self,
         *,
         stage_config: Mapping[str, Any],
-        ops: Mapping[str, StageOp],
+        ops: Mapping[str, StageFunction],
         effects: Effects,
         max_actions: int,
         work: Work | None = None,

@@ -8,9 +8,9 @@ from rest_framework import serializers
 
 from apps.tenancy.api.fields import ModelSerializer, Name, Text
 from apps.tenancy.api.serializers.settings import (
-    EnvironmentSettings,
+    EnvironmentSettingsField,
     EnvironmentSettingsSerializer,
-    OrganizationSettings,
+    OrganizationSettingsField,
     OrganizationSettingsSerializer,
 )
 from apps.tenancy.models import (
@@ -33,7 +33,7 @@ class Slug(Text):
 class OrganizationSerializer(ModelSerializer):
     name = Name()
     slug = Slug(required=False)
-    settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
+    settings = OrganizationSettingsField(OrganizationSettingsSerializer, required=False)
 
     descriptions = {
         "name": "The name, unique in the installation.",
@@ -62,7 +62,7 @@ class ProjectSerializer(ModelSerializer):
 
 class EnvironmentSerializer(ModelSerializer):
     name = Name()
-    settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+    settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
 
     descriptions = {
         "name": "The name, unique in the project.",

@@ -139,7 +139,7 @@ class OrganizationSettingsSerializer(Strict):
     }
 
 
-class Settings(serializers.Field[Any, Any, Any, Any]):
+class SettingsField(serializers.Field[Any, Any, Any, Any]):
     """Settings as a JSON object: a write changes only the given keys; a read has all keys, with defaults filled in."""
 
     def __init__(self, shape: type[Strict], **kwargs: Any) -> None:
@@ -170,10 +170,10 @@ def _plain(value: Any) -> Any:
 
 
 @extend_schema_field(OrganizationSettingsSerializer)
-class OrganizationSettings(Settings):
+class OrganizationSettingsField(SettingsField):
     """For the schema."""
 
 
 @extend_schema_field(EnvironmentSettingsSerializer)
-class EnvironmentSettings(Settings):
+class EnvironmentSettingsField(SettingsField):
     """For the schema."""
