@@ -13,7 +13,7 @@ from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.operations import dead_letters
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, pill, site
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, site, state_pill
 from apps.tenancy.console.base import granted_condition, live_tenant_condition
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.permissions import Permission
@@ -64,7 +64,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: ProcrastinateJob) -> str:
-        return pill("dead letter" if row.status == "failed" else row.status)
+        return state_pill("dead letter" if row.status == "failed" else row.status)
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         dead = self.get_queryset(request).filter(status="failed").count()

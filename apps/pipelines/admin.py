@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
 from apps.tenancy import audit
-from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, pill, short, site
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.tenancy.console.base import granted_condition
 from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.models import Environment
@@ -75,17 +75,18 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Compiles")
     def compiles(self, row: Draft) -> str:
-        return pill("verified" if row.spec_hash else "failed")
+        return state_pill("verified" if row.spec_hash else "failed")
 
     def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
         """Show whether the saved plan compiles, and its diagnostics."""
         rows = [
-            (pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"]) for each in row.diagnostics
+            (state_pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"])
+            for each in row.diagnostics
         ]
         return {
             "facts": [
                 ("Compiles", self.compiles(row)),
-                ("Spec hash", short(row.spec_hash)),
+                ("Spec hash", short_id(row.spec_hash)),
                 ("Revision", row.revision),
                 ("Saved by", row.updated_by),
             ],
@@ -285,7 +286,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "facts": [
                 ("Pipeline", row.name),
                 ("Number", row.number),
-                ("Spec hash", short(row.spec_hash)),
+                ("Spec hash", short_id(row.spec_hash)),
                 ("Promoted by", row.created_by),
             ],
             "siblings": _siblings(row),

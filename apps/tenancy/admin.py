@@ -9,7 +9,17 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, VisibleRowsFilter, link, pill, short, site, with_note
+from apps.tenancy.console import (
+    Act,
+    ActContext,
+    ReadOnlyAdmin,
+    VisibleRowsFilter,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
 from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.models import (
     AuditEvent,
@@ -114,11 +124,11 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
         """Show the settings in effect."""
         shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
-        return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
+        return {"facts": [("Posture", state_pill(row.posture)), ("Project", row_link(row.project)), *shown]}
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:
-        return link(row.project.organization)
+        return row_link(row.project.organization)
 
 
 def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
@@ -177,8 +187,8 @@ class CredentialAdmin(ReadOnlyAdmin):
     @admin.display(description="State")
     def state(self, row: Any) -> str:
         if row.revoked_at is not None:
-            return pill("revoked")
-        return pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
+            return state_pill("revoked")
+        return state_pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
@@ -249,11 +259,11 @@ class SigningKeyAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: SigningKey) -> str:
-        return pill(row.current_status)
+        return state_pill(row.current_status)
 
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
         """Show the key's status now."""
-        return {"facts": [("Status", pill(row.current_status)), ("Organization", link(row.organization))]}
+        return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
 
 
 @admin.register(AuditEvent, site=site)
@@ -268,7 +278,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Resource")
     def resource(self, row: AuditEvent) -> str:
-        return short(row.resource_id)
+        return short_id(row.resource_id)
 
 
 @admin.register(AuditSeal, site=site)

@@ -22,7 +22,7 @@ from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
 from apps.tenancy.api.sizes import without_large
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
-from byteor_cloud.api.parameters import choice, digest, identifier, moment
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter, time_parameter
 from byteor_cloud.api.parsers import UploadParser
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, Unprocessable
@@ -70,14 +70,14 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     serializer_class = s.ArtifactSerializer
     filters = {
         **BY_CREATION,
-        "kind": choice(Artifact.Kind.values, "kind"),
-        "status": choice(ArtifactStatus, "status"),
-        "agent_id": identifier("agent_id"),
-        "deployment_id": identifier("deployment_id"),
-        "version_id": identifier("version_id"),
-        "spec_hash": digest("spec_hash"),
-        "captured_after": moment("captured_at__gte", description="Captured at that time or later."),
-        "captured_before": moment("captured_at__lt", description="Captured before that time."),
+        "kind": choice_parameter(Artifact.Kind.values, "kind"),
+        "status": choice_parameter(ArtifactStatus, "status"),
+        "agent_id": id_parameter("agent_id"),
+        "deployment_id": id_parameter("deployment_id"),
+        "version_id": id_parameter("version_id"),
+        "spec_hash": sha256_parameter("spec_hash"),
+        "captured_after": time_parameter("captured_at__gte", description="Captured at that time or later."),
+        "captured_before": time_parameter("captured_at__lt", description="Captured before that time."),
     }
     errors = {"replay": (Conflict, Unprocessable)}
     permissions = {
@@ -126,9 +126,9 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     serializer_class = s.ReplaySerializer
     filters = {
         **BY_CREATION,
-        "status": choice(ReplayStatus, "status"),
-        "mode": choice(Replay.Mode.values, "mode"),
-        "artifact_id": identifier("artifact_id"),
-        "version_id": identifier("version_id"),
+        "status": choice_parameter(ReplayStatus, "status"),
+        "mode": choice_parameter(Replay.Mode.values, "mode"),
+        "artifact_id": id_parameter("artifact_id"),
+        "version_id": id_parameter("version_id"),
     }
     permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}

@@ -25,7 +25,7 @@ from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liven
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -36,12 +36,12 @@ from apps.tenancy.api.mixins import (
 )
 from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.api.sizes import without_large
-from apps.tenancy.credentials import Family, digest, family_of
+from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.declared import DeclaredView, Errors
-from byteor_cloud.api.parameters import check_query, choice, flag, line
+from byteor_cloud.api.parameters import check_query, choice_parameter, flag_parameter, line_parameter
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import (
     Conflict,
@@ -92,11 +92,11 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     reported_fields = REPORTED
     filters = {
         **BY_NAME,
-        "status": choice(Heartbeat.Status.values, "heartbeat__status"),
-        "liveness": choice(Liveness, "liveness"),
-        "drifted": flag("drifted"),
-        "label": by_labels("labels"),
-        "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
+        "status": choice_parameter(Heartbeat.Status.values, "heartbeat__status"),
+        "liveness": choice_parameter(Liveness, "liveness"),
+        "drifted": flag_parameter("drifted"),
+        "label": label_parameter("labels"),
+        "hostname": line_parameter("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
@@ -225,7 +225,7 @@ class HeartbeatView(DeclaredView, APIView):
             raise Unauthenticated("Send an agent key as bearer token.")
         if family is not Family.AGENT:
             raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
-        key = digest(text)
+        key = credential_digest(text)
         usage = limits.count_agent(limited_as(key))
         try:
             if usage is not None:
@@ -257,7 +257,7 @@ class HeartbeatView(DeclaredView, APIView):
     def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:
         response = problems.respond(request, error)
         if isinstance(error, Unauthenticated):
-            limits.forget_agent(limited_as(digest(bearer(request) or "")))
+            limits.forget_agent(limited_as(credential_digest(bearer(request) or "")))
             return response
         return _with_usage(response, usage)
 

@@ -26,13 +26,13 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.api.parameters import choice, digest, identifier
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]
-AGAINST = {"against": identifier(required=True, description="The version to compare with.")}
+AGAINST = {"against": id_parameter(required=True, description="The version to compare with.")}
 
 
 class _DiffMixin(EnvironmentViewSet):
@@ -55,7 +55,9 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     filters = BY_NAME
     parameters = {
         "diff": AGAINST,
-        "preview": {"target": choice(TARGETS, description="Compile for this target instead of the plan's own.")},
+        "preview": {
+            "target": choice_parameter(TARGETS, description="Compile for this target instead of the plan's own.")
+        },
     }
     errors = {
         "destroy": (PreconditionFailed,),
@@ -126,7 +128,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     operations = operations.VERSION
     queryset = Version.objects.all()
     serializer_class = s.VersionSerializer
-    filters = {**BY_NAME, "spec_hash": digest("spec_hash"), "draft_id": identifier("draft_id")}
+    filters = {**BY_NAME, "spec_hash": sha256_parameter("spec_hash"), "draft_id": id_parameter("draft_id")}
     parameters = {"diff": AGAINST}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,

@@ -24,17 +24,17 @@ from apps.tenancy.console import (
     Panel,
     Tile,
     VisibleRowsFilter,
-    ago,
-    link,
-    pill,
-    short,
+    relative_time,
+    row_link,
+    short_id,
     site,
-    until,
+    state_pill,
+    time_left,
     with_note,
 )
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.base import granted_condition
-from apps.tenancy.console.columns import where
+from apps.tenancy.console.columns import environment_link
 from apps.tenancy.console.console_user import ConsoleUser, console_user_of
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ApprovalStatus
@@ -137,7 +137,7 @@ def _warning_pills(row: Approval) -> str:
     deployment = _deployment(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
-    return format_html_join("", " {}", [(pill(word),) for word in words])
+    return format_html_join("", " {}", [(state_pill(word),) for word in words])
 
 
 @admin.register(Approval, site=site)
@@ -177,7 +177,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Expires", ordering="expires_at")
     def expires(self, row: Approval) -> str:
-        return ago(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
+        return relative_time(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
@@ -185,7 +185,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Requested", ordering="created_at")
     def requested(self, row: Approval) -> str:
-        return with_note(row.requested_by, ago(row.created_at))
+        return with_note(row.requested_by, relative_time(row.created_at))
 
     def page_title(self, row: Any) -> str:
         return subject(row)
@@ -201,7 +201,7 @@ class ApprovalAdmin(LiveAdmin):
             **super().summary(request, row),
             "title": subject(row),
             "headline": _headline(row, decisions),
-            "status": pill(row.status),
+            "status": state_pill(row.status),
             "marks": find_warnings(deployment, row),
             "facts": _facts(row),
             "decide": decision_form(request, row, decisions),
@@ -227,11 +227,15 @@ class ApprovalAdmin(LiveAdmin):
         waiting = self.get_queryset(request).filter(awaiting_decision_by(request)).order_by("expires_at")[:8]
         rows = [
             (
-                format_html("{}{}", link(row, subject(row)), _warning_pills(row)),
-                self.given(row), self.agents(row), where(row.environment), row.requested_by, ago(row.expires_at),
+                format_html("{}{}", row_link(row, subject(row)), _warning_pills(row)),
+                self.given(row),
+                self.agents(row),
+                environment_link(row.environment),
+                row.requested_by,
+                relative_time(row.expires_at),
             )
             for row in waiting
-        ]  # fmt: skip
+        ]
         columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
         url = f"{reverse('admin:releases_approval_changelist')}?for=me"
         return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
@@ -260,7 +264,7 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
             lines.append(
-                format_html("Unless another person approves it, it is rolled back {}.", until(approval.expires_at))
+                format_html("Unless another person approves it, it is rolled back {}.", time_left(approval.expires_at))
             )
         elif approval is not None:
             lines.append(f"Afterwards the request for approval was {approval.status}.")
@@ -275,23 +279,23 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = []
     if deployment is not None:
         facts += [
-            ("Deployment", link(deployment, f"{deployment.pipeline} to {row.environment}")),
-            ("Version", link(deployment.config_bundle.version)),
-            ("Config bundle", link(deployment.config_bundle)),
+            ("Deployment", row_link(deployment, f"{deployment.pipeline} to {row.environment}")),
+            ("Version", row_link(deployment.config_bundle.version)),
+            ("Config bundle", row_link(deployment.config_bundle)),
         ]
     elif row.replay_id is not None:
         facts.append(("Replay", _page_link("artifacts_replay", row.replay_id)))
     if isinstance(bound, ReplayTarget):
         facts += _replay_facts(bound)
     facts += [
-        ("Environment", where(row.environment)),
-        ("Posture", pill(row.environment.posture)),
-        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
+        ("Environment", environment_link(row.environment)),
+        ("Posture", state_pill(row.environment.posture)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
-        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", until(row.expires_at)),
+        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
         ("Capabilities", ", ".join(row.capabilities) or "-"),
-        ("Spec hash", short(row.spec_hash)),
-        ("Config hash", short(row.config_hash)),
+        ("Spec hash", short_id(row.spec_hash)),
+        ("Config hash", short_id(row.config_hash)),
     ]
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
@@ -302,13 +306,13 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
-        facts.append(("Used", ago(row.used_at)))
+        facts.append(("Used", relative_time(row.used_at)))
     return facts
 
 
 def _page_link(name: str, pk: Any) -> str:
     """Return a link to a page by its URL name, because this app may not import the models of artifacts."""
-    return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short(pk))
+    return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short_id(pk))
 
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
@@ -322,7 +326,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
         elif isinstance(value, list):
             facts.append((label, ", ".join(map(str, value)) or "none"))
         else:
-            facts.append((label, short(value) if name.endswith("hash") else "-" if value is None else value))
+            facts.append((label, short_id(value) if name.endswith("hash") else "-" if value is None else value))
     return facts
 
 
@@ -349,7 +353,8 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
         "title": "Decisions",
         "columns": ("Who", "Decision", "Comment", "When"),
         "rows": [
-            (each.decided_by, pill(each.decision), each.comment or "-", ago(each.created_at)) for each in decisions
+            (each.decided_by, state_pill(each.decision), each.comment or "-", relative_time(each.created_at))
+            for each in decisions
         ],
         "empty": "Nobody has decided yet.",
     }

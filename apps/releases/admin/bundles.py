@@ -9,7 +9,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.releases.models import ConfigBundle, KnownBad
 from apps.releases.services import bundles
-from apps.tenancy.console import Act, ReadOnlyAdmin, VisibleRowsFilter, pill, site
+from apps.tenancy.console import Act, ReadOnlyAdmin, VisibleRowsFilter, site, state_pill
 from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
@@ -41,4 +41,4 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:
-        return pill("known bad") if row.known_bad else "-"
+        return state_pill("known bad") if row.known_bad else "-"

@@ -30,16 +30,16 @@ from apps.tenancy.console import (
     Panel,
     Tile,
     VisibleRowsFilter,
-    ago,
-    link,
-    pill,
-    short,
+    relative_time,
+    row_link,
+    short_id,
     site,
-    until,
+    state_pill,
+    time_left,
     with_note,
 )
 from apps.tenancy.console.acts import permitted_by
-from apps.tenancy.console.columns import TONES, where
+from apps.tenancy.console.columns import TONES, environment_link
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.state import check_step
@@ -127,14 +127,14 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
-        pills = [pill(_state(row))]
-        pills += [pill("break glass")] if row.break_glass else []
-        pills += [pill("freeze overridden")] if row.freeze_override else []
+        pills = [state_pill(_state(row))]
+        pills += [state_pill("break glass")] if row.break_glass else []
+        pills += [state_pill("freeze overridden")] if row.freeze_override else []
         return format_html(" ".join(["{}"] * len(pills)), *pills)
 
     @admin.display(description="Current", ordering="is_current")
     def current(self, row: Deployment) -> str:
-        return pill("current" if row.is_current else None)
+        return state_pill("current" if row.is_current else None)
 
     def page_title(self, row: Any) -> str:
         return f"{row.config_bundle.version} to {row.environment}"
@@ -163,7 +163,7 @@ class DeploymentAdmin(LiveAdmin):
             "title": self.page_title(row),
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
-            "pills": [pill("current")] if row.is_current else [],
+            "pills": [state_pill("current")] if row.is_current else [],
             "marks": find_warnings(row, row.approval),
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
@@ -186,7 +186,7 @@ class DeploymentAdmin(LiveAdmin):
             return None
         may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
-        return {"reason": bad.reason, "since": ago(bad.since), "clear": clear if may else None}
+        return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         in_flight = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
@@ -195,7 +195,13 @@ class DeploymentAdmin(LiveAdmin):
 
     def panels(self, request: HttpRequest) -> list[Panel]:
         rows = [
-            (link(row, row.pipeline), self.state(row), where(row.environment), row.requested_by, ago(row.created_at))
+            (
+                row_link(row, row.pipeline),
+                self.state(row),
+                environment_link(row.environment),
+                row.requested_by,
+                relative_time(row.created_at),
+            )
             for row in self.get_queryset(request).order_by("-id")[:8]
         ]
         columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
@@ -209,14 +215,14 @@ def _state(row: Deployment) -> str:
 
 def _facts(row: Deployment) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
-        ("Environment", where(row.environment)),
-        ("Version", link(row.config_bundle.version)),
-        ("Config bundle", link(row.config_bundle)),
-        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
+        ("Environment", environment_link(row.environment)),
+        ("Version", row_link(row.config_bundle.version)),
+        ("Config bundle", row_link(row.config_bundle)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Target", with_note(describe_target(row.target), f"{agent_count(row.target_count)} when it was requested")),
         ("Strategy", describe_strategy(row.strategy)),
-        ("Config hash", short(row.config_hash)),
-        ("Bundle hash", short(row.bundle_hash)),
+        ("Config hash", short_id(row.config_hash)),
+        ("Bundle hash", short_id(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
@@ -232,7 +238,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
 
 def _deployment_link(row: Deployment) -> str:
     """Return a link to another deployment of the pipeline, named by its version and config bundle."""
-    return link(row, f"{row.config_bundle.version}, {row.config_bundle}")
+    return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
 def _url(row: Approval) -> str:
@@ -248,7 +254,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
         "percent": wave.percent,
         "state": wave.state,
         "tone": wave.tone,
-        "until": wave.until and until(wave.until),
+        "until": wave.until and time_left(wave.until),
         "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
         "share": wave.total,
         "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
@@ -266,11 +272,11 @@ def _agents(page: progress.AgentsPage) -> dict[str, Any]:
         (
             row.agent_id,
             (
-                with_note(link(row.agent), row.detail),
-                pill(row.progress),
+                with_note(row_link(row.agent), row.detail),
+                state_pill(row.progress),
                 row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
                 _tuning(row.tuning),
-                ago(row.updated_at),
+                relative_time(row.updated_at),
             ),
         )
         for row in page.rows
@@ -289,13 +295,13 @@ def _tuning(said: dict[str, Any] | None) -> str:
     short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
     unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
     word = next((word for word, settings in short_of if settings), "applied")
-    return with_note(pill(word), unmet)
+    return with_note(state_pill(word), unmet)
 
 
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
         what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
-        rows.append((ago(each.created_at), what, each.actor))
+        rows.append((relative_time(each.created_at), what, each.actor))
     url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.releases.services import explanations
-from apps.tenancy.console import ago, pill
+from apps.tenancy.console import relative_time, state_pill
 from byteor_cloud.engine.explain.findings import Finding
 
 
@@ -19,11 +19,11 @@ def panels(agent: Any) -> list[dict[str, Any]]:
         {
             "title": "Why it runs this",
             "lead": explanation.summary,
-            "rows": [(pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
+            "rows": [(state_pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },
         {
             "title": "What happens next",
-            "rows": [(ago(event.at), event.detail) for event in explanation.next],
+            "rows": [(relative_time(event.at), event.detail) for event in explanation.next],
             "empty": "Nothing, because the agent has left the fleet.",
         },
     ]

@@ -25,7 +25,14 @@ from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from byteor_cloud import blobs
-from byteor_cloud.api.parameters import choice, digest, flag, identifier, line, whole
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    flag_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    sha256_parameter,
+)
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.errors import Conflict, NotFound
@@ -37,7 +44,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     operations = operations.CONFIG_BUNDLE
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
-    filters = {**BY_NAME, "version_id": identifier("version_id"), "config_hash": digest("config_hash")}
+    filters = {**BY_NAME, "version_id": id_parameter("version_id"), "config_hash": sha256_parameter("config_hash")}
     errors = {"clear": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
@@ -73,10 +80,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     serializer_class = s.DeploymentSerializer
     filters = {
         **BY_CREATION,
-        "status": choice(DeploymentStatus, "status"),
-        "pipeline": line("pipeline"),
-        "is_current": flag("is_current"),
-        "config_bundle_id": identifier("config_bundle_id"),
+        "status": choice_parameter(DeploymentStatus, "status"),
+        "pipeline": line_parameter("pipeline"),
+        "is_current": flag_parameter("is_current"),
+        "config_bundle_id": id_parameter("config_bundle_id"),
     }
     errors = dict.fromkeys(("rollback", "abort", "pause", "resume", "retry", "evidence"), (Conflict,))
     permissions = {
@@ -175,7 +182,7 @@ class DeploymentAgentViewSet(_OfDeploymentViewSet):
     operations = operations.DEPLOYMENT_AGENT
     queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
     serializer_class = s.DeploymentAgentSerializer
-    filters = {"progress": choice(AgentProgress, "progress"), "wave": whole(0, 1000, "wave")}
+    filters = {"progress": choice_parameter(AgentProgress, "progress"), "wave": integer_parameter(0, 1000, "wave")}
 
 
 class TimelineViewSet(_OfDeploymentViewSet):
@@ -194,9 +201,9 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
     serializer_class = s.ApprovalSerializer
     filters = {
         **BY_CREATION,
-        "status": choice(ApprovalStatus, "status"),
-        "deployment_id": identifier("deployment__id"),
-        "replay_id": identifier("replay_id"),
+        "status": choice_parameter(ApprovalStatus, "status"),
+        "deployment_id": id_parameter("deployment__id"),
+        "replay_id": id_parameter("replay_id"),
     }
     errors = {"revoke": (Conflict,)}
     permissions = {
@@ -238,7 +245,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     serializer_class = s.ReportSerializer
     errors = {"report": (Conflict,), "bundle": (Conflict,)}
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
-    parameters = {"bundle": {"hash": digest(required=True, description="The bundle_hash of the offer.")}}
+    parameters = {"bundle": {"hash": sha256_parameter(required=True, description="The bundle_hash of the offer.")}}
     agent_scope = "agent:deployment"
 
     @extend_schema(responses=s.DesiredAnswerSerializer)

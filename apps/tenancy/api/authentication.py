@@ -17,7 +17,7 @@ from rest_framework.request import Request
 
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, digest, family_of
+from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud import space
 from byteor_cloud.errors import Unauthenticated
@@ -93,7 +93,7 @@ class CredentialAuthentication(BaseAuthentication):
             raise Unauthenticated("The credential is malformed or mistyped.")
         if family is not self.model.family:
             return None
-        credential = self.queryset().filter(digest=digest(text)).first()
+        credential = self.queryset().filter(digest=credential_digest(text)).first()
         if credential is None or not self.is_live(credential):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()

@@ -40,7 +40,13 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
 from byteor_cloud.api import bodies
-from byteor_cloud.api.parameters import choice, identifier, line, moment, whole
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    time_parameter,
+)
 from byteor_cloud.errors import Conflict, InvalidInput, PreconditionFailed
 
 USER_ONLY = (Family.USER,)
@@ -173,7 +179,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     operations = operations.ENVIRONMENT_COLLECTION
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
-    filters = {**BY_NAME, "posture": choice(Posture, "posture")}
+    filters = {**BY_NAME, "posture": choice_parameter(Posture, "posture")}
     permissions = {"list": P.VIEW_PROJECT, "create": P.MANAGE_PROJECT}
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -218,8 +224,8 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
     queryset = Membership.objects.select_related("user", "organization", "project")
     serializer_class = s.MemberSerializer
     filters = {
-        "role": choice(Role, "role"),
-        "email": line("user__email__icontains", max_length=254, description="A part of the e-mail address."),
+        "role": choice_parameter(Role, "role"),
+        "email": line_parameter("user__email__icontains", max_length=254, description="A part of the e-mail address."),
     }
     errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
@@ -362,18 +368,20 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     queryset = AuditEvent.objects.select_related("seal")
     serializer_class = s.AuditEventSerializer
     filters = {
-        "action": line("action"),
-        "outcome": choice(["success", "denied", "error"], "outcome"),
-        "actor_id": line("actor_id"),
-        "resource_kind": line("resource_kind"),
-        "resource_id": line("resource_id"),
-        "project_id": identifier("project_id"),
-        "environment_id": identifier("environment_id"),
-        "after": moment("timestamp__gte", description="Only events at this time or later."),
-        "before": moment("timestamp__lt", description="Only events before this time."),
+        "action": line_parameter("action"),
+        "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
+        "actor_id": line_parameter("actor_id"),
+        "resource_kind": line_parameter("resource_kind"),
+        "resource_id": line_parameter("resource_id"),
+        "project_id": id_parameter("project_id"),
+        "environment_id": id_parameter("environment_id"),
+        "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
+        "before": time_parameter("timestamp__lt", description="Only events before this time."),
     }
     parameters = {
-        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)}
+        "export": {
+            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
+        }
     }
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
 

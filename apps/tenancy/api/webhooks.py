@@ -20,7 +20,7 @@ from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
-from byteor_cloud.api.parameters import choice, flag, identifier
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.api.schema.responses import with_secret
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
 
@@ -96,7 +96,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     operations = operations.WEBHOOK
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filters = {**BY_CREATION, "enabled": flag("enabled")}
+    filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
     errors = {"destroy": (PreconditionFailed,), "test": (Conflict,)}
     permissions = dict.fromkeys(
         ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
@@ -126,7 +126,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
-_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
+_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
@@ -137,8 +137,8 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     serializer_class = WebhookDeliverySerializer
     filters = {
         **BY_CREATION,
-        "status": choice(Outcome, "status"),
-        "event_id": identifier("event_id"),
+        "status": choice_parameter(Outcome, "status"),
+        "event_id": id_parameter("event_id"),
         # The receiver sees a ping under another type than the audit event's action.
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }

@@ -2,7 +2,7 @@
 
 from apps.tenancy.console.acts import Act, ActContext
 from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, VisibleRowsFilter
-from apps.tenancy.console.columns import ago, link, pill, short, until, with_note
+from apps.tenancy.console.columns import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.tenancy.console.live import LiveAdmin
 from apps.tenancy.console.site import site
 
@@ -14,11 +14,11 @@ __all__ = [
     "ReadOnlyAdmin",
     "Tile",
     "VisibleRowsFilter",
-    "ago",
-    "link",
-    "pill",
-    "short",
+    "relative_time",
+    "row_link",
+    "short_id",
     "site",
-    "until",
+    "state_pill",
+    "time_left",
     "with_note",
 ]

@@ -18,7 +18,7 @@ from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 from apps.tenancy.console.acts import Act, perform
-from apps.tenancy.console.columns import column
+from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
@@ -171,7 +171,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         held = console_user_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
         return [
-            column(field, in_table=False)
+            admin_column(field, in_table=False)
             for field in self.model._meta.fields
             if field.name not in hidden and not isinstance(field, BinaryField)
         ]
@@ -189,7 +189,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         """Return the table's columns, with displays by type: times as ages, states as pills, hashes shortened."""
         fields = {field.name: field for field in self.model._meta.fields}
-        return [column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
+        return [admin_column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
     def menu_title(self) -> str:
         """Return the table's title in the menu."""

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, digest, generate
+from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import SignInLink, User
 from apps.tenancy.state import lock
 from byteor_cloud.errors import Conflict, Unauthenticated
@@ -41,7 +41,7 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
 @transaction.atomic
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     """Mark the link as used and return its person. Raises Unauthenticated if it is unknown, used or expired."""
-    found = SignInLink.objects.select_for_update().filter(digest=digest(text)).first()
+    found = SignInLink.objects.select_for_update().filter(digest=credential_digest(text)).first()
     if found is None or found.used_at is not None or found.expires_at <= timezone.now():
         raise Unauthenticated("This sign-in link was used, has expired, or never existed. Ask for a new one.")
     found.used_at = timezone.now()
