@@ -110,7 +110,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def shown(text: str, length: int = 60) -> str:
+def quote_text(text: str, length: int = 60) -> str:
     """Quote a text for a message: as one line of ASCII, shortened to ``length`` characters."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
@@ -307,7 +307,7 @@ def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: l
     """Read the key of a member. The pointer of a faulty key is that of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
-        message = f"The key {shown(name)} occurs twice in this object."
+        message = f"The key {quote_text(name)} occurs twice in this object."
         raise _at(text, start, JsonFault.DUPLICATE_NAME, message, inside[:-1])
     inside[-1].part = name
     return name
@@ -341,7 +341,7 @@ def _no_token(text: str, offset: int, inside: list[_Open]) -> MalformedJson:
     found = word[0] if word else text[start]
     if found.endswith(("NaN", "Infinity")):
         return _at(text, start, JsonFault.NUMBER, _number_message(found), inside)
-    return _at(text, start, JsonFault.SYNTAX, f"{shown(found, 20)} is not valid JSON.", inside)
+    return _at(text, start, JsonFault.SYNTAX, f"{quote_text(found, 20)} is not valid JSON.", inside)
 
 
 _EXPECTED = {

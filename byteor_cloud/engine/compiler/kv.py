@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .diagnostics import JsonObject, one_of, shown
+from .diagnostics import JsonObject, join_options, quote
 from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 
 _MODELS: dict[str, type[Any]] = {"single_ring": SingleRing, "lane_graph": LaneGraph}
@@ -141,7 +141,7 @@ class _Reader:
                 raise KvError(number, "expected key=value in printable ASCII, without spaces around the =")
             key, value = match.groups()
             if key in seen:
-                raise KvError(number, f"the key {shown(key)} occurs twice")
+                raise KvError(number, f"the key {quote(key)} occurs twice")
             seen.add(key)
             if _INDEX.sub(".#", key) in _SHAPES:
                 self.values[key] = number, value
@@ -158,10 +158,10 @@ class _Reader:
             return value
         if holds is int:
             if not _NUMBER.fullmatch(value):
-                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {shown(value)}")
+                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {quote(value)}")
             return int(value)
         if value not in holds:
-            raise KvError(number, f"{key} must be {one_of(holds)}, not {shown(value)}")
+            raise KvError(number, f"{key} must be {join_options(holds)}, not {quote(value)}")
         return value
 
     def record(self, record: Any, prefix: str, line: int) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, CompileReport, shown
+from .diagnostics import Code, CompileReport, quote
 from .plan import OnFull
 from .spec import Endpoint, GraphLane, GraphRole, LaneGraph
 from .topology import neighbours, topological_order
 from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
-def lower(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
+def lower_wiring(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
     """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
     return _Walk(wiring, report).run(on_full)
 
@@ -118,5 +118,5 @@ class _Walk:
         return self.numbers.setdefault(lane.name, len(self.numbers))
 
     def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
-        message = f"{shown(node.name)} {what}."
+        message = f"{quote(node.name)} {what}."
         self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")

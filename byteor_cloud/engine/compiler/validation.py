@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, CompileReport, Diagnostic, shown
+from .diagnostics import Code, CompileReport, Diagnostic, quote
 from .fields import PlanText
 from .kv import spec_to_json
 from .namespace import declare_names
@@ -105,7 +105,7 @@ def _check_lane(lane: GraphLane, pointer: str, report: CompileReport) -> None:
         report.add(
             Code.GRAPH_FANOUT_CONSUMERS,
             f"{pointer}/consumers",
-            f"A fan-out has 1 to {MAX_FANOUT_CONSUMERS} consumers, not {shown(lane.consumers)}.",
+            f"A fan-out has 1 to {MAX_FANOUT_CONSUMERS} consumers, not {quote(lane.consumers)}.",
             f"Write a number from 1 to {MAX_FANOUT_CONSUMERS}.",
         )
 
@@ -170,7 +170,7 @@ def _names_by_lane(
             message = f"There is no lane {lane}; the last lane is {len(graph.lanes) - 1}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of a lane.")
         elif lane in names:
-            message = f"Lane {lane} already has the {side} {shown(names[lane])}."
+            message = f"Lane {lane} already has the {side} {quote(names[lane])}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of another lane.")
         else:
             names[lane] = name

@@ -8,8 +8,8 @@ from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
     IncidentBundle,
-    Reason,
     RejectedBundle,
+    RejectionReason,
     build_incident,
     extract_incident,
     validate_incident,
@@ -49,9 +49,9 @@ __all__ = [
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
-    "Reason",
     "Record",
     "RejectedBundle",
+    "RejectionReason",
     "ReplayLimits",
     "ReplayMode",
     "ReplayOutcome",

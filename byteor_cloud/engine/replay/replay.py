@@ -26,13 +26,13 @@ from byteor_cloud.engine.replay.journal import (
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.stages import (
     Action,
-    Counters,
     Effects,
+    StageCounters,
     StageError,
     StageFunction,
     Unsupported,
 )
-from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, Work
+from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _SAMPLES = 16
 
@@ -184,7 +184,7 @@ class _Run:
         self.warnings: list[str] = []
         self.actions: Sequence[Action] = ()
         self.outputs: dict[str, _EgressOutput] = {}
-        self._counters: Mapping[str, Counters] = {}
+        self._counters: Mapping[str, StageCounters] = {}
         self._comparisons: dict[str, Comparison] = {}
         self._limits = limits
 
@@ -206,7 +206,7 @@ class _Run:
             effects=effects,
             entry=self.lane,
             max_actions=self._limits.max_actions,
-            work=Work(self._limits.max_record_work, self._limits.max_work),
+            work=WorkMeter(self._limits.max_record_work, self._limits.max_work),
         )
         self.actions, self._counters = runner.actions, runner.counters
         self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
 from byteor_cloud.engine.replay import payload
-from byteor_cloud.engine.strict_json import pointer_of, shown
+from byteor_cloud.engine.strict_json import pointer_of, quote_text
 
 MAX_KEYWORDS = 1_000_000
 MAX_CHAIN = 256
@@ -79,7 +79,9 @@ class PayloadSchema:
     """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
 
     def __init__(self, document: object) -> None:
-        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is modified below
+        schema = payload.parse_payload(
+            payload.encode_payload(document)
+        )  # a copy with decimal numbers, which is modified below
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
         nodes = list(_subschemas(schema))
@@ -191,7 +193,7 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
                 _compiled({"pattern": text}, options)
             except ValidationError:
                 detail = (
-                    f"{shown(text, 80)} is not a pattern that can run in linear time and bounded memory "
+                    f"{quote_text(text, 80)} is not a pattern that can run in linear time and bounded memory "
                     "(no look-around, no back-references, no huge repetitions)"
                 )
                 faults.append(SchemaError(node.pointer(keyword), "schema.pattern", detail))

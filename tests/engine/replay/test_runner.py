@@ -22,7 +22,7 @@ from byteor_cloud.engine.replay import (
     Record,
     StageError,
     Unsupported,
-    graph,
+    graph_runner,
     run_pipeline,
 )
 from byteor_cloud.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
@@ -329,9 +329,9 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
     with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
         run_pipeline(doubling, records(b"1"))
 
-    monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
+    monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 8)
     assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, router 2, b, c, merge 2
-    monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
+    monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
         run_pipeline(FAN, records(b"1"), MARKS, OPS)
 

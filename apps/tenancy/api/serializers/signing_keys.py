@@ -9,7 +9,7 @@ from rest_framework import serializers
 from apps.tenancy.api.fields import ModelSerializer, Strict, Text
 from apps.tenancy.models import (
     SigningKey,
-    choices,
+    enum_choices,
 )
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
@@ -17,7 +17,7 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 class SigningKeySerializer(ModelSerializer):
     """A signing key. Its private half is never returned."""
 
-    status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
+    status = serializers.ChoiceField(enum_choices(KeyStatus), source="current_status", read_only=True)
 
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
@@ -59,7 +59,7 @@ class JwkSerializer(serializers.Serializer[Any]):
     x = serializers.CharField()
     alg = serializers.ChoiceField(["EdDSA"])
     use = serializers.ChoiceField(["sig"])
-    status = serializers.ChoiceField(choices(KeyStatus))
+    status = serializers.ChoiceField(enum_choices(KeyStatus))
     not_before = serializers.DateTimeField()
     not_after = serializers.DateTimeField(allow_null=True)
     descriptions = {

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 
 from byteor_cloud.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
+from byteor_cloud.engine.replay.stages import Stage, StageRuntime, Unsupported
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
@@ -27,10 +27,10 @@ MAX_DELIVERIES = 65_536
 type _Queues = defaultdict[int, deque[bytes]]
 
 
-class Graph:
+class GraphRunner:
     """A LaneGraph that is ready to run. Records enter at ``entry``, an ingress or lane; by default the only ingress."""
 
-    def __init__(self, spec: LaneGraph, runtime: Runtime, entry: str | None) -> None:
+    def __init__(self, spec: LaneGraph, runtime: StageRuntime, entry: str | None) -> None:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self._exits = [(end.name, end.lane) for end in spec.endpoints if end.kind == "egress"]
