@@ -27,7 +27,7 @@ from byteor_cloud.engine.machines import (
     OfferAction,
 )
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, Target
 
 
@@ -169,7 +169,9 @@ class Deployment(Stateful):
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
-    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # null when enlistment is complete
+    enlisting: StoredField[EnlistmentCursor | None] = StoredField(
+        EnlistmentCursor, null=True
+    )  # null when enlistment is complete
 
     class Meta:
         constraints = [

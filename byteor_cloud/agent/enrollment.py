@@ -65,7 +65,7 @@ def enroll_node(
         identity = AgentIdentity(
             base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name")
         )
-        keys = StoredKeySet(KeySet.of(members.object("signing_keys")), etag="")
+        keys = StoredKeySet(KeySet.from_document(members.object("signing_keys")), etag="")
     except ValueError as error:
         raise StateError(f"the control plane's response is unreadable: {error}") from error
     state.save_api_key(credentials.api_key)

@@ -71,13 +71,13 @@ class Strategy:
             "failure_threshold_percent": self.failure_threshold_percent,
         }
 
-    def bounds(self, count: int) -> tuple[int, ...]:
+    def wave_bounds(self, count: int) -> tuple[int, ...]:
         """Return how many of ``count`` agents are in each wave and the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
 @dataclass(frozen=True, slots=True)
-class Enlisting:
+class EnlistmentCursor:
     """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
@@ -120,12 +120,12 @@ class RolloutAgent(NamedTuple):
 class StepPlan:
     """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
 
-    ``more`` says that offers are left, so that the next step can follow at once.
+    ``has_more_offers`` says that offers are left, so that the next step can follow at once.
     """
 
     timed_out: tuple[UUID, ...] = ()
     offer: tuple[UUID, ...] = ()
-    more: bool = False
+    has_more_offers: bool = False
     wave: int = 0
     wave_done: bool = False
     outcome: Literal["active", "failed"] | None = None
@@ -180,8 +180,8 @@ def plan_rollout(
 
 
 def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: int) -> StepPlan:
-    now, more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
-    return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
+    now, has_more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
+    return StepPlan(timed_out=timed_out, offer=now, has_more_offers=has_more, wave=wave)
 
 
 def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:

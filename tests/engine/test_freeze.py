@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, open_until
+from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, last_open_window
 
 
 def window(start: str, end: str, **more: Any) -> FreezeWindow:
@@ -102,9 +102,9 @@ def test_active_window_returns_the_first_that_contains_now() -> None:
 def test_open_until_returns_the_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
-    assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
-    assert open_until([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
-    assert open_until([ONCE], saturday) is None
+    assert last_open_window([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
+    assert last_open_window([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
+    assert last_open_window([ONCE], saturday) is None
 
 
 @pytest.mark.parametrize(

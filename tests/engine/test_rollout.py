@@ -155,7 +155,7 @@ def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
 def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
-    bounds = strategy.bounds(count)
+    bounds = strategy.wave_bounds(count)
     waves = [sum(bound <= place for bound in bounds) for place in range(count)]
 
     assert waves == sorted(waves)

@@ -40,7 +40,7 @@ def test_enrollment_returns_what_the_agent_needs(world: World) -> None:
     assert {name: body[name] for name in ("agent_id", "name", "environment_id", "heartbeat_interval_s")} == {
         "agent_id": str(agent.pk), "name": "edge-1", "environment_id": str(world.dev.pk), "heartbeat_interval_s": 30,
     }  # fmt: skip
-    assert len(KeySet.of(body["signing_keys"]).keys) == 1
+    assert len(KeySet.from_document(body["signing_keys"]).keys) == 1
     assert answer["Location"] == world.path(rest=f"/agents/{agent.pk}")
     own = Api(body["api_key"]).get(f"/api/v1/agents/{agent.pk}").json()
     assert (own["name"], own["hostname"], own["labels"]) == ("edge-1", "host.example", {"zone": "a"})

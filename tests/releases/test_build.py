@@ -141,7 +141,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
         assert stored.read() == again.tar
-    assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
+    assert open_bundle(again.tar).signing_keys == KeySet.from_document(deployment.signing_keys)
 
 
 @pytest.mark.parametrize("at", ["_build_bundle", "_offer_first_wave"])

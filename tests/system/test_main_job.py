@@ -84,7 +84,7 @@ def completed() -> Iterator[CompletedDemo]:
     demo = Demo(installation.data_dir, environ)
     try:
         demo.serve()
-        demo.walk()
+        demo.run_main_job()
         yield CompletedDemo(demo, bucket)
     finally:
         demo.stop()

@@ -67,7 +67,7 @@ def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: W
     make_token(other.viewer)
     audit.seal_all()
 
-    text = "".join(ledger.export(world.organization))
+    text = "".join(ledger.export_lines(world.organization))
 
     assert "token.create" in text
     assert "my laptop" not in text

@@ -74,7 +74,7 @@ def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsB
 
 
 def _shares(strategy: Strategy, count: int) -> dict[int, int]:
-    bounds = strategy.bounds(count)
+    bounds = strategy.wave_bounds(count)
     sizes = {wave: bound - before for wave, (before, bound) in enumerate(zip([0, *bounds], bounds, strict=False))}
     return {wave: size for wave, size in sizes.items() if size > 0}
 

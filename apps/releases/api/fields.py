@@ -30,7 +30,7 @@ class TargetSerializer(Strict):
         """Return the target. Raises ValidationError unless agents are named in one way."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
             raise serializers.ValidationError("Name exactly one of agents, selector and all: true.")
-        return Target.naming(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
+        return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
         """Show only the field that selects the agents."""

@@ -57,7 +57,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
         )
         for row in found
     )
-    window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
+    window = freeze.last_open_window(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
         agent=_agent_facts(agent),

@@ -158,7 +158,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         _activate(deployment)
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
-    elif plan.more or deployment.enlisting is not None:
+    elif plan.has_more_offers or deployment.enlisting is not None:
         # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
         offers.enqueue_rollout_step(deployment.pk)
 

@@ -398,7 +398,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
-        lines = ledger.export(self.organization, after_seq=self.given.get("after_seq", 0))
+        lines = ledger.export_lines(self.organization, after_seq=self.given.get("after_seq", 0))
         return StreamingHttpResponse(
             bodies.stream(lines),
             content_type="application/x-ndjson",

@@ -112,7 +112,7 @@ class Environment(Row, Revisioned):
     @property
     def settings_with_defaults(self) -> dict[str, Any]:
         """Every setting as JSON, with the posture's defaults filled in."""
-        return {**policy.defaults(policy.Posture(self.posture)), **self.settings}
+        return {**policy.default_settings(policy.Posture(self.posture)), **self.settings}
 
     @property
     def effective_settings(self) -> policy.EnvironmentSettings:

@@ -7,7 +7,7 @@ from django.db import transaction
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
-from apps.tenancy.permissions import Permission, Role, covers
+from apps.tenancy.permissions import Permission, Role, may_grant
 from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock
@@ -15,7 +15,7 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 
 def _check_grant(granter: frozenset[Permission], role: Role) -> None:
-    if not covers(granter, role):
+    if not may_grant(granter, role):
         raise Forbidden(f"You can't grant or take away the role {role}: it has permissions that you do not have.")
 
 

@@ -52,7 +52,7 @@ class FileEntry:
     size: int
 
     @classmethod
-    def of(cls, data: bytes) -> FileEntry:
+    def of_data(cls, data: bytes) -> FileEntry:
         """Return the hash and size of ``data``."""
         return cls(sha256(data), len(data))
 
@@ -64,9 +64,9 @@ class Manifest(ManifestFields):
     files: Mapping[str, FileEntry]
 
     @classmethod
-    def of(cls, about: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
+    def of_files(cls, about: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
         """Return the manifest of these files."""
-        entries = {name: FileEntry.of(data) for name, data in files.items()}
+        entries = {name: FileEntry.of_data(data) for name, data in files.items()}
         members = {field.name: getattr(about, field.name) for field in fields(ManifestFields)}
         # Parsed again, so that the server never builds a manifest that an agent cannot read.
         return cls.from_document(cls(**members, files=entries).document())
@@ -145,7 +145,7 @@ def build(
     }
     if approval_credential is not None:
         files[CREDENTIAL] = approval_credential.encode("ascii")
-    manifest = Manifest.of(about, files)
+    manifest = Manifest.of_files(about, files)
     archive = tar.pack({**files, MANIFEST: canonical(manifest.document())})
     if len(archive) > MAX_BUNDLE_BYTES:
         raise ValueError("a deploy bundle has at most 32 MiB")
@@ -195,7 +195,7 @@ def _check_entries(manifest: Manifest, files: Mapping[str, bytes]) -> None:
     if extra := sorted(files.keys() - expected):
         raise Refused(DeliveryCode.BUNDLE_ENTRY_EXTRA, f"{extra[0]} does not belong here")
     for name, entry in manifest.files.items():
-        if FileEntry.of(files[name]) != entry:
+        if FileEntry.of_data(files[name]) != entry:
             raise Refused(DeliveryCode.BUNDLE_ENTRY_ALTERED, f"{name} is not what the manifest says")
     if manifest.files[SPEC].sha256 != manifest.spec_hash:
         raise Refused(DeliveryCode.BUNDLE_SPEC_HASH, f"{SPEC} is not the spec that the manifest names")

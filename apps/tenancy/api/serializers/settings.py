@@ -87,7 +87,7 @@ class FreezeWindowSerializer(Strict):
                 text = f"The clocks in {zone} skip this time; give another, or one with an offset."
                 raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
         # If the clocks repeat the hour of the start or end, the window covers both.
-        start, end = freeze.instants(value["start"], zone)[0], freeze.instants(value["end"], zone)[1]
+        start, end = freeze.possible_instants(value["start"], zone)[0], freeze.possible_instants(value["end"], zone)[1]
         if end <= start:
             raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
         return {**value, "start": _in_utc(start), "end": _in_utc(end)}
