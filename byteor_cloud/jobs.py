@@ -65,7 +65,7 @@ def queue_of(lane: JobLane, organization: UUID | None) -> str:
     return f"{lane}:{organization.hex if organization else INSTALLATION}"
 
 
-def share(queue: str) -> int:
+def max_slots(queue: str) -> int:
     """Return how many slots of a worker the jobs of this queue may hold at once."""
     lane, _, owner = queue.partition(":")
     slots = SLOTS[JobLane(lane)]
@@ -85,7 +85,7 @@ class Claim:
     def confirm(self) -> None:
         """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
-    def insist(self, write: Callable[[], None]) -> None:
+    def retry_until_stored(self, write: Callable[[], None]) -> None:
         """Run ``write`` and retry while the database is down. Use it for results that cannot be produced twice.
 
         Raises ClaimLost, and any other error of ``write``.

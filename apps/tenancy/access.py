@@ -27,7 +27,7 @@ class Principal:
     # The organization of a key, an enrollment token or an agent. None for a person, who may belong to several.
     organization_id: UUID | None = None
     # The key under which the rate limit counts requests, if it is not ``caller``.
-    limited_as: str | None = None
+    rate_limit_key: str | None = None
     is_authenticated: bool = field(default=True, init=False)  # DRF reads it from request.user
 
     @property

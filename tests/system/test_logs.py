@@ -26,7 +26,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
     """Collect the log lines in the format that the test names."""
     stream = StringIO()
-    configuration = logs.configuration(request.param)
+    configuration = logs.logging_settings(request.param)
     configuration["handlers"]["stderr"]["stream"] = stream
     logging.config.dictConfig(configuration)
     yield stream

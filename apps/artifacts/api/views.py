@@ -19,7 +19,7 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
-from apps.tenancy.api.sizes import without_large
+from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
 from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter, time_parameter
@@ -51,7 +51,7 @@ class UploadViewSet(AgentSelfViewSet):
         body = s.UploadSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data.pop("file")
-        artifact, fresh = uploads.receive(
+        artifact, is_new = uploads.receive(
             environment=self.environment,
             agent=self.agent,
             content_hash=file.content_hash,
@@ -59,7 +59,7 @@ class UploadViewSet(AgentSelfViewSet):
             actor=self.actor,
             **body.validated_data,
         )
-        return Response(s.ArtifactSerializer(artifact).data, status=201 if fresh else 200)
+        return Response(s.ArtifactSerializer(artifact).data, status=201 if is_new else 200)
 
 
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -92,7 +92,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         return s.ListedArtifactSerializer if self.action == "list" else s.ArtifactSerializer
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return without_large(queryset, "metadata") if self.action == "list" else queryset
+        return defer_large_json(queryset, "metadata") if self.action == "list" else queryset
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def content(self, request: Request, **kwargs: Any) -> FileResponse:

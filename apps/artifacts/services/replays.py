@@ -229,7 +229,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         )
 
     # Side effects must not be executed again, so their result must not get lost with a database connection.
-    claim.insist(store_outcome)
+    claim.retry_until_stored(store_outcome)
 
 
 @transaction.atomic

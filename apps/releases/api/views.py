@@ -164,7 +164,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         return self.represent(self.get_object())
 
 
-class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
+class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
     """Base of the views below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
 
     permissions = {"list": P.VIEW_ENVIRONMENT}
@@ -176,7 +176,7 @@ class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
         return queryset.filter(deployment=deployment)
 
 
-class DeploymentAgentViewSet(_OfDeploymentViewSet):
+class DeploymentAgentViewSet(_DeploymentChildViewSet):
     """The enlisted agents of a deployment and their progress."""
 
     operations = operations.DEPLOYMENT_AGENT
@@ -185,7 +185,7 @@ class DeploymentAgentViewSet(_OfDeploymentViewSet):
     filters = {"progress": choice_parameter(AgentProgress, "progress"), "wave": integer_parameter(0, 1000, "wave")}
 
 
-class TimelineViewSet(_OfDeploymentViewSet):
+class TimelineViewSet(_DeploymentChildViewSet):
     """The timeline of a deployment, newest entry first."""
 
     operations = operations.TIMELINE
@@ -284,7 +284,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     )
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download the deploy bundle's tar."""
-        wanted = self.given["hash"]
+        wanted = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != wanted:
             raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")

@@ -237,13 +237,15 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         return members.change_role(
             row,
             role=Role(data.get("role", row.role)),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
             expected_revision=self.expected_revision,
         )
 
     def perform_destroy(self, row: Membership) -> None:
-        members.remove(row, granter=self.granted, actor=self.actor, expected_revision=self.expected_revision)
+        members.remove(
+            row, granter=self.granted_permissions, actor=self.actor, expected_revision=self.expected_revision
+        )
 
 
 class OrganizationMemberViewSet(_Members, OrganizationViewSet):
@@ -268,7 +270,7 @@ class OrganizationMemberViewSet(_Members, OrganizationViewSet):
             project=None,
             email=data["user"]["email"],
             role=Role(data["role"]),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
         )
 
@@ -290,7 +292,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             project=self.project,
             email=data["user"]["email"],
             role=Role(data["role"]),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
         )
 
@@ -317,7 +319,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
             **{**data, "role": Role(data["role"])},
         )
@@ -398,9 +400,9 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
-        lines = ledger.export_lines(self.organization, after_seq=self.given.get("after_seq", 0))
+        lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
         return StreamingHttpResponse(
-            bodies.stream(lines),
+            bodies.join_lines(lines),
             content_type="application/x-ndjson",
             headers={"Content-Disposition": f'attachment; filename="{self.organization.slug}-ledger.ndjson"'},
         )

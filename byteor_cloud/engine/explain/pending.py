@@ -162,7 +162,9 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
         by = actions.get("pause")
         who = f" by {by.actor}{because(by.reason)}" if by else ""
         yield Finding(
-            B.PAUSED, f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.", deployment.id
+            B.PAUSED,
+            f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.",
+            deployment.id,
         )
         yield NextEvent(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
     retry, enlistment = actions.get("retry"), deployment.enlistment

@@ -70,7 +70,7 @@ class ApprovalSerializer(ModelSerializer):
     def get_credential(self, approval: Approval) -> str | None:
         """The approval credential. Null unless the caller may operate the environment."""
         view = self.context.get("view")
-        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
+        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
 
 
