@@ -15,5 +15,5 @@ environment = [
 agent = [
     route("agents/<uuid:id>", v.OwnAgentViewSet, get="retrieve"),
     path("agents/<uuid:id>/heartbeat", v.HeartbeatView.as_view()),
-    route("agents/<uuid:id>/signing-key", v.AgentKeySetViewSet, get="retrieve"),
+    route("agents/<uuid:id>/signing-key", v.SigningKeyViewSet, get="retrieve"),
 ]

@@ -173,7 +173,7 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
 
 
-class AgentKeySetViewSet(AgentSelfViewSet):
+class SigningKeyViewSet(AgentSelfViewSet):
     """The key set with which agents verify deploy bundles."""
 
     operations = operations.SIGNING_KEY

@@ -6,18 +6,18 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.fleet.api.serializers import Labels
-from apps.tenancy.api.fields import Id, Strict, Text
+from apps.fleet.api.serializers import LabelsField
+from apps.tenancy.api.fields import IdField, StrictSerializer, TextField
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
 
-class TargetSerializer(Strict):
+class TargetSerializer(StrictSerializer):
     """A target: exactly one of the three fields."""
 
-    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
-    selector = Labels(required=False)
+    agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
+    selector = LabelsField(required=False)
     all = serializers.BooleanField(required=False)
 
     descriptions = {
@@ -37,7 +37,7 @@ class TargetSerializer(Strict):
         return super().to_representation(instance.stored())
 
 
-class StrategySerializer(Strict):
+class StrategySerializer(StrictSerializer):
     """How a deployment reaches the agents of its target."""
 
     kind = serializers.ChoiceField(list(StrategyKind))
@@ -79,10 +79,10 @@ class StrategySerializer(Strict):
         return super().to_representation(instance.stored())
 
 
-class BreakGlassSerializer(Strict):
+class BreakGlassSerializer(StrictSerializer):
     """Break-glass: an org_admin deploys before approval. Unless another person approves in time, it is rolled back."""
 
-    reason = Text(max_length=2000)
+    reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(
         required=False,
         min_value=60,
@@ -106,7 +106,7 @@ class BreakGlassSerializer(Strict):
         return BreakGlassRequest(**attrs)
 
 
-class StoredForm(serializers.DictField):
+class StoredFormField(serializers.DictField):
     """A typed value, shown in its stored form."""
 
     def to_representation(self, value: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
-from apps.tenancy.api.fields import Strict
+from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
@@ -113,7 +113,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         )
         return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
 
-    def _reason(self, request: Request, shape: type[Strict]) -> str:
+    def _reason(self, request: Request, shape: type[StrictSerializer]) -> str:
         body = shape(data=request.data)
         body.is_valid(raise_exception=True)
         return str(body.validated_data["reason"])

@@ -8,7 +8,7 @@ from django.db.models import Case, F, Func, IntegerField, JSONField, QuerySet, T
 from django.db.models.functions import Cast
 from django.db.models.lookups import LessThanOrEqual
 
-from apps.tenancy.api.fields import JSONObject
+from apps.tenancy.api.fields import JSONObjectField
 
 MAX_LISTED_BYTES = 4096
 
@@ -28,7 +28,7 @@ def defer_large_json(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
     return listed
 
 
-class ListedJSON(JSONObject):
+class ListedJSONField(JSONObjectField):
     """A JSON object in a list: null if ``defer_large_json`` left it out."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
@@ -26,14 +26,14 @@ from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
 
 
 class WebhookSerializer(ModelSerializer):
-    url = Text(max_length=2000)
+    url = TextField(max_length=2000)
     events = serializers.ListField(
         child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
     )
-    description = Text(required=False, allow_blank=True, max_length=200)
+    description = TextField(required=False, allow_blank=True, max_length=200)
     enabled = serializers.BooleanField(required=False)
-    project_id = Id(required=False, allow_null=True)
-    environment_id = Id(required=False, allow_null=True)
+    project_id = IdField(required=False, allow_null=True)
+    environment_id = IdField(required=False, allow_null=True)
 
     descriptions = {
         "url": "The HTTPS address that receives the events.",
@@ -178,7 +178,7 @@ class EventActorSerializer(serializers.Serializer[Any]):
     }
 
 
-class EventSerializer(Strict):
+class EventSerializer(StrictSerializer):
     """The body of a webhook message: one event."""
 
     id = serializers.UUIDField()
@@ -189,7 +189,7 @@ class EventSerializer(Strict):
     environment_id = serializers.UUIDField(allow_null=True)
     resource = EventResourceSerializer()
     actor = EventActorSerializer()
-    changes = JSONObject()
+    changes = JSONObjectField()
     descriptions = {
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",

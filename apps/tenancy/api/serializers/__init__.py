@@ -21,7 +21,7 @@ from apps.tenancy.api.serializers.resources import (
     MemberSerializer,
     OrganizationSerializer,
     ProjectSerializer,
-    Slug,
+    SlugField,
 )
 from apps.tenancy.api.serializers.settings import (
     EnvironmentSettingsField,
@@ -30,7 +30,7 @@ from apps.tenancy.api.serializers.settings import (
     OrganizationSettingsField,
     OrganizationSettingsSerializer,
     SettingsField,
-    WindowEdge,
+    WindowEdgeField,
 )
 from apps.tenancy.api.serializers.signing_keys import (
     JwkSerializer,
@@ -66,8 +66,8 @@ __all__ = [
     "RotateSigningKeySerializer",
     "SettingsField",
     "SigningKeySerializer",
-    "Slug",
+    "SlugField",
     "UserSerializer",
     "UserTokenSerializer",
-    "WindowEdge",
+    "WindowEdgeField",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Name, Text
+from apps.tenancy.api.fields import ModelSerializer, NameField, TextField
 from apps.tenancy.api.serializers.settings import (
     EnvironmentSettingsField,
     EnvironmentSettingsSerializer,
@@ -22,7 +22,7 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 
 
-class Slug(Text):
+class SlugField(TextField):
     """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -31,8 +31,8 @@ class Slug(Text):
 
 
 class OrganizationSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
+    name = NameField()
+    slug = SlugField(required=False)
     settings = OrganizationSettingsField(OrganizationSettingsSerializer, required=False)
 
     descriptions = {
@@ -47,8 +47,8 @@ class OrganizationSerializer(ModelSerializer):
 
 
 class ProjectSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
+    name = NameField()
+    slug = SlugField(required=False)
 
     descriptions = {
         "name": "The name, unique in the organization.",
@@ -61,7 +61,7 @@ class ProjectSerializer(ModelSerializer):
 
 
 class EnvironmentSerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
 
     descriptions = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.models import (
     SigningKey,
     enum_choices,
@@ -35,7 +35,7 @@ class SigningKeySerializer(ModelSerializer):
         fields = ["id", "kid", "status", "not_before", "signs_until", "not_after", "created_at"]
 
 
-class RotateSigningKeySerializer(Strict):
+class RotateSigningKeySerializer(StrictSerializer):
     """The times of a rotation of the signing key."""
 
     activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
@@ -48,8 +48,8 @@ class RotateSigningKeySerializer(Strict):
     }
 
 
-class RetireSigningKeySerializer(Strict):
-    reason = Text(max_length=2000)
+class RetireSigningKeySerializer(StrictSerializer):
+    reason = TextField(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
