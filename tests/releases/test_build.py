@@ -207,7 +207,7 @@ def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     deployment, agent, _ = approved(world)
-    bundle_services.bar(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
     run_jobs()
 
@@ -227,7 +227,7 @@ def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "empty_target")
     # That says nothing of the configuration.
-    assert not bundle_services.is_barred(deployment.environment_id, deployment.config_hash)
+    assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
 def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:

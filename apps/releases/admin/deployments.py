@@ -42,7 +42,7 @@ from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.columns import TONES, environment_link
 from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.state import check_step
+from apps.tenancy.state import check_transition
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -121,7 +121,7 @@ class DeploymentAdmin(LiveAdmin):
             icon="stop_circle",
             comment="optional",
             dangerous=True,
-            applies=permitted_by(partial(check_step, event=DeploymentEvent.ABORT)),
+            applies=permitted_by(partial(check_transition, event=DeploymentEvent.ABORT)),
         ),
     )
 

@@ -17,7 +17,7 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.api import operations
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
+from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout_steps
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
 from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME
@@ -264,7 +264,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
                     offered_at=assignment.since,
                 ),
                 "bundle_size": assignment.bundle_size,
-                "envelope": rollout.sign_envelope(source),
+                "envelope": rollout_steps.sign_deployment_envelope(source),
             }
         response = Response({"desired": desired})
         response["ETag"] = f'"{body_digest(response.data)}"'

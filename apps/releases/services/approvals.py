@@ -18,7 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, check_step, lock
+from apps.tenancy.state import advance, check_transition, lock_row
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -120,7 +120,7 @@ def check_credential(
     found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
     if found is None:
         raise Refused(ApprovalCode.REVOKED, "the approval does not exist any more")
-    approval = lock(found) if for_update else found
+    approval = lock_row(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
     bound = approval.target and approval.target.bound
@@ -131,7 +131,7 @@ def check_credential(
     return approval
 
 
-def hand_in(
+def check_handed_in_credential(
     text: str, environment: Environment, subject: ApprovalSubject, *, is_needed: bool, actor: Actor
 ) -> Approval:
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
@@ -177,7 +177,7 @@ def decide(
     """Record one person's decision. One denial denies the approval; the last needed consent issues the credential."""
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
-    locked = lock(approval, related=("environment__project__organization",))
+    locked = lock_row(approval, related=("environment__project__organization",))
     check_open(locked)
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
@@ -278,7 +278,7 @@ def _notify_replay(approval: Approval) -> None:
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Revoke an approval that is pending or not used yet. Raises Conflict once it has been used."""
-    locked = lock(approval)
+    locked = lock_row(approval)
     check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
 
@@ -287,7 +287,7 @@ def check_revoke(approval: Approval) -> None:
     """Raise Conflict if ``revoke`` would refuse the approval now."""
     if approval.used_at is not None:
         raise Conflict("This approval has been used.", code="approval.used")
-    check_step(approval, ApprovalEvent.REVOKE)
+    check_transition(approval, ApprovalEvent.REVOKE)
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:
@@ -298,6 +298,6 @@ def withdraw(approval: Approval, *, actor: Actor) -> None:
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
     """Expire an approval that was not decided in time. Do nothing if it was decided meanwhile."""
-    locked = lock(approval)
+    locked = lock_row(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

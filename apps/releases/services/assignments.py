@@ -121,7 +121,7 @@ def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
     Skip agents that another deployment is about to change, and do nothing if the configuration is known bad.
     ``only`` limits this to one agent.
     """
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     agents = (

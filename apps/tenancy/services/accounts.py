@@ -11,7 +11,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import SignInLink, User
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
 
 LINK_LIFETIME = timedelta(hours=1)
@@ -65,7 +65,7 @@ def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) ->
 
     Returns False if the person's role is already as requested. Raises Conflict if the account is not active.
     """
-    locked = lock(user)
+    locked = lock_row(user)
     if locked.is_superuser is is_operator:
         return False
     if is_operator and not locked.is_active:

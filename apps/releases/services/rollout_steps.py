@@ -14,7 +14,7 @@ from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments, bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
@@ -31,20 +31,20 @@ _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
-def step(deployment_id: str) -> None:
+def run_step(deployment_id: str) -> None:
     """Run the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
     if found is None:
         return
     is_served = _is_bundle_available(found)  # before any lock, because the storage may be slow
     with transaction.atomic():
-        lock(found.environment)
-        deployment = lock(found, related=RELATED)
+        lock_row(found.environment)
+        deployment = lock_row(found, related=RELATED)
         now = timezone.now()
         if deployment.status in _RUNNING:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
-            if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+            if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
                 # A deployment of the same configuration failed elsewhere: no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
@@ -188,7 +188,7 @@ def _activate(deployment: Deployment) -> None:
     assignments.offer_late(current)
 
 
-def sign_envelope(deployment: Deployment) -> dict[str, Any]:
+def sign_deployment_envelope(deployment: Deployment) -> dict[str, Any]:
     """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
     manifest = delivery.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id
