@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.fields import StoredField
+from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful

@@ -19,7 +19,7 @@ from byteor_cloud.engine.delivery.refusals import Refused
 
 from .identity import BaseUrl, Credentials, SecretValue
 from .progress import OfferReport, ReceivedOffer
-from .state import AgentIdentity, StoredKeySet
+from .state_folder import AgentIdentity, StoredKeySet
 
 _CHUNK = 64 * 1024
 _MAX_ANSWER = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 from .api import ControlPlane, enroll
 from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
 from .retry import Backoff, retry_until_answered
-from .state import AgentIdentity, StateError, StateFolder, StoredKeySet
+from .state_folder import AgentIdentity, StateError, StateFolder, StoredKeySet
 
 _TRIES = 5
 _ID = r"[A-Za-z0-9-]+"

@@ -14,7 +14,7 @@ from byteor_cloud.engine.replay import build_incident
 
 from .configuration import AgentRuntimeConfig
 from .progress import RunningBundle
-from .state import StateError, StateFolder
+from .state_folder import StateError, StateFolder
 
 
 def capture(state: StateFolder, running: RunningBundle) -> bytes:

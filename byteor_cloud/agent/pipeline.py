@@ -27,7 +27,7 @@ from byteor_cloud.engine.replay import (
 from byteor_cloud.engine.replay.work import LimitExceeded
 
 from .configuration import ActivationError, AgentRuntimeConfig
-from .state import StateFolder
+from .state_folder import StateFolder
 from .tuning import isolate_cpu, tune
 
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases.admin import progress
+from apps.releases.admin import agents_page
 from apps.releases.admin.approvals import (
     APPROVE,
     DENY,
@@ -146,7 +146,7 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
-        counts = progress.count_agents(row)
+        counts = agents_page.count_agents(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
@@ -171,7 +171,7 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny"},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            "agents": _agents(progress.find_page(row, counts, request.GET)),
+            "agents": _agents(agents_page.find_page(row, counts, request.GET)),
             "panels": panels,
         }
 
@@ -262,7 +262,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
     }
 
 
-def _agents(page: progress.AgentsPage) -> dict[str, Any]:
+def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
     """Return the data of the table of agents, with its filter and page links."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}

@@ -16,7 +16,7 @@ from rest_framework import serializers
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
-from byteor_cloud.api.schema.fields import COMMON_DESCRIPTIONS
+from byteor_cloud.api.schema.descriptions import COMMON_DESCRIPTIONS
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.engine.compiler import plan_schema

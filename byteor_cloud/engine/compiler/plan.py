@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from .diagnostics import Code, JsonObject
-from .fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
+from .plan_fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
 
 type PlanTarget = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]

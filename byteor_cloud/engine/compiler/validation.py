@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .diagnostics import Code, CompileReport, Diagnostic, quote
-from .fields import PlanText
 from .kv import spec_to_json
 from .namespace import declare_names
 from .ops import Ops
@@ -16,6 +15,7 @@ from .plan import (
     OP,
     RING,
 )
+from .plan_fields import PlanText
 from .ring import compile_ring
 from .spec import GraphLane, GraphRole, LaneGraph, PipelineSpec, SingleRing
 from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
