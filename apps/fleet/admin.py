@@ -182,7 +182,7 @@ def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
     # Only the page's name ties this to apps.releases, which this app must not import.
     page = reverse("admin:releases_deployment_change", args=[deployment_id])
     return with_note(
-        short_id(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short_id(deployment_id))
+        short_id(bundle_hash), format_html('<a class="text-link" href="{}">{}</a>', page, short_id(deployment_id))
     )
 
 

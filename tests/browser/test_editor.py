@@ -209,7 +209,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     sign_in(page, world.operator.user)
     new_draft(world, PLAN)
     page.goto(row_page(world.dev))
-    page.locator(".below").get_by_role("link", name="Drafts").click()
+    page.locator(".related-rows").get_by_role("link", name="Drafts").click()
 
     page.get_by_role("link", name="New draft").click()
     expect(page.get_by_label("Environment").locator("option:checked")).to_have_text("acme / trading / dev")

@@ -64,7 +64,7 @@ def row_link(row: Model | None, text: str | None = None) -> str:
     if row is None:
         return "-"
     url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
-    return format_html('<a class="to" href="{}">{}</a>', url, text or str(row))
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text or str(row))
 
 
 def short_id(value: Any) -> str:
@@ -74,7 +74,7 @@ def short_id(value: Any) -> str:
     text = str(value)
     head, _, rest = text.rpartition(":")
     shown = f"{head}:{rest[:10]}…" if head else f"…{text[-8:]}"
-    return format_html('<code class="short" title="{}">{}</code>', text, shown)
+    return format_html('<code class="short-id" title="{}">{}</code>', text, shown)
 
 
 def with_note(value: Any, note: str) -> str:
