@@ -312,7 +312,9 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
 
 def _page_link(name: str, pk: Any) -> str:
     """Return a link to a page by its URL name, because this app may not import the models of artifacts."""
-    return format_html('<a class="text-link" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short_id(pk))
+    return format_html(
+        '<a class="text-link" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short_id(pk)
+    )
 
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:

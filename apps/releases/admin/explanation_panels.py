@@ -36,4 +36,6 @@ def _about(finding: Finding) -> str:
         name, pk = "deployment", finding.deployment_id
     else:
         return ""
-    return format_html('<a class="text-link" href="{}">{}</a>', reverse(f"admin:releases_{name}_change", args=[pk]), name)
+    return format_html(
+        '<a class="text-link" href="{}">{}</a>', reverse(f"admin:releases_{name}_change", args=[pk]), name
+    )
