@@ -89,7 +89,7 @@ def test_line_break_in_a_value_does_not_start_a_line(written: StringIO) -> None:
 
 
 @in_json
-def test_levels_of_loggers(written: StringIO) -> None:
+def test_only_the_access_log_has_lines_below_errors(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)

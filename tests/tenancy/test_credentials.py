@@ -23,7 +23,7 @@ DAY = 86400
 
 
 @pytest.mark.parametrize("family", Family)
-def test_the_text_form(family: Family) -> None:
+def test_the_text_of_a_credential_has_its_family_and_a_checksum(family: Family) -> None:
     secret = credentials.generate(family)
 
     assert len(secret.text) == len("bor_usr_") + 43 + 6

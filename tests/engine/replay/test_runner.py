@@ -163,7 +163,7 @@ def test_a_ring_that_the_compiler_cannot_have_made_is_unsupported(ring: MakeRing
     ("data", "value"),  # the published test vectors
     [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
 )
-def test_fnv1a_64(data: bytes, value: int) -> None:
+def test_fnv1a_64_returns_known_hashes(data: bytes, value: int) -> None:
     assert fnv1a_64(data) == value
 
 

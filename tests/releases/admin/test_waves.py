@@ -102,7 +102,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_the_headline(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
+def test_the_headline_describes_the_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
     found = build_waves(CAREFUL, deployment, counts, expected=20)
 
     assert headline(deployment, found, detail="because") == expected
