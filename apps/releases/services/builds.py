@@ -107,7 +107,7 @@ def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
     )
     # The bundle of a break-glass deployment must not claim an approval: it has no credential and no approved_at.
     consent = deployment.consent if deployment.break_glass is None else None
-    return delivery.build(
+    return delivery.build_bundle(
         manifest_fields,
         config.version.spec_kv.encode(),
         bundles.runtime_config(config).document(),

@@ -309,12 +309,12 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             "opts": self.opts,
             "model_admin": self,
             "title": act.label,
-            "goes": [(row, self.goes_with(request, row)) for row in rows] if act.removes else [],
+            "goes": [(row, self.rows_deleted_with(request, row)) for row in rows] if act.removes else [],
             **context,
         }
         return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
 
-    def goes_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
         found = []
         for model, other in self.admin_site._registry.items():

@@ -11,10 +11,10 @@ from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 def lower_wiring(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
     """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
-    return _Walk(wiring, report).run(on_full)
+    return _LoweringWalk(wiring, report).run(on_full)
 
 
-class _Walk:
+class _LoweringWalk:
     """One walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
 
     def __init__(self, wiring: Wiring, report: CompileReport) -> None:
@@ -31,11 +31,13 @@ class _Walk:
         endpoints = []
         for node in self.wiring.ingresses:
             output = self._output(node)
-            endpoints.append(Endpoint(node.name, "ingress", self._use(output)))
+            endpoints.append(Endpoint(node.name, "ingress", self._lane_number(output)))
             self._route(node, output)
         for node in self._stages_in_order():
             self._stage(node)
-        endpoints += [Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses]
+        endpoints += [
+            Endpoint(node.name, "egress", self._lane_number(self._input(node))) for node in self.wiring.egresses
+        ]
         return LaneGraph(on_full, tuple(self.lanes.values()), tuple(endpoints), tuple(self.roles))
 
     def _stages_in_order(self) -> list[WiringNode]:
@@ -53,9 +55,13 @@ class _Walk:
         written = target
         if source.kind != target.kind:
             written = GraphLane(f"{node.name}:bridge", source.kind, source.capacity, source.consumers)
-        self.roles.append(GraphRole(node.name, "stage", (self._use(source),), (self._use(written),), op=node.op))
+        self.roles.append(
+            GraphRole(node.name, "stage", (self._lane_number(source),), (self._lane_number(written),), op=node.op)
+        )
         if written is not target:
-            self.roles.append(GraphRole(written.name, "bridge", (self._use(written),), (self._use(target),)))
+            self.roles.append(
+                GraphRole(written.name, "bridge", (self._lane_number(written),), (self._lane_number(target),))
+            )
             self._inform(
                 Code.LOWER_BRIDGE,
                 node,
@@ -78,8 +84,8 @@ class _Walk:
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return
-        written = tuple(self._use(self._connection(link)) for link in links)
-        self.roles.append(GraphRole(f"{node.name}:router", "router", (self._use(output),), written))
+        written = tuple(self._lane_number(self._connection(link)) for link in links)
+        self.roles.append(GraphRole(f"{node.name}:router", "router", (self._lane_number(output),), written))
         self._inform(
             Code.LOWER_ROUTER,
             node,
@@ -93,8 +99,8 @@ class _Walk:
         if len(links) == 1:
             return self._connection(links[0])
         merged = GraphLane(f"{node.name}:in", "events")
-        read = tuple(self._use(self._connection(link)) for link in links)
-        written = (self._use(merged),)
+        read = tuple(self._lane_number(self._connection(link)) for link in links)
+        written = (self._lane_number(merged),)
         self.roles.append(GraphRole(f"{node.name}:merge", "merge", read, written, policy="round_robin"))
         self._inform(
             Code.LOWER_MERGE,
@@ -112,7 +118,7 @@ class _Walk:
             return GraphLane(name, "events")
         return GraphLane(name, link.kind, consumers=1)
 
-    def _use(self, lane: GraphLane) -> int:
+    def _lane_number(self, lane: GraphLane) -> int:
         """Return the number of a lane, which it gets at its first use."""
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
