@@ -45,7 +45,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
     At the end no thread that some test left behind may keep the database from being dropped.
     """
+    from django.apps import apps
     from django.db import connection
+
+    for model in apps.get_app_config("procrastinate").get_models():
+        model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tenancy_auditevent DISABLE TRIGGER tenancy_auditevent_no_truncate")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from apps.fleet.models import Agent as Row
 from apps.releases.models import Deployment
@@ -95,8 +94,6 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
     yield enroll
     for node in nodes:
         node.stop()
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE procrastinate_jobs CASCADE")
 
 
 def until(done: Callable[[], object]) -> None:
