@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +71,24 @@ def run_jobs() -> Callable[..., int]:
     return run_jobs
 
 
+@cache
+def _recorded_world(name: str) -> Callable[[], Any]:
+    from tests.recorded import Recorded
+    from tests.worlds import World
+
+    return Recorded(lambda: World(name))
+
+
 @pytest.fixture
 def world(db: None) -> Any:
     """Create an organization with a project, an environment of each posture, and a person of each role."""
-    from tests.worlds import World
-
-    return World("acme")
+    return _recorded_world("acme")()
 
 
 @pytest.fixture
 def other(db: None) -> Any:
     """Create another organization like ``world``."""
-    from tests.worlds import World
-
-    return World("umbrella")
+    return _recorded_world("umbrella")()
 
 
 @pytest.fixture(autouse=True)
