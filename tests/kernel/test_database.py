@@ -68,8 +68,9 @@ def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
     def create(**columns: Any) -> Project:
         with transaction.atomic():
             project = real(**columns)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_sleep(60)")
+            if columns["name"] == "billing":
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_sleep(60)")
         return project
 
     monkeypatch.setattr(organizations, "create_project", create)
