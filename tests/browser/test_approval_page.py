@@ -56,10 +56,10 @@ def test_base_of_the_comparison(world: World) -> None:
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # What runs now; for one that runs or ran, what it superseded.
+    # The base of a new deployment is the current one; the base of a deployment that was active, the one it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
-    assert find_base(one) == two  # nothing: it would replace what runs now
+    assert find_base(one) == two  # it superseded no deployment, so its base is the current one
 
 
 def test_first_deployment_shows_everything_as_new(world: World) -> None:
