@@ -44,7 +44,7 @@ _OUTSIDE = Path("/var/lib/byteor-cloud")
 # Messages of a server that starts, recovers or stops. They describe its state, not an error.
 _STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
 _START_SECONDS = 120.0  # recovery after a crash may replay 1 GB of write-ahead log
-_STARTS = 3  # a starting server may be killed, so it is started again
+_STARTS = 3  # attempts to start the server, which may be killed while it starts
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01

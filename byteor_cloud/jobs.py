@@ -42,7 +42,7 @@ class Lane(StrEnum):
     CLEANING = "cleanup"  # long jobs without urgency: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
-    WEBHOOKS = "webhook"  # jobs that wait for servers of others
+    WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
 # How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
@@ -122,7 +122,7 @@ class Job:
 class Periodic:
     """A job without arguments that workers enqueue on schedule. Only one of its kind runs at a time.
 
-    It is due every ``every_s`` seconds of Unix time, ``at_s`` seconds after each multiple.
+    It is due ``at_s`` seconds after each multiple of ``every_s`` seconds of Unix time.
     """
 
     name: str
@@ -346,7 +346,7 @@ def delete_old_rows() -> None:
             " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE rank > %s)",
             [MOST_DEAD_LETTERS],
         )
-        # Kept: the metrics read when a job was deferred, and the rule above when it failed.
+        # The metrics need the events ``deferred``, and the deletion of old dead letters above needs ``failed``.
         cursor.execute(
             "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
             " AND at < now() - make_interval(days => %s)",

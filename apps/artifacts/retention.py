@@ -22,7 +22,7 @@ from byteor_cloud.errors import Unavailable
 
 WORKER = system("retention")
 BATCH_SIZE = 1000  # rows of one transaction
-# A blob is stored before the row that refers to it. The row of a younger blob may still be written.
+# A blob is stored before the row that refers to it. A younger blob may not have its row yet.
 STRAY_AGE = timedelta(days=1)
 AGENTS_KEPT_FOR = timedelta(days=90)
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168

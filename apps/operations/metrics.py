@@ -22,7 +22,7 @@ from apps.tenancy.state import Stateful
 
 CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
 TIMEOUT_MS = 2000
-MAX_UNSEALED = 10_000  # of one chain; the count stops there, since an exact number is not worth its cost
+MAX_UNSEALED = 10_000  # events of one chain; the count stops there, because an exact number is not worth its cost
 logger = structlog.get_logger(__name__)
 
 

@@ -124,7 +124,8 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
     """Keep the memberships that the person may see through the API, too.
 
-    Those of an organization need a role in the organization; those of a project need permission to view it.
+    A membership of an organization is visible with a role in the organization, and a membership of a project with the
+    permission to view the project.
     """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if standing.is_superuser:

@@ -154,7 +154,7 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
-    """Append unsealed events, oldest first, to the chain of an organization, or (None) of the installation.
+    """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
 
     Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
     events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
@@ -193,7 +193,7 @@ def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
 def seal_all(*, whole: bool = False) -> None:
     """Seal every chain that has unsealed events.
 
-    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while other chains were.
+    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while others were sealed.
     """
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
     for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():

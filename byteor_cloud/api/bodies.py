@@ -92,7 +92,7 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
             admit(request, settings.CONFIG.max_body_bytes)
             cap = settings.CONFIG.max_body_bytes if request.user.is_authenticated else ANONYMOUS_FORM_BYTES
             # Django parses the form from these bytes.
-            request._body = read(request, cap)  # what HttpRequest.body fills
+            request._body = read(request, cap)  # the attribute in which HttpRequest.body keeps the body
         except Exception as error:  # noqa: BLE001,RUF100  exceptions raised here do not reach the handlers of views
             return problems.answer(request, problems.as_domain_error(error))
         return get_response(request)

@@ -186,7 +186,7 @@ def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int)
 
 
 def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
-    """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
+    """Plan the next step of a deployment that is ``rolling_back``. Every touched agent has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):

@@ -55,8 +55,9 @@ class Evidence:
 class Proof:
     """The verified facts about a deployment.
 
-    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a deployment
-    broke glass; it covers the spec and the environment, but neither the configuration nor the bytes of the bundle.
+    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a
+    break-glass deployment; it covers the spec and the environment, but neither the configuration nor the bytes of the
+    bundle.
     """
 
     bundle_hash: str

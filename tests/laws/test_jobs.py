@@ -64,7 +64,7 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line of each call of ``enqueue`` and the kind of job; of a parameter, its annotation."""
+    """Yield the line of each call of ``enqueue`` with the kind of job, or with the annotation of a parameter."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:

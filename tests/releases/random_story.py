@@ -1,4 +1,4 @@
-"""The base of random stories: their actions, their invariants, and the comparison with the model."""
+"""The base of the random stories of ``test_stateful``: actions, invariants, and the comparison with the model."""
 
 from __future__ import annotations
 

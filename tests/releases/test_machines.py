@@ -200,7 +200,8 @@ def _interrupted(*_: object) -> None:
 def digests() -> dict[str, str]:
     """Return a digest of all rows of each table, including the queue.
 
-    The rate counters are left out, because they also change when a request is refused."""
+    The rate counters are left out, because they also change when a request is refused.
+    """
     found = {}
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")

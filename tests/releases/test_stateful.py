@@ -1,6 +1,7 @@
-"""Random stories of callers, agents, a crashing worker and a jumping clock, compared with ``model``.
+"""Random stories, that is sequences of actions of callers, agents and the worker, compared with ``model``.
 
-BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… how many.
+The worker crashes and the clock jumps in them. BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=…
+their number.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ REVOKE = Act(
 
 
 def on_deployment_page(act: Act) -> Act:
-    """Return the act as the page of the deployment offers it, which waits for the approval."""
+    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
     return replace(
         act,
         run=lambda row, context: act.run(row.approval, context),
@@ -96,8 +96,9 @@ def on_deployment_page(act: Act) -> Act:
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition of approvals that the user can give now: they operate the environment, and have neither
-    requested nor decided it.
+    """Return the condition of approvals that the user can give now.
+
+    The user may operate the approval's environment, and has neither requested the approval nor decided on it.
     """
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)

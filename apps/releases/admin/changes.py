@@ -12,7 +12,10 @@ from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes against the deployment ``base`` that is replaced. Without one, ``spec`` is None and all is new."""
+    """The changes that a deployment makes to the deployment ``base``, which it replaces.
+
+    If it replaces none, ``spec`` is None, and ``config`` has every value as a new one.
+    """
 
     base: Deployment | None
     spec: SpecDiff | None

@@ -56,12 +56,12 @@ def create_deployment(
 ) -> Deployment:
     """Create a deployment. It waits for approval if the environment requires one; otherwise it starts.
 
-    It also starts at once with ``approval``, the credential of an unused approval of the same subject, and with
-    ``break_glass``: then another person must approve it afterwards, or it is rolled back.
+    It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
+    ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; InvalidInput for an empty target or a credential of something else; Forbidden if only an
-    org_admin may do it.
+    agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
+    if only an org_admin may do it.
     """
     locked = lock(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -270,9 +270,9 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Offer a deployment again to the agents that failed, and continue. From ``failed`` it becomes ``deploying``.
 
-    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. If it has failed,
-    also for whatever would prevent a new deployment: a known bad configuration, a freeze window, the in-flight limit,
-    or a newer deployment of the pipeline.
+    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. A deployment that has
+    failed is also refused for everything that would prevent a new deployment: a known bad configuration, a freeze
+    window, the in-flight limit, or a newer deployment of the pipeline.
     """
     lock(found.environment)
     deployment = lock(found, related=RELATED)

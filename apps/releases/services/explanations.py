@@ -28,7 +28,7 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import AgentView
 
-MAX_DEPLOYMENTS = 100  # of an environment with more that wait for approval, only the newest are considered
+MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")

@@ -128,7 +128,7 @@ class LoginView(_SignInView):
         parameters=[OpenApiParameter("next", str, description="The path that a browser is sent to afterwards.")],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Initiates the login flow; redirects to the identity provider."""
+        """Start the sign-in: redirect the browser to the identity provider."""
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left it
         return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
@@ -151,7 +151,7 @@ class CallbackView(_SignInView):
         ],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Exchanges the authorization code for a session (browsers) or a user token (everybody else)."""
+        """Exchange the authorization code for a session (browsers) or a user token (other clients)."""
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
         # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.

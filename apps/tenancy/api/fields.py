@@ -25,7 +25,8 @@ from byteor_cloud.ids import read_id
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
 
-    The number of errors is limited, because each takes time and memory; the last one then gives the number of all.
+    The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
+    says how many there are in total.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]
@@ -199,7 +200,7 @@ class Name(Text):
     def to_internal_value(self, data: Any) -> str:
         """Return the name. Raises ValidationError if it has characters that cannot be printed."""
         value = super().to_internal_value(data)
-        # The pattern excludes white space and the invisible characters that could mislead; this check, all others.
+        # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value

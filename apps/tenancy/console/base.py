@@ -122,7 +122,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     # -- visible rows and fields ---------------------------------------------------------------------------------
 
     def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        """Keep only the rows that the person's roles permit to see."""
+        """Keep only the rows that the person may see by their roles."""
         if self.tenant is None:
             return queryset if standing.is_superuser else queryset.none()
         return queryset.filter(
@@ -210,7 +210,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return {}
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for the page of a row of another table: so an upper app adds panels to a lower app's page."""
+        """Return panels for a page of another table's row. An upper app adds panels to a lower app's page with it."""
         return []
 
     # -- pages --------------------------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the acts that the table offers for several rows: those that the person may perform somewhere."""
+        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         standing = standing_of(request)

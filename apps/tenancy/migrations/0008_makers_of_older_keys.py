@@ -1,5 +1,6 @@
 """Fill in who created existing API keys, from the audit trail. For a key that was created with another key, that is
-the person who created the other key."""
+the person who created the other key.
+"""
 
 from django.db import migrations
 

@@ -61,7 +61,7 @@ def rotate(
     retire_in_s: int = RETIRE_IN_S,
     actor: Actor,
 ) -> SigningKey:
-    """Create and publish the next key of an organization, or (None) of the installation.
+    """Create and publish the next key of an organization (None: of the installation).
 
     It signs after ``activate_in_s`` seconds; by default, as soon as all agents have fetched it. No agent needs the
     installation's key, so by default that one signs at once. The replaced key verifies for ``retire_in_s`` seconds
@@ -124,14 +124,14 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored statuses of an organization's keys, or (None) of the installation's, and record events."""
+    """Update the stored statuses of the keys of an organization (None: of the installation), and record events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _update_due_statuses(organization, timezone.now(), actor=system("signing_keys"))
     _store_etag(organization)
 
 
 def key_set(organization_id: UUID | None) -> keys.KeySet:
-    """Return all keys of an organization, or (None) of the installation, with their status now, newest first."""
+    """Return all keys of an organization (None: of the installation) with their status now, newest first."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id).order_by("-id")
     return keys.KeySet(
@@ -152,7 +152,7 @@ def active_private_key(organization_id: UUID | None) -> bytes:
 
 
 def _lock(organization: Organization | None) -> Organization | None:
-    """Lock the keys of an organization, or (None) of the installation, until the transaction ends."""
+    """Lock the keys of an organization (None: of the installation) until the transaction ends."""
     if organization is not None:
         return lock(organization)
     with connection.cursor() as cursor:

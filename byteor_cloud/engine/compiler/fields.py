@@ -325,7 +325,7 @@ class Object[T](ValueType[T]):
 
 
 def child_pointer(pointer: str, key: object) -> str:
-    """Return the pointer of a member whose key the author chose; of its object if the key is long or unprintable."""
+    """Return the pointer of a member whose key the author chose, or of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

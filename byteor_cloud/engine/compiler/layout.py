@@ -67,7 +67,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
     """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
 
-    Returns the chains, and the layers with those of the bends appended.
+    Returns the chains, and the layers of all nodes followed by the layers of the bends.
     """
     layers = list(layers)
     bends = sum(layers[target] - layers[source] - 1 for source, target in pairs)

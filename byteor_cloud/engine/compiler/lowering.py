@@ -65,7 +65,7 @@ class _Walk:
         self._route(node, target)
 
     def _output(self, node: WiringNode) -> Lane:
-        """Return the lane that a node writes, itself or by its bridge."""
+        """Return the lane that a node writes, directly or through its bridge."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return self._connection(links[0])
@@ -113,7 +113,7 @@ class _Walk:
         return Lane(name, link.kind, consumers=1)
 
     def _use(self, lane: Lane) -> int:
-        """Return the number of a lane, which it gets at its first use."""
+        """Return the number of a lane. A lane gets its number when it is first used."""
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
 

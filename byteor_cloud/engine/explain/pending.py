@@ -29,7 +29,10 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
 
 
 def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
-    """Explain what a deployment waits for before it reaches the agent; yield nothing if it will not, or has."""
+    """Explain what a deployment waits for before it reaches the agent.
+
+    Yields nothing if it will not reach the agent, or if it was offered to the agent already.
+    """
     part = deployment.part
     if part is not None and part.view.progress is not AgentProgress.PENDING:
         return

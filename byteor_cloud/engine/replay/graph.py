@@ -89,7 +89,10 @@ def _entry_lane(spec: LaneGraph, entry: str | None) -> int:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Refuse a graph that the compiler cannot have made and that does not meet the module docstring's conditions."""
+    """Raise Unsupported for a graph that violates the conditions in the module's docstring.
+
+    The compiler never makes such a graph.
+    """
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}

@@ -23,7 +23,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "policy_audit.json": ("ok", "policy_version", "mode", "enforced", "stage_failure_policy", "spec_path"),
     "environment.json": ("pid", "cwd", "args", "env", "proc_status"),
 }
-# The only value of these keys besides null.
+# The only value, besides null, that these keys may have.
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }

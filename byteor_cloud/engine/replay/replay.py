@@ -73,7 +73,7 @@ class ReplayLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """The outcome of a replay. ``audit`` and ``result`` are JSON data; those of a failed replay cover what it did.
+    """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
     """

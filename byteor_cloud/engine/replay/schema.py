@@ -76,7 +76,7 @@ class BadSchema(ValueError):
 
 
 class PayloadSchema:
-    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
+    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction in the module's docstring."""
 
     def __init__(self, document: object) -> None:
         schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is modified below
@@ -266,7 +266,7 @@ class _Graph:
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that apply to a node of a value. Raises BadSchema if there are too many."""
+        """Count the keywords that are checked for each node of a value. Raises BadSchema if there are too many."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:

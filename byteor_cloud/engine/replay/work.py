@@ -1,4 +1,4 @@
-"""The work of a replay, in units that depend only on its input, so that its limits act alike on every computer.
+"""The work of a replay, in units that depend only on its input, so that its limits have the same effect everywhere.
 
 Checking a schema costs its keywords times the nodes of the payload. Any other stage costs 1 + bytes / 1,024, and a
 redaction one more unit for each array element that its rules visit.

@@ -73,7 +73,7 @@ class AdaptersSerializer(Strict):
     }
 )
 class EnvVars(serializers.DictField):
-    """Environment variables: a string, or ``{"secret_ref": NAME}`` which the node resolves."""
+    """Environment variables. A value is a text, or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 
     child = serializers.JSONField()
 

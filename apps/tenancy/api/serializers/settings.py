@@ -171,9 +171,9 @@ def _plain(value: Any) -> Any:
 
 @extend_schema_field(OrganizationSettingsSerializer)
 class OrganizationSettings(Settings):
-    """For the schema."""
+    """Settings that the OpenAPI document describes as an organization's settings."""
 
 
 @extend_schema_field(EnvironmentSettingsSerializer)
 class EnvironmentSettings(Settings):
-    """For the schema."""
+    """Settings that the OpenAPI document describes as an environment's settings."""
