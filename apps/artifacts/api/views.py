@@ -76,8 +76,8 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "deployment_id": identifier("deployment_id"),
         "version_id": identifier("version_id"),
         "spec_hash": digest("spec_hash"),
-        "captured_after": moment("captured_at__gte", description="Captured at that time or later."),
-        "captured_before": moment("captured_at__lt", description="Captured before that time."),
+        "captured_after": moment("captured_at__gte", description="Only artifacts captured at this time or later."),
+        "captured_before": moment("captured_at__lt", description="Only artifacts captured before this time."),
     }
     errors = {"replay": (Conflict, Unprocessable)}
     permissions = {

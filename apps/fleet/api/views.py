@@ -96,7 +96,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "liveness": choice(Liveness, "liveness"),
         "drifted": flag("drifted"),
         "label": by_labels("labels"),
-        "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
+        "hostname": line("hostname__icontains", max_length=253, description="A part of the name of the host."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
@@ -222,9 +222,12 @@ class HeartbeatView(DeclaredView, APIView):
         text = bearer(request)
         family = family_of(text) if text else None
         if text is None or family is None:
-            raise Unauthenticated("Send an agent key as bearer token.")
+            raise Unauthenticated("Send an agent key as the bearer token.")
         if family is not Family.AGENT:
-            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
+            raise Forbidden(
+                ("This operation needs an agent key, but the credential belongs to another family."),
+                code="wrong_credential",
+            )
         key = digest(text)
         usage = limits.count_agent(limited_as(key))
         try:

@@ -46,7 +46,7 @@ class SignedInSerializer(serializers.Serializer[Any]):
     descriptions = {
         "token": "A user token for the API.",
         "expires_at": "When the token expires.",
-        "user": "Who signed in.",
+        "user": "The person who signed in.",
     }
 
 
@@ -125,7 +125,9 @@ class LoginView(_SignInView):
             302: OpenApiResponse(description="A redirect to the identity provider."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[OpenApiParameter("next", str, description="The path that a browser is sent to afterwards.")],
+        parameters=[
+            OpenApiParameter("next", str, description=("The path that the browser is redirected to after the sign-in."))
+        ],
     )
     def get(self, request: Request) -> HttpResponse:
         """Start the sign-in: redirect the browser to the identity provider."""
@@ -142,7 +144,7 @@ class CallbackView(_SignInView):
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
-            401: OpenApiResponse(description="The answer of the identity provider is not valid."),
+            401: OpenApiResponse(description="The response of the identity provider is not valid."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
         parameters=[

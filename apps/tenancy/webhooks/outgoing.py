@@ -124,7 +124,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
         raise ForbiddenReceiver("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
-        raise ForbiddenReceiver("Must be https.")
+        raise ForbiddenReceiver("The URL must start with https://.")
     number = int(port or {"https": 443, "http": 80}[scheme])
     if number not in {80, 443} and not 1024 <= number <= 65535:
         raise ForbiddenReceiver("The port must be 80, 443, or between 1024 and 65535.")

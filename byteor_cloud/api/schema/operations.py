@@ -109,7 +109,7 @@ class Schema(AutoSchema):
         descriptions = _descriptions(type(serializer))  # type: ignore[arg-type]  # classes are hashable
         for name, shape in schema.get("properties", {}).items():
             if ignores_read_only and shape.get("readOnly"):
-                schema["properties"][name] = {"description": "Read-only. It may be sent back and is ignored."}
+                schema["properties"][name] = {"description": "Read-only. You may send it back; its value is ignored."}
             elif name in descriptions:
                 shape.setdefault("description", descriptions[name])
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
@@ -140,7 +140,7 @@ class Schema(AutoSchema):
         for name in taken:
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
         if "If-None-Match" in taken:
-            responses["304"] = {"description": "Not changed since the ETag in `If-None-Match`."}
+            responses["304"] = {"description": "The resource has not changed since the ETag in `If-None-Match`."}
         for code, response in responses.items():
             if code in SUCCESSES:
                 response["description"] = response.get("description") or SUCCESSES[code]
