@@ -195,7 +195,7 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits this deployment: the one whose credential was handed in, or its own request."""
+        """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
         return self.handed_in or self.approval
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:

@@ -381,7 +381,7 @@ def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: 
 
 
 def _number_message(word: str) -> str:
-    return f"{word[:20]} is not a number that all JSON parsers read alike."
+    return f"{word[:20]} is not a number that all JSON parsers read as the same value."
 
 
 def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_Open] = ()) -> MalformedJson:

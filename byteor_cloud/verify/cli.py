@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--require-approval",
         action="store_true",
-        help="refuse a bundle that contains no approval, because none was needed or the deployment broke glass",
+        help="refuse a bundle that contains no approval, because none was needed or the deployment used break-glass",
     )
     return _with_keys(parser)
 

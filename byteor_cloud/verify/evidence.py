@@ -93,7 +93,7 @@ class Proof:
         """Yield the lines of the printed proof, each as a label and a text."""
         manifest, approval = self.manifest, self.approval
         if approval is None:
-            yield "approved by", "NOBODY: no approval was needed, or the deployment broke glass"
+            yield "approved by", "NOBODY: no approval was needed, or the deployment used break-glass"
         else:
             at = format_time(approval.issued_at)
             if self.is_approval_beside:

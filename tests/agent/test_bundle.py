@@ -81,7 +81,7 @@ def test_older_bundle_fails_when_offered_for_activation(node: Any, plane: Any) -
 
     node.settle()
 
-    assert node.failure == "the bundle belongs to another deployment than the offered one"
+    assert node.failure == "the bundle does not belong to the offered deployment"
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_explains_drift(world: World) -> None:
 
     assert codes(waits) == ["awaiting_heartbeat", "target_all"]
     assert codes(explanation) == ["drifted", "target_all"]
-    assert explanation["summary"].startswith("agent-0 should run quotes/bundle-1, but runs quotes/bundle-0 since ")
+    assert explanation["summary"].startswith("agent-0 should run quotes/bundle-1, but has run quotes/bundle-0 since ")
     assert next_codes(explanation) == ["heartbeat_expected", "told_again"]
 
 

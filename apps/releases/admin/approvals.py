@@ -54,7 +54,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="You approve exactly what is shown here, for one use.",
+    explain="Your approval covers exactly what is shown here, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -65,7 +65,7 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
-    explain="One denial is enough. Say why in the comment, which the requester can read.",
+    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
@@ -260,11 +260,10 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
-            lines.append(
-                format_html("Unless another person approves it, it is rolled back {}.", until(approval.expires_at))
-            )
+            left = until(approval.expires_at)
+            lines.append(format_html("If no other person approves the deployment, it is rolled back {}.", left))
         elif approval is not None:
-            lines.append(f"Afterwards the request for approval was {approval.status}.")
+            lines.append(f"The request for approval afterwards was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
@@ -336,7 +335,7 @@ def _matched_agents(row: Approval) -> str:
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} when it was requested: {', '.join(names) or 'all deleted since'}{more}"
+    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
 
 
 def _policy(row: Approval) -> str:

@@ -308,7 +308,7 @@ def check_retry(deployment: Deployment) -> list[UUID]:
     failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
     agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
     if not agent_ids and not (has_failed and mine.exists()):
-        raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+        raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")
     return agent_ids
 
 
@@ -324,7 +324,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             code="was_rolled_back",
         )
     if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
-        raise Conflict("The deployment failed, and its break-glass was not approved.", code="not_approved")
+        raise Conflict("The deployment failed because nobody approved it after break-glass.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
@@ -361,6 +361,6 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
 def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
     """Raise Conflict unless the deployment is ``deploying`` and can be paused or resumed now."""
     if deployment.status != DeploymentStatus.DEPLOYING:
-        raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
+        raise Conflict(f"The deployment is {deployment.status}. Only a deploying deployment can be paused or resumed.")
     if (deployment.paused_at is not None) is paused:
         raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")

@@ -121,7 +121,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
     """Return the URL's parts. Raises ForbiddenReceiver if it must not be posted to, as far as is known without DNS."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ForbiddenReceiver("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
+        raise ForbiddenReceiver("Must be like https://host:443/path, in ASCII, without user, password or fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
         raise ForbiddenReceiver("The URL must start with https://.")

@@ -119,4 +119,4 @@ class _Walk:
 
     def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
         message = f"{shown(node.name)} {what}."
-        self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")
+        self.report.add(code, node.pointer, message, f"This is not an error. To avoid the extra role, {remedy}.")

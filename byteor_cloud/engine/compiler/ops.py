@@ -70,7 +70,7 @@ def _http_url(argument: str | None) -> str | None:
     if url.scheme not in {"http", "https"}:
         return "the URL must start with http:// or https://"
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
-        return "the URL needs a host, and a port above 0 if any"
+        return "the URL needs a host, and a port must not be 0"
     if "@" in url.netloc:
         return "a spec must not contain credentials; put them into the env of the config bundle"
     return None
@@ -154,7 +154,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
         return "its key is not a lowercase word"
     if len(claimants) > 1:
-        return "several packages claim it"
+        return "several packages provide it"
     try:
         stage: Any = claimants[0].load()
     except Exception as error:  # an error in somebody else's package must not stop the compiler

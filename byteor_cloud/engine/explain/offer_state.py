@@ -89,7 +89,7 @@ def _arrived(facts: Facts, offer: Offer, part: Part | None, label: str) -> State
     else:
         yield Finding(
             B.DRIFTED,
-            f"It should run {label}, but runs {running_label(facts)} since {at(agent.running_since)}.",
+            f"It should run {label}, but has run {running_label(facts)} since {at(agent.running_since)}.",
             offer.deployment,
         )
         yield Event(

@@ -155,10 +155,10 @@ def _ended_before(deployment: Deployment) -> Statements:
 
 
 def explain_circumstances(deployment: Deployment) -> Statements:
-    """Explain whether the deployment is held up, paused, retried, begun without approval or known bad."""
+    """Explain whether the deployment cannot continue, was paused, retried or started unapproved, or is known bad."""
     if deployment.held_up:
         yield Finding(
-            B.HELD_UP, f"The deployment of {deployment.label} is held up. {deployment.held_up}", deployment.id
+            B.HELD_UP, f"The deployment of {deployment.label} cannot continue now. {deployment.held_up}", deployment.id
         )
     label, acts = deployment.label, deployment.acts
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:

@@ -102,7 +102,7 @@ def _check(spec: LaneGraph) -> None:
     _once(spec, "written", [*ends["ingress"], *(lane for role in spec.roles for lane in role.tx)])
     _once(spec, "read", [*ends["egress"], *(lane for role in spec.roles for lane in role.rx)])
     if len({end.name for end in spec.endpoints}) < len(spec.endpoints):
-        raise Unsupported("two endpoints have one name")
+        raise Unsupported("two endpoints have the same name")
 
 
 def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:

@@ -270,7 +270,7 @@ class _Graph:
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:
-            detail = "its references multiply to too many keywords, or form too long a chain"
+            detail = "its references lead to too many keywords, or form a chain that is too long"
             raise BadSchema([SchemaError("", "schema.too_complex", detail)])
         return max(count, 1)
 

@@ -183,7 +183,7 @@ class Stage:
         try:
             result = self._apply(payload)
             if not isinstance(result, bytes | None):
-                raise TypeError(f"the op gave {type(result).__name__}, not bytes or None")
+                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
         except LimitExceeded:
             raise
         except RecordOverLimit as error:

@@ -83,7 +83,7 @@ class EnvVars(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "A name has upper-case letters, digits and _."
+                errors[name] = "A name may have only upper-case letters, digits and _, and no digit first."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
