@@ -35,7 +35,7 @@ TIMEOUTS = {"api": Timeouts(30, 10, 60), "worker": Timeouts(600, 60, 600)}
 
 
 def pool_size(threads: int) -> int:
-    """Return the number of connections that one process may open, a worker or an API process with ``threads``."""
+    """Return the number of connections that one process may open: a worker, or an API process with ``threads``."""
     # Every thread needs a connection; psycopg's default of four makes eight busy threads fail.
     return max(threads, WORKER_THREADS) + 2
 

@@ -39,7 +39,7 @@ class Lane(StrEnum):
 
     RELEASES = "release"
     HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs without urgency: purges, retention
+    CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
     WEBHOOKS = "webhook"  # jobs that wait for other people's servers
@@ -105,7 +105,7 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
 
-    The ``jobs.py`` of each app declares the kinds that it enqueues, also those that a higher app runs. Jobs that wait
+    The ``jobs.py`` of each app declares the kinds that the app enqueues, even if a higher app runs them. Jobs that wait
     during an upgrade have the name and arguments of the old release, so change these only with a migration.
     """
 

@@ -35,7 +35,7 @@ def is_low_for_database() -> bool:
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Tell whether a full, read-only or broken disk caused the error, also a disk of the database.
+    """Tell whether a full, read-only or broken disk caused the error: a disk of this host or of the database.
 
     The request that met such an error is valid and will succeed once the disk is repaired.
     """

@@ -126,7 +126,7 @@ def _check(schema: Mapping[str, Any]) -> _Check:
 
 
 def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
-    """Compile the checks of an object's fields except one, which ``parse`` checks by itself."""
+    """Compile the checks of an object's fields, except one field that ``parse`` checks itself."""
     return {name: _check(field) for name, field in schema["properties"].items() if name != except_field}
 
 

@@ -133,7 +133,7 @@ def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
 def _gauge(
     name: str, help_text: str, labels: type[StrEnum], counts: Mapping[str, int], *, label: str = "status"
 ) -> Metric:
-    """Return a gauge with a sample for every label, also if the count is 0."""
+    """Return a gauge with a sample for every label, even if the count is 0."""
     family = GaugeMetricFamily(name, help_text, labels=[label])
     for value in labels:
         family.add_metric([value], counts.get(value, 0))

@@ -250,7 +250,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
         _check(text, limits)
     except MalformedJson as fault:
         return fault
-    # Today the scanner refuses nothing that the check accepts. If a later Python does, the text is refused as well.
+    # Today the scanner refuses no text that the check accepts. If a later Python's scanner does, refuse the text too.
     return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
@@ -304,7 +304,7 @@ def _is_expected(kind: str, word: str, expects: str, inside: list[_Open]) -> boo
 
 
 def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
-    """Read the key of a member. The pointer of a faulty key is that of its object."""
+    """Read the key of a member. The pointer of a faulty key is the pointer of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
         message = f"The key {shown(name)} occurs twice in this object."

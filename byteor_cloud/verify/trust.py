@@ -43,7 +43,7 @@ class VerificationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The trusted keys: those of a key set, or only ``kids`` among them if the caller named key ids.
+    """The trusted keys: all keys of a key set, or only the keys ``kids`` of it if the caller named key ids.
 
     ``source`` says where the key set came from; ``is_named`` says that the caller named its file.
     """

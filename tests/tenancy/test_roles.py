@@ -17,7 +17,7 @@ from tests.worlds import Api, Person, World
 pytestmark = pytest.mark.django_db
 P = Permission
 ADMIN, MANAGER, OPERATOR, VIEWER = Role.ORG_ADMIN, Role.PROJECT_ADMIN, Role.OPERATOR, Role.VIEWER
-# Each permission with the roles that have it.
+# Each permission, with the roles that grant it.
 TABLE = {
     P.VIEW_ORG: {ADMIN, MANAGER, OPERATOR, VIEWER},
     P.VIEW_PROJECT: {ADMIN, MANAGER, OPERATOR, VIEWER},

@@ -36,8 +36,10 @@ def find_changes(deployment: Deployment) -> Changes:
 
 
 def find_base(deployment: Deployment) -> Deployment | None:
-    """Return the deployment that this one replaces: the one that it superseded or that its rollback restores, or else
-    the current one of its environment and pipeline.
+    """Return the deployment that this one replaces.
+
+    It is the deployment that this one superseded or that its rollback restores, or else the current deployment of its
+    environment and pipeline.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()

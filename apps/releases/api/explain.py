@@ -68,7 +68,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
 
 
 class ExplanationViewSet(EnvironmentViewSet):
-    """The explanation of an agent, also of a decommissioned one."""
+    """The explanation of an agent. Decommissioned agents have one too."""
 
     operations = operations.EXPLANATION
     queryset = Agent.objects.select_related("environment")

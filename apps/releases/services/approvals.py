@@ -32,7 +32,8 @@ _SELF_APPROVAL = "You, or a key that you made, requested this. Another person mu
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# These depend on the approval's present state (Conflict). The other errors are in the credential (InvalidInput).
+# Reasons that depend on the approval's present state (Conflict). The other reasons are faults of the credential itself
+# (InvalidInput).
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 

@@ -1,4 +1,4 @@
-"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with validation of their own."""
+"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with their own validation."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Strict(serializers.Serializer[Any]):
     refuses_unknown: ClassVar[bool] = True
 
     def to_internal_value(self, data: Any) -> Any:
-        """Return the checked body. Raises ValidationError, also for unknown fields and wrong JSON types."""
+        """Return the checked body. Raises ValidationError for invalid or unknown fields, and for wrong JSON types."""
         errors: dict[str, Any] = {}
         if self.refuses_unknown and isinstance(data, dict):
             known = [name for name, field in self.fields.items() if self.partial or not field.read_only]

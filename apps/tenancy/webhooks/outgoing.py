@@ -103,7 +103,7 @@ class PostResult:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether the address is a public unicast address, also if it is an IPv4 address written as IPv6."""
+    """Tell whether the address is a public unicast address. It may be an IPv4 address that is written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _MAPPED or address in _NAT64:

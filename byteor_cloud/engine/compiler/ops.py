@@ -93,7 +93,7 @@ _BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The known ops: ``Ops()`` has the built-in ones, ``Ops.installed()`` also those of installed packages."""
+    """The known ops. ``Ops()`` has the built-in ops; ``Ops.installed()`` has the ops of installed packages too."""
 
     stages: Mapping[str, StageOp] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)

@@ -159,7 +159,7 @@ class ConnectionPlan:
 
 
 FEATURES = ListOf(
-    item=Choice(expected="a feature", options=("journal", "sequenced_slots")),
+    item=Choice(expected="a lane kind to enable", options=("journal", "sequenced_slots")),
     expected="features",
     hint='Write a list of the lane kinds to enable, such as ["journal"].',
 )
