@@ -89,7 +89,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:
-    """Raise OperationalError if the server has closed the idle connection. A live connection costs no round trip."""
+    """Raise OperationalError if the server has closed the idle connection. This needs no round trip to the server."""
     poller = _poll()
     poller.register(session.fileno(), select.POLLIN)
     if not poller.poll(0):  # a server sends nothing on an idle connection until it closes it

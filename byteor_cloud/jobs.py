@@ -32,9 +32,9 @@ _RECURS_SOON_S = 60
 class Lane(StrEnum):
     """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
-    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, however
-    many jobs others have waiting. One organization holds at most half of a worker's slots (``share``), so that its
-    long jobs leave slots for the others.
+    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, even if
+    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``share``), so
+    that its long jobs leave slots for the others.
     """
 
     RELEASES = "release"
@@ -77,7 +77,7 @@ class ClaimLost(BaseException):
 
 
 class Claim:
-    """The claim to a job that is being run. This base class cannot be lost; it serves jobs that are run by hand."""
+    """The claim to a job that is being run. A claim of this base class is for jobs run by hand, and is never lost."""
 
     def ensure(self) -> None:
         """Wait until it is certain that this worker still owns the job. Raises ClaimLost."""

@@ -86,7 +86,7 @@ def remove_unreferenced() -> int:
 
 
 def _list_unreferenced() -> Iterator[str]:
-    """Yield the hashes that are listed now, oldest first. Later ones wait for the next run, so that this run ends."""
+    """Yield the hashes that are listed now, oldest first. Hashes that are listed later wait for the next run."""
     listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
     while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
         yield from page

@@ -245,7 +245,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # How many late reports the row stands for, and when the last one came. Its other columns are of the last one.
+    # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
 

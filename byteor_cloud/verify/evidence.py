@@ -180,9 +180,9 @@ def _issued_at(text: str) -> datetime:
 
 
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
-    """Return the fields of deployment.json that are not signed. Raises Unproven if another field contradicts those.
+    """Return the fields of deployment.json that nobody signed.
 
-    The server adds this file; nobody signs it.
+    The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
     """
     if data is None:
         return {}

@@ -1,4 +1,4 @@
-"""Deployments in the console: their list, and the page on which one is watched and controlled."""
+"""Deployments in the console: their list, and the page on which people watch and control a deployment."""
 
 from __future__ import annotations
 

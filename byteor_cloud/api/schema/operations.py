@@ -86,7 +86,7 @@ class Schema(AutoSchema):
 
     def _get_request_for_media_type(self, serializer: Any, direction: Direction = "request") -> Any:
         schema, required = super()._get_request_for_media_type(serializer, direction)  # type: ignore[no-untyped-call]
-        # The library calls a body optional that a plain schema describes.
+        # The library marks a body as optional if a plain schema describes it.
         return schema, required or isinstance(serializer, dict)
 
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
@@ -164,7 +164,7 @@ class Schema(AutoSchema):
         return {"$ref": f"#/components/{kind}/{name}"}
 
     def _register(self, kind: str, name: str, schema: Mapping[str, Any]) -> None:
-        # A copy, since the library's hooks change schemas in place, and the next document starts from the same ones.
+        # Return a copy, since the library's hooks change schemas in place, and the next document uses the same schemas.
         component = ResolvedComponent(  # type: ignore[no-untyped-call]  # untyped library
             name=name, type=kind, object=name, schema=deepcopy(dict(schema))
         )
@@ -189,7 +189,7 @@ def _noun(path: str, parameter: str) -> str:
 
 @cache
 def _descriptions(serializer: type[Any]) -> dict[str, str]:
-    """Collect the descriptions of a serializer's fields: its own, those of its bases, the common ones."""
+    """Collect the descriptions of a serializer's fields: from the serializer, its base classes and the defaults."""
     found = dict(COMMON_DESCRIPTIONS)
     for base in reversed(serializer.__mro__):
         found |= vars(base).get("descriptions", {})

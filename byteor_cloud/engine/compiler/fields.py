@@ -29,9 +29,9 @@ class ValueType[T](ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
+    """A string. If it does not match the pattern, it is reported and still returned, so that later rules can name it.
 
-    ``suggest`` makes a valid text from an invalid one, for the hint.
+    ``suggest`` makes a valid text from an invalid text, for the hint.
     """
 
     expected: str

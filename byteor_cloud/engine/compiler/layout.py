@@ -111,7 +111,7 @@ def _settle(row: list[int], wanted: dict[int, float], x: list[float], widths: li
     """Move each node of a row to its wanted place, or as close to it as the other nodes of the row permit."""
     pushed_right = _pushed([wanted[node] for node in row], [widths[node] for node in row])
     mirrored = _pushed([-wanted[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
-    # Both placements keep the gaps between nodes; so does their mean, which prefers neither side.
+    # Both placements keep the gaps between nodes. Their mean keeps the gaps too, and prefers neither side.
     for node, right, left in zip(row, pushed_right, reversed(mirrored), strict=True):
         x[node] = (right - left) / 2
 

@@ -25,7 +25,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """The progress of a wave's counted agents; ``last_offered_at`` is the latest offer that is not finished."""
+    """The progress of a wave's counted agents; ``last_offered_at`` is the time of the latest unfinished offer."""
 
     total: int = 0
     done: int = 0

@@ -181,7 +181,7 @@ def _failure(code: B, what: str, failure: Failure | None, offer: Offer, error: s
 
 
 def explain_missing_offer(facts: Facts) -> Statements:
-    """Explain why the agent has no offer: name each deployment that could reach it, and why it does not."""
+    """Explain why the agent has no offer: for each deployment that could reach the agent, say why it does not."""
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]

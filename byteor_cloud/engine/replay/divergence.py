@@ -42,7 +42,7 @@ class Comparison:
             self._diverge("changed", actual.sequence, expected.payload, actual.payload)
 
     def finish(self) -> None:
-        """Compare the end: the egress has no more frames."""
+        """Finish the comparison: the egress has no more frames."""
         if self.divergence is None and (expected := next(self._expected, None)):
             self._diverge("missing", expected.sequence, expected.payload, None)
 

@@ -287,7 +287,7 @@ class _Index:
 
 
 def _expected(egress: str, source: BinaryIO, since: int) -> Iterator[Frame]:
-    """Yield the expected frames of an egress, except those of records before the first selected one."""
+    """Yield the expected frames of an egress, except the frames of records before the first selected record."""
     try:
         yield from (frame for frame in read_frames(source) if frame.sequence >= since)
     except BadJournal as error:

@@ -48,7 +48,7 @@ _ONE = frozenset(
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _REFERENCES = ("$ref", "$dynamicRef")
-# Subschemas that apply only where a reference leads to them, so that they cost nothing by themselves.
+# Keywords with subschemas that apply only where a reference leads to them. They are counted only there.
 _APART = frozenset({"$defs", "definitions", "contentSchema"})
 _ASSERTIONS = frozenset(
     {"type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
@@ -277,7 +277,7 @@ class _Graph:
     def _expanded(
         self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
     ) -> tuple[int, int]:
-        """Return how many keywords a subschema has with all that it leads to, and the length of its longest chain."""
+        """Return the number of keywords in a subschema and all that it refers to, and its longest chain's length."""
         number = id(schema)
         if isinstance(schema, bool) or number in above:
             return 0, 0

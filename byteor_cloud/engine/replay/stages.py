@@ -150,7 +150,7 @@ class Runtime:
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
 
     def _metered(self, apply: Apply) -> Apply:
-        """Wrap an op that does not count its own work, so that it is counted."""
+        """Wrap an op that does not count its own work, so that its work is counted."""
 
         def metered(payload: bytes) -> bytes | None:
             self.work.spend_bytes(payload)
