@@ -52,7 +52,7 @@ fuzz: setup ## Fuzz the API of a live server for a minute; longer: FUZZ_SECONDS=
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
 
-clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; neither may lose an operation
+clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; both must contain every operation
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 

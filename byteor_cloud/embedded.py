@@ -6,8 +6,8 @@ Files below the data folder::
         data/            the database cluster, owned by the account that the server runs as
         socket/          mode 0700; or a link to a short folder under /tmp, see `_find_socket_folder`
         server.log       the running server's log; server.log.old is the previous server's
-        start.lock       held exclusively while a command checks, starts or stops the server
-        users.lock       held shared by each command that uses the server; the last one stops the server
+        start.lock       locked exclusively while a command checks, starts or stops the server
+        users.lock       share-locked by each command that uses the server; the last command stops the server
         server.lock      held by the server's processes; if it is free, none of them is alive
 
 The locks are taken with flock(), so the kernel releases them however a process ends, and no process id is trusted.

@@ -76,7 +76,7 @@ class Approval(Stateful):
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who asked, or who made the key that asked. Null for old requests, whose requester is unknown.
+    # The person who requested the approval, or who created the API key that did. Null if unknown, for old requests.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that waits for this approval, if any. A plain id, because this app may not import artifacts.
@@ -161,7 +161,7 @@ class Deployment(Stateful):
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
     # When the worker last found that agents can download the bundle; null while they cannot.
     served_at = models.DateTimeField(null=True)
-    # Agent timeouts are counted from here, if an outage of the control plane took some of the agents' time.
+    # After an outage of the control plane, agent timeouts are counted from this time.
     timeouts_from = models.DateTimeField(null=True)
     # Fixed when the build starts, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)

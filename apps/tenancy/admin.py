@@ -341,7 +341,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section, icon = "Audit", "front_hand"
-    menu = "Open denials"
+    menu = "Denials of this minute"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", Within))

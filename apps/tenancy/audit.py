@@ -179,7 +179,7 @@ def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: boo
 
 
 def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
-    """Return the events without a seal that are at most ``GRACE`` older than ``last``; without ``last``, all of them.
+    """Return the unsealed events that are at most ``GRACE`` older than ``last``. Without ``last``, return all of them.
 
     This runs every few seconds, so it must not read the whole ledger.
     """

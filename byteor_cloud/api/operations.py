@@ -83,7 +83,7 @@ SECURITY_SCHEMES = {
 class Operation:
     """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it.
 
-    ``example`` is the smallest useful body of an operation that takes one; a test sends it to a live server.
+    ``example`` is the smallest useful body of an operation that has a body; a test sends the example to a live server.
     """
 
     id: str

@@ -13,7 +13,7 @@ from uuid import UUID
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
 type Id = UUID
-# One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
+# One step is one transaction. Because of the limit, the first offers to a large fleet are visible before the last.
 AGENTS_PER_STEP = 5_000
 
 

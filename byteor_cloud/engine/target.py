@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The agents of a deployment, by ids or by a label selector; without either, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector. Without both, all agents of the environment.
 
     The ids are kept as texts, because converting 100,000 of them each time a deployment is read would be slow.
     """

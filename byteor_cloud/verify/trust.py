@@ -59,7 +59,7 @@ class Trust:
         return VerificationOutcome.PROVEN if self.is_named or self.kids else VerificationOutcome.CONSISTENT
 
     def check(self, kid: str) -> None:
-        """Raise Unproven if the caller named key ids and this is none of them."""
+        """Raise Unproven if the caller named key ids, but not the id of this key."""
         if self.kids and kid not in self.kids:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 

@@ -199,7 +199,7 @@ def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpRespo
 
 
 class HeartbeatView(DeclaredView, APIView):
-    """The heartbeat route. It bypasses most of DRF and makes one database statement, since it is called most."""
+    """The heartbeat route. It is called most often, so it bypasses most of DRF and sends one database statement."""
 
     operations = operations.HEARTBEAT
     http_method_names = ["post"]

@@ -92,7 +92,7 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden if that is unknown."""
+    """Return the id of the acting person, or of the creator of the acting key. Raises Forbidden if it is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(

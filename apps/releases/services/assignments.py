@@ -61,7 +61,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
+    """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
     agents = fleet.select_agents(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents

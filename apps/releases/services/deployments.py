@@ -35,7 +35,7 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-# Failures that make the configuration known bad. An abort or an expired approval says nothing about it.
+# Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
@@ -251,7 +251,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """Set a deployment to failed, as the worker. Some reasons make its configuration known bad."""
+    """Let the worker set a deployment to failed. Some reasons make the deployment's configuration known bad."""
     if reason in _BARRING_REASONS:
         bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
     return advance(

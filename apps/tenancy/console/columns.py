@@ -97,7 +97,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def until(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; for a past moment, the same as ``ago``."""
+    """Return the time left until ``moment``, which the browser counts down. For a past moment, return ``ago``."""
     if moment is None or moment <= timezone.now():
         return ago(moment)
     return format_html(

@@ -89,7 +89,7 @@ def rotate(
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
     """Retire a retiring key now, or withdraw the next key. Raises Conflict for the active key.
 
-    Signatures that say when they were made still verify if that was before the key was retired. A withdrawn key
+    A signature that contains its time still verifies if it was made before the key was retired. A withdrawn key
     verifies nothing, because it has never signed.
     """
     organization = _lock(key.organization)
@@ -189,7 +189,7 @@ def _create(
 def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
     """Make every stored status agree with its key's times. The caller must hold the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
-    # The active key must be saved first, since only one key may be active. Ids do not give that order: a clock may have
+    # The active key must be saved first, since only one key may be active. Ids do not have that order: a clock may have
     # stepped back between the creation of the two.
     for key in sorted(due, key=lambda key: key.status == KeyStatus.NEXT):
         _save_status(key, key.status_at(now), actor=actor)

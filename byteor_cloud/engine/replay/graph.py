@@ -51,7 +51,7 @@ class Graph:
             for payload in _work(role, stage, queues, record.sequence):
                 left -= len(role.tx)
                 if left < 0:
-                    detail = f"record {record.sequence} makes over {MAX_DELIVERIES} deliveries"
+                    detail = f"record {record.sequence} causes more than {MAX_DELIVERIES} deliveries"
                     raise LimitExceeded(LimitCode.DELIVERIES, detail)
                 for lane in role.tx:
                     queues[lane].append(payload)
@@ -59,7 +59,7 @@ class Graph:
 
 
 def _work(role: Role, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
-    """Yield the payloads that a role makes of all records in its input lanes, which are emptied."""
+    """Take all records from the input lanes of a role, and yield the payloads that the role makes of them."""
     for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
         result = stage.process(payload, sequence) if stage else payload
         if result is not None:

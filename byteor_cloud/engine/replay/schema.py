@@ -260,7 +260,7 @@ class _Graph:
             TopologicalSorter(same_value).prepare()
         except CycleError as error:
             cycle = [by_id[number] for number in error.args[1]]
-            # The sorter starts the cycle anywhere. The smallest pointer makes the error the same each time.
+            # The sorter starts a cycle at any node. Report the smallest pointer, so that the error is always the same.
             first = min(cycle, key=lambda node: node.pointer())
             detail = "leads back to itself without going deeper into the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))

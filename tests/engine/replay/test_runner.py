@@ -324,7 +324,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         ]
     doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
 
-    with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
+    with pytest.raises(LimitExceeded, match="record 1 causes more than 65536 deliveries"):
         run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)

@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CAREFUL = Strategy.waves(percents=(5, 25, 100), pause_s=60)
 
 
-# 20 agents: 1, 4 and 15 of them.
+# The three waves have 1, 4 and 15 of the 20 agents.
 DONE: Counts = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
 
 
