@@ -65,7 +65,7 @@ migrations: setup ## Write migrations for changes of the models
 schema: setup ## Write docs/openapi.yaml
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-lock: setup ## Update the lock files from pyproject.toml; to newer releases: make lock ARGS=--upgrade
+lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also takes newer releases
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \

@@ -12,7 +12,7 @@ from psycopg import errors as pg
 
 # Two segments of PostgreSQL's write-ahead log. Without space for the next segment PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
-LOW_SHARE = 0.05  # the share of a small disk that counts as low
+LOW_SHARE = 0.05  # a small disk is low if less than this share of it is free
 LOW_FILES = 64
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 

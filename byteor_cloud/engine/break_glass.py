@@ -20,7 +20,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who deployed before approval and why. Unless another person approves by ``approve_by``, it is rolled back."""
+    """Who deployed before approval, and why. Another person must approve by ``approve_by``, or a rollback starts."""
 
     by: str
     reason: str

@@ -81,7 +81,7 @@ class StrategySerializer(Strict):
 
 
 class BreakGlassSerializer(Strict):
-    """Break-glass: an org_admin deploys before approval. Unless another person approves in time, it is rolled back."""
+    """Break-glass: an org_admin deploys before approval. Another person must approve in time, or a rollback starts."""
 
     reason = Text(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)

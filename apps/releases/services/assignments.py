@@ -267,7 +267,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def delete_deployment_agents(over: Q) -> int:
-    """Delete the deployment agents that match ``over`` and return their number. Assignments stay with their agents."""
+    """Delete the deployment agents that meet the condition ``over``; return their number. Assignments are kept."""
     return delete_in_batches(DeploymentAgent.objects.filter(over))
 
 

@@ -324,7 +324,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     @staticmethod
     def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-        """Return the path of fields from ``model`` to its ``level`` (Project or Environment); None if it has none."""
+        """Return the path of fields from ``model`` to ``level`` (Project or Environment), or None without a path."""
         if _level(model, tenant) is level:
             return tenant
         if _level(model, tenant) is Environment and level is Project:
