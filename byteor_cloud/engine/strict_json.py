@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 MAX_DIGITS = 1_000
 """The maximum number of digits of a decimal number, and the maximum of its exponent of ten."""
 MAX_POINTER = 200
-"""The maximum length of a fault's pointer. A longer pointer is cut to that of the nearest ancestor."""
+"""The maximum length of a fault's pointer. Instead of a longer pointer, the nearest ancestor's is used."""
 
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
@@ -187,7 +187,7 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 def _check_value_count(text: str, limits: JsonLimits) -> None:
     """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
 
-    A text that exceeds the depth before the number of values is refused for its depth.
+    Raises the error for the limit that the text exceeds first: the depth, or the number of values.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):

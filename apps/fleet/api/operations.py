@@ -16,8 +16,8 @@ AGENT = Operations(
         "create": Operation(
             "enrollAgent",
             "Enroll an agent",
-            "Uses an enrollment token once and creates an agent. The response is the only one that contains the "
-            "agent key (`api_key`).",
+            "Spends one use of an enrollment token and creates an agent. Only this response contains the agent key "
+            "(`api_key`).",
             example={"name": "edge-7"},
         ),
         "retrieve": Operation(

@@ -31,7 +31,7 @@ _is_key = matcher(_KEY)
     }
 )
 class Labels(serializers.DictField):
-    """At most 64 labels; keys as in Kubernetes, values of at most 255 characters."""
+    """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
 
     child = Text(max_length=255, allow_blank=True)
 
@@ -225,7 +225,7 @@ class EnrollmentTokenSerializer(ModelSerializer):
         "environment_id": "The environment in which the token enrolls agents.",
         "max_uses": "How many agents can enroll with the token. Default: 1.",
         "uses": "How many agents have enrolled with the token.",
-        "labels": "Labels that every agent gets that enrolls with the token.",
+        "labels": "Labels for every agent that enrolls with the token.",
         "replace": (
             "Whether an agent that enrolls may take over the name of an existing agent. The existing agent is then "
             "replaced, and its key is revoked. Default: false."

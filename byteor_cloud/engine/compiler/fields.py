@@ -12,7 +12,7 @@ from typing import Any, get_type_hints, override
 from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, Json, nearest, one_of, shown
 
 READ_LIMIT = 16_384
-"""The items of a longer list are not read, since every list of a valid plan is shorter."""
+"""The maximum length of a list whose items are read. Every list of a valid plan is shorter."""
 
 
 class ValueType[T](ABC):

@@ -13,7 +13,7 @@ GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""If the edges cross more layers than this, they are drawn straight: nobody can follow them by eye anyway."""
+"""If the edges cross more layers than this, they are drawn straight, because nobody could follow them anyway."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from .diagnostics import Code, CompileReport, nearest, one_of, shown
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
-"""The keys of the ops that act on the world outside, and so need a capability and an allowlist."""
+"""The keys of the ops that have side effects, and therefore need a capability and an allowlist."""
 
 type Process = Callable[..., bytes | None]
 

@@ -9,7 +9,7 @@ from typing import Any
 from byteor_cloud.engine.replay.journal import Frame
 
 _SHOWN = 64
-"""How many bytes of each side a diff contains, from the first that differs."""
+"""How many bytes of each side a diff contains, starting with the first byte that differs."""
 
 
 class Comparison:
