@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool
 
 # A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
 WORKER_THREADS = 19
-# The original poll instead of gevent's: it never waits here, so it needs no event loop, and it is ten times as fast.
+# Use the original poll instead of gevent's: it never waits here, so it needs no event loop and is ten times as fast.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
@@ -67,7 +67,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
     if server_options:
         options["options"] = server_options
     return {
-        # Not django-prometheus's engine: with pooled connections it adds another cursor wrapper at every request.
+        # Do not use django-prometheus's engine: with pooled connections it adds another cursor wrapper at every request.
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),

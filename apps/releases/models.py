@@ -72,7 +72,7 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for approval, bound to exactly what the approvers are shown. Once approved it can be used once."""
+    """A request for approval, bound to exactly what the approvers see. An approved request can be used once."""
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)

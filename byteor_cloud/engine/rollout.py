@@ -150,7 +150,7 @@ def plan_rollout(
     No wave is done until ``complete`` says that all agents are enlisted.
     """
     if complete and not any(a.counted for a in agents):
-        # Without agents that count, the deployment must not become current unobserved.
+        # If no counted agent is left, fail the deployment: nobody would observe whether it succeeds.
         return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
     late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]

@@ -56,7 +56,7 @@ def request(
     credential: str | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay, or request the approval that it needs unless ``credential`` proves one that was given before.
+    """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
     Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version fits.
     """

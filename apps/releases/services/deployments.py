@@ -1,4 +1,4 @@
-"""Deployments: create, pause, resume, abort, fail and retry them, with the checks that refuse it."""
+"""Create, pause, resume, abort, fail and retry deployments, with the checks that refuse such a request."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Part:
 class Target:
     """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
 
-    ``names_it`` says whether the named agents include this one; None if the target names no agents.
+    ``names_it`` says whether the explained agent is one of the named agents; None if the target names no agents.
     """
 
     selector: Mapping[str, str] | None = None

@@ -60,7 +60,7 @@ def _unfinished(facts: Facts, offer: Offer, label: str) -> Finding:
     agent, since = facts.agent, at(offer.since)
     silent = ""
     if agent.liveness != "online":
-        silent = f"; it is {agent.liveness}, last heard from at {at(agent.last_seen_at or agent.enrolled_at)}"
+        silent = f"; it is {agent.liveness}, last seen at {at(agent.last_seen_at or agent.enrolled_at)}"
     match offer.progress:
         case AgentProgress.DOWNLOADING | AgentProgress.ACTIVATING:
             code = B(offer.progress)
