@@ -67,7 +67,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
     if server_options:
         options["options"] = server_options
     return {
-        # Do not use django-prometheus's engine: with pooled connections it adds another cursor wrapper at every request.
+        # Do not use django-prometheus's engine: with pooled connections it adds a cursor wrapper at every request.
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),

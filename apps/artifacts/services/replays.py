@@ -150,8 +150,8 @@ def _subject(row: Replay) -> approvals.Subject:
     ops = [op for _, op in decode(version.spec_kv).stages]
     return approvals.Subject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains some; those
-        # are covered by the content hash.
+        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains parameters,
+        # which the content hash covers.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
         target=ReplayTarget(
             mode=row.mode,

@@ -161,7 +161,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent whose key the request contains."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()

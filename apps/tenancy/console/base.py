@@ -210,7 +210,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return {}
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for a page of another table's row. An upper app adds panels to a lower app's page with it."""
+        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
         return []
 
     # -- pages --------------------------------------------------------------------------------------------------
