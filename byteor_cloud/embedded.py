@@ -350,7 +350,7 @@ def _ensure_running(home: Path) -> str:
 
 
 def _is_temporary(error: psycopg.OperationalError) -> bool:
-    """Tell whether the server is only starting, recovering or stopping, rather than, say, out of disk space."""
+    """Tell whether the server is only starting, recovering or stopping, and not, for example, out of disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
     return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)

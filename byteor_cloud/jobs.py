@@ -200,7 +200,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# A job that killed its process too often waits for a person, since new jobs of the same work would do the same.
+# A job that killed its process too often waits for a person: a new job for the same work would kill its process too.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s

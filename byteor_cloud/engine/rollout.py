@@ -82,7 +82,7 @@ class Enlisting:
     """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
-    With ``everybody_counts`` offline agents count for waves and thresholds too.
+    With ``everybody_counts``, offline agents count for waves and thresholds too.
     """
 
     place: int

@@ -250,7 +250,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
         _check(text, limits)
     except MalformedJson as fault:
         return fault
-    # Today the scanner refuses no text that the check accepts. If a later Python's scanner does, refuse the text too.
+    # Today the check finds a fault in every text that the scanner refuses. A later Python may refuse other texts too.
     return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 

@@ -103,7 +103,7 @@ class Deployment:
     take_over: bool
     status: str
     approval: Approval | None
-    handed_in: Deployment | None  # the deployment whose approval credential was handed in
+    handed_in: Deployment | None  # the deployment whose approval credential was sent with this one
     overrides_freeze: bool
     reason: str = ""
     current: bool = False

@@ -1,4 +1,4 @@
-"""Stages at run time: their ops are prepared with parameters, their work counted, and side effects decided."""
+"""Stages at run time. This module prepares ops with their parameters, counts their work and decides on side effects."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class DecideSerializer(Strict):
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Look up the ``approval`` to decide; None if none is needed. Raises ValidationError."""
+        """Look up the ``approval`` to decide on; None if the deployment needs no approval. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)
