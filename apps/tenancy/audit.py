@@ -186,7 +186,7 @@ def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
     events = AuditEvent.objects.filter(seal=None)
     if last is None:
         return events
-    # ``now`` is for a clock that was ahead and then corrected: events after the correction must be found, too.
+    # Compare with ``now`` too, in case a clock was ahead and then corrected: later events must be found as well.
     return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
 
 

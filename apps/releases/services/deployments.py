@@ -228,8 +228,9 @@ def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pi
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
 
-    A pending approval is revoked; one that was given and not used can be used for another deployment. The approval of
-    a break-glass deployment stays pending: unless it is given, the agents that run the deployment are rolled back.
+    A pending approval is revoked. An approval that was given and not used can be used for another deployment. The
+    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
+    rolled back.
     """
     lock(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
     if deployment.approval is not None:

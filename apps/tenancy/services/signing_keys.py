@@ -63,9 +63,9 @@ def rotate(
 ) -> SigningKey:
     """Create and publish the next key of an organization (None: of the installation).
 
-    It signs after ``activate_in_s`` seconds; by default, as soon as all agents have fetched it. No agent needs the
-    installation's key, so by default that one signs at once. The replaced key verifies for ``retire_in_s`` seconds
-    more. Raises Conflict if there is a next key already.
+    The next key signs after ``activate_in_s`` seconds; by default, when all agents have had time to fetch it. No agent
+    needs the installation's key, so a next key of the installation signs at once by default. The replaced key verifies
+    for ``retire_in_s`` seconds more. Raises Conflict if there is a next key already.
     """
     locked = _lock(organization)
     now = timezone.now()

@@ -92,7 +92,7 @@ class Schema(AutoSchema):
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(field, serializers.BaseSerializer):
-            # Client generators drop an operation if a default in its body is an object. The description names it instead.
+            # Client generators drop an operation if its body has an object as a default. The description names it.
             schema.pop("default", None)
         if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
             schema["maxItems"] = longest

@@ -150,7 +150,7 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, holds: Any, line: int) -> Any:
-        """Read one value. If the value is missing, KvError names ``line``; if ``line`` is 0, the last line of the text."""
+        """Read one value. If it is missing, KvError names ``line``; if ``line`` is 0, the last line of the text."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]
