@@ -24,7 +24,7 @@ type Address = IPv4Address | IPv6Address
 TIMEOUT_S = 10.0
 MAX_BYTES_READ = 4096
 ADDRESSES_TRIED = 3
-# The only parser of the URL. With two parsers, one could see another host than the other. No user info, no fragment.
+# The only parser of the URL: two parsers could read different hosts from it. It permits no user info and no fragment.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )

@@ -28,7 +28,7 @@ type _Queues = defaultdict[int, deque[bytes]]
 
 
 class Graph:
-    """A LaneGraph that is ready to run. Records enter at ``entry``, an ingress or lane; by default the only ingress."""
+    """A LaneGraph that is ready to run. Records enter at the ingress or lane ``entry``, by default the only ingress."""
 
     def __init__(self, spec: LaneGraph, runtime: Runtime, entry: str | None) -> None:
         _check(spec)
