@@ -136,7 +136,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
 
 
 def _read_address(host: str) -> Address | None:
-    """Return ``host`` as an address, in any form that resolvers read as one (127.1, 0x7f000001); None for a name."""
+    """Return ``host`` as an address, in any form that resolvers accept (127.1, 0x7f000001), or None for a name."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):
