@@ -56,7 +56,7 @@ def test_base_of_the_comparison(world: World) -> None:
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # The base of a new deployment is the current one; the base of a deployment that was active, the one it superseded.
+    # The base of a new deployment is the current one. For a deployment that was active, it is the one it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
     assert find_base(one) == two  # it superseded no deployment, so its base is the current one

@@ -1,4 +1,4 @@
-"""The page of a deployment: its buttons by state, its badges, and its agents at constant cost."""
+"""The page of a deployment: its buttons by state, its badges, and a table of agents with a fixed number of queries."""
 
 from __future__ import annotations
 

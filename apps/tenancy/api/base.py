@@ -346,7 +346,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``: of most resources."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
 
     scope_field = "environment"
     environment: Environment
