@@ -173,7 +173,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Without the lock, the other thread would get here at the same time; with it, it comes later.
+        # Without the lock, the other thread would get here at the same time. With the lock, it waits for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 

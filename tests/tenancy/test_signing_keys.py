@@ -358,7 +358,7 @@ def test_a_rotation_and_a_concurrent_activation_take_turns(
     all_have_looked = threading.Barrier(3)
 
     def slowly(*args: Any, **options: Any) -> None:
-        # Without the lock, the other threads would get here at the same time; with it, they come later.
+        # Without the lock, the other threads would get here at the same time. With the lock, they wait for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             all_have_looked.wait(timeout=0.5)
         real(*args, **options)
