@@ -43,7 +43,7 @@ def kid(public: bytes) -> str:
 def jwk(
     public: bytes, *, status: KeyStatus, not_before: datetime, not_after: datetime | None = None
 ) -> dict[str, str | None]:
-    """Return the published form of a public key ."""
+    """Return the published form of a public key."""
     return {
         "kid": kid(public),
         "kty": "OKP",
