@@ -99,7 +99,8 @@ def _remove(content_hash: str) -> bool:
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
     if listed is None:
         return False
-    # A concurrent upload of the same bytes has written its row by now, or waits for this lock and stores them again.
+    # A concurrent upload of the same bytes has written its row by now, or it waits for this lock and then stores the
+    # bytes again.
     blobs.lock_for_removal(content_hash)
     is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:

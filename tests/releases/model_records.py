@@ -78,8 +78,8 @@ class Part:
     before: int | None
     action: str = "activate"
     progress: str = "pending"
-    offered: int | None = None  # the second
-    since: int = 0  # the offer
+    offered: int | None = None  # when the offer was made
+    since: int = 0  # identifies the offer, as ``Offer.since`` does
 
 
 @dataclass
