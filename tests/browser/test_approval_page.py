@@ -71,7 +71,7 @@ def test_first_deployment_shows_everything_as_new(world: World) -> None:
     changes = page.context["still"]["changes"]
     assert (changes.base, changes.spec) == (None, None)
     assert {each.change for each in changes.config} == {"added"}
-    assert "1 agent when it was requested: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
+    assert "1 agent at the request: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
 
 
 @pytest.mark.parametrize(
