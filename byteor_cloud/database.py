@@ -55,7 +55,7 @@ def _timeout_options(timeouts: Timeouts | None) -> str:
     )
 
 
-def configuration(url: str, *, threads: int) -> dict[str, Any]:
+def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
     ``options`` in the URL come after the process's timeouts, so they take precedence.

@@ -161,7 +161,7 @@ class Demo:
             time.sleep(0.1)
         raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
-    def walk(self) -> None:
+    def run_main_job(self) -> None:
         """Carry out the main job and print a line for each step."""
         org = self._create_organization()
         admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
@@ -364,7 +364,7 @@ def main() -> int:
             return 1
         try:
             demo.serve()
-            demo.walk()
+            demo.run_main_job()
             print(f"\nEvery step succeeded, in {time.monotonic() - began:.1f} s.", flush=True)
             if serve:
                 demo.print_addresses()

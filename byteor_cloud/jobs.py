@@ -29,11 +29,11 @@ EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are
 _RECURS_SOON_S = 60
 
 
-class Lane(StrEnum):
+class JobLane(StrEnum):
     """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
     Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, even if
-    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``share``), so
+    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``max_slots``), so
     that its long jobs leave slots for the others.
     """
 
@@ -46,18 +46,18 @@ class Lane(StrEnum):
 
 
 # How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
-SLOTS: dict[Lane, int] = {
-    Lane.RELEASES: 4,
-    Lane.HOUSEKEEPING: 2,
-    Lane.CLEANING: 2,
-    Lane.INGEST: 2,
-    Lane.REPLAY: 2,
-    Lane.WEBHOOKS: 4,
+SLOTS: dict[JobLane, int] = {
+    JobLane.RELEASES: 4,
+    JobLane.HOUSEKEEPING: 2,
+    JobLane.CLEANING: 2,
+    JobLane.INGEST: 2,
+    JobLane.REPLAY: 2,
+    JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"
 
 
-def queue_of(lane: Lane, organization: UUID | None) -> str:
+def queue_of(lane: JobLane, organization: UUID | None) -> str:
     """Return the name of an organization's queue in a lane; None stands for the installation itself.
 
     The name has at most 40 characters, since procrastinate makes a PostgreSQL channel name from a prefix and this name.
@@ -65,10 +65,10 @@ def queue_of(lane: Lane, organization: UUID | None) -> str:
     return f"{lane}:{organization.hex if organization else INSTALLATION}"
 
 
-def share(queue: str) -> int:
+def max_slots(queue: str) -> int:
     """Return how many slots of a worker the jobs of this queue may hold at once."""
     lane, _, owner = queue.partition(":")
-    slots = SLOTS[Lane(lane)]
+    slots = SLOTS[JobLane(lane)]
     return slots if owner == INSTALLATION else max(1, slots // 2)
 
 
@@ -85,7 +85,7 @@ class Claim:
     def confirm(self) -> None:
         """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
-    def insist(self, write: Callable[[], None]) -> None:
+    def retry_until_stored(self, write: Callable[[], None]) -> None:
         """Run ``write`` and retry while the database is down. Use it for results that cannot be produced twice.
 
         Raises ClaimLost, and any other error of ``write``.
@@ -110,9 +110,9 @@ class Job:
     """
 
     name: ClassVar[str]
-    lane: ClassVar[Lane]
+    lane: ClassVar[JobLane]
 
-    def __init_subclass__(cls, *, name: str, lane: Lane) -> None:
+    def __init_subclass__(cls, *, name: str, lane: JobLane) -> None:
         super().__init_subclass__()
         cls.name, cls.lane = name, lane
         dataclass(frozen=True, kw_only=True)(cls)
@@ -128,7 +128,7 @@ class Periodic:
     name: str
     every_s: int
     at_s: int = 0
-    lane: Lane = Lane.HOUSEKEEPING
+    lane: JobLane = JobLane.HOUSEKEEPING
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.fleet.models import Agent
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent
 from apps.tenancy import audit
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
 
-WORKER = system("retention")
+WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows of one transaction
 # A blob is stored before the row that refers to it. A younger blob may not have its row yet.
 STRAY_AGE = timedelta(days=1)

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.fields import StoredField
+from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, choices, one_of
+from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import (
@@ -27,7 +27,7 @@ from byteor_cloud.engine.machines import (
     OfferAction,
 )
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, Target
 
 
@@ -75,7 +75,7 @@ class Approval(Stateful):
     """A request for approval, bound to exactly what the approvers see. An approved request can be used once."""
 
     machine = APPROVAL
-    status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
+    status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
     # The person who requested the approval, or who created the API key that did. Null if unknown, for old requests.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
@@ -96,7 +96,7 @@ class Approval(Stateful):
     used_at = models.DateTimeField(null=True)
 
     class Meta:
-        constraints = [one_of("status", ApprovalStatus, "releases_approval_status")]
+        constraints = [one_of_constraint("status", ApprovalStatus, "releases_approval_status")]
         indexes = [
             models.Index(
                 fields=["expires_at"], condition=Q(status=ApprovalStatus.PENDING), name="releases_approval_pending"
@@ -132,7 +132,7 @@ class Deployment(Stateful):
     """The rollout of a config bundle to agents. ``policy`` is the environment's at the time of creation."""
 
     machine = DEPLOYMENT
-    status = models.CharField(max_length=20, choices=choices(DeploymentStatus))
+    status = models.CharField(max_length=20, choices=enum_choices(DeploymentStatus))
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, related_name="+")
     pipeline = models.CharField(max_length=63)
     config_hash = models.CharField(max_length=71)
@@ -169,7 +169,9 @@ class Deployment(Stateful):
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
-    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # null when enlistment is complete
+    enlisting: StoredField[EnlistmentCursor | None] = StoredField(
+        EnlistmentCursor, null=True
+    )  # null when enlistment is complete
 
     class Meta:
         constraints = [
@@ -178,7 +180,7 @@ class Deployment(Stateful):
                 condition=Q(is_current=True),
                 name="releases_deployment_one_current",
             ),
-            one_of("status", DeploymentStatus, "releases_deployment_status"),
+            one_of_constraint("status", DeploymentStatus, "releases_deployment_status"),
             models.CheckConstraint(
                 condition=Q(is_current=False) | Q(status__in=["active", "rolling_back"]),
                 name="releases_deployment_current_active",
@@ -216,7 +218,7 @@ class DeploymentAgent(models.Model):
     # False for late joiners and for agents that were offline at the start: waves and thresholds ignore them.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
-    progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
+    progress = models.CharField(max_length=12, choices=enum_choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
     # The deployment whose bundle was assigned to the agent before this deployment.
     before = models.ForeignKey(
@@ -229,7 +231,7 @@ class DeploymentAgent(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["deployment", "agent"], name="releases_deploymentagent_unique"),
-            one_of("progress", AgentProgress, "releases_deploymentagent_progress"),
+            one_of_constraint("progress", AgentProgress, "releases_deploymentagent_progress"),
         ]
 
     def __str__(self) -> str:

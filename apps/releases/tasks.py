@@ -7,7 +7,7 @@ from django.utils import timezone
 from apps.fleet.jobs import AgentLeft, WelcomeAgent
 from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
+from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout_steps
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
@@ -27,7 +27,7 @@ def build(claim: Claim, job: BuildBundle) -> None:
 @runs(StepRollout)
 def step(job: StepRollout) -> None:
     """Run one rollout step of a deployment."""
-    rollout.step(job.deployment_id)
+    rollout_steps.run_step(job.deployment_id)
 
 
 @runs(UndoBreakGlass)

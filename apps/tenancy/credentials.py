@@ -34,7 +34,7 @@ class Secret:
     @property
     def digest(self) -> str:
         """The digest, which is stored and looked up."""
-        return digest(self.text)
+        return credential_digest(self.text)
 
     @property
     def prefix(self) -> str:
@@ -71,7 +71,7 @@ def family_of(text: str) -> Family | None:
     return Family(match[1])
 
 
-def digest(text: str) -> str:
+def credential_digest(text: str) -> str:
     """Return the SHA-256 of a credential in hex.
 
     The secrets are random, so a digest without salt is enough, and an indexed look-up reveals nothing.

@@ -59,7 +59,7 @@ def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
 
 
-def links(
+def read_links(
     organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
     """Yield the links of the chain of an organization (None: of the installation), with one page in memory."""
@@ -92,8 +92,8 @@ class Verification:
 
     def faults(self) -> Iterator[LedgerFault]:
         """Read the whole ledger and yield every fault in it."""
-        yield from self.chain.walk(links(self.organization_id))
-        yield from self.chain.end()
+        yield from self.chain.verify_links(read_links(self.organization_id))
+        yield from self.chain.finish()
         with connection.cursor() as cursor:
             unsealed, chain = _query_of_chain(_UNSEALED, "e", self.organization_id)
             cursor.execute(unsealed, [self.chain.time, GRACE.total_seconds(), *chain])
@@ -104,7 +104,7 @@ class Verification:
             yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
-def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
+def export_lines(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
     """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
 
     Without an organization, the chain is the installation's own, and the installation must have a signing key.
@@ -120,7 +120,7 @@ def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator
 
 def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
     organization_id = None if organization is None else organization.pk
-    for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
+    for link in read_links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield write_line(link) + "\n"
     # The checkpoint comes last, so that an export that broke off has none.
     checkpoint = sign_checkpoint(

@@ -42,7 +42,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 }
 
 
-def covers(holder: frozenset[Permission], role: Role) -> bool:
+def may_grant(holder: frozenset[Permission], role: Role) -> bool:
     """Tell whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
     return holder >= GRANTS[role]
 

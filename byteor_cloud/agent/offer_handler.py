@@ -20,7 +20,7 @@ from .configuration import ActivationError
 from .keyring import Keyring
 from .pipeline import BundleRunner, StartedPipeline
 from .progress import FailedOffer, OfferAttempt, OfferReport, OfferStatus, ReceivedOffer, RunningBundle
-from .state import StateFolder
+from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
 _MAX_DETAIL = 2_000

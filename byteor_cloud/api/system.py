@@ -139,7 +139,7 @@ def _passes(check: Callable[[], None]) -> bool:
     return True
 
 
-def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Bind the request's id to its log lines, log the request, and count denied requests.
 
     Successful heartbeats, probes, scrapes and static files are not logged, since they come every few seconds.

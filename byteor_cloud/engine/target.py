@@ -19,7 +19,7 @@ class Target:
     selector: Mapping[str, str] | None = None
 
     @classmethod
-    def naming(cls, agent_ids: Iterable[UUID]) -> Self:
+    def of_agents(cls, agent_ids: Iterable[UUID]) -> Self:
         """Return the target of exactly these agents."""
         return cls(agents=tuple(sorted({str(agent_id) for agent_id in agent_ids})))
 

@@ -47,7 +47,7 @@ def prove(exports: Iterable[Iterable[str]], trust: Trust) -> LedgerProof:
         if chain is None:
             chain = _start_chain(links, export, trust)
             first = chain.seq + 1
-        for fault in chain.walk(iter_chain(links, export)):
+        for fault in chain.verify_links(iter_chain(links, export)):
             raise Unproven(fault.code, f"seq {fault.seq}, event {fault.event_id or '(none)'}: {fault.detail}")
         checkpoint = _read_checkpoint(export, trust)
         _check_position(chain, checkpoint)

@@ -161,7 +161,7 @@ def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch
 def test_bundle_damaged_while_it_is_stored_fails_the_offer(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byteor_cloud.agent.state.StateFolder.bundle", lambda *_: None)
+    monkeypatch.setattr("byteor_cloud.agent.state_folder.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 
     node.settle()

@@ -47,7 +47,7 @@ def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> N
     ]
 
 
-def test_base_of_the_comparison(world: World) -> None:
+def test_a_deployment_is_compared_with_the_one_that_it_replaces(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, open_until
+from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, last_open_window
 
 
 def window(start: str, end: str, **more: Any) -> FreezeWindow:
@@ -29,7 +29,7 @@ ONCE = window("2026-12-24T18:00:00+01:00", "2026-12-27T06:00:00+01:00")
         ("2026-12-27T05:00:00Z", False), ("2027-12-25T00:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_window_without_recurrence(now: str, is_frozen: bool) -> None:
+def test_a_window_without_recurrence_applies_once(now: str, is_frozen: bool) -> None:
     assert (active_window([ONCE], at(now)) is ONCE) is is_frozen
 
 
@@ -90,7 +90,7 @@ WEEKENDS = window("2026-01-02T18:00:00Z", "2026-01-05T06:00:00Z", recurrence="we
         ("2026-01-09T18:00:00Z", True), ("2026-06-14T12:00:00Z", True), ("2026-06-17T12:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_weekly_window(now: str, is_frozen: bool) -> None:
+def test_a_weekly_window_repeats_each_week(now: str, is_frozen: bool) -> None:
     assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
 
 
@@ -102,9 +102,9 @@ def test_active_window_returns_the_first_that_contains_now() -> None:
 def test_open_until_returns_the_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
-    assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
-    assert open_until([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
-    assert open_until([ONCE], saturday) is None
+    assert last_open_window([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
+    assert last_open_window([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
+    assert last_open_window([ONCE], saturday) is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 
 ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
@@ -65,7 +65,7 @@ FORMS: list[tuple[Any, str]] = [
         '"allow_self_approval": false, "max_in_flight_deployments": 1}',
     ),
     (
-        Enlisting(5000, 9000, ONE, TWO, True),
+        EnlistmentCursor(5000, 9000, ONE, TWO, True),
         f'{{"after": "{ONE}", "count": 9000, "place": 5000, "until": "{TWO}", "everybody_counts": true}}',
     ),
     (
@@ -106,4 +106,4 @@ def test_a_replay_target_of_an_older_row_reads_without_optional_keys() -> None:
 
 
 def test_a_target_has_each_agent_once_in_order() -> None:
-    assert Target.naming([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))
+    assert Target.of_agents([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))

@@ -36,9 +36,9 @@ def untyped(source: str) -> list[tuple[int, str]]:
     for line, name, annotation in _annotated(ast.parse(source)):
         if name not in TYPED or annotation is None:
             continue
-        words = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-        words |= {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
-        if words & VAGUE:
+        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
+        if names & VAGUE:
             found.append((line, name))
     return found
 

@@ -68,7 +68,7 @@ class Agent:
     offer: Offer | None = None
     progress: str = "pending"
     # The agent's accepted reports: (by, source, status, since).
-    said: set[tuple[int, int, str, int]] = field(default_factory=set)
+    accepted_reports: set[tuple[int, int, str, int]] = field(default_factory=set)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from django.db import connection
 from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
 from apps.releases.models import DeploymentAgent
-from apps.releases.services import assignments, builds, rollout
+from apps.releases.services import assignments, builds, rollout_steps
 from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, report
@@ -178,7 +178,7 @@ def test_reports_succeed_during_a_change_to_all_agents(
 
     def change_all() -> int:
         if change == "step":
-            rollout.step(str(deployment.pk))
+            rollout_steps.run_step(str(deployment.pk))
             return 200
         answer = stories.command(world.operator.api, world, deployment, change, reason="now")
         return int(answer.status_code)

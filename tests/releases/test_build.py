@@ -141,7 +141,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
         assert stored.read() == again.tar
-    assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
+    assert open_bundle(again.tar).signing_keys == KeySet.from_document(deployment.signing_keys)
 
 
 @pytest.mark.parametrize("at", ["_build_bundle", "_offer_first_wave"])
@@ -207,7 +207,7 @@ def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     deployment, agent, _ = approved(world)
-    bundle_services.bar(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
     run_jobs()
 
@@ -227,7 +227,7 @@ def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "empty_target")
     # An empty target does not make the configuration known bad.
-    assert not bundle_services.is_barred(deployment.environment_id, deployment.config_hash)
+    assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
 def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:

@@ -41,8 +41,8 @@ def refused(answer: Any, code: str, count: int) -> None:
 
 def approve(world: World, deployment: Deployment, **body: Any) -> None:
     path = world.path(deployment.environment, "/approvals")
-    said = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
-    assert world.reviewer.api.post(path, said).status_code == 201
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
+    assert world.reviewer.api.post(path, decision).status_code == 201
 
 
 def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:

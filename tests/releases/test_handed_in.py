@@ -63,14 +63,14 @@ def refused(answer: Any, status: int, reason: str) -> None:
 def issued(world: World, approval: Approval, **other: Any) -> str:
     """Replace the approval's credential by one with other claims, signed by the same key, and return it."""
     now = timezone.now().replace(microsecond=0)
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "private_key": signing_keys.active_private_key(world.organization.pk), "org_id": str(world.organization.pk),
         "project_id": str(world.project.pk), "environment_id": str(approval.environment_id),
         "environment_posture": "prod", "spec_hash": approval.spec_hash, "capabilities": approval.capabilities,
         "issued_at": now, "expires_at": now + timedelta(seconds=60), "issued_by": "somebody",
         "approval_id": str(approval.pk), **other,
     }  # fmt: skip
-    text = credential.issue(**said)
+    text = credential.issue(**fields)
     Approval.objects.filter(pk=approval.pk).update(credential=text)
     return text
 

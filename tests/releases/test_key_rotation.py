@@ -22,9 +22,9 @@ from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
 from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.resources import ResourceMeter
+from byteor_cloud.agent.resource_meter import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.state import StateFolder
+from byteor_cloud.agent.state_folder import StateFolder
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.patience import wait_until
 from tests.releases import stories

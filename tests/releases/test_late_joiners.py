@@ -133,7 +133,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
 
 def test_late_joiners_are_not_offered_a_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
-    bundle_services.bar(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
     late, _ = world.agent(name="late")
     run_jobs()

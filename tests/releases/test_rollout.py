@@ -9,7 +9,7 @@ import pytest
 
 from apps.fleet.models import Assignment
 from apps.releases.models import KnownBad
-from apps.releases.services import assignments, rollout
+from apps.releases.services import assignments, rollout_steps
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
@@ -136,7 +136,7 @@ def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
         waits(agent_ids)
 
     monkeypatch.setattr(assignments, "lock_assignments", report_first)
-    rollout.step(str(deployment.pk))
+    rollout_steps.run_step(str(deployment.pk))
 
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment) == ["active"]
@@ -199,7 +199,7 @@ def test_a_superfluous_step_changes_nothing(world: World) -> None:
     before = events(deployment), AuditEvent.objects.count()
 
     for _ in range(3):
-        rollout.step(str(deployment.pk))
+        rollout_steps.run_step(str(deployment.pk))
 
     assert (events(deployment), AuditEvent.objects.count()) == before
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.releases.models import Approval, Deployment
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 from tests.engine.test_stored_forms import FORMS
 from tests.worlds import World
@@ -23,7 +23,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
     Strategy: (Deployment, "strategy"),
     Target: (Deployment, "target"),
     ReleasePolicy: (Deployment, "policy"),
-    Enlisting: (Deployment, "enlisting"),
+    EnlistmentCursor: (Deployment, "enlisting"),
     BreakGlass: (Deployment, "break_glass"),
     ApprovalTarget: (Approval, "target"),
     ReplayTarget: (Approval, "target"),
@@ -68,7 +68,7 @@ def test_keys_can_be_queried(world: World) -> None:
     world.deployment(world.bundle(), target={"selector": {"tier": "edge"}})
     Approval.objects.create(
         environment=world.dev, requested_by="ada", spec_hash="sha256:" + "a" * 64, required_approvals=1,
-        target=ApprovalTarget(Target.naming([agent.pk]), 1), allow_self_approval=False,
+        target=ApprovalTarget(Target.of_agents([agent.pk]), 1), allow_self_approval=False,
         expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
 

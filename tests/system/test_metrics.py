@@ -215,7 +215,7 @@ def test_process_series_are_served_without_a_database(monkeypatch: pytest.Monkey
 SEVERAL = """
 import os, sys
 from byteor_cloud.api import counters
-shared = counters.share(2)
+shared = counters.share_counters(2)
 import django
 django.setup()
 from django.test import Client

@@ -39,7 +39,7 @@ def test_a_worker_beside_an_api_has_no_port(running: Installation) -> None:
     assert not _listens(running.worker_port)
 
 
-def test_bootstrap_beside_it(running: Installation) -> None:
+def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
     made = running.bootstrap("Beside")  # which is not told the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
@@ -198,7 +198,7 @@ def _answers(installation: Installation) -> bool:
         return probe.connect_ex(("127.0.0.1", installation.port)) == 0
 
 
-def test_the_demo_s_agents(installation: Installation) -> None:
+def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -> None:
     made = installation.bootstrap()
     server = installation.serve()
     token, org = made["token"], made["org_id"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent, Membership, Project
-from apps.tenancy.permissions import GRANTS, Permission, Role, covers, effective_role
+from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role, may_grant
 from apps.tenancy.services import accounts, members, organizations, tokens
 from tests.races import Race
 from tests.worlds import Api, Person, World
@@ -60,7 +60,7 @@ def test_which_role_applies_in_a_project(org: Role | None, project: Role | None,
     [(ADMIN, set(Role)), (MANAGER, {MANAGER, OPERATOR, VIEWER}), (OPERATOR, {OPERATOR, VIEWER}), (VIEWER, {VIEWER})],
 )
 def test_nobody_can_grant_a_role_that_exceeds_their_own(holder: Role, grantable: set[Role]) -> None:
-    assert {role for role in Role if covers(GRANTS[holder], role)} == grantable
+    assert {role for role in Role if may_grant(GRANTS[holder], role)} == grantable
 
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:

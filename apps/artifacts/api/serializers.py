@@ -9,15 +9,24 @@ from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
-from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Strict, Text, Time
-from apps.tenancy.api.sizes import ListedJSON
+from apps.tenancy.api.fields import (
+    EnvironmentRelatedField,
+    HashField,
+    IdField,
+    JSONObjectField,
+    ModelSerializer,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+)
+from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
 
 MAX_METADATA_BYTES = 64 * 1024
 
 
-class JSONText(JSONObject):
+class JSONTextField(JSONObjectField):
     """A JSON object that is sent as text in a form field."""
 
     def get_value(self, dictionary: Any) -> Any:
@@ -36,7 +45,7 @@ class JSONText(JSONObject):
         return super().to_internal_value(data)
 
 
-class Metadata(JSONText):
+class MetadataField(JSONTextField):
     """The metadata of an upload: a JSON object of at most 64 KiB."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -48,14 +57,14 @@ class Metadata(JSONText):
         return super().to_internal_value(data)
 
 
-class UploadSerializer(Strict):
+class UploadSerializer(StrictSerializer):
     """The form fields of an upload."""
 
     kind = serializers.ChoiceField(Artifact.Kind.values)
-    captured_at = Time()
-    spec_hash = Hash(required=False)
-    deployment_id = Id(required=False)
-    metadata = Metadata(required=False)
+    captured_at = TimestampField()
+    spec_hash = HashField(required=False)
+    deployment_id = IdField(required=False)
+    metadata = MetadataField(required=False)
     file = serializers.FileField(allow_empty_file=False)
     descriptions = {
         "kind": "The kind of data that was captured.",
@@ -105,7 +114,7 @@ class ArtifactSerializer(ModelSerializer):
 class ListedArtifactSerializer(ArtifactSerializer):
     """An artifact in a list, without large metadata."""
 
-    metadata = ListedJSON(source="listed_metadata")
+    metadata = ListedJSONField(source="listed_metadata")
 
     descriptions = {
         "metadata": "The same as in `getArtifact`. Null in lists if it has more than 4 KiB.",
@@ -115,16 +124,16 @@ class ListedArtifactSerializer(ArtifactSerializer):
         pass
 
 
-class ReplayArtifactSerializer(Strict):
+class ReplayArtifactSerializer(StrictSerializer):
     """The request to replay an artifact."""
 
     mode = serializers.ChoiceField(Replay.Mode.values, required=False)
-    journal_lane = Text(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
+    journal_lane = TextField(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
     last_n = serializers.IntegerField(required=False, min_value=1, max_value=2_000_000_000)
     version_id = EnvironmentRelatedField(
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
-    approval = Text(source="credential", max_length=16 * 1024, required=False)
+    approval = TextField(source="credential", max_length=16 * 1024, required=False)
     descriptions = {
         "mode": "`dry_run` (default) performs no side effect; `execute` performs the side effects that are permitted.",
         "journal_lane": (

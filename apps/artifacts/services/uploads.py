@@ -20,9 +20,9 @@ from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy import audit
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
@@ -30,7 +30,7 @@ from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_i
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
-WORKER = system("artifacts")
+WORKER = system_actor("artifacts")
 
 
 def receive(
@@ -146,7 +146,7 @@ def storable(text: str) -> str:
 def reject_killed(artifact_id: str) -> None:
     """Reject an artifact whose check repeatedly killed the worker's process."""
     found = Artifact.objects.filter(pk=artifact_id).first()
-    if found is not None and lock(found).status == ArtifactStatus.RECEIVED:
+    if found is not None and lock_row(found).status == ArtifactStatus.RECEIVED:
         detail = "The check of this artifact repeatedly killed the worker's process."
         _reject(found, [{"code": "worker_killed", "detail": detail}], Claim())
 

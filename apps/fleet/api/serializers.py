@@ -11,9 +11,9 @@ from rest_framework import serializers
 
 from apps.fleet.heartbeats import StoredHeartbeat
 from apps.fleet.models import Agent, EnrollmentToken, Liveness
-from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
-from apps.tenancy.api.sizes import ListedJSON
+from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.api.parameters import matcher
 from byteor_cloud.engine.machines import OfferAction
 
@@ -30,10 +30,10 @@ _is_key = matcher(_KEY)
         "additionalProperties": {"type": "string", "maxLength": 255},
     }
 )
-class Labels(serializers.DictField):
+class LabelsField(serializers.DictField):
     """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
 
-    child = Text(max_length=255, allow_blank=True)
+    child = TextField(max_length=255, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """Return the checked labels. Raises ValidationError."""
@@ -48,7 +48,7 @@ class Labels(serializers.DictField):
         return labels
 
 
-class BundleStateSerializer(Strict):
+class BundleStateSerializer(StrictSerializer):
     """A bundle, its deployment and a time."""
 
     deployment_id = serializers.UUIDField(allow_null=True)
@@ -89,8 +89,8 @@ def _state(
 class AgentSerializer(ModelSerializer):
     """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
 
-    name = Name(required=False)
-    labels = Labels(required=False)
+    name = NameField(required=False)
+    labels = LabelsField(required=False)
     status = serializers.CharField(source="heartbeat.status", read_only=True, allow_null=True)
     agent_version = serializers.CharField(source="heartbeat.agent_version", read_only=True, allow_null=True)
     last_seen_at = serializers.DateTimeField(source="heartbeat.last_seen_at", read_only=True, allow_null=True)
@@ -157,7 +157,7 @@ class AgentSerializer(ModelSerializer):
 class ListedAgentSerializer(AgentSerializer):
     """An agent in a list, without a large report."""
 
-    report = ListedJSON(source="listed_report")
+    report = ListedJSONField(source="listed_report")
 
     descriptions = {
         "report": "The same as in `getAgent`. Null in lists if it has more than 4 KiB.",
@@ -167,13 +167,13 @@ class ListedAgentSerializer(AgentSerializer):
         pass
 
 
-class EnrollSerializer(Strict):
+class EnrollSerializer(StrictSerializer):
     """The request of an agent to enroll."""
 
-    name = Name(required=False)
-    hostname = Text(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
-    labels = Labels(required=False)
-    public_key = Text(required=False, max_length=2000)
+    name = NameField(required=False)
+    hostname = TextField(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
+    labels = LabelsField(required=False)
+    public_key = TextField(required=False, max_length=2000)
     descriptions = {
         "name": "The agent's name, unique in the environment. Default: made from `hostname`.",
         "hostname": "The name of the host.",
@@ -212,7 +212,7 @@ class RotatedKeySerializer(serializers.Serializer[Any]):
 class EnrollmentTokenSerializer(ModelSerializer):
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
     max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
-    labels = Labels(required=False)
+    labels = LabelsField(required=False)
     replace = serializers.BooleanField(required=False)
     expires_at = serializers.DateTimeField(read_only=True)
 

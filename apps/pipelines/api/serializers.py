@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, NameField, StrictSerializer
 
 
 class DiagnosticSerializer(serializers.Serializer[Any]):
@@ -29,13 +29,13 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
 
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
-class Plan(JSONObject):
+class PlanJSONField(JSONObjectField):
     """A plan. Any JSON object can be saved; the diagnostics say what is wrong with it."""
 
 
 class DraftSerializer(ModelSerializer):
-    name = Name()
-    plan = Plan()
+    name = NameField()
+    plan = PlanJSONField()
     diagnostics = DiagnosticSerializer(many=True, read_only=True)
     spec_hash = serializers.CharField(read_only=True, allow_null=True)
 
@@ -56,10 +56,10 @@ class DraftSerializer(ModelSerializer):
         read_only_fields = ["created_by", "updated_by"]
 
 
-class PreviewDraftSerializer(Strict):
+class PreviewDraftSerializer(StrictSerializer):
     """A plan to preview instead of the saved one."""
 
-    plan = Plan(required=False)
+    plan = PlanJSONField(required=False)
     descriptions = {
         "plan": "A plan to compile instead of the saved one.",
     }
@@ -97,7 +97,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
     }
 
 
-class PromoteSerializer(Strict):
+class PromoteSerializer(StrictSerializer):
     expected_revision = serializers.IntegerField(required=False, min_value=1, max_value=999_999_999)
     descriptions = {
         "expected_revision": (
@@ -134,7 +134,7 @@ class VersionSerializer(ModelSerializer):
 
 
 @extend_schema_field({"type": ["string", "integer", "null"]})
-class Fact(serializers.JSONField):
+class PartValueField(serializers.JSONField):
     pass
 
 
@@ -144,8 +144,8 @@ class ChangeSerializer(serializers.Serializer[Any]):
         ["pipeline", "endpoint", "stage", "op", "order", "dependency", "lane", "inserted", "policy"]
     )
     name = serializers.CharField()
-    old = Fact()
-    new = Fact()
+    old = PartValueField()
+    new = PartValueField()
     descriptions = {
         "change": "Whether the part was added, removed or changed.",
         "what": "The kind of part that changed.",
@@ -168,8 +168,8 @@ class DiffSerializer(serializers.Serializer[Any]):
     }
 
 
-class CopyVersionSerializer(Strict):
-    from_version_id = Id()
+class CopyVersionSerializer(StrictSerializer):
+    from_version_id = IdField()
     descriptions = {
         "from_version_id": "The version to copy, from another environment of the same project.",
     }

@@ -16,13 +16,13 @@ from apps.releases.api import operations
 from apps.releases.services import explanations
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.explain.findings import Because, Next
+from byteor_cloud.engine.explain.findings import BecauseCode, NextCode
 
 
 class FindingSerializer(serializers.Serializer[Any]):
     """One reason, with the ids of what it is about."""
 
-    code = serializers.ChoiceField(list(Because))
+    code = serializers.ChoiceField(list(BecauseCode))
     detail = serializers.CharField()
     deployment_id = serializers.UUIDField(allow_null=True)
     approval_id = serializers.UUIDField(allow_null=True)
@@ -39,7 +39,7 @@ class FindingSerializer(serializers.Serializer[Any]):
 class NextEventSerializer(serializers.Serializer[Any]):
     """One coming event, with its time if that is known."""
 
-    code = serializers.ChoiceField(list(Next))
+    code = serializers.ChoiceField(list(NextCode))
     detail = serializers.CharField()
     at = serializers.DateTimeField(allow_null=True)
     descriptions = {

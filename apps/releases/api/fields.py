@@ -6,18 +6,18 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.fleet.api.serializers import Labels
-from apps.tenancy.api.fields import Id, Strict, Text
+from apps.fleet.api.serializers import LabelsField
+from apps.tenancy.api.fields import IdField, StrictSerializer, TextField
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
 
-class TargetSerializer(Strict):
+class TargetSerializer(StrictSerializer):
     """A target: exactly one of the three fields."""
 
-    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
-    selector = Labels(required=False)
+    agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
+    selector = LabelsField(required=False)
     all = serializers.BooleanField(required=False)
 
     descriptions = {
@@ -30,14 +30,14 @@ class TargetSerializer(Strict):
         """Return the target. Raises ValidationError unless agents are named in one way."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
             raise serializers.ValidationError("Send exactly one of agents, selector and all: true.")
-        return Target.naming(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
+        return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
         """Show only the field that selects the agents."""
         return super().to_representation(instance.stored())
 
 
-class StrategySerializer(Strict):
+class StrategySerializer(StrictSerializer):
     """How a deployment reaches the agents of its target."""
 
     kind = serializers.ChoiceField(list(StrategyKind))
@@ -80,10 +80,10 @@ class StrategySerializer(Strict):
         return super().to_representation(instance.stored())
 
 
-class BreakGlassSerializer(Strict):
+class BreakGlassSerializer(StrictSerializer):
     """Break-glass: an org_admin deploys before approval. Another person must approve in time, or a rollback starts."""
 
-    reason = Text(max_length=2000)
+    reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)
     by = serializers.CharField(read_only=True)
     approve_by = serializers.DateTimeField(read_only=True)
@@ -102,7 +102,7 @@ class BreakGlassSerializer(Strict):
         return BreakGlassRequest(**attrs)
 
 
-class StoredForm(serializers.DictField):
+class StoredFormField(serializers.DictField):
     """A typed value, shown in its stored form."""
 
     def to_representation(self, value: Any) -> dict[str, Any]:

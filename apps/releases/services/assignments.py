@@ -26,7 +26,7 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
-from byteor_cloud.engine.rollout import AGENTS_PER_STEP, Enlisting
+from byteor_cloud.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(
@@ -69,7 +69,7 @@ def available_agents(deployment: Deployment) -> Any:
     return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
 
 
-def start_enlisting(deployment: Deployment) -> Enlisting | None:
+def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
     """Return the initial state of the enlistment of the target's agents; None if the target matches no agent.
 
     Agents that are offline now do not count for waves and thresholds. If every agent is offline, count them all, so
@@ -80,7 +80,7 @@ def start_enlisting(deployment: Deployment) -> Enlisting | None:
     if last is None:
         return None
     everybody_counts = not found.exclude(liveness="offline").exists()
-    return Enlisting(0, found.count(), None, str(last.pk), everybody_counts)
+    return EnlistmentCursor(0, found.count(), None, str(last.pk), everybody_counts)
 
 
 def enlist(deployment: Deployment) -> None:
@@ -95,7 +95,7 @@ def enlist(deployment: Deployment) -> None:
     if state.after is not None:
         agents = agents.filter(pk__gt=state.after)
     matched, parameters = agents.values("id", "liveness")[:AGENTS_PER_STEP].query.sql_with_params()
-    bounds = deployment.strategy.bounds(state.count)
+    bounds = deployment.strategy.wave_bounds(state.count)
     with connection.cursor() as cursor:
         cursor.execute(
             _ENLIST.format(agents=matched),
@@ -124,7 +124,7 @@ def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
     Skip agents that another deployment is about to change, and do nothing if the configuration is known bad.
     ``only`` limits this to one agent.
     """
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     agents = (

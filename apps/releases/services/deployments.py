@@ -15,9 +15,9 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.releases.services import approvals, assignments, bundles, offers
 from apps.tenancy import audit
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, check_step, lock
+from apps.tenancy.state import advance, check_transition, lock_row
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
@@ -33,7 +33,7 @@ from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
-WORKER = system("rollout")
+WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
@@ -63,11 +63,11 @@ def create_deployment(
     agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
     if only an org_admin may do it.
     """
-    locked = lock(environment, related=("project__organization",))
+    locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
-    if bundles.is_barred(locked.pk, config_bundle.config_hash):
+    if bundles.is_known_bad(locked.pk, config_bundle.config_hash):
         raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
@@ -75,7 +75,7 @@ def create_deployment(
     count = _check_target(target, agents)
     if not take_over:
         _check_other_pipelines(locked, agents, version.name)
-    subject = approvals.Subject(
+    subject = approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
         target=target,
@@ -85,7 +85,7 @@ def create_deployment(
     is_needed = policy.approvals_required
     handed_in = None
     if approval is not None:
-        handed_in = approvals.hand_in(approval, locked, subject, is_needed=is_needed, actor=actor)
+        handed_in = approvals.check_handed_in_credential(approval, locked, subject, is_needed=is_needed, actor=actor)
     requested = None
     if is_needed and handed_in is None:
         requested = approvals.request_approval(
@@ -140,9 +140,9 @@ def _break_glass_record(
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> approvals.Subject:
+def subject_of(deployment: Deployment) -> approvals.ApprovalSubject:
     """Return what an approval of the deployment covers."""
-    return approvals.Subject(
+    return approvals.ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
         target=deployment.target,
@@ -232,10 +232,10 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
     rolled back.
     """
-    lock(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
+    lock_row(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
     if deployment.approval is not None:
         # Lock the approval before the deployment: the order of locks is the same everywhere.
-        approval = lock(deployment.approval)
+        approval = lock_row(deployment.approval)
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
     aborted = advance(
@@ -254,7 +254,9 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     """Let the worker set a deployment to failed. Some reasons make the deployment's configuration known bad."""
     if reason in _BARRING_REASONS:
-        bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
+        bundles.mark_known_bad(
+            deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
+        )
     return advance(
         deployment,
         DeploymentEvent.FAIL,
@@ -275,8 +277,8 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     failed is also refused for everything that would prevent a new deployment: a known bad configuration, a freeze
     window, the in-flight limit, or a newer deployment of the pipeline.
     """
-    lock(found.environment)
-    deployment = lock(found, related=RELATED)
+    lock_row(found.environment)
+    deployment = lock_row(found, related=RELATED)
     has_failed = deployment.status == DeploymentStatus.FAILED
     agent_ids = check_retry(deployment)
     deployment = advance(
@@ -295,11 +297,11 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
 
 def check_retry(deployment: Deployment) -> list[UUID]:
     """Return the ids of the agents to retry. Raises Conflict if ``retry`` would refuse the deployment now."""
-    check_step(deployment, DeploymentEvent.RETRY)
+    check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         detail = (
             f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
             "Clear it first."
@@ -350,7 +352,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
     """Pause or resume a deployment; its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
-    locked = lock(deployment, related=("environment__project",))
+    locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])

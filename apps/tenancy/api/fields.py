@@ -71,7 +71,7 @@ NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
 _NAME_RULE = "Must be one line of visible characters, without spaces around them."
 
 
-class _AsSent:
+class _KeepsEmptyText:
     """Mixin that keeps an empty text of a form. DRF would treat it as a missing field."""
 
     field_name: str | None
@@ -81,7 +81,7 @@ class _AsSent:
         return dictionary.get(self.field_name, empty)
 
 
-class Text(_AsSent, serializers.CharField):
+class TextField(_KeepsEmptyText, serializers.CharField):
     """A text, kept exactly as it was sent. ``pattern`` is a JSON Schema pattern; ``rule`` is its error message."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
@@ -94,14 +94,14 @@ class Text(_AsSent, serializers.CharField):
             self.validators.append(RegexValidator(expression, rule or f"Must match {pattern}", code="pattern"))
 
 
-class Hash(Text):
+class HashField(TextField):
     """A SHA-256: ``sha256:`` and 64 lower-case hexadecimal digits."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(pattern=SHA256, rule="Must be sha256: and 64 lower-case hexadecimal digits.", **kwargs)
 
 
-class Id(_AsSent, serializers.UUIDField):
+class IdField(_KeepsEmptyText, serializers.UUIDField):
     """A UUID in its usual form: with dashes."""
 
     def to_internal_value(self, data: Any) -> UUID:
@@ -112,7 +112,7 @@ class Id(_AsSent, serializers.UUIDField):
             self.fail("invalid", value=data)
 
 
-class Time(_AsSent, serializers.DateTimeField):
+class TimestampField(_KeepsEmptyText, serializers.DateTimeField):
     """An RFC 3339 time with an offset."""
 
     def to_internal_value(self, value: Any) -> datetime:
@@ -133,7 +133,7 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 
 # Strict and ModelSerializer have comments instead of docstrings: a docstring would become the description of every
 # schema whose class has none.
-class Strict(serializers.Serializer[Any]):
+class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelt field is not silently ignored. An update may
     # send read-only fields back; they are ignored. The OpenAPI document shows ``refuses_unknown`` as
     # ``additionalProperties: false``.
@@ -162,7 +162,7 @@ class Strict(serializers.Serializer[Any]):
         return value
 
 
-class ModelSerializer(Strict, serializers.ModelSerializer[Any]):
+class ModelSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
     # Base of the serializers of models. It has no uniqueness validators: the database's constraints decide (409).
     pass
 
@@ -177,7 +177,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
 
     def __init__(self, *, what: str = "object", **kwargs: Any) -> None:
         self.what = what
-        kwargs.setdefault("pk_field", Id())
+        kwargs.setdefault("pk_field", IdField())
         super().__init__(**kwargs)
 
     def get_queryset(self) -> QuerySet[Any]:
@@ -191,7 +191,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         return super().fail(key, what=self.what, **kwargs)
 
 
-class Name(Text):
+class NameField(TextField):
     """A name that people read: 1 to 200 characters on one line, without spaces around them."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -207,7 +207,7 @@ class Name(Text):
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
-class JSONObject(serializers.DictField):
+class JSONObjectField(serializers.DictField):
     """A JSON object with any values."""
 
     child = serializers.JSONField(allow_null=True)

@@ -13,27 +13,27 @@ from rest_framework.response import Response
 
 from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
-from byteor_cloud.api.parameters import choice, flag, identifier
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.api.schema.responses import with_secret
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
 
 
 class WebhookSerializer(ModelSerializer):
-    url = Text(max_length=2000)
+    url = TextField(max_length=2000)
     events = serializers.ListField(
         child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
     )
-    description = Text(required=False, allow_blank=True, max_length=200)
+    description = TextField(required=False, allow_blank=True, max_length=200)
     enabled = serializers.BooleanField(required=False)
-    project_id = Id(required=False, allow_null=True)
-    environment_id = Id(required=False, allow_null=True)
+    project_id = IdField(required=False, allow_null=True)
+    environment_id = IdField(required=False, allow_null=True)
 
     descriptions = {
         "url": "The HTTPS address that receives the events.",
@@ -99,7 +99,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     operations = operations.WEBHOOK
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filters = {**BY_CREATION, "enabled": flag("enabled")}
+    filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
     errors = {"destroy": (PreconditionFailed,), "test": (Conflict,)}
     permissions = dict.fromkeys(
         ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
@@ -129,7 +129,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
-_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
+_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
@@ -140,8 +140,8 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     serializer_class = WebhookDeliverySerializer
     filters = {
         **BY_CREATION,
-        "status": choice(Outcome, "status"),
-        "event_id": identifier("event_id"),
+        "status": choice_parameter(Outcome, "status"),
+        "event_id": id_parameter("event_id"),
         # The receiver sees a ping under another type than the audit event's action.
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
@@ -181,7 +181,7 @@ class EventActorSerializer(serializers.Serializer[Any]):
     }
 
 
-class EventSerializer(Strict):
+class EventSerializer(StrictSerializer):
     """The body of a webhook message: one event."""
 
     id = serializers.UUIDField()
@@ -192,7 +192,7 @@ class EventSerializer(Strict):
     environment_id = serializers.UUIDField(allow_null=True)
     resource = EventResourceSerializer()
     actor = EventActorSerializer()
-    changes = JSONObject()
+    changes = JSONObjectField()
     descriptions = {
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",

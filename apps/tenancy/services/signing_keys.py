@@ -17,9 +17,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.tenancy import audit, vault
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Organization, SigningKey
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.delivery import encoding, keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
 from byteor_cloud.errors import Conflict, IllegalTransition
@@ -50,7 +50,7 @@ def ensure_installation_key() -> None:
     """Create the installation's first signing key if there is none, active at once. Concurrent calls are safe."""
     _lock(None)
     if not SigningKey.objects.filter(organization=None).exists():
-        _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system("signing_keys"))
+        _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system_actor("signing_keys"))
 
 
 @transaction.atomic
@@ -126,7 +126,7 @@ def update_all_statuses() -> None:
 def update_statuses(organization_id: UUID | None) -> None:
     """Update the stored statuses of the keys of an organization (None: of the installation), and record events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
-    _update_due_statuses(organization, timezone.now(), actor=system("signing_keys"))
+    _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)
 
 
@@ -154,7 +154,7 @@ def active_private_key(organization_id: UUID | None) -> bytes:
 def _lock(organization: Organization | None) -> Organization | None:
     """Lock the keys of an organization (None: of the installation) until the transaction ends."""
     if organization is not None:
-        return lock(organization)
+        return lock_row(organization)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
     return None

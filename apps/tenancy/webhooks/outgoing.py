@@ -19,7 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from byteor_cloud.config import Network
 
-type Address = IPv4Address | IPv6Address
+type IpAddress = IPv4Address | IPv6Address
 
 TIMEOUT_S = 10.0
 MAX_BYTES_READ = 4096
@@ -102,7 +102,7 @@ class PostResult:
         return self.status is not None and 200 <= self.status < 300
 
 
-def is_public(address: Address) -> bool:
+def is_public(address: IpAddress) -> bool:
     """Tell whether the address is a public unicast address. It may be an IPv4 address that is written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
@@ -111,7 +111,7 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
-def is_permitted(address: Address, allowed: Collection[Network]) -> bool:
+def is_permitted(address: IpAddress, allowed: Collection[Network]) -> bool:
     """Tell whether the address is public, or in a network that the operator allows."""
     plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
     return is_public(plain) or any(plain in network for network in allowed)
@@ -135,7 +135,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
     return Receiver(scheme, host, number, path if path.startswith("/") else f"/{path}")
 
 
-def _read_address(host: str) -> Address | None:
+def _read_address(host: str) -> IpAddress | None:
     """Return ``host`` as an address, in any form that resolvers accept (127.1, 0x7f000001), or None for a name."""
     with suppress(ValueError):
         return ip_address(host)

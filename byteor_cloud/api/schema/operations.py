@@ -16,9 +16,9 @@ from rest_framework import serializers
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
-from byteor_cloud.api.schema.fields import COMMON_DESCRIPTIONS
+from byteor_cloud.api.schema.descriptions import COMMON_DESCRIPTIONS
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
-from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem, with_secret
+from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.engine.compiler import plan_schema
 
 _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt": "agentKey"}
@@ -133,9 +133,9 @@ class Schema(AutoSchema):
             self._register("schemas", name, schema)
         responses = operation["responses"]
         for code in ERRORS.keys() & responses.keys():
-            responses[code] = {**problem(code), **responses[code]}
+            responses[code] = {**problem_response(code), **responses[code]}
         for code in error_codes(self.view, self._action, self.method):
-            responses.setdefault(code, problem(code))
+            responses.setdefault(code, problem_response(code))
         taken = request_headers(self.view, self._action, self.method)
         for name in taken:
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))

@@ -94,7 +94,7 @@ def is_repeatable(view: DeclaredView, method: str) -> bool:
     return method == "POST" and view.takes_idempotency_key
 
 
-def problem(code: str) -> dict[str, Any]:
+def problem_response(code: str) -> dict[str, Any]:
     """Return the OpenAPI response object of an error."""
     kind, description = ERRORS[code]
     example = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .diagnostics import Json
+from .diagnostics import JsonObject
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 
@@ -16,7 +16,7 @@ class GraphNode:
     kind: str
     op: str | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the node as JSON data."""
         return {"id": self.id, "kind": self.kind} | ({"op": self.op} if self.op else {})
 
@@ -32,7 +32,7 @@ class GraphEdge:
     capacity: int | None = None
     consumers: int | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the edge as JSON data."""
         parameters = {"capacity": self.capacity, "consumers": self.consumers}
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -46,7 +46,7 @@ class SpecGraph:
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the graph as JSON data."""
         return {
             "nodes": [node.to_json() for node in self.nodes],

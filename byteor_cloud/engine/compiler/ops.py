@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from .diagnostics import Code, CompileReport, nearest, one_of, shown
+from .diagnostics import Code, CompileReport, join_options, nearest_word, quote
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
@@ -133,18 +133,18 @@ class Ops:
         if key in _BUILT_IN:
             validate, example = _BUILT_IN[key]
             if problem := validate(argument):
-                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", f'Write "{example}".')
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", f'Write "{example}".')
         elif key in self.stages:
             if problem := _complaint(self.stages[key], argument):
                 hint = f'Write what the package of "{key}" documents for its argument.'
-                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", hint)
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.broken:
-            message = f"The op {shown(key)} is installed but cannot be used: {self.broken[key]}."
+            message = f"The op {quote(key)} is installed but cannot be used: {self.broken[key]}."
             report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package that provides it.")
         else:
-            guess = nearest(key, self)
-            hint = f"Write {shown(guess + op[len(key) :])}." if guess else f"Write one of {one_of(self)}."
-            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"The op {shown(op)} is unknown.", hint)
+            guess = nearest_word(key, self)
+            hint = f"Write {quote(guess + op[len(key) :])}." if guess else f"Write one of {join_options(self)}."
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"The op {quote(op)} is unknown.", hint)
 
 
 def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
@@ -174,4 +174,4 @@ def _complaint(stage: StageOp, argument: str | None) -> str | None:
 
 def _printable(text: object) -> str:
     """Shorten the text of a package to one printable line."""
-    return shown(str(text)).strip('"').rstrip(".")
+    return quote(str(text)).strip('"').rstrip(".")

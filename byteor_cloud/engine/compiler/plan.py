@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from .diagnostics import Code, Json
-from .fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
+from .diagnostics import Code, JsonObject
+from .plan_fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
 
-type Target = Literal["single_ring", "lane_graph"]
+type PlanTarget = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
 type Ordering = Literal["strict", "per_key"]
 type OnFull = Literal["block", "drop"]
@@ -223,7 +223,7 @@ class PlanDocument:
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]
-    target: Annotated[Target | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
+    target: Annotated[PlanTarget | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
     description: Annotated[str | None, PlanField(DESCRIPTION)]
     labels: Annotated[dict[str, str] | None, PlanField(LABELS)]
     single_ring: Annotated[object, PlanField(Deferred(RING))]
@@ -233,7 +233,7 @@ class PlanDocument:
 PLAN = Object(PlanDocument, "a plan")
 
 
-def plan_schema() -> Json:
+def plan_schema() -> JsonObject:
     """Return the JSON Schema (2020-12) of a plan."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

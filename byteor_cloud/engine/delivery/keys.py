@@ -122,12 +122,12 @@ class KeySet:
     def parse(cls, data: bytes | str) -> KeySet:
         """Parse the response of ``GET …/signing-key``. Raises Refused if it is malformed."""
         try:
-            return cls.of(parse_object(data))
+            return cls.from_document(parse_object(data))
         except ValueError as error:
             raise Refused(DeliveryCode.KEYS_MALFORMED, f"signing keys: {error}") from error
 
     @classmethod
-    def of(cls, document: object) -> KeySet:
+    def from_document(cls, document: object) -> KeySet:
         """Read the JSON object of a key set. Raises Refused if it is malformed.
 
         Unknown members are ignored, as RFC 7517 requires, so that a later server can add some.

@@ -26,13 +26,13 @@ from byteor_cloud.engine.replay.journal import (
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.stages import (
     Action,
-    Counters,
     Effects,
+    StageCounters,
     StageError,
-    StageOp,
+    StageFunction,
     Unsupported,
 )
-from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, Work
+from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _SAMPLES = 16
 
@@ -99,7 +99,7 @@ def replay(
     policy_env: str,
     spec: PipelineSpec | None = None,
     stage_config: Mapping[str, Any] | None = None,
-    ops: Mapping[str, StageOp] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
     mode: ReplayMode = ReplayMode.DRY_RUN,
     effects: Effects | None = None,
     approval_provided: bool = False,
@@ -184,7 +184,7 @@ class _Run:
         self.warnings: list[str] = []
         self.actions: Sequence[Action] = ()
         self.outputs: dict[str, _EgressOutput] = {}
-        self._counters: Mapping[str, Counters] = {}
+        self._counters: Mapping[str, StageCounters] = {}
         self._comparisons: dict[str, Comparison] = {}
         self._limits = limits
 
@@ -194,7 +194,7 @@ class _Run:
         spec: PipelineSpec,
         *,
         stage_config: Mapping[str, Any] | None,
-        ops: Mapping[str, StageOp] | None,
+        ops: Mapping[str, StageFunction] | None,
         effects: Effects | None,
         last_n: int | None,
     ) -> None:
@@ -206,7 +206,7 @@ class _Run:
             effects=effects,
             entry=self.lane,
             max_actions=self._limits.max_actions,
-            work=Work(self._limits.max_record_work, self._limits.max_work),
+            work=WorkMeter(self._limits.max_record_work, self._limits.max_work),
         )
         self.actions, self._counters = runner.actions, runner.counters
         self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
 from byteor_cloud.engine.replay import payload
-from byteor_cloud.engine.strict_json import pointer_of, shown
+from byteor_cloud.engine.strict_json import pointer_of, quote_text
 
 MAX_KEYWORDS = 1_000_000
 MAX_CHAIN = 256
@@ -79,11 +79,13 @@ class PayloadSchema:
     """A compiled schema. Raises BadSchema if it is invalid or violates a restriction in the module's docstring."""
 
     def __init__(self, document: object) -> None:
-        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is modified below
+        schema = payload.parse_payload(
+            payload.encode_payload(document)
+        )  # a copy with decimal numbers, which is modified below
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
         nodes = list(_subschemas(schema))
-        graph = _Graph(schema, nodes)
+        graph = _ReferenceGraph(schema, nodes)
         options = _pattern_options(nodes)
         if faults := _dialect_faults(nodes) + graph.faults + _pattern_faults(nodes, options):
             raise BadSchema(sorted(faults, key=lambda error: (error.pointer, error.code))[:_MAX_ERRORS])
@@ -99,11 +101,11 @@ class PayloadSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _Subschema:
     """A subschema that is an object. ``parts`` is its path from the enclosing subschema ``above``."""
 
     value: dict[str, Any]
-    above: _Node | None
+    above: _Subschema | None
     parts: tuple[str | int, ...]
 
     def pointer(self, *parts: str | int) -> str:
@@ -115,13 +117,13 @@ class _Node:
         return pointer_of(part for path in (*reversed(paths), parts) for part in path)
 
 
-def _subschemas(schema: Any) -> Iterator[_Node]:
+def _subschemas(schema: Any) -> Iterator[_Subschema]:
     """Yield the subschemas that are objects, each after the one that contains it."""
-    waiting = [_Node(schema, None, ())] if isinstance(schema, dict) else []
+    waiting = [_Subschema(schema, None, ())] if isinstance(schema, dict) else []
     while waiting:
         node = waiting.pop()
         yield node
-        below = [_Node(child, node, parts) for parts, child in _children(node.value) if isinstance(child, dict)]
+        below = [_Subschema(child, node, parts) for parts, child in _children(node.value) if isinstance(child, dict)]
         waiting += reversed(below)
 
 
@@ -157,7 +159,7 @@ def _against_metaschema(schema: object) -> list[SchemaError]:
     return list(faults)[:_MAX_ERRORS]
 
 
-def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
+def _dialect_faults(nodes: list[_Subschema]) -> list[SchemaError]:
     faults: list[SchemaError] = []
     anchors: set[str] = set()
     for node in nodes:
@@ -175,13 +177,13 @@ def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
     return faults
 
 
-def _pattern_options(nodes: list[_Node]) -> RegexOptions:
+def _pattern_options(nodes: list[_Subschema]) -> RegexOptions:
     count = sum(("pattern" in node.value) + len(node.value.get("patternProperties", ())) for node in nodes)
     limit = min(_MAX_PATTERN_BYTES, _MAX_PATTERNS_BYTES // max(count, 1))
     return RegexOptions(size_limit=limit, dfa_size_limit=limit)
 
 
-def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaError]:
+def _pattern_faults(nodes: list[_Subschema], options: RegexOptions) -> list[SchemaError]:
     faults: list[SchemaError] = []
     for node in nodes:
         named = [("pattern", node.value["pattern"])] if "pattern" in node.value else []
@@ -191,7 +193,7 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
                 _compiled({"pattern": text}, options)
             except ValidationError:
                 detail = (
-                    f"{shown(text, 80)} is not a pattern that can run in linear time and bounded memory "
+                    f"{quote_text(text, 80)} is not a pattern that can run in linear time and bounded memory "
                     "(no look-around, no back-references, no huge repetitions)"
                 )
                 faults.append(SchemaError(node.pointer(keyword), "schema.pattern", detail))
@@ -200,10 +202,10 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
     return faults
 
 
-class _Graph:
+class _ReferenceGraph:
     """The graph of a document's subschemas and their references."""
 
-    def __init__(self, schema: Any, nodes: list[_Node]) -> None:
+    def __init__(self, schema: Any, nodes: list[_Subschema]) -> None:
         self.faults: list[SchemaError] = []
         self._schema = schema
         self._known = {id(node.value) for node in nodes}
@@ -220,7 +222,7 @@ class _Graph:
                     self._add_reference(node, keyword)
         self._check_cycles(nodes)
 
-    def _add_reference(self, node: _Node, keyword: str) -> None:
+    def _add_reference(self, node: _Subschema, keyword: str) -> None:
         target = self._target(node.value[keyword])
         if isinstance(target, bool) or id(target) in self._known:
             self._targets[id(node.value)].append(target)
@@ -249,7 +251,7 @@ class _Graph:
                 place = place.get(name) if isinstance(place, dict) else None
         return place
 
-    def _check_cycles(self, nodes: list[_Node]) -> None:
+    def _check_cycles(self, nodes: list[_Subschema]) -> None:
         by_id = {id(node.value): node for node in nodes}
         same_value = {
             number: [id(child) for parts, child in _children(node.value) if parts[0] in _SAME_VALUE]

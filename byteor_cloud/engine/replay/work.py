@@ -34,7 +34,7 @@ class RecordOverLimit(Exception):
     """A single record costs more work than allowed, which is an error of the stage that processes it."""
 
 
-class Work:
+class WorkMeter:
     """Counts the units of work of a run and of its current record."""
 
     def __init__(self, max_record: int = MAX_RECORD, max_run: int = MAX_REPLAY) -> None:

@@ -42,7 +42,7 @@ class Command(BaseCommand):
         if org is None:
             signing_keys.ensure_installation_key()
         try:
-            lines = ledger.export(None if org is None else find_organization(org), after_seq=after_seq)
+            lines = ledger.export_lines(None if org is None else find_organization(org), after_seq=after_seq)
         except InvalidInput as refused:
             raise CommandError(refused.detail, returncode=2) from None
         for line in lines:

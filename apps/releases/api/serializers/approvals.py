@@ -7,13 +7,13 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from apps.releases.api.fields import StoredForm
+from apps.releases.api.fields import StoredFormField
 from apps.releases.models import (
     Approval,
     ApprovalDecision,
     Deployment,
 )
-from apps.tenancy.api.fields import EnvironmentRelatedField, Id, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.permissions import Permission
 
 
@@ -34,8 +34,8 @@ class DecisionSerializer(ModelSerializer):
 class ApprovalSerializer(ModelSerializer):
     deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
     decisions = DecisionSerializer(many=True)
-    target = StoredForm(allow_null=True)
-    strategy = StoredForm(allow_null=True)
+    target = StoredFormField(allow_null=True)
+    strategy = StoredFormField(allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     credential = serializers.SerializerMethodField()
 
@@ -72,11 +72,11 @@ class ApprovalSerializer(ModelSerializer):
     def get_credential(self, approval: Approval) -> str | None:
         """The approval credential. Null unless the caller may operate the environment."""
         view = self.context.get("view")
-        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
+        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
 
 
-class DecideSerializer(Strict):
+class DecideSerializer(StrictSerializer):
     """A decision on a deployment's or a replay's approval."""
 
     deployment_id = EnvironmentRelatedField(
@@ -85,9 +85,9 @@ class DecideSerializer(Strict):
         what="deployment",
         required=False,
     )
-    replay_id = Id(required=False)
+    replay_id = IdField(required=False)
     decision = serializers.ChoiceField(["approve", "deny"])
-    comment = Text(required=False, allow_blank=True, max_length=2000)
+    comment = TextField(required=False, allow_blank=True, max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
 
     descriptions = {

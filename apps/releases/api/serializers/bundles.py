@@ -13,7 +13,13 @@ from apps.releases.models import (
     ConfigBundle,
 )
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
-from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import (
+    EnvironmentRelatedField,
+    JSONObjectField,
+    ModelSerializer,
+    NameField,
+    StrictSerializer,
+)
 
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
@@ -26,7 +32,7 @@ _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
         "additionalProperties": {},
     }
 )
-class Adapter(JSONObject):
+class AdapterField(JSONObjectField):
     """An adapter: its ``kind``, and the parameters of that kind."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -40,9 +46,9 @@ class Adapter(JSONObject):
         return value
 
 
-class AdaptersSerializer(Strict):
-    ingress = Adapter(required=False)
-    egress = Adapter(required=False)
+class AdaptersSerializer(StrictSerializer):
+    ingress = AdapterField(required=False)
+    egress = AdapterField(required=False)
     descriptions = {
         "ingress": "Where records come from: the `kind` of adapter, and the parameters of that kind.",
         "egress": "Where records go to: the `kind` of adapter, and the parameters of that kind.",
@@ -72,7 +78,7 @@ class AdaptersSerializer(Strict):
         },
     }
 )
-class EnvVars(serializers.DictField):
+class EnvVarsField(serializers.DictField):
     """Environment variables. A value is a text, or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 
     child = serializers.JSONField()
@@ -95,7 +101,7 @@ class EnvVars(serializers.DictField):
         return value
 
 
-class SnapshotSerializer(Strict):
+class SnapshotSerializer(StrictSerializer):
     enabled = serializers.BooleanField(default=False)
     interval_s = serializers.IntegerField(required=False, min_value=1, max_value=86400)
     descriptions = {
@@ -105,13 +111,13 @@ class SnapshotSerializer(Strict):
 
 
 class ConfigBundleSerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     version_id = EnvironmentRelatedField(source="version", queryset=Version.objects.all(), what="version")
     tuning_profile = serializers.ChoiceField(list(WAIT_BY_PROFILE), required=False)
     wait = serializers.ChoiceField(["backoff", "spin"], required=False)
-    stage_config = JSONObject(required=False)
+    stage_config = JSONObjectField(required=False)
     adapters = AdaptersSerializer(required=False)
-    env = EnvVars(required=False)
+    env = EnvVarsField(required=False)
     snapshot = SnapshotSerializer(required=False)
     required_capabilities = serializers.ListField(child=serializers.CharField(), read_only=True)
     known_bad = serializers.BooleanField(read_only=True)

@@ -15,17 +15,17 @@ from apps.releases.models import (
     DeploymentAgent,
     TimelineEntry,
 )
-from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, StrictSerializer, TextField
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
 
 
-class ReasonSerializer(Strict):
-    reason = Text(max_length=2000)
+class ReasonSerializer(StrictSerializer):
+    reason = TextField(max_length=2000)
 
 
-class OptionalReasonSerializer(Strict):
-    reason = Text(max_length=2000, required=False, allow_blank=True, default="")
+class OptionalReasonSerializer(StrictSerializer):
+    reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -57,11 +57,11 @@ class DeploymentSerializer(ModelSerializer):
     )
     target = TargetSerializer()
     strategy = StrategySerializer(default=Strategy.all_at_once())
-    note = Text(required=False, allow_blank=True, max_length=2000)
+    note = TextField(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
-    approval = Text(required=False, write_only=True, max_length=16_384)
+    approval = TextField(required=False, write_only=True, max_length=16_384)
     approval_id = serializers.SerializerMethodField()
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
@@ -127,10 +127,10 @@ class DeploymentSerializer(ModelSerializer):
         return {"total": sum(counts.values()), **counts}
 
 
-class UnmetSettingSerializer(Strict):
+class UnmetSettingSerializer(StrictSerializer):
     refuses_unknown = False
-    setting = Text(max_length=200)
-    reason = Text(max_length=2000)
+    setting = TextField(max_length=200)
+    reason = TextField(max_length=2000)
     descriptions = {
         "setting": "The name of the setting.",
         "reason": "Why the agent could not apply the setting in full.",

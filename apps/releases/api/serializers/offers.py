@@ -8,15 +8,15 @@ from rest_framework import serializers
 
 from apps.fleet.api.serializers import OfferSerializer
 from apps.releases.api.serializers.deployments import UnmetSettingSerializer
-from apps.tenancy.api.fields import Hash, Id, JSONObject, Strict, Text
+from apps.tenancy.api.fields import HashField, IdField, JSONObjectField, StrictSerializer, TextField
 
 
-class AgentTuningSerializer(Strict):
+class AgentTuningSerializer(StrictSerializer):
     """How much of the tuning profile the agent could apply. Other keys are ignored."""
 
     refuses_unknown = False
-    profile = Text(max_length=200, required=False)
-    applied = JSONObject(required=False)
+    profile = TextField(max_length=200, required=False)
+    applied = JSONObjectField(required=False)
     degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
     failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
     descriptions = {
@@ -27,13 +27,13 @@ class AgentTuningSerializer(Strict):
     }
 
 
-class ReportSerializer(Strict):
+class ReportSerializer(StrictSerializer):
     """An agent's report on its offer."""
 
-    deployment_id = Id()
+    deployment_id = IdField()
     status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
-    bundle_hash = Hash()
-    detail = Text(required=False, allow_blank=True, max_length=4000)
+    bundle_hash = HashField()
+    detail = TextField(required=False, allow_blank=True, max_length=4000)
     tuning = AgentTuningSerializer(required=False)
     descriptions = {
         "deployment_id": "The deployment in the offer.",

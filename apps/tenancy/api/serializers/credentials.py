@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import Id, ModelSerializer, Name
+from apps.tenancy.api.fields import IdField, ModelSerializer, NameField
 from apps.tenancy.models import (
     OrganizationKey,
     User,
@@ -21,7 +21,7 @@ CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revo
 
 
 class UserTokenSerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
 
@@ -44,9 +44,9 @@ class UserTokenSerializer(ModelSerializer):
 
 
 class OrganizationKeySerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     role = serializers.ChoiceField(list(Role))
-    project_id = Id(required=False, allow_null=True)
+    project_id = IdField(required=False, allow_null=True)
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
     created_by = serializers.EmailField(source="created_by.email", read_only=True, allow_null=True, default=None)

@@ -6,11 +6,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Name, Text
+from apps.tenancy.api.fields import ModelSerializer, NameField, TextField
 from apps.tenancy.api.serializers.settings import (
-    EnvironmentSettings,
+    EnvironmentSettingsField,
     EnvironmentSettingsSerializer,
-    OrganizationSettings,
+    OrganizationSettingsField,
     OrganizationSettingsSerializer,
 )
 from apps.tenancy.models import (
@@ -22,7 +22,7 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 
 
-class Slug(Text):
+class SlugField(TextField):
     """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -31,9 +31,9 @@ class Slug(Text):
 
 
 class OrganizationSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
-    settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
+    name = NameField()
+    slug = SlugField(required=False)
+    settings = OrganizationSettingsField(OrganizationSettingsSerializer, required=False)
 
     descriptions = {
         "name": "The organization's name, unique in the installation.",
@@ -47,8 +47,8 @@ class OrganizationSerializer(ModelSerializer):
 
 
 class ProjectSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
+    name = NameField()
+    slug = SlugField(required=False)
 
     descriptions = {
         "name": "The project's name, unique in the organization.",
@@ -61,8 +61,8 @@ class ProjectSerializer(ModelSerializer):
 
 
 class EnvironmentSerializer(ModelSerializer):
-    name = Name()
-    settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+    name = NameField()
+    settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
 
     descriptions = {
         "name": "The environment's name, unique in the project.",

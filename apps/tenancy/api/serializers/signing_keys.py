@@ -6,10 +6,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.models import (
     SigningKey,
-    choices,
+    enum_choices,
 )
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
@@ -17,7 +17,7 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 class SigningKeySerializer(ModelSerializer):
     """A signing key. Its private half is never returned."""
 
-    status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
+    status = serializers.ChoiceField(enum_choices(KeyStatus), source="current_status", read_only=True)
 
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
@@ -36,7 +36,7 @@ class SigningKeySerializer(ModelSerializer):
         fields = ["id", "kid", "status", "not_before", "signs_until", "not_after", "created_at"]
 
 
-class RotateSigningKeySerializer(Strict):
+class RotateSigningKeySerializer(StrictSerializer):
     """The times of a rotation of the signing key."""
 
     activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
@@ -52,8 +52,8 @@ class RotateSigningKeySerializer(Strict):
     }
 
 
-class RetireSigningKeySerializer(Strict):
-    reason = Text(max_length=2000)
+class RetireSigningKeySerializer(StrictSerializer):
+    reason = TextField(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
@@ -63,7 +63,7 @@ class JwkSerializer(serializers.Serializer[Any]):
     x = serializers.CharField()
     alg = serializers.ChoiceField(["EdDSA"])
     use = serializers.ChoiceField(["sig"])
-    status = serializers.ChoiceField(choices(KeyStatus))
+    status = serializers.ChoiceField(enum_choices(KeyStatus))
     not_before = serializers.DateTimeField()
     not_after = serializers.DateTimeField(allow_null=True)
     descriptions = {

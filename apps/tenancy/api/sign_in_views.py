@@ -176,7 +176,7 @@ class CallbackView(_SignInView):
 
 
 @never_cache
-def link(request: HttpRequest, secret: str) -> HttpResponse:
+def sign_in_with_link(request: HttpRequest, secret: str) -> HttpResponse:
     """Sign in with a one-time link, after a confirmation, so that mail scanners that open links do not use it up."""
     if request.method != "POST":
         return render(request, "sign_in_link.html")

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 
-from byteor_cloud.engine.compiler import LaneGraph, Role, neighbours, topological_order
+from byteor_cloud.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
+from byteor_cloud.engine.replay.stages import Stage, StageRuntime, Unsupported
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
@@ -27,10 +27,10 @@ MAX_DELIVERIES = 65_536
 type _Queues = defaultdict[int, deque[bytes]]
 
 
-class Graph:
+class GraphRunner:
     """A LaneGraph that is ready to run. Records enter at the ingress or lane ``entry``, by default the only ingress."""
 
-    def __init__(self, spec: LaneGraph, runtime: Runtime, entry: str | None) -> None:
+    def __init__(self, spec: LaneGraph, runtime: StageRuntime, entry: str | None) -> None:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self._exits = [(end.name, end.lane) for end in spec.endpoints if end.kind == "egress"]
@@ -58,7 +58,7 @@ class Graph:
         return [(name, payload) for name, lane in self._exits for payload in queues[lane]]
 
 
-def _work(role: Role, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
+def _work(role: GraphRole, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
     """Take all records from the input lanes of a role, and yield the payloads that the role makes of them."""
     for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
         result = stage.process(payload, sequence) if stage else payload
@@ -72,7 +72,7 @@ def _round_robin(lanes: list[deque[bytes]]) -> Iterator[bytes]:
             yield lane.popleft()
 
 
-def _lane_names(spec: LaneGraph, role: Role) -> tuple[str, str]:
+def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
     return spec.lanes[role.rx[0]].name, spec.lanes[role.tx[0]].name
 
 
@@ -115,7 +115,7 @@ def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:
         seen.add(lane)
 
 
-def _topological(roles: tuple[Role, ...]) -> list[Role]:
+def _topological(roles: tuple[GraphRole, ...]) -> list[GraphRole]:
     """Sort the roles so that each comes after the writers of its inputs, and otherwise keep the order of the spec."""
     reader = {lane: index for index, role in enumerate(roles) for lane in role.rx}
     pairs = ((index, reader[lane]) for index, role in enumerate(roles) for lane in role.tx if lane in reader)
