@@ -97,7 +97,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down. A past moment is shown as in lists."""
+    """Return the time left until ``moment``, counted down by the browser, or its ``relative_time`` if it has passed."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(
