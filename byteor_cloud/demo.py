@@ -224,7 +224,8 @@ class Demo:
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
         for name in AGENTS:
-            # This run's folders can exist only if the database was removed since; their agents are unknown to it.
+            # A folder of this run can only exist already if the database was removed since. The present database does
+            # not contain the folder's agent.
             shutil.rmtree(self.state_folder(name), ignore_errors=True)
         folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
         for folder in folders:

@@ -20,9 +20,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import Unavailable
 
-ATTEMPTS = 5  # of a job that raises an error: the first run and four retries, after 3, 9, 27 and 81 s
-KILLS = 10  # how many times its process may be killed before a job becomes a dead letter
-MOST_DEAD_LETTERS = 1_000  # of one organization in one lane; the newest are kept
+ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter
+MOST_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
 DEAD_LETTER_DAYS = 90
 EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are kept
 # A periodic job with an interval of at most this is not retried: its next run takes the place of the retry.
@@ -32,17 +32,17 @@ _RECURS_SOON_S = 60
 class JobLane(StrEnum):
     """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
-    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, however
-    many jobs others have waiting. One organization holds at most half of a worker's slots (``share``), so that its
-    long jobs leave slots for the others.
+    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, even if
+    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``max_slots``), so
+    that its long jobs leave slots for the others.
     """
 
     RELEASES = "release"
     HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs without urgency: purges, retention
+    CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
-    WEBHOOKS = "webhook"  # jobs that wait for servers of others
+    WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
 # How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
@@ -77,7 +77,7 @@ class ClaimLost(BaseException):
 
 
 class Claim:
-    """The claim to a job that is being run. This base class cannot be lost; it serves jobs that are run by hand."""
+    """The claim to a job that is being run. A claim of this base class is for jobs run by hand, and is never lost."""
 
     def ensure(self) -> None:
         """Wait until it is certain that this worker still owns the job. Raises ClaimLost."""
@@ -105,7 +105,7 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
 
-    The ``jobs.py`` of each app declares the kinds that it enqueues, also those that a higher app runs. Jobs that wait
+    The ``jobs.py`` of each app declares the kinds that the app enqueues, even if a higher app runs them. Jobs that wait
     during an upgrade have the name and arguments of the old release, so change these only with a migration.
     """
 
@@ -122,7 +122,7 @@ class Job:
 class Periodic:
     """A job without arguments that workers enqueue on schedule. Only one of its kind runs at a time.
 
-    It is due every ``every_s`` seconds of Unix time, ``at_s`` seconds after each multiple.
+    It is due ``at_s`` seconds after each multiple of ``every_s`` seconds of Unix time.
     """
 
     name: str
@@ -200,7 +200,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# A job that killed its process too often waits for a person, since new jobs of the same work would do the same.
+# A job that killed its process too often waits for a person: a new job for the same work would kill its process too.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s
@@ -346,7 +346,7 @@ def delete_old_rows() -> None:
             " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE rank > %s)",
             [MOST_DEAD_LETTERS],
         )
-        # Kept: the metrics read when a job was deferred, and the rule above when it failed.
+        # The metrics need the events ``deferred``, and the deletion of old dead letters above needs ``failed``.
         cursor.execute(
             "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
             " AND at < now() - make_interval(days => %s)",

@@ -69,7 +69,7 @@ def logging_settings(log_format: str) -> dict[str, Any]:
             # Only tracebacks: the access log (byteor_cloud.api.system.log_request) already lists failed requests.
             "django.request": {"level": "ERROR", "filters": ["with_traceback"]},
             "procrastinate": {"level": "WARNING"},
-            # At INFO these log every use of a connection.
+            # At INFO these libraries log every use of a connection.
             "psycopg": {"level": "WARNING"},
             "psycopg.pool": {"level": "WARNING"},
             # gunicorn's loggers do not propagate to the root logger, so they need the handler themselves.

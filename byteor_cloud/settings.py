@@ -148,7 +148,7 @@ if CONFIG.s3_bucket:
                 connect_timeout=5,
                 read_timeout=30,
                 retries={"mode": "standard", "total_max_attempts": 3},
-                # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
+                # Some S3-compatible stores lack the newer checksums, which are unnecessary, since names are hashes.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),

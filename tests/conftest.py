@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Transactional tests empty all tables, which the audit trail refuses; its own test turns that on again.
+    """Disable the triggers that forbid to empty the audit tables, because transactional tests empty all tables.
 
-    At the end no thread that some test left behind may keep the database from being dropped.
+    The test of the triggers enables them again. At the end, close connections that threads of tests left open, because
+    they would prevent dropping the database.
     """
     from django.apps import apps
     from django.db import connection

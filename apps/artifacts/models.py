@@ -51,7 +51,7 @@ class Artifact(Stateful):
 class UnreferencedBlob(models.Model):
     """A blob that may be removed: the last row that referred to it was deleted, or no row ever referred to it.
 
-    Database triggers insert these rows when an artifact or a deployment is deleted, also by a cascade or by plain SQL.
+    Database triggers insert these rows when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)

@@ -61,7 +61,10 @@ def create_enrollment_token(
 
 
 def _free_name(environment: Environment, wanted: str) -> str:
-    """Return an unused agent name made from the host name. If two enrollments race, the unique constraint fails one."""
+    """Return an unused agent name made from the host name.
+
+    If two enrollments choose the same name at once, the unique constraint lets only one of them succeed.
+    """
     name = wanted[:200]  # a host name may be longer than a name
     if not Agent.objects.enrolled().filter(environment=environment, name=name).exists():
         return name

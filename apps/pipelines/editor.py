@@ -100,7 +100,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """Save the text as the draft's plan unless another was saved since ``revision``; return the outcome."""
+    """Save the text as the draft's plan, unless another plan was saved since ``revision``; return the outcome."""
     try:
         saved = services.update_draft(draft, {"plan": _parse(text)}, actor=actor, expected_revision=revision)
     except PreconditionFailed:

@@ -102,7 +102,7 @@ def update_draft(
 
 @transaction.atomic
 def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete the draft. Versions that it was promoted to stay."""
+    """Delete the draft. Versions that were promoted from the draft are kept."""
     locked = lock_revision(draft, expected_revision)
     audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
     locked.delete()

@@ -72,11 +72,11 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for approval, bound to exactly what the approvers are shown. Once approved it can be used once."""
+    """A request for approval, bound to exactly what the approvers see. An approved request can be used once."""
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who asked, or who made the key that asked. Null for old requests, whose requester is unknown.
+    # The person who requested the approval, or who created the API key that did. Null if unknown, for old requests.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that waits for this approval, if any. A plain id, because this app may not import artifacts.
@@ -161,7 +161,7 @@ class Deployment(Stateful):
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
     # When the worker last found that agents can download the bundle; null while they cannot.
     served_at = models.DateTimeField(null=True)
-    # Agent timeouts are counted from here, if an outage of the control plane took some of the agents' time.
+    # After an outage of the control plane, agent timeouts are counted from this time.
     timeouts_from = models.DateTimeField(null=True)
     # Fixed when the build starts, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -197,7 +197,7 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits this deployment: the one whose credential was handed in, or its own request."""
+        """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
         return self.handed_in or self.approval
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
@@ -247,7 +247,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # How many late reports the row stands for, and when the last one came. Its other columns are of the last one.
+    # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
 

@@ -13,7 +13,7 @@ from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodica
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # A job that was killed says nothing about the configuration: its deployment waits until the dead letter is retried.
+    # The configuration may not be why the job was killed, so the deployment waits until the dead letter is retried.
     if not why.killed:
         builds.fail_build(job.deployment_id, why.error)
 

@@ -134,7 +134,8 @@ class EnvironmentAdmin(ReadOnlyAdmin):
 def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
     """Keep the memberships that the person may see through the API, too.
 
-    Those of an organization need a role in the organization; those of a project need permission to view it.
+    A membership of an organization is visible with a role in the organization, and a membership of a project with the
+    permission to view the project.
     """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if console_user.is_superuser:
@@ -350,7 +351,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section, icon = "Audit", "front_hand"
-    menu = "Open denials"
+    menu = "Denials of this minute"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))

@@ -64,7 +64,7 @@ def generate(family: Family) -> Secret:
 
 
 def family_of(text: str) -> Family | None:
-    """Return the family of a credential, or None if its form or checksum is wrong. So typos cost no query."""
+    """Return the family of a credential, or None if its form or checksum is wrong. Typos need no database query."""
     match = _FORM.fullmatch(text)
     if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
         return None

@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """A permission, written ``resource:action``. Every action of an API view names the one that it needs."""
+    """A permission, written ``resource:action``. Every action of an API view names the permission that it needs."""
 
     VIEW_ORG = "organization:view"
     MANAGE_ORG_MEMBERSHIPS = "organization:manage"

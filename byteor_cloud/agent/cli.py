@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-agent",
         description="The ByteOr Cloud reference agent.",
-        epilog=f"The environment variables {', '.join(VARIABLES)} replace stored credentials in run and upload.",
+        epilog=f"In run and upload, the environment variables {', '.join(VARIABLES)} replace the stored credentials.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 

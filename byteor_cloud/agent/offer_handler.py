@@ -139,7 +139,7 @@ class OfferHandler:
         offer = delivery.offer
         # The action is not signed. Without this check an older bundle could be activated as a new deployment.
         if offer.action is OfferAction.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
-            raise ActivationError("the bundle belongs to another deployment than the offered one")
+            raise ActivationError("the bundle does not belong to the offered deployment")
         return bundle
 
     def _fetch_same_offer(self, delivery: OfferedBundle) -> OfferedBundle:

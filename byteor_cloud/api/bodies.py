@@ -1,8 +1,8 @@
 """Reading request bodies: size limits, and no scarce resource held while a body arrives.
 
-A view calls ``admit`` once it knows the caller, and only then reads the body. The forms of the console and of
-``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and the
-slots of ``byteor_cloud.api.request_slots``.
+A view calls ``check_declared_length`` once it knows the caller, and only then reads the body. The forms of the console
+and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and
+the slots of ``byteor_cloud.api.request_slots``.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
             check_declared_length(request, settings.CONFIG.max_body_bytes)
             cap = settings.CONFIG.max_body_bytes if request.user.is_authenticated else ANONYMOUS_FORM_BYTES
             # Django parses the form from these bytes.
-            request._body = read_body(request, cap)  # what HttpRequest.body fills
+            request._body = read_body(request, cap)  # the attribute in which HttpRequest.body keeps the body
         except Exception as error:  # noqa: BLE001,RUF100  exceptions raised here do not reach the handlers of views
             return problems.respond_or_show_page(request, problems.as_domain_error(error))
         return get_response(request)

@@ -1,6 +1,6 @@
 """The counters and histograms of gunicorn's processes, in memory that all of them share.
 
-prometheus_client itself shares them in memory-mapped files, and a write to one of those ends the process with SIGBUS
+prometheus_client itself shares them in memory-mapped files, and a write to such a file ends the process with SIGBUS
 when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process counts in a part of
 its own, so that no process waits for a lock that a killed process holds. A scrape sums over the parts.
 """

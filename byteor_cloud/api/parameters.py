@@ -58,7 +58,7 @@ def read_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("The time does not exist, or is not between the years 1 and 9999 in UTC.") from None
+        raise ValueError("This time does not exist, or is not between the years 1 and 9999 in UTC.") from None
 
 
 def pattern_parameter(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
@@ -134,17 +134,20 @@ def sha256_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     return pattern_parameter(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
 
 
-LIMIT = integer_parameter(1, 200, description="How many rows a page has at most.", default=50)
+LIMIT = integer_parameter(1, 200, description="The maximum number of rows on a page.", default=50)
 CURSOR = pattern_parameter(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
     "Must be a cursor from a page of this list.",
-    description="Where the page begins: `next_cursor` of the page before, or the cursor in its links.",
+    description="The start of the page: `next_cursor` of the previous page, or the cursor in its links.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
 IDEMPOTENCY_KEY = pattern_parameter(
     _IDEMPOTENCY_KEY,
     "Must be 1 to 255 printable ASCII characters.",
-    description="Repeat the request safely: the first 2xx answer is given again.",
+    description=(
+        "A key of your choice. A request with the same key gets the first 2xx response again, so you can safely repeat "
+        "it."
+    ),
 )
 
 
@@ -157,7 +160,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         if parameter is None:
             errors.append(ParameterError(name[:200], "unknown_parameter", _unknown(name, declared)))
         elif len(texts) != 1:
-            errors.append(ParameterError(name, "repeated", "Give this parameter only once."))
+            errors.append(ParameterError(name, "repeated", "Send this parameter only once."))
         else:
             try:
                 values[name] = parameter.read(texts[0])

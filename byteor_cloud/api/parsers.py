@@ -90,7 +90,7 @@ class _HashingHandler(TemporaryFileUploadHandler):
 
 
 class _CountingStream:
-    """A stream that counts the bytes read from it and keeps the last of them."""
+    """A stream that counts the bytes that are read from it, and keeps the last bytes."""
 
     _TAIL = 512
 

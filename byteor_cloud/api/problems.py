@@ -211,7 +211,7 @@ def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> Htt
     """Return an HTML page to a browser outside the API, and problem+json in all other cases."""
     if request.path.startswith("/api/") or not wants_page(request):
         return respond(request, error)
-    # Without the request's context processors: the page must also render when the database is down.
+    # Do not use the request's context processors: the page must also render when the database is down.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
     return HttpResponse(page, status=error.status, headers=_headers(error))
 

@@ -52,5 +52,5 @@ def released_slot(request: HttpRequest) -> Iterator[None]:
     try:
         yield
     finally:
-        # Without a time limit, so that a body that has arrived completely is not thrown away.
+        # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
         _slots.acquire()

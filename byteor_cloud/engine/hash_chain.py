@@ -26,7 +26,8 @@ GENESIS = "sha256:" + "0" * 64
 GRACE = timedelta(hours=1)
 """How much older an event may be than the event sealed before it.
 
-Transactions commit in another order than they begin, but none stays open for an hour: an older event is backdated.
+Transactions may commit in another order than they begin, but no transaction stays open for an hour. Therefore, an
+event that is older than this was backdated.
 """
 
 _parsed = json.JSONDecoder().decode

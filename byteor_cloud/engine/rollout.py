@@ -12,7 +12,7 @@ from uuid import UUID
 
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
-# One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
+# One step is one transaction. Because of the limit, the first offers to a large fleet are visible before the last.
 AGENTS_PER_STEP = 5_000
 
 
@@ -62,7 +62,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -81,7 +81,7 @@ class EnlistmentCursor:
     """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
-    With ``everybody_counts`` offline agents count for waves and thresholds too.
+    With ``everybody_counts``, offline agents count for waves and thresholds too.
     """
 
     place: int
@@ -149,7 +149,7 @@ def plan_rollout(
     No wave is done until ``complete`` says that all agents are enlisted.
     """
     if complete and not any(a.counted for a in agents):
-        # Without agents that count, the deployment must not become current unobserved.
+        # If no counted agent is left, fail the deployment: nobody would observe whether it succeeds.
         return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
     late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
@@ -185,7 +185,7 @@ def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: 
 
 
 def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
-    """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
+    """Plan the next step of a deployment that is ``rolling_back``. Every touched agent has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 MAX_DIGITS = 1_000
 """The maximum number of digits of a decimal number, and the maximum of its exponent of ten."""
 MAX_POINTER = 200
-"""The maximum length of a fault's pointer. A longer pointer is cut to that of the nearest ancestor."""
+"""The maximum length of a fault's pointer. Instead of a longer pointer, the nearest ancestor's is used."""
 
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
@@ -187,7 +187,7 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 def _check_value_count(text: str, limits: JsonLimits) -> None:
     """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
 
-    A text that exceeds the depth before the number of values is refused for its depth.
+    Raises the error for the limit that the text exceeds first: the depth, or the number of values.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):
@@ -250,7 +250,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
         _check(text, limits)
     except MalformedJson as fault:
         return fault
-    # Today the scanner refuses nothing that the check accepts. If a later Python does, the text is refused as well.
+    # Today the check finds a fault in every text that the scanner refuses. A later Python may refuse other texts too.
     return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
@@ -304,7 +304,7 @@ def _is_expected(kind: str, word: str, expects: str, inside: list[_OpenValue]) -
 
 
 def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_OpenValue]) -> str:
-    """Read the key of a member. The pointer of a faulty key is that of its object."""
+    """Read the key of a member. The pointer of a faulty key is the pointer of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
         message = f"The key {quote_text(name)} occurs twice in this object."
@@ -381,7 +381,7 @@ def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: 
 
 
 def _number_message(word: str) -> str:
-    return f"{word[:20]} is not a number that all JSON parsers read alike."
+    return f"{word[:20]} is not a number that all JSON parsers read as the same value."
 
 
 def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_OpenValue] = ()) -> MalformedJson:

@@ -65,7 +65,7 @@ def _start_chain(links: list[Link], export: _Export, trust: Trust) -> Chain:
 
 
 def _check_position(chain: Chain, checkpoint: Checkpoint) -> None:
-    """Check that the checkpoint is that of the end of the chain. Raises Unproven."""
+    """Check that the checkpoint belongs to the end of the chain. Raises Unproven."""
     if checkpoint.org_id != chain.organization_id:
         owner = f"organization {checkpoint.org_id}" if checkpoint.org_id else "the installation"
         detail = f"the checkpoint belongs to {owner}, but the events do not"

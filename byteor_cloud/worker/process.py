@@ -31,7 +31,7 @@ _SURE_FOR = 0.7  # the fraction of the stall time for which a worker may rely on
 _SUSPECT_WAITS_S = 60
 _FETCHES = 3  # attempts to fetch a job when other workers are faster
 
-_DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # errors of a raw connection are not Django's
+_DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # a raw connection raises psycopg's errors, not Django's
 
 logger = structlog.get_logger(__name__)
 
@@ -174,7 +174,7 @@ class Worker:
 
     def _wake_up(self) -> None:
         if self._wakes is not None:
-            with suppress(OSError):  # the socket is full, so the thread wakes anyway, or closed, since no thread waits
+            with suppress(OSError):  # a full socket wakes the thread anyway; at a closed socket no thread waits
                 self._wakes[1].send(b"!")
 
     def _start_due(self) -> bool:

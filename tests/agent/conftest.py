@@ -32,7 +32,7 @@ class NodeUnderTest:
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
-    """The waits of the agent after the first one, which only spreads the first heartbeats of a fleet."""
+    """The agent's waits, without the first wait, which only spreads the first heartbeats of a fleet."""
     first_wait: float | None = None
 
     @property

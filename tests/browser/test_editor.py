@@ -145,7 +145,7 @@ def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
 
     expect(page.locator(".finding .code")).to_have_text("plan.syntax")
     assert marks(page) == {3: "bad"}
-    # The last drawing stays, dimmed.
+    # The page still shows the last drawing, dimmed.
     expect(page.locator(".results.stale img")).to_be_visible()
     page.locator(".finding").click()
     assert text.evaluate("text => text.value.slice(text.selectionStart, text.selectionEnd)") == "2"

@@ -1,4 +1,4 @@
-"""Freeze windows: half-open, in their own zone, repeated at the same time of the day."""
+"""Freeze windows: they exclude their end, have their own time zone, and repeat at the same time of day."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NIGHTLY = window(
 @pytest.mark.parametrize(
     ("now", "is_frozen"),
     [
-        ("2026-02-28T23:00:00+01:00", False),  # before it begins to repeat
+        ("2026-02-28T23:00:00+01:00", False),  # before the first occurrence of the window
         ("2026-03-01T22:00:00+01:00", True), ("2026-03-10T05:59:00+01:00", True),
         ("2026-03-10T06:00:00+01:00", False), ("2026-03-10T21:59:00+01:00", False),
         # In summer time the window still starts at 22:00 of the wall clock.
@@ -127,11 +127,11 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
     ("now", "is_frozen"),
     [
         ("2026-03-28T01:29:59Z", False), ("2026-03-28T01:30:00Z", True), ("2026-03-28T01:45:00Z", False),
-        # The clocks skip it: it is meant before or after.
+        # The clocks skip the start and the end of the window. The start is read as early, and the end as late.
         ("2026-03-29T00:29:59Z", False), ("2026-03-29T00:30:00Z", True), ("2026-03-29T01:44:59Z", True),
         ("2026-03-29T01:45:00Z", False),
         ("2026-03-30T00:30:00Z", True), ("2026-03-30T00:45:00Z", False),
-        # The clocks repeat it: from the first to the last.
+        # The clocks repeat the start and the end of the window: it lasts from the first start to the last end.
         ("2026-10-25T00:29:59Z", False), ("2026-10-25T00:30:00Z", True), ("2026-10-25T01:00:00Z", True),
         ("2026-10-25T01:44:59Z", True), ("2026-10-25T01:45:00Z", False),
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),

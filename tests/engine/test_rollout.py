@@ -1,4 +1,4 @@
-"""The rollout planner: waves, thresholds, pauses, time-outs; and the same for the way back."""
+"""The rollout planner: waves, thresholds, pauses and timeouts, of rollouts and of rollbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deployments and approvals hold as JSON: one stored form for each type, and what older rows hold still reads."""
+"""The JSON that deployments and approvals store: one form for each type. The JSON of older rows can still be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
 HASH = "sha256:" + "c" * 64
 REPLAY = ReplayTarget("execute", ONE, HASH, TWO, "in", 5, ("exec:/bin/true",))
 
-# As PostgreSQL gives them back. The API shows strategies and targets in this order of the keys.
+# The keys are in the order in which PostgreSQL returns them. The API shows strategies and targets in this order.
 FORMS: list[tuple[Any, str]] = [
     (
         Strategy.all_at_once(),

@@ -1,4 +1,4 @@
-"""Tests that a body with very many errors costs little, and that its problem stays small."""
+"""Tests that a body with very many errors needs little work, and that its problem stays small."""
 
 from __future__ import annotations
 

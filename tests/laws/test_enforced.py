@@ -18,7 +18,7 @@ from tests.openapi import document
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).parents[2]
 FORM = "multipart/form-data"
-# A valid value may still be refused for its meaning, with one of these codes of the services.
+# The codes of errors in the form of a value. Services may still refuse a valid value for its meaning, with other codes.
 OF_THE_FORM = {
     "required", "null", "blank", "invalid_choice", "min_value", "max_value", "max_length", "min_length", "pattern",
     "unknown_field", "unknown_parameter", "not_a_dict", "not_a_list", "empty",

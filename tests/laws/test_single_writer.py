@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/releases/services/assignments.py"
-# The empty assignment comes with the agent, in an app that knows no deployments.
+# The app fleet, which must not import releases, creates an empty assignment with each agent.
 ENROLLMENT = "apps/fleet/services.py"
 MODELS = {"Assignment", "DeploymentAgent"}
 RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows

@@ -1,4 +1,4 @@
-"""Values that cross modules have types of their own: these names are never annotated as untyped mappings."""
+"""Values that are passed between modules have their own types: these names are never annotated as untyped mappings."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def lapse() -> None:
 
 
 def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, Deployment, Any]:
-    """Two agents in prod that run an approved release, and another bundle."""
+    """Return two agents in prod, the approved deployment that they run, and another config bundle."""
     agents = stories.fleet(world, 2, world.prod)
     first, second = stories.bundles(world, 2, world.prod)
     deployment = world.deployment(first)
@@ -85,7 +85,7 @@ def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run
     assert (listed["break_glass"], listed["status"], listed["allow_self_approval"]) == (True, "pending", False)
     assert deployment.timeline.get(event="create").detail["break_glass"] == "the market is open"
     assert AuditEvent.objects.get(action="deployment.create").changes["break_glass"] == "the market is open"
-    # The bundle carries nothing that says it was approved.
+    # The bundle contains no claim that it was approved.
     with blobs.read(deployment.bundle_hash or "") as tar:
         opened = open_bundle(tar.read())
     assert (opened.credential, opened.manifest.approved_at) == (None, None)

@@ -27,7 +27,7 @@ def requested(world: World) -> Deployment:
 
 @pytest.fixture
 def delivered(world: World, requested: Deployment) -> Deployment:
-    """Approved by the reviewer, built and offered."""
+    """The deployment after its approval, build and first offer."""
     body = {"deployment_id": str(requested.pk), "decision": "approve", "comment": "looks right"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), body).status_code == 201
     run_jobs()
@@ -174,5 +174,5 @@ def test_the_exported_ledger_is_proven_offline(
     assert proof["checkpoint"]["org_id"] == str(world.organization.pk)
     assert proof["events"] == proof["checkpoint"]["seq"] > 20
     assert "approval.decision.approve" in exports[0].read_text()
-    assert cli.main(["ledger", str(exports[1])]) == 1  # it goes on from seq 7, which nobody vouches for here
+    assert cli.main(["ledger", str(exports[1])]) == 1  # it continues after seq 7, and no checkpoint covers seq 7
     assert "ledger.missing" in capsys.readouterr().out

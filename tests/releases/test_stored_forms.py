@@ -31,7 +31,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
 
 
 def column(model: type[Approval | Deployment], name: str) -> Any:
-    """Return the text that PostgreSQL keeps in the only row."""
+    """Return the column's stored text in the only row of the model's table."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {name}::text FROM {model._meta.db_table}")
         return cursor.fetchone()[0]
@@ -45,7 +45,7 @@ def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
     for value, text in FORMS:
         model, name = COLUMNS[type(value)]
         if isinstance(value, ReplayTarget):
-            continue  # in an approval's target
+            continue  # it is stored only inside the target of an approval
         row = model.objects.get()
         setattr(row, name, value)
         row.save(update_fields=[name])

@@ -24,7 +24,7 @@ def faults(world: World, **known: Any) -> list[tuple[LedgerCode, int | None, str
 
 
 def forged_seal(seal: AuditSeal, **changes: Any) -> str:
-    """Return the hash that an attacker would write, who knows how links are made."""
+    """Return the hash that an attacker would write who knows how hashes are computed."""
     [link] = [
         x for x in ledger.read_links(seal.organization_id) if x.event_id == str(changes.pop("event_id", seal.event_id))
     ]

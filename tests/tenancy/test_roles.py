@@ -17,7 +17,7 @@ from tests.worlds import Api, Person, World
 pytestmark = pytest.mark.django_db
 P = Permission
 ADMIN, MANAGER, OPERATOR, VIEWER = Role.ORG_ADMIN, Role.PROJECT_ADMIN, Role.OPERATOR, Role.VIEWER
-# Each permission with the roles that have it.
+# Each permission, with the roles that grant it.
 TABLE = {
     P.VIEW_ORG: {ADMIN, MANAGER, OPERATOR, VIEWER},
     P.VIEW_PROJECT: {ADMIN, MANAGER, OPERATOR, VIEWER},
@@ -173,7 +173,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Without the lock, the other thread would get here at the same time; with it, it comes later.
+        # Without the lock, the other thread would get here at the same time. With the lock, it waits for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 

@@ -76,8 +76,10 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "deployment_id": id_parameter("deployment_id"),
         "version_id": id_parameter("version_id"),
         "spec_hash": sha256_parameter("spec_hash"),
-        "captured_after": time_parameter("captured_at__gte", description="Captured at that time or later."),
-        "captured_before": time_parameter("captured_at__lt", description="Captured before that time."),
+        "captured_after": time_parameter(
+            "captured_at__gte", description="Only artifacts captured at this time or later."
+        ),
+        "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
     }
     errors = {"replay": (Conflict, Unprocessable)}
     permissions = {

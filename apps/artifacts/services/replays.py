@@ -56,7 +56,7 @@ def request(
     credential: str | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay, or request the approval that it needs unless ``credential`` proves one that was given before.
+    """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
     Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version fits.
     """
@@ -150,8 +150,8 @@ def _subject(row: Replay) -> approvals.ApprovalSubject:
     ops = [op for _, op in decode(version.spec_kv).stages]
     return approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains some; those
-        # are covered by the content hash.
+        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains parameters,
+        # which the content hash covers.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
         target=ReplayTarget(
             mode=row.mode,

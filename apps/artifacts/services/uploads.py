@@ -138,7 +138,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """Return the text cut and without control characters: an error may quote arbitrary bytes of an untrusted bundle."""
+    """Shorten the text and remove control characters: an error may quote arbitrary bytes of an untrusted bundle."""
     return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
@@ -164,7 +164,10 @@ def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> 
 
 
 def version_for(artifact: Artifact, spec_hash: str) -> Version | None:
-    """Return the version that produced the artifact: the deployment's if it has this spec, else the newest with it."""
+    """Return the version that produced the artifact.
+
+    It is the version of the artifact's deployment if that has this spec, or else the newest version with this spec.
+    """
     fitting = Version.objects.filter(environment_id=artifact.environment_id, spec_hash=spec_hash)
     if artifact.deployment is not None:
         of_deployment = fitting.filter(pk=artifact.deployment.config_bundle.version_id).first()

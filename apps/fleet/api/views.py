@@ -161,7 +161,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent whose key the request contains."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()
@@ -199,7 +199,7 @@ def _with_usage(response: HttpResponse, usage: limits.RateLimitUsage | None) -> 
 
 
 class HeartbeatView(DeclaredView, APIView):
-    """The heartbeat route. It bypasses most of DRF and makes one database statement, since it is called most."""
+    """The heartbeat route. It is called most often, so it bypasses most of DRF and sends one database statement."""
 
     operations = operations.HEARTBEAT
     http_method_names = ["post"]
@@ -222,9 +222,12 @@ class HeartbeatView(DeclaredView, APIView):
         text = bearer_credential(request)
         family = family_of(text) if text else None
         if text is None or family is None:
-            raise Unauthenticated("Send an agent key as bearer token.")
+            raise Unauthenticated("Send an agent key as the bearer token.")
         if family is not Family.AGENT:
-            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
+            raise Forbidden(
+                "This operation needs an agent key, but the credential belongs to another family.",
+                code="wrong_credential",
+            )
         key = credential_digest(text)
         usage = limits.count_agent(rate_limit_key(key))
         try:

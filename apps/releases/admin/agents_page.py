@@ -19,7 +19,7 @@ _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate
 
 @dataclass(frozen=True, slots=True)
 class AgentCounts:
-    """The number of agents by wave and progress. ``uncounted`` of them do not count for waves and thresholds."""
+    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds."""
 
     by_wave: Mapping[tuple[int, str], int]
     uncounted: int

@@ -54,7 +54,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="You approve exactly what is shown here, for one use.",
+    explain="Your approval covers exactly what is shown here, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -65,7 +65,7 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
-    explain="One denial is enough. Say why in the comment, which the requester can read.",
+    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
@@ -87,7 +87,7 @@ REVOKE = Act(
 
 
 def on_deployment_page(act: Act) -> Act:
-    """Return the act as the page of the deployment offers it, which waits for the approval."""
+    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
     return replace(
         act,
         run=lambda row, context: act.run(row.approval, context),
@@ -96,8 +96,9 @@ def on_deployment_page(act: Act) -> Act:
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition of approvals that the user can give now: they operate the environment, and have neither
-    requested nor decided it.
+    """Return the condition of approvals that the user can give now.
+
+    The user may operate the approval's environment, and has neither requested the approval nor decided on it.
     """
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
@@ -167,7 +168,7 @@ class ApprovalAdmin(LiveAdmin):
         given = Count("decisions", filter=Q(decisions__decision="approve"))
         return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
-    @admin.display(description="For")
+    @admin.display(description="Subject")
     def asked(self, row: Approval) -> str:
         return format_html("{}{}", subject(row), _warning_pills(row))
 
@@ -236,7 +237,7 @@ class ApprovalAdmin(LiveAdmin):
             )
             for row in waiting
         ]
-        columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
+        columns = ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires")
         url = f"{reverse('admin:releases_approval_changelist')}?for=me"
         return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
 
@@ -263,11 +264,10 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
-            lines.append(
-                format_html("Unless another person approves it, it is rolled back {}.", time_left(approval.expires_at))
-            )
+            left = time_left(approval.expires_at)
+            lines.append(format_html("If no other person approves the deployment, it is rolled back {}.", left))
         elif approval is not None:
-            lines.append(f"Afterwards the request for approval was {approval.status}.")
+            lines.append(f"The request for approval afterwards was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
@@ -341,7 +341,7 @@ def _matched_agents(row: Approval) -> str:
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} when it was requested: {', '.join(names) or 'all deleted since'}{more}"
+    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
 
 
 def _policy(row: Approval) -> str:

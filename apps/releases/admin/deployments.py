@@ -1,4 +1,4 @@
-"""Deployments in the console: their list, and the page on which one is watched and controlled."""
+"""Deployments in the console: their list, and the page on which people watch and control a deployment."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class DeploymentAdmin(LiveAdmin):
         panels = []
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
-            title = "Approval" if row.handed_in is None else "Approval that was handed in"
+            title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"}
             )
@@ -219,14 +219,17 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Version", row_link(row.config_bundle.version)),
         ("Config bundle", row_link(row.config_bundle)),
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
-        ("Target", with_note(describe_target(row.target), f"{agent_count(row.target_count)} when it was requested")),
+        (
+            "Target",
+            with_note(describe_target(row.target), f"{agent_count(row.target_count)} at the request"),
+        ),
         ("Strategy", describe_strategy(row.strategy)),
         ("Config hash", short_id(row.config_hash)),
         ("Bundle hash", short_id(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Held up", explanations.find_held_up([row]).get(row.pk)),
+        ("Obstacle", explanations.find_held_up([row]).get(row.pk)),
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),

@@ -125,7 +125,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
         case _S.DEPLOYING:
             here = next((wave for wave in found if wave.number == deployment.wave + 1), None)
             state = here.state if here is not None else "under way"
-            phrases = {"pausing": "done, the next one follows after a pause", "paused": "paused"}
+            phrases = {"pausing": "done, and the next wave starts after a pause", "paused": "paused"}
             phrase = phrases.get(state, "under way")
             phrase = (
                 f"Wave {deployment.wave + 1} of {found[-1].number} {phrase}" if len(found) > 1 else phrase.capitalize()

@@ -245,7 +245,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     serializer_class = s.ReportSerializer
     errors = {"report": (Conflict,), "bundle": (Conflict,)}
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
-    parameters = {"bundle": {"hash": sha256_parameter(required=True, description="The bundle_hash of the offer.")}}
+    parameters = {"bundle": {"hash": sha256_parameter(required=True, description="The `bundle_hash` of the offer.")}}
     agent_scope = "agent:deployment"
 
     @extend_schema(responses=s.DesiredAnswerSerializer)

@@ -32,7 +32,8 @@ _SELF_APPROVAL = "You, or a key that you made, requested this. Another person mu
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# These depend on the approval's present state (Conflict). The other errors are in the credential (InvalidInput).
+# Reasons that depend on the approval's present state (Conflict). The other reasons are faults of the credential itself
+# (InvalidInput).
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
@@ -91,7 +92,7 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden if that is unknown."""
+    """Return the id of the acting person, or of the creator of the acting key. Raises Forbidden if it is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(

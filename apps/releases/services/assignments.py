@@ -51,14 +51,17 @@ RETURNING agent_id
 
 
 def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
-    """Return the deployments that a rollback may restore: built, not known bad, and approved if by break-glass."""
+    """Return the deployments that a rollback may restore.
+
+    Such a deployment is built and not known bad. If it was made by break-glass, it was approved afterwards.
+    """
     barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
     built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
     return built.exclude(config_hash__in=barred).exclude(UNAPPROVED_BREAK_GLASS)
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
+    """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
     agents = fleet.select_agents(deployment.environment, deployment.target)
     if deployment.take_over:
         return agents
@@ -160,7 +163,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
 
 
 def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, otherwise: Deployment) -> None:
-    """Offer each touched agent the bundle that it ran before the deployment, or else the bundle of ``otherwise``."""
+    """Offer each touched agent the bundle that it ran before, or else the bundle of the deployment ``otherwise``."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     earlier = others.filter(pk__in={before_id for _, before_id in rows}).in_bulk()
@@ -264,7 +267,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def delete_deployment_agents(over: Q) -> int:
-    """Delete the deployment agents that match ``over`` and return their number. Assignments stay with their agents."""
+    """Delete the deployment agents that meet the condition ``over``; return their number. Assignments are kept."""
     return delete_in_batches(DeploymentAgent.objects.filter(over))
 
 

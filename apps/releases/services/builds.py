@@ -85,7 +85,7 @@ def _can_start(deployment: Deployment, environment: Environment) -> bool:
         return False
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
-        earlier = earlier.exclude(freeze_override="")  # those without an override wait for the end of the window
+        earlier = earlier.exclude(freeze_override="")  # deployments without an override wait for the window's end
     return not offers.overlaps(deployment, (*under_way, *earlier))
 
 

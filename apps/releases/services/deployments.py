@@ -1,4 +1,4 @@
-"""Deployments: create, pause, resume, abort, fail and retry them, with the checks that refuse it."""
+"""Create, pause, resume, abort, fail and retry deployments, with the checks that refuse such a request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-# Failures that make the configuration known bad. An abort or an expired approval says nothing about it.
+# Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
@@ -56,12 +56,12 @@ def create_deployment(
 ) -> Deployment:
     """Create a deployment. It waits for approval if the environment requires one; otherwise it starts.
 
-    It also starts at once with ``approval``, the credential of an unused approval of the same subject, and with
-    ``break_glass``: then another person must approve it afterwards, or it is rolled back.
+    It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
+    ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; InvalidInput for an empty target or a credential of something else; Forbidden if only an
-    org_admin may do it.
+    agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
+    if only an org_admin may do it.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -228,8 +228,9 @@ def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pi
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
 
-    A pending approval is revoked; one that was given and not used can be used for another deployment. The approval of
-    a break-glass deployment stays pending: unless it is given, the agents that run the deployment are rolled back.
+    A pending approval is revoked. An approval that was given and not used can be used for another deployment. The
+    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
+    rolled back.
     """
     lock_row(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
     if deployment.approval is not None:
@@ -251,7 +252,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """Set a deployment to failed, as the worker. Some reasons make its configuration known bad."""
+    """Let the worker set a deployment to failed. Some reasons make the deployment's configuration known bad."""
     if reason in _BARRING_REASONS:
         bundles.mark_known_bad(
             deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
@@ -272,9 +273,9 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Offer a deployment again to the agents that failed, and continue. From ``failed`` it becomes ``deploying``.
 
-    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. If it has failed,
-    also for whatever would prevent a new deployment: a known bad configuration, a freeze window, the in-flight limit,
-    or a newer deployment of the pipeline.
+    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. A deployment that has
+    failed is also refused for everything that would prevent a new deployment: a known bad configuration, a freeze
+    window, the in-flight limit, or a newer deployment of the pipeline.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
@@ -310,7 +311,7 @@ def check_retry(deployment: Deployment) -> list[UUID]:
     failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
     agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
     if not agent_ids and not (has_failed and mine.exists()):
-        raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+        raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")
     return agent_ids
 
 
@@ -326,7 +327,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             code="was_rolled_back",
         )
     if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
-        raise Conflict("The deployment failed, and its break-glass was not approved.", code="not_approved")
+        raise Conflict("The deployment failed because nobody approved it after break-glass.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
@@ -363,6 +364,6 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
 def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
     """Raise Conflict unless the deployment is ``deploying`` and can be paused or resumed now."""
     if deployment.status != DeploymentStatus.DEPLOYING:
-        raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
+        raise Conflict(f"The deployment is {deployment.status}. Only a deploying deployment can be paused or resumed.")
     if (deployment.paused_at is not None) is paused:
         raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")

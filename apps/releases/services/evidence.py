@@ -27,7 +27,7 @@ def build_archive(deployment: Deployment) -> bytes:
         SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
         "deployment.json": canonical(_summary(deployment, consent)),
     }
-    # The bundle of a break-glass deployment holds no credential, but it may have been approved afterwards.
+    # The bundle of a break-glass deployment holds no credential, but the deployment may have been approved afterwards.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")

@@ -28,7 +28,7 @@ from byteor_cloud.engine.machines import (
 )
 from byteor_cloud.engine.rollout import RolloutAgent
 
-MAX_DEPLOYMENTS = 100  # of an environment with more that wait for approval, only the newest are considered
+MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
@@ -114,8 +114,10 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
 
 
 def _relevant_deployments(agent: Any) -> list[Any]:
-    """Return the deployments that are current, in flight or waiting for approval, those that the agent's assignment
-    and heartbeat refer to, and the last one that enlisted it.
+    """Return the deployments that may concern the agent.
+
+    They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
+    assignment and heartbeat refer to, and the last deployment that enlisted the agent.
     """
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)

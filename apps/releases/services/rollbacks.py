@@ -74,8 +74,8 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> b
 def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     """Return the enlisted agents that have the deployment's bundle or should have it now.
 
-    Agents that another deployment has taken over are not among them. Agents that a rollback of another deployment
-    brought back to this one are.
+    They include agents that a rollback of another deployment brought back to this one, but not agents that another
+    deployment has taken over.
     """
     return deployment.agents.filter(
         Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
@@ -87,14 +87,14 @@ def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     """End a rollback: set the status ``rolled_back``, and make the restored deployment current and return it.
 
-    Return None if another deployment is current, or if the one to restore was rolled back or became known bad
+    Return None if another deployment is current, or if the deployment to restore was rolled back or became known bad
     meanwhile. The caller holds the environment's lock.
     """
     advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If the deployment failed before it became current, the one that it should replace is still current.
+    # If the deployment failed before it became current, the deployment that it should replace is still current.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)

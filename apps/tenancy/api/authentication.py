@@ -51,7 +51,7 @@ def bearer_credential(request: HttpRequest | Request) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """Return the caller's IP address in a form that PostgreSQL's inet accepts, or None if it is unknown.
 
-    Behind trusted proxies it is the address that the outermost of them reports in X-Forwarded-For. If that is not an
+    Behind trusted proxies it is the address that the outermost proxy reports in X-Forwarded-For. If that is not an
     address, or the header has fewer entries than there are proxies, it is the address of the connected peer.
     """
     hops: int = settings.CONFIG.trusted_proxies

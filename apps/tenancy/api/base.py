@@ -40,7 +40,7 @@ SIGNED_IN = frozenset[Permission]()  # any caller with the right family of crede
 
 
 def body_digest(data: Any) -> str:
-    """Return a digest of a response's data for its ETag. Names are sorted, because the database does not keep order."""
+    """Return a digest of a response's data for its ETag. Keys are sorted, because the database changes their order."""
     text = json.dumps(data, cls=JSONEncoder, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -83,7 +83,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     rate_headers: Mapping[str, str] = {}
 
-    # -- who calls ----------------------------------------------------------------------------------------------
+    # -- the caller ---------------------------------------------------------------------------------------------
 
     @property
     def principal(self) -> Principal:
@@ -256,7 +256,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the rate limit headers, and an ETag for a single resource; answer 304 if the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # without them, no credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # set once a credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -275,7 +275,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         unchanged = HttpResponse(status=304, headers=dict(response.items()))
         for name in ("Content-Type", "Content-Length", "Content-Disposition"):
             unchanged.headers.pop(name, None)
-        # So the file of the original response is closed, although it is not sent.
+        # Close the file of the original response with this one, although that response is not sent.
         unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
         return unchanged
 
@@ -296,7 +296,7 @@ class OrganizationViewSet(ApiViewSet):
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
         if not roles.has_any_role:
-            # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
+            # Count the denial in the caller's own organization, if any: strangers must not fill the ledger of this one.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles
@@ -346,7 +346,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``: of most resources."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
 
     scope_field = "environment"
     environment: Environment

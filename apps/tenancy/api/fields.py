@@ -1,4 +1,4 @@
-"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with validation of their own."""
+"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with their own validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from byteor_cloud.ids import read_id
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
 
-    The number of errors is limited, because each takes time and memory; the last one then gives the number of all.
+    The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
+    says how many there are in total.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]
@@ -139,7 +140,7 @@ class StrictSerializer(serializers.Serializer[Any]):
     refuses_unknown: ClassVar[bool] = True
 
     def to_internal_value(self, data: Any) -> Any:
-        """Return the checked body. Raises ValidationError, also for unknown fields and wrong JSON types."""
+        """Return the checked body. Raises ValidationError for invalid or unknown fields, and for wrong JSON types."""
         errors: dict[str, Any] = {}
         if self.refuses_unknown and isinstance(data, dict):
             known = [name for name, field in self.fields.items() if self.partial or not field.read_only]
@@ -199,7 +200,7 @@ class NameField(TextField):
     def to_internal_value(self, data: Any) -> str:
         """Return the name. Raises ValidationError if it has characters that cannot be printed."""
         value = super().to_internal_value(data)
-        # The pattern excludes white space and the invisible characters that could mislead; this check, all others.
+        # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value

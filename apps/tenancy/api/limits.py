@@ -1,4 +1,7 @@
-"""Rate limits. Requests are counted in the database, but those of agents in memory: a heartbeat writes no counter."""
+"""Rate limits. Requests are counted in the database, except that requests of agents are counted in memory.
+
+Otherwise each heartbeat would write a counter.
+"""
 
 from __future__ import annotations
 

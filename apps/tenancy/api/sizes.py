@@ -32,5 +32,5 @@ class ListedJSONField(JSONObjectField):
     """A JSON object in a list: null if ``defer_large_json`` left it out."""
 
     def __init__(self, **kwargs: Any) -> None:
-        text = "A JSON object. Null if it has more than 4 KiB; retrieve the single resource to get it."
+        text = "A JSON object. Null if it has more than 4 KiB; get the single resource to see it."
         super().__init__(**{"allow_null": True, "read_only": True, "help_text": text, **kwargs})

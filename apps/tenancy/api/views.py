@@ -315,7 +315,7 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
         project_id = data.pop("project_id", None)
         project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
         if project_id is not None and project is None:
-            raise InvalidInput.at("/project_id", "The organization has no such project.", code="does_not_exist")
+            raise InvalidInput.at("/project_id", "This organization has no such project.", code="does_not_exist")
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,

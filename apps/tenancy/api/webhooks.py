@@ -37,15 +37,16 @@ class WebhookSerializer(ModelSerializer):
 
     descriptions = {
         "url": "The HTTPS address that receives the events.",
-        "events": "The event types to send. A type that ends in `.*` stands for all of its kind.",
+        "events": "The event types to send. A type that ends in `.*` stands for all events of that kind.",
         "description": "What the webhook is for.",
-        "enabled": "Whether events are sent.",
-        "disabled_reason": "Why the service disabled the webhook. Empty if it did not.",
-        "project_id": "Send only events of this project. Null: of all.",
-        "environment_id": "Send only events of this environment. Null: of all.",
-        "failing_since": "Since when every delivery has failed. Null if the last one succeeded.",
-        "previous_secret_until": "Until when deliveries also carry a signature of the previous secret. Null if there "
-        "is none.",
+        "enabled": "Whether the service sends events to the webhook.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
+        "project_id": "Send only events of this project. Null for the events of all projects.",
+        "environment_id": "Send only events of this environment. Null for the events of all environments.",
+        "failing_since": "Since when every delivery has failed. Null if the last delivery succeeded.",
+        "previous_secret_until": (
+            "Until when deliveries are also signed with the previous secret. Null if there is no previous secret."
+        ),
     }
 
     class Meta:
@@ -62,10 +63,10 @@ class AttemptSerializer(serializers.Serializer[Any]):
     error = serializers.CharField()
     duration_ms = serializers.IntegerField()
     descriptions = {
-        "at": "When it was sent.",
+        "at": "When the attempt was made.",
         "status": "The status code of the response. Null if there was none.",
-        "error": "What went wrong. Empty if nothing did.",
-        "duration_ms": "Milliseconds until the response.",
+        "error": "Why the attempt failed. Empty if it succeeded.",
+        "duration_ms": "The time until the response in milliseconds.",
     }
 
 
@@ -77,10 +78,12 @@ class WebhookDeliverySerializer(ModelSerializer):
     descriptions = {
         "event_id": "The id of the event, sent as `webhook-id`.",
         "type": "The type of the event.",
-        "status": "Whether it is waiting, was delivered, or failed for good.",
+        "status": "Whether the delivery is waiting, was delivered, or failed for good.",
         "attempts": "The attempts so far.",
-        "next_attempt_at": "When it is tried next. Null if it has ended.",
-        "finished_at": "When it was delivered or failed for good. Null while it is waiting.",
+        "next_attempt_at": "When the next attempt is due. Null if no attempt follows.",
+        "finished_at": (
+            "When the event was delivered, or when the delivery failed for good. Null while the delivery is waiting."
+        ),
     }
 
     class Meta:
@@ -165,7 +168,7 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "url": "Where the API returns the resource.",
+        "url": "The URL at which the API returns the resource.",
     }
 
 
@@ -193,9 +196,9 @@ class EventSerializer(StrictSerializer):
     descriptions = {
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",
-        "created_at": "When it happened.",
-        "resource": "What it is about.",
-        "actor": "Who caused it.",
+        "created_at": "When the event happened.",
+        "resource": "The resource that the event is about.",
+        "actor": "Who caused the event.",
         "changes": "What changed, by field.",
     }
 

@@ -122,7 +122,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     # -- visible rows and fields ---------------------------------------------------------------------------------
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        """Keep only the rows that the person's roles permit to see."""
+        """Keep only the rows that the person may see by their roles."""
         if self.tenant is None:
             return queryset if console_user.is_superuser else queryset.none()
         return queryset.filter(
@@ -213,7 +213,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return {}
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for the page of a row of another table: so an upper app adds panels to a lower app's page."""
+        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
         return []
 
     # -- pages --------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise SuspiciousOperation("NUL in the query string")
         try:
             return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
-        except ValidationError as error:  # the form names a row by something that is no key
+        except ValidationError as error:  # the form names a row by an invalid key
             raise SuspiciousOperation("malformed key") from error
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
@@ -327,7 +327,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     @staticmethod
     def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-        """Return the path of fields from ``model`` to its ``level`` (Project or Environment); None if it has none."""
+        """Return the path of fields from ``model`` to ``level`` (Project or Environment), or None without a path."""
         if _level(model, tenant) is level:
             return tenant
         if _level(model, tenant) is Environment and level is Project:
@@ -341,7 +341,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the acts that the table offers for several rows: those that the person may perform somewhere."""
+        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         console_user = console_user_of(request)

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-# The tone in which ``pill`` shows each state.
+# The tone in which ``state_pill`` shows each state.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
         (
@@ -97,7 +97,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; for a past moment, the same as ``ago``."""
+    """Return the time left until ``moment``, counted down by the browser, or its ``relative_time`` if it has passed."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

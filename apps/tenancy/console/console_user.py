@@ -58,7 +58,7 @@ class ConsoleUser:
     def project_condition(self, permission: Permission, path: str, organization_path: str) -> Q:
         """Return the condition that the person has ``permission`` in the project at ``path``.
 
-        The role in the project decides; without one, the role in the organization.
+        The person's role in the project decides. If there is none, the role in the organization decides.
         """
         if self.is_superuser:
             return Q()

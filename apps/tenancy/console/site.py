@@ -55,7 +55,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the sign-in page: a button for the identity provider, or a hint at the one-time link."""
+        """Show the sign-in page: a button for the identity provider, or a hint about one-time links."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {

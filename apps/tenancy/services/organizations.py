@@ -23,7 +23,7 @@ from byteor_cloud.jobs import enqueue
 
 
 def _slug(name: str, given: str | None) -> str:
-    """Return the given slug, else one made from the name, else a random one if the name has no usable letters."""
+    """Return the given slug, or else a slug made from the name. It is random if the name has no usable letters."""
     return given or slugify(name)[:63] or str(uuid7())[-12:]
 
 

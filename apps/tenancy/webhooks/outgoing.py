@@ -24,7 +24,7 @@ type IpAddress = IPv4Address | IPv6Address
 TIMEOUT_S = 10.0
 MAX_BYTES_READ = 4096
 ADDRESSES_TRIED = 3
-# The only parser of the URL. With two parsers, one could see another host than the other. No user info, no fragment.
+# The only parser of the URL: two parsers could read different hosts from it. It permits no user info and no fragment.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )
@@ -103,7 +103,7 @@ class PostResult:
 
 
 def is_public(address: IpAddress) -> bool:
-    """Tell whether the address is a public unicast address, also if it is an IPv4 address written as IPv6."""
+    """Tell whether the address is a public unicast address. It may be an IPv4 address that is written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _MAPPED or address in _NAT64:
@@ -121,10 +121,10 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
     """Return the URL's parts. Raises ForbiddenReceiver if it must not be posted to, as far as is known without DNS."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ForbiddenReceiver("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
+        raise ForbiddenReceiver("Must be like https://host:443/path, in ASCII, without user, password or fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
-        raise ForbiddenReceiver("Must be https.")
+        raise ForbiddenReceiver("The URL must start with https://.")
     number = int(port or {"https": 443, "http": 80}[scheme])
     if number not in {80, 443} and not 1024 <= number <= 65535:
         raise ForbiddenReceiver("The port must be 80, 443, or between 1024 and 65535.")
@@ -136,7 +136,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
 
 
 def _read_address(host: str) -> IpAddress | None:
-    """Return ``host`` as an address, in any form that resolvers read as one (127.1, 0x7f000001); None for a name."""
+    """Return ``host`` as an address, in any form that resolvers accept (127.1, 0x7f000001), or None for a name."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):

@@ -15,7 +15,7 @@ from .ring import compile_ring
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 COMPILER_VERSION = "1"
-"""Must change whenever a plan may compile to bytes other than before."""
+"""The version of the compiler. It must change whenever a plan may compile to other bytes than before."""
 
 
 @dataclass(frozen=True, slots=True)

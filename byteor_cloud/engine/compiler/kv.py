@@ -57,7 +57,7 @@ def spec_to_json(spec: PipelineSpec) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a record; ``holds`` is the type of its value, or the strings that it may be."""
+    """One field of a record; ``holds`` is the type of the field's value, or the strings that the value may be."""
 
     holds: Any
     is_optional: bool
@@ -125,7 +125,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Reader:
-    """The parsed text: the line and value of each known key, and of each list its indices with their first line."""
+    """The parsed text: the line and value of each known key, and the first line of each index of each list."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, tuple[int, str]] = {}
@@ -150,7 +150,7 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, holds: Any, line: int) -> Any:
-        """Read one value. If it is missing, KvError names ``line``, or the last line of the text when that is 0."""
+        """Read one value. If it is missing, KvError names ``line``; if ``line`` is 0, the last line of the text."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]

@@ -71,7 +71,7 @@ class _LoweringWalk:
         self._route(node, target)
 
     def _output(self, node: WiringNode) -> GraphLane:
-        """Return the lane that a node writes, itself or by its bridge."""
+        """Return the lane that a node writes, directly or through its bridge."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return self._connection(links[0])
@@ -119,10 +119,10 @@ class _LoweringWalk:
         return GraphLane(name, link.kind, consumers=1)
 
     def _lane_number(self, lane: GraphLane) -> int:
-        """Return the number of a lane, which it gets at its first use."""
+        """Return the number of a lane. A lane gets its number when it is first used."""
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
 
     def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
         message = f"{quote(node.name)} {what}."
-        self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")
+        self.report.add(code, node.pointer, message, f"This is not an error. To avoid the extra role, {remedy}.")

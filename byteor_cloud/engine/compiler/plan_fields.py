@@ -12,7 +12,7 @@ from typing import Any, get_type_hints, override
 from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, JsonObject, join_options, nearest_word, quote
 
 READ_LIMIT = 16_384
-"""The items of a longer list are not read, since every list of a valid plan is shorter."""
+"""The maximum length of a list whose items are read. Every list of a valid plan is shorter."""
 
 
 class ValueType[T](ABC):
@@ -29,9 +29,9 @@ class ValueType[T](ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
+    """A string. If it does not match the pattern, it is reported and still returned, so that later rules can name it.
 
-    ``suggest`` makes a valid text from an invalid one, for the hint.
+    ``suggest`` makes a valid text from an invalid text, for the hint.
     """
 
     expected: str
@@ -325,7 +325,7 @@ class Object[T](ValueType[T]):
 
 
 def member_pointer(pointer: str, key: object) -> str:
-    """Return the pointer of a member whose key the author chose; of its object if the key is long or unprintable."""
+    """Return the pointer of a member whose key the author chose, or of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

@@ -18,7 +18,7 @@ class Position(NamedTuple):
 
 
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    """Return where the member (that is, its key) or item of each pointer begins.
+    """Return the position where the member (that is, its key) or item of each pointer begins.
 
     A pointer that leads nowhere gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
     """

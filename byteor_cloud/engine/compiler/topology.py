@@ -19,7 +19,7 @@ def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Sort the nodes so that each comes after its predecessors; where that leaves a choice, the lowest comes first."""
+    """Sort the nodes so that each comes after its predecessors. Of several possible ones, the lowest is first."""
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)

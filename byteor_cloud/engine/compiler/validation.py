@@ -1,4 +1,4 @@
-"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded one."""
+"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded spec."""
 
 from __future__ import annotations
 

@@ -148,14 +148,14 @@ def build_bundle(
     manifest = Manifest.of_files(manifest_fields, files)
     archive = tar.pack({**files, MANIFEST: canonical(manifest.document())})
     if len(archive) > MAX_BUNDLE_BYTES:
-        raise ValueError("a deploy bundle has at most 32 MiB")
+        raise ValueError("a deploy bundle must not be larger than 32 MiB")
     return BuiltBundle(archive, sha256(archive), manifest)
 
 
 def open_bundle(archive: bytes) -> OpenedBundle:
     """Parse a deploy bundle. Raises Refused unless its files are exactly those of its manifest."""
     if len(archive) > MAX_BUNDLE_BYTES:
-        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
+        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the deploy bundle is larger than {MAX_BUNDLE_BYTES} bytes")
     try:
         files = tar.unpack(archive)
     except ValueError as error:
@@ -193,10 +193,10 @@ def _check_entries(manifest: Manifest, files: Mapping[str, bytes]) -> None:
         raise Refused(DeliveryCode.BUNDLE_ENTRY_MISSING, f"{missing[0]} is missing")
     expected = (_REQUIRED | _OPTIONAL) & manifest.files.keys()
     if extra := sorted(files.keys() - expected):
-        raise Refused(DeliveryCode.BUNDLE_ENTRY_EXTRA, f"{extra[0]} does not belong here")
+        raise Refused(DeliveryCode.BUNDLE_ENTRY_EXTRA, f"{extra[0]} is an unexpected file")
     for name, entry in manifest.files.items():
         if FileEntry.of_data(files[name]) != entry:
-            raise Refused(DeliveryCode.BUNDLE_ENTRY_ALTERED, f"{name} is not what the manifest says")
+            raise Refused(DeliveryCode.BUNDLE_ENTRY_ALTERED, f"{name} does not have the hash and size in the manifest")
     if manifest.files[SPEC].sha256 != manifest.spec_hash:
         raise Refused(DeliveryCode.BUNDLE_SPEC_HASH, f"{SPEC} is not the spec that the manifest names")
 

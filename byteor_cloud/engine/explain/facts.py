@@ -23,7 +23,7 @@ class ActionFacts:
 
 @dataclass(frozen=True, slots=True)
 class WaveFacts:
-    """The progress of a wave's counted agents; ``last_offered_at`` is the latest offer that is not finished."""
+    """The progress of a wave's counted agents; ``last_offered_at`` is the time of the latest unfinished offer."""
 
     total: int = 0
     done: int = 0
@@ -55,7 +55,7 @@ class EnlistmentFacts:
 class TargetFacts:
     """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
 
-    ``names_agent`` says whether the named agents include this one; None if the target names no agents.
+    ``names_agent`` says whether the explained agent is one of the named agents; None if the target names no agents.
     """
 
     selector: Mapping[str, str] | None = None

@@ -73,7 +73,7 @@ def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:
     agent, since = facts.agent, at(offer.since)
     silent = ""
     if agent.liveness != "online":
-        silent = f"; it is {agent.liveness}, last heard from at {at(agent.last_seen_at or agent.enrolled_at)}"
+        silent = f"; it is {agent.liveness}, last seen at {at(agent.last_seen_at or agent.enrolled_at)}"
     match offer.progress:
         case AgentProgress.DOWNLOADING | AgentProgress.ACTIVATING:
             code = B(offer.progress)
@@ -102,7 +102,7 @@ def _arrived(facts: Facts, offer: OfferFacts, enlistment: EnlistmentFacts | None
     else:
         yield Finding(
             B.DRIFTED,
-            f"It should run {label}, but runs {running_label(facts)} since {at(agent.running_since)}.",
+            f"It should run {label}, but has run {running_label(facts)} since {at(agent.running_since)}.",
             offer.deployment,
         )
         yield NextEvent(
@@ -194,7 +194,7 @@ def _failure(code: B, what: str, failure: FailureFacts | None, offer: OfferFacts
 
 
 def explain_missing_offer(facts: Facts) -> Statements:
-    """Explain why the agent has no offer: name each deployment that could reach it, and why it does not."""
+    """Explain why the agent has no offer: for each deployment that could reach the agent, say why it does not."""
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]

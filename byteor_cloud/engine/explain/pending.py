@@ -29,7 +29,10 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
 
 
 def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
-    """Explain what a deployment waits for before it reaches the agent; yield nothing if it will not, or has."""
+    """Explain what a deployment waits for before it reaches the agent.
+
+    Yields nothing if it will not reach the agent, or if it was offered to the agent already.
+    """
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
         return
@@ -152,10 +155,10 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
 
 
 def explain_circumstances(deployment: DeploymentFacts) -> Statements:
-    """Explain whether the deployment is held up, paused, retried, begun without approval or known bad."""
+    """Explain whether the deployment cannot continue, was paused, retried or started unapproved, or is known bad."""
     if deployment.held_up:
         yield Finding(
-            B.HELD_UP, f"The deployment of {deployment.label} is held up. {deployment.held_up}", deployment.id
+            B.HELD_UP, f"The deployment of {deployment.label} cannot continue now. {deployment.held_up}", deployment.id
         )
     label, actions = deployment.label, deployment.actions
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:

@@ -26,7 +26,7 @@ def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> S
         yield Finding(
             B.LEFT_TARGET,
             f"{to} goes to agents with {format_labels(selector)}; "
-            "it had these labels when it was offered that deployment, and keeps it.",
+            "it had these labels when that deployment was offered to it.",
             owner.id,
         )
     if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:

@@ -8,7 +8,7 @@ Rules apply one after the other. The actions are:
 - ``replace_with=V`` replaces the value by the string V;
 - ``hash`` replaces the value by the SHA-256, in hexadecimal, of its canonical JSON;
 - ``mask=P:S:C`` keeps the first P and the last S characters, and replaces each of the others by the character C. A text
-  of at most P + S characters is masked entirely, since otherwise nothing of it would be;
+  of at most P + S characters is masked entirely, since otherwise none of its characters would be masked;
 - ``truncate=N`` keeps the first N characters.
 
 ``mask`` and ``truncate`` count code points. A value that is not a string is treated as its canonical JSON text.

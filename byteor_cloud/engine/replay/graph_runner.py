@@ -28,7 +28,7 @@ type _Queues = defaultdict[int, deque[bytes]]
 
 
 class GraphRunner:
-    """A LaneGraph that is ready to run. Records enter at ``entry``, an ingress or lane; by default the only ingress."""
+    """A LaneGraph that is ready to run. Records enter at the ingress or lane ``entry``, by default the only ingress."""
 
     def __init__(self, spec: LaneGraph, runtime: StageRuntime, entry: str | None) -> None:
         _check(spec)
@@ -51,7 +51,7 @@ class GraphRunner:
             for payload in _work(role, stage, queues, record.sequence):
                 left -= len(role.tx)
                 if left < 0:
-                    detail = f"record {record.sequence} makes over {MAX_DELIVERIES} deliveries"
+                    detail = f"record {record.sequence} causes more than {MAX_DELIVERIES} deliveries"
                     raise LimitExceeded(LimitCode.DELIVERIES, detail)
                 for lane in role.tx:
                     queues[lane].append(payload)
@@ -59,7 +59,7 @@ class GraphRunner:
 
 
 def _work(role: GraphRole, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
-    """Yield the payloads that a role makes of all records in its input lanes, which are emptied."""
+    """Take all records from the input lanes of a role, and yield the payloads that the role makes of them."""
     for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
         result = stage.process(payload, sequence) if stage else payload
         if result is not None:
@@ -89,7 +89,10 @@ def _entry_lane(spec: LaneGraph, entry: str | None) -> int:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Refuse a graph that the compiler cannot have made and that does not meet the module docstring's conditions."""
+    """Raise Unsupported for a graph that violates the conditions in the module's docstring.
+
+    The compiler never makes such a graph.
+    """
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}
@@ -99,7 +102,7 @@ def _check(spec: LaneGraph) -> None:
     _once(spec, "written", [*ends["ingress"], *(lane for role in spec.roles for lane in role.tx)])
     _once(spec, "read", [*ends["egress"], *(lane for role in spec.roles for lane in role.rx)])
     if len({end.name for end in spec.endpoints}) < len(spec.endpoints):
-        raise Unsupported("two endpoints have one name")
+        raise Unsupported("two endpoints have the same name")
 
 
 def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:

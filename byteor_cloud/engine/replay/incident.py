@@ -23,7 +23,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "policy_audit.json": ("ok", "policy_version", "mode", "enforced", "stage_failure_policy", "spec_path"),
     "environment.json": ("pid", "cwd", "args", "env", "proc_status"),
 }
-# The only value of these keys besides null.
+# The only value, besides null, that these keys may have.
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
@@ -34,7 +34,7 @@ _MAX_NESTING = 200
 _MAX_PATH = 1024
 _MAX_NAME = 255
 _MAX_DEPTH = 16
-_MAX_HEADERS = 64 * 1024  # of one entry, since tarfile reads pax and long-name headers into memory as a whole
+_MAX_HEADERS = 64 * 1024  # bytes of headers for one entry, since tarfile reads them into memory as a whole
 _MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError)

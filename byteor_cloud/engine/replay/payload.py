@@ -15,7 +15,7 @@ from byteor_cloud.engine.replay.work import RecordOverLimit
 from byteor_cloud.engine.strict_json import JsonFault
 
 MAX_DEPTH = 64
-"""How deep objects and lists may nest: far less than any Python's parser can handle."""
+"""The maximum depth of nested objects and lists. The parser of every Python version can handle far more."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
 """A record with more bytes or values exceeds the work limit without being read."""

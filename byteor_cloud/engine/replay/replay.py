@@ -65,7 +65,7 @@ class ReplayLimits:
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
-    max_records: int = 5_000_000  # of the whole journal, whose index is kept in memory
+    max_records: int = 5_000_000  # in the whole journal, because its index is kept in memory
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
     max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
     max_work: int = MAX_REPLAY
@@ -73,7 +73,7 @@ class ReplayLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """The outcome of a replay. ``audit`` and ``result`` are JSON data; those of a failed replay cover what it did.
+    """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
     """
@@ -287,7 +287,7 @@ class _Index:
 
 
 def _expected(egress: str, source: BinaryIO, since: int) -> Iterator[Frame]:
-    """Yield the expected frames of an egress, except those of records before the first selected one."""
+    """Yield the expected frames of an egress, except the frames of records before the first selected record."""
     try:
         yield from (frame for frame in read_frames(source) if frame.sequence >= since)
     except BadJournal as error:

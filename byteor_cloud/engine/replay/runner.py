@@ -9,8 +9,8 @@ The key is the value at the dotted path ``shard_key`` in the JSON payload: the U
 JSON of any other value. The key is empty if the payload is not strict JSON or lacks the field, or if the value has no
 canonical JSON; such records share one shard and so keep their order.
 
-The rules for graphs are in ``graph.py``. In both models an output record has the sequence of its input record, and a
-stage error stops the pipeline.
+The rules for graphs are in ``graph_runner.py``. In both models an output record has the sequence of its input record,
+and a stage error stops the pipeline.
 """
 
 from __future__ import annotations

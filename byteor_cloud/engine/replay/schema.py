@@ -35,8 +35,8 @@ MAX_CHAIN = 256
 
 _DRAFT = "https://json-schema.org/draft/2020-12/"
 _MAX_ERRORS = 20
-_MAX_PATTERN_BYTES = 256 * 1024  # of one compiled pattern
-_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # of all together
+_MAX_PATTERN_BYTES = 256 * 1024  # the memory of one compiled pattern
+_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # the memory of all compiled patterns together
 
 # Keywords with a subschema that applies to the same value as the schema itself.
 _SAME_VALUE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
@@ -48,7 +48,7 @@ _ONE = frozenset(
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _REFERENCES = ("$ref", "$dynamicRef")
-# Subschemas that apply only where a reference leads to them, so that they cost nothing by themselves.
+# Keywords with subschemas that apply only where a reference leads to them. They are counted only there.
 _APART = frozenset({"$defs", "definitions", "contentSchema"})
 _ASSERTIONS = frozenset(
     {"type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
@@ -76,7 +76,7 @@ class BadSchema(ValueError):
 
 
 class PayloadSchema:
-    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
+    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction in the module's docstring."""
 
     def __init__(self, document: object) -> None:
         schema = payload.parse_payload(
@@ -262,24 +262,24 @@ class _ReferenceGraph:
             TopologicalSorter(same_value).prepare()
         except CycleError as error:
             cycle = [by_id[number] for number in error.args[1]]
-            # The sorter starts the cycle anywhere. The smallest pointer makes the error the same each time.
+            # The sorter starts a cycle at any node. Report the smallest pointer, so that the error is always the same.
             first = min(cycle, key=lambda node: node.pointer())
             detail = "leads back to itself without going deeper into the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that apply to a node of a value. Raises BadSchema if there are too many."""
+        """Count the keywords that are checked for each node of a value. Raises BadSchema if there are too many."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:
-            detail = "its references multiply to too many keywords, or form too long a chain"
+            detail = "its references lead to too many keywords, or form a chain that is too long"
             raise BadSchema([SchemaError("", "schema.too_complex", detail)])
         return max(count, 1)
 
     def _expanded(
         self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
     ) -> tuple[int, int]:
-        """Return how many keywords a subschema has with all that it leads to, and the length of its longest chain."""
+        """Return the number of keywords in a subschema and all that it refers to, and its longest chain's length."""
         number = id(schema)
         if isinstance(schema, bool) or number in above:
             return 0, 0

@@ -1,4 +1,4 @@
-"""Stages at run time: their ops are prepared with parameters, their work counted, and side effects decided."""
+"""Stages at run time. This module prepares ops with their parameters, counts their work and decides on side effects."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class StageRuntime:
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
 
     def _metered(self, apply: Apply) -> Apply:
-        """Wrap an op that does not count its own work, so that it is counted."""
+        """Wrap an op that does not count its own work, so that its work is counted."""
 
         def metered(payload: bytes) -> bytes | None:
             self.work.spend_bytes(payload)
@@ -183,7 +183,7 @@ class Stage:
         try:
             result = self._apply(payload)
             if not isinstance(result, bytes | None):
-                raise TypeError(f"the op gave {type(result).__name__}, not bytes or None")
+                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
         except LimitExceeded:
             raise
         except RecordOverLimit as error:

@@ -156,14 +156,14 @@ ENDED = [
     Case(
         "drifted",
         facts(new(S.FAILED), old(), offer=offer(since=7300), **runs(NEW, since=500)),
-        "agent-1 should run quotes/one, but runs quotes/two since 2026-01-01 02:51:40 UTC.",
+        "agent-1 should run quotes/one, but has run quotes/two since 2026-01-01 02:51:40 UTC.",
         (B.DRIFTED, B.TARGET_ALL),
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
     Case(
         "runs nothing",
         facts(old(), offer=offer(since=7300), running_since=ago(500)),
-        "agent-1 should run quotes/one, but runs nothing since 2026-01-01 02:51:40 UTC.",
+        "agent-1 should run quotes/one, but has run nothing since 2026-01-01 02:51:40 UTC.",
         (B.DRIFTED, B.TARGET_ALL),
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
@@ -171,7 +171,7 @@ ENDED = [
         "runs what nobody here knows",
         facts(old(), offer=offer(since=7300), running=RunningFacts(None, "sha256:" + "f" * 64), running_since=ago(9)),
         (
-            "agent-1 should run quotes/one, but runs an unknown bundle (sha256:ffffffffff…) since"
+            "agent-1 should run quotes/one, but has run an unknown bundle (sha256:ffffffffff…) since"
             " 2026-01-01 02:59:51 UTC."
         ),
         (B.DRIFTED, B.TARGET_ALL),

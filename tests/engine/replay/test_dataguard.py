@@ -19,7 +19,7 @@ def redact(rule: str, value: object) -> Any:
     return json.loads(out)
 
 
-# --- rejecting
+# --- rejected records
 
 
 def test_a_record_passes_unchanged_without_parameters() -> None:
@@ -60,7 +60,7 @@ def test_fused_checks_the_payload_before_it_redacts() -> None:
     assert guard(b'{"x":2}') is None
 
 
-# --- rules
+# --- redaction rules
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_rule_changes_only_its_field(value: dict[str, Any], action: str) -> No
     assert isinstance(result.get("a", ""), str)
 
 
-# --- parameters
+# --- invalid parameters
 
 
 def test_all_errors_of_parameters_are_reported_together() -> None:

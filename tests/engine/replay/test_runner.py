@@ -85,7 +85,7 @@ def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
 def test_a_plugin_that_returns_no_bytes_causes_a_stage_error(ring: MakeRing) -> None:
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
-    assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op gave str, not bytes or None"
+    assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op returned str, not bytes or None"
     assert counted(result) == {"s0": (1, 0, 0, 1)}
 
 
@@ -326,7 +326,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         ]
     doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
 
-    with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
+    with pytest.raises(LimitExceeded, match="record 1 causes more than 65536 deliveries"):
         run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 8)
@@ -365,7 +365,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
                 "g",
                 LaneGraph("block", lanes("a", "b"), (Endpoint("x", "ingress", 0), Endpoint("x", "egress", 1)), ()),
             ),
-            "two endpoints have one name",
+            "two endpoints have the same name",
         ),
     ],
 )

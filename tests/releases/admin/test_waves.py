@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CAREFUL = Strategy.waves(percents=(5, 25, 100), pause_s=60)
 
 
-# 20 agents: 1, 4 and 15 of them.
+# The three waves have 1, 4 and 15 of the 20 agents.
 DONE: CountsByWave = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
 
 
@@ -92,7 +92,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         (
             DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW),
             SECOND,
-            "Wave 2 of 3 done, the next one follows after a pause: 2 of 20 agents active, 1 failed.",
+            "Wave 2 of 3 done, and the next wave starts after a pause: 2 of 20 agents active, 1 failed.",
         ),
         (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
         (DeploymentState(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),

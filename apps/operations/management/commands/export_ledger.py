@@ -19,7 +19,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the choice of a chain, and where to start."""
+        """Add the options that choose the chain and the first event."""
         chain = parser.add_mutually_exclusive_group(required=True)
         chain.add_argument("--org", help="id or slug of an organization")
         chain.add_argument(

@@ -14,7 +14,7 @@ from byteor_cloud.errors import Conflict
 
 class Command(BaseCommand):
     help = (
-        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, also "
+        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, and "
         "the jobs and events that belong to none, and may act on all of them. The last operator can be revoked too."
     )
 

@@ -50,8 +50,8 @@ class AdaptersSerializer(StrictSerializer):
     ingress = AdapterField(required=False)
     egress = AdapterField(required=False)
     descriptions = {
-        "ingress": "Where records come from: `kind` and what that kind needs.",
-        "egress": "Where records go: `kind` and what that kind needs.",
+        "ingress": "Where records come from: the `kind` of adapter, and the parameters of that kind.",
+        "egress": "Where records go to: the `kind` of adapter, and the parameters of that kind.",
     }
 
 
@@ -79,7 +79,7 @@ class AdaptersSerializer(StrictSerializer):
     }
 )
 class EnvVarsField(serializers.DictField):
-    """Environment variables: a string, or ``{"secret_ref": NAME}`` which the node resolves."""
+    """Environment variables. A value is a text, or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 
     child = serializers.JSONField()
 
@@ -89,7 +89,7 @@ class EnvVarsField(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "A name has upper-case letters, digits and _."
+                errors[name] = "A name may have only upper-case letters, digits and _, and no digit first."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
@@ -124,8 +124,8 @@ class ConfigBundleSerializer(ModelSerializer):
     spec_hash = serializers.CharField(source="version.spec_hash", read_only=True)
 
     descriptions = {
-        "name": "The name, unique in the environment.",
-        "version_id": "The version to run.",
+        "name": "The config bundle's name, unique in the environment.",
+        "version_id": "The version that the config bundle runs.",
         "tuning_profile": "How the runtime uses the host's cores. Default: `default`.",
         "wait": "How the runtime waits for records: sleep (`backoff`) or use a core (`spin`). The default depends on "
         "the "
@@ -134,8 +134,8 @@ class ConfigBundleSerializer(ModelSerializer):
         "adapters": "Where the pipeline reads and writes.",
         "env": 'Environment variables. A value is a string, or `{"secret_ref": "NAME"}`, which the host resolves.',
         "snapshot": "Snapshots of the runtime's state.",
-        "required_capabilities": "What an approval of it must permit.",
-        "known_bad": "Whether it failed in this environment and is barred.",
+        "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
+        "known_bad": "Whether the configuration failed in this environment and is known bad.",
     }
 
     class Meta:

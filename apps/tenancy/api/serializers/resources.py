@@ -36,9 +36,9 @@ class OrganizationSerializer(ModelSerializer):
     settings = OrganizationSettingsField(OrganizationSettingsSerializer, required=False)
 
     descriptions = {
-        "name": "The name, unique in the installation.",
-        "slug": "A short name for URLs. Made from the name if it is left out.",
-        "settings": "The organization's settings, merged key by key.",
+        "name": "The organization's name, unique in the installation.",
+        "slug": "A short name for URLs. Default: made from the name.",
+        "settings": "The organization's settings. An update changes only the keys that it contains.",
     }
 
     class Meta:
@@ -51,8 +51,8 @@ class ProjectSerializer(ModelSerializer):
     slug = SlugField(required=False)
 
     descriptions = {
-        "name": "The name, unique in the organization.",
-        "slug": "A short name for URLs. Made from the name if it is left out.",
+        "name": "The project's name, unique in the organization.",
+        "slug": "A short name for URLs. Default: made from the name.",
     }
 
     class Meta:
@@ -65,9 +65,9 @@ class EnvironmentSerializer(ModelSerializer):
     settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
 
     descriptions = {
-        "name": "The name, unique in the project.",
-        "posture": "How careful the environment is. It is fixed at creation.",
-        "settings": "The environment's settings, merged key by key.",
+        "name": "The environment's name, unique in the project.",
+        "posture": "The kind of environment, which decides the defaults of its settings. It is fixed at creation.",
+        "settings": "The environment's settings. An update changes only the keys that it contains.",
     }
 
     class Meta:
@@ -77,7 +77,9 @@ class EnvironmentSerializer(ModelSerializer):
     def validate_posture(self, value: str) -> str:
         """Reject a change of the posture."""
         if isinstance(self.instance, Environment) and value != self.instance.posture:
-            raise serializers.ValidationError("The posture is fixed at creation.", code="immutable")
+            raise serializers.ValidationError(
+                ("The posture is fixed at creation and cannot be changed."), code="immutable"
+            )
         return value
 
 
@@ -89,8 +91,8 @@ class MemberSerializer(ModelSerializer):
     descriptions = {
         "user_id": "The person's id.",
         "email": "The person's e-mail address.",
-        "role": "The role. `org_admin` can only be given in an organization.",
-        "project_id": "The project in which the role counts. Null: the whole organization.",
+        "role": "The person's role. `org_admin` can only be given in an organization.",
+        "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
     }
 
     class Meta:
@@ -100,5 +102,5 @@ class MemberSerializer(ModelSerializer):
     def validate_email(self, value: str) -> str:
         """Reject a change of the address: an update can only change the role."""
         if isinstance(self.instance, Membership) and value != self.instance.user.email:
-            raise serializers.ValidationError("A member's address can't be changed here.", code="immutable")
+            raise serializers.ValidationError("This operation cannot change a member's address.", code="immutable")
         return value

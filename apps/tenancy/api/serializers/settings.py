@@ -28,7 +28,8 @@ _YEARS = range(2000, 3000)  # time zones have rules for these years, and arithme
         "pattern": _WINDOW_EDGE,
         "example": "2026-12-24T18:00:00Z",
         "description": (
-            "RFC 3339; without an offset it is wall-clock time in `time_zone`. Years 2000 to 2999. Shown in UTC."
+            "An RFC 3339 time. Without an offset it is a wall-clock time in `time_zone`. The year must be from 2000 to "
+            "2999. Times are shown in UTC."
         ),
     }
 )
@@ -44,9 +45,9 @@ class WindowEdgeField(serializers.RegexField):
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:  # its message depends on the Python version, so it is not shown
-            raise serializers.ValidationError("There is no such time.", code="invalid") from None
+            raise serializers.ValidationError("This date or time does not exist.", code="invalid") from None
         if moment.year not in _YEARS:
-            raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
+            raise serializers.ValidationError("The year must be from 2000 to 2999.", code="out_of_range")
         return moment
 
 
@@ -66,15 +67,15 @@ class FreezeWindowSerializer(StrictSerializer):
     reason = NameField()
 
     descriptions = {
-        "time_zone": "The IANA name of the time zone of times without an offset.",
-        "recurrence": "How often the window repeats. Null if it does not.",
-        "reason": "Why nothing may be deployed. It is shown to people whose deployment waits.",
+        "time_zone": "The IANA name of the time zone for times without an offset.",
+        "recurrence": "How often the window repeats. Null if it does not repeat.",
+        "reason": "Why nothing may be deployed. People whose deployments wait see this text.",
     }
 
     def validate_time_zone(self, value: str) -> str:
         """Accept only IANA names of time zones."""
         if value not in _time_zones():
-            raise serializers.ValidationError("Not an IANA time zone.")
+            raise serializers.ValidationError("Must be the IANA name of a time zone, such as Europe/Berlin.")
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -129,13 +130,15 @@ class OrganizationSettingsSerializer(StrictSerializer):
 
     token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
     email_domains = serializers.ListField(
-        child=TextField(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
+        child=TextField(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain such as example.com."),
+        required=False,
+        max_length=100,
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
     descriptions = {
         "token_max_days": "The longest lifetime of a token in days. Default: 90.",
-        "email_domains": "Domains whose e-mail addresses may become members. Empty: all.",
-        "default_environment_settings": "Settings with which new environments start.",
+        "email_domains": "The e-mail domains that members may have. If the list is empty, every domain is permitted.",
+        "default_environment_settings": "The settings of new environments, unless a request sets others.",
     }
 
 
@@ -171,9 +174,9 @@ def _plain(value: Any) -> Any:
 
 @extend_schema_field(OrganizationSettingsSerializer)
 class OrganizationSettingsField(SettingsField):
-    """For the schema."""
+    """Settings that the OpenAPI document describes as an organization's settings."""
 
 
 @extend_schema_field(EnvironmentSettingsSerializer)
 class EnvironmentSettingsField(SettingsField):
-    """For the schema."""
+    """Settings that the OpenAPI document describes as an environment's settings."""
