@@ -18,7 +18,7 @@ class AtomicFileStorage(FileSystemStorage):
     """Django's file storage, but files are written under a temporary name and then renamed.
 
     Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
-    whole one. When ``save`` returns, the file survives a power cut.
+    whole file. When ``save`` returns, the file survives a power cut.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
