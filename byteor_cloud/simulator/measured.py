@@ -61,9 +61,9 @@ class Measured:
             self.failures[failure] += 1
         if status in {429, 503} and has_retry_after:
             self.busy += 1
-        elif status not in {200, 201, 304} and not (
-            status == 409 and kind != "enrollment"
-        ):  # 409: an offer is withdrawn
+        elif status == 409 and kind != "enrollment":  # the server no longer makes the offer, which is no error
+            pass
+        elif status not in {200, 201, 304}:
             self.errors += 1
 
     @property
@@ -128,10 +128,8 @@ class Summary:
             f"requests    {measured.requests} in {self.seconds:.1f} s, {document['requests_per_s']:.0f} a second",
         ]
         for kind, counts in document["answers"].items():
-            shown = ", ".join(
-                f"{count} x {'no response' if status == '0' else status}" for status, count in counts.items()
-            )
-            lines.append(f"  {kind:<10}{shown}")
+            shown = (f"{count} x {'no response' if status == '0' else status}" for status, count in counts.items())
+            lines.append(f"  {kind:<10}{', '.join(shown)}")
         lines += [
             f"latency     {_times(document['latency_ms'])}",
             f"lateness    {_times(document['lateness_ms'])} (in this program, before a request was sent)",

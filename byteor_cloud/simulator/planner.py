@@ -276,7 +276,7 @@ class Planner:
 
     def _backoff_s(self, machine: Machine, answer: Answer) -> float:
         """Return the delay after a failure, like ``byteor_cloud.agent.retry``: never less than Retry-After."""
-        longest = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(machine.failures, 10))
+        longest: float = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(machine.failures, 10))
         machine.failures += 1
         jitter = 0.1 + 0.9 * draw(self.setup.seed, machine.number, Purpose.BACKOFF, machine.failures)
         retry_after_s = answer.retry_after_s or 0.0

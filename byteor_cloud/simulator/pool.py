@@ -9,6 +9,7 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from .wire import BadResponse, Response, read_response
 
@@ -56,8 +57,9 @@ class Pool:
     """Sends requests over at most ``limit`` connections; those without a free connection wait in order."""
 
     def __init__(self, address: tuple[str, int], limit: int = MAX_CONNECTIONS) -> None:
-        family, kind, protocol, _, self._address = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         self._socket_kind = (family, kind, protocol)
+        self._address: tuple[Any, ...] = found
         self._limit = limit
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()

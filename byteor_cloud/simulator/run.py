@@ -95,7 +95,7 @@ class Run:
             seconds=elapsed_s,
             measured=self.measured,
             healthy=setup.agents - planner.unwell,
-            healthy_after_s=max(0.0, (self._well_since or 0.0) - self._trouble_ends_s()) if is_healthy else None,
+            healthy_after_s=max(0.0, (self._well_since or 0.0) - setup.trouble_ends_s) if is_healthy else None,
             rollout={
                 "activated": planner.activated,
                 "failed on purpose": planner.failed_on_purpose,
@@ -104,14 +104,6 @@ class Run:
             connections=self.pool.most_open,
             cpu_share=(time.process_time() - self._began_cpu) / elapsed_s,
         )
-
-    def _trouble_ends_s(self) -> float:
-        from .scenarios import HERD_WITHIN_S, Scenario  # noqa: PLC0415
-
-        scenario = self.planner.setup.scenario
-        if scenario in {Scenario.FLAPPING, Scenario.CLONED, Scenario.CLOCK_SKEWED}:
-            return self.planner.setup.trouble_ends_s
-        return HERD_WITHIN_S if scenario is Scenario.HERD else 0.0
 
     def _may_change(self) -> bool:
         return bool(self._due) or self.pool.in_flight > 0

@@ -31,8 +31,7 @@ DESCRIPTIONS = {
 }
 
 HERD_WITHIN_S = 10.0
-TROUBLE_SHARE = 0.6
-"""The share of the run after which no agent misbehaves any more, so that all can become healthy."""
+_TROUBLE_SHARE = 0.6
 _FLAPPING_SHARE, _SLOW_SHARE, _CLONED_SHARE = 0.2, 0.05, 0.05
 _SLOW_SEND_S = (1.0, 2.0)
 
@@ -84,8 +83,13 @@ class Setup:
 
     @property
     def trouble_ends_s(self) -> float:
-        """The time after which no agent misbehaves any more."""
-        return self.seconds * TROUBLE_SHARE
+        """The time after which no agent misbehaves any more, so that all can become healthy."""
+        match self.scenario:
+            case Scenario.HERD:
+                return HERD_WITHIN_S
+            case Scenario.FLAPPING | Scenario.CLONED | Scenario.CLOCK_SKEWED:
+                return self.seconds * _TROUBLE_SHARE
+        return 0.0
 
     @property
     def scaled_interval_s(self) -> float:

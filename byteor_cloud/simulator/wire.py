@@ -84,7 +84,7 @@ def _find_header(head: bytes, name: bytes) -> bytes | None:
 
 def _read_chunks(data: bytes, begin: int) -> bytes | None:
     """Return the body of a chunked response; None if it is not complete."""
-    pieces = []
+    pieces: list[bytes] = []
     while (line_end := data.find(b"\r\n", begin)) >= 0:
         try:
             size = int(data[begin:line_end].split(b";")[0], 16)
