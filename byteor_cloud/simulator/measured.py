@@ -87,7 +87,8 @@ class Summary:
     measured: Measured
     healthy: int
     healthy_after_s: float | None
-    """Seconds from the end of all trouble until every agent was healthy; None if they are not."""
+    """Seconds from ``since`` until every agent was healthy; None if they are not."""
+    since: str
     rollout: dict[str, int]
     connections: int
     cpu_share: float
@@ -139,7 +140,7 @@ class Summary:
         ]
         if any(self.rollout.values()):
             lines.append("offers      " + ", ".join(f"{count} {name}" for name, count in self.rollout.items()))
-        after = "" if self.healthy_after_s is None else f", {self.healthy_after_s:.1f} s after the trouble ended"
+        after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
         return [*lines, f"healthy     {self.healthy} of {self.agents} agents{after}"]
 
 

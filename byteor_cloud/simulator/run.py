@@ -96,6 +96,7 @@ class Run:
             measured=self.measured,
             healthy=setup.agents - planner.unwell,
             healthy_after_s=max(0.0, (self._well_since or 0.0) - setup.trouble_ends_s) if is_healthy else None,
+            since="the trouble ended" if setup.trouble_ends_s else "the start",
             rollout={
                 "activated": planner.activated,
                 "failed on purpose": planner.failed_on_purpose,
