@@ -34,7 +34,27 @@ class Site:
     token: str
     keys: Path
 
-    def simulate(**options: str) -> dict[str, Any]:
+    def simulate(self, scenario: Scenario, seconds: int = 4, **options: str) -> dict[str, Any]:
+        """Run the command and return its results."""
+        return simulate(
+            url=self.installation.base,
+            environment=self.target.environment.removeprefix("/api/v1/"),
+            token=self.token,
+            keys=str(self.keys),
+            scenario=scenario,
+            seconds=str(seconds),
+            **options,
+        )
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Return the agents as the server sees them."""
+        results: list[dict[str, Any]] = self.target.call("GET", f"{self.target.environment}/agents?limit=200")[
+            "results"
+        ]
+        return results
+
+
+def simulate(**options: str) -> dict[str, Any]:
     """Run the command in this process and return its results."""
     out, err = StringIO(), StringIO()
     given = {"agents": str(AGENTS), "interval-scale": SCALE, "seed": "3", **options}
