@@ -25,7 +25,8 @@ OK = Answer(200, {"accepted": True})
 
 
 def setup(scenario: Scenario = Scenario.STEADY, **changes: Any) -> Setup:
-    return Setup(**{"scenario": scenario, "seed": 7, "agents": 200, "seconds": 100.0, "interval_s": 10.0} | changes)
+    given: dict[str, Any] = {"seed": 7, "agents": 200, "seconds": 100.0, "interval_s": 10.0, **changes}
+    return Setup(scenario, **given)
 
 
 def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> Answer:
