@@ -99,6 +99,11 @@ class Planner:
         self.activated = self.failed_on_purpose = self.withdrawn = self.refused_for_good = 0
         self._manifests: dict[str, dict[str, str]] = {}
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every agent is healthy, except for those whose keys the server refused."""
+        return self.unwell == self.refused_for_good
+
     def first(self, machine: Machine) -> float:
         """Return when the machine sends its first heartbeat."""
         machine.booted_s = first_beat_s(self.setup, machine.number)

@@ -70,7 +70,7 @@ class Run:
         reported_at, reported = 0.0, 0
         try:
             while (now := self._now()) < latest:
-                if now >= setup.seconds and (self.planner.unwell == 0 or not self._may_change()):
+                if now >= setup.seconds and self.planner.is_settled:
                     break
                 self._send_due(now)
                 wait_s = self._due[0][0] - self._now() if self._due else 0.1
@@ -105,9 +105,6 @@ class Run:
             connections=self.pool.most_open,
             cpu_share=(time.process_time() - self._began_cpu) / elapsed_s,
         )
-
-    def _may_change(self) -> bool:
-        return bool(self._due) or self.pool.in_flight > 0
 
     def _now(self) -> float:
         return time.monotonic() - self._began
