@@ -17,12 +17,18 @@ BATCH = 5000
 
 @contextlib.contextmanager
 def server(port: int, processes: int = 2) -> Iterator[None]:
-    """Run the application as ``manage.py serve`` does, beside the views that it is compared with."""
+    """Run the application as ``manage.py serve`` does, beside the views that it is compared with.
+
+    It logs as in production, to a file in the data folder.
+    """
     argv = [
         sys.executable, "-m", "gunicorn", "tests.bench.wsgi", "--bind", f"127.0.0.1:{port}",
         "--config", "byteor_cloud/gunicorn.py", "--workers", str(processes),
     ]  # fmt: skip
-    process = subprocess.Popen(argv, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"})
+    with Path(os.environ["BYTEOR_CLOUD_DATA_DIR"], "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            argv, stderr=log, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"}
+        )
     try:
         for _ in range(400):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
