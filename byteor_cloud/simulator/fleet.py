@@ -107,8 +107,8 @@ def enroll(
         for exchange in pool.poll(0.1):
             response, number = exchange.response, exchange.owner
             wait_s = response.retry_after_s if response is not None else None
-            measured.count("enrollment", exchange.status, exchange.failure, has_retry_after=wait_s is not None)
-            measured.latency.add(exchange.done_at - exchange.sent_at)
+            took_s = exchange.done_at - exchange.sent_at
+            measured.count("enrollment", exchange.status, exchange.failure, took_s, has_retry_after=wait_s is not None)
             if response is not None and response.status == 201:
                 enrolled = json.loads(response.body)
                 agents[number] = (enrolled["agent_id"], enrolled["api_key"])

@@ -47,6 +47,7 @@ class Measured:
     answers: dict[str, Counter[int]] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
+    latency_by_kind: dict[str, Histogram] = field(default_factory=dict)
     lateness: Histogram = field(default_factory=Histogram)
     """How long requests waited in this program: for a free connection, or for the program itself."""
     busy: int = 0
@@ -54,8 +55,10 @@ class Measured:
     errors: int = 0
     """The number of all other refusals, and of requests without a response."""
 
-    def count(self, kind: str, status: int, failure: str, *, has_retry_after: bool) -> None:
+    def count(self, kind: str, status: int, failure: str, took_s: float, *, has_retry_after: bool) -> None:
         """Count the outcome of one request; ``status`` is 0 if ``failure`` says why there was no response."""
+        self.latency.add(took_s)
+        self.latency_by_kind.setdefault(kind, Histogram()).add(took_s)
         self.answers.setdefault(kind, Counter())[status] += 1
         if failure:
             self.failures[failure] += 1
@@ -113,6 +116,9 @@ class Summary:
             "errors": measured.errors,
             "failures": dict(measured.failures),
             "latency_ms": measured.latency.milliseconds(),
+            "latency_by_request_ms": {
+                kind: latency.milliseconds() for kind, latency in measured.latency_by_kind.items()
+            },
             "lateness_ms": measured.lateness.milliseconds(),
             "healthy": self.healthy,
             "healthy_after_s": None if self.healthy_after_s is None else round(self.healthy_after_s, 1),
@@ -130,7 +136,8 @@ class Summary:
         ]
         for kind, counts in document["answers"].items():
             shown = (f"{count} x {'no response' if status == '0' else status}" for status, count in counts.items())
-            lines.append(f"  {kind:<10}{', '.join(shown)}")
+            times = document["latency_by_request_ms"][kind]
+            lines.append(f"  {kind:<10}{', '.join(shown)}; p50 {times['p50']:g} ms, p99 {times['p99']:g} ms")
         lines += [
             f"latency     {_times(document['latency_ms'])}",
             f"lateness    {_times(document['lateness_ms'])} (in this program, before a request was sent)",

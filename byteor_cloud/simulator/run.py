@@ -17,9 +17,6 @@ from .planner import ActionKind, Answer, Machine, Planner
 from .pool import Exchange, Pool
 from .wire import write_request
 
-_PATIENCE_INTERVALS = 6
-_PATIENCE_AT_LEAST_S = 30.0
-
 
 @dataclass
 class Progress:
@@ -51,7 +48,8 @@ class Run:
     fleet: Fleet
     server: Server
     pool: Pool
-    report: Callable[[Progress], None] = lambda progress: None
+    report: Callable[[Progress], None]
+    patience_s: float
     measured: Measured = field(default_factory=Measured)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _began: float = 0.0
@@ -59,14 +57,14 @@ class Run:
     _well_since: float | None = None
 
     def until_healthy(self) -> Summary:
-        """Run for the setup's seconds, and then until every agent is healthy or patience ends."""
+        """Run for the setup's seconds, and then until every agent is healthy, or as long as patience lasts."""
         setup = self.planner.setup
         self._due = [(self.planner.first(machine), machine.number) for machine in self.planner.machines]
         heapq.heapify(self._due)
         gc.collect()
         gc.freeze()  # else each full collection would visit every agent and delay the heartbeats
         self._began, self._began_cpu = time.monotonic(), time.process_time()
-        latest = setup.seconds + max(_PATIENCE_AT_LEAST_S, _PATIENCE_INTERVALS * setup.scaled_interval_s)
+        latest = setup.seconds + self.patience_s
         reported_at, reported = 0.0, 0
         try:
             while (now := self._now()) < latest:
@@ -162,8 +160,8 @@ class Run:
                 except ValueError:
                     failure = "unreadable JSON"
         status = 0 if failure else exchange.status
-        self.measured.count(machine.action, status, failure, has_retry_after=retry_after_s is not None)
-        self.measured.latency.add(exchange.done_at - exchange.sent_at)
+        took_s = exchange.done_at - exchange.sent_at
+        self.measured.count(machine.action, status, failure, took_s, has_retry_after=retry_after_s is not None)
         self.measured.lateness.add(exchange.sent_at - exchange.due)
         now = self._now()
         at = self.planner.after(machine, Answer(status, document, retry_after_s), now)

@@ -29,7 +29,7 @@ def test_requests_for_patience_and_withdrawn_offers_are_no_errors() -> None:
         ("enrollment", 409, "", False),
         ("heartbeat", 0, "connection refused", False),
     ):
-        measured.count(kind, status, failure, has_retry_after=has_retry_after)
+        measured.count(kind, status, failure, 0.01, has_retry_after=has_retry_after)
 
     assert (measured.busy, measured.errors, measured.requests) == (2, 3, 7)
     assert measured.acknowledged("heartbeat") == 1
@@ -38,9 +38,8 @@ def test_requests_for_patience_and_withdrawn_offers_are_no_errors() -> None:
 
 def test_summary_says_everything_in_lines_and_in_json() -> None:
     measured = Measured()
-    measured.count("heartbeat", 200, "", has_retry_after=False)
-    measured.count("heartbeat", 0, "connection refused", has_retry_after=False)
-    measured.latency.add(0.25)
+    measured.count("heartbeat", 200, "", 0.02, has_retry_after=False)
+    measured.count("heartbeat", 0, "connection refused", 0.25, has_retry_after=False)
     summary = Summary(
         scenario="herd", seed=1, agents=2, seconds=2.0, measured=measured, healthy=2, healthy_after_s=1.25,
         since="the trouble ended", rollout={"activated": 3, "withdrawn": 0}, connections=1, cpu_share=0.125,

@@ -16,11 +16,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from byteor_cloud.simulator.scenarios import Scenario
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.slow_clients import PLAN, Target
 from tests.system.conftest import Installation, free_port
 
-AGENTS, FAILING_PERCENT = 40, 20
+AGENTS, FAILING_PERCENT = 24, 20
 # One heartbeat a second for each agent, so that each scenario takes a few seconds.
 SCALE = "0.2"
 
@@ -57,7 +57,7 @@ class Site:
 def simulate(**options: str) -> dict[str, Any]:
     """Run the command in this process and return its results."""
     out, err = StringIO(), StringIO()
-    given = {"agents": str(AGENTS), "interval-scale": SCALE, "seed": "3", **options}
+    given = {"agents": str(AGENTS), "interval-scale": SCALE, "seed": "3", "patience": f"{PATIENCE_S:.0f}", **options}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     try:
         call_command("simulate_fleet", *arguments, "--json", stdout=out, stderr=err)
@@ -146,8 +146,8 @@ def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None
     broken.write_text("{}\nno key\n")
 
     # The token's uses are spent, and a mistyped token is not even looked up.
-    refuse("after 0 of 40 agents: 401", **there, token=site.token)
-    refuse("after 0 of 40 agents: 401", **there, token=unknown)
+    refuse("after 0 of 24 agents: 401", **there, token=site.token)
+    refuse("after 0 of 24 agents: 401", **there, token=unknown)
     refuse("a credential is empty or contains spaces", **there, token="a b")
     refuse("must be given as its URL", **{**there, "environment": "nonsense"}, token=unknown)
     refuse("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")

@@ -48,6 +48,9 @@ class Command(BaseCommand):
         parser.add_argument("--seed", type=_number(0, 2**63), default=1, help="equal seeds make equal decisions")
         parser.add_argument("--seconds", type=_number(1, 7 * 86_400), default=60, help="how long to run")
         parser.add_argument(
+            "--patience", type=_number(0, 86_400), default=180, help="seconds to wait after that for healthy agents"
+        )
+        parser.add_argument(
             "--interval-scale", type=_factor, default=1.0, help="multiplies every next_heartbeat_s, for short runs"
         )
         parser.add_argument("--failing-percent", type=_number(0, 100), default=5, help="of the scenario rollout")
@@ -76,6 +79,7 @@ class Command(BaseCommand):
         scenario: Scenario,
         seed: int,
         seconds: float,
+        patience: float,
         interval_scale: float,
         failing_percent: float,
         connections: int,
@@ -95,7 +99,7 @@ class Command(BaseCommand):
             setup = Setup(scenario, seed, agents, seconds, fleet.interval_s, interval_scale, failing_percent)
             if scenario is Scenario.CLONED and not sends_boot_id:
                 self._note("this server's heartbeats have no boot_id: clones differ only by what they report")
-            run = Run(Planner(setup, sends_boot_id=sends_boot_id), fleet, server, pool, self._live_line())
+            run = Run(Planner(setup, sends_boot_id=sends_boot_id), fleet, server, pool, self._live_line(), patience)
             try:
                 return run.until_healthy()
             except KeyboardInterrupt:
