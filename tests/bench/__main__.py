@@ -70,17 +70,19 @@ def _upload(options: argparse.Namespace) -> list[Row]:
 
 
 def _lists(options: argparse.Namespace) -> list[Row]:
-    with _installation() as folder:
+    with _installation():
         from tests.bench import lists
 
-        return lists.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+        return lists.run(_free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
 def _facts(options: argparse.Namespace) -> list[Row]:
-    with _installation() as folder:
+    with _installation():
         from tests.bench import facts
 
-        return facts.run(folder, _free_port(), seconds=min(2.0, options.seconds), rounds=options.rounds)
+        # Ten pages at two sizes take long enough with a second each.
+        seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
+        return facts.run(_free_port(), seconds=seconds, rounds=options.rounds, large=large)
 
 
 def _fleet(options: argparse.Namespace) -> list[Row]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tests.bench import load
-from tests.bench.lists import GET
 from tests.bench.results import Row, ratio
 from tests.bench.serving import server, store_fleet
 
@@ -37,9 +35,7 @@ ANALYZE
 """
 
 
-def run(
-    folder: Path, port: int, *, seconds: float = 2.0, rounds: int = 3, large: int = LARGE, small: int = SMALL
-) -> list[Row]:
+def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE, small: int = SMALL) -> list[Row]:
     """Print the times of each page; return the worst ratio and the highest number of queries."""
     from django.db import connection
 
@@ -63,11 +59,10 @@ def run(
             times: dict[str, list[float]] = {name: [] for name in names.values()}
             for number in range(rounds + 1):
                 for agents, environment in environments.items():
-                    script = GET.replace("PATH", world.path(environment, path))
-                    script = script.replace("TOKEN", str(world.viewer.api.token))
-                    found = load.wrk(folder, port, script, seconds=seconds, connections=1)
+                    url = world.path(environment, path)
+                    found = load.median_ms(port, url, str(world.viewer.api.token), seconds=seconds)
                     if number:  # the first round warms up
-                        times[names[agents]].append(1000 / found.rate)
+                        times[names[agents]].append(found)
             rows.append(ratio(f"{names[large]} / {names[small]}", times, goal=3.0, is_most=True))
             shown = "  ".join(f"{name} {value:.1f} ms" for name, value in rows[-1].measured.items())
             print(f"  facts      {page:<12} {shown}  x{rows[-1].value:.2f}, {count} queries", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from tests.bench import load
@@ -10,9 +9,6 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import analyze, server, store_fleet
 
 DEPLOYMENTS, LARGE, SMALL = 50, 2000, 20
-GET = """
-request = function() return wrk.format("GET", "PATH", {["Authorization"] = "Bearer TOKEN"}) end
-"""
 
 
 def _fill(world: Any, environment: Any, agents: int) -> None:
@@ -35,7 +31,7 @@ def _fill(world: Any, environment: Any, agents: int) -> None:
         )  # fmt: skip
 
 
-def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
+def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
     """Print the time of each list; return the ratio of the medians."""
     from tests.worlds import World
 
@@ -49,12 +45,10 @@ def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> li
     with server(port):
         for number in range(rounds + 1):
             for agents, environment in environments.items():
-                script = GET.replace("PATH", world.path(environment, f"/deployments?limit={DEPLOYMENTS}"))
-                found = load.wrk(
-                    folder, port, script.replace("TOKEN", str(world.viewer.api.token)), seconds=seconds, connections=1
-                )
+                path = world.path(environment, f"/deployments?limit={DEPLOYMENTS}")
+                found = load.median_ms(port, path, str(world.viewer.api.token), seconds=seconds)
                 if number:  # the first round warms up
-                    times[names[agents]].append(1000 / found.rate)
+                    times[names[agents]].append(found)
             if number:
                 shown = "  ".join(f"{name} {found[-1]:.1f} ms" for name, found in times.items())
                 print(f"  lists      round {number}  {shown}", flush=True)

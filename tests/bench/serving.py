@@ -7,10 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.patience import wait_until
 
 BATCH = 5000
 
@@ -30,14 +31,19 @@ def server(port: int, processes: int = 2) -> Iterator[None]:
             argv, stderr=log, env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.bench.settings"}
         )
     try:
-        for _ in range(400):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or _listens(port))
+        if process.returncode is not None:
+            raise RuntimeError("the server did not start")
         yield
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def store_fleet(environment: Any, count: int, **fields: Any) -> list[tuple[str, str]]:
