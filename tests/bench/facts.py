@@ -51,6 +51,8 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
     with server(port):
         for page, path in PAGES.items():
             count = _count_queries(world, path)
+            if count is None and page == "all":
+                raise RuntimeError("the list of agents is refused")
             if count is None:
                 print(f"  facts      {page:<12} is not there yet")
                 continue
