@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from tests.bench import load
@@ -41,6 +42,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
 
     from tests.worlds import World
 
+    logging.disable(logging.INFO)  # of the requests in this process
     world = World("bench")
     environments = {large: world.dev, small: world.environment("dev", "small")}
     for agents, environment in environments.items():
