@@ -134,7 +134,8 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
 
     page.goto("/api/redoc")
     # The page renders the whole document before it shows any part.
-    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
+    # By its tag: to look a role up in this large page takes minutes on a busy machine.
+    expect(page.locator("h1", has_text="ByteOr Cloud")).to_be_visible()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     expect(page.locator("[data-role='search:results']")).to_be_visible()
     page.screenshot(path=shots / "redoc.png")
