@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import IO
 
 import structlog
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
 from django.conf import DEFAULT_STORAGE_ALIAS, settings
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, default_storage, storages
@@ -21,6 +19,7 @@ from django.db import connection
 from byteor_cloud import space
 from byteor_cloud.errors import InsufficientStorage, Unavailable
 from byteor_cloud.file_storage import AtomicFileStorage
+from byteor_cloud.object_store import object_store_errors
 from byteor_cloud.received_file import ReceivedFile
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -32,7 +31,7 @@ def _storage_errors() -> Iterator[None]:
     """Turn errors of the storage into Unavailable: an operator must repair the storage, and callers can retry later."""
     try:
         yield
-    except (Boto3Error, BotoCoreError, ClientError) as error:
+    except object_store_errors() as error:
         logger.exception("storage_failed", kind=type(error).__name__)
         raise Unavailable("The artifact store is not reachable. Try again later.", retry_after=10) from None
     except OSError as error:

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, dataclass_transform
 from uuid import UUID
 
 import psycopg
-from botocore.exceptions import BotoCoreError, ClientError
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import Unavailable
+from byteor_cloud.object_store import object_store_errors
 
 ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
 KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter
@@ -275,7 +275,7 @@ def is_outage(error: BaseException | None) -> bool:
         if isinstance(error, OperationalError) and isinstance(error.__cause__, psycopg.errors.QueryCanceled):
             return False
         database = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
-        if isinstance(error, (*database, Unavailable, BotoCoreError, ClientError)):
+        if isinstance(error, (*database, Unavailable, *object_store_errors())):
             return True
         # These errors concern one file and not the storage as a whole.
         about_the_file = (FileNotFoundError, FileExistsError, IsADirectoryError, gzip.BadGzipFile)

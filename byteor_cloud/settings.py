@@ -52,7 +52,7 @@ SECURE_CSP: dict[str, Any] = {
 
 INSTALLED_APPS = [
     "unfold",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # byteor_cloud.urls imports the console, which only the API needs
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -1,5 +1,6 @@
 """The URLs of the API, the console, the sign-in pages and the probes."""
 
+from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
@@ -27,6 +28,8 @@ api: list[URLPattern | URLResolver] = [
         include([*pipelines.environment, *fleet.environment, *releases.environment, *artifacts.environment]),
     ),
 ]
+
+admin.autodiscover()
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),

@@ -23,6 +23,7 @@ from apps.tenancy.console import site
 from apps.tenancy.models import AuditEvent, User, WebhookDelivery
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import tokens, webhooks
+from byteor_cloud import urls  # noqa: F401  it registers the console's tables
 from byteor_cloud.jobs import Job, Periodic
 from tests.worlds import Api, World, report, run_jobs
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -19,6 +20,7 @@ from django.test import Client
 from apps.operations.management import installation
 from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
 from apps.tenancy.permissions import Role
+from byteor_cloud import urls  # it registers the console's tables
 from tests.patience import PATIENCE_S
 from tests.system.conftest import ROOT, Installation
 from tests.worlds import Api, World
@@ -220,24 +222,33 @@ def test_command_reports_an_invalid_setting(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [["serve"], ["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]])
-def test_command_reports_an_unreachable_database(cold: Installation, command: list[str]) -> None:
-    done = cold.manage(
-        *command,
-        DATABASE_URL="postgresql://byteor:hunter2@127.0.0.1:1/byteor",
-        MASTER_KEY="dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=",
-        SECRET_KEY="test" * 10,
-        API_BIND_ADDR=f"127.0.0.1:{cold.port}",
-    )
+def test_commands_report_an_unreachable_database(cold: Installation) -> None:
+    def connect(argv: list[str]) -> subprocess.CompletedProcess[str]:
+        return cold.manage(
+            *argv,
+            DATABASE_URL="postgresql://byteor:hunter2@127.0.0.1:1/byteor",
+            MASTER_KEY="dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=",
+            SECRET_KEY="test" * 10,
+            API_BIND_ADDR=f"127.0.0.1:{cold.port}",
+        )
 
-    assert (done.returncode, done.stdout) == (1, "")
-    # The error may not be the last line, since the thread of the connection pool may still log its attempts.
-    message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
-    assert len(message) == 1
-    assert message[0].startswith("byteor-cloud: the database is not usable: ")
-    assert "Connection refused" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "hunter2" not in done.stderr
+    commands = [["serve"], ["bootstrap", "--org", "A", "--email", "a@b.example"], ["migrate"]]
+    with ThreadPoolExecutor() as threads:
+        for done in threads.map(connect, commands):
+            assert (done.returncode, done.stdout) == (1, "")
+            # The error may not be the last line, since the thread of the connection pool may still log its attempts.
+            message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
+            assert len(message) == 1
+            assert message[0].startswith("byteor-cloud: the database is not usable: ")
+            assert "Connection refused" in done.stderr
+            assert "Traceback" not in done.stderr
+            assert "hunter2" not in done.stderr
+
+
+def test_system_checks_find_nothing() -> None:
+    """Our commands skip Django's checks, so this test makes them, also those of the console and of each view."""
+    call_command("check", "--fail-level", "INFO", stdout=StringIO())
+    assert urls.urlpatterns
 
 
 def test_help_needs_no_database(cold: Installation) -> None:

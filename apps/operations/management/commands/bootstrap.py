@@ -7,11 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError, transaction
 from django.forms import EmailField
 
 from apps.operations.management import installation
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
@@ -29,7 +30,7 @@ def create_credentials(user: User) -> dict[str, str]:
     }
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Create an organization with its first org_admin. Print a user token and a one-time sign-in link."
 
     def add_arguments(self, parser: CommandParser) -> None:

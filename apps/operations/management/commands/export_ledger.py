@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.operations.management.installation import find_organization
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy import ledger
 from apps.tenancy.services import signing_keys
 from byteor_cloud.errors import InvalidInput
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Write the sealed audit events of an organization, or those that belong to no organization, as NDJSON. "
         "The last line is a signed checkpoint."

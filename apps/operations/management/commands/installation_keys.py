@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.actors import system_actor
 from apps.tenancy.services import signing_keys
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Print the installation's key set as JSON. Keep it on another host: with it, byteor-verify ledger --keys FILE "
         "verifies exports of the installation's own chain."

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts
 from byteor_cloud.errors import Conflict
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Grant or revoke the role of installation operator. An operator sees all organizations in the console, and "
         "the jobs and events that belong to none, and may act on all of them. The last operator can be revoked too."

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import connection, transaction
 
 from apps.operations.management import installation
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.actors import system_actor
 from apps.tenancy.services import master_key
 from apps.tenancy.vault import VaultError
@@ -18,7 +19,7 @@ from byteor_cloud.config import PREFIX, Config, replace_key
 LOCK = 7_226_190_003  # an arbitrary number that every process must use
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Encrypt all stored secrets again, with the current master key instead of the previous one. A key in the data "
         "folder is replaced first. Servers may keep running. Run the command again if it was interrupted."

@@ -16,10 +16,11 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import connection, connections
 
 from apps.operations.management import installation
+from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, BindAddress, Config
@@ -29,7 +30,7 @@ LEFTOVER_S = 3600.0
 logger = structlog.get_logger(__name__)
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Run the API, the worker or both, as BYTEOR_CLOUD_DEPLOYMENT_MODE says."
 
     def handle(self, *args: Any, **options: Any) -> None:

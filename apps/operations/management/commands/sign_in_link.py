@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
 from apps.operations.management.commands.bootstrap import create_credentials, format_fields
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.models import User
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Print a user token and a one-time sign-in link for a person who was invited."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from apps.operations.management.operator_command import OperatorCommand
 from byteor_cloud.agent.cli import TOKEN_VARIABLE
 from byteor_cloud.agent.enrollment import environment_path
 from byteor_cloud.agent.identity import BaseUrl, IdentityError, SecretValue
@@ -28,12 +29,11 @@ _OTHER_FILES = 64
 _SECONDS_PER_LINE = 10
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Simulate a fleet of agents against a running server. Exits with 0 when every agent is healthy again. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
-    requires_system_checks = []  # it is a client and needs no database
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options for the server, the fleet, the scenario and the output."""

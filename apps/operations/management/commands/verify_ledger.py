@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from apps.operations.management.installation import find_organization
+from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import Organization
 from apps.tenancy.services import signing_keys
@@ -29,7 +30,7 @@ def read_last_line(path: Path) -> str:
     return line
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
         "installation. To find a truncated or rebuilt ledger, compare with checkpoints of earlier exports that you "

@@ -9,14 +9,15 @@ from threading import Thread
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from apps.operations.management.operator_command import OperatorCommand
 from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.worker.process import Worker
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Run jobs until SIGTERM."
 
     def handle(self, *args: Any, **options: Any) -> None:
