@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -235,12 +236,24 @@ class Tenants:
 UNCOUNTED = ("tenancy_ratecounter", "tenancy_denialcount")
 
 
+@cache
+def _counted() -> dict[int, str]:
+    """Return the names of the tables by their object ids, without those of rate limits and denials."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relid, relname FROM pg_stat_user_tables WHERE NOT relname = ANY(%s)", [list(UNCOUNTED)])
+        return dict(cursor.fetchall())
+
+
 def writes() -> dict[str, int]:
-    """Count the written rows by table in this transaction, without rate limits and denials."""
+    """Count the written rows by table in this transaction, without rate limits and denials.
+
+    This is asked thousands of times, and PostgreSQL's own view of these numbers is ten times as slow.
+    """
+    tables = _counted()
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT relname, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_xact_user_tables"
-            " WHERE NOT relname = ANY(%s)",
-            [list(UNCOUNTED)],
+            "SELECT id, pg_stat_get_xact_tuples_inserted(id) + pg_stat_get_xact_tuples_updated(id)"
+            " + pg_stat_get_xact_tuples_deleted(id) FROM unnest(%s::oid[]) AS id",
+            [list(tables)],
         )
-        return dict(cursor.fetchall())
+        return {tables[table]: rows for table, rows in cursor.fetchall()}
