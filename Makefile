@@ -4,8 +4,8 @@
 
 PYTHON = .venv/bin/python
 WORKERS = 3
-# A file to a process, in the order of tests/conftest.py: the slowest first.
-IN_ORDER = --dist loadfile --no-loadscope-reorder
+# In the order of tests/conftest.py: the slowest first.
+IN_ORDER = --no-loadscope-reorder
 ARGS =
 FUZZ_SECONDS = 60
 
