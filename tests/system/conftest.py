@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.prepared import put_database
+from tests.system.prepared import prepare
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,11 +34,11 @@ class Installation:
     """A data folder, and functions that run commands on it."""
 
     def __init__(self, *, is_prepared: bool = True) -> None:
-        """Create the folder. A prepared one contains a migrated database."""
+        """Create the folder. A prepared one contains a migrated database and the static files."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
         self.data_dir.chmod(0o711)  # the server's account must be able to enter it
         if is_prepared:
-            put_database(self.data_dir)
+            prepare(self.data_dir)
         self.port = free_port()
         self.worker_port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"

@@ -1,6 +1,6 @@
-"""Files of a migrated database, created once per test run and copied for each installation of the tests.
+"""A migrated database and the static files, made once per test run and copied for each installation of the tests.
 
-Creating and migrating a database takes longer than all other steps of a server's first start.
+Making them takes longer than all other steps of a server's first start.
 """
 
 from __future__ import annotations
@@ -14,12 +14,22 @@ from pathlib import Path
 from byteor_cloud import embedded
 
 ROOT = Path(__file__).parents[2]
+_COLLECT = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "byteor_cloud.settings"
+import django
+django.setup()
+from apps.operations.management import static_files
+static_files.collect()
+"""
 
 
-def put_database(data_dir: Path) -> None:
-    """Put a migrated database into a new data folder, as the first command there would create it."""
+def prepare(data_dir: Path) -> None:
+    """Put a migrated database and the static files into a new data folder, as the first server there would do."""
     home = embedded._find_home(data_dir)
-    source = embedded._find_home(_made_once(Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])))
+    made = _made_once(Path(os.environ["BYTEOR_CLOUD_DATA_DIR"]))
+    source = embedded._find_home(made)
+    subprocess.run(["cp", "-al", made / "static", made / "static.collected", data_dir], check=True)
     # If root makes the copy, the files must keep their owner: the account that the database server runs as.
     subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
 
@@ -32,10 +42,9 @@ def _made_once(run: Path) -> Path:
         if not whole.exists():
             unfinished = run / "unfinished"
             clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
-            subprocess.run(
-                [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"],
-                env={**clean, "BYTEOR_CLOUD_DATA_DIR": str(unfinished)},
-                check=True,
-            )
+            clean["BYTEOR_CLOUD_DATA_DIR"] = str(unfinished)
+            migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
+            subprocess.run(migrate, env=clean, check=True)
+            subprocess.run([sys.executable, "-c", _COLLECT], env=clean, cwd=ROOT, check=True)
             unfinished.rename(whole)
     return whole

@@ -15,11 +15,10 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection, connections
 
-from apps.operations.management import installation
+from apps.operations.management import installation, static_files
 from apps.operations.management.operator_command import OperatorCommand
 from apps.operations.management.revival import keep_embedded_database_running
 from byteor_cloud import database, supervisor
@@ -44,7 +43,7 @@ class Command(OperatorCommand):
         _ensure_connections(current)
         installation.migrate()
         _remove_leftovers(current.data_dir)
-        static = _collect_static() if is_api else {}
+        static = static_files.collect() if is_api else {}
         connections.close_all()
 
         def announce_ready() -> None:
@@ -106,19 +105,6 @@ def _remove_leftovers(data_dir: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
-
-
-def _collect_static() -> dict[str, str]:
-    """Collect the console's static files; return the environment variables that the API needs to serve them."""
-    try:
-        call_command("collectstatic", interactive=False, verbosity=0)
-    except OSError as error:
-        # On a full disk, serve the files uncompressed from where they were installed. Delete the collected ones: an
-        # incomplete file would count as up to date at the next start.
-        logger.warning("static_files_not_collected", error=str(error))
-        shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)
-        return {settings.STATIC_FROM_SOURCES: "1"}
-    return {}
 
 
 def _children(current: Config, static: Mapping[str, str]) -> Iterator[supervisor.Child]:
