@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from gevent.monkey import get_original
 from psycopg_pool import ConnectionPool
@@ -42,7 +44,8 @@ def pool_size(threads: int) -> int:
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return the number of connections that these processes, and a few commands beside them, may open in total."""
-    return (api_processes + workers) * pool_size(threads) + COMMANDS * COMMAND_CONNECTIONS
+    # An API process has one more, which listens for notifications (``byteor_cloud.notices``).
+    return (api_processes + workers) * pool_size(threads) + api_processes + COMMANDS * COMMAND_CONNECTIONS
 
 
 def _timeout_options(timeouts: Timeouts | None) -> str:
@@ -86,6 +89,37 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
             **options,
         },
     }
+
+
+def direct_connection() -> psycopg.Connection[Any]:
+    """Open a connection that no pooler shares, as LISTEN needs it. The caller closes it.
+
+    The kernel ends it when the server does not acknowledge for two seconds.
+    """
+    network = {"connect_timeout": 5, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
+    url = settings.CONFIG.database_direct_url
+    if url is not None:
+        return psycopg.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # libpq's parameters
+    known = connections[DEFAULT_DB_ALIAS].settings_dict
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    options = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
+    parameters = {name: known[key] for name, key in names.items() if known[key]}
+    return psycopg.connect(autocommit=True, **{**network, **options, **parameters})
+
+
+def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement that PostgreSQL plans once per connection, and return its rows. For the most frequent ones.
+
+    Django's cursors put the parameters into the text, so that each execution would be planned again.
+    """
+    connection.ensure_connection()
+    session: Any = connection.connection
+    session.prepare_threshold = 0
+    if connection.queries_logged:
+        connection.queries_log.append({"sql": statement, "time": ""})  # as Django's cursors do, for tests
+    with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
+        cursor.execute(statement.encode(), parameters, prepare=True)
+        return cursor.fetchall()
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:

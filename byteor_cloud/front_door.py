@@ -19,7 +19,7 @@ from gunicorn.workers import ggevent
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
-from byteor_cloud import errors
+from byteor_cloud import draining, errors
 from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
@@ -197,6 +197,7 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
         """Tell the arbiter every second that this process is alive. While it stops, disconnect idle clients."""
         super().notify()
         if not self.alive:
+            draining.begin()
             for client in list(self._clients):
                 if client.is_idle:
                     client.hang_up()
