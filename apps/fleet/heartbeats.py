@@ -19,15 +19,15 @@ from byteor_cloud.database import release_connection, run_prepared
 # ``0002_hot_rows``) PostgreSQL then rewrites rows in place ("HOT") and touches no index.
 _SQL = """
 WITH beat AS (
-    SELECT * FROM unnest(%s::int[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::uuid[], %s::text[],
-                         %s::text[], %s::float8[])
-        AS b (number, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash, next_heartbeat_s)
+    SELECT * FROM json_to_recordset(%s::json) AS b (
+        number int, agent_id uuid, status text, agent_version text, report jsonb, deployment_id uuid, bundle_hash text,
+        spec_hash text, next_heartbeat_s float8)
 ), held AS (
     SELECT h.agent_id FROM fleet_heartbeat h WHERE h.agent_id IN (SELECT agent_id FROM beat)
     ORDER BY h.agent_id FOR NO KEY UPDATE
 )
 UPDATE fleet_heartbeat h
-SET last_seen_at = now(), status = b.status, agent_version = b.agent_version, report = b.report::jsonb,
+SET last_seen_at = now(), status = b.status, agent_version = b.agent_version, report = b.report,
     next_heartbeat_s = b.next_heartbeat_s,
     running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM b.bundle_hash THEN now() ELSE h.running_since END,
     running_deployment_id = b.deployment_id, running_bundle_hash = b.bundle_hash, running_spec_hash = b.spec_hash
@@ -60,21 +60,21 @@ def store(*, agent_id: UUID, interval_s: float, heartbeat: HeartbeatBody) -> Sto
 def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
     stored: list[StoredHeartbeat | None] = [None] * len(items)
     rows = [
-        (
-            number,
-            agent_id,
-            body.status,
-            body.agent_version,
-            json.dumps(body.report),
-            body.deployment_id,
-            body.bundle_hash,
-            body.spec_hash,
-            round(interval_s * load_spreader.next_factor(), 1),
-        )
+        {
+            "number": number,
+            "agent_id": str(agent_id),
+            "status": body.status,
+            "agent_version": body.agent_version,
+            "report": body.report,
+            "deployment_id": body.deployment_id and str(body.deployment_id),
+            "bundle_hash": body.bundle_hash,
+            "spec_hash": body.spec_hash,
+            "next_heartbeat_s": round(interval_s * load_spreader.next_factor(), 1),
+        }
         for number, (agent_id, interval_s, body) in enumerate(items)
     ]
     try:
-        for number, *columns in run_prepared(_SQL, [list(column) for column in zip(*rows, strict=True)]):
+        for number, *columns in run_prepared(_SQL, [json.dumps(rows)]):
             stored[number] = StoredHeartbeat(*columns)
     finally:
         release_connection()
