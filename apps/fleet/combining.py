@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
@@ -26,10 +27,20 @@ class Combiner[Item, Result]:
     There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, on its own
     database connection, and then makes the first caller that came in the meantime the leader. A caller that is alone
     handles its own item.
+
+    A batch of ten costs little more than a batch of one. So while batches have several items, a leader lets others join
+    for ``linger_s`` first. A lone caller never waits.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
-        self._work, self._limit = work, limit
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result | None]],
+        *,
+        limit: int = 500,
+        linger_s: float = 0.0,
+    ) -> None:
+        self._work, self._limit, self._linger_s = work, limit, linger_s
+        self._was_shared = False
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._lock = threading.Lock()
         self._is_led = False
@@ -44,6 +55,8 @@ class Combiner[Item, Result]:
             waiting.turn.acquire()
         if not waiting.done:
             try:
+                if self._linger_s and self._was_shared:
+                    time.sleep(self._linger_s)
                 while not waiting.done:
                     self._run(self._take(), leader=waiting)
             finally:
@@ -63,6 +76,7 @@ class Combiner[Item, Result]:
         while self._queue and len(batch) < self._limit and self._queue[0].key not in batch:
             first = self._queue.popleft()
             batch[first.key] = first
+        self._was_shared = len(batch) > 1
         return list(batch.values())
 
     def _run(self, batch: list[_Waiting[Item, Result]], *, leader: _Waiting[Item, Result]) -> None:

@@ -82,7 +82,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
 
 
 type _Item = tuple[UUID, float, HeartbeatBody]
-_combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch)
+_combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch, linger_s=0.001)
 
 
 class LoadSpreader:

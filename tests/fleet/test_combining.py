@@ -98,3 +98,16 @@ def test_combiner_continues_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         combiner.submit("a", 0)
     assert combiner.submit("a", 1) == 1
+
+
+def test_lone_caller_never_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("apps.fleet.combining.time.sleep", slept.append)
+    combiner: Combiner[int, int] = Combiner(lambda items: items, linger_s=0.5)
+
+    assert [combiner.submit(number, number) for number in range(3)] == [0, 1, 2]
+    assert slept == []
+
+    combiner._was_shared = True  # as after a batch of several callers
+    assert combiner.submit("a", 7) == 7
+    assert slept == [0.5]
