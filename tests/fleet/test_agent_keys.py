@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.credentials import Family, digest, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services import organizations, signing_keys
+from byteor_cloud.database import run_prepared
 from byteor_cloud.notices import Notices, notices
 from tests.patience import wait_until
 from tests.races import Race
@@ -158,7 +160,7 @@ def test_cut_listening_connection_is_replaced_and_a_key_revoked_meanwhile_is_ref
 def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
-    read = module.run_prepared
+    read = run_prepared
     key = digest(api.token or "")
 
     def read_then_revoke(*args: Any) -> Any:
@@ -195,7 +197,7 @@ def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
 ) -> None:
     monkeypatch.setattr(module, "STORM_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
-    read, calls = module.run_prepared, []
+    read, calls = run_prepared, []
 
     def count(*args: Any) -> Any:
         calls.append(args)
@@ -235,7 +237,7 @@ def test_key_is_looked_up_again_after_a_while(
     own_keys.find(key)
     assert queries(lambda: own_keys.find(key)) == []
 
-    now = module.time.monotonic()
+    now = time.monotonic()
     monkeypatch.setattr("apps.fleet.agent_keys.time.monotonic", lambda: now + module.MAX_AGE_S)
 
     assert queries(lambda: own_keys.find(key)) == ["SELECT"]
