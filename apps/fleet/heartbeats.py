@@ -88,7 +88,7 @@ _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch, linger_s=0.
 class LoadSpreader:
     """Chooses the time until an agent's next heartbeat: the interval ±10 %, longer while this process is overloaded."""
 
-    COMFORTABLE_PER_S = 500.0
+    COMFORTABLE_PER_S = 2000.0
 
     def __init__(self) -> None:
         self._second = 0

@@ -32,7 +32,7 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
         try:
             _acquire()
         except Unavailable as error:
-            return problems.answer(request, error)
+            return problems.respond_or_show_page(request, error)
         setattr(request, _ATTRIBUTE, True)
         try:
             return get_response(request)
@@ -67,5 +67,5 @@ def released_slot(request: HttpRequest) -> Iterator[None]:
     try:
         yield
     finally:
-        # Without a time limit, so that a body that has arrived completely is not thrown away.
+        # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
         _slots.acquire()

@@ -31,9 +31,11 @@ from byteor_cloud.errors import Unavailable
 logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)
 denied = Counter(
-    "byteor_denied_requests", "Requests refused because of their credential, permissions or rate limit.", ["status"]
+    "byteor_denied_requests",
+    ("Requests that were refused because of their credential, permissions or rate limit."),
+    ["status"],
 )
-heartbeats = Counter("byteor_heartbeats", "Heartbeats stored.")
+heartbeats = Counter("byteor_heartbeats", "Heartbeats that were stored.")
 for _status in DENIED_STATUSES:
     denied.labels(str(_status))  # a series that starts at 0 shows its first increase
 
@@ -70,7 +72,7 @@ class HealthView(OpenView):
 class ReadyView(OpenView):
     operations = operations.READY
 
-    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="What is missing.")})
+    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
         # Without the database the migrations cannot be read; trying would only wait for the database again.
@@ -137,7 +139,7 @@ def _passes(check: Callable[[], None]) -> bool:
     return True
 
 
-def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Bind the request's id to its log lines, log the request, and count denied requests.
 
     Successful heartbeats, unchanged polls, probes, scrapes and static files are not logged.
@@ -150,7 +152,7 @@ def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[Ht
             status, path = response.status_code, request.path
             count_outcome(path, status)
             if is_logged(path, status):
-                log_request(request.method or "", path, status, started)
+                write_access_line(request.method or "", path, status, started)
         return response
 
     return middleware
@@ -172,7 +174,7 @@ def is_logged(path: str, status: int) -> bool:
     return not (is_poll or path.endswith("/heartbeat") or path.startswith(_QUIET))
 
 
-def log_request(method: str, path: str, status: int, started: float) -> None:
+def write_access_line(method: str, path: str, status: int, started: float) -> None:
     """Write the request's line of the access log. ``started`` is a time of ``time.perf_counter``."""
     took = round((time.perf_counter() - started) * 1000, 1)
     logger.info("request", method=method, path=path, status=status, ms=took)

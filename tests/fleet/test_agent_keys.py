@@ -16,7 +16,7 @@ from apps.fleet import agent_keys as module
 from apps.fleet import services
 from apps.fleet.agent_keys import AgentKeys, agent_keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
-from apps.tenancy.credentials import Family, digest, generate
+from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services import organizations, signing_keys
 from byteor_cloud.database import run_prepared
@@ -38,7 +38,7 @@ def queries(call: Callable[[], Any]) -> list[str]:
 
 
 def is_known(api: Api) -> bool:
-    return digest(api.token or "") in agent_keys._keys
+    return credential_digest(api.token or "") in agent_keys._keys
 
 
 def test_known_key_costs_only_the_shared_write_and_an_unchanged_poll_nothing(listening: None) -> None:
@@ -161,7 +161,7 @@ def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) ->
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     read = run_prepared
-    key = digest(api.token or "")
+    key = credential_digest(api.token or "")
 
     def read_then_revoke(*args: Any) -> Any:
         rows = read(*args)
@@ -222,7 +222,7 @@ def test_cache_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest
     fleet = stories.fleet(world, 5)
 
     for _, api in fleet:
-        assert own_keys.find(digest(api.token or "")) is not None
+        assert own_keys.find(credential_digest(api.token or "")) is not None
 
     assert [key.agent_id for key in own_keys._keys.values()] == [agent.pk for agent, _ in fleet[2:]]
     assert set(own_keys._by_agent) == {agent.pk for agent, _ in fleet[2:]}
@@ -233,7 +233,7 @@ def test_key_is_looked_up_again_after_a_while(
     world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [(_, api)] = stories.fleet(world, 1)
-    key = digest(api.token or "")
+    key = credential_digest(api.token or "")
     own_keys.find(key)
     assert queries(lambda: own_keys.find(key)) == []
 

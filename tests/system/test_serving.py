@@ -18,6 +18,7 @@ import requests
 
 from byteor_cloud.api.problems import URN
 from byteor_cloud.api.schema.responses import PROBLEM
+from byteor_cloud.received_file import PARTIAL
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.test_metrics import parsed
@@ -39,8 +40,8 @@ def test_a_worker_beside_an_api_has_no_port(running: Installation) -> None:
     assert not _listens(running.worker_port)
 
 
-def test_bootstrap_beside_it(running: Installation) -> None:
-    made = running.bootstrap("Beside")  # which is not told the server's address
+def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
+    made = running.bootstrap("Beside")  # this command does not know the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
     me = running.get("/api/v1/me", made["token"]).json()
@@ -103,7 +104,7 @@ def test_metrics_sum_over_all_processes_even_killed_ones(running: Installation) 
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
     before = denied()
-    for _ in range(20):  # each over a new connection, so that both processes get some
+    for _ in range(20):  # each on a new connection, so that both processes receive some
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
     assert {denied() for _ in range(5)} == {before + 20}
@@ -131,7 +132,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             is_served = answer.status_code == 200
 
     def is_another() -> bool:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # gone, or not written yet
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the file is deleted or not written yet
             return running.database_pid() != killed
         return False
 
@@ -144,7 +145,8 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
         os.kill(killed, signal.SIGKILL)
         wait_until(is_another)
         back.set()
-        wait_until(lambda: not any(caller.is_alive() for caller in callers))  # each was served again
+        # Each thread ends when its requests are answered again.
+        wait_until(lambda: not any(caller.is_alive() for caller in callers))
     finally:
         over.set()
         for caller in callers:
@@ -162,18 +164,22 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
 
 
 def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Installation) -> None:
-    leftovers = [installation.data_dir / "uploads" / "old.upload", installation.data_dir / "scratch" / "old" / "file"]
-    fresh = installation.data_dir / "uploads" / "new.upload"
+    leftovers = [
+        installation.data_dir / "artifacts" / f"{PARTIAL}old",
+        installation.data_dir / "scratch" / "old" / "file",
+        installation.data_dir / "uploads" / f"{PARTIAL}old",
+    ]
+    fresh = installation.data_dir / "artifacts" / f"{PARTIAL}new"
     for file in (*leftovers, fresh):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
-    for file in (leftovers[0], leftovers[1].parent):
+    for file in (leftovers[0], leftovers[1].parent, leftovers[2]):
         os.utime(file, (time.time() - 3700, time.time() - 3700))
-    made = installation.bootstrap()  # with no server there
+    made = installation.bootstrap()  # while no server runs
     assert made["login_url"].startswith("http://127.0.0.1:8080/")
     server = installation.serve()
 
-    assert [file.exists() for file in (*leftovers, fresh)] == [False, False, True]
+    assert [file.exists() for file in (*leftovers, fresh)] == [False, False, False, True]
     assert installation.get("/api/v1/me", made["token"]).status_code == 200
     pid_file = installation.data_dir / "postgres" / "data" / "postmaster.pid"
     assert pid_file.exists()
@@ -198,7 +204,7 @@ def _answers(installation: Installation) -> bool:
         return probe.connect_ex(("127.0.0.1", installation.port)) == 0
 
 
-def test_the_demo_s_agents(installation: Installation) -> None:
+def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -> None:
     made = installation.bootstrap()
     server = installation.serve()
     token, org = made["token"], made["org_id"]

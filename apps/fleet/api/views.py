@@ -16,7 +16,7 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -26,11 +26,11 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.api.serializers import KeySetSerializer
-from apps.tenancy.api.sizes import without_large
+from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
-from byteor_cloud.api.parameters import choice, flag, line
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter
 from byteor_cloud.errors import (
     Conflict,
     NotFound,
@@ -76,11 +76,11 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     reported_fields = REPORTED
     filters = {
         **BY_NAME,
-        "status": choice(Heartbeat.Status.values, "heartbeat__status"),
-        "liveness": choice(Liveness, "liveness"),
-        "drifted": flag("drifted"),
-        "label": by_labels("labels"),
-        "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
+        "status": choice_parameter(Heartbeat.Status.values, "heartbeat__status"),
+        "liveness": choice_parameter(Liveness, "liveness"),
+        "drifted": flag_parameter("drifted"),
+        "label": label_parameter("labels"),
+        "hostname": line_parameter("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
@@ -110,7 +110,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
-        return without_large(agents, "heartbeat__report") if self.action == "list" else agents
+        return defer_large_json(agents, "heartbeat__report") if self.action == "list" else agents
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
@@ -145,7 +145,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent whose key the request contains."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()

@@ -17,7 +17,7 @@ from django.middleware.security import SecurityMiddleware
 from django_prometheus.middleware import Metrics
 
 from apps.releases.agent_path.routes import Route
-from apps.tenancy.api.limits import Usage
+from apps.tenancy.api.limits import RateLimitUsage
 from byteor_cloud.api import problems, system
 from byteor_cloud.api.middleware import choose_request_id
 
@@ -43,7 +43,7 @@ class Exchange:
         self.environ, self.route = environ, route
         self.started = time.perf_counter()
         self.request_id = choose_request_id(environ)
-        self.usage: Usage | None = None
+        self.usage: RateLimitUsage | None = None
 
     @property
     def request(self) -> WSGIRequest:
@@ -80,7 +80,7 @@ class Exchange:
         system.count_outcome(path, answer.status)
         if system.is_logged(path, answer.status):
             with structlog.contextvars.bound_contextvars(request_id=self.request_id):
-                system.log_request(self.route.method, path, answer.status, self.started)
+                system.write_access_line(self.route.method, path, answer.status, self.started)
 
 
 @cache

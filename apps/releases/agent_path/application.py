@@ -12,7 +12,7 @@ from django.conf import settings
 
 from apps.fleet import heartbeat_body, heartbeats
 from apps.fleet.agent_keys import KnownKey, agent_keys
-from apps.fleet.api.authentication import limited_as
+from apps.fleet.api.authentication import rate_limit_key
 from apps.fleet.api.serializers import heartbeat_answer
 from apps.releases.agent_path import routes
 from apps.releases.agent_path.answers import Answer, Exchange, StartResponse
@@ -22,7 +22,7 @@ from apps.releases.api.offered import Offered, accept_report, read_offer
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_in, known_family
 from apps.tenancy.api.base import matches_tag
-from apps.tenancy.credentials import Family, digest
+from apps.tenancy.credentials import Family, credential_digest
 from byteor_cloud import draining
 from byteor_cloud.api import bodies, request_slots
 from byteor_cloud.api.parsers import parse_json
@@ -62,7 +62,7 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     key = _verify(exchange.environ, call)
     if key is None:
         return None
-    exchange.usage = limits.count_agent(limited_as(key.digest))
+    exchange.usage = limits.count_agent(rate_limit_key(key.digest))
     if exchange.usage is not None:
         exchange.usage.check()
     return _HANDLERS[call.route](exchange, call, key)
@@ -77,7 +77,7 @@ def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:
         return None
-    key = agent_keys.find(digest(text))
+    key = agent_keys.find(credential_digest(text))
     if key is None:
         raise Unauthenticated(UNUSABLE)
     return key if key.agent_id == call.agent_id and call.route.scope in key.scopes else None
@@ -95,7 +95,7 @@ def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
 
 
 def _read_json(exchange: Exchange) -> Any:
-    return parse_json(bodies.read(exchange.request, settings.CONFIG.max_agent_body_bytes))
+    return parse_json(bodies.read_body(exchange.request, settings.CONFIG.max_agent_body_bytes))
 
 
 def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Answer:

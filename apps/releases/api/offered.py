@@ -9,13 +9,13 @@ from apps.fleet.api.serializers import offer
 from apps.fleet.models import Assignment
 from apps.releases.api.serializers import ReportSerializer
 from apps.releases.models import Deployment
-from apps.releases.services import reports, rollout
+from apps.releases.services import reports, rollout_steps
 from apps.tenancy.api.base import body_digest
-from byteor_cloud.api.parameters import whole
+from byteor_cloud.api.parameters import integer_parameter
 from byteor_cloud.engine.machines import AgentProgress
 
 MAX_WAIT_S = 30
-WAIT_S = whole(
+WAIT_S = integer_parameter(
     0,
     MAX_WAIT_S,
     default=0,
@@ -47,7 +47,7 @@ def read_offer(agent_id: UUID) -> Offered:
                 offered_at=assignment.since,
             ),
             "bundle_size": assignment.bundle_size,
-            "envelope": rollout.sign_envelope(source),
+            "envelope": rollout_steps.sign_deployment_envelope(source),
         }
     document = {"desired": desired}
     return Offered(document, f'"{body_digest(document)}"')
