@@ -26,8 +26,11 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
     """
 
     def __init__(self, folder: Path, name: str, *, is_kept: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, path = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+        try:
+            handle, path = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
+        except FileNotFoundError:  # the first file of this folder
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, path = tempfile.mkstemp(prefix=PARTIAL, dir=folder)
         self._raw = os.fdopen(handle, "w+b", buffering=0)
         super().__init__(self._raw, name, size=0)
         self._path: Path | None = Path(path)
