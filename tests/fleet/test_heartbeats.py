@@ -161,7 +161,7 @@ def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     spreader = LoadSpreader()
     for _ in range(20):
         clock[0] += 1
-        waits = [30 * spreader.next_factor() for _ in range(2000)]
+        waits = [30 * spreader.next_factor() for _ in range(4 * int(spreader.COMFORTABLE_PER_S))]
 
     assert min(waits) >= 30 * 0.9 * 3.9
     assert max(waits) <= 30 * 1.1 * 4
