@@ -113,13 +113,57 @@ def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, .
     Django's cursors put the parameters into the text, so that each execution would be planned again.
     """
     connection.ensure_connection()
-    session: Any = connection.connection
+    return _run_prepared(connection.connection, statement, parameters)
+
+
+def _run_prepared(session: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     session.prepare_threshold = 0
     if connection.queries_logged:
         connection.queries_log.append({"sql": statement, "time": ""})  # as Django's cursors do, for tests
     with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
         cursor.execute(statement.encode(), parameters, prepare=True)
         return cursor.fetchall()
+
+
+class HeldConnections:
+    """Connections that are not returned to the pool, for a statement that runs all the time.
+
+    To take a connection from the pool and to return it takes longer than a short statement. As many are held as there
+    were callers at once.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Any] = []
+
+    def run(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement as ``run_prepared`` does. Inside a transaction it runs in that transaction."""
+        if connection.in_atomic_block:
+            return run_prepared(statement, parameters)
+        with connection.wrap_database_errors:
+            session = self._take()
+        try:
+            rows = _run_prepared(session, statement, parameters)
+        except BaseException:  # also when a greenlet is killed: the statement may still be running
+            _discard(session)
+            raise
+        self._idle.append(session)
+        return rows
+
+    def _take(self) -> Any:
+        while self._idle:
+            session = self._idle.pop()
+            try:
+                ensure_alive(session)
+            except psycopg.OperationalError:
+                _discard(session)
+            else:
+                return session
+        return connection.pool.getconn()  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+
+
+def _discard(session: Any) -> None:
+    session.close()
+    connection.pool.putconn(session)  # type: ignore[attr-defined]  # as above
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:

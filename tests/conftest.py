@@ -107,7 +107,6 @@ def _fresh_process() -> Iterator[None]:
     limits._local.clear()
     agent_keys.forget_all()
     heartbeats.load_spreader = heartbeats.LoadSpreader()
-    heartbeats._combiner._was_shared = False
     yield
     draining._is_draining = False
     waiting_room._is_closed = False

@@ -100,14 +100,20 @@ def test_combiner_continues_after_an_error() -> None:
     assert combiner.submit("a", 1) == 1
 
 
-def test_lone_caller_never_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("apps.fleet.combining.time.sleep", slept.append)
-    combiner: Combiner[int, int] = Combiner(lambda items: items, linger_s=0.5)
+def test_two_batches_may_run_at_once() -> None:
+    together = threading.Barrier(2)
 
-    assert [combiner.submit(number, number) for number in range(3)] == [0, 1, 2]
-    assert slept == []
+    def work(items: Sequence[str]) -> list[str | None]:
+        together.wait(PATIENCE_S)
+        return list(items)
 
-    combiner._was_shared = True  # as after a batch of several callers
-    assert combiner.submit("a", 7) == 7
-    assert slept == [0.5]
+    combiner = Combiner(work, leaders=2)
+    got: list[str | None] = []
+    threads = [threading.Thread(target=lambda key=key: got.append(combiner.submit(key, key))) for key in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+
+    assert sorted(key or "" for key in got) == ["a", "b"]
+    assert combiner._vacant == 2

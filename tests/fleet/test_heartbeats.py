@@ -87,7 +87,7 @@ def test_heartbeat_needs_one_statement_beside_the_look_up_of_the_key_and_no_audi
 
     looked_up, stored = (query["sql"].strip() for query in queries)
     assert looked_up.startswith("SELECT k.digest")
-    assert stored.startswith("WITH beat AS")
+    assert stored.startswith("WITH held AS")
     assert AuditEvent.objects.count() == events
 
 

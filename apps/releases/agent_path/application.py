@@ -95,7 +95,7 @@ def _beat(exchange: Exchange, call: Call, key: KnownKey) -> Answer:
 
 
 def _read_json(exchange: Exchange) -> Any:
-    return parse_json(bodies.read_body(exchange.request, settings.CONFIG.max_agent_body_bytes))
+    return parse_json(bodies.read_sized_body(exchange.environ, settings.CONFIG.max_agent_body_bytes))
 
 
 def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Answer:
