@@ -12,7 +12,7 @@ from uuid import UUID
 
 from apps.fleet.combining import Combiner
 from apps.fleet.heartbeat_body import HeartbeatBody
-from byteor_cloud.database import HeldConnections
+from byteor_cloud.database import FrequentStatement
 
 # The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
 # two batches cannot deadlock. No column that it changes has an index: with the room on each page (migration
@@ -80,13 +80,13 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
         }
         for number, (agent_id, interval_s, body) in enumerate(items)
     ]
-    for number, *columns in _connections.run(_SQL, [json.dumps(rows)]):
+    for number, *columns in _statement.run(json.dumps(rows)):
         stored[number] = StoredHeartbeat(*columns)
     return stored
 
 
 type _Item = tuple[UUID, float, HeartbeatBody]
-_connections = HeldConnections()
+_statement = FrequentStatement(_SQL)
 _combiner: Combiner[_Item, StoredHeartbeat] = Combiner(_store_batch, leaders=LEADERS)
 
 

