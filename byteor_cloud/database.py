@@ -24,6 +24,8 @@ _poll = get_original("select", "poll")
 # The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # of a FrequentStatement on its connections
+# Beside its pool an API process has a connection for notifications (``byteor_cloud.notices``), and two for heartbeats.
+API_CONNECTIONS = 3
 # Connections are reserved for this many commands that may run beside the server.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -48,8 +50,8 @@ def pool_size(threads: int) -> int:
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return the number of connections that these processes, and a few commands beside them, may open in total."""
-    # An API process has one more, which listens for notifications (``byteor_cloud.notices``).
-    return (api_processes + workers) * pool_size(threads) + api_processes + COMMANDS * COMMAND_CONNECTIONS
+    own = API_CONNECTIONS * api_processes
+    return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
 
 def _timeout_options(timeouts: Timeouts | None) -> str:
@@ -127,10 +129,10 @@ def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, .
 
 
 class FrequentStatement:
-    """A statement with one text parameter, prepared on connections that are not returned to the pool.
+    """A statement with one text parameter, prepared on connections of its own.
 
     It takes a third of the processor time of ``run_prepared``: the pool and psycopg's cursors cost more than a short
-    statement. As many connections are held as there were callers at once.
+    statement. It has as many connections as there were callers at once.
     """
 
     def __init__(self, statement: str) -> None:
@@ -149,7 +151,7 @@ class FrequentStatement:
                 session.pgconn.send_query_prepared(_NAME, [parameter.encode()])
                 [result] = _results(session.pgconn)
             except BaseException:  # also when a greenlet is killed: the statement may still be running
-                _discard(session)
+                session.close()
                 raise
             self._idle.append(session)
             transformer = Transformer(session)
@@ -162,10 +164,10 @@ class FrequentStatement:
             try:
                 ensure_alive(session)
             except psycopg.OperationalError:
-                _discard(session)
+                session.close()
             else:
                 return session
-        session = connection.pool.getconn()  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+        session = psycopg.connect(autocommit=True, **{"connect_timeout": 5, **connection.get_connection_params()})
         session.pgconn.send_prepare(_NAME, self._statement.replace("%s", "$1").encode())
         _results(session.pgconn)
         return session
@@ -186,11 +188,6 @@ def _results(pgconn: PGconn) -> list[PGresult]:
         if result.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
             raise psycopg.errors.error_from_result(result)
         results.append(result)
-
-
-def _discard(session: psycopg.Connection[Any]) -> None:
-    session.close()
-    connection.pool.putconn(session)  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:

@@ -17,8 +17,8 @@ from byteor_cloud.database import FrequentStatement
 # The statement stores a batch of heartbeats of different agents. It locks their rows in the order of the ids, so that
 # two batches cannot deadlock. No column that it changes has an index: with the room on each page (migration
 # ``0002_hot_rows``) PostgreSQL then rewrites rows in place ("HOT") and touches no index.
-# Without the condition on ``number``, which always holds, PostgreSQL expects a hundred heartbeats in each batch. Its plan
-# then reads the whole tables of a fleet of 5,000 agents, which takes ten times as long.
+# Without the condition on ``number``, which always holds, PostgreSQL expects a hundred heartbeats in each batch. Then
+# its plan reads the whole tables of a fleet of 5,000 agents, which takes ten times as long.
 _SQL = """
 WITH held AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since

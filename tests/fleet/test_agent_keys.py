@@ -105,7 +105,8 @@ def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatc
 
     monkeypatch.setattr("apps.fleet.agent_keys.time.time", lambda: timezone.now().timestamp() + 3601)
 
-    wait_until(lambda: beat(api, agent).status_code == 401)  # while the cache must not be used, the database's time counts
+    # While the cache must not be used, the database's time counts.
+    wait_until(lambda: beat(api, agent).status_code == 401)
 
 
 def test_changed_settings_reach_cached_keys(listening: None) -> None:
