@@ -35,6 +35,7 @@ class Config:
     deployment_mode: Mode
     data_dir: Path
     database_url: str | None
+    database_direct_url: str | None
     api_bind_addr: BindAddress
     worker_bind_addr: BindAddress | None
     public_base_url: str | None
@@ -250,6 +251,7 @@ def load(environ: Mapping[str, str]) -> Config:
         deployment_mode=cast("Mode", take("DEPLOYMENT_MODE", _choice("combined", "api", "worker"), "combined")),
         data_dir=data_dir,
         database_url=database_url,
+        database_direct_url=take("DATABASE_DIRECT_URL", _url("postgresql", "postgres"), None),
         api_bind_addr=take("API_BIND_ADDR", _address, default_address),
         worker_bind_addr=take("WORKER_BIND_ADDR", _address, None),
         public_base_url=take("PUBLIC_BASE_URL", _origin, None),

@@ -19,7 +19,7 @@ from gunicorn.workers import ggevent
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
-from byteor_cloud import errors
+from byteor_cloud import draining, errors
 from byteor_cloud.ids import uuid7
 
 PATIENCE_S = 20.0
@@ -73,6 +73,8 @@ class PacedSocket:
         self._writing = WaitBudget()
         self._is_hung_up = False
         self.is_idle = True
+        self._joins = False
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         """Return any other attribute from the wrapped socket."""
@@ -119,8 +121,20 @@ class PacedSocket:
                     break
                 bytes_left -= len(data)
 
+    def join_writes(self) -> None:
+        """Keep the next write, the head of a response, until its body is written, and send both at once.
+
+        gunicorn writes them apart, and for a short response the second call of the kernel costs as much as the first.
+        """
+        self._joins = True
+
     def sendall(self, data: bytes) -> None:
         """Send all of ``data``. Raises TimeoutError when the client reads too slowly."""
+        if self._joins:
+            self._joins, self._head = False, data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
         if not self._has_answered:
             self._has_answered, self._writing = True, WaitBudget()
         view = memoryview(data)
@@ -200,6 +214,7 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
         """Tell the arbiter every second that this process is alive. While it stops, disconnect idle clients."""
         super().notify()
         if not self.alive:
+            draining.begin()
             for client in list(self._clients):
                 if client.is_idle:
                     client.hang_up()

@@ -46,6 +46,13 @@ def post_fork(server: Any, worker: Any) -> None:
     _shared.use(worker.counters)
 
 
+def post_worker_init(worker: Any) -> None:
+    """Start to listen for notifications, without which the process caches nothing."""
+    from byteor_cloud.notices import notices  # noqa: PLC0415  the application must be loaded first
+
+    notices.start()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """Release a dead process's memory for the next process. Its counts remain in the sums."""
     _shared.release_part(worker.counters)

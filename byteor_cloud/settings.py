@@ -94,6 +94,7 @@ MIDDLEWARE = [
 APPEND_SLASH = False
 ROOT_URLCONF = "byteor_cloud.urls"
 WSGI_APPLICATION = "byteor_cloud.wsgi.application"
+AGENT_PATH = "apps.releases.agent_path.application.AgentPath"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -106,8 +106,20 @@ def other(db: None) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_limits() -> None:
-    """Reset the rate limits, so that tests do not affect each other."""
+def _fresh_process() -> Iterator[None]:
+    """Give each test the memory of a new process: rate limits, agent keys, waiting polls, load, no drain.
+
+    Tests must not affect each other, and the worlds of different tests have the same ids and keys.
+    """
+    from apps.fleet import heartbeats
+    from apps.fleet.agent_keys import agent_keys
+    from apps.releases.agent_path.application import waiting_room
     from apps.tenancy.api import limits
+    from byteor_cloud import draining
 
     limits._local.clear()
+    agent_keys.forget_all()
+    heartbeats.load_spreader = heartbeats.LoadSpreader()
+    yield
+    draining._is_draining = False
+    waiting_room._is_closed = False

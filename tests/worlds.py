@@ -9,7 +9,6 @@ from typing import Any
 from unittest.mock import patch
 
 from django.db import connection
-from django.test import Client
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.fleet import services as fleet
@@ -26,6 +25,7 @@ from byteor_cloud import jobs
 from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from tests import openapi
+from tests.front import FrontClient
 
 PLAN: dict[str, Any] = {
     "plan_v": 1,
@@ -54,7 +54,7 @@ class Api:
 
     def __init__(self, token: str | None) -> None:
         self.token = token
-        self.client = Client(raise_request_exception=True)
+        self.client = FrontClient(raise_request_exception=True)
 
     def __deepcopy__(self, memo: Any) -> Api:
         return Api(self.token)

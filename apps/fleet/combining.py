@@ -23,29 +23,35 @@ class _Waiting[Item, Result]:
 class Combiner[Item, Result]:
     """Collects items that threads or greenlets submit concurrently, and calls ``work`` on batches of them.
 
-    There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, on its own
-    database connection, and then makes the first caller that came in the meantime the leader. A caller that is alone
-    handles its own item.
+    There is no background thread. One caller is the leader: it calls ``work`` for all items that wait, and then makes
+    the first caller that came in the meantime the leader. A caller that is alone handles its own item at once.
+
+    With ``leaders=2`` a second batch may run beside the first, so that the time in which the database writes to its
+    disk is used.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500) -> None:
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Sequence[Result | None]], *, limit: int = 500, leaders: int = 1
+    ) -> None:
         self._work, self._limit = work, limit
+        self._vacant = leaders  # how many callers may become leaders at once
         self._queue: deque[_Waiting[Item, Result]] = deque()
         self._lock = threading.Lock()
-        self._is_led = False
 
     def submit(self, key: Hashable, item: Item) -> Result | None:
         """Return the item's result, or raise the error of its batch. A batch has at most one item with the same key."""
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
         with self._lock:
-            self._queue.append(waiting)
-            leads, self._is_led = not self._is_led, True
+            leads = self._vacant > 0
+            if leads:
+                self._vacant -= 1
+            else:
+                self._queue.append(waiting)
         if not leads:
             waiting.turn.acquire()
         if not waiting.done:
             try:
-                while not waiting.done:
-                    self._run(self._take(), leader=waiting)
+                self._run(self._take(waiting), leader=waiting)
             finally:
                 self._hand_over()
         if waiting.error is not None:
@@ -54,15 +60,17 @@ class Combiner[Item, Result]:
 
     def _hand_over(self) -> None:
         with self._lock:
-            self._is_led = bool(self._queue)
-            if self._is_led:
-                self._queue[0].turn.release()
+            if self._queue:
+                self._queue.popleft().turn.release()
+            else:
+                self._vacant += 1
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
-        batch: dict[Hashable, _Waiting[Item, Result]] = {}
-        while self._queue and len(batch) < self._limit and self._queue[0].key not in batch:
-            first = self._queue.popleft()
-            batch[first.key] = first
+    def _take(self, leader: _Waiting[Item, Result]) -> list[_Waiting[Item, Result]]:
+        batch: dict[Hashable, _Waiting[Item, Result]] = {leader.key: leader}
+        with self._lock:
+            while self._queue and len(batch) < self._limit and self._queue[0].key not in batch:
+                first = self._queue.popleft()
+                batch[first.key] = first
         return list(batch.values())
 
     def _run(self, batch: list[_Waiting[Item, Result]], *, leader: _Waiting[Item, Result]) -> None:

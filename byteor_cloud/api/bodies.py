@@ -8,9 +8,9 @@ the slots of ``byteor_cloud.api.request_slots``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
@@ -67,6 +67,20 @@ def read_body(request: HttpRequest, cap: int) -> bytes:
     if len(body) > cap:
         raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
     if len(body) < declared_length(request):
+        raise interrupted_body_error(None)
+    return body
+
+
+def read_sized_body(environ: Mapping[str, Any], cap: int) -> bytes:
+    """Read a body as ``read_body`` does, where its length is declared and neither connection nor slot is held."""
+    length = int(environ["CONTENT_LENGTH"])
+    if length > cap:
+        raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
+    try:
+        body: bytes = environ["wsgi.input"].read(length)
+    except OSError as error:
+        raise interrupted_body_error(error) from None
+    if len(body) < length:
         raise interrupted_body_error(None)
     return body
 

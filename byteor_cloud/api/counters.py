@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString
 
 PART_BYTES = 8 << 20  # address space only: the kernel allocates memory as series are added
 _NUMBER = struct.Struct("=q")
-_VALUE = struct.Struct("=d")
+_VALUE_BYTES = 8
 logger = structlog.get_logger(__name__)
 
 
@@ -32,70 +32,66 @@ class ProcessCounters:
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
+        # An assignment writes all bytes of a value at once, so that another process never reads half of it.
+        self._values = memory.cast("d")
         self._is_full = False
-        self._positions = {key: position for key, position, _ in self._entries()}
+        self._indexes = dict(self._entries())
 
     def __iter__(self) -> Iterator[tuple[str, float]]:
         """Yield keys and values; another process may be adding to them."""
-        for key, _, value in self._entries():
-            yield key, value
+        for key, index in self._entries():
+            yield key, self._values[index]
 
     def add(self, key: str, amount: float) -> None:
         """Add to a series, which starts at 0. A new series is dropped when the part is full."""
-        position = self._position(key)
-        if position is not None:
-            self._write(position, self._read(position) + amount)
+        index = self._index(key)
+        if index is not None:
+            self._values[index] += amount
 
     def put(self, key: str, value: float) -> None:
         """Set a series to a value."""
-        position = self._position(key)
-        if position is not None:
-            self._write(position, value)
+        index = self._index(key)
+        if index is not None:
+            self._values[index] = value
 
     def get(self, key: str) -> float:
         """Return a series' value; 0 when it is not there."""
-        position = self._positions.get(key)
-        return 0.0 if position is None else self._read(position)
+        index = self._indexes.get(key)
+        return 0.0 if index is None else self._values[index]
 
-    def _entries(self) -> Iterator[tuple[str, int, float]]:
+    def _entries(self) -> Iterator[tuple[str, int]]:
         end = self._used()
         at = _NUMBER.size
         while at < end:
             (length,) = _NUMBER.unpack_from(self._memory, at)
             at += _NUMBER.size
-            position = at + length + -length % _VALUE.size
-            yield bytes(self._memory[at : at + length]).decode(), position, self._read(position)
-            at = position + _VALUE.size
+            position = at + length + -length % _VALUE_BYTES
+            yield bytes(self._memory[at : at + length]).decode(), position // _VALUE_BYTES
+            at = position + _VALUE_BYTES
 
     def _used(self) -> int:
         return int(_NUMBER.unpack_from(self._memory)[0]) or _NUMBER.size
 
-    def _read(self, position: int) -> float:
-        return float(_VALUE.unpack_from(self._memory, position)[0])
-
-    def _write(self, position: int, value: float) -> None:
-        # One assignment, because pack_into writes zeros first, which another process could read.
-        self._memory[position : position + _VALUE.size] = _VALUE.pack(value)
-
-    def _position(self, key: str) -> int | None:
-        known = self._positions.get(key)
+    def _index(self, key: str) -> int | None:
+        known = self._indexes.get(key)
         if known is not None or self._is_full:
             return known
         text = key.encode()
         start = self._used()
-        position = start + _NUMBER.size + len(text) + -len(text) % _VALUE.size
-        end = position + _VALUE.size
+        position = start + _NUMBER.size + len(text) + -len(text) % _VALUE_BYTES
+        end = position + _VALUE_BYTES
         if end > len(self._memory):
             self._is_full = True
-            logger.warning("metrics_full", series=len(self._positions))
+            logger.warning("metrics_full", series=len(self._indexes))
             return None
         self._memory[start : start + _NUMBER.size] = _NUMBER.pack(len(text))
         self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
-        self._write(position, 0.0)  # a process that was killed at this point may have left a value
+        index = position // _VALUE_BYTES
+        self._values[index] = 0.0  # a process that was killed at this point may have left a value
         # Written last, so that a reader, or the next process after a kill, sees the whole entry or none.
         self._memory[: _NUMBER.size] = _NUMBER.pack(end)
-        self._positions[key] = position
-        return position
+        self._indexes[key] = index
+        return index
 
 
 class SharedCounters(Collector):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
@@ -14,13 +15,22 @@ from byteor_cloud.ids import uuid7
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 
 
+def choose_request_id(meta: dict[str, Any]) -> str:
+    """Return the caller's ``X-Request-ID`` if it is valid, otherwise a new id.
+
+    It is stored in the request's variables, so that log lines, audit events and problems name the same id.
+    """
+    given = meta.get("HTTP_X_REQUEST_ID", "")
+    chosen: str = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
+    meta["HTTP_X_REQUEST_ID"] = chosen
+    return chosen
+
+
 def set_request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Accept a valid ``X-Request-ID`` from the request or generate one, and return it in the response."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        given = request.META.get("HTTP_X_REQUEST_ID", "")
-        # Stored in the request, so that log lines, audit events and problems name the same id.
-        chosen = request.META["HTTP_X_REQUEST_ID"] = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
+        chosen = choose_request_id(request.META)
         response = get_response(request)
         response["X-Request-ID"] = chosen
         return response

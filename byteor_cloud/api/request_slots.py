@@ -29,10 +29,10 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
             return get_response(request)
-        if not _slots.acquire(timeout=MAX_WAIT_S):
-            return problems.respond_or_show_page(
-                request, Unavailable("The service is busy. Try again later.", retry_after=10)
-            )
+        try:
+            _acquire()
+        except Unavailable as error:
+            return problems.respond_or_show_page(request, error)
         setattr(request, _ATTRIBUTE, True)
         try:
             return get_response(request)
@@ -40,6 +40,21 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
             _slots.release()
 
     return middleware
+
+
+def _acquire() -> None:
+    if not _slots.acquire(timeout=MAX_WAIT_S):
+        raise Unavailable("The service is busy. Try again later.", retry_after=10)
+
+
+@contextmanager
+def slot() -> Iterator[None]:
+    """Hold a slot while the block runs. Raises Unavailable if none becomes free in time."""
+    _acquire()
+    try:
+        yield
+    finally:
+        _slots.release()
 
 
 @contextmanager

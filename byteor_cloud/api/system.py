@@ -142,7 +142,7 @@ def _passes(check: Callable[[], None]) -> bool:
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Bind the request's id to its log lines, log the request, and count denied requests.
 
-    Successful heartbeats, probes, scrapes and static files are not logged, since they come every few seconds.
+    Successful heartbeats, unchanged polls, probes, scrapes and static files are not logged.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -150,17 +150,34 @@ def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable
         with structlog.contextvars.bound_contextvars(request_id=request.META["HTTP_X_REQUEST_ID"]):
             response = get_response(request)
             status, path = response.status_code, request.path
-            if path.endswith("/heartbeat") and status == 200:
-                heartbeats.inc()
-                return response
-            if status in DENIED_STATUSES:
-                denied.labels(str(status)).inc()
-            if status >= 400 or not path.startswith(_QUIET):
-                took = round((time.perf_counter() - started) * 1000, 1)
-                logger.info("request", method=request.method, path=path, status=status, ms=took)
+            count_outcome(path, status)
+            if is_logged(path, status):
+                write_access_line(request.method or "", path, status, started)
         return response
 
     return middleware
+
+
+def count_outcome(path: str, status: int) -> None:
+    """Count a heartbeat that was stored, or a request that was denied."""
+    if status == 200 and path.endswith("/heartbeat"):
+        heartbeats.inc()
+    elif status in DENIED_STATUSES:
+        denied.labels(str(status)).inc()
+
+
+def is_logged(path: str, status: int) -> bool:
+    """Return whether the access log has a line for this request: not if it succeeds as it does every few seconds."""
+    if status >= 400:
+        return True
+    is_poll = status == 304 and path.endswith("/deployment")
+    return not (is_poll or path.endswith("/heartbeat") or path.startswith(_QUIET))
+
+
+def write_access_line(method: str, path: str, status: int, started: float) -> None:
+    """Write the request's line of the access log. ``started`` is a time of ``time.perf_counter``."""
+    took = round((time.perf_counter() - started) * 1000, 1)
+    logger.info("request", method=method, path=path, status=status, ms=took)
 
 
 class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library

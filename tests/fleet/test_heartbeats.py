@@ -78,15 +78,16 @@ def test_heartbeat_replaces_all_values_of_the_previous_one(world: World) -> None
     assert (stored.running_bundle_hash, stored.running_deployment_id, stored.report) == (None, None, {})
 
 
-def test_heartbeat_needs_one_statement_and_no_audit_event(world: World) -> None:
+def test_heartbeat_needs_one_statement_beside_the_look_up_of_the_key_and_no_audit_event(world: World) -> None:
     agent, api = world.agent()
     events = AuditEvent.objects.count()
 
     with CaptureQueriesContext(connection) as queries:
         assert beat(api, agent).status_code == 200
 
-    assert len(queries) == 1
-    assert queries[0]["sql"].strip().startswith("WITH beat AS")
+    looked_up, stored = (query["sql"].strip() for query in queries)
+    assert looked_up.startswith("SELECT k.digest")
+    assert stored.startswith("WITH held AS")
     assert AuditEvent.objects.count() == events
 
 
@@ -160,7 +161,7 @@ def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     spreader = LoadSpreader()
     for _ in range(20):
         clock[0] += 1
-        waits = [30 * spreader.next_factor() for _ in range(2000)]
+        waits = [30 * spreader.next_factor() for _ in range(4 * int(spreader.COMFORTABLE_PER_S))]
 
     assert min(waits) >= 30 * 0.9 * 3.9
     assert max(waits) <= 30 * 1.1 * 4
@@ -343,9 +344,7 @@ def test_liveness_uses_the_interval_that_the_agent_was_given(
     agent, api = world.agent(environment)
     monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # as under load
 
-    with CaptureQueriesContext(connection) as queries:
-        next_heartbeat_s = beat(api, agent).json()["next_heartbeat_s"]
-    assert (next_heartbeat_s, len(queries)) == (100, 1)
+    assert beat(api, agent).json()["next_heartbeat_s"] == 100
     seen(intervals * 100)
     world.admin.api.put(
         world.path(environment), {"settings": {"heartbeat_interval_s": 1}}

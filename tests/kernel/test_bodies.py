@@ -15,6 +15,7 @@ from apps.fleet.models import Heartbeat
 from apps.pipelines.models import Draft
 from apps.tenancy.credentials import Family, generate
 from byteor_cloud.api import bodies
+from tests.front import FrontClient
 from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +49,7 @@ def send(path: str, body: Body, *, length: int, token: str | None, kind: str = J
     if token is not None:
         environ["HTTP_AUTHORIZATION"] = f"Bearer {token}"
     variables = {"CONTENT_TYPE": kind, "CONTENT_LENGTH": str(length), "wsgi.input": body, **environ}
-    return Client(raise_request_exception=True).generic("POST", path, **variables)
+    return FrontClient(raise_request_exception=True).generic("POST", path, **variables)
 
 
 def drafts(world: World) -> str:

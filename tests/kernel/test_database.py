@@ -9,14 +9,18 @@ from typing import Any
 import psycopg
 import pytest
 from django.core.management import CommandError
-from django.db import connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from django.test import Client
 
 from apps.operations.management.commands import serve
 from apps.tenancy.models import Project
 from apps.tenancy.services import organizations
 from byteor_cloud import database
+from byteor_cloud.database import FrequentStatement
+from tests.races import Race, at_once
 from tests.worlds import World
+
+__all__ = ["at_once"]
 
 URL = "postgresql://someone@db.example:5432/cloud"
 
@@ -131,7 +135,7 @@ def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("mode", "processes", "threads", "needed"),
-    [("combined", 2, 8, 2 * 21 + 21 + 6), ("api", 3, 64, 3 * 66 + 6), ("worker", 64, 8, 21 + 6)],
+    [("combined", 2, 8, 2 * 24 + 21 + 6), ("api", 3, 64, 3 * 69 + 6), ("worker", 64, 8, 21 + 6)],
 )
 def test_connections_needed_depend_on_the_mode(mode: str, processes: int, threads: int, needed: int) -> None:
     counted = database.connections_needed(
@@ -148,7 +152,7 @@ def test_serve_refuses_to_start_when_connections_may_run_out(settings: Any, set_
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
         )
         available = cursor.fetchone()[0]
-    fits = (available - 21 - 6) // 21
+    fits = (available - 21 - 6) // 24
 
     serve._ensure_connections(set_config(deployment_mode="combined", api_processes=fits, api_threads=8))
     serve._ensure_connections(set_config(deployment_mode="worker", api_processes=64, api_threads=8))
@@ -167,3 +171,70 @@ def set_config(settings: Any) -> Callable[..., Any]:
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)
+
+
+@pytest.fixture
+def frequent(transactional_db: None) -> Iterator[Callable[[str], FrequentStatement]]:
+    """Return a function that makes frequent statements, whose connections end with the test."""
+    made: list[FrequentStatement] = []
+
+    def make(statement: str) -> FrequentStatement:
+        made.append(FrequentStatement(statement))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for session in one._idle:
+            session.close()
+
+
+type Frequent = Callable[[str], FrequentStatement]
+
+
+def test_frequent_statement_has_long_parameters_and_results(frequent: Frequent) -> None:
+    echo = frequent("SELECT repeat(%s::text, 50), now() FROM generate_series(1, 3)")
+
+    for _ in range(2):
+        rows = echo.run("x" * 300_000)
+
+        assert [len(text) for text, _ in rows] == [15_000_000] * 3
+        assert rows[0][1].utcoffset().total_seconds() == 0
+    assert len(echo._idle) == 1
+
+
+def test_frequent_statement_works_after_an_error(frequent: Frequent) -> None:
+    double = frequent("SELECT %s::text::int * 2")
+
+    with pytest.raises(DataError):
+        double.run("x")
+
+    assert double.run("21") == [(42,)]
+
+
+def test_frequent_statement_raises_the_error_of_its_commit(frequent: Frequent) -> None:
+    World("acme")
+    orphan = frequent(
+        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # its foreign key is deferred
+    )
+
+    with pytest.raises(IntegrityError):
+        orphan.run("00000000-0000-0000-0000-000000000000")
+
+
+def test_frequent_statement_replaces_a_closed_connection(frequent: Frequent) -> None:
+    pid = frequent("SELECT pg_backend_pid() WHERE %s::text IS NOT NULL")
+    [(before,)] = pid.run("")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [before])
+
+    [(after,)] = pid.run("")
+
+    assert after != before
+
+
+def test_frequent_statement_runs_for_several_callers_at_once(at_once: Race, frequent: Frequent) -> None:
+    pid = frequent("SELECT pg_backend_pid(), pg_sleep(0.2), %s::text")
+
+    rows = at_once(*(lambda: pid.run("") for _ in range(2)))
+
+    assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from apps.fleet.api.views import HeartbeatView
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import GRANTS, Permission, Role
@@ -37,7 +36,7 @@ def test_every_operation_has_a_call() -> None:
 def test_operation_declares_its_permission(operation: Operation) -> None:
     declared = operation.view.permissions[operation.action]
 
-    assert issubclass(operation.view, (ApiViewSet, HeartbeatView))
+    assert issubclass(operation.view, ApiViewSet)
     # Below an organization a role is required, except for agents; elsewhere the credential family is enough.
     if operation.is_tenant and not MACHINES & set(operation.families):
         assert isinstance(declared, Permission)

@@ -1,9 +1,10 @@
 import pytest
 
+from tests.listening import listening
 from tests.races import at_once
 from tests.releases.stories import Clock
 
-__all__ = ["at_once"]
+__all__ = ["at_once", "listening"]
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ OWN_AGENT = Operations(
 HEARTBEAT = Operations(
     Tag.AGENTS,
     {
-        "post": Operation(
+        "send": Operation(
             "sendHeartbeat",
             "Send a heartbeat",
             "Called by an agent. Stores the agent's status and returns what the agent should run. A heartbeat that "

@@ -293,7 +293,7 @@ def _text(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat) -> dict[str, Any]:
+def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat, *, key_set_etag: str) -> dict[str, Any]:
     """Return the JSON response to a heartbeat. It uses no serializer, since it runs thousands of times a second."""
     desired = None
     if answer.bundle_hash is not None:
@@ -308,6 +308,6 @@ def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat) -> dict[str, Any]:
         "server_time": _text(answer.server_time),
         "next_heartbeat_s": answer.next_heartbeat_s,
         "desired": desired,
-        "signing_key_etag": answer.signing_key_etag,
+        "signing_key_etag": key_set_etag,
         "commands": [],
     }

@@ -1,7 +1,5 @@
 """Routes below …/environments/{env_id}, and the routes for agents below /api/v1."""
 
-from django.urls import path
-
 from apps.fleet.api import views as v
 from byteor_cloud.api.routing import route
 
@@ -14,6 +12,6 @@ environment = [
 ]
 agent = [
     route("agents/<uuid:id>", v.OwnAgentViewSet, get="retrieve"),
-    path("agents/<uuid:id>/heartbeat", v.HeartbeatView.as_view()),
+    route("agents/<uuid:id>/heartbeat", v.HeartbeatViewSet, post="send"),
     route("agents/<uuid:id>/signing-key", v.SigningKeyViewSet, get="retrieve"),
 ]

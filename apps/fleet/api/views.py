@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, ClassVar
-from uuid import UUID
+from typing import Any
 
-from django.conf import settings
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from apps.fleet import heartbeat_body, heartbeats, services
 from apps.fleet.api import operations
 from apps.fleet.api import serializers as s
-from apps.fleet.api.authentication import is_live, rate_limit_key
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
-from apps.tenancy.api import limits
-from apps.tenancy.api.authentication import UNUSABLE, bearer_credential
+from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
+from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.mixins import (
@@ -36,22 +27,15 @@ from apps.tenancy.api.mixins import (
 )
 from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.api.sizes import defer_large_json
-from apps.tenancy.credentials import Family, credential_digest, family_of
+from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
-from byteor_cloud.api import bodies, problems
-from byteor_cloud.api.declared import DeclaredView, Errors
-from byteor_cloud.api.parameters import check_query, choice_parameter, flag_parameter, line_parameter
-from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter
 from byteor_cloud.errors import (
     Conflict,
-    DomainError,
-    Forbidden,
     NotFound,
     PreconditionFailed,
-    TooManyRequests,
     Unauthenticated,
-    UnsupportedMediaType,
 )
 
 
@@ -192,96 +176,28 @@ class SigningKeyViewSet(AgentSelfViewSet):
         return response
 
 
-def _with_usage(response: HttpResponse, usage: limits.RateLimitUsage | None) -> HttpResponse:
-    for name, value in usage.headers.items() if usage is not None else ():
-        response[name] = value
-    return response
-
-
-class HeartbeatView(DeclaredView, APIView):
-    """The heartbeat route. It is called most often, so it bypasses most of DRF and sends one database statement."""
+class HeartbeatViewSet(AgentSelfViewSet):
+    """Heartbeats. ``apps.releases.agent_path`` answers nearly all of them before Django, with the same functions."""
 
     operations = operations.HEARTBEAT
-    http_method_names = ["post"]
-    credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {"post": (Family.AGENT,)}
-    permissions: ClassVar[Mapping[str, Any]] = {"post": SIGNED_IN}
-    errors: ClassVar[Mapping[str, Errors]] = {"post": (Conflict,)}
+    queryset = Agent.objects.none()
+    serializer_class = s.HeartbeatAnswerSerializer
+    permissions = {"send": SIGNED_IN}
+    errors = {"send": (Conflict,)}
+    agent_scope = "agent:heartbeat"
     takes_idempotency_key = False
     schemas = heartbeat_body.SCHEMAS
-
-    @classmethod
-    def families(cls, action: str) -> tuple[Family, ...]:
-        return cls.credentials[action]
 
     @extend_schema(
         request={"application/json": {"$ref": "#/components/schemas/HeartbeatRequest"}},
         responses={200: s.HeartbeatAnswerSerializer},
     )
-    def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
+    def send(self, request: Request, **kwargs: Any) -> Response:
         """Store a heartbeat durably and return what the agent should run."""
-        text = bearer_credential(request)
-        family = family_of(text) if text else None
-        if text is None or family is None:
-            raise Unauthenticated("Send an agent key as the bearer token.")
-        if family is not Family.AGENT:
-            raise Forbidden(
-                "This operation needs an agent key, but the credential belongs to another family.",
-                code="wrong_credential",
-            )
-        key = credential_digest(text)
-        usage = limits.count_agent(rate_limit_key(key))
-        try:
-            if usage is not None:
-                usage.check()
-        except TooManyRequests as error:  # only known keys are counted (see ``forget_agent``), so no query is needed
-            return _with_usage(problems.respond(request, error), usage)
-        try:
-            answer = heartbeats.store(digest=key, agent_id=id, heartbeat=self._read_body(request))
-            if answer is None:
-                raise Unauthenticated(UNUSABLE)
-        except DomainError as error:
-            # The statement that stores the heartbeat also checks the key. A caller without a usable key must not learn
-            # about other errors, so the key's error comes first.
-            return self._refuse(request, self._key_error(key, id) or error, usage)
-        response = HttpResponse(json.dumps(s.heartbeat_answer(id, answer)), content_type="application/json")
-        response["Cache-Control"] = "no-store"
-        return _with_usage(response, usage)
-
-    @staticmethod
-    def _read_body(request: HttpRequest) -> heartbeat_body.HeartbeatBody:
-        cap: int = settings.CONFIG.max_agent_body_bytes
-        bodies.check_declared_length(request, cap)
-        if request.content_type != "application/json":
-            raise UnsupportedMediaType("Send application/json.")
-        check_query({}, request.GET)
-        return heartbeat_body.parse(parse_json(bodies.read_body(request, cap)))
-
-    @staticmethod
-    def _refuse(request: HttpRequest, error: DomainError, usage: limits.RateLimitUsage | None) -> HttpResponse:
-        response = problems.respond(request, error)
-        if isinstance(error, Unauthenticated):
-            limits.forget_agent(rate_limit_key(credential_digest(bearer_credential(request) or "")))
-            return response
-        return _with_usage(response, usage)
-
-    @staticmethod
-    def _key_error(key_digest: str, id: UUID) -> DomainError | None:
-        """Return why the key must not send heartbeats of this agent; None if it may."""
-        key = AgentKey.objects.usable().filter(digest=key_digest).select_related("agent__environment__project").first()
-        if key is None or not is_live(key.agent):
-            return Unauthenticated(UNUSABLE)
-        if key.agent_id != id:
-            return NotFound("There is no resource at this URL.")
-        if "agent:heartbeat" not in key.scopes:
-            return Forbidden("This agent key does not have the scope agent:heartbeat.")
-        return None
-
-    @csrf_exempt
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Handle POST without DRF's request, content negotiation and rendering."""
-        if request.method != "POST":
-            return super().dispatch(request, *args, **kwargs)
-        try:
-            return self.post(request, **kwargs)
-        except Exception as error:  # noqa: BLE001,RUF100  every error must become a problem, as DRF does it
-            return problems.respond(request, problems.as_domain_error(error))
+        interval_s = self.environment.effective_settings.heartbeat_interval_s
+        body = heartbeat_body.parse(request.data)
+        stored = heartbeats.store(agent_id=self.agent.pk, interval_s=interval_s, heartbeat=body)
+        if stored is None:
+            raise Unauthenticated(UNUSABLE)
+        etag = self.environment.project.organization.key_set_etag
+        return Response(s.heartbeat_answer(self.agent.pk, stored, key_set_etag=etag))

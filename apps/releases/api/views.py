@@ -12,13 +12,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.api.serializers import offer
 from apps.fleet.models import Agent, Assignment
 from apps.releases.api import operations
 from apps.releases.api import serializers as s
+from apps.releases.api.offered import WAIT_S, accept_report, read_offer
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout_steps
-from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
+from apps.releases.services import approvals, bundles, deployments, evidence, rollbacks
+from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
@@ -238,46 +238,33 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
 
 
 class AgentDeploymentViewSet(AgentSelfViewSet):
-    """An agent's own offer, its bundle, and the agent's reports on it."""
+    """An agent's own offer, its bundle, and the agent's reports on it.
+
+    ``apps.releases.agent_path`` answers nearly all polls and reports before Django, with the same functions.
+    """
 
     operations = operations.AGENT_DEPLOYMENT
     queryset = Agent.objects.none()
     serializer_class = s.ReportSerializer
     errors = {"report": (Conflict,), "bundle": (Conflict,)}
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
-    parameters = {"bundle": {"hash": sha256_parameter(required=True, description="The `bundle_hash` of the offer.")}}
+    parameters = {
+        "retrieve": {"wait_s": WAIT_S},
+        "bundle": {"hash": sha256_parameter(required=True, description="The `bundle_hash` of the offer.")},
+    }
     agent_scope = "agent:deployment"
 
     @extend_schema(responses=s.DesiredAnswerSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Return the current offer with its signed envelope."""
-        assignment = Assignment.objects.get(agent=self.agent)
-        desired = None
-        if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
-            source = Deployment.objects.select_related("environment__project").get(pk=assignment.bundle_deployment_id)
-            desired = {
-                **offer(
-                    self.agent.pk,
-                    deployment_id=assignment.deployment_id,
-                    action=assignment.action,
-                    bundle_hash=assignment.bundle_hash,
-                    offered_at=assignment.since,
-                ),
-                "bundle_size": assignment.bundle_size,
-                "envelope": rollout_steps.sign_deployment_envelope(source),
-            }
-        response = Response({"desired": desired})
-        response["ETag"] = f'"{body_digest(response.data)}"'
-        return response
+        offered = read_offer(self.agent.pk)
+        return Response(offered.document, headers={"ETag": offered.etag})
 
     @extend_schema(request=s.ReportSerializer, responses={200: s.ReportAnswerSerializer})
     def report(self, request: Request, **kwargs: Any) -> Response:
         """Record the agent's report on its offer."""
-        body = s.ReportSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        data = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}
-        reports.report(agent=self.agent, environment=self.environment, **data)
-        return Response({"accepted": True})
+        answer = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
+        return Response(answer)
 
     @extend_schema(
         responses={(200, "application/x-tar"): OpenApiTypes.BINARY},

@@ -9,11 +9,10 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from apps.fleet.models import Agent, Assignment
+from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
 from apps.releases.services.offers import enqueue_rollout_step
-from apps.tenancy.models import Environment
 from byteor_cloud.engine.machines import PROGRESS_RANK, AgentProgress, OfferAction
 from byteor_cloud.errors import Conflict, NotFound
 
@@ -26,8 +25,8 @@ class LateReport(Conflict):
 
 def report(
     *,
-    agent: Agent,
-    environment: Environment,
+    agent_id: UUID,
+    environment_id: UUID,
     deployment_id: UUID,
     status: AgentProgress,
     bundle_hash: str,
@@ -39,11 +38,11 @@ def report(
     Raises NotFound for a deployment of another environment. Raises LateReport, after recording the report, if the
     offer was replaced or the report would move the progress backwards.
     """
-    deployment = Deployment.objects.filter(pk=deployment_id, environment=environment).first()
+    deployment = Deployment.objects.filter(pk=deployment_id, environment_id=environment_id).first()
     if deployment is None:
         raise NotFound("This environment has no such deployment.")
     with transaction.atomic():
-        wanted = Assignment.objects.select_for_update(no_key=True).get(agent=agent)
+        wanted = Assignment.objects.select_for_update(no_key=True).get(agent_id=agent_id)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)
         last_status = AgentProgress.ROLLED_BACK if wanted.action == OfferAction.ROLLBACK else AgentProgress.ACTIVE
         is_valid = is_wanted and status in {
@@ -53,7 +52,7 @@ def report(
             last_status,
         }
         earlier_reports = AgentReport.objects.filter(
-            deployment=deployment, agent=agent, bundle_hash=bundle_hash, accepted=True,
+            deployment=deployment, agent_id=agent_id, bundle_hash=bundle_hash, accepted=True,
             created_at__gte=wanted.since or deployment.created_at,
         )  # fmt: skip
         if is_valid and earlier_reports.filter(status=status).exists():
@@ -61,14 +60,14 @@ def report(
         accepted = is_valid and PROGRESS_RANK[status] > PROGRESS_RANK[AgentProgress(wanted.progress)]
         latest = {"bundle_hash": bundle_hash, "detail": detail}
         if accepted:
-            AgentReport.objects.create(deployment=deployment, agent=agent, status=status, accepted=True, **latest)
+            AgentReport.objects.create(deployment=deployment, agent_id=agent_id, status=status, accepted=True, **latest)
             assignments.record_report(deployment, wanted, status, detail=detail, tuning=tuning)
             enqueue_rollout_step(deployment.pk)
         else:
             # An agent may repeat late reports forever. One row counts them and holds the last report.
             AgentReport.objects.update_or_create(
                 deployment=deployment,
-                agent=agent,
+                agent_id=agent_id,
                 status=status,
                 accepted=False,
                 defaults={**latest, "count": F("count") + 1, "last_at": timezone.now()},

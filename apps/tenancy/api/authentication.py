@@ -39,13 +39,25 @@ def bearer_credential(request: HttpRequest | Request) -> str | None:
 
     Raises Unauthenticated for another scheme.
     """
-    header: str = request.META.get("HTTP_AUTHORIZATION", "")
+    return bearer_in(request.META.get("HTTP_AUTHORIZATION", ""))
+
+
+def bearer_in(header: str) -> str | None:
+    """Return the credential in an Authorization header, as ``bearer_credential`` does."""
     if not header:
         return None
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer" or not text or " " in text.strip():
         raise Unauthenticated("Send the credential as: Authorization: Bearer <token>.")
     return str(text.strip())
+
+
+def known_family(text: str) -> Family:
+    """Return the family of a credential. Raises Unauthenticated if its form or checksum is wrong, without a query."""
+    family = family_of(text)
+    if family is None:
+        raise Unauthenticated("The credential is malformed or mistyped.")
+    return family
 
 
 def client_ip(request: HttpRequest | Request) -> str | None:
@@ -88,9 +100,7 @@ class CredentialAuthentication(BaseAuthentication):
         text = bearer_credential(request)
         if text is None:
             return None
-        family = family_of(text)
-        if family is None:
-            raise Unauthenticated("The credential is malformed or mistyped.")
+        family = known_family(text)
         if family is not self.model.family:
             return None
         credential = self.queryset().filter(digest=credential_digest(text)).first()

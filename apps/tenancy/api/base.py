@@ -50,6 +50,13 @@ def _tags(header: str) -> set[str]:
     return {tag.strip() for tag in header.split(",")}
 
 
+def matches_tag(header: str, etag: str) -> bool:
+    """Return whether a header ``If-None-Match`` names the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
+    if header == etag:
+        return True
+    return not {tag.removeprefix("W/") for tag in _tags(header)}.isdisjoint({etag, "*"})
+
+
 class IgnoreAccept(BaseContentNegotiation):
     """Content negotiation that ignores ``Accept``: each route has only one media type."""
 
@@ -264,10 +271,9 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         data = getattr(response, "data", None)
         if response.status_code in {200, 201} and isinstance(data, dict) and "id" in data:
             response["ETag"] = self.etag(data, getattr(response, "revision", 0))
-        if request.method == "GET" and response.status_code == 200 and "ETag" in response:
-            known = {tag.removeprefix("W/") for tag in _tags(request.headers.get("If-None-Match", ""))}
-            if known & {response["ETag"], "*"}:
-                return self._not_modified(response)
+        may_match = request.method == "GET" and response.status_code == 200 and "ETag" in response
+        if may_match and matches_tag(request.headers.get("If-None-Match", ""), response["ETag"]):
+            return self._not_modified(response)
         return response
 
     @staticmethod

@@ -1,0 +1,268 @@
+"""The cache of verified agent keys: what it spares, and what makes it forget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet import agent_keys as module
+from apps.fleet import services
+from apps.fleet.agent_keys import AgentKeys, agent_keys
+from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.tenancy.credentials import Family, credential_digest, generate
+from apps.tenancy.models import Environment
+from apps.tenancy.services import organizations, signing_keys
+from byteor_cloud.database import run_prepared
+from byteor_cloud.notices import Notices, notices
+from tests.patience import wait_until
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, World
+
+
+def beat(api: Api, agent: Agent) -> Any:
+    return api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1"})
+
+
+def queries(call: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        call()
+    return [query["sql"].split()[0] for query in captured]
+
+
+def is_known(api: Api) -> bool:
+    return credential_digest(api.token or "") in agent_keys._keys
+
+
+def test_known_key_costs_only_the_shared_write_and_an_unchanged_poll_nothing(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    beat(api, agent)
+    etag = api.get(path)["ETag"]
+
+    assert queries(lambda: beat(api, agent)) == ["WITH"]
+    assert queries(lambda: api.get(path, If_None_Match=etag)) == []
+    assert api.get(path, If_None_Match=etag).status_code == 304
+
+
+def test_changed_offer_is_seen(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    etag = api.get(path)["ETag"]
+    assert api.get(path, If_None_Match=etag).status_code == 304
+
+    deployment = stories.offered(world, world.bundle())
+
+    wait_until(lambda: api.get(path, If_None_Match=etag).status_code == 200)
+    answer = api.get(path, If_None_Match=etag)
+    assert answer.json()["desired"]["deployment_id"] == str(deployment.pk)
+    signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
+    wait_until(lambda: api.get(path, If_None_Match=answer["ETag"]).status_code == 200)  # signed with the new key
+
+
+ENDINGS: dict[str, Callable[[World, Agent], Any]] = {
+    "rotated": lambda world, agent: services.rotate_key(agent, actor=world.admin.actor),
+    "decommissioned": lambda world, agent: services.decommission(agent, actor=world.admin.actor),
+    "environment deleted": lambda world, agent: organizations.delete(
+        world.dev, kind="environment", actor=world.admin.actor
+    ),
+    "project deleted": lambda world, agent: organizations.delete(
+        world.project, kind="project", actor=world.admin.actor
+    ),
+    "revoked": lambda world, agent: AgentKey.objects.update(revoked_at=timezone.now()),
+    "made to expire": lambda world, agent: AgentKey.objects.update(expires_at=timezone.now()),
+    "deleted": lambda world, agent: AgentKey.objects.all().delete(),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_cached_key_is_refused_after_its_end(listening: None, ending: str) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    assert beat(api, agent).status_code == 200
+    assert is_known(api)
+
+    ENDINGS[ending](world, agent)
+
+    wait_until(lambda: beat(api, agent).status_code == 401)
+    assert not is_known(api)
+
+
+def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    AgentKey.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+    assert beat(api, agent).status_code == 200
+
+    monkeypatch.setattr("apps.fleet.agent_keys.time.time", lambda: timezone.now().timestamp() + 3601)
+
+    # While the cache must not be used, the database's time counts.
+    wait_until(lambda: beat(api, agent).status_code == 401)
+
+
+def test_changed_settings_reach_cached_keys(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    beat(api, agent)
+
+    Environment.objects.filter(pk=world.dev.pk).update(settings={"heartbeat_interval_s": 500})
+
+    wait_until(lambda: beat(api, agent).json()["next_heartbeat_s"] > 400)
+
+
+def test_without_the_listening_connection_the_cache_is_not_used(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    beat(api, agent)
+    [key] = AgentKey.objects.all()
+    notices.stop()
+    assert is_known(api)
+
+    assert queries(lambda: beat(api, agent)) == ["SELECT", "WITH"]
+    AgentKey.objects.update(revoked_at=timezone.now())
+    assert beat(api, agent).status_code == 401
+
+    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # never happens, but shows what was forgotten
+    notices.start()
+    wait_until(notices.is_current)
+    assert not is_known(api)
+    assert beat(api, agent).status_code == 200
+
+
+def test_cut_listening_connection_is_replaced_and_a_key_revoked_meanwhile_is_refused(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    beat(api, agent)
+    forgotten: list[None] = []
+    notices.on_gap(lambda: forgotten.append(None))
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND query = 'SELECT 1'"
+        )
+    AgentKey.objects.update(revoked_at=timezone.now())
+
+    wait_until(lambda: beat(api, agent).status_code == 401)
+    wait_until(lambda: forgotten and notices.is_current())
+    assert beat(api, agent).status_code == 401
+    notices._gap_handlers.pop()
+
+
+def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    read = run_prepared
+    key = credential_digest(api.token or "")
+
+    def read_then_revoke(*args: Any) -> Any:
+        rows = read(*args)
+        services.decommission(agent, actor=world.admin.actor)
+        wait_until(lambda: agent_keys._changes > changes)
+        return rows
+
+    changes = agent_keys._changes
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "run_prepared", read_then_revoke)
+        assert agent_keys.find(key) is not None  # the request began before the revocation
+
+    assert agent_keys.find(key) is None
+
+
+class AlwaysCurrent(Notices):
+    """Notifications that are always current."""
+
+    def is_current(self) -> bool:
+        """Return true."""
+        return True
+
+
+@pytest.fixture
+def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
+    """Return a cache of its own, without pauses."""
+    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.0)
+    return AgentKeys(AlwaysCurrent())
+
+
+def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
+    at_once: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STORM_PAUSE_S", 0.3)
+    monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
+    read, calls = run_prepared, []
+
+    def count(*args: Any) -> Any:
+        calls.append(args)
+        return read(*args)
+
+    monkeypatch.setattr(module, "run_prepared", count)
+    unknown = [generate(Family.AGENT).digest for _ in range(60)]
+
+    found = at_once(*(lambda key=key: own_keys.find(key) for key in unknown))
+
+    assert found == [None] * 60
+    assert len(calls) <= 10
+    assert len(own_keys._unknown) == 20
+    before = len(calls)
+    assert own_keys.find(next(reversed(own_keys._unknown))) is None
+    assert len(calls) == before
+
+
+@pytest.mark.django_db
+def test_cache_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEYS", 3)
+    fleet = stories.fleet(world, 5)
+
+    for _, api in fleet:
+        assert own_keys.find(credential_digest(api.token or "")) is not None
+
+    assert [key.agent_id for key in own_keys._keys.values()] == [agent.pk for agent, _ in fleet[2:]]
+    assert set(own_keys._by_agent) == {agent.pk for agent, _ in fleet[2:]}
+
+
+@pytest.mark.django_db
+def test_key_is_looked_up_again_after_a_while(
+    world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(_, api)] = stories.fleet(world, 1)
+    key = credential_digest(api.token or "")
+    own_keys.find(key)
+    assert queries(lambda: own_keys.find(key)) == []
+
+    now = time.monotonic()
+    monkeypatch.setattr("apps.fleet.agent_keys.time.monotonic", lambda: now + module.MAX_AGE_S)
+
+    assert queries(lambda: own_keys.find(key)) == ["SELECT"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_heartbeats_rewrite_their_rows_in_place() -> None:
+    world = World("acme")
+    agents = stories.fleet(world, 5)
+
+    def updates() -> tuple[int, int]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_force_next_flush()")
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'fleet_heartbeat'")
+            found: tuple[int, int] = cursor.fetchone()
+        return found
+
+    before = updates()
+    for _ in range(10):
+        for agent, api in agents:
+            assert beat(api, agent).status_code == 200
+
+    wait_until(lambda: updates()[0] - before[0] >= 50)
+    updated, hot = (now - then for now, then in zip(updates(), before, strict=True))
+    assert hot == updated
+    assert Heartbeat.objects.count() == 5

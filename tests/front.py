@@ -1,0 +1,56 @@
+"""A Django test client whose requests pass through the WSGI layer for agents, as those of a server do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpResponse
+from django.test import Client
+from django.test.client import ClientHandler
+from django.utils.module_loading import import_string
+
+
+class _ToDjango(Exception):
+    """The layer passes the request to Django."""
+
+
+def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    raise _ToDjango
+
+
+class FrontHandler(ClientHandler):
+    """Django's handler for tests, behind the layer. Both use the test's database connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._layer = import_string(settings.AGENT_PATH)(_django)
+        self.answered = 0  # how many requests the layer answered
+
+    def __call__(self, environ: dict[str, Any]) -> Any:
+        response = HttpResponse()
+
+        def start_response(status: str, headers: list[tuple[str, str]]) -> None:
+            response.status_code = int(status.split(maxsplit=1)[0])
+            del response["Content-Type"]
+            for name, value in headers:
+                response[name] = value
+
+        environ.setdefault("HTTP_HOST", "testserver")
+        try:
+            response.content = b"".join(self._layer(environ, start_response))
+        except _ToDjango:
+            return super().__call__(environ)
+        self.answered += 1
+        response.wsgi_request = WSGIRequest(environ)  # type: ignore[attr-defined]  # as ClientHandler does
+        return response
+
+
+class FrontClient(Client):
+    """A client of the whole application."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.handler: FrontHandler = FrontHandler(self.handler.enforce_csrf_checks)

@@ -1,0 +1,21 @@
+"""Notifications in tests, as each API process receives them. Without the fixture no key is cached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from apps.fleet.agent_keys import agent_keys
+from byteor_cloud.notices import notices
+from tests.patience import wait_until
+
+
+@pytest.fixture
+def listening(transactional_db: None) -> Iterator[None]:
+    """Receive notifications, as each API process does."""
+    notices.start()
+    wait_until(notices.is_current)
+    yield
+    notices.stop()
+    agent_keys.forget_all()

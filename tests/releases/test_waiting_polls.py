@@ -1,0 +1,179 @@
+"""Polls that wait for a change of the agent's offer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from apps.fleet import services
+from apps.fleet.agent_keys import agent_keys
+from apps.releases.agent_path import application
+from apps.releases.agent_path.waiting import WaitingRoom
+from byteor_cloud.notices import notices
+from tests.patience import PATIENCE_S, wait_until
+from tests.releases import stories
+from tests.worlds import World
+
+
+class Poll:
+    """A poll in a thread of its own, which waits for 30 seconds unless something happens."""
+
+    def __init__(self, api: Any, agent: Any, etag: str) -> None:
+        self.answer: Any = None
+        self._thread = threading.Thread(target=self._run, args=(api, f"/api/v1/agents/{agent.pk}/deployment", etag))
+        self._thread.start()
+
+    def _run(self, api: Any, path: str, etag: str) -> None:
+        try:
+            self.answer = api.get(f"{path}?wait_s=30", If_None_Match=etag)
+        finally:
+            connection.close()
+
+    def end(self) -> Any:
+        """Return the answer once it is there."""
+        self._thread.join(PATIENCE_S)
+        assert self.answer is not None
+        return self.answer
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
+    """Give the layer an empty waiting room, which no time-out ends."""
+    made = WaitingRoom()
+    wait = made.wait
+    monkeypatch.setattr(made, "wait", lambda waiter, seconds: wait(waiter, PATIENCE_S))
+    monkeypatch.setattr(application, "waiting_room", made)
+    agent_keys.on_change(made.wake)
+    yield made
+    agent_keys._listeners.remove(made.wake)
+    made.close()
+
+
+@pytest.fixture
+def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
+    """Return a function that makes an agent and a poll of it that waits."""
+
+    def start() -> Any:
+        world = World("acme")
+        [(agent, api)] = stories.fleet(world, 1)
+        etag = api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"]
+        poll = Poll(api, agent, etag)
+        wait_until(lambda: len(room) == 1)
+        return world, agent, api, etag, poll
+
+    return start
+
+
+def test_change_of_the_offer_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+    world, _, _, _, poll = polling()
+
+    deployment = stories.offered(world, world.bundle())
+
+    answer = poll.end()
+    assert (answer.status_code, answer.json()["desired"]["deployment_id"]) == (200, str(deployment.pk))
+    assert len(room) == 0
+
+
+def test_revoked_key_ends_the_waiting_with_401(polling: Any) -> None:
+    world, agent, _, _, poll = polling()
+
+    services.decommission(agent, actor=world.admin.actor)
+
+    assert poll.end().status_code == 401
+
+
+def test_second_poll_of_the_same_agent_ends_the_first(polling: Any, room: WaitingRoom) -> None:
+    _, agent, api, etag, first = polling()
+
+    second = Poll(api, agent, etag)
+
+    answer = first.end()
+    assert (answer.status_code, answer["ETag"], answer.content) == (304, etag, b"")
+    assert second.answer is None
+    room.close()
+    assert second.end().status_code == 304
+
+
+def test_end_of_the_process_ends_the_waiting(polling: Any, room: WaitingRoom) -> None:
+    _, agent, api, etag, poll = polling()
+
+    room.close()
+
+    assert poll.end().status_code == 304
+    assert Poll(api, agent, etag).end().status_code == 304  # and nobody waits any more
+
+
+def test_changes_during_a_lost_connection_are_seen_after_it(polling: Any, room: WaitingRoom) -> None:
+    world, _, _, _, poll = polling()
+    notices.stop()
+    deployment = stories.offered(world, world.bundle())
+
+    notices.start()
+
+    assert poll.end().json()["desired"]["deployment_id"] == str(deployment.pk)
+
+
+def test_change_of_another_agent_wakes_nobody(polling: Any, room: WaitingRoom) -> None:
+    world, _, _, etag, poll = polling()
+    other, other_api = world.agent(name="other")
+    waiting = Poll(other_api, other, etag)
+    wait_until(lambda: len(room) == 2)
+
+    services.decommission(other, actor=world.admin.actor)
+
+    assert waiting.end().status_code == 401
+    assert poll.answer is None
+    room.close()
+    poll.end()
+
+
+@pytest.mark.django_db
+def test_poll_over_the_capacity_is_told_when_to_return(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "waiting_room", WaitingRoom(capacity=0))
+    [(agent, api)] = stories.fleet(world, 1)
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    etag = api.get(path)["ETag"]
+
+    answer = api.get(f"{path}?wait_s=30", If_None_Match=etag)
+
+    assert (answer.status_code, answer["ETag"]) == (304, etag)
+    assert 5 <= int(answer["Retry-After"]) <= 15
+
+
+@pytest.mark.django_db
+def test_poll_ends_after_its_time(world: World) -> None:
+    [(agent, api)] = stories.fleet(world, 1)
+    path = f"/api/v1/agents/{agent.pk}/deployment"
+    etag = api.get(path)["ETag"]
+
+    answer = api.get(f"{path}?wait_s=1", If_None_Match=etag)
+
+    assert (answer.status_code, answer.get("Retry-After")) == (304, None)
+
+
+@pytest.mark.django_db
+def test_poll_that_does_not_know_the_offer_does_not_wait(world: World, room: WaitingRoom) -> None:
+    [(agent, api)] = stories.fleet(world, 1)
+
+    answer = api.get(f"/api/v1/agents/{agent.pk}/deployment?wait_s=30", If_None_Match='"another"')
+
+    assert answer.status_code == 200
+    assert len(room) == 0
+
+
+def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
+    from byteor_cloud.ids import uuid7
+
+    room = WaitingRoom(capacity=3000)
+    waiters = [room.enter(uuid7()) for _ in range(3000)]
+
+    room.wake(None)
+
+    delays = sorted(waiter.delay_s for waiter in waiters)
+    assert delays[-1] <= 0.5
+    assert delays[0] < 0.1
+    assert delays[-1] > 0.4
