@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -86,6 +86,25 @@ class AgentQuerySet(models.QuerySet[Any]):
         )
 
 
+def _silent_for(count: int, now: datetime) -> Q:
+    """Return the condition that a pulse is older than ``count`` intervals, with the interval that the agent was given.
+
+    It compares numbers and not intervals, which take twice as long to compare.
+    """
+    return Q(last_seen_at__lt=ExpressionWrapper(
+        Value(now) - F("next_heartbeat_s") * Value(timedelta(seconds=count), DurationField()),
+        output_field=models.DateTimeField(),
+    ))  # fmt: skip
+
+
+class PulseQuerySet(models.QuerySet[Any]):
+    def with_liveness(self, liveness: str) -> Self:
+        """Keep the agents with this liveness now, by the same rule as ``AgentQuerySet.with_state``."""
+        now = timezone.now()
+        silent, gone = _silent_for(STALE_AFTER, now), _silent_for(OFFLINE_AFTER, now)
+        return self.filter({Liveness.ONLINE: ~silent, Liveness.STALE: silent & ~gone}.get(Liveness(liveness), gone))
+
+
 class Agent(EnvironmentOwned, Revisioned):
     """A program that runs pipelines on a host."""
 
@@ -146,6 +165,78 @@ class Heartbeat(models.Model):
         return f"{self.agent_id}: {self.status}"
 
 
+class Pulse(models.Model):
+    """What lists filter and count by, in a narrow row for each enrolled agent.
+
+    A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB. Triggers
+    of ``fleet_heartbeat`` keep this copy (see ``migrations/0005_history_and_facts.py``); nothing else writes it. Only
+    columns that never change are indexed, so that the copy is updated in place, too.
+    """
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
+    last_seen_at = models.DateTimeField()  # before the first heartbeat: when the agent enrolled
+    next_heartbeat_s = models.FloatField()
+    status = models.CharField(max_length=10, null=True)
+    running_bundle_hash = models.CharField(max_length=71, null=True)
+
+    objects = PulseQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["environment", "agent"], name="fleet_pulse_environment")]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.status}"
+
+
+class RunningInterval(models.Model):
+    """A time in which an agent ran one bundle. The open interval, without ``ended_at``, is what it runs now.
+
+    Triggers of ``fleet_heartbeat`` write it when a heartbeat names something else than the one before, and at most
+    1,000 times a day for each agent (see ``migrations/0005_history_and_facts.py``); nothing else does.
+    """
+
+    # The index on agent and time serves this column, too.
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="history", db_index=False)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    # The last heartbeat that named the bundle. Null while the interval is open: then it is the agent's last heartbeat.
+    confirmed_until = models.DateTimeField(null=True)
+    deployment_id = models.UUIDField(null=True)  # as the agent reported it
+    bundle_hash = models.CharField(max_length=71)
+    spec_hash = models.CharField(max_length=71, null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["agent"], condition=Q(ended_at=None), name="fleet_runninginterval_one_open"
+            )
+        ]
+        indexes = [
+            models.Index(fields=["agent", "started_at"], name="fleet_runninginterval_start"),
+            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # for the removal of old ones
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.bundle_hash}"
+
+
+class LabelCount(models.Model):
+    """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
+
+    A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The job
+    ``fleet.sum_label_counts`` replaces the rows of a label by their sum.
+    """
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+    key = models.TextField()
+    value = models.TextField()
+    count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}: {self.count}"
+
+
 class Assignment(models.Model):
     """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
 
@@ -170,7 +261,11 @@ class Assignment(models.Model):
     failed_detail = models.TextField(blank=True)
 
     class Meta:
-        indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]
+        indexes = [
+            models.Index(fields=["deployment_id"], name="fleet_assignment_deployment"),
+            # Counts of drifted agents read this index and not the table.
+            models.Index(fields=["agent"], include=["bundle_hash"], name="fleet_assignment_bundle"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"
