@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -86,25 +86,6 @@ class AgentQuerySet(models.QuerySet[Any]):
         )
 
 
-def _silent_for(count: int, now: datetime) -> Q:
-    """Return the condition that a pulse is older than ``count`` intervals, with the interval that the agent was given.
-
-    It compares numbers and not intervals, which take twice as long to compare.
-    """
-    return Q(last_seen_at__lt=ExpressionWrapper(
-        Value(now) - F("next_heartbeat_s") * Value(timedelta(seconds=count), DurationField()),
-        output_field=models.DateTimeField(),
-    ))  # fmt: skip
-
-
-class PulseQuerySet(models.QuerySet[Any]):
-    def with_liveness(self, liveness: str) -> Self:
-        """Keep the agents with this liveness now, by the same rule as ``AgentQuerySet.with_state``."""
-        now = timezone.now()
-        silent, gone = _silent_for(STALE_AFTER, now), _silent_for(OFFLINE_AFTER, now)
-        return self.filter({Liveness.ONLINE: ~silent, Liveness.STALE: silent & ~gone}.get(Liveness(liveness), gone))
-
-
 class Agent(EnvironmentOwned, Revisioned):
     """A program that runs pipelines on a host."""
 
@@ -168,9 +149,9 @@ class Heartbeat(models.Model):
 class Pulse(models.Model):
     """What lists filter and count by, in a narrow row for each enrolled agent.
 
-    A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB. Triggers
-    of ``fleet_heartbeat`` keep this copy (see ``migrations/0005_history_and_facts.py``); nothing else writes it. Only
-    columns that never change are indexed, so that the copy is updated in place, too.
+    A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
+    Triggers of ``fleet_heartbeat`` keep this copy (see ``migrations/0005_history_and_facts.py``); nothing else writes
+    it. Only columns that never change are indexed, so that the copy is updated in place, too.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
@@ -179,8 +160,6 @@ class Pulse(models.Model):
     next_heartbeat_s = models.FloatField()
     status = models.CharField(max_length=10, null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
-
-    objects = PulseQuerySet.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["environment", "agent"], name="fleet_pulse_environment")]
@@ -208,9 +187,7 @@ class RunningInterval(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["agent"], condition=Q(ended_at=None), name="fleet_runninginterval_one_open"
-            )
+            models.UniqueConstraint(fields=["agent"], condition=Q(ended_at=None), name="fleet_runninginterval_one_open")
         ]
         indexes = [
             models.Index(fields=["agent", "started_at"], name="fleet_runninginterval_start"),
@@ -224,8 +201,8 @@ class RunningInterval(models.Model):
 class LabelCount(models.Model):
     """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
 
-    A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The job
-    ``fleet.sum_label_counts`` replaces the rows of a label by their sum.
+    A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The
+    job ``fleet.sum_label_counts`` replaces the rows of a label by their sum.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")

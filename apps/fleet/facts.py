@@ -1,0 +1,131 @@
+"""Filters and counts over all agents of an environment, read from narrow rows: see ``Pulse`` and ``LabelCount``.
+
+They take about as long for 100,000 agents as for 1,000, because they never read a heartbeat's report, and because each
+page of a filtered list reads the rows of its own agents only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import (
+    Case,
+    CharField,
+    Count,
+    DateTimeField,
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    Value,
+    When,
+)
+from django.utils import timezone
+
+from apps.fleet.models import OFFLINE_AFTER, STALE_AFTER, Assignment, Heartbeat, LabelCount, Liveness, Pulse
+from apps.tenancy.models import Environment
+
+MAX_VALUES = 50  # of a label key in a summary
+MAX_KEYS = 200
+_LABELS = """
+SELECT key, value, count FROM (
+    SELECT *, row_number() OVER (PARTITION BY key ORDER BY count DESC, value) AS place,
+        dense_rank() OVER (ORDER BY in_all DESC, key) AS key_place
+    FROM (
+        SELECT key, value, sum(count)::bigint AS count, sum(sum(count)) OVER (PARTITION BY key) AS in_all
+        FROM fleet_labelcount WHERE environment_id = %s GROUP BY key, value HAVING sum(count) > 0
+    ) AS counted
+) AS ranked WHERE place <= %s AND key_place <= %s ORDER BY key_place, place
+"""
+_SUM_LABELS = """
+WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING key, value, count)
+INSERT INTO fleet_labelcount (environment_id, key, value, count)
+SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many enrolled agents an environment has, in all and by what lists filter by.
+
+    ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
+    """
+
+    total: int
+    liveness: Mapping[str, int]
+    drifted: int
+    status: Mapping[str, int]
+    bundles: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, int]]
+
+
+def _silent_for(count: int) -> Q:
+    """Return the condition that the last heartbeat is older than ``count`` intervals, as long as the agent was told."""
+    interval = Value(timedelta(seconds=count), DurationField())
+    oldest = Value(timezone.now(), DateTimeField()) - F("next_heartbeat_s") * interval
+    return Q(last_seen_at__lt=ExpressionWrapper(oldest, output_field=DateTimeField()))
+
+
+def has_liveness(liveness: str) -> Q:
+    """Return the condition that a pulse's agent has this liveness now, by the rule of ``AgentQuerySet.with_state``."""
+    silent, gone = _silent_for(STALE_AFTER), _silent_for(OFFLINE_AFTER)
+    return {Liveness.ONLINE: ~silent, Liveness.STALE: silent & ~gone}.get(Liveness(liveness), gone)
+
+
+def has_drifted(drifted: bool = True) -> Any:
+    """Return the condition that a pulse's agent runs something else than it should, or that it does not."""
+    as_it_should = Exists(
+        Assignment.objects.filter(
+            Q(bundle_hash=None) | Q(bundle_hash=OuterRef("running_bundle_hash")), agent_id=OuterRef("agent_id")
+        )
+    )
+    return ~as_it_should if drifted else as_it_should
+
+
+def has_progress(progress: str) -> Any:
+    """Return the condition that a pulse's agent has come this far with what it was offered."""
+    return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
+
+
+def count(environment: Environment) -> Counts:
+    """Count the environment's enrolled agents, in three queries."""
+    agents = Pulse.objects.filter(environment=environment)
+    liveness, status = Counter(dict.fromkeys(Liveness, 0)), Counter(dict.fromkeys(Heartbeat.Status, 0))
+    bundles = Counter[str]()
+    groups = agents.values("status", "running_bundle_hash", liveness=Case(
+        *(When(has_liveness(each), then=Value(each)) for each in (Liveness.ONLINE, Liveness.STALE)),
+        default=Value(Liveness.OFFLINE), output_field=CharField(),
+    )).annotate(count=Count("*")).order_by()  # fmt: skip
+    for group in groups:
+        liveness[Liveness(group["liveness"])] += group["count"]
+        if group["status"] is not None:
+            status[Heartbeat.Status(group["status"])] += group["count"]
+        if group["running_bundle_hash"] is not None:
+            bundles[group["running_bundle_hash"]] += group["count"]
+    drifted = agents.filter(has_drifted()).count()
+    return Counts(liveness.total(), liveness, drifted, status, bundles, _count_labels(environment))
+
+
+def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
+    """Return the most frequent keys and of each the most frequent values, with the number of agents that have them."""
+    labels: dict[str, dict[str, int]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_LABELS, [environment.pk, MAX_VALUES, MAX_KEYS])
+        for key, value, agents in cursor.fetchall():
+            labels.setdefault(key, {})[value] = agents
+    return labels
+
+
+def sum_label_counts() -> None:
+    """Replace the changes of each environment's label counts by their sums, where there are any."""
+    changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
+    for environment_id in set(changed.values_list("environment", flat=True)):
+        with connection.cursor() as cursor:
+            cursor.execute(_SUM_LABELS, [environment_id, environment_id])
