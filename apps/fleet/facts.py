@@ -61,6 +61,7 @@ class Counts:
     total: int
     liveness: Mapping[str, int]
     drifted: int
+    cloned: int
     status: Mapping[str, int]
     bundles: Mapping[str, int]
     labels: Mapping[str, Mapping[str, int]]
@@ -97,20 +98,21 @@ def has_progress(progress: str) -> Any:
 def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents, in three queries."""
     agents = Pulse.objects.filter(environment=environment)
-    liveness, status = Counter(dict.fromkeys(Liveness, 0)), Counter(dict.fromkeys(Heartbeat.Status, 0))
-    bundles = Counter[str]()
+    liveness = Counter[str](dict.fromkeys(Liveness, 0))
+    status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
     groups = agents.values("status", "running_bundle_hash", liveness=Case(
         *(When(has_liveness(each), then=Value(each)) for each in (Liveness.ONLINE, Liveness.STALE)),
         default=Value(Liveness.OFFLINE), output_field=CharField(),
     )).annotate(count=Count("*")).order_by()  # fmt: skip
     for group in groups:
-        liveness[Liveness(group["liveness"])] += group["count"]
+        liveness[group["liveness"]] += group["count"]
         if group["status"] is not None:
-            status[Heartbeat.Status(group["status"])] += group["count"]
+            status[group["status"]] += group["count"]
         if group["running_bundle_hash"] is not None:
             bundles[group["running_bundle_hash"]] += group["count"]
     drifted = agents.filter(has_drifted()).count()
-    return Counts(liveness.total(), liveness, drifted, status, bundles, _count_labels(environment))
+    cloned = 0  # no agent is marked as a clone yet
+    return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 
 
 def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Coalesce, Greatest
 from django.utils import timezone
 
-from apps.fleet.models import Agent, RunningInterval
-from apps.tenancy.models import Environment
+from apps.fleet.models import RunningInterval
 from apps.tenancy.pruning import delete_in_batches
 
 HISTORY_KEPT_FOR = timedelta(days=365)
@@ -19,20 +18,14 @@ HISTORY_KEPT_FOR = timedelta(days=365)
 def intervals() -> QuerySet[Any]:
     """Return all intervals with their agents, and until when heartbeats confirmed each as ``confirmed``."""
     return RunningInterval.objects.select_related("agent").annotate(
-        # An interval that began with the newest heartbeat may be a little later than it, never earlier.
-        confirmed=Coalesce("confirmed_until", "agent__heartbeat__last_seen_at", "started_at")
+        # An open interval is confirmed by each heartbeat. A column for it would be written by each heartbeat, too.
+        confirmed=Coalesce("confirmed_until", Greatest("started_at", "agent__heartbeat__last_seen_at"))
     )
 
 
-def running_at(environment: Environment, moment: datetime) -> QuerySet[Any]:
-    """Return the interval of each agent of the environment that ran something then, decommissioned agents included.
-
-    Each agent's last interval that began before is looked up by an index. A search through all intervals would read the
-    whole history for a moment long ago.
-    """
-    last = RunningInterval.objects.filter(agent=OuterRef("pk"), started_at__lte=moment).order_by("-started_at", "-id")
-    agents = Agent.objects.filter(environment=environment).values(last=Subquery(last.values("pk")[:1]))
-    return intervals().filter(Q(ended_at=None) | Q(ended_at__gt=moment), agent__environment=environment, pk__in=agents)
+def running_at(moment: datetime) -> QuerySet[Any]:
+    """Return the intervals that cover the moment: one of each agent that ran something then."""
+    return intervals().filter(Q(ended_at=None) | Q(ended_at__gt=moment), started_at__lte=moment)
 
 
 def forget_history(now: datetime | None = None) -> int:

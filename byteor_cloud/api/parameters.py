@@ -130,7 +130,7 @@ def identifier(lookup: str | None = None, **more: Any) -> Parameter:
     return Parameter(schema={"type": "string", "format": "uuid"}, read=read_id, lookup=lookup, **more)
 
 
-def moment(lookup: str, **more: Any) -> Parameter:
+def moment(lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is an RFC 3339 time with an offset."""
     return Parameter(schema={"type": "string", "format": "date-time"}, read=read_time, lookup=lookup, **more)
 

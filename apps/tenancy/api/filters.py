@@ -31,7 +31,7 @@ def _read_labels(text: str) -> list[str]:
 
 def _has_labels(column: str, given: Iterable[Iterable[str]]) -> Q:
     """Return the condition that all terms hold for the labels in the JSON ``column``."""
-    condition, equal = Q(), {}
+    condition, equal = Q(), dict[str, str]()
     for term in (term for terms in given for term in terms):
         key, has_value, value = term.partition("=")
         if has_value:
