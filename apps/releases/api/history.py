@@ -32,7 +32,7 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
     confirmed_until = serializers.DateTimeField(source="confirmed")
     deployment_id = serializers.UUIDField(source="origin.deployment_id", allow_null=True)
     bundle_hash = serializers.CharField()
-    spec_hash = serializers.CharField(allow_null=True)
+    spec_hash = serializers.CharField()
     version_id = serializers.UUIDField(source="origin.version_id", allow_null=True)
     config_bundle_id = serializers.UUIDField(source="origin.config_bundle_id", allow_null=True)
     approval_id = serializers.UUIDField(source="origin.approval_id", allow_null=True)

@@ -72,8 +72,8 @@ AGENT_SUMMARY = Operations(
     Tag.AGENTS,
     {
         "retrieve": Operation(
-            "summarizeAgents",
-            "Count the agents",
+            "getAgentSummary",
+            "Get a summary of the agents",
             "Returns how many agents the environment has, in all and by liveness, drift, status, running version and "
             "label.",
         ),
