@@ -16,6 +16,7 @@ from apps.fleet.models import (
     AgentKey,
     AgentQuerySet,
     Assignment,
+    ChangedOffer,
     EnrollmentToken,
     Heartbeat,
     LabelCount,
@@ -74,7 +75,7 @@ class AgentAdmin(ReadOnlyAdmin):
     list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
     list_filter = (_Enrolled, _Liveness, _Drift, ("environment", Within))
     search_fields = ("name", "hostname", "=id")
-    not_below = frozenset({"heartbeat.agent", "assignment.agent", "pulse.agent"})
+    not_below = frozenset({"heartbeat.agent", "assignment.agent", "pulse.agent", "changedoffer.agent"})
     acts = (
         Act(
             name="revoke",
@@ -249,9 +250,19 @@ class PulseAdmin(ReadOnlyAdmin):
     icon = "monitor_heart"
     ordering = ("-agent",)
     related = ("agent", "environment__project__organization")
-    list_display = ("agent", "environment", "status", "last_seen_at", "running_bundle_hash")
+    list_display = ("agent", "environment", "status", "drifted", "stale_at", "running_bundle_hash")
     list_filter = ("status",)
     search_fields = ("agent__name", "running_bundle_hash")
+
+
+@admin.register(ChangedOffer, site=site)
+class ChangedOfferAdmin(ReadOnlyAdmin):
+    tenant = "agent__environment"
+    icon = "swap_horiz"
+    menu = "Changed offers"
+    related = ("agent__environment__project__organization",)
+    list_display = ("agent", "created_at")
+    search_fields = ("agent__name",)
 
 
 @admin.register(LabelCount, site=site)

@@ -9,27 +9,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.db import connection
 from django.db.models import (
+    BooleanField,
     Case,
     CharField,
     Count,
-    DateTimeField,
-    DurationField,
     Exists,
-    ExpressionWrapper,
     F,
     OuterRef,
     Q,
     Value,
     When,
 )
+from django.db.models.lookups import Exact
 from django.utils import timezone
 
-from apps.fleet.models import OFFLINE_AFTER, STALE_AFTER, Assignment, Heartbeat, LabelCount, Liveness, Pulse
+from apps.fleet.models import Assignment, ChangedOffer, Heartbeat, LabelCount, Liveness, Pulse
 from apps.tenancy.models import Environment
 
 MAX_VALUES = 50  # of a label key in a summary
@@ -49,6 +47,10 @@ WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING k
 INSERT INTO fleet_labelcount (environment_id, key, value, count)
 SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
 """
+_DROP_REPEATED = """
+DELETE FROM fleet_changedoffer AS earlier USING fleet_changedoffer AS later
+WHERE later.agent_id = earlier.agent_id AND later.id > earlier.id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +69,35 @@ class Counts:
     labels: Mapping[str, Mapping[str, int]]
 
 
-def _silent_for(count: int) -> Q:
-    """Return the condition that the last heartbeat is older than ``count`` intervals, as long as the agent was told."""
-    interval = Value(timedelta(seconds=count), DurationField())
-    oldest = Value(timezone.now(), DateTimeField()) - F("next_heartbeat_s") * interval
-    return Q(last_seen_at__lt=ExpressionWrapper(oldest, output_field=DateTimeField()))
-
-
 def has_liveness(liveness: str) -> Q:
     """Return the condition that a pulse's agent has this liveness now, by the rule of ``AgentQuerySet.with_state``."""
-    silent, gone = _silent_for(STALE_AFTER), _silent_for(OFFLINE_AFTER)
-    return {Liveness.ONLINE: ~silent, Liveness.STALE: silent & ~gone}.get(Liveness(liveness), gone)
+    now = timezone.now()
+    match Liveness(liveness):
+        case Liveness.ONLINE:
+            return Q(stale_at__gte=now)
+        case Liveness.STALE:
+            return Q(stale_at__lt=now, offline_at__gte=now)
+        case Liveness.OFFLINE:
+            return Q(offline_at__lt=now)
+
+
+def _drifts() -> Any:
+    """Return whether a pulse's agent runs something else than it should: the pulse's flag, unless the offer changed."""
+    of_agent = {"agent_id": OuterRef("agent_id")}
+    as_it_should = Q(bundle_hash=None) | Q(bundle_hash=OuterRef("running_bundle_hash"))
+    return Case(
+        When(
+            Exists(ChangedOffer.objects.filter(**of_agent)),
+            then=~Exists(Assignment.objects.filter(as_it_should, **of_agent)),
+        ),
+        default=F("drifted"),
+        output_field=BooleanField(),
+    )
 
 
 def has_drifted(drifted: bool = True) -> Any:
     """Return the condition that a pulse's agent runs something else than it should, or that it does not."""
-    as_it_should = Exists(
-        Assignment.objects.filter(
-            Q(bundle_hash=None) | Q(bundle_hash=OuterRef("running_bundle_hash")), agent_id=OuterRef("agent_id")
-        )
-    )
-    return ~as_it_should if drifted else as_it_should
+    return Exact(_drifts(), drifted)
 
 
 def has_progress(progress: str) -> Any:
@@ -96,21 +106,28 @@ def has_progress(progress: str) -> Any:
 
 
 def count(environment: Environment) -> Counts:
-    """Count the environment's enrolled agents, in three queries."""
+    """Count the environment's enrolled agents, in two queries."""
     agents = Pulse.objects.filter(environment=environment)
     liveness = Counter[str](dict.fromkeys(Liveness, 0))
     status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
-    groups = agents.values("status", "running_bundle_hash", liveness=Case(
-        *(When(has_liveness(each), then=Value(each)) for each in (Liveness.ONLINE, Liveness.STALE)),
-        default=Value(Liveness.OFFLINE), output_field=CharField(),
-    )).annotate(count=Count("*")).order_by()  # fmt: skip
-    for group in groups:
+    groups = agents.values(
+        "status",
+        "running_bundle_hash",
+        drifts=_drifts(),
+        liveness=Case(
+            *(When(has_liveness(each), then=Value(each)) for each in (Liveness.ONLINE, Liveness.STALE)),
+            default=Value(Liveness.OFFLINE),
+            output_field=CharField(),
+        ),
+    ).annotate(count=Count("*"))
+    drifted = 0
+    for group in groups.order_by():
         liveness[group["liveness"]] += group["count"]
+        drifted += group["count"] if group["drifts"] else 0
         if group["status"] is not None:
             status[group["status"]] += group["count"]
         if group["running_bundle_hash"] is not None:
             bundles[group["running_bundle_hash"]] += group["count"]
-    drifted = agents.filter(has_drifted()).count()
     cloned = 0  # no agent is marked as a clone yet
     return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 
@@ -125,8 +142,13 @@ def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
     return labels
 
 
-def sum_label_counts() -> None:
-    """Replace the changes of each environment's label counts by their sums, where there are any."""
+def condense() -> None:
+    """Replace the changes of each environment's label counts by their sums, and drop repeated changes of an offer.
+
+    It may run at any time, also twice at once. Nothing waits for it, and the counts stay the same.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_DROP_REPEATED)
     changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
     for environment_id in set(changed.values_list("environment", flat=True)):
         with connection.cursor() as cursor:

@@ -156,8 +156,11 @@ class Pulse(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
-    last_seen_at = models.DateTimeField()  # before the first heartbeat: when the agent enrolled
-    next_heartbeat_s = models.FloatField()
+    # When the agent becomes stale and offline without a further heartbeat. Times are quicker to compare than to add.
+    stale_at = models.DateTimeField()
+    offline_at = models.DateTimeField()
+    # Whether the agent drifted, as of its last heartbeat. An agent with a ``ChangedOffer`` must be looked at again.
+    drifted = models.BooleanField(default=False)
     status = models.CharField(max_length=10, null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
 
@@ -166,6 +169,21 @@ class Pulse(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.status}"
+
+
+class ChangedOffer(models.Model):
+    """A change of what an agent should run that its ``Pulse`` does not reflect yet; the next heartbeat removes it.
+
+    The pulse itself must not be changed then: heartbeats would wait for the transaction that makes the offers. Rows are
+    only added and removed, so that nobody waits. A trigger of ``fleet_assignment`` adds them.
+    """
+
+    # Without a constraint, since its check would slow down offers to 100,000 agents.
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return str(self.agent_id)
 
 
 class RunningInterval(models.Model):
@@ -202,7 +220,7 @@ class LabelCount(models.Model):
     """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
 
     A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The
-    job ``fleet.sum_label_counts`` replaces the rows of a label by their sum.
+    job ``fleet.condense`` replaces the rows of a label by their sum.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
@@ -238,11 +256,7 @@ class Assignment(models.Model):
     failed_detail = models.TextField(blank=True)
 
     class Meta:
-        indexes = [
-            models.Index(fields=["deployment_id"], name="fleet_assignment_deployment"),
-            # Counts of drifted agents read this index and not the table.
-            models.Index(fields=["agent"], include=["bundle_hash"], name="fleet_assignment_bundle"),
-        ]
+        indexes = [models.Index(fields=["deployment_id"], name="fleet_assignment_deployment")]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.fleet import facts, history, services
-from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SUM_LABEL_COUNTS
+from apps.fleet.jobs import CONDENSE_FACTS, FORGET_CREDENTIALS, FORGET_HISTORY
 from byteor_cloud.jobs import runs_periodically
 
 
@@ -19,7 +19,7 @@ def forget_history() -> None:
     history.forget_history()
 
 
-@runs_periodically(SUM_LABEL_COUNTS)
-def sum_label_counts() -> None:
-    """Replace the changes of label counts by their sums."""
-    facts.sum_label_counts()
+@runs_periodically(CONDENSE_FACTS)
+def condense() -> None:
+    """Replace the changes of label counts by their sums, and drop repeated changes of an offer."""
+    facts.condense()

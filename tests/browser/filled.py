@@ -93,6 +93,7 @@ def fill(world: World, suffix: str = "1") -> Filled:
     """Add a row to every table of the tenant, such as an active deployment and an incident."""
     environment = world.environment("prod", f"{world.name}-{suffix}")
     agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}", zone=suffix)
+    _ran_before(agent)
     bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")
     deployment = world.deployment(bundle)
     decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": f"{world.name} agrees"}
@@ -101,7 +102,6 @@ def fill(world: World, suffix: str = "1") -> Filled:
     assert report(agent_api, agent, "active").status_code == 200
     run_jobs()
     deployment.refresh_from_db()
-    _ran_before(agent)
     tokens.create_organization_key(
         organization=world.organization, name=f"{world.name}-key-{suffix}", role=Role.OPERATOR,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from apps.fleet import facts, services
-from apps.fleet.models import Agent, Assignment, Heartbeat, LabelCount, Liveness, Pulse
+from apps.fleet.models import Agent, Assignment, ChangedOffer, Heartbeat, LabelCount, Liveness, Pulse
+from tests.patience import PATIENCE_S
 from tests.races import Race
 from tests.worlds import Api, World
 
@@ -105,6 +108,61 @@ def test_filter_by_drift_agrees_with_the_drift_of_the_agent(
     assert facts.count(world.dev).drifted == drifted
 
 
+def test_drift_follows_offers_before_and_after_the_next_heartbeat(world: World) -> None:
+    agent, api = world.agent()
+    running = {"deployment_id": str(agent.pk), "bundle_hash": A, "spec_hash": A}
+    offer = {"deployment_id": agent.pk, "action": "activate", "since": timezone.now()}
+    beat(agent, api, active=running)
+    found = []
+
+    for bundle in (A, B, A, B):
+        Assignment.objects.filter(agent=agent).update(bundle_hash=bundle, **offer)
+        waiting = ChangedOffer.objects.count()
+        facts.condense()
+        found.append((waiting, ChangedOffer.objects.count(), facts.count(world.dev).drifted))
+    assert found == [(1, 1, 0), (2, 1, 1), (2, 1, 0), (2, 1, 1)]
+
+    beat(agent, api, active=running)
+    assert (ChangedOffer.objects.count(), facts.count(world.dev).drifted) == (0, 1)
+    Assignment.objects.filter(agent=agent).update(progress="active")  # a report changes no offer
+    assert ChangedOffer.objects.count() == 0
+    beat(agent, api, active={**running, "bundle_hash": B})
+    assert (names(world, "drifted=true"), names(world, "drifted=false")) == ([], ["agent"])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("first", ["offer", "heartbeat"])
+def test_drift_is_right_if_an_offer_and_a_heartbeat_meet(world: World, at_once: Race, first: str) -> None:
+    """Whichever commits first: neither waits for the other, and the result is as if one came after the other."""
+    agent, api = world.agent()
+    Assignment.objects.filter(agent=agent).update(bundle_hash=A, deployment_id=agent.pk)
+    Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=A)
+    written, finished = threading.Event(), threading.Event()
+
+    def offer() -> None:
+        Assignment.objects.filter(agent=agent).update(bundle_hash=B)
+
+    def store() -> None:
+        Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=A)
+
+    outer, inner = (offer, store) if first == "offer" else (store, offer)
+
+    def hold() -> None:
+        with transaction.atomic():
+            outer()
+            written.set()
+            assert finished.wait(PATIENCE_S)
+
+    def meet() -> None:
+        assert written.wait(PATIENCE_S)
+        inner()
+        finished.set()
+
+    assert at_once(hold, meet) == [None, None]
+    assert facts.count(world.dev).drifted == 1
+    assert Agent.objects.with_state().get().drifted
+
+
 def test_filter_by_status_progress_and_bundle_follows_each_change(world: World) -> None:
     one, one_api = world.agent(name="one")
     two, two_api = world.agent(name="two")
@@ -146,7 +204,7 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
     Agent.objects.filter(environment=world.dev).update(labels={"zone": "c"})  # a change of many agents at once
     assert facts.count(world.dev).labels == {"zone": {"c": 3}}
 
-    facts.sum_label_counts()
+    facts.condense()
     assert list(LabelCount.objects.filter(environment=world.dev).values_list("key", "value", "count")) == [
         ("zone", "c", 3)
     ]
@@ -183,13 +241,11 @@ def test_label_counts_stay_exact_while_they_are_summed(world: World, at_once: Ra
         for zone in "bcd":
             services.update_agent(agent, {"labels": {"zone": zone}}, actor=world.admin.actor)
 
-    answers = at_once(
-        *(lambda agent=agent: relabel(agent) for agent in agents), facts.sum_label_counts, facts.sum_label_counts
-    )
+    answers = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
 
     assert answers == [None] * 6
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
-    facts.sum_label_counts()
+    facts.condense()
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
 
 

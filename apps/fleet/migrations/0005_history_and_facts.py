@@ -8,11 +8,13 @@ every other writer of heartbeats and agents is covered too: tests, imports, a co
   function never runs twice at once for one agent.
 - ``fleet_copy_heartbeats`` copies a whole batch in one statement. The copied row is only locked while its heartbeat is,
   so that it adds no deadlock.
+- ``fleet_note_changed_offers`` only inserts, because a heartbeat must not wait for a deployment's transaction.
 - ``fleet_count_labels`` only inserts. Rows that many enrollments changed would make them wait for each other. Agents
   that are deleted need no count: their environment goes with them, or they are decommissioned and were subtracted then.
 """
 
 import django.db.models.deletion
+import django.utils.timezone
 from django.db import migrations, models
 
 RUNNING = """
@@ -61,10 +63,14 @@ PULSE = """
 ALTER TABLE fleet_pulse SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 CREATE FUNCTION fleet_copy_first_heartbeats() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO fleet_pulse (agent_id, environment_id, last_seen_at, next_heartbeat_s, status, running_bundle_hash)
-        SELECT beat.agent_id, agent.environment_id, coalesce(beat.last_seen_at, agent.created_at),
-            beat.next_heartbeat_s, beat.status, beat.running_bundle_hash
+    INSERT INTO fleet_pulse (agent_id, environment_id, stale_at, offline_at, drifted, status, running_bundle_hash)
+        SELECT beat.agent_id, agent.environment_id,
+            coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '3 s',
+            coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '10 s',
+            wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
+            beat.status, beat.running_bundle_hash
         FROM new_rows AS beat JOIN fleet_agent AS agent ON agent.id = beat.agent_id
+            LEFT JOIN fleet_assignment AS wanted USING (agent_id)
         WHERE agent.decommissioned_at IS NULL;
     RETURN NULL;
 END $$;
@@ -73,13 +79,36 @@ END $$;
 CREATE FUNCTION fleet_copy_heartbeats() RETURNS trigger LANGUAGE plpgsql
     SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
 BEGIN
+    -- First remove, then read: an offer that commits in between is read, and its row stays. The other way round, its
+    -- row would be removed and the offer not read.
+    DELETE FROM fleet_changedoffer AS changed USING new_rows AS beat WHERE changed.agent_id = beat.agent_id;
     UPDATE fleet_pulse AS pulse
-        SET last_seen_at = coalesce(beat.last_seen_at, pulse.last_seen_at),
-            next_heartbeat_s = beat.next_heartbeat_s, status = beat.status,
-            running_bundle_hash = beat.running_bundle_hash
-        FROM new_rows AS beat WHERE pulse.agent_id = beat.agent_id;
+        SET stale_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '3 s', pulse.stale_at),
+            offline_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '10 s', pulse.offline_at),
+            drifted = wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
+            status = beat.status, running_bundle_hash = beat.running_bundle_hash
+        FROM new_rows AS beat LEFT JOIN fleet_assignment AS wanted USING (agent_id)
+        WHERE pulse.agent_id = beat.agent_id;
     RETURN NULL;
 END $$;
+CREATE FUNCTION fleet_note_changed_offers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fleet_changedoffer (agent_id, created_at)
+        SELECT after.agent_id, now() FROM old_rows AS before JOIN new_rows AS after USING (agent_id)
+        WHERE after.bundle_hash IS DISTINCT FROM before.bundle_hash;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION fleet_note_first_offers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO fleet_changedoffer (agent_id, created_at)
+        SELECT agent_id, now() FROM new_rows WHERE bundle_hash IS NOT NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER fleet_assignment_first_offers AFTER INSERT ON fleet_assignment
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION fleet_note_first_offers();
+CREATE TRIGGER fleet_assignment_offers AFTER UPDATE ON fleet_assignment
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
+    EXECUTE FUNCTION fleet_note_changed_offers();
 CREATE TRIGGER fleet_heartbeat_first_pulse AFTER INSERT ON fleet_heartbeat
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION fleet_copy_first_heartbeats();
 CREATE TRIGGER fleet_heartbeat_pulse AFTER UPDATE ON fleet_heartbeat
@@ -124,10 +153,14 @@ INSERT INTO fleet_runninginterval (agent_id, started_at, deployment_id, bundle_h
     SELECT agent_id, coalesce(running_since, last_seen_at, now()), running_deployment_id, running_bundle_hash,
         running_spec_hash
     FROM fleet_heartbeat WHERE running_bundle_hash IS NOT NULL ORDER BY agent_id;
-INSERT INTO fleet_pulse (agent_id, environment_id, last_seen_at, next_heartbeat_s, status, running_bundle_hash)
-    SELECT beat.agent_id, agent.environment_id, coalesce(beat.last_seen_at, agent.created_at), beat.next_heartbeat_s,
+INSERT INTO fleet_pulse (agent_id, environment_id, stale_at, offline_at, drifted, status, running_bundle_hash)
+    SELECT beat.agent_id, agent.environment_id,
+        coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '3 s',
+        coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '10 s',
+        wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
         beat.status, beat.running_bundle_hash
     FROM fleet_heartbeat AS beat JOIN fleet_agent AS agent ON agent.id = beat.agent_id
+        LEFT JOIN fleet_assignment AS wanted USING (agent_id)
     WHERE agent.decommissioned_at IS NULL ORDER BY agent_id;
 INSERT INTO fleet_labelcount (environment_id, key, value, count)
     SELECT agent.environment_id, label.key, label.value, count(*)
@@ -139,6 +172,8 @@ BACKWARD = """
 DROP FUNCTION fleet_record_running() CASCADE;
 DROP FUNCTION fleet_copy_first_heartbeats() CASCADE;
 DROP FUNCTION fleet_copy_heartbeats() CASCADE;
+DROP FUNCTION fleet_note_changed_offers() CASCADE;
+DROP FUNCTION fleet_note_first_offers() CASCADE;
 DROP FUNCTION fleet_count_first_labels() CASCADE;
 DROP FUNCTION fleet_count_labels() CASCADE;
 """
@@ -167,14 +202,23 @@ class Migration(migrations.Migration):
             fields=[
                 ('agent', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='pulse', serialize=False, to='fleet.agent')),
                 ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenancy.environment')),
-                ('last_seen_at', models.DateTimeField()),
-                ('next_heartbeat_s', models.FloatField()),
+                ('stale_at', models.DateTimeField()),
+                ('offline_at', models.DateTimeField()),
+                ('drifted', models.BooleanField(default=False)),
                 ('status', models.CharField(max_length=10, null=True)),
                 ('running_bundle_hash', models.CharField(max_length=71, null=True)),
             ],
             options={
                 'indexes': [models.Index(fields=['environment', 'agent'], name='fleet_pulse_environment')],
             },
+        ),
+        migrations.CreateModel(
+            name='ChangedOffer',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('agent', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='fleet.agent')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+            ],
         ),
         migrations.CreateModel(
             name='RunningInterval',
@@ -197,10 +241,6 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(condition=models.Q(('ended_at', None)), fields=('agent',), name='fleet_runninginterval_one_open'),
                 ],
             },
-        ),
-        migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(fields=['agent'], include=('bundle_hash',), name='fleet_assignment_bundle'),
         ),
         migrations.RunSQL(PRESENT, migrations.RunSQL.noop),
         migrations.RunSQL([RUNNING, PULSE, LABELS], BACKWARD),
