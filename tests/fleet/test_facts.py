@@ -134,7 +134,7 @@ def test_drift_follows_offers_before_and_after_the_next_heartbeat(world: World) 
 @pytest.mark.parametrize("first", ["offer", "heartbeat"])
 def test_drift_is_right_if_an_offer_and_a_heartbeat_meet(world: World, at_once: Race, first: str) -> None:
     """Whichever commits first: neither waits for the other, and the result is as if one came after the other."""
-    agent, api = world.agent()
+    agent, _ = world.agent()
     Assignment.objects.filter(agent=agent).update(bundle_hash=A, deployment_id=agent.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=A)
     written, finished = threading.Event(), threading.Event()
