@@ -86,7 +86,7 @@ def test_filter_by_liveness_agrees_with_the_liveness_of_the_agent(world: World, 
     assert {agent.liveness for agent in Agent.objects.with_state()} == {liveness}
     others = [each for each in Liveness if each != liveness]
     assert [names(world, f"liveness={each}") for each in others] == [[], []]
-    assert facts.count(world.dev).liveness == {liveness: 2, **dict.fromkeys(others, 0)}
+    assert facts.count(world.dev).liveness == {str(each): 2 * (each == liveness) for each in Liveness}
 
 
 @pytest.mark.parametrize(

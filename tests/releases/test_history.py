@@ -39,9 +39,9 @@ def store(agent: Agent, minute: float, bundle: str | None, deployment: Any = Non
     )
 
 
-def old_agent(world: World, *args: Any, **labels: str) -> tuple[Agent, Api]:
+def old_agent(world: World, environment: Any = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
     """Enroll an agent an hour before noon."""
-    agent, api = world.agent(*args, **labels)
+    agent, api = world.agent(environment, name, **labels)
     Agent.objects.filter(pk=agent.pk).update(created_at=NOON - timedelta(hours=1))
     return agent, api
 
