@@ -25,8 +25,18 @@ from apps.fleet.models import (
     RunningInterval,
 )
 from apps.tenancy.admin import CredentialAdmin, revoke_act
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, Within, ago, pill, short, site, with_note
-from apps.tenancy.console.standing import Standing
+from apps.tenancy.console import (
+    Act,
+    ReadOnlyAdmin,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
+from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
 LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
@@ -73,7 +83,7 @@ class AgentAdmin(ReadOnlyAdmin):
     section, icon = "Fleet", "memory"
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", Within))
+    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent", "pulse.agent", "changedoffer.agent"})
     acts = (
@@ -90,28 +100,28 @@ class AgentAdmin(ReadOnlyAdmin):
         ),
     )
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return cast("AgentQuerySet", super().narrow(queryset, standing)).with_state()
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
-        return pill("decommissioned" if row.decommissioned_at else row.liveness)
+        return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
 
     @admin.display(description="Drift")
     def drift(self, row: Any) -> str:
-        return pill("drifted") if row.drifted else "-"
+        return state_pill("drifted") if row.drifted else "-"
 
     @admin.display(description="Status", ordering="heartbeat__status")
     def status(self, row: Any) -> str:
-        return pill(row.heartbeat.status)
+        return state_pill(row.heartbeat.status)
 
     @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
     def seen(self, row: Any) -> str:
-        return ago(row.heartbeat.last_seen_at)
+        return relative_time(row.heartbeat.last_seen_at)
 
     @admin.display(description="Desired")
     def desired(self, row: Any) -> str:
-        return short(row.assignment.bundle_hash)
+        return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Compare the desired, attempted, running and last failed bundle of the agent."""
@@ -119,10 +129,10 @@ class AgentAdmin(ReadOnlyAdmin):
         facts = [
             ("Liveness", self.live(row)),
             ("Drift", self.drift(row)),
-            ("Status", pill(heartbeat.status)),
-            ("Last seen", ago(heartbeat.last_seen_at)),
+            ("Status", state_pill(heartbeat.status)),
+            ("Last seen", relative_time(heartbeat.last_seen_at)),
             ("Agent version", heartbeat.agent_version or "-"),
-            ("Progress", pill(assignment.progress) if assignment.deployment_id else "-"),
+            ("Progress", state_pill(assignment.progress) if assignment.deployment_id else "-"),
         ]
         states = [
             ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
@@ -143,7 +153,7 @@ class AgentAdmin(ReadOnlyAdmin):
             ),
         ]
         rows = [
-            (name, _bundle_cell(bundle, deployment), ago(since), detail or "-")
+            (name, _bundle_cell(bundle, deployment), relative_time(since), detail or "-")
             for name, bundle, deployment, since, detail in states
         ]
         panel = {
@@ -180,10 +190,12 @@ class AgentAdmin(ReadOnlyAdmin):
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
     """Show a bundle hash with a link to its deployment."""
     if bundle_hash is None or deployment_id is None:
-        return short(bundle_hash)
+        return short_id(bundle_hash)
     # Only the page's name ties this to apps.releases, which this app must not import.
     page = reverse("admin:releases_deployment_change", args=[deployment_id])
-    return with_note(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
+    return with_note(
+        short_id(bundle_hash), format_html('<a class="text-link" href="{}">{}</a>', page, short_id(deployment_id))
+    )
 
 
 @admin.register(EnrollmentToken, site=site)
@@ -193,7 +205,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     section, icon = "Fleet", "confirmation_number"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
-    list_filter = (("environment", Within), "replace")
+    list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
 

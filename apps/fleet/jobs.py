@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, Lane, Periodic
+from byteor_cloud.jobs import Job, JobLane, Periodic
 
 
-class WelcomeAgent(Job, name="releases.welcome", lane=Lane.RELEASES):
+class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
     """Offer a new or relabeled agent the running deployment of its environment."""
 
     agent_id: str
 
 
-class AgentLeft(Job, name="releases.agent_left", lane=Lane.RELEASES):
+class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
     """Enqueue a step of each rollout that may wait for an agent that left the fleet."""
 
     agent_id: str
 
 
-FORGET_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=Lane.CLEANING)
-FORGET_HISTORY = Periodic("fleet.forget_history", every_s=3600, at_s=43 * 60, lane=Lane.CLEANING)
-CONDENSE_FACTS = Periodic("fleet.condense", every_s=60, lane=Lane.CLEANING)
+FORGET_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=JobLane.CLEANING)
+FORGET_HISTORY = Periodic("fleet.forget_history", every_s=3600, at_s=43 * 60, lane=JobLane.CLEANING)
+CONDENSE_FACTS = Periodic("fleet.condense", every_s=60, lane=JobLane.CLEANING)

@@ -235,8 +235,8 @@ class LabelCount(models.Model):
 class Assignment(models.Model):
     """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
 
-    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` the one that built the bundle;
-    they differ in a rollback. They are no foreign keys, since this app must not import ``apps.releases``.
+    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` is the deployment that built
+    the bundle; they differ in a rollback. They are not foreign keys, since this app must not import ``apps.releases``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)

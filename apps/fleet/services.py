@@ -20,7 +20,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import record_credential, revoke
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Unauthenticated
 from byteor_cloud.ids import uuid7
@@ -61,7 +61,10 @@ def create_enrollment_token(
 
 
 def _free_name(environment: Environment, wanted: str) -> str:
-    """Return an unused agent name made from the host name. If two enrollments race, the unique constraint fails one."""
+    """Return an unused agent name made from the host name.
+
+    If two enrollments choose the same name at once, the unique constraint lets only one of them succeed.
+    """
     name = wanted[:200]  # a host name may be longer than a name
     if not Agent.objects.enrolled().filter(environment=environment, name=name).exists():
         return name
@@ -80,7 +83,7 @@ def enroll(
     actor: Actor,
 ) -> tuple[Agent, str]:
     """Spend one use of the token; create an agent and its key. Raises Unauthenticated if the token was just spent."""
-    locked = lock(token)
+    locked = lock_row(token)
     if locked.is_spent or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     chosen = name or _free_name(environment, hostname or "agent")
@@ -127,7 +130,7 @@ def _revoke_keys(agent: Agent, *, environment: Environment, actor: Actor) -> Non
 @transaction.atomic
 def rotate_key(agent: Agent, *, actor: Actor) -> str:
     """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
-    locked = lock(agent)
+    locked = lock_row(agent)
     _check_enrolled(locked)
     _revoke_keys(locked, environment=agent.environment, actor=actor)
     return _create_key(locked, environment=agent.environment, actor=actor)

@@ -12,7 +12,7 @@ from byteor_cloud.engine.delivery.encoding import Json
 from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
 from .keyring import Keyring
 from .offer_handler import OfferHandler, OfferWithdrawn
-from .resources import ResourceMeter
+from .resource_meter import ResourceMeter
 from .retry import Backoff
 
 _log = logging.getLogger("byteor.agent")

@@ -20,13 +20,13 @@ from rest_framework.views import APIView
 from apps.fleet import facts, heartbeat_body, heartbeats, services
 from apps.fleet.api import operations
 from apps.fleet.api import serializers as s
-from apps.fleet.api.authentication import is_live, limited_as
+from apps.fleet.api.authentication import is_live, rate_limit_key
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness, Pulse
 from apps.tenancy.api import limits
-from apps.tenancy.api.authentication import UNUSABLE, bearer
+from apps.tenancy.api.authentication import UNUSABLE, bearer_credential
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -36,15 +36,20 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.api.serializers import KeySetSerializer
-from apps.tenancy.api.sizes import without_large
-from apps.tenancy.credentials import Family, family_of
-from apps.tenancy.credentials import digest as digest_of
+from apps.tenancy.api.sizes import defer_large_json
+from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.declared import DeclaredView, Errors
 from byteor_cloud.api.pagination import NewestFirst
-from byteor_cloud.api.parameters import check_query, choice, digest, flag, line
+from byteor_cloud.api.parameters import (
+    check_query,
+    choice_parameter,
+    flag_parameter,
+    line_parameter,
+    sha256_parameter,
+)
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import (
@@ -104,13 +109,15 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     # The list is filtered and paged over pulses, see ``list``.
     filters = {
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
-        "status": choice(Heartbeat.Status.values, "status"),
-        "liveness": choice(Liveness, condition=facts.has_liveness),
-        "drifted": flag(condition=facts.has_drifted),
-        "progress": choice(AgentProgress, condition=facts.has_progress),
-        "label": by_labels("agent__labels"),
-        "hostname": line("agent__hostname__icontains", max_length=253, description="A part of the host's name."),
-        "bundle_hash": digest("running_bundle_hash", description="Only agents that run this deploy bundle."),
+        "status": choice_parameter(Heartbeat.Status.values, "status"),
+        "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
+        "drifted": flag_parameter(condition=facts.has_drifted),
+        "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
+        "label": label_parameter("agent__labels"),
+        "hostname": line_parameter(
+            "agent__hostname__icontains", max_length=253, description="A part of the host's name."
+        ),
+        "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
@@ -140,7 +147,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
-        return without_large(agents, "heartbeat__report") if self.action == "list" else agents
+        return defer_large_json(agents, "heartbeat__report") if self.action == "list" else agents
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Find the agents of the page in narrow rows, and read only those agents in full."""
@@ -183,7 +190,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent whose key the request contains."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()
@@ -214,14 +221,14 @@ class SigningKeyViewSet(AgentSelfViewSet):
         return response
 
 
-def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpResponse:
+def _with_usage(response: HttpResponse, usage: limits.RateLimitUsage | None) -> HttpResponse:
     for name, value in usage.headers.items() if usage is not None else ():
         response[name] = value
     return response
 
 
 class HeartbeatView(DeclaredView, APIView):
-    """The heartbeat route. It bypasses most of DRF and makes one database statement, since it is called most."""
+    """The heartbeat route. It is called most often, so it bypasses most of DRF and sends one database statement."""
 
     operations = operations.HEARTBEAT
     http_method_names = ["post"]
@@ -241,14 +248,17 @@ class HeartbeatView(DeclaredView, APIView):
     )
     def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
         """Store a heartbeat durably and return what the agent should run."""
-        text = bearer(request)
+        text = bearer_credential(request)
         family = family_of(text) if text else None
         if text is None or family is None:
-            raise Unauthenticated("Send an agent key as bearer token.")
+            raise Unauthenticated("Send an agent key as the bearer token.")
         if family is not Family.AGENT:
-            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
-        key = digest_of(text)
-        usage = limits.count_agent(limited_as(key))
+            raise Forbidden(
+                "This operation needs an agent key, but the credential belongs to another family.",
+                code="wrong_credential",
+            )
+        key = credential_digest(text)
+        usage = limits.count_agent(rate_limit_key(key))
         try:
             if usage is not None:
                 usage.check()
@@ -269,17 +279,17 @@ class HeartbeatView(DeclaredView, APIView):
     @staticmethod
     def _read_body(request: HttpRequest) -> heartbeat_body.HeartbeatBody:
         cap: int = settings.CONFIG.max_agent_body_bytes
-        bodies.admit(request, cap)
+        bodies.check_declared_length(request, cap)
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
         check_query({}, request.GET)
-        return heartbeat_body.parse(parse_json(bodies.read(request, cap)))
+        return heartbeat_body.parse(parse_json(bodies.read_body(request, cap)))
 
     @staticmethod
-    def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:
+    def _refuse(request: HttpRequest, error: DomainError, usage: limits.RateLimitUsage | None) -> HttpResponse:
         response = problems.respond(request, error)
         if isinstance(error, Unauthenticated):
-            limits.forget_agent(limited_as(digest_of(bearer(request) or "")))
+            limits.forget_agent(rate_limit_key(credential_digest(bearer_credential(request) or "")))
             return response
         return _with_usage(response, usage)
 

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 
 from apps.fleet import history
 from apps.releases.services import provenance
-from apps.tenancy.console import ago, short, with_note
+from apps.tenancy.console import relative_time, short_id, with_note
 
 SHOWN = 12
 # Neighbouring bundles get different tones. The last one is for what runs now.
@@ -35,18 +35,20 @@ def panel(agent: Any) -> dict[str, Any]:
 
 def _row(interval: Any, origin: provenance.Origin) -> tuple[Any, ...]:
     page = origin.deployment_id and reverse("admin:releases_deployment_change", args=[origin.deployment_id])
-    deployment = format_html('<a class="to" href="{}">{}</a>', page, short(origin.deployment_id)) if page else ""
-    until = ago(interval.ended_at) if interval.ended_at else with_note("now", _confirmed(interval.confirmed))
+    deployment = (
+        format_html('<a class="text-link" href="{}">{}</a>', page, short_id(origin.deployment_id)) if page else ""
+    )
+    until = relative_time(interval.ended_at) if interval.ended_at else with_note("now", _confirmed(interval.confirmed))
     return (
-        ago(interval.started_at),
+        relative_time(interval.started_at),
         until,
-        with_note(short(interval.bundle_hash), deployment),
+        with_note(short_id(interval.bundle_hash), deployment),
         ", ".join(origin.approved_by) or "-",
     )
 
 
 def _confirmed(moment: datetime) -> str:
-    return format_html("confirmed {}", ago(moment))
+    return format_html("confirmed {}", relative_time(moment))
 
 
 def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
@@ -65,7 +67,7 @@ def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
     return {
         "text": f"{len(intervals)} intervals, from the oldest to now",
         "parts": parts,
-        "start": ago(oldest_first[0].started_at),
+        "start": relative_time(oldest_first[0].started_at),
     }
 
 

@@ -19,7 +19,7 @@ from apps.releases.services import provenance
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.api.mixins import ListModelMixin
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.api.parameters import moment
+from byteor_cloud.api.parameters import time_parameter
 from byteor_cloud.errors import InvalidInput, NotFound
 
 
@@ -80,11 +80,11 @@ class HistoryViewSet(_IntervalViewSet):
     operations = operations.HISTORY
     queryset = RunningInterval.objects.all()
     filters = {
-        "since": moment(
+        "since": time_parameter(
             condition=lambda since: Q(ended_at=None) | Q(ended_at__gt=since),
             description="Only intervals that had not ended at this time.",
         ),
-        "until": moment("started_at__lt", description="Only intervals that began before this time."),
+        "until": time_parameter("started_at__lt", description="Only intervals that began before this time."),
     }
 
     def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -104,12 +104,12 @@ class FleetStateViewSet(_IntervalViewSet):
 
     operations = operations.FLEET_STATE
     queryset = Agent.objects.all()
-    filters = {"at": moment(description="The moment. Default: now.")}
+    filters = {"at": time_parameter(description="The moment. Default: now.")}
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List what the agents of the environment ran then."""
         now = timezone.now()
-        at = self.given.get("at", now)
+        at = self.parameter_values.get("at", now)
         if at > now:
             raise InvalidInput.at_parameter("at", "The time is in the future. Leave it out for now.", code="max_value")
         then = history.running_at(at)

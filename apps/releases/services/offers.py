@@ -11,7 +11,7 @@ from apps.fleet.models import Agent
 from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.jobs import enqueue
 
@@ -34,7 +34,7 @@ def offer_to_late_joiner(agent_id: str) -> None:
     agent = Agent.objects.enrolled().select_related("environment").filter(pk=agent_id).first()
     if agent is None:
         return
-    lock(agent.environment)
+    lock_row(agent.environment)
     for deployment in Deployment.objects.filter(environment=agent.environment, is_current=True).order_by("-id"):
         if fleet.select_agents(agent.environment, deployment.target).filter(pk=agent.pk).exists():
             assignments.offer_late(deployment, only=agent.pk)

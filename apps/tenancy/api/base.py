@@ -23,15 +23,15 @@ from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
-from apps.tenancy.access import Principal, Roles, roles_in
+from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import BEARER
-from apps.tenancy.api.idempotency import once
+from apps.tenancy.api.idempotency import answer_once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
-from byteor_cloud.api.bodies import admit, declared_length, is_chunked
+from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
@@ -40,7 +40,7 @@ SIGNED_IN = frozenset[Permission]()  # any caller with the right family of crede
 
 
 def body_digest(data: Any) -> str:
-    """Return a digest of a response's data for its ETag. Names are sorted, because the database does not keep order."""
+    """Return a digest of a response's data for its ETag. Keys are sorted, because the database changes their order."""
     text = json.dumps(data, cls=JSONEncoder, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -50,7 +50,7 @@ def _tags(header: str) -> set[str]:
     return {tag.strip() for tag in header.split(",")}
 
 
-class AnyAccept(BaseContentNegotiation):
+class IgnoreAccept(BaseContentNegotiation):
     """Content negotiation that ignores ``Accept``: each route has only one media type."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
@@ -64,13 +64,13 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     """Base of all views, and of those outside any organization."""
 
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
-    content_negotiation_class = AnyAccept
+    content_negotiation_class = IgnoreAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
-    # Query parameters of the list action, and of other actions by name. ``given`` has the request's parsed values.
+    # Query parameters of the list action, and of other actions by name. The parsed ones are in ``parameter_values``.
     filters: ClassVar[Mapping[str, Parameter]] = {}
     parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
-    given: Mapping[str, Any] = {}
+    parameter_values: Mapping[str, Any] = {}
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
@@ -83,7 +83,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     rate_headers: Mapping[str, str] = {}
 
-    # -- who calls ----------------------------------------------------------------------------------------------
+    # -- the caller ---------------------------------------------------------------------------------------------
 
     @property
     def principal(self) -> Principal:
@@ -118,7 +118,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
             usage.check()
         self.resolve_scope()
         needed = self.permissions.get(self.action)
-        if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
+        if needed is None or (isinstance(needed, Permission) and needed not in self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -135,7 +135,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """Load the organization, project and environment in the URL. Raises NotFound."""
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         """The caller's permissions in the scope."""
         return frozenset()
 
@@ -152,13 +152,13 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         return {**PAGE, **cls.filters} if cls.is_list(action) else cls.parameters.get(action, {})
 
     def check_parameters(self, request: Request) -> None:
-        """Parse the query into ``given``. Raises InvalidInput for a wrong value or an unknown parameter."""
-        self.given = check_query(self.query_parameters(self.action), request._request.GET)
+        """Parse the query into ``parameter_values``. Raises InvalidInput for a wrong value or an unknown parameter."""
+        self.parameter_values = check_query(self.query_parameters(self.action), request._request.GET)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep only the rows that match the given filters."""
-        for name in self.filters.keys() & self.given.keys():
-            parameter, value = self.filters[name], self.given[name]
+        for name in self.filters.keys() & self.parameter_values.keys():
+            parameter, value = self.filters[name], self.parameter_values[name]
             queryset = queryset.filter(
                 parameter.condition(value) if parameter.condition else Q(**{str(parameter.lookup): value})
             )
@@ -183,12 +183,12 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if request.method == "POST" and "Idempotency-Key" in request.headers and self.takes_idempotency_key:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
             holds_secret = self.action in self.secret_actions
-            self.post = once(handler, principal=self.principal, holds_secret=holds_secret)
+            self.post = answer_once(handler, principal=self.principal, holds_secret=holds_secret)
 
     def _admit_body(self, request: Request) -> bool:
         """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
         sent = request._request
-        admit(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
+        check_declared_length(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
         if not (declared_length(sent) or is_chunked(sent)):
             return False
         parsers = self.get_parsers()
@@ -259,7 +259,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the rate limit headers, and an ETag for a single resource; answer 304 if the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # without them, no credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # set once a credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -278,7 +278,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         unchanged = HttpResponse(status=304, headers=dict(response.items()))
         for name in ("Content-Type", "Content-Length", "Content-Disposition"):
             unchanged.headers.pop(name, None)
-        # So the file of the original response is closed, although it is not sent.
+        # Close the file of the original response with this one, although that response is not sent.
         unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
         return unchanged
 
@@ -288,7 +288,7 @@ class OrganizationViewSet(ApiViewSet):
 
     scope_field: ClassVar[str] = "organization"
     organization: Organization
-    roles: Roles
+    roles: OrganizationRoles
 
     def resolve_scope(self) -> None:
         organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
@@ -298,14 +298,14 @@ class OrganizationViewSet(ApiViewSet):
 
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
-        if not roles.any:
-            # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
+        if not roles.has_any_role:
+            # Count the denial in the caller's own organization, if any: strangers must not fill the ledger of this one.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         return self.roles.permissions()
 
     @property
@@ -340,7 +340,7 @@ class ProjectViewSet(OrganizationViewSet):
         self.project = project
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         return self.roles.permissions(self.project)
 
     @property
@@ -349,7 +349,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``: of most resources."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
 
     scope_field = "environment"
     environment: Environment

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from django.db.models import Q
 
-from byteor_cloud.api.parameters import Parameter, line, matcher, moment
+from byteor_cloud.api.parameters import Parameter, line_parameter, matcher, time_parameter
 
 BY_CREATION: Mapping[str, Parameter] = {
-    "created_after": moment("created_at__gte", description="Only resources created at this time or later."),
-    "created_before": moment("created_at__lt", description="Only resources created before this time."),
+    "created_after": time_parameter("created_at__gte", description="Only resources created at this time or later."),
+    "created_before": time_parameter("created_at__lt", description="Only resources created before this time."),
 }
 BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
-    "name": line("name__icontains", description="Only resources whose name contains this text."),
+    "name": line_parameter("name__icontains", description="Only resources whose name contains this text."),
 }
 _KEY = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}"
 _VALUE = r"[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
@@ -44,7 +44,7 @@ def _has_labels(column: str, given: Iterable[Iterable[str]]) -> Q:
     return condition & Q(**{f"{column}__contains": equal}) if equal else condition
 
 
-def by_labels(column: str) -> Parameter:
+def label_parameter(column: str) -> Parameter:
     """Return the parameter ``?label=key=value``, ``?label=key`` or ``?label=!key`` on labels in a JSON ``column``."""
     return Parameter(
         schema={"type": "string", "pattern": _LABELS},

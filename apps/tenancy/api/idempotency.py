@@ -24,7 +24,9 @@ LIFETIME = timedelta(hours=24)
 SECRET_LIFETIME = timedelta(minutes=10)
 
 
-def once(handler: Callable[..., Response], *, principal: Principal, holds_secret: bool) -> Callable[..., Response]:
+def answer_once(
+    handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
+) -> Callable[..., Response]:
     """Wrap ``handler`` so that a request with a repeated key gets the first response again.
 
     ``holds_secret`` says that the response contains a secret; it is then stored for 10 minutes instead of 24 hours.
