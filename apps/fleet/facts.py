@@ -47,10 +47,18 @@ WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING k
 INSERT INTO fleet_labelcount (environment_id, key, value, count)
 SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
 """
+# A heartbeat removes rows, too. Rows that it holds are skipped: waiting for them while holding others could deadlock.
 _DROP_REPEATED = """
-DELETE FROM fleet_changedoffer AS earlier USING fleet_changedoffer AS later
-WHERE later.agent_id = earlier.agent_id AND later.id > earlier.id
+WITH repeated AS MATERIALIZED (
+    SELECT id FROM fleet_changedoffer AS earlier
+    WHERE EXISTS (
+        SELECT FROM fleet_changedoffer AS later WHERE later.agent_id = earlier.agent_id AND later.id > earlier.id
+    )
+    LIMIT %s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM fleet_changedoffer AS earlier USING repeated WHERE earlier.id = repeated.id
 """
+_DROPPED_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +153,13 @@ def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 def condense() -> None:
     """Replace the changes of each environment's label counts by their sums, and drop repeated changes of an offer.
 
-    It may run at any time, also twice at once. Nothing waits for it, and the counts stay the same.
+    It may run at any time, also twice at once. It waits for no heartbeat, and the counts stay the same.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_DROP_REPEATED)
+        dropped = _DROPPED_AT_ONCE
+        while dropped == _DROPPED_AT_ONCE:
+            cursor.execute(_DROP_REPEATED, [_DROPPED_AT_ONCE])
+            dropped = cursor.rowcount
     changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
     for environment_id in set(changed.values_list("environment", flat=True)):
         with connection.cursor() as cursor:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.fleet import facts, services
-from apps.fleet.models import Agent, Assignment, ChangedOffer, Heartbeat, LabelCount, Liveness, Pulse
+from apps.fleet.models import (
+    Agent,
+    Assignment,
+    ChangedOffer,
+    EnrollmentToken,
+    Heartbeat,
+    LabelCount,
+    Liveness,
+    Pulse,
+    RunningInterval,
+)
+from apps.tenancy.credentials import credential_digest
 from tests.patience import PATIENCE_S
 from tests.races import Race
 from tests.worlds import Api, World
@@ -256,3 +268,105 @@ def test_purged_environment_takes_its_counts_and_history_along(world: World) -> 
     world.dev.delete()
 
     assert (Pulse.objects.count(), LabelCount.objects.count(), agent.history.count()) == (0, 0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("leaves", ["decommissioned", "replaced"])
+def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: World, at_once: Race, leaves: str) -> None:
+    """A transaction may remove several agents in any order. Waiting for it could deadlock."""
+    first, second = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda each: each.pk)
+    token = EnrollmentToken.objects.get(digest=credential_digest(world.enrollment_token(replace=True, max_uses=2)))
+    removed, stored = threading.Event(), threading.Event()
+
+    def remove(agent: Agent) -> None:
+        if leaves == "decommissioned":
+            services.decommission(agent, actor=world.admin.actor)
+        else:
+            services.enroll(token=token, environment=world.dev, name=agent.name, actor=world.admin.actor)
+
+    def remove_both() -> None:
+        with transaction.atomic():
+            remove(second)
+            removed.set()
+            assert stored.wait(PATIENCE_S)
+            remove(first)
+
+    def store_both() -> None:
+        assert removed.wait(PATIENCE_S)
+        heartbeats = Heartbeat.objects.filter(agent__in=[first, second])
+        assert heartbeats.update(status="failed", running_bundle_hash=A, running_spec_hash=B) == 2
+        stored.set()
+
+    assert at_once(remove_both, store_both) == [None, None]
+    assert not Pulse.objects.filter(agent__in=[first, second]).exists()
+    assert facts.count(world.dev).total == (0 if leaves == "decommissioned" else 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_condensing_does_not_wait_for_heartbeats(world: World, at_once: Race) -> None:
+    agent, _ = world.agent()
+    for bundle in (A, B):
+        Assignment.objects.filter(agent=agent).update(bundle_hash=bundle, deployment_id=agent.pk)
+    stored, condensed = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=B, running_spec_hash=B)
+            stored.set()
+            assert condensed.wait(PATIENCE_S)
+
+    def condense() -> None:
+        assert stored.wait(PATIENCE_S)
+        facts.condense()
+        condensed.set()
+
+    assert at_once(hold, condense) == [None, None]
+    assert not ChangedOffer.objects.exists()
+
+
+def test_condensing_drops_all_repeated_changes_in_several_batches(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_DROPPED_AT_ONCE", 2)
+    agents = [world.agent(name=f"agent-{number}")[0] for number in range(3)]
+    for bundle in (A, B, A):
+        Assignment.objects.update(bundle_hash=bundle, deployment_id=agents[0].pk)
+    newest = ChangedOffer.objects.order_by("-pk").values_list("pk", flat=True)[:3]
+    expected = set(newest)
+
+    facts.condense()
+
+    assert set(ChangedOffer.objects.values_list("pk", flat=True)) == expected
+
+
+def test_migration_writes_what_the_triggers_would_have_written(world: World) -> None:
+    for number, (running, desired) in enumerate([(None, None), (A, None), (A, A), (A, B), (None, B)]):
+        agent, api = world.agent(name=f"agent-{number}", zone="ab"[number % 2], rack=f"{number}")
+        if desired is not None:
+            offer = {"deployment_id": agent.pk, "action": "activate", "since": timezone.now()}
+            Assignment.objects.filter(agent=agent).update(bundle_hash=desired, bundle_size=1, **offer)
+        active = {"deployment_id": str(agent.pk), "bundle_hash": running, "spec_hash": B}
+        beat(agent, api, active=active if running else None)
+    world.agent(name="silent", zone="c")
+    leaves, api = world.agent(name="leaves", zone="a")
+    beat(leaves, api)
+    services.decommission(leaves, actor=world.admin.actor)
+    facts.condense()
+    models = (Pulse, RunningInterval, LabelCount)
+
+    def rows() -> list[list[tuple[Any, ...]]]:
+        names = [[f.attname for f in model._meta.concrete_fields if f.attname != "id"] for model in models]
+        return [
+            sorted(model._default_manager.values_list(*columns), key=repr)
+            for model, columns in zip(models, names, strict=True)
+        ]
+
+    written = rows()
+    assert [len(each) for each in written] == [6, 3, 8]
+    for model in models:
+        model._default_manager.all().delete()
+
+    with connection.cursor() as cursor:
+        cursor.execute(importlib.import_module("apps.fleet.migrations.0005_history_and_facts").PRESENT)
+
+    assert rows() == written

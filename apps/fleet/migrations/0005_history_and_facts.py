@@ -6,8 +6,8 @@ every other writer of heartbeats and agents is covered too: tests, imports, a co
 - ``fleet_record_running`` writes an interval. Its conditions compare the old and the new row, so that a heartbeat that
   changes nothing does not even call it. Heartbeats of one agent wait for each other at the agent's row, so that the
   function never runs twice at once for one agent.
-- ``fleet_copy_heartbeats`` copies a whole batch in one statement. The copied row is only locked while its heartbeat is,
-  so that it adds no deadlock.
+- ``fleet_copy_heartbeats`` copies a whole batch in one statement. It never waits for a copied row, so that it adds no
+  deadlock.
 - ``fleet_note_changed_offers`` only inserts, because a heartbeat must not wait for a deployment's transaction.
 - ``fleet_count_labels`` only inserts. Rows that many enrollments changed would make them wait for each other. Agents
   that are deleted need no count: their environment goes with them, or they are decommissioned and were subtracted then.
@@ -82,12 +82,18 @@ BEGIN
     -- First remove, then read: an offer that commits in between is read, and its row stays. The other way round, its
     -- row would be removed and the offer not read.
     DELETE FROM fleet_changedoffer AS changed USING new_rows AS beat WHERE changed.agent_id = beat.agent_id;
+    -- Only a transaction that decommissions or deletes agents locks other pulses. A heartbeat must not wait for it, since
+    -- such a transaction may wait for another heartbeat of the same batch. Its pulse is about to be deleted.
     UPDATE fleet_pulse AS pulse
         SET stale_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '3 s', pulse.stale_at),
             offline_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '10 s', pulse.offline_at),
             drifted = wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
             status = beat.status, running_bundle_hash = beat.running_bundle_hash
-        FROM new_rows AS beat LEFT JOIN fleet_assignment AS wanted USING (agent_id)
+        FROM (
+            SELECT new_rows.agent_id, new_rows.last_seen_at, new_rows.next_heartbeat_s, new_rows.status,
+                new_rows.running_bundle_hash
+            FROM new_rows JOIN fleet_pulse AS free USING (agent_id) FOR NO KEY UPDATE OF free SKIP LOCKED
+        ) AS beat LEFT JOIN fleet_assignment AS wanted USING (agent_id)
         WHERE pulse.agent_id = beat.agent_id;
     RETURN NULL;
 END $$;
@@ -149,6 +155,8 @@ CREATE TRIGGER fleet_agent_labels AFTER UPDATE ON fleet_agent
 """
 # What the triggers would have written of the rows that are there. Before now, only the running bundle is known.
 PRESENT = """
+-- An earlier release may go on writing. Until the triggers are there, a row that it wrote would be missing in the copies.
+LOCK TABLE fleet_agent, fleet_heartbeat, fleet_assignment IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO fleet_runninginterval (agent_id, started_at, deployment_id, bundle_hash, spec_hash)
     SELECT agent_id, coalesce(running_since, last_seen_at, now()), running_deployment_id, running_bundle_hash,
         running_spec_hash
