@@ -150,7 +150,7 @@ class Pulse(models.Model):
     """What lists filter and count by, in a narrow row for each enrolled agent.
 
     A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
-    Triggers of ``fleet_heartbeat`` keep this copy (see ``migrations/0005_history_and_facts.py``); nothing else writes
+    Triggers of ``fleet_heartbeat`` keep this copy (see ``migrations/0004_history_and_facts.py``); nothing else writes
     it. Only columns that never change are indexed, so that the copy is updated in place, too.
     """
 
@@ -190,7 +190,7 @@ class RunningInterval(models.Model):
     """A time in which an agent ran one bundle. The open interval, without ``ended_at``, is what it runs now.
 
     Triggers of ``fleet_heartbeat`` write it when a heartbeat names something else than the one before, and at most
-    1,000 times a day for each agent (see ``migrations/0005_history_and_facts.py``); nothing else does.
+    1,000 times a day for each agent (see ``migrations/0004_history_and_facts.py``); nothing else does.
     """
 
     # The index on agent and time serves this column, too.

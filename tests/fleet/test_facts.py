@@ -367,6 +367,6 @@ def test_migration_writes_what_the_triggers_would_have_written(world: World) -> 
         model._default_manager.all().delete()
 
     with connection.cursor() as cursor:
-        cursor.execute(importlib.import_module("apps.fleet.migrations.0005_history_and_facts").PRESENT)
+        cursor.execute(importlib.import_module("apps.fleet.migrations.0004_history_and_facts").PRESENT)
 
     assert rows() == written
