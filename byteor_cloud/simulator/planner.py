@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from byteor_cloud.agent.progress import OfferStatus
+from byteor_cloud.agent.retry import backoff_s
 from byteor_cloud.engine.machines import OfferAction
 
 from .scenarios import NORMAL, Purpose, Scenario, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s
 
-_BACKOFF_FIRST_S, _BACKOFF_LONGEST_S, _RETRY_AFTER_SPREAD = 1.0, 60.0, 0.25
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
 _BEATS_UP, _INTERVALS_DOWN = 3, 12
@@ -78,7 +79,7 @@ class Machine:
         self.booted_s = 0.0
         self.is_well = False
         self.offer: Offer | None = None
-        self.report = ""
+        self.report: OfferStatus | None = None
         self.settled: Offer | None = None
         self.failed_once: tuple[str, str] | None = None
         self.running: dict[str, str] | None = None
@@ -205,7 +206,9 @@ class Planner:
         offer = machine.offer
         assert offer is not None  # noqa: S101  a report is planned only about an offer
         body = {"deployment_id": offer.deployment_id, "status": machine.report, "bundle_hash": offer.bundle_hash}
-        return body | ({"detail": "The simulated host failed on purpose."} if machine.report == "failed" else {})
+        if machine.report == OfferStatus.FAILED:
+            body["detail"] = "The simulated host failed on purpose."
+        return body
 
     def _after_fetch(self, machine: Machine, answer: Answer, now: float) -> float:
         desired = answer.document and answer.document["desired"]
@@ -214,12 +217,12 @@ class Planner:
         machine.offer = offer = Offer.read(desired)
         if offer.bundle_hash not in self._manifests:
             self._manifests[offer.bundle_hash] = _read_manifest(offer, desired["envelope"])
-        return self._plan_report(machine, "downloading", now)
+        return self._plan_report(machine, OfferStatus.DOWNLOADING, now)
 
     def _after_download(self, machine: Machine, answer: Answer, now: float) -> float:
         if answer.status != 200:
             return self._withdraw(machine, now)
-        return self._plan_report(machine, "activating", now)
+        return self._plan_report(machine, OfferStatus.ACTIVATING, now)
 
     def _after_report(self, machine: Machine, answer: Answer, now: float) -> float:
         offer = machine.offer
@@ -227,16 +230,16 @@ class Planner:
         if answer.status != 200:
             return self._withdraw(machine, now)
         match machine.report:
-            case "downloading":
+            case OfferStatus.DOWNLOADING:
                 machine.action = ActionKind.DOWNLOAD
                 return now
-            case "activating":
+            case OfferStatus.ACTIVATING:
                 least, most = _ACTIVATION_S
                 luck = draw(self.setup.seed, machine.number, Purpose.ACTIVATION, machine.attempts)
                 machine.attempts += 1
                 takes_s = (least + (most - least) * luck) * min(1.0, self.setup.interval_scale)
                 return self._plan_report(machine, self._outcome(machine, offer), now + takes_s)
-            case "failed":
+            case OfferStatus.FAILED:
                 machine.failed_once = (offer.deployment_id, offer.bundle_hash)
                 machine.unrepaired_beats = _BEATS_UNTIL_REPAIRED
                 self.failed_on_purpose += 1
@@ -247,20 +250,20 @@ class Planner:
         machine.settled, machine.offer, machine.action = offer, None, ActionKind.BEAT
         return now
 
-    def _plan_report(self, machine: Machine, status: str, at: float) -> float:
+    def _plan_report(self, machine: Machine, status: OfferStatus, at: float) -> float:
         machine.action, machine.report = ActionKind.REPORT, status
         return at
 
-    def _outcome(self, machine: Machine, offer: Offer) -> str:
+    def _outcome(self, machine: Machine, offer: Offer) -> OfferStatus:
         """Return the last report on an offer. A chosen machine fails once: a second attempt succeeds."""
         if offer.action == OfferAction.ROLLBACK:
-            return "rolled_back"
+            return OfferStatus.ROLLED_BACK
         # The machines that fail differ from bundle to bundle.
         bundle = int(offer.bundle_hash[-15:], 16)
         luck = draw(self.setup.seed, machine.number, Purpose.FAILURE, bundle)
         is_chosen = self.setup.scenario is Scenario.ROLLOUT and luck * 100 < self.setup.failing_percent
         is_first = machine.failed_once != (offer.deployment_id, offer.bundle_hash)
-        return "failed" if is_chosen and is_first else "active"
+        return OfferStatus.FAILED if is_chosen and is_first else OfferStatus.ACTIVE
 
     def _withdraw(self, machine: Machine, now: float) -> float:
         """Forget an offer that the server no longer makes. The next heartbeat brings the one that it makes now."""
@@ -280,12 +283,10 @@ class Planner:
             self.unwell += -1 if is_well else 1
 
     def _backoff_s(self, machine: Machine, answer: Answer) -> float:
-        """Return the delay after a failure, like ``byteor_cloud.agent.retry``: never less than Retry-After."""
-        longest: float = min(_BACKOFF_LONGEST_S, _BACKOFF_FIRST_S * 2 ** min(machine.failures, 10))
+        """Return the delay after a failure, by the rule of the reference agent."""
         machine.failures += 1
         jitter = 0.1 + 0.9 * draw(self.setup.seed, machine.number, Purpose.BACKOFF, machine.failures)
-        retry_after_s = answer.retry_after_s or 0.0
-        return retry_after_s + max(longest, retry_after_s * _RETRY_AFTER_SPREAD) * jitter
+        return backoff_s(machine.failures - 1, answer.retry_after_s or 0.0, jitter)
 
     def _pause_s(self, machine: Machine) -> float:
         """Return a short delay, so that a server that withdraws offers gets no storm of heartbeats."""

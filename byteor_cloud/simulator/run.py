@@ -19,7 +19,7 @@ from .wire import write_request
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """The state of a run at one moment."""
 
     elapsed_s: float
@@ -48,7 +48,7 @@ class Run:
     fleet: Fleet
     server: Server
     pool: Pool
-    report: Callable[[Progress], None]
+    report: Callable[[RunProgress], None]
     patience_s: float
     measured: Measured = field(default_factory=Measured)
     _due: list[tuple[float, int]] = field(default_factory=list)
@@ -107,9 +107,9 @@ class Run:
     def _now(self) -> float:
         return time.monotonic() - self._began
 
-    def _progress(self, now: float, rate: float) -> Progress:
+    def _progress(self, now: float, rate: float) -> RunProgress:
         agents = self.planner.setup.agents
-        return Progress(
+        return RunProgress(
             elapsed_s=now,
             rate=rate,
             healthy=agents - self.planner.unwell,

@@ -6,8 +6,10 @@ simulator shares the machine with the server that it measures.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+_HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 _HEAD_END = b"\r\n\r\n"
 _MAX_HEAD = 64 * 1024
 
@@ -63,6 +65,8 @@ def read_response(data: bytes, *, is_closed: bool = False) -> Response | None:
     keeps = b"\r\nconnection: close" not in head
     length = _find_header(head, b"content-length")
     if length is not None:
+        if not length.isdigit():
+            raise BadResponse("it sent no valid Content-Length")
         end = begin + int(length)
         return Response(status, head, data[begin:end], keeps) if len(data) >= end else None
     if _find_header(head, b"transfer-encoding") is not None:
@@ -86,10 +90,10 @@ def _read_chunks(data: bytes, begin: int) -> bytes | None:
     """Return the body of a chunked response; None if it is not complete."""
     pieces: list[bytes] = []
     while (line_end := data.find(b"\r\n", begin)) >= 0:
-        try:
-            size = int(data[begin:line_end].split(b";")[0], 16)
-        except ValueError:
-            raise BadResponse("it sent a broken chunked response") from None
+        size_text = data[begin:line_end].split(b";")[0].strip()
+        if not _HEX.fullmatch(size_text):  # int() would also take a negative size, and this loop would not end
+            raise BadResponse("it sent a broken chunked response")
+        size = int(size_text, 16)
         begin = line_end + 2
         if size == 0:
             return b"".join(pieces) if data.startswith(b"\r\n", begin) else None

@@ -138,7 +138,7 @@ def accept(planner: Planner, machine: Machine, offer: dict[str, Any]) -> list[tu
     actions: list[tuple[str, str]] = []
     at = planner.after(machine, beat(offer), 0.0)
     while at is not None and machine.action is not ActionKind.BEAT:
-        actions.append((machine.action, machine.report if machine.action is ActionKind.REPORT else ""))
+        actions.append((machine.action, (machine.report or "") if machine.action is ActionKind.REPORT else ""))
         is_fetch = machine.action is ActionKind.FETCH
         at = planner.after(machine, Answer(200, {"desired": {**offer, "envelope": ENVELOPE}}) if is_fetch else OK, at)
     return actions

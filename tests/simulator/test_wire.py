@@ -51,8 +51,12 @@ def test_body_without_a_length_ends_with_the_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"x" * 100_000, CHUNKED.replace(b"5\r\n", b"z\r\n")]
-)
+    "data",
+    [
+        b"SSH-2.0\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"x" * 100_000, CHUNKED.replace(b"5\r\n", b"z\r\n"),
+        CHUNKED.replace(b"5\r\n", b"-2\r\n"), PLAIN.replace(b": 5", b": -5"), PLAIN.replace(b": 5", b": x"),
+    ],
+)  # fmt: skip
 def test_anything_else_is_no_response(data: bytes) -> None:
     with pytest.raises(BadResponse):
         read_response(data)

@@ -20,7 +20,7 @@ from byteor_cloud.simulator.fleet import Fleet, Server, SimulationError, documen
 from byteor_cloud.simulator.measured import Measured, Summary
 from byteor_cloud.simulator.planner import Planner
 from byteor_cloud.simulator.pool import MAX_CONNECTIONS, Pool
-from byteor_cloud.simulator.run import Progress, Run
+from byteor_cloud.simulator.run import Run, RunProgress
 from byteor_cloud.simulator.scenarios import DESCRIPTIONS, Scenario, Setup
 
 MAX_AGENTS = 100_000
@@ -36,7 +36,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # it is a client and needs no database
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the server, the fleet, the scenario and the output."""
+        """Add the options for the server, the fleet, the scenario and the output."""
         parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server's address")
         parser.add_argument("--environment", metavar="ORG/PROJECT/ENV", help="ids of the environment to enroll into")
         parser.add_argument("--token", help=f"enrollment token with enough uses; by default ${TOKEN_VARIABLE}")
@@ -136,11 +136,11 @@ class Command(BaseCommand):
         )
         return fleet
 
-    def _live_line(self) -> Callable[[Progress], None]:
+    def _live_line(self) -> Callable[[RunProgress], None]:
         """Return a function that shows the progress: in place on a terminal, else a line every ten seconds."""
         lines = 0
 
-        def show(progress: Progress) -> None:
+        def show(progress: RunProgress) -> None:
             nonlocal lines
             if self.stderr.isatty() or lines % _SECONDS_PER_LINE == 0:
                 self._live(progress.line())
