@@ -16,13 +16,9 @@ from apps.fleet.models import (
     AgentKey,
     AgentQuerySet,
     Assignment,
-    ChangedOffer,
     EnrollmentToken,
     Heartbeat,
-    LabelCount,
     Liveness,
-    Pulse,
-    RunningInterval,
 )
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
@@ -85,7 +81,7 @@ class AgentAdmin(ReadOnlyAdmin):
     list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
     list_filter = (_Enrolled, _Liveness, _Drift, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
-    not_below = frozenset({"heartbeat.agent", "assignment.agent", "pulse.agent", "changedoffer.agent"})
+    not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
         Act(
             name="revoke",
@@ -244,44 +240,3 @@ class AssignmentAdmin(ReadOnlyAdmin):
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")
     list_filter = ("action", "progress")
     search_fields = ("agent__name", "bundle_hash", "=deployment_id")
-
-
-@admin.register(RunningInterval, site=site)
-class RunningIntervalAdmin(ReadOnlyAdmin):
-    tenant = "agent__environment"
-    icon = "history"
-    menu = "History"
-    related = ("agent__environment__project__organization",)
-    list_display = ("agent", "bundle_hash", "started_at", "ended_at", "confirmed_until")
-    search_fields = ("agent__name", "bundle_hash", "spec_hash", "=deployment_id")
-
-
-@admin.register(Pulse, site=site)
-class PulseAdmin(ReadOnlyAdmin):
-    tenant = "environment"
-    icon = "monitor_heart"
-    ordering = ("-agent",)
-    related = ("agent", "environment__project__organization")
-    list_display = ("agent", "environment", "status", "drifted", "stale_at", "running_bundle_hash")
-    list_filter = ("status",)
-    search_fields = ("agent__name", "running_bundle_hash")
-
-
-@admin.register(ChangedOffer, site=site)
-class ChangedOfferAdmin(ReadOnlyAdmin):
-    tenant = "agent__environment"
-    icon = "swap_horiz"
-    menu = "Changed offers"
-    related = ("agent__environment__project__organization",)
-    list_display = ("agent", "created_at")
-    search_fields = ("agent__name",)
-
-
-@admin.register(LabelCount, site=site)
-class LabelCountAdmin(ReadOnlyAdmin):
-    tenant = "environment"
-    icon = "label"
-    menu = "Label counts"
-    related = ("environment__project__organization",)
-    list_display = ("key", "value", "count", "environment")
-    search_fields = ("key", "value")

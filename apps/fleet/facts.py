@@ -9,29 +9,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db import connection
-from django.db.models import (
-    BooleanField,
-    Case,
-    CharField,
-    Count,
-    Exists,
-    F,
-    OuterRef,
-    Q,
-    Value,
-    When,
-)
-from django.db.models.lookups import Exact
+from django.db import connection, transaction
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from apps.fleet.models import Assignment, ChangedOffer, Heartbeat, LabelCount, Liveness, Pulse
+from apps.fleet.models import (
+    STALE_AFTER,
+    Agent,
+    Assignment,
+    ChangedAgent,
+    Heartbeat,
+    LabelCount,
+    Liveness,
+    Pulse,
+)
 from apps.tenancy.models import Environment
+from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 MAX_VALUES = 50  # of a label key in a summary
 MAX_KEYS = 200
+AT_ONCE = 5000  # agents, in a transaction
+REFRESHED_BEFORE_S = 15  # at least twice the interval of the job
 _LABELS = """
 SELECT key, value, count FROM (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY count DESC, value) AS place,
@@ -47,18 +49,52 @@ WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING k
 INSERT INTO fleet_labelcount (environment_id, key, value, count)
 SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
 """
-# A heartbeat removes rows, too. Rows that it holds are skipped: waiting for them while holding others could deadlock.
-_DROP_REPEATED = """
-WITH repeated AS MATERIALIZED (
-    SELECT id FROM fleet_changedoffer AS earlier
-    WHERE EXISTS (
-        SELECT FROM fleet_changedoffer AS later WHERE later.agent_id = earlier.agent_id AND later.id > earlier.id
-    )
-    LIMIT %s FOR UPDATE SKIP LOCKED
+# What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
+# earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
+# interval changes.
+_FACTS = f"""
+SELECT agent.id AS agent_id, agent.environment_id,
+    coalesce(beat.last_seen_at, agent.created_at) + interval '1 s' * {0.8 * STALE_AFTER:g} * least(
+        beat.next_heartbeat_s,
+        coalesce((environment.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S})
+    ) AS online_until,
+    wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash AS drifted,
+    beat.status, beat.running_bundle_hash
+FROM fleet_agent AS agent JOIN tenancy_environment AS environment ON environment.id = agent.environment_id
+    JOIN fleet_heartbeat AS beat ON beat.agent_id = agent.id
+    LEFT JOIN fleet_assignment AS wanted ON wanted.agent_id = agent.id
+WHERE agent.decommissioned_at IS NULL AND agent.id IN
+"""  # noqa: S608  only constants are inserted
+# Notes and facts are read from one snapshot: a change that it does not show yet has a note that it does not remove.
+_SETTLE = f"""
+WITH noted AS (
+    DELETE FROM fleet_changedagent WHERE id IN (
+        SELECT id FROM fleet_changedagent WHERE environment_id = %s ORDER BY id LIMIT %s
+    ) RETURNING agent_id
+), facts AS (
+    {_FACTS} (SELECT agent_id FROM noted)
+), gone AS (
+    DELETE FROM fleet_pulse WHERE agent_id IN (SELECT agent_id FROM noted EXCEPT SELECT agent_id FROM facts)
+), kept AS (
+    INSERT INTO fleet_pulse (agent_id, environment_id, online_until, drifted, status, running_bundle_hash)
+    SELECT * FROM facts
+    ON CONFLICT (agent_id) DO UPDATE SET online_until = excluded.online_until, drifted = excluded.drifted,
+        status = excluded.status, running_bundle_hash = excluded.running_bundle_hash
 )
-DELETE FROM fleet_changedoffer AS earlier USING repeated WHERE earlier.id = repeated.id
-"""
-_DROPPED_AT_ONCE = 10_000
+SELECT count(*) FROM noted
+"""  # noqa: S608  only constants are inserted
+_REFRESH = f"""
+WITH due AS (
+    SELECT agent_id FROM fleet_pulse
+    WHERE environment_id = %s AND agent_id > %s AND online_until < now() + interval '{REFRESHED_BEFORE_S} s'
+    ORDER BY agent_id LIMIT %s
+), moved AS (
+    UPDATE fleet_pulse AS pulse SET online_until = fresh.online_until
+    FROM ({_FACTS} (SELECT agent_id FROM due)) AS fresh
+    WHERE pulse.agent_id = fresh.agent_id AND fresh.online_until > pulse.online_until
+)
+SELECT agent_id FROM due ORDER BY agent_id DESC LIMIT 1
+"""  # noqa: S608  only constants are inserted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,35 +113,54 @@ class Counts:
     labels: Mapping[str, Mapping[str, int]]
 
 
+def pulses(environment: Environment) -> QuerySet[Pulse]:
+    """Return the pulses of the environment's enrolled agents, with all changes that were committed before."""
+    settle(environment.pk)
+    return Pulse.objects.filter(environment=environment)
+
+
+def settle(environment_id: UUID) -> None:
+    """Write the pulses of the environment's changed agents. It may run at any time, also twice at once."""
+    settled = AT_ONCE if ChangedAgent.objects.filter(environment=environment_id).exists() else 0
+    while settled == AT_ONCE:
+        settled = _write(_SETTLE, environment_id, AT_ONCE)
+
+
+def refresh(environment_id: UUID) -> None:
+    """Move the times until which agents are surely online, where heartbeats have come since and the times are near."""
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        after = _write(_REFRESH, environment_id, after, AT_ONCE)
+
+
+def maintain() -> None:
+    """Settle and refresh all environments, and replace the changes of their label counts by their sums."""
+    for environment_id in ChangedAgent.objects.values_list("environment", flat=True).distinct():
+        settle(environment_id)
+    soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
+    for environment_id in Pulse.objects.filter(online_until__lt=soon).values_list("environment", flat=True).distinct():
+        refresh(environment_id)
+    condense()
+
+
+@transaction.atomic
+def _write(sql: str, environment_id: UUID, *parameters: Any) -> Any:
+    """Run a statement that writes pulses of the environment, after all others. Return the value that it selects."""
+    with connection.cursor() as cursor:
+        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the lock.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"fleet_pulse {environment_id}"])
+        cursor.execute(sql, [environment_id, *parameters])
+        row = cursor.fetchone()
+    return row and row[0]
+
+
 def has_liveness(liveness: str) -> Q:
-    """Return the condition that a pulse's agent has this liveness now, by the rule of ``AgentQuerySet.with_state``."""
+    """Return the condition that a pulse's agent has this liveness now."""
+    exact = Exists(Agent.objects.with_state().filter(pk=OuterRef("pk"), liveness=liveness))
     now = timezone.now()
-    match Liveness(liveness):
-        case Liveness.ONLINE:
-            return Q(stale_at__gte=now)
-        case Liveness.STALE:
-            return Q(stale_at__lt=now, offline_at__gte=now)
-        case Liveness.OFFLINE:
-            return Q(offline_at__lt=now)
-
-
-def _drifts() -> Any:
-    """Return whether a pulse's agent runs something else than it should: the pulse's flag, unless the offer changed."""
-    of_agent = {"agent_id": OuterRef("agent_id")}
-    as_it_should = Q(bundle_hash=None) | Q(bundle_hash=OuterRef("running_bundle_hash"))
-    return Case(
-        When(
-            Exists(ChangedOffer.objects.filter(**of_agent)),
-            then=~Exists(Assignment.objects.filter(as_it_should, **of_agent)),
-        ),
-        default=F("drifted"),
-        output_field=BooleanField(),
-    )
-
-
-def has_drifted(drifted: bool = True) -> Any:
-    """Return the condition that a pulse's agent runs something else than it should, or that it does not."""
-    return Exact(_drifts(), drifted)
+    if liveness == Liveness.ONLINE:
+        return Q(online_until__gte=now) | Q(exact)
+    return Q(exact, online_until__lt=now)
 
 
 def has_progress(progress: str) -> Any:
@@ -114,28 +169,20 @@ def has_progress(progress: str) -> Any:
 
 
 def count(environment: Environment) -> Counts:
-    """Count the environment's enrolled agents, in two queries."""
-    agents = Pulse.objects.filter(environment=environment)
+    """Count the environment's enrolled agents."""
+    now = timezone.now()
+    status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
     liveness = Counter[str](dict.fromkeys(Liveness, 0))
-    status, bundles = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str]()
-    groups = agents.values(
-        "status",
-        "running_bundle_hash",
-        drifts=_drifts(),
-        liveness=Case(
-            *(When(has_liveness(each), then=Value(each)) for each in (Liveness.ONLINE, Liveness.STALE)),
-            default=Value(Liveness.OFFLINE),
-            output_field=CharField(),
-        ),
-    ).annotate(count=Count("*"))
-    drifted = 0
-    for group in groups.order_by():
-        liveness[group["liveness"]] += group["count"]
-        drifted += group["count"] if group["drifts"] else 0
+    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", late=Q(online_until__lt=now))
+    for group in groups.annotate(count=Count("*")).order_by():
+        drifted += group["count"] if group["drifted"] else 0
+        liveness[Liveness.ONLINE] += 0 if group["late"] else group["count"]
         if group["status"] is not None:
             status[group["status"]] += group["count"]
         if group["running_bundle_hash"] is not None:
             bundles[group["running_bundle_hash"]] += group["count"]
+    late = Agent.objects.with_state().filter(pulse__environment=environment, pulse__online_until__lt=now)
+    liveness.update(dict(late.order_by().values_list("liveness").annotate(count=Count("*"))))
     cloned = 0  # no agent is marked as a clone yet
     return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 
@@ -151,15 +198,7 @@ def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def condense() -> None:
-    """Replace the changes of each environment's label counts by their sums, and drop repeated changes of an offer.
-
-    It may run at any time, also twice at once. It waits for no heartbeat, and the counts stay the same.
-    """
-    with connection.cursor() as cursor:
-        dropped = _DROPPED_AT_ONCE
-        while dropped == _DROPPED_AT_ONCE:
-            cursor.execute(_DROP_REPEATED, [_DROPPED_AT_ONCE])
-            dropped = cursor.rowcount
+    """Replace the changes of each environment's label counts by their sums. The counts stay the same."""
     changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
     for environment_id in set(changed.values_list("environment", flat=True)):
         with connection.cursor() as cursor:

@@ -150,17 +150,15 @@ class Pulse(models.Model):
     """What lists filter and count by, in a narrow row for each enrolled agent.
 
     A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
-    Triggers of ``fleet_heartbeat`` keep this copy (see ``migrations/0004_history_and_facts.py``); nothing else writes
-    it. Only columns that never change are indexed, so that the copy is updated in place, too.
+    Only ``facts.settle`` and ``facts.refresh`` write these rows. They are right unless a ``ChangedAgent`` says otherwise.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
-    # When the agent becomes stale and offline without a further heartbeat. Times are quicker to compare than to add.
-    stale_at = models.DateTimeField()
-    offline_at = models.DateTimeField()
-    # Whether the agent drifted, as of its last heartbeat. An agent with a ``ChangedOffer`` must be looked at again.
-    drifted = models.BooleanField(default=False)
+    # Until then the agent is online, whatever happens. Later, only its heartbeat can tell. A heartbeat does not move
+    # this time: the job does it for many agents at once, before the time comes.
+    online_until = models.DateTimeField()
+    drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
 
@@ -171,16 +169,15 @@ class Pulse(models.Model):
         return f"{self.agent_id}: {self.status}"
 
 
-class ChangedOffer(models.Model):
-    """A change of what an agent should run that its ``Pulse`` does not reflect yet; the next heartbeat removes it.
+class ChangedAgent(models.Model):
+    """A note that the agent's ``Pulse`` is out of date.
 
-    The pulse itself must not be changed then: heartbeats would wait for the transaction that makes the offers. Rows are
-    only added and removed, so that nobody waits. A trigger of ``fleet_assignment`` adds them.
+    Triggers add it in the transaction of the change. Nobody waits for a new row, so that heartbeats, offers and
+    decommissions neither wait for each other nor deadlock. ``facts.settle`` removes it.
     """
 
-    # Without a constraint, since its check would slow down offers to 100,000 agents.
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_constraint=False)
-    created_at = models.DateTimeField(default=timezone.now)
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_constraint=False, db_index=False)
 
     def __str__(self) -> str:
         return str(self.agent_id)
@@ -220,7 +217,7 @@ class LabelCount(models.Model):
     """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
 
     A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The
-    job ``fleet.condense`` replaces the rows of a label by their sum.
+    job ``fleet.settle`` replaces the rows of a label by their sum.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.fleet import facts, history, services
-from apps.fleet.jobs import CONDENSE_FACTS, FORGET_CREDENTIALS, FORGET_HISTORY
+from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SETTLE_FACTS
 from byteor_cloud.jobs import runs_periodically
 
 
@@ -19,7 +19,7 @@ def forget_history() -> None:
     history.forget_history()
 
 
-@runs_periodically(CONDENSE_FACTS)
-def condense() -> None:
-    """Replace the changes of label counts by their sums, and drop repeated changes of an offer."""
-    facts.condense()
+@runs_periodically(SETTLE_FACTS)
+def settle() -> None:
+    """Bring the facts of all environments up to date."""
+    facts.maintain()

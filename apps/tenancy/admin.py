@@ -119,7 +119,6 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     list_display = ("name", "posture", "project", "organization", "created_at")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
-    not_below = frozenset({"pulse.environment", "labelcount.environment"})  # copies of what agents show
     acts = (_delete("environment", P.MANAGE_PROJECT),)
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:

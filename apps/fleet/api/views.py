@@ -22,7 +22,7 @@ from apps.fleet.api import operations
 from apps.fleet.api import serializers as s
 from apps.fleet.api.authentication import is_live, rate_limit_key
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness, Pulse
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer_credential
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
@@ -111,7 +111,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
         "status": choice_parameter(Heartbeat.Status.values, "status"),
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
-        "drifted": flag_parameter(condition=facts.has_drifted),
+        "drifted": flag_parameter("drifted"),
         "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
         "label": label_parameter("agent__labels"),
         "hostname": line_parameter(
@@ -151,7 +151,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Find the agents of the page in narrow rows, and read only those agents in full."""
-        pulses = self.filter_queryset(Pulse.objects.filter(environment=self.environment)).only("pk")
+        pulses = self.filter_queryset(facts.pulses(self.environment)).only("pk")
         found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses) or ()])
         # An agent that was decommissioned meanwhile is missing.
         rows = [found[pk] for pk in sorted(found, reverse=True)]

@@ -1,20 +1,17 @@
 """What each agent ran, and narrow copies and counts of what lists filter and count by.
 
-Triggers write all of it. The statement that stores heartbeats needs no change for it and no further round trip, and
-every other writer of heartbeats and agents is covered too: tests, imports, a console of the database.
+Triggers write the history and the counts of labels, and note whose narrow copy is out of date. So no other code that
+writes heartbeats, offers or agents can leave them wrong. The conditions of the triggers compare the old and the new row:
+a heartbeat that changes nothing but its time and its report calls no function and writes no other row.
 
-- ``fleet_record_running`` writes an interval. Its conditions compare the old and the new row, so that a heartbeat that
-  changes nothing does not even call it. Heartbeats of one agent wait for each other at the agent's row, so that the
-  function never runs twice at once for one agent.
-- ``fleet_copy_heartbeats`` copies a whole batch in one statement. It never waits for a copied row, so that it adds no
-  deadlock.
-- ``fleet_note_changed_offers`` only inserts, because a heartbeat must not wait for a deployment's transaction.
-- ``fleet_count_labels`` only inserts. Rows that many enrollments changed would make them wait for each other. Agents
-  that are deleted need no count: their environment goes with them, or they are decommissioned and were subtracted then.
+- ``fleet_record_running`` writes an interval. Heartbeats of one agent wait for each other at the agent's row, so that
+  the function never runs twice at once for one agent.
+- ``fleet_note_agent`` and ``fleet_count_labels`` only insert. Nobody waits for a new row, so that they add no deadlock.
+  Agents that are deleted need no count: their environment goes with them, or they are decommissioned and were
+  subtracted then.
 """
 
 import django.db.models.deletion
-import django.utils.timezone
 from django.db import migrations, models
 
 RUNNING = """
@@ -61,64 +58,40 @@ CREATE TRIGGER fleet_heartbeat_running AFTER UPDATE ON fleet_heartbeat
 PULSE = """
 -- Every update leaves room for the next one on the page, so that no index is touched.
 ALTER TABLE fleet_pulse SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
-CREATE FUNCTION fleet_copy_first_heartbeats() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION fleet_note_agent() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO fleet_pulse (agent_id, environment_id, stale_at, offline_at, drifted, status, running_bundle_hash)
-        SELECT beat.agent_id, agent.environment_id,
-            coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '3 s',
-            coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '10 s',
-            wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
-            beat.status, beat.running_bundle_hash
-        FROM new_rows AS beat JOIN fleet_agent AS agent ON agent.id = beat.agent_id
-            LEFT JOIN fleet_assignment AS wanted USING (agent_id)
-        WHERE agent.decommissioned_at IS NULL;
+    IF TG_TABLE_NAME = 'fleet_agent' THEN
+        INSERT INTO fleet_changedagent (environment_id, agent_id) VALUES (NEW.environment_id, NEW.id);
+    ELSIF TG_TABLE_NAME = 'tenancy_environment' THEN
+        INSERT INTO fleet_changedagent (environment_id, agent_id)
+            SELECT environment_id, id FROM fleet_agent WHERE environment_id = NEW.id AND decommissioned_at IS NULL;
+    ELSE
+        INSERT INTO fleet_changedagent (environment_id, agent_id)
+            SELECT environment_id, id FROM fleet_agent WHERE id = NEW.agent_id;
+    END IF;
     RETURN NULL;
 END $$;
--- The plan is kept for the whole connection, so it must suit one heartbeat in a large fleet, also when it was made for
--- a small one: look up each row by its key.
-CREATE FUNCTION fleet_copy_heartbeats() RETURNS trigger LANGUAGE plpgsql
-    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
-BEGIN
-    -- First remove, then read: an offer that commits in between is read, and its row stays. The other way round, its
-    -- row would be removed and the offer not read.
-    DELETE FROM fleet_changedoffer AS changed USING new_rows AS beat WHERE changed.agent_id = beat.agent_id;
-    -- Only a transaction that decommissions or deletes agents locks other pulses. A heartbeat must not wait for it, since
-    -- such a transaction may wait for another heartbeat of the same batch. Its pulse is about to be deleted.
-    UPDATE fleet_pulse AS pulse
-        SET stale_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '3 s', pulse.stale_at),
-            offline_at = coalesce(beat.last_seen_at + beat.next_heartbeat_s * interval '10 s', pulse.offline_at),
-            drifted = wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
-            status = beat.status, running_bundle_hash = beat.running_bundle_hash
-        FROM (
-            SELECT new_rows.agent_id, new_rows.last_seen_at, new_rows.next_heartbeat_s, new_rows.status,
-                new_rows.running_bundle_hash
-            FROM new_rows JOIN fleet_pulse AS free USING (agent_id) FOR NO KEY UPDATE OF free SKIP LOCKED
-        ) AS beat LEFT JOIN fleet_assignment AS wanted USING (agent_id)
-        WHERE pulse.agent_id = beat.agent_id;
-    RETURN NULL;
-END $$;
-CREATE FUNCTION fleet_note_changed_offers() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO fleet_changedoffer (agent_id, created_at)
-        SELECT after.agent_id, now() FROM old_rows AS before JOIN new_rows AS after USING (agent_id)
-        WHERE after.bundle_hash IS DISTINCT FROM before.bundle_hash;
-    RETURN NULL;
-END $$;
-CREATE FUNCTION fleet_note_first_offers() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO fleet_changedoffer (agent_id, created_at)
-        SELECT agent_id, now() FROM new_rows WHERE bundle_hash IS NOT NULL;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER fleet_assignment_first_offers AFTER INSERT ON fleet_assignment
-    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION fleet_note_first_offers();
-CREATE TRIGGER fleet_assignment_offers AFTER UPDATE ON fleet_assignment
-    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT
-    EXECUTE FUNCTION fleet_note_changed_offers();
-CREATE TRIGGER fleet_heartbeat_first_pulse AFTER INSERT ON fleet_heartbeat
-    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION fleet_copy_first_heartbeats();
-CREATE TRIGGER fleet_heartbeat_pulse AFTER UPDATE ON fleet_heartbeat
-    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION fleet_copy_heartbeats();
+CREATE TRIGGER fleet_heartbeat_first_note AFTER INSERT ON fleet_heartbeat
+    FOR EACH ROW EXECUTE FUNCTION fleet_note_agent();
+-- A clock that was set back must not leave agents online.
+CREATE TRIGGER fleet_heartbeat_note AFTER UPDATE ON fleet_heartbeat
+    FOR EACH ROW WHEN (
+        OLD.status IS DISTINCT FROM NEW.status
+        OR OLD.running_bundle_hash IS DISTINCT FROM NEW.running_bundle_hash
+        OR OLD.last_seen_at IS NULL OR OLD.last_seen_at > NEW.last_seen_at
+    ) EXECUTE FUNCTION fleet_note_agent();
+CREATE TRIGGER fleet_assignment_first_note AFTER INSERT ON fleet_assignment
+    FOR EACH ROW WHEN (NEW.bundle_hash IS NOT NULL) EXECUTE FUNCTION fleet_note_agent();
+CREATE TRIGGER fleet_assignment_note AFTER UPDATE ON fleet_assignment
+    FOR EACH ROW WHEN (OLD.bundle_hash IS DISTINCT FROM NEW.bundle_hash) EXECUTE FUNCTION fleet_note_agent();
+CREATE TRIGGER fleet_agent_note AFTER UPDATE ON fleet_agent
+    FOR EACH ROW WHEN (OLD.decommissioned_at IS DISTINCT FROM NEW.decommissioned_at)
+    EXECUTE FUNCTION fleet_note_agent();
+-- With a shorter interval agents are stale earlier than their pulses say.
+CREATE TRIGGER fleet_environment_note AFTER UPDATE ON tenancy_environment
+    FOR EACH ROW WHEN (
+        OLD.settings -> 'heartbeat_interval_s' IS DISTINCT FROM NEW.settings -> 'heartbeat_interval_s'
+    ) EXECUTE FUNCTION fleet_note_agent();
 """
 LABELS = """
 CREATE FUNCTION fleet_count_first_labels() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -145,7 +118,6 @@ BEGIN
                 AND (after.labels <> before.labels OR before.decommissioned_at IS NOT NULL)
         ) AS changed, jsonb_each_text(changed.labels) AS label
         GROUP BY 1, 2, 3 HAVING sum(changed.step) <> 0;
-    DELETE FROM fleet_pulse WHERE agent_id IN (SELECT id FROM new_rows WHERE decommissioned_at IS NOT NULL);
     RETURN NULL;
 END $$;
 CREATE TRIGGER fleet_agent_first_labels AFTER INSERT ON fleet_agent
@@ -156,20 +128,13 @@ CREATE TRIGGER fleet_agent_labels AFTER UPDATE ON fleet_agent
 # What the triggers would have written of the rows that are there. Before now, only the running bundle is known.
 PRESENT = """
 -- An earlier release may go on writing. Until the triggers are there, a row that it wrote would be missing in the copies.
-LOCK TABLE fleet_agent, fleet_heartbeat, fleet_assignment IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE tenancy_environment, fleet_agent, fleet_heartbeat, fleet_assignment IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO fleet_runninginterval (agent_id, started_at, deployment_id, bundle_hash, spec_hash)
     SELECT agent_id, coalesce(running_since, last_seen_at, now()), running_deployment_id, running_bundle_hash,
         running_spec_hash
     FROM fleet_heartbeat WHERE running_bundle_hash IS NOT NULL ORDER BY agent_id;
-INSERT INTO fleet_pulse (agent_id, environment_id, stale_at, offline_at, drifted, status, running_bundle_hash)
-    SELECT beat.agent_id, agent.environment_id,
-        coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '3 s',
-        coalesce(beat.last_seen_at, agent.created_at) + beat.next_heartbeat_s * interval '10 s',
-        wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash,
-        beat.status, beat.running_bundle_hash
-    FROM fleet_heartbeat AS beat JOIN fleet_agent AS agent ON agent.id = beat.agent_id
-        LEFT JOIN fleet_assignment AS wanted USING (agent_id)
-    WHERE agent.decommissioned_at IS NULL ORDER BY agent_id;
+INSERT INTO fleet_changedagent (environment_id, agent_id)
+    SELECT environment_id, id FROM fleet_agent WHERE decommissioned_at IS NULL ORDER BY id;
 INSERT INTO fleet_labelcount (environment_id, key, value, count)
     SELECT agent.environment_id, label.key, label.value, count(*)
     FROM fleet_agent AS agent, jsonb_each_text(agent.labels) AS label
@@ -178,10 +143,7 @@ SET CONSTRAINTS ALL IMMEDIATE;
 """
 BACKWARD = """
 DROP FUNCTION fleet_record_running() CASCADE;
-DROP FUNCTION fleet_copy_first_heartbeats() CASCADE;
-DROP FUNCTION fleet_copy_heartbeats() CASCADE;
-DROP FUNCTION fleet_note_changed_offers() CASCADE;
-DROP FUNCTION fleet_note_first_offers() CASCADE;
+DROP FUNCTION fleet_note_agent() CASCADE;
 DROP FUNCTION fleet_count_first_labels() CASCADE;
 DROP FUNCTION fleet_count_labels() CASCADE;
 """
@@ -210,9 +172,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('agent', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='pulse', serialize=False, to='fleet.agent')),
                 ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenancy.environment')),
-                ('stale_at', models.DateTimeField()),
-                ('offline_at', models.DateTimeField()),
-                ('drifted', models.BooleanField(default=False)),
+                ('online_until', models.DateTimeField()),
+                ('drifted', models.BooleanField()),
                 ('status', models.CharField(max_length=10, null=True)),
                 ('running_bundle_hash', models.CharField(max_length=71, null=True)),
             ],
@@ -221,11 +182,11 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='ChangedOffer',
+            name='ChangedAgent',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('agent', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='fleet.agent')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('environment', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenancy.environment')),
+                ('agent', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='fleet.agent')),
             ],
         ),
         migrations.CreateModel(
