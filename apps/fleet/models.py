@@ -150,7 +150,7 @@ class Pulse(models.Model):
     """What lists filter and count by, in a narrow row for each enrolled agent.
 
     A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
-    Only ``facts.settle`` and ``facts.refresh`` write these rows. They are right unless a ``ChangedAgent`` says otherwise.
+    Only ``facts.settle`` and ``facts.refresh`` write them. A row is right unless a ``ChangedAgent`` says otherwise.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")

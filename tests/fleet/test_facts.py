@@ -15,7 +15,7 @@ from apps.fleet import facts, services
 from apps.fleet.models import (
     Agent,
     Assignment,
-    ChangedOffer,
+    ChangedAgent,
     EnrollmentToken,
     Heartbeat,
     LabelCount,
@@ -120,7 +120,7 @@ def test_filter_by_drift_agrees_with_the_drift_of_the_agent(
     assert facts.count(world.dev).drifted == drifted
 
 
-def test_drift_follows_offers_before_and_after_the_next_heartbeat(world: World) -> None:
+def test_drift_follows_offers_and_heartbeats(world: World) -> None:
     agent, api = world.agent()
     running = {"deployment_id": str(agent.pk), "bundle_hash": A, "spec_hash": A}
     offer = {"deployment_id": agent.pk, "action": "activate", "since": timezone.now()}
@@ -129,17 +129,77 @@ def test_drift_follows_offers_before_and_after_the_next_heartbeat(world: World) 
 
     for bundle in (A, B, A, B):
         Assignment.objects.filter(agent=agent).update(bundle_hash=bundle, **offer)
-        waiting = ChangedOffer.objects.count()
-        facts.condense()
-        found.append((waiting, ChangedOffer.objects.count(), facts.count(world.dev).drifted))
-    assert found == [(1, 1, 0), (2, 1, 1), (2, 1, 0), (2, 1, 1)]
+        found.append(facts.count(world.dev).drifted)
+    assert found == [0, 1, 0, 1]
 
-    beat(agent, api, active=running)
-    assert (ChangedOffer.objects.count(), facts.count(world.dev).drifted) == (0, 1)
-    Assignment.objects.filter(agent=agent).update(progress="active")  # a report changes no offer
-    assert ChangedOffer.objects.count() == 0
     beat(agent, api, active={**running, "bundle_hash": B})
     assert (names(world, "drifted=true"), names(world, "drifted=false")) == ([], ["agent"])
+
+
+def test_heartbeats_and_reports_that_change_nothing_leave_no_note(world: World) -> None:
+    agent, api = world.agent(zone="a")
+    beat(agent, api)
+    facts.settle(world.dev.pk)
+
+    for seconds in range(3):
+        beat(agent, api, uptime_s=seconds)
+    Assignment.objects.filter(agent=agent).update(progress="active")
+    services.update_agent(agent, {"name": "new", "labels": {}}, actor=world.admin.actor)
+
+    assert not ChangedAgent.objects.exists()
+
+
+@pytest.mark.parametrize("read", [lambda world: facts.count(world.dev), lambda world: names(world, "limit=1")])
+def test_notes_are_removed_by_the_job_or_by_the_first_reader(world: World, read: Any) -> None:
+    world.agent()
+    world.agent(world.staging)
+    assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (True, 0)
+
+    read(world)
+    assert set(ChangedAgent.objects.values_list("environment", flat=True)) == {world.staging.pk}
+
+    facts.maintain()
+    assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (False, 2)
+
+
+def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "AT_ONCE", 2)
+    agents = [world.agent(name=f"agent-{number}")[0] for number in range(5)]
+    for status in ("degraded", "failed"):
+        Heartbeat.objects.update(status=status, last_seen_at=timezone.now())
+
+    assert facts.count(world.dev).status["failed"] == 5
+    # Heartbeats move the time only when the job looks at them.
+    Pulse.objects.update(online_until=timezone.now())
+    facts.maintain()
+    assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
+
+
+def test_agents_are_online_until_the_time_in_their_pulse(world: World) -> None:
+    """The time may be too early, because only then the heartbeat is read. It must never be too late."""
+    agent, _ = world.agent()
+    now = timezone.now()
+    beats = Heartbeat.objects.filter(agent=agent)
+    for interval_s in (30, 300, 20, 30):  # stretched, and with a setting that was shorter
+        beats.update(last_seen_at=now, next_heartbeat_s=interval_s)
+        facts.settle(world.dev.pk)
+    assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 30)
+
+    world.dev.settings["heartbeat_interval_s"] = 10
+    world.dev.save()
+    facts.settle(world.dev.pk)
+    assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 10)
+    facts.refresh(world.dev.pk)
+    assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 10)
+
+
+def test_clock_that_is_set_back_leaves_no_agent_online(world: World) -> None:
+    agent, _ = world.agent()
+    now = timezone.now()
+    for hours in (5, 0, 2):
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=now - timedelta(hours=hours))
+
+    assert facts.count(world.dev).liveness == {"online": 0, "stale": 0, "offline": 1}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -196,8 +256,8 @@ def test_decommissioned_agents_are_neither_listed_nor_counted(world: World) -> N
 
     services.decommission(leaves, actor=world.admin.actor)
 
-    assert [pulse.agent_id for pulse in Pulse.objects.all()] == [stays.pk]
     counted = facts.count(world.dev)
+    assert [pulse.agent_id for pulse in Pulse.objects.all()] == [stays.pk]
     assert (counted.total, counted.labels) == (1, {"tier": {"edge": 1}, "zone": {"a": 1}})
     assert names(world, "liveness=online") == ["stays"]
     # A heartbeat that is stored late does not bring it back.
@@ -263,11 +323,12 @@ def test_label_counts_stay_exact_while_they_are_summed(world: World, at_once: Ra
 
 def test_purged_environment_takes_its_counts_and_history_along(world: World) -> None:
     agent, _ = world.agent(zone="a")
+    facts.settle(world.dev.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=B)
 
     world.dev.delete()
 
-    assert (Pulse.objects.count(), LabelCount.objects.count(), agent.history.count()) == (0, 0, 0)
+    assert [model._default_manager.count() for model in (Pulse, ChangedAgent, LabelCount, RunningInterval)] == [0] * 4
 
 
 @pytest.mark.django_db(transaction=True)
@@ -298,45 +359,48 @@ def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: Wor
         stored.set()
 
     assert at_once(remove_both, store_both) == [None, None]
+    total = facts.count(world.dev).total
     assert not Pulse.objects.filter(agent__in=[first, second]).exists()
-    assert facts.count(world.dev).total == (0 if leaves == "decommissioned" else 2)
+    assert total == (0 if leaves == "decommissioned" else 2)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_condensing_does_not_wait_for_heartbeats(world: World, at_once: Race) -> None:
+def test_settling_waits_for_no_heartbeat_and_forgets_no_change(world: World, at_once: Race) -> None:
     agent, _ = world.agent()
-    for bundle in (A, B):
-        Assignment.objects.filter(agent=agent).update(bundle_hash=bundle, deployment_id=agent.pk)
-    stored, condensed = threading.Event(), threading.Event()
+    stored, settled = threading.Event(), threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
-            Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=B, running_spec_hash=B)
+            Heartbeat.objects.filter(agent=agent).update(status="failed")
             stored.set()
-            assert condensed.wait(PATIENCE_S)
+            assert settled.wait(PATIENCE_S)
 
-    def condense() -> None:
+    def settle() -> None:
         assert stored.wait(PATIENCE_S)
-        facts.condense()
-        condensed.set()
+        facts.settle(world.dev.pk)
+        assert Pulse.objects.get().status is None
+        settled.set()
 
-    assert at_once(hold, condense) == [None, None]
-    assert not ChangedOffer.objects.exists()
+    assert at_once(hold, settle) == [None, None]
+    assert facts.count(world.dev).status["failed"] == 1
 
 
-def test_condensing_drops_all_repeated_changes_in_several_batches(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(facts, "_DROPPED_AT_ONCE", 2)
+@pytest.mark.django_db(transaction=True)
+def test_pulses_are_right_after_changes_while_they_are_settled(world: World, at_once: Race) -> None:
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(3)]
-    for bundle in (A, B, A):
-        Assignment.objects.update(bundle_hash=bundle, deployment_id=agents[0].pk)
-    newest = ChangedOffer.objects.order_by("-pk").values_list("pk", flat=True)[:3]
-    expected = set(newest)
 
-    facts.condense()
+    def change(agent: Agent) -> None:
+        for number in range(10):
+            Heartbeat.objects.filter(agent=agent).update(status=("healthy", "failed")[number % 2])
+            Assignment.objects.filter(agent=agent).update(bundle_hash=(None, A)[number % 2])
 
-    assert set(ChangedOffer.objects.values_list("pk", flat=True)) == expected
+    def settle() -> None:
+        for _ in range(10):
+            facts.settle(world.dev.pk)
+
+    assert at_once(*(lambda agent=agent: change(agent) for agent in agents), settle, settle) == [None] * 5
+    counted = facts.count(world.dev)
+    assert (counted.total, counted.status["failed"], counted.drifted) == (3, 3, 3)
 
 
 def test_migration_writes_what_the_triggers_would_have_written(world: World) -> None:
@@ -351,7 +415,7 @@ def test_migration_writes_what_the_triggers_would_have_written(world: World) -> 
     leaves, api = world.agent(name="leaves", zone="a")
     beat(leaves, api)
     services.decommission(leaves, actor=world.admin.actor)
-    facts.condense()
+    facts.maintain()
     models = (Pulse, RunningInterval, LabelCount)
 
     def rows() -> list[list[tuple[Any, ...]]]:
@@ -368,5 +432,6 @@ def test_migration_writes_what_the_triggers_would_have_written(world: World) -> 
 
     with connection.cursor() as cursor:
         cursor.execute(importlib.import_module("apps.fleet.migrations.0004_history_and_facts").PRESENT)
+    facts.maintain()
 
     assert rows() == written
