@@ -15,7 +15,8 @@ import django.db.models.deletion
 from django.db import migrations, models
 
 RUNNING = """
-CREATE FUNCTION fleet_record_running() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The plan is kept for the whole connection. It must suit a large table, also when it was made for an empty one.
+CREATE FUNCTION fleet_record_running() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     newest fleet_runninginterval;
     moment timestamptz := coalesce(NEW.last_seen_at, now());
@@ -58,7 +59,7 @@ CREATE TRIGGER fleet_heartbeat_running AFTER UPDATE ON fleet_heartbeat
 PULSE = """
 -- Every update leaves room for the next one on the page, so that no index is touched.
 ALTER TABLE fleet_pulse SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
-CREATE FUNCTION fleet_note_agent() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION fleet_note_agent() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     IF TG_TABLE_NAME = 'fleet_agent' THEN
         INSERT INTO fleet_changedagent (environment_id, agent_id) VALUES (NEW.environment_id, NEW.id);
