@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from apps.fleet.models import (
+    OFFLINE_AFTER,
     STALE_AFTER,
     Agent,
     Assignment,
@@ -51,49 +52,59 @@ SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count
 """
 # What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
 # earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
-# interval changes.
+# interval changes. For silent agents see the trigger ``fleet_heartbeat_note``.
 _FACTS = f"""
-SELECT agent.id AS agent_id, agent.environment_id,
-    coalesce(beat.last_seen_at, agent.created_at) + interval '1 s' * {0.8 * STALE_AFTER:g} * least(
-        beat.next_heartbeat_s,
-        coalesce((environment.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S})
-    ) AS online_until,
-    wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash AS drifted,
-    beat.status, beat.running_bundle_hash
-FROM fleet_agent AS agent JOIN tenancy_environment AS environment ON environment.id = agent.environment_id
-    JOIN fleet_heartbeat AS beat ON beat.agent_id = agent.id
-    LEFT JOIN fleet_assignment AS wanted ON wanted.agent_id = agent.id
-WHERE agent.decommissioned_at IS NULL AND agent.id IN
+SELECT agent_id, environment_id,
+    CASE WHEN silent THEN seen_at + {STALE_AFTER} * told
+        ELSE seen_at + {0.8 * STALE_AFTER:g} * least(told, usual) END AS online_until,
+    CASE WHEN silent THEN seen_at + {OFFLINE_AFTER} * told END AS offline_at,
+    drifted, status, running_bundle_hash
+FROM (
+    SELECT agent.id AS agent_id, agent.environment_id, seen_at, told, now() > seen_at + 2.5 * told AS silent,
+        interval '1 s' * coalesce(
+            (environment.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}
+        ) AS usual,
+        wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash AS drifted,
+        beat.status, beat.running_bundle_hash
+    FROM fleet_agent AS agent JOIN tenancy_environment AS environment ON environment.id = agent.environment_id
+        JOIN fleet_heartbeat AS beat ON beat.agent_id = agent.id
+        LEFT JOIN fleet_assignment AS wanted ON wanted.agent_id = agent.id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(beat.last_seen_at, agent.created_at), interval '1 s' * beat.next_heartbeat_s
+        ) AS last (seen_at, told)
+    WHERE agent.decommissioned_at IS NULL AND agent.id IN (SELECT agent_id FROM looked_at)
+) AS found
 """  # noqa: S608  only constants are inserted
 # Notes and facts are read from one snapshot: a change that it does not show yet has a note that it does not remove.
 _SETTLE = f"""
-WITH noted AS (
+WITH looked_at AS (
     DELETE FROM fleet_changedagent WHERE id IN (
         SELECT id FROM fleet_changedagent WHERE environment_id = %s ORDER BY id LIMIT %s
     ) RETURNING agent_id
 ), facts AS (
-    {_FACTS} (SELECT agent_id FROM noted)
+    {_FACTS}
 ), gone AS (
-    DELETE FROM fleet_pulse WHERE agent_id IN (SELECT agent_id FROM noted EXCEPT SELECT agent_id FROM facts)
+    DELETE FROM fleet_pulse WHERE agent_id IN (SELECT agent_id FROM looked_at EXCEPT SELECT agent_id FROM facts)
 ), kept AS (
-    INSERT INTO fleet_pulse (agent_id, environment_id, online_until, drifted, status, running_bundle_hash)
+    INSERT INTO fleet_pulse (agent_id, environment_id, online_until, offline_at, drifted, status, running_bundle_hash)
     SELECT * FROM facts
-    ON CONFLICT (agent_id) DO UPDATE SET online_until = excluded.online_until, drifted = excluded.drifted,
-        status = excluded.status, running_bundle_hash = excluded.running_bundle_hash
+    ON CONFLICT (agent_id) DO UPDATE SET online_until = excluded.online_until, offline_at = excluded.offline_at,
+        drifted = excluded.drifted, status = excluded.status, running_bundle_hash = excluded.running_bundle_hash
 )
-SELECT count(*) FROM noted
+SELECT count(*) FROM looked_at
 """  # noqa: S608  only constants are inserted
 _REFRESH = f"""
-WITH due AS (
+WITH looked_at AS (
     SELECT agent_id FROM fleet_pulse
-    WHERE environment_id = %s AND agent_id > %s AND online_until < now() + interval '{REFRESHED_BEFORE_S} s'
+    WHERE environment_id = %s AND agent_id > %s AND offline_at IS NULL
+        AND online_until < now() + interval '{REFRESHED_BEFORE_S} s'
     ORDER BY agent_id LIMIT %s
 ), moved AS (
-    UPDATE fleet_pulse AS pulse SET online_until = fresh.online_until
-    FROM ({_FACTS} (SELECT agent_id FROM due)) AS fresh
+    UPDATE fleet_pulse AS pulse SET online_until = fresh.online_until, offline_at = fresh.offline_at
+    FROM ({_FACTS}) AS fresh
     WHERE pulse.agent_id = fresh.agent_id AND fresh.online_until > pulse.online_until
 )
-SELECT agent_id FROM due ORDER BY agent_id DESC LIMIT 1
+SELECT agent_id FROM looked_at ORDER BY agent_id DESC LIMIT 1
 """  # noqa: S608  only constants are inserted
 
 
@@ -138,7 +149,8 @@ def maintain() -> None:
     for environment_id in ChangedAgent.objects.values_list("environment", flat=True).distinct():
         settle(environment_id)
     soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
-    for environment_id in Pulse.objects.filter(online_until__lt=soon).values_list("environment", flat=True).distinct():
+    due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
+    for environment_id in due.values_list("environment", flat=True).distinct():
         refresh(environment_id)
     condense()
 
@@ -156,11 +168,21 @@ def _write(sql: str, environment_id: UUID, *parameters: Any) -> Any:
 
 def has_liveness(liveness: str) -> Q:
     """Return the condition that a pulse's agent has this liveness now."""
-    exact = Exists(Agent.objects.with_state().filter(pk=OuterRef("pk"), liveness=liveness))
     now = timezone.now()
-    if liveness == Liveness.ONLINE:
-        return Q(online_until__gte=now) | Q(exact)
-    return Q(exact, online_until__lt=now)
+    exact = Exists(Agent.objects.with_state().filter(pk=OuterRef("pk"), liveness=liveness))
+    by_heartbeat = Q(_unknown(now), exact)
+    match Liveness(liveness):
+        case Liveness.ONLINE:
+            return Q(online_until__gte=now) | by_heartbeat
+        case Liveness.STALE:
+            return Q(online_until__lt=now, offline_at__gte=now) | by_heartbeat
+        case Liveness.OFFLINE:
+            return Q(offline_at__lt=now) | by_heartbeat
+
+
+def _unknown(now: datetime, path: str = "") -> Q:
+    """Return the condition that only the heartbeat can tell the liveness. The job leaves few such pulses."""
+    return Q(**{f"{path}online_until__lt": now, f"{path}offline_at": None})
 
 
 def has_progress(progress: str) -> Any:
@@ -173,16 +195,23 @@ def count(environment: Environment) -> Counts:
     now = timezone.now()
     status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
     liveness = Counter[str](dict.fromkeys(Liveness, 0))
-    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", late=Q(online_until__lt=now))
+    alive = Case(
+        When(online_until__gte=now, then=Value(Liveness.ONLINE)),
+        When(offline_at__gte=now, then=Value(Liveness.STALE)),
+        When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
+        output_field=CharField(),
+    )
+    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", alive=alive)
     for group in groups.annotate(count=Count("*")).order_by():
         drifted += group["count"] if group["drifted"] else 0
-        liveness[Liveness.ONLINE] += 0 if group["late"] else group["count"]
+        if group["alive"] is not None:
+            liveness[group["alive"]] += group["count"]
         if group["status"] is not None:
             status[group["status"]] += group["count"]
         if group["running_bundle_hash"] is not None:
             bundles[group["running_bundle_hash"]] += group["count"]
-    late = Agent.objects.with_state().filter(pulse__environment=environment, pulse__online_until__lt=now)
-    liveness.update(dict(late.order_by().values_list("liveness").annotate(count=Count("*"))))
+    others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
+    liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
     cloned = 0  # no agent is marked as a clone yet
     return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 

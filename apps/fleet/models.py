@@ -155,15 +155,21 @@ class Pulse(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
-    # Until then the agent is online, whatever happens. Later, only its heartbeat can tell. A heartbeat does not move
-    # this time: the job does it for many agents at once, before the time comes.
+    # Until then the agent is online, whatever happens. Later, only its heartbeat can tell, unless the agent is silent.
+    # A heartbeat does not move this time: the job does it for many agents at once, before the time comes.
     online_until = models.DateTimeField()
+    # Null unless the agent is silent: it was due long ago, and its next heartbeat will leave a note. Until then both
+    # times are exact.
+    offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["environment", "agent"], name="fleet_pulse_environment")]
+        indexes = [
+            models.Index(fields=["environment", "agent"], name="fleet_pulse_environment"),
+            models.Index(fields=["environment", "agent"], name="fleet_pulse_drifted", condition=Q(drifted=True)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.status}"

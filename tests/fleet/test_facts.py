@@ -193,6 +193,34 @@ def test_agents_are_online_until_the_time_in_their_pulse(world: World) -> None:
     assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 10)
 
 
+def test_silent_agent_that_returns_is_online_at_once(world: World) -> None:
+    agent, api = world.agent()
+    beats = Heartbeat.objects.filter(agent=agent)
+    found = []
+
+    for silent_s in (60, 80, 100, 400):
+        beats.update(last_seen_at=timezone.now() - timedelta(seconds=silent_s), next_heartbeat_s=30)
+        counted = facts.count(world.dev).liveness
+        found.append((*(each for each in counted if counted[each]), Pulse.objects.get().offline_at is not None))
+
+    assert found == [("online", False), ("online", True), ("stale", True), ("offline", True)]
+    beat(agent, api)
+    assert (names(world, "liveness=online"), names(world, "liveness=offline")) == (["agent"], [])
+
+
+def test_pulse_whose_time_has_passed_is_judged_by_the_heartbeat(world: World) -> None:
+    agent, _ = world.agent()
+    facts.settle(world.dev.pk)
+    for silent_s, liveness in ((0, "online"), (100, "stale"), (400, "offline")):
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now() - timedelta(seconds=silent_s))
+        facts.settle(world.dev.pk)
+        Pulse.objects.update(online_until=timezone.now() - timedelta(hours=1), offline_at=None)
+
+        assert names(world, f"liveness={liveness}") == ["agent"]
+        assert sum(len(names(world, f"liveness={each}")) for each in Liveness) == 1
+        assert facts.count(world.dev).liveness[liveness] == facts.count(world.dev).total == 1
+
+
 def test_clock_that_is_set_back_leaves_no_agent_online(world: World) -> None:
     agent, _ = world.agent()
     now = timezone.now()

@@ -74,12 +74,14 @@ BEGIN
 END $$;
 CREATE TRIGGER fleet_heartbeat_first_note AFTER INSERT ON fleet_heartbeat
     FOR EACH ROW EXECUTE FUNCTION fleet_note_agent();
--- A clock that was set back must not leave agents online.
+-- A silent agent that comes back must be looked at, and a clock that was set back must not leave agents online. Facts
+-- call an agent silent after 2.5 intervals. The rest is room for a heartbeat that is being stored.
 CREATE TRIGGER fleet_heartbeat_note AFTER UPDATE ON fleet_heartbeat
     FOR EACH ROW WHEN (
         OLD.status IS DISTINCT FROM NEW.status
         OR OLD.running_bundle_hash IS DISTINCT FROM NEW.running_bundle_hash
         OR OLD.last_seen_at IS NULL OR OLD.last_seen_at > NEW.last_seen_at
+        OR NEW.last_seen_at > OLD.last_seen_at + interval '1.5 s' * OLD.next_heartbeat_s
     ) EXECUTE FUNCTION fleet_note_agent();
 CREATE TRIGGER fleet_assignment_first_note AFTER INSERT ON fleet_assignment
     FOR EACH ROW WHEN (NEW.bundle_hash IS NOT NULL) EXECUTE FUNCTION fleet_note_agent();
@@ -174,12 +176,16 @@ class Migration(migrations.Migration):
                 ('agent', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='pulse', serialize=False, to='fleet.agent')),
                 ('environment', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenancy.environment')),
                 ('online_until', models.DateTimeField()),
+                ('offline_at', models.DateTimeField(null=True)),
                 ('drifted', models.BooleanField()),
                 ('status', models.CharField(max_length=10, null=True)),
                 ('running_bundle_hash', models.CharField(max_length=71, null=True)),
             ],
             options={
-                'indexes': [models.Index(fields=['environment', 'agent'], name='fleet_pulse_environment')],
+                'indexes': [
+                    models.Index(fields=['environment', 'agent'], name='fleet_pulse_environment'),
+                    models.Index(condition=models.Q(('drifted', True)), fields=['environment', 'agent'], name='fleet_pulse_drifted'),
+                ],
             },
         ),
         migrations.CreateModel(
