@@ -90,4 +90,6 @@ def summarize(environment: Environment) -> Summary:
     running = Counter[tuple[Any, Any, Any]]()
     for bundle_hash, agents in counts.bundles.items():
         running[of_bundle.get(bundle_hash, (None, None, None))] += agents
-    return Summary(counts, [VersionCount(*key, agents) for key, agents in running.most_common(MAX_VERSIONS)])
+    # Of equally frequent ones, the newest version comes first and unknown bundles last.
+    ranked = sorted(running.items(), key=lambda each: (each[1], str(each[0][0] or "")), reverse=True)
+    return Summary(counts, [VersionCount(*key, agents) for key, agents in ranked[:MAX_VERSIONS]])
