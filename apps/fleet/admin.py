@@ -11,7 +11,15 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.fleet import services
-from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.models import (
+    Agent,
+    AgentKey,
+    AgentQuerySet,
+    Assignment,
+    EnrollmentToken,
+    Heartbeat,
+    Liveness,
+)
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,

@@ -146,6 +146,95 @@ class Heartbeat(models.Model):
         return f"{self.agent_id}: {self.status}"
 
 
+class Pulse(models.Model):
+    """What lists filter and count by, in a narrow row for each enrolled agent.
+
+    A heartbeat's row holds a report of up to 64 KiB, so that a count over 100,000 heartbeats would read 100 MB or more.
+    Only ``facts.settle`` and ``facts.refresh`` write them. A row is right unless a ``ChangedAgent`` says otherwise.
+    """
+
+    agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
+    # Until then the agent is online, whatever happens. Later, only its heartbeat can tell, unless the agent is silent.
+    # A heartbeat does not move this time: the job does it for many agents at once, before the time comes.
+    online_until = models.DateTimeField()
+    # Null unless the agent is silent: it was due long ago, and its next heartbeat will leave a note. Until then both
+    # times are exact.
+    offline_at = models.DateTimeField(null=True)
+    drifted = models.BooleanField()
+    status = models.CharField(max_length=10, null=True)
+    running_bundle_hash = models.CharField(max_length=71, null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["environment", "agent"], name="fleet_pulse_environment"),
+            models.Index(fields=["environment", "agent"], name="fleet_pulse_drifted", condition=Q(drifted=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.status}"
+
+
+class ChangedAgent(models.Model):
+    """A note that the agent's ``Pulse`` is out of date.
+
+    Triggers add it in the transaction of the change. Nobody waits for a new row, so that heartbeats, offers and
+    decommissions neither wait for each other nor deadlock. ``facts.settle`` removes it.
+    """
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_constraint=False, db_index=False)
+
+    def __str__(self) -> str:
+        return str(self.agent_id)
+
+
+class RunningInterval(models.Model):
+    """A time in which an agent ran one bundle. The open interval, without ``ended_at``, is what it runs now.
+
+    Triggers of ``fleet_heartbeat`` write it when a heartbeat names something else than the one before, and at most
+    1,000 times a day for each agent (see ``migrations/0004_history_and_facts.py``); nothing else does.
+    """
+
+    # The index on agent and time serves this column, too.
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="history", db_index=False)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    # The last heartbeat that named the bundle. Null while the interval is open: then it is the agent's last heartbeat.
+    confirmed_until = models.DateTimeField(null=True)
+    deployment_id = models.UUIDField(null=True)  # as the agent reported it
+    bundle_hash = models.CharField(max_length=71)
+    spec_hash = models.CharField(max_length=71, null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["agent"], condition=Q(ended_at=None), name="fleet_runninginterval_one_open")
+        ]
+        indexes = [
+            models.Index(fields=["agent", "started_at"], name="fleet_runninginterval_start"),
+            models.Index(fields=["ended_at"], name="fleet_runninginterval_end"),  # for the removal of old ones
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.bundle_hash}"
+
+
+class LabelCount(models.Model):
+    """A change of how many enrolled agents of an environment have a label; the sum of the rows is that number.
+
+    A trigger of ``fleet_agent`` adds rows and never changes one, so that enrollments do not wait for each other. The
+    job ``fleet.settle`` replaces the rows of a label by their sum.
+    """
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
+    key = models.TextField()
+    value = models.TextField()
+    count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}: {self.count}"
+
+
 class Assignment(models.Model):
     """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
 

@@ -88,7 +88,9 @@ def enroll(
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     chosen = name or _free_name(environment, hostname or "agent")
     if locked.replace:
-        for old in Agent.objects.enrolled().select_for_update().filter(environment=environment, name=chosen):
+        # A lock of the key would block the history of a heartbeat that this transaction waits for.
+        replaced = Agent.objects.enrolled().filter(environment=environment, name=chosen)
+        for old in replaced.select_for_update(no_key=True):
             _decommission(old, environment=environment, actor=actor, action="agent.supersede")
     agent = Agent.objects.create(
         environment=environment,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.fleet import services
-from apps.fleet.jobs import FORGET_CREDENTIALS
+from apps.fleet import facts, history, services
+from apps.fleet.jobs import FORGET_CREDENTIALS, FORGET_HISTORY, SETTLE_FACTS
 from byteor_cloud.jobs import runs_periodically
 
 
@@ -11,3 +11,15 @@ from byteor_cloud.jobs import runs_periodically
 def forget_credentials() -> None:
     """Delete enrollment tokens and agent keys that expired or were revoked long ago."""
     services.forget_credentials()
+
+
+@runs_periodically(FORGET_HISTORY)
+def forget_history() -> None:
+    """Delete intervals that ended long ago."""
+    history.forget_history()
+
+
+@runs_periodically(SETTLE_FACTS)
+def settle() -> None:
+    """Bring the facts of all environments up to date."""
+    facts.maintain()

@@ -25,9 +25,11 @@ _IDEMPOTENCY_KEY = r"^[!-~]([ -~]{0,253}[!-~])?$"
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter: its JSON Schema, the function that parses its text, and the Django lookup that it filters by.
+    """One parameter: its JSON Schema, the function that parses its text, and what it filters by.
 
-    ``read`` raises ValueError with a sentence for the caller.
+    ``read`` raises ValueError with a sentence for the caller. A list filters by the Django lookup, or by the Q object
+    that ``condition`` returns for the parsed value. If ``max_times`` is over 1, the parameter may be repeated, and its
+    value is the list of the parsed values.
     """
 
     schema: Mapping[str, Any]
@@ -35,10 +37,14 @@ class Parameter:
     description: str = ""
     required: bool = False
     lookup: str | None = None
+    condition: Callable[[Any], Any] | None = None
+    max_times: int = 1
 
     def document(self, name: str, *, location: str = "query") -> dict[str, Any]:
         """Return the parameter as an OpenAPI object."""
         document: dict[str, Any] = {"in": location, "name": name, "schema": dict(self.schema)}
+        if self.max_times > 1:
+            document["schema"] = {"type": "array", "maxItems": self.max_times, "items": dict(self.schema)}
         document["description"] = self.description or f"Return only rows with this `{name}`."
         if self.required:
             document["required"] = True
@@ -94,7 +100,7 @@ def choice_parameter(values: Iterable[str], lookup: str | None = None, **more: A
     return Parameter(schema={"type": "string", "enum": allowed}, read=read, lookup=lookup, **more)
 
 
-def flag_parameter(lookup: str, **more: Any) -> Parameter:
+def flag_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is ``true`` or ``false``."""
 
     def read(text: str) -> bool:
@@ -124,7 +130,7 @@ def id_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     return Parameter(schema={"type": "string", "format": "uuid"}, read=read_id, lookup=lookup, **more)
 
 
-def time_parameter(lookup: str, **more: Any) -> Parameter:
+def time_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is an RFC 3339 time with an offset."""
     return Parameter(schema={"type": "string", "format": "date-time"}, read=read_time, lookup=lookup, **more)
 
@@ -159,11 +165,12 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         parameter = declared.get(name)
         if parameter is None:
             errors.append(ParameterError(name[:200], "unknown_parameter", _unknown(name, declared)))
-        elif len(texts) != 1:
-            errors.append(ParameterError(name, "repeated", "Send this parameter only once."))
+        elif len(texts) > parameter.max_times:
+            errors.append(ParameterError(name, "repeated", _too_often(parameter.max_times)))
         else:
             try:
-                values[name] = parameter.read(texts[0])
+                read = [parameter.read(text) for text in texts]
+                values[name] = read[0] if parameter.max_times == 1 else read
             except ValueError as wrong:
                 errors.append(ParameterError(name, "invalid", str(wrong)))
     for name, parameter in declared.items():
@@ -173,6 +180,10 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         summary = "; ".join(f"{wrong.parameter}: {wrong.detail}" for wrong in errors[:3])
         raise InvalidInput(summary, errors=errors)
     return values
+
+
+def _too_often(max_times: int) -> str:
+    return "Send this parameter only once." if max_times == 1 else f"Send this parameter at most {max_times} times."
 
 
 def _unknown(name: str, declared: Mapping[str, Parameter]) -> str:

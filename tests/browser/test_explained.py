@@ -25,7 +25,7 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
 
     text = "quotes/bundle-1 reaches it with wave 2 of 2; wave 1 is under way, 0 of 1 agents finished."
     titles = [panel["title"] for panel in page.context["summary"]["panels"]]
-    assert titles == ["Why it runs this", "What happens next", "Desired and running bundles"]
+    assert titles == ["Why it runs this", "What happens next", "What it ran", "Desired and running bundles"]
     assert f"agent-1 runs quotes/bundle-0: {text}" in page.text
     assert page.text.count(text) == 2
     assert f'href="/admin/releases/deployment/{deployment.pk}/change/">deployment</a>' in page.text

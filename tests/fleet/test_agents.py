@@ -47,7 +47,9 @@ def test_list_agents_filters_by_each_parameter(world: World) -> None:
     assert names(world, "limit=1") == ["beta"]
 
 
-@pytest.mark.parametrize("query", ["liveness=dead", "label=zone", "label==a", "limit=0", "cursor=x", "created_after=x"])
+@pytest.mark.parametrize(
+    "query", ["liveness=dead", "progress=dead", "bundle_hash=a", "label==a", "limit=0", "cursor=x", "created_after=x"]
+)
 def test_list_agents_refuses_invalid_filters(world: World, query: str) -> None:
     answer = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 

@@ -243,6 +243,9 @@ CALLS: dict[tuple[str, str], Call] = {
     ("DELETE", E + "/agents/{id}"): DELETE,
     ("POST", E + "/agents/{id}/rotate-key"): Call(201),
     ("GET", E + "/agents/{id}/explain"): RETRIEVE,
+    ("GET", E + "/agents/{id}/history"): LIST,
+    ("GET", E + "/agents/summary"): RETRIEVE,
+    ("GET", E + "/fleet-state"): LIST,
     ("GET", E + "/deployments"): LIST,
     ("POST", E + "/deployments"): Call(
         201, lambda s: {"config_bundle_id": str(s.home.place.bundle.pk), "target": {"all": True}}

@@ -46,6 +46,10 @@ class FilledEnvironment:
         self.enroller = Api(enrollment_text)
         self.earlier = self.activate(self.requested())
         self.deployment = self.activate(self.requested(name="second", env={"LEVEL": "2"}))
+        running = {"deployment_id": str(self.deployment.pk), "bundle_hash": self.deployment.bundle_hash,
+                   "spec_hash": self.version.spec_hash}  # fmt: skip
+        heartbeat = {"status": "healthy", "agent_version": "0.1.0", "active": running}
+        assert self.agent_api.post(f"/api/v1/agents/{self.agent.pk}/heartbeat", heartbeat).status_code == 200
         artifact, _ = uploads.receive(
             environment=environment,
             agent=self.agent,

@@ -12,7 +12,7 @@ from django.db import connection, models
 from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact
-from apps.fleet.models import Agent, Assignment, Heartbeat
+from apps.fleet.models import Agent, Assignment, Heartbeat, RunningInterval
 from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, DeploymentAgent
 from apps.tenancy.models import (
     AuditEvent,
@@ -26,6 +26,7 @@ from apps.tenancy.models import (
     SigningKey,
     User,
 )
+from byteor_cloud.api.operations import HASH
 from tests.laws.calls import Operation, operations, path_of, permitted_caller
 from tests.laws.tenants import Tenants
 from tests.worlds import Api
@@ -60,6 +61,8 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
             return {"is_current": False, "approval_id": row.approval and copies(row.approval, 1, start=i)[0].pk}
         case DeploymentAgent():
             return {"agent_id": copies(row.agent, 1, start=i)[0].pk}
+        case RunningInterval():
+            return {"ended_at": row.started_at}  # only one interval of an agent is open
         case Membership():
             return {"user_id": copies(row.user, 1, start=1000 + i)[0].pk}
         case _ if any(f.name == "name" for f in row._meta.get_fields()):
@@ -83,7 +86,7 @@ def copies[R: models.Model](row: R, count: int, *, start: int = 0) -> list[R]:
 def _with_its_own(row: models.Model, new: Any) -> None:
     match row:
         case Agent():
-            Heartbeat.objects.create(agent=new)
+            Heartbeat.objects.create(agent=new, running_bundle_hash=HASH, running_spec_hash=HASH)
             Assignment.objects.create(agent=new)
         case Organization():
             for membership in Membership.objects.filter(organization=row, project=None):
@@ -105,7 +108,9 @@ def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]])
     model = operation.view.queryset.model
     if model is DeploymentAgent:
         return DeploymentAgent.objects.filter(deployment_id=tenants.home.place.deployment.pk).latest("pk")
-    found: models.Model = model._base_manager.get(pk=listed[0]["id"])
+    if model is RunningInterval:
+        return RunningInterval.objects.filter(agent_id=tenants.home.place.agent.pk).latest("pk")
+    found: models.Model = model._base_manager.get(pk=listed[0].get("id") or listed[0]["agent_id"])
     return found
 
 

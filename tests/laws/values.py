@@ -82,6 +82,8 @@ def example(schema: dict[str, Any]) -> Any:
 def texts(schema: dict[str, Any]) -> list[str]:
     """Return valid and invalid texts for ``schema``, as a query or a form sends them."""
     flat = resolved(schema)
+    if flat.get("type") == "array":  # a parameter that may be repeated
+        return texts(flat["items"])
     found = ["", "surprise", *flat.get("enum", [])]
     match flat.get("format"), flat.get("type"):
         case "uuid", _:
@@ -104,6 +106,8 @@ def texts(schema: dict[str, Any]) -> list[str]:
 def is_valid_text(schema: dict[str, Any], text: str) -> bool:
     """Return whether the document allows the ``text`` of a query parameter."""
     match resolved(schema).get("type"):
+        case "array":
+            return is_valid_text(resolved(schema)["items"], text)
         case "boolean":
             return text in {"true", "false"}
         case "integer":

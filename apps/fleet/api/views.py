@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db.models import Model, QuerySet
@@ -9,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet import heartbeat_body, heartbeats, services
+from apps.fleet import facts, heartbeat_body, heartbeats, services
 from apps.fleet.api import operations
 from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
@@ -30,7 +31,9 @@ from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
-from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter
+from byteor_cloud.api.pagination import NewestFirst
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
+from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import (
     Conflict,
     NotFound,
@@ -67,6 +70,12 @@ REPORTED = frozenset({
 })  # fmt: skip
 
 
+class NewestAgentsFirst(NewestFirst):
+    """Pages over rows that belong to one agent each."""
+
+    ordering = "-agent_id"
+
+
 class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, EnvironmentViewSet):
     """Agents of an environment. POST enrolls an agent and is permitted by an enrollment token, not by a role."""
 
@@ -74,13 +83,19 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     queryset = Agent.objects.enrolled()
     serializer_class = s.AgentSerializer
     reported_fields = REPORTED
+    pagination_class = NewestAgentsFirst
+    # The list is filtered and paged over pulses, see ``list``.
     filters = {
-        **BY_NAME,
-        "status": choice_parameter(Heartbeat.Status.values, "heartbeat__status"),
-        "liveness": choice_parameter(Liveness, "liveness"),
+        **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
+        "status": choice_parameter(Heartbeat.Status.values, "status"),
+        "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
         "drifted": flag_parameter("drifted"),
-        "label": label_parameter("labels"),
-        "hostname": line_parameter("hostname__icontains", max_length=253, description="A part of the host's name."),
+        "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
+        "label": label_parameter("agent__labels"),
+        "hostname": line_parameter(
+            "agent__hostname__icontains", max_length=253, description="A part of the host's name."
+        ),
+        "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
@@ -111,6 +126,14 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
         return defer_large_json(agents, "heartbeat__report") if self.action == "list" else agents
+
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Find the agents of the page in narrow rows, and read only those agents in full."""
+        pulses = self.filter_queryset(facts.pulses(self.environment)).only("pk")
+        found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses) or ()])
+        # An agent that was decommissioned meanwhile is missing.
+        rows = [found[pk] for pk in sorted(found, reverse=True)]
+        return self.get_paginated_response(self.get_serializer(rows, many=True).data)
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from apps.fleet.models import Agent
-from apps.releases.admin import explanation_panels
+from apps.releases.admin import explanation_panels, history
 from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
 from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, site
@@ -45,8 +45,8 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     search_fields = ("agent__name", "deployment__pipeline", "detail")
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        """Return the explanation as panels of an agent's page."""
-        return explanation_panels.panels(row) if isinstance(row, Agent) else []
+        """Return the explanation and the history as panels of an agent's page."""
+        return [*explanation_panels.panels(row), history.panel(row)] if isinstance(row, Agent) else []
 
 
 @admin.register(AgentReport, site=site)

@@ -44,6 +44,41 @@ EXPLANATION = Operations(
         ),
     },
 )
+HISTORY = Operations(
+    Tag.AGENTS,
+    {
+        "list": Operation(
+            "listAgentHistory",
+            "List what an agent ran",
+            "Returns the times in which the agent ran each bundle, newest first, with the deployment and the approval "
+            "behind it. Works for an agent that left the fleet, too. Times in which it ran nothing are left out. A new "
+            "entry is made when a heartbeat names another bundle: at most 1,000 a day. Entries are kept for a year.",
+        ),
+    },
+)
+FLEET_STATE = Operations(
+    Tag.AGENTS,
+    {
+        "list": Operation(
+            "listFleetState",
+            "List what the fleet ran at a time",
+            "Returns what each agent of the environment ran at one moment, with the deployment and the approval behind "
+            "it. Agents that left the fleet since are included, agents that ran nothing are not. `confirmed_until` "
+            "says how long heartbeats confirmed it.",
+        ),
+    },
+)
+AGENT_SUMMARY = Operations(
+    Tag.AGENTS,
+    {
+        "retrieve": Operation(
+            "getAgentSummary",
+            "Get a summary of the agents",
+            "Returns how many agents the environment has, in all and by liveness, drift, status, running version and "
+            "label.",
+        ),
+    },
+)
 AGENT_DEPLOYMENT = Operations(
     Tag.AGENTS,
     {

@@ -2,6 +2,7 @@
 
 from apps.releases.api import views as v
 from apps.releases.api.explain import ExplanationViewSet
+from apps.releases.api.history import AgentSummaryViewSet, FleetStateViewSet, HistoryViewSet
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -22,6 +23,9 @@ environment = [
     route("approvals/<uuid:id>", v.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", v.ApprovalViewSet, post="revoke"),
     route("agents/<uuid:id>/explain", ExplanationViewSet, get="retrieve"),
+    route("agents/<uuid:id>/history", HistoryViewSet, get="list"),
+    route("agents/summary", AgentSummaryViewSet, get="retrieve"),
+    route("fleet-state", FleetStateViewSet, get="list"),
 ]
 agent = [
     route("agents/<uuid:id>/deployment", v.AgentDeploymentViewSet, get="retrieve", post="report"),

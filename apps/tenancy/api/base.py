@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
@@ -164,9 +164,12 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep only the rows that match the given filters."""
-        names = self.filters.keys() & self.parameter_values.keys()
-        lookups = {str(self.filters[name].lookup): self.parameter_values[name] for name in names}
-        return queryset.filter(**lookups)
+        for name in self.filters.keys() & self.parameter_values.keys():
+            parameter, value = self.filters[name], self.parameter_values[name]
+            queryset = queryset.filter(
+                parameter.condition(value) if parameter.condition else Q(**{str(parameter.lookup): value})
+            )
+        return queryset
 
     # -- bodies and repeated requests ---------------------------------------------------------------------------
 

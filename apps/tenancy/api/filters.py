@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from django.db.models import Q
 
 from byteor_cloud.api.parameters import Parameter, line_parameter, matcher, time_parameter
 
@@ -14,24 +16,41 @@ BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
     "name": line_parameter("name__icontains", description="Only resources whose name contains this text."),
 }
-LABEL = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}=[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
-
-
-def _read_labels(text: str) -> dict[str, str]:
-    if not _is_labels(text):
-        raise ValueError("Must be key=value, or several of these separated by commas.")
-    return dict(part.split("=", 1) for part in text.split(","))
-
-
-_LABELS = f"^{LABEL}(,{LABEL}){{0,63}}$"
+_KEY = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}"
+_VALUE = r"[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
+_TERM = f"({_KEY}={_VALUE}|!?{_KEY})"
+_LABELS = f"^{_TERM}(,{_TERM}){{0,63}}$"
 _is_labels = matcher(_LABELS)
 
 
+def _read_labels(text: str) -> list[str]:
+    if not _is_labels(text):
+        raise ValueError("Must be key=value, key or !key, or several of these separated by commas.")
+    return text.split(",")
+
+
+def _has_labels(column: str, given: Iterable[Iterable[str]]) -> Q:
+    """Return the condition that all terms hold for the labels in the JSON ``column``."""
+    condition, equal = Q(), dict[str, str]()
+    for term in (term for terms in given for term in terms):
+        key, has_value, value = term.partition("=")
+        if has_value:
+            if equal.setdefault(key, value) != value:
+                return Q(pk__in=[])  # a label has one value
+        elif key.startswith("!") and key != "!":
+            condition &= ~Q(**{f"{column}__has_key": key[1:]})
+        else:
+            condition &= Q(**{f"{column}__has_key": key})
+    return condition & Q(**{f"{column}__contains": equal}) if equal else condition
+
+
 def label_parameter(column: str) -> Parameter:
-    """Return the parameter ``?label=key=value,key=value``: only rows whose JSON ``column`` has all these labels."""
+    """Return the parameter ``?label=key=value``, ``?label=key`` or ``?label=!key`` on labels in a JSON ``column``."""
     return Parameter(
         schema={"type": "string", "pattern": _LABELS},
         read=_read_labels,
-        lookup=f"{column}__contains",
-        description="Only resources with this label, written `key=value`. Separate several by commas; all must match.",
+        condition=lambda given: _has_labels(column, given),
+        max_times=20,
+        description="Only resources with this label (`key=value`), with any value of it (`key`), or without it "
+        "(`!key`). Repeat the parameter, or separate several by commas; all must hold.",
     )

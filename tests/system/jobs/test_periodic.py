@@ -22,6 +22,8 @@ def test_periodic_jobs_have_the_expected_intervals() -> None:
         "tenancy.close_minute": 60,
         "artifacts.retention": 3600,
         "fleet.forget_credentials": 3600,
+        "fleet.forget_history": 3600,
+        "fleet.settle": 5,
         "releases.forget_particulars": 3600,
         "tenancy.forget_credentials": 3600,
         "tenancy.forget_deliveries": 3600,

@@ -1,0 +1,234 @@
+"""Filters and counts over all agents of an environment, read from narrow rows: see ``Pulse`` and ``LabelCount``.
+
+They take about as long for 100,000 agents as for 1,000, because they never read a heartbeat's report, and because each
+page of a filtered list reads the rows of its own agents only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Case, CharField, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.utils import timezone
+
+from apps.fleet.models import (
+    OFFLINE_AFTER,
+    STALE_AFTER,
+    Agent,
+    Assignment,
+    ChangedAgent,
+    Heartbeat,
+    LabelCount,
+    Liveness,
+    Pulse,
+)
+from apps.tenancy.models import Environment
+from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
+
+MAX_VALUES = 50  # of a label key in a summary
+MAX_KEYS = 200
+AT_ONCE = 5000  # agents, in a transaction
+REFRESHED_BEFORE_S = 15  # at least twice the interval of the job
+_LABELS = """
+SELECT key, value, count FROM (
+    SELECT *, row_number() OVER (PARTITION BY key ORDER BY count DESC, value) AS place,
+        dense_rank() OVER (ORDER BY in_all DESC, key) AS key_place
+    FROM (
+        SELECT key, value, sum(count)::bigint AS count, sum(sum(count)) OVER (PARTITION BY key) AS in_all
+        FROM fleet_labelcount WHERE environment_id = %s GROUP BY key, value HAVING sum(count) > 0
+    ) AS counted
+) AS ranked WHERE place <= %s AND key_place <= %s ORDER BY key_place, place
+"""
+_SUM_LABELS = """
+WITH gone AS (DELETE FROM fleet_labelcount WHERE environment_id = %s RETURNING key, value, count)
+INSERT INTO fleet_labelcount (environment_id, key, value, count)
+SELECT %s, key, value, sum(count) FROM gone GROUP BY key, value HAVING sum(count) <> 0
+"""
+# What the pulses of some agents should be. An agent is told to send its next heartbeat after 0.9 intervals at the
+# earliest, and it is stale after three times as long. The rest is room for heartbeats that are being stored while the
+# interval changes. For silent agents see the trigger ``fleet_heartbeat_note``.
+_FACTS = f"""
+SELECT agent_id, environment_id,
+    CASE WHEN silent THEN seen_at + {STALE_AFTER} * told
+        ELSE seen_at + {0.8 * STALE_AFTER:g} * least(told, usual) END AS online_until,
+    CASE WHEN silent THEN seen_at + {OFFLINE_AFTER} * told END AS offline_at,
+    drifted, status, running_bundle_hash
+FROM (
+    SELECT agent.id AS agent_id, agent.environment_id, seen_at, told, now() > seen_at + 2.5 * told AS silent,
+        interval '1 s' * coalesce(
+            (environment.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}
+        ) AS usual,
+        wanted.bundle_hash IS NOT NULL AND beat.running_bundle_hash IS DISTINCT FROM wanted.bundle_hash AS drifted,
+        beat.status, beat.running_bundle_hash
+    FROM fleet_agent AS agent JOIN tenancy_environment AS environment ON environment.id = agent.environment_id
+        JOIN fleet_heartbeat AS beat ON beat.agent_id = agent.id
+        LEFT JOIN fleet_assignment AS wanted ON wanted.agent_id = agent.id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(beat.last_seen_at, agent.created_at), interval '1 s' * beat.next_heartbeat_s
+        ) AS last (seen_at, told)
+    WHERE agent.decommissioned_at IS NULL AND agent.id IN (SELECT agent_id FROM looked_at)
+) AS found
+"""  # noqa: S608  only constants are inserted
+# Notes and facts are read from one snapshot: a change that it does not show yet has a note that it does not remove.
+_SETTLE = f"""
+WITH looked_at AS (
+    DELETE FROM fleet_changedagent WHERE id IN (
+        SELECT id FROM fleet_changedagent WHERE environment_id = %s ORDER BY id LIMIT %s
+    ) RETURNING agent_id
+), facts AS (
+    {_FACTS}
+), gone AS (
+    DELETE FROM fleet_pulse WHERE agent_id IN (SELECT agent_id FROM looked_at EXCEPT SELECT agent_id FROM facts)
+), kept AS (
+    INSERT INTO fleet_pulse (agent_id, environment_id, online_until, offline_at, drifted, status, running_bundle_hash)
+    SELECT * FROM facts
+    ON CONFLICT (agent_id) DO UPDATE SET online_until = excluded.online_until, offline_at = excluded.offline_at,
+        drifted = excluded.drifted, status = excluded.status, running_bundle_hash = excluded.running_bundle_hash
+)
+SELECT count(*) FROM looked_at
+"""  # noqa: S608  only constants are inserted
+_REFRESH = f"""
+WITH looked_at AS (
+    SELECT agent_id FROM fleet_pulse
+    WHERE environment_id = %s AND agent_id > %s AND offline_at IS NULL
+        AND online_until < now() + interval '{REFRESHED_BEFORE_S} s'
+    ORDER BY agent_id LIMIT %s
+), moved AS (
+    UPDATE fleet_pulse AS pulse SET online_until = fresh.online_until, offline_at = fresh.offline_at
+    FROM ({_FACTS}) AS fresh
+    WHERE pulse.agent_id = fresh.agent_id AND fresh.online_until > pulse.online_until
+)
+SELECT agent_id FROM looked_at ORDER BY agent_id DESC LIMIT 1
+"""  # noqa: S608  only constants are inserted
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many enrolled agents an environment has, in all and by what lists filter by.
+
+    ``bundles`` counts by the hash of the running bundle. ``labels`` has the most frequent values of each key.
+    """
+
+    total: int
+    liveness: Mapping[str, int]
+    drifted: int
+    cloned: int
+    status: Mapping[str, int]
+    bundles: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, int]]
+
+
+def pulses(environment: Environment) -> QuerySet[Pulse]:
+    """Return the pulses of the environment's enrolled agents, with all changes that were committed before."""
+    settle(environment.pk)
+    return Pulse.objects.filter(environment=environment)
+
+
+def settle(environment_id: UUID) -> None:
+    """Write the pulses of the environment's changed agents. It may run at any time, also twice at once."""
+    settled = AT_ONCE if ChangedAgent.objects.filter(environment=environment_id).exists() else 0
+    while settled == AT_ONCE:
+        settled = _write(_SETTLE, environment_id, AT_ONCE)
+
+
+def refresh(environment_id: UUID) -> None:
+    """Move the times until which agents are surely online, where heartbeats have come since and the times are near."""
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        after = _write(_REFRESH, environment_id, after, AT_ONCE)
+
+
+def maintain() -> None:
+    """Settle and refresh all environments, and replace the changes of their label counts by their sums."""
+    for environment_id in ChangedAgent.objects.values_list("environment", flat=True).distinct():
+        settle(environment_id)
+    soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
+    due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
+    for environment_id in due.values_list("environment", flat=True).distinct():
+        refresh(environment_id)
+    condense()
+
+
+@transaction.atomic
+def _write(sql: str, environment_id: UUID, *parameters: Any) -> Any:
+    """Run a statement that writes pulses of the environment, after all others. Return the value that it selects."""
+    with connection.cursor() as cursor:
+        # Two at once could write an older state over a newer one. The statement's snapshot is taken with the lock.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"fleet_pulse {environment_id}"])
+        cursor.execute(sql, [environment_id, *parameters])
+        row = cursor.fetchone()
+    return row and row[0]
+
+
+def has_liveness(liveness: str) -> Q:
+    """Return the condition that a pulse's agent has this liveness now."""
+    now = timezone.now()
+    exact = Exists(Agent.objects.with_state().filter(pk=OuterRef("pk"), liveness=liveness))
+    by_heartbeat = Q(_unknown(now), exact)
+    match Liveness(liveness):
+        case Liveness.ONLINE:
+            return Q(online_until__gte=now) | by_heartbeat
+        case Liveness.STALE:
+            return Q(online_until__lt=now, offline_at__gte=now) | by_heartbeat
+        case Liveness.OFFLINE:
+            return Q(offline_at__lt=now) | by_heartbeat
+
+
+def _unknown(now: datetime, path: str = "") -> Q:
+    """Return the condition that only the heartbeat can tell the liveness. The job leaves few such pulses."""
+    return Q(**{f"{path}online_until__lt": now, f"{path}offline_at": None})
+
+
+def has_progress(progress: str) -> Any:
+    """Return the condition that a pulse's agent has come this far with what it was offered."""
+    return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
+
+
+def count(environment: Environment) -> Counts:
+    """Count the environment's enrolled agents."""
+    now = timezone.now()
+    status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
+    liveness = Counter[str](dict.fromkeys(Liveness, 0))
+    alive = Case(
+        When(online_until__gte=now, then=Value(Liveness.ONLINE)),
+        When(offline_at__gte=now, then=Value(Liveness.STALE)),
+        When(offline_at__lt=now, then=Value(Liveness.OFFLINE)),
+        output_field=CharField(),
+    )
+    groups = pulses(environment).values("status", "running_bundle_hash", "drifted", alive=alive)
+    for group in groups.annotate(count=Count("*")).order_by():
+        drifted += group["count"] if group["drifted"] else 0
+        if group["alive"] is not None:
+            liveness[group["alive"]] += group["count"]
+        if group["status"] is not None:
+            status[group["status"]] += group["count"]
+        if group["running_bundle_hash"] is not None:
+            bundles[group["running_bundle_hash"]] += group["count"]
+    others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
+    liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
+    cloned = 0  # no agent is marked as a clone yet
+    return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
+
+
+def _count_labels(environment: Environment) -> dict[str, dict[str, int]]:
+    """Return the most frequent keys and of each the most frequent values, with the number of agents that have them."""
+    labels: dict[str, dict[str, int]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_LABELS, [environment.pk, MAX_VALUES, MAX_KEYS])
+        for key, value, agents in cursor.fetchall():
+            labels.setdefault(key, {})[value] = agents
+    return labels
+
+
+def condense() -> None:
+    """Replace the changes of each environment's label counts by their sums. The counts stay the same."""
+    changed = LabelCount.objects.values("environment", "key", "value").annotate(rows=Count("*")).filter(rows__gt=1)
+    for environment_id in set(changed.values_list("environment", flat=True)):
+        with connection.cursor() as cursor:
+            cursor.execute(_SUM_LABELS, [environment_id, environment_id])

@@ -1,0 +1,277 @@
+"""What agents ran, what a fleet ran at a time, and the summary of a fleet, each with the deployments behind it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet import services as fleet
+from apps.fleet.models import Agent, Heartbeat
+from apps.releases.models import Deployment
+from byteor_cloud.engine.delivery.encoding import format_time
+from byteor_cloud.ids import uuid7
+from tests.releases import stories
+from tests.worlds import Api, World, report, run_jobs
+
+pytestmark = pytest.mark.django_db
+STRANGE, SPEC = (f"sha256:{digit * 64}" for digit in "ab")
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MOST_QUERIES = 9
+
+
+def at(minute: float) -> str:
+    """Return the time of this many minutes after noon, as a query has it."""
+    return format_time(NOON + timedelta(minutes=minute))
+
+
+def store(agent: Agent, minute: float, bundle: str | None, deployment: Any = None) -> None:
+    """Store a heartbeat of this many minutes after noon."""
+    Heartbeat.objects.filter(agent=agent).update(
+        last_seen_at=NOON + timedelta(minutes=minute),
+        running_bundle_hash=bundle,
+        running_deployment_id=deployment and deployment.pk,
+        running_spec_hash=bundle and SPEC,
+    )
+
+
+def old_agent(world: World, environment: Any = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
+    """Enroll an agent an hour before noon."""
+    agent, api = world.agent(environment, name, **labels)
+    Agent.objects.filter(pk=agent.pk).update(created_at=NOON - timedelta(hours=1))
+    return agent, api
+
+
+def read(world: World, rest: str, environment: Any = None) -> list[dict[str, Any]]:
+    answer = world.viewer.api.get(world.path(environment, rest))
+    assert answer.status_code == 200, answer.json()
+    rows: list[dict[str, Any]] = answer.json()["results"]
+    return rows
+
+
+def approved(world: World, agent: Agent, api: Api) -> Deployment:
+    """Deploy to prod with an approval of the reviewer, and let the agent activate it."""
+    deployment = world.deployment(world.bundle(world.prod))
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
+    assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
+    run_jobs()
+    assert report(api, agent, "active").status_code == 200
+    run_jobs()
+    deployment.refresh_from_db()
+    return deployment
+
+
+def test_history_names_the_deployment_and_who_approved_it(world: World) -> None:
+    agent, api = old_agent(world, world.prod, "edge")
+    deployment = approved(world, agent, api)
+    store(agent, 0, deployment.bundle_hash, deployment)
+    store(agent, 5, deployment.bundle_hash, deployment)
+    store(agent, 10, STRANGE)
+
+    later, earlier = read(world, f"/agents/{agent.pk}/history", world.prod)
+
+    assert deployment.approval is not None
+    assert list(earlier.items()) == [
+        ("agent_id", str(agent.pk)),
+        ("agent_name", "edge"),
+        ("from", at(0)),
+        ("to", at(10)),
+        ("confirmed_until", at(5)),
+        ("deployment_id", str(deployment.pk)),
+        ("bundle_hash", deployment.bundle_hash),
+        ("spec_hash", SPEC),
+        ("version_id", str(deployment.config_bundle.version_id)),
+        ("config_bundle_id", str(deployment.config_bundle_id)),
+        ("approval_id", str(deployment.approval.pk)),
+        ("approved_by", [world.reviewer.user.email]),
+    ]
+    nothing = dict.fromkeys(("to", "deployment_id", "version_id", "config_bundle_id", "approval_id"))
+    assert later == {**earlier, **nothing, "from": at(10), "confirmed_until": at(10), "bundle_hash": STRANGE,
+                     "approved_by": []}  # fmt: skip
+
+
+def test_open_interval_is_confirmed_by_each_heartbeat(world: World) -> None:
+    agent, _ = old_agent(world)
+    store(agent, 0, STRANGE)
+    for minute in (1, 2):
+        store(agent, minute, STRANGE)
+
+        (row,) = read(world, f"/agents/{agent.pk}/history")
+
+        assert (row["from"], row["to"], row["confirmed_until"]) == (at(0), None, at(minute))
+
+
+def test_after_a_rollback_the_history_names_the_deployment_that_built_the_bundle(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    one, two = stories.bundles(world, 2)
+    old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
+
+    store(agents[0][0], 0, old.bundle_hash, new)  # the offer to go back is the newer deployment's
+
+    (row,) = read(world, f"/agents/{agents[0][0].pk}/history")
+    assert (row["deployment_id"], row["config_bundle_id"]) == (str(old.pk), str(one.pk))
+
+
+def test_ids_of_other_environments_are_null(world: World) -> None:
+    here, _ = old_agent(world)
+    there = stories.active(world, world.bundle(world.staging), stories.fleet(world, 1, world.staging))
+    store(here, 0, there.bundle_hash, there)
+
+    (row,) = read(world, f"/agents/{here.pk}/history")
+
+    assert [row[name] for name in ("deployment_id", "version_id", "config_bundle_id", "approval_id")] == [None] * 4
+
+
+def test_deployment_that_the_agent_names_counts_for_a_bundle_that_nobody_built(world: World) -> None:
+    agent, _ = old_agent(world)
+    deployment = stories.offered(world, world.bundle())
+    store(agent, 0, STRANGE, deployment)
+
+    (row,) = read(world, f"/agents/{agent.pk}/history")
+
+    assert (row["deployment_id"], row["version_id"]) == (str(deployment.pk), str(deployment.config_bundle.version_id))
+
+
+@pytest.mark.parametrize(
+    ("query", "starts"),
+    [
+        ("", [20, 10, 0]),
+        (f"since={at(10)}", [20, 10]),
+        (f"since={at(12)}", [20, 10]),
+        (f"since={at(15)}", [20]),
+        (f"since={at(60)}", [20]),
+        (f"until={at(0)}", []),
+        (f"until={at(10)}", [0]),
+        (f"until={at(11)}", [10, 0]),
+        (f"since={at(12)}&until={at(20)}", [10]),
+        (f"since={at(16)}&until={at(19)}", []),
+        ("limit=1", [20]),
+    ],
+)
+def test_history_of_a_time(world: World, query: str, starts: list[int]) -> None:
+    agent, _ = old_agent(world)
+    for minute, bundle in ((0, STRANGE), (10, SPEC), (15, None), (20, STRANGE)):
+        store(agent, minute, bundle)
+
+    found = read(world, f"/agents/{agent.pk}/history?{query}")
+
+    assert [row["from"] for row in found] == [at(minute) for minute in starts]
+
+
+def test_fleet_state_is_what_each_agent_ran_then(world: World) -> None:
+    one, _ = old_agent(world, None, "one")
+    two, _ = old_agent(world, None, "two")
+    elsewhere, _ = old_agent(world, world.staging, "elsewhere")
+    for agent, minute, bundle in (
+        (one, 0, STRANGE),
+        (elsewhere, 0, STRANGE),
+        (two, 10, STRANGE),
+        (one, 20, SPEC),
+        (two, 30, None),
+    ):
+        store(agent, minute, bundle)
+
+    def state(query: str) -> list[tuple[str, str]]:
+        return [(row["agent_name"], row["bundle_hash"]) for row in read(world, f"/fleet-state{query}")]
+
+    assert state(f"?at={at(-1)}") == []
+    assert state(f"?at={at(0)}") == [("one", STRANGE)]
+    assert state(f"?at={at(19)}") == [("two", STRANGE), ("one", STRANGE)]
+    assert state(f"?at={at(20)}") == [("two", STRANGE), ("one", SPEC)]
+    assert state(f"?at={at(30)}") == state("") == [("one", SPEC)]
+    assert state(f"?at={at(19)}&limit=1") == [("two", STRANGE)]
+
+
+def test_decommissioned_agents_are_included(world: World) -> None:
+    agent, _ = old_agent(world)
+    store(agent, 0, STRANGE)
+    fleet.decommission(agent, actor=world.admin.actor)
+
+    rows = read(world, f"/agents/{agent.pk}/history")
+
+    assert [(row["from"], row["to"], row["confirmed_until"]) for row in rows] == [(at(0), None, at(0))]
+    assert read(world, "/fleet-state") == read(world, f"/fleet-state?at={at(1)}") == rows
+
+
+def test_future_time_is_refused(world: World) -> None:
+    later = format_time(timezone.now() + timedelta(minutes=1))
+
+    answer = world.viewer.api.get(world.path(rest=f"/fleet-state?at={later}"))
+
+    assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, "at")
+
+
+@pytest.mark.parametrize("rest", ["/agents/{agent}/history", "/fleet-state", "/agents/summary"])
+def test_other_tenants_are_not_found(world: World, other: World, rest: str) -> None:
+    agent, _ = old_agent(world)
+    stranger, _ = old_agent(other)
+    store(agent, 0, STRANGE)
+
+    assert other.admin.api.get(world.path(rest=rest.format(agent=agent.pk))).status_code == 404
+    assert world.admin.api.get(world.path(rest=f"/agents/{stranger.pk}/history")).status_code == 404
+    assert world.admin.api.get(world.path(world.staging, f"/agents/{agent.pk}/history")).status_code == 404
+    assert world.admin.api.get(world.path(rest=f"/agents/{uuid7()}/history")).status_code == 404
+    assert read(other, "/fleet-state") == []
+
+
+def test_summary_counts_agents_by_everything_that_lists_filter_by(world: World) -> None:
+    agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2]) for number in range(3)]
+    deployment = stories.active(world, world.bundle(), agents)
+    version = deployment.config_bundle.version
+    for agent, api in agents[:2]:
+        active = {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash, "spec_hash": SPEC}
+        body = {"status": "healthy", "agent_version": "1", "active": active}
+        assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
+    store(agents[1][0], 0, STRANGE)
+    Heartbeat.objects.filter(agent=agents[0][0]).update(last_seen_at=timezone.now())
+
+    answer = world.viewer.api.get(world.path(rest="/agents/summary"))
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "total": 3,
+        "liveness": {"online": 2, "stale": 0, "offline": 1},
+        "drifted": 2,
+        "cloned": 0,
+        "status": {"starting": 0, "healthy": 2, "degraded": 0, "failed": 0, "draining": 0},
+        "versions": [
+            {"version_id": str(version.pk), "number": version.number, "pipeline": version.name, "count": 1},
+            {"version_id": None, "number": None, "pipeline": None, "count": 1},
+        ],
+        "labels": {"zone": {"a": 2, "b": 1}},
+    }
+
+
+def test_summary_of_an_empty_environment(world: World) -> None:
+    answer = world.viewer.api.get(world.path(rest="/agents/summary")).json()
+
+    assert (answer["total"], answer["drifted"], answer["versions"], answer["labels"]) == (0, 0, [], {})
+    assert answer["liveness"] == {"online": 0, "stale": 0, "offline": 0}
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "/agents/summary", "/fleet-state", f"/fleet-state?at={at(1)}", "/agents", "/agents?liveness=online",
+        "/agents?drifted=false", "/agents?label=zone&label=!tier&progress=pending", "/agents?name=agent&hostname=h",
+    ],
+)  # fmt: skip
+def test_number_of_queries_does_not_depend_on_the_number_of_agents(world: World, rest: str) -> None:
+    path, counts = world.path(rest=rest), []
+    for number in range(8):
+        agent, _ = old_agent(world, None, f"agent-{number}", zone=str(number))
+        Agent.objects.filter(pk=agent.pk).update(hostname=f"h-{number}")
+        store(agent, 0, f"sha256:{number:064}")
+        Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
+        world.viewer.api.get(path)
+        with CaptureQueriesContext(connection) as queries:
+            answer = world.viewer.api.get(path).json()
+        assert answer.get("total", len(answer.get("results", ()))) == number + 1
+        counts.append(len(queries))
+
+    assert set(counts) == {counts[0]}
+    assert counts[0] <= MOST_QUERIES
