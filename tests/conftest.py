@@ -63,6 +63,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     from django.apps import apps
     from django.db import connection
 
+    from apps.fleet import heartbeats
+
     for model in apps.get_app_config("procrastinate").get_models():
         model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
@@ -70,6 +72,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         cursor.execute("ALTER TABLE tenancy_auditevent DISABLE TRIGGER tenancy_auditevent_no_truncate")
         cursor.execute("ALTER TABLE tenancy_auditseal DISABLE TRIGGER tenancy_auditseal_no_truncate")
     yield
+    for session in heartbeats._statement._idle:
+        session.close()
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

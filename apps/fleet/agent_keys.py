@@ -152,6 +152,7 @@ class AgentKeys:
             gone = self._affected(kind, changed)
             for key in gone:
                 self._drop(key.digest)
+            self._unknown.clear()  # one of them may be usable now
         self._tell({key.agent_id for key in gone})
 
     def _affected(self, kind: str, changed: str) -> list[KnownKey]:

@@ -17,7 +17,7 @@ from apps.fleet import services
 from apps.fleet.agent_keys import AgentKeys, agent_keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.credentials import Family, credential_digest, generate
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import organizations, signing_keys
 from byteor_cloud.database import run_prepared
 from byteor_cloud.notices import Notices, notices
@@ -95,6 +95,17 @@ def test_cached_key_is_refused_after_its_end(listening: None, ending: str) -> No
 
     wait_until(lambda: beat(api, agent).status_code == 401)
     assert not is_known(api)
+
+
+def test_key_that_becomes_usable_again_is_not_refused_from_the_cache(listening: None) -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    organizations.delete(world.project, kind="project", actor=world.admin.actor)
+    assert beat(api, agent).status_code == 401
+
+    Project.objects.update(deleted_at=None)  # nobody can do that today
+
+    wait_until(lambda: beat(api, agent).status_code == 200)
 
 
 def test_cached_key_is_refused_when_its_time_is_over(listening: None, monkeypatch: pytest.MonkeyPatch) -> None:

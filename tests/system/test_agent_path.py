@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPConnection
 from typing import Any
 
 import psycopg
@@ -105,6 +107,25 @@ def test_key_revoked_right_after_the_listeners_lost_their_connections_is_refused
         fleet.call("DELETE", f"{fleet.environment}/agents/{agent[0]}")
 
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
+
+
+def test_waiting_poll_is_answered_when_the_server_stops(installation: Installation) -> None:
+    server = installation.serve()
+    fleet = Fleet(installation)
+    agent_id, key = fleet.agent("waiting")
+    path, headers = f"/api/v1/agents/{agent_id}/deployment", {"Authorization": f"Bearer {key}"}
+    connection = HTTPConnection("127.0.0.1", installation.port, timeout=PATIENCE_S)
+    connection.request("GET", path, headers=headers)
+    first = connection.getresponse()
+    assert json.loads(first.read()) == {"desired": None}
+    etag = first.headers["ETag"]
+    connection.request("GET", f"{path}?wait_s=30", headers={**headers, "If-None-Match": etag})
+
+    assert installation.stop(server) == 0
+
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["ETag"]) == (304, etag)
+    connection.close()
 
 
 class Load:
