@@ -194,7 +194,7 @@ def count(environment: Environment) -> Counts:
     """Count the environment's enrolled agents."""
     now = timezone.now()
     status, bundles, drifted = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0)), Counter[str](), 0
-    liveness = Counter[str](dict.fromkeys(Liveness, 0))
+    liveness, unknown = Counter[str](dict.fromkeys(Liveness, 0)), 0
     alive = Case(
         When(online_until__gte=now, then=Value(Liveness.ONLINE)),
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
@@ -204,14 +204,17 @@ def count(environment: Environment) -> Counts:
     groups = pulses(environment).values("status", "running_bundle_hash", "drifted", alive=alive)
     for group in groups.annotate(count=Count("*")).order_by():
         drifted += group["count"] if group["drifted"] else 0
-        if group["alive"] is not None:
+        if group["alive"] is None:
+            unknown += group["count"]
+        else:
             liveness[group["alive"]] += group["count"]
         if group["status"] is not None:
             status[group["status"]] += group["count"]
         if group["running_bundle_hash"] is not None:
             bundles[group["running_bundle_hash"]] += group["count"]
-    others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
-    liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
+    if unknown:
+        others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
+        liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
     cloned = 0  # no agent is marked as a clone yet
     return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 

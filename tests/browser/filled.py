@@ -14,7 +14,7 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Replay
-from apps.fleet.models import Agent, Heartbeat
+from apps.fleet.models import Agent
 from apps.releases.jobs import StepRollout
 from apps.releases.models import Deployment
 from apps.releases.services import bundles
@@ -83,18 +83,10 @@ def dead_letter(job: Job | Periodic) -> ProcrastinateJob:
     return row
 
 
-def _ran_before(agent: Agent) -> None:
-    """Let the agent run a bundle and stop it."""
-    beats = Heartbeat.objects.filter(agent=agent)
-    beats.update(running_bundle_hash="sha256:" + "c" * 64, running_spec_hash="sha256:" + "d" * 64)
-    beats.update(running_bundle_hash=None, running_spec_hash=None)
-
-
 def fill(world: World, suffix: str = "1") -> Filled:
     """Add a row to every table of the tenant, such as an active deployment and an incident."""
     environment = world.environment("prod", f"{world.name}-{suffix}")
-    agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}", zone=suffix)
-    _ran_before(agent)
+    agent, agent_api = world.agent(environment, f"{world.name}-agent-{suffix}")
     bundle = world.bundle(environment, f"{world.name}-bundle-{suffix}")
     deployment = world.deployment(bundle)
     decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": f"{world.name} agrees"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet import facts, services
@@ -160,6 +161,24 @@ def test_notes_are_removed_by_the_job_or_by_the_first_reader(world: World, read:
 
     facts.maintain()
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (False, 2)
+
+
+def test_first_reader_needs_the_same_queries_for_one_note_and_for_many(world: World) -> None:
+    for number in range(20):
+        world.agent(name=f"agent-{number}")
+    facts.maintain()
+    costs = []
+
+    for changed in (0, 1, 20):
+        Heartbeat.objects.filter(agent__name__in=[f"agent-{number}" for number in range(changed)]).update(
+            status=f"status-{changed}"
+        )
+        with CaptureQueriesContext(connection) as queries:
+            names(world, "limit=200")
+        costs.append(len(queries))
+
+    # In a test, the transaction of ``settle`` is a savepoint, which takes two statements.
+    assert costs[1] == costs[2] <= costs[0] + 4
 
 
 def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
