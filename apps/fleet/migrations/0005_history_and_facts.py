@@ -155,7 +155,7 @@ DROP FUNCTION fleet_count_labels() CASCADE;
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('fleet', '0003_told_interval'),
+        ('fleet', '0004_notify_changes'),
         ('tenancy', '0009_job_troubles'),
     ]
 
