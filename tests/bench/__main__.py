@@ -56,6 +56,13 @@ def _heartbeat() -> None:
         heartbeat.run(folder, _free_port())
 
 
+def _enrollment() -> None:
+    with _installation() as folder:
+        from tests.bench import enrollment
+
+        enrollment.run(folder, _free_port())
+
+
 def _deployment() -> None:
     with _installation():
         from tests.bench import deployment
@@ -91,6 +98,7 @@ def _demo() -> None:
 BENCHMARKS = {
     "compiler": _compiler,
     "heartbeat": _heartbeat,
+    "enrollment": _enrollment,
     "deployment": _deployment,
     "ledger": _ledger,
     "slow-clients": _slow_clients,
