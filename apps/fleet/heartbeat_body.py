@@ -18,6 +18,11 @@ from byteor_cloud.ids import read_id
 _MAX_VERSION = 64
 _HASH = {"type": "string", "minLength": 1, "pattern": SHA256}
 _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
+BOOT_ID = {
+    "type": ["string", "null"],
+    "maxLength": 64,
+    "description": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
+}
 _ACTIVE = {
     "type": "object",
     "description": "What the agent runs.",
@@ -51,6 +56,7 @@ _BODY = {
             "minimum": 0,
             "description": "Seconds since the agent started.",
         },
+        "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "What the agent runs. Null if nothing.",
@@ -81,6 +87,7 @@ class HeartbeatBody:
     deployment_id: UUID | None
     bundle_hash: str | None
     spec_hash: str | None
+    boot_id: str | None
     report: dict[str, Any]
 
 
@@ -126,7 +133,7 @@ def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
 
 _BODY_CHECKS = _checks(_BODY, except_field="active")
 _ACTIVE_CHECKS = _checks(_ACTIVE, except_field="deployment_id")
-_REPORT_FIELDS = [name for name in _BODY_CHECKS if name not in {"status", "agent_version"}]
+_REPORT_FIELDS = [name for name in _BODY_CHECKS if name not in {"status", "agent_version", "boot_id"}]
 
 
 def parse(body: Any) -> HeartbeatBody:
@@ -148,7 +155,8 @@ def parse(body: Any) -> HeartbeatBody:
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
     report = {name: body[name] for name in _REPORT_FIELDS if body.get(name) is not None}
-    return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, report)
+    boot_id = body.get("boot_id") or None
+    return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, boot_id, report)
 
 
 def _find_errors(

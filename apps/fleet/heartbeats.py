@@ -21,11 +21,11 @@ from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 _SQL = f"""
 WITH beat AS (
     SELECT * FROM unnest(%s::int[], %s::text[], %s::uuid[], %s::text[], %s::text[], %s::jsonb[], %s::uuid[], %s::text[],
-                         %s::text[], %s::float8[])
+                         %s::text[], %s::text[], %s::float8[])
         AS b (number, digest, agent_id, status, agent_version, report, deployment_id, bundle_hash, spec_hash,
-              interval_factor)
+              boot_id, interval_factor)
 ), caller AS (
-    SELECT b.*, o.key_set_etag, round(
+    SELECT b.*, k.is_pending, o.key_set_etag, round(
             (coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S})
             * b.interval_factor)::numeric, 1
         )::float8 AS next_heartbeat_s
@@ -44,13 +44,14 @@ WITH beat AS (
 )
 UPDATE fleet_heartbeat h
 SET last_seen_at = now(), status = c.status, agent_version = c.agent_version, report = c.report,
-    next_heartbeat_s = c.next_heartbeat_s,
+    next_heartbeat_s = c.next_heartbeat_s, boot_id = coalesce(c.boot_id, h.boot_id),
     running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM c.bundle_hash THEN now() ELSE h.running_since END,
     running_deployment_id = c.deployment_id, running_bundle_hash = c.bundle_hash, running_spec_hash = c.spec_hash
 FROM caller c JOIN held USING (agent_id) JOIN fleet_assignment s USING (agent_id)
 WHERE h.agent_id = c.agent_id
 RETURNING c.number, h.last_seen_at, h.next_heartbeat_s, c.key_set_etag,
-    s.deployment_id, s.action, s.bundle_hash, s.since
+    s.deployment_id, s.action, s.bundle_hash, s.since,
+    CASE WHEN c.is_pending THEN '{{}}' ELSE h.commands END, c.is_pending
 """  # noqa: S608  only a constant is inserted
 
 
@@ -65,6 +66,8 @@ class StoredHeartbeat:
     action: str | None
     bundle_hash: str | None
     offered_at: datetime | None
+    commands: list[str]
+    is_first_use: bool  # of a key that the agent had asked for: the caller then ends the agent's other keys
 
 
 def store(*, digest: str, agent_id: UUID, heartbeat: HeartbeatBody) -> StoredHeartbeat | None:
@@ -85,6 +88,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
             body.deployment_id,
             body.bundle_hash,
             body.spec_hash,
+            body.boot_id,
             load_spreader.next_factor(),
         )
         for number, (digest, agent_id, body) in enumerate(items)

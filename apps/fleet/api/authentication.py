@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from rest_framework.request import Request
 
+from apps.fleet import keys
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.access import Principal
-from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication
+from apps.tenancy.actors import Actor
+from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication, client_ip
 from apps.tenancy.models import Credential, Environment
 from byteor_cloud.errors import Unauthenticated
 
@@ -55,8 +58,22 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
         }
 
 
+def finish_rotation(request: HttpRequest | Request, key_digest: str) -> None:
+    """End the agent's other keys, because this request is the first use of a key that the agent had asked for."""
+    key = AgentKey.objects.select_related("agent__environment__project").get(digest=key_digest)
+    name = f"agent {key.agent.name}"
+    actor = Actor("agent", str(key.agent_id), name, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
+    keys.finish_rotation(key, actor=actor)
+
+
 class AgentKeyAuthentication(CredentialAuthentication):
     model = AgentKey
+
+    def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
+        found = super().authenticate(request)
+        if found is not None and found[1].is_pending:  # type: ignore[attr-defined]  # an AgentKey
+            finish_rotation(request, found[1].digest)
+        return found
 
     def queryset(self) -> QuerySet[Any]:
         return super().queryset().select_related("agent__environment__project__organization")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.fleet.heartbeats import StoredHeartbeat
-from apps.fleet.models import Agent, EnrollmentToken, Liveness
+from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSON
@@ -98,6 +99,11 @@ class AgentSerializer(ModelSerializer):
     liveness = serializers.ChoiceField(list(Liveness), read_only=True)
     drifted = serializers.BooleanField(read_only=True)
     progress = serializers.CharField(source="assignment.progress", read_only=True)
+    drained_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    drain_reason = serializers.CharField(read_only=True)
+    clone_suspected_at = serializers.DateTimeField(
+        source="heartbeat.clone_suspected_at", read_only=True, allow_null=True
+    )
     desired = serializers.SerializerMethodField()
     attempted = serializers.SerializerMethodField()
     running = serializers.SerializerMethodField()
@@ -111,6 +117,10 @@ class AgentSerializer(ModelSerializer):
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
         "liveness": "Whether heartbeats arrive as expected.",
         "drifted": "Whether the agent runs something else than it should.",
+        "drained_at": "Since when the agent gets no new offers. Null if it is not drained.",
+        "drain_reason": "Why it was drained. Empty if it is not drained or nobody said why.",
+        "clone_suspected_at": "Since when two machines seem to use the agent's key: a `boot_id` that another had "
+        "replaced came back within 24 hours. Null if not. A rotation of the key clears it.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first.",
         "progress": "How far the agent is with what it was offered.",
         "desired": "What the agent should run. Null if nothing was offered.",
@@ -124,8 +134,8 @@ class AgentSerializer(ModelSerializer):
         model = Agent
         fields = [
             "id", "environment_id", "name", "hostname", "labels", "status", "agent_version", "liveness", "drifted",
-            "last_seen_at", "progress", "desired", "attempted", "running", "last_failed", "report", "created_at",
-            "updated_at",
+            "last_seen_at", "progress", "desired", "attempted", "running", "last_failed", "report",
+            "drained_at", "drain_reason", "clone_suspected_at", "created_at", "updated_at",
         ]  # fmt: skip
         read_only_fields = ["hostname"]
 
@@ -201,6 +211,36 @@ class EnrolledSerializer(serializers.Serializer[Any]):
     }
 
 
+class RotationMode(StrEnum):
+    """Who fetches the new key: the caller gets it now, or the agent is told to fetch it."""
+
+    NOW = "now"
+    BY_AGENT = "by_agent"
+
+
+class RotateKeySerializer(Strict):
+    mode = serializers.ChoiceField(list(RotationMode), required=False, default=RotationMode.NOW)
+    descriptions = {
+        "mode": "`now`: the response contains the new key, and the old one is refused at once. `by_agent`: the agent "
+        "is told to fetch a new key itself. Default: `now`.",
+    }
+
+
+class RequestedRotationSerializer(serializers.Serializer[Any]):
+    agent_id = serializers.UUIDField()
+    mode = serializers.ChoiceField([RotationMode.BY_AGENT])
+    descriptions = {
+        "mode": "The agent fetches the new key itself.",
+    }
+
+
+class DrainSerializer(Strict):
+    reason = Text(max_length=500, required=False, allow_blank=True, default="")
+    descriptions = {
+        "reason": "Why, for the audit event and for the explanation of the agent.",
+    }
+
+
 class RotatedKeySerializer(serializers.Serializer[Any]):
     agent_id = serializers.UUIDField()
     token = serializers.CharField()
@@ -265,13 +305,14 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     next_heartbeat_s = serializers.FloatField()
     desired = OfferSerializer(allow_null=True)
     signing_key_etag = serializers.CharField()
-    commands = serializers.ListField(child=serializers.CharField())
+    commands = serializers.ListField(child=serializers.ChoiceField(list(Command)))
     descriptions = {
         "server_time": "The server's time.",
         "next_heartbeat_s": "Seconds until the next heartbeat should be sent.",
         "desired": "What the agent should run. Null if nothing was offered.",
         "signing_key_etag": "The ETag of the signing keys. Fetch the keys again when it changes.",
-        "commands": "Commands for the agent.",
+        "commands": "What the agent should do now. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and "
+        "use it from then on. Ignore commands that you do not know.",
     }
 
 
@@ -308,5 +349,5 @@ def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat) -> dict[str, Any]:
         "next_heartbeat_s": answer.next_heartbeat_s,
         "desired": desired,
         "signing_key_etag": answer.signing_key_etag,
-        "commands": [],
+        "commands": answer.commands,
     }

@@ -16,15 +16,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apps.fleet import heartbeat_body, heartbeats, services
-from apps.fleet.api import operations
+from apps.fleet import heartbeat_body, heartbeats, keys, services
+from apps.fleet.api import enrolling, operations
 from apps.fleet.api import serializers as s
-from apps.fleet.api.authentication import is_live, limited_as
+from apps.fleet.api.authentication import finish_rotation, is_live, limited_as
 from apps.fleet.api.base import AgentSelfViewSet
+from apps.fleet.api.enrolling import EnrollRequest
+from apps.fleet.enrollment import Enrollment, create_enrollment_token
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
+from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
 from apps.tenancy.api.mixins import (
     Created,
@@ -70,7 +73,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        token, secret = services.create_enrollment_token(environment=self.environment, actor=self.actor, **data)
+        token, secret = create_enrollment_token(environment=self.environment, actor=self.actor, **data)
         return Created(token, {"token": secret})
 
     def perform_destroy(self, row: EnrollmentToken) -> None:
@@ -79,7 +82,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
 
 REPORTED = frozenset({
     "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
-    "last_failed", "report",
+    "last_failed", "report", "clone_suspected_at",
 })  # fmt: skip
 
 
@@ -95,11 +98,19 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "status": choice(Heartbeat.Status.values, "heartbeat__status"),
         "liveness": choice(Liveness, "liveness"),
         "drifted": flag("drifted"),
+        "drained": flag("drained", description="Only agents that are drained, or that are not."),
+        "cloned": flag("cloned", description="Only agents with a suspected clone, or without one."),
         "label": by_labels("labels"),
         "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
-    errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
+    errors = {
+        "create": (Conflict,),
+        "destroy": (PreconditionFailed,),
+        "rotate_key": (Conflict,),
+        "drain": (Conflict,),
+        "undrain": (Conflict,),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": SIGNED_IN,
@@ -107,8 +118,11 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "update": P.OPERATE_ENVIRONMENT,
         "destroy": P.OPERATE_ENVIRONMENT,
         "rotate_key": P.OPERATE_ENVIRONMENT,
+        "drain": P.OPERATE_ENVIRONMENT,
+        "undrain": P.OPERATE_ENVIRONMENT,
     }
     secret_actions = frozenset({"create", "rotate_key"})
+    repeatable_by_itself = frozenset({"create"})
 
     def get_serializer_class(self) -> type[s.AgentSerializer]:
         return s.ListedAgentSerializer if self.action == "list" else s.AgentSerializer
@@ -135,16 +149,11 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         body.is_valid(raise_exception=True)
         token = self.principal.credential
         assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts these only
-        agent, key = services.enroll(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
-        enrolled = {
-            "agent_id": agent.pk,
-            "api_key": key,
-            "name": agent.name,
-            "environment_id": self.environment.pk,
-            "heartbeat_interval_s": self.environment.effective_settings.heartbeat_interval_s,
-            "signing_keys": signing_keys.key_set(self.environment.project.organization_id).document(),
-        }
-        return Response(enrolled, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
+        enrollment = Enrollment(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
+        repeatable = None
+        if "Idempotency-Key" in request.headers:
+            repeatable = Repeatable.of(request, principal=self.principal, holds_secret=True)
+        return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
         services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
@@ -153,11 +162,34 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def perform_destroy(self, row: Agent) -> None:
         services.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
 
-    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    @extend_schema(
+        request=s.RotateKeySerializer, responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer}
+    )
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
-        """Create a new agent key and revoke the old one at once."""
+        """Create a new agent key and revoke the old one at once, or tell the agent to fetch a new key itself."""
         agent = self.get_object()
-        return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
+        body = s.RotateKeySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        if body.validated_data["mode"] == s.RotationMode.BY_AGENT:
+            keys.request_rotation(agent, actor=self.actor)
+            return Response({"agent_id": agent.pk, "mode": s.RotationMode.BY_AGENT}, status=202)
+        return Response({"agent_id": agent.pk, "token": keys.rotate_key(agent, actor=self.actor)}, status=201)
+
+    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    def drain(self, request: Request, **kwargs: Any) -> Response:
+        """Keep the agent out of new offers."""
+        return self._set_drained(request, drained=True)
+
+    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    def undrain(self, request: Request, **kwargs: Any) -> Response:
+        """Let the agent have new offers again."""
+        return self._set_drained(request, drained=False)
+
+    def _set_drained(self, request: Request, *, drained: bool) -> Response:
+        body = s.DrainSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        services.set_drained(self.get_object(), drained=drained, **body.validated_data, actor=self.actor)
+        return self.represent(self.get_object())
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
@@ -171,6 +203,23 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
+
+
+class OwnKeyViewSet(AgentSelfViewSet):
+    """The key of the agent that calls."""
+
+    operations = operations.OWN_KEY
+    queryset = Agent.objects.none()
+    serializer_class = s.RotatedKeySerializer
+    permissions = {"rotate": SIGNED_IN}
+    secret_actions = frozenset({"rotate"})
+
+    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    def rotate(self, request: Request, **kwargs: Any) -> Response:
+        """Create a new key for the calling agent; the key that it called with ends at the first use of the new one."""
+        key = self.principal.credential
+        assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
+        return Response({"agent_id": self.agent.pk, "token": keys.rotate_own_key(key, actor=self.actor)}, status=201)
 
 
 class SigningKeyViewSet(AgentSelfViewSet):
@@ -236,6 +285,8 @@ class HeartbeatView(DeclaredView, APIView):
             answer = heartbeats.store(digest=key, agent_id=id, heartbeat=self._read_body(request))
             if answer is None:
                 raise Unauthenticated(UNUSABLE)
+            if answer.is_first_use:
+                finish_rotation(request, key)
         except DomainError as error:
             # The statement that stores the heartbeat also checks the key. A caller without a usable key must not learn
             # about other errors, so the key's error comes first.

@@ -74,6 +74,9 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
+    # Actions that handle an Idempotency-Key themselves, since their requests share a transaction with others.
+    repeatable_by_itself: ClassVar[frozenset[str]] = frozenset()
+
     # The setting that limits a body's size, and the bytes that a form may have in addition to its file.
     body_cap: ClassVar[str] = "max_body_bytes"
     body_allowance: ClassVar[int] = 0
@@ -177,7 +180,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if has_body:
             # Receive the body before the first transaction, so that a slow sender holds no database connection.
             request.data  # noqa: B018  DRF parses the body at the first access
-        if request.method == "POST" and "Idempotency-Key" in request.headers and self.takes_idempotency_key:
+        repeatable = self.takes_idempotency_key and self.action not in self.repeatable_by_itself
+        if request.method == "POST" and "Idempotency-Key" in request.headers and repeatable:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
             holds_secret = self.action in self.secret_actions
             self.post = once(handler, principal=self.principal, holds_secret=holds_secret)

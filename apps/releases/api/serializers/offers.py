@@ -35,7 +35,9 @@ class ReportSerializer(Strict):
     bundle_hash = Hash()
     detail = Text(required=False, allow_blank=True, max_length=4000)
     tuning = AgentTuningSerializer(required=False)
+    boot_id = Text(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
+        "boot_id": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
         "deployment_id": "The deployment in the offer.",
         "status": "How far the agent is.",
         "bundle_hash": "The SHA-256 of the deploy bundle in the offer.",
