@@ -18,16 +18,21 @@ from apps.tenancy.api.sizes import ListedJSON
 from byteor_cloud.api.parameters import matcher
 from byteor_cloud.engine.machines import OfferAction
 
-_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
+LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
 
-_is_key = matcher(_KEY)
+_matches_key = matcher(LABEL_KEY)
+
+
+def is_label_key(text: str) -> bool:
+    """Return whether the text can be the key of a label."""
+    return _matches_key(text) and text.isprintable()
 
 
 @extend_schema_field(
     {
         "type": "object",
         "maxProperties": 64,
-        "propertyNames": {"pattern": _KEY},
+        "propertyNames": {"pattern": LABEL_KEY},
         "additionalProperties": {"type": "string", "maxLength": 255},
     }
 )
@@ -42,7 +47,7 @@ class Labels(serializers.DictField):
         if len(labels) > 64:
             raise serializers.ValidationError("At most 64 labels.", code="too_many")
         for key in labels:
-            if not (_is_key(key) and key.isprintable()):
+            if not is_label_key(key):
                 raise serializers.ValidationError(
                     {key[:140]: "A key has 1 to 128 printable characters without = and ,."}
                 )

@@ -2,6 +2,7 @@
 
 from apps.releases.api import views as v
 from apps.releases.api.explain import ExplanationViewSet
+from apps.releases.api.labels import LabelViewSet
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -21,6 +22,7 @@ environment = [
     route("approvals", v.ApprovalViewSet, get="list", post="create"),
     route("approvals/<uuid:id>", v.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", v.ApprovalViewSet, post="revoke"),
+    route("agents/labels", LabelViewSet, post="change"),
     route("agents/<uuid:id>/explain", ExplanationViewSet, get="retrieve"),
 ]
 agent = [

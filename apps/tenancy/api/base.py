@@ -120,9 +120,14 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if usage is not None:
             usage.check()
         self.resolve_scope()
-        needed = self.permissions.get(self.action)
-        if needed is None or (isinstance(needed, Permission) and needed not in self.granted):
+        declared = self.permissions.get(self.action)
+        needed = (declared, *self.also_needed())
+        if declared is None or any(isinstance(each, Permission) and each not in self.granted for each in needed):
             raise Forbidden("Your role does not permit this operation.")
+
+    def also_needed(self) -> frozenset[Permission]:
+        """Return the permissions that the action needs in this scope, in addition to the declared one."""
+        return frozenset()
 
     def handle_exception(self, exc: Exception) -> Response:
         """Count the denial if the request was forbidden, here or by a service."""
@@ -354,6 +359,8 @@ class EnvironmentViewSet(ProjectViewSet):
 
     scope_field = "environment"
     environment: Environment
+    # The permissions that actions need in addition on an environment with the posture prod.
+    permissions_on_prod: ClassVar[Mapping[str, Permission]] = {}
 
     def resolve_scope(self) -> None:
         environment = (
@@ -373,6 +380,10 @@ class EnvironmentViewSet(ProjectViewSet):
     def _enter_environment(self, environment: Environment) -> None:
         self._enter_project(environment.project)
         self.environment = environment
+
+    def also_needed(self) -> frozenset[Permission]:
+        needed = self.permissions_on_prod.get(self.action) if self.environment.posture == "prod" else None
+        return frozenset() if needed is None else frozenset({needed})
 
     @property
     def scope(self) -> audit.Scope:

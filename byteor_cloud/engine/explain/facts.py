@@ -144,6 +144,8 @@ class Agent:
     interval_s: int = 30
     offline_after: int = 10  # intervals without a heartbeat
     decommissioned_at: datetime | None = None
+    drained_at: datetime | None = None
+    drain_reason: str = ""
     offer: Offer | None = None
     running: Running | None = None
     running_since: datetime | None = None

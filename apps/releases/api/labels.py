@@ -1,0 +1,95 @@
+"""The label change of many agents. It is here and not in fleet, because it tells which deployments are offered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.fleet.api.serializers import LABEL_KEY, Labels, is_label_key
+from apps.fleet.labels import LabelChange
+from apps.fleet.models import Agent
+from apps.releases.api import operations
+from apps.releases.services import relabeling
+from apps.tenancy.api.base import EnvironmentViewSet
+from apps.tenancy.api.fields import Strict, Text
+from apps.tenancy.permissions import Permission as P
+
+
+@extend_schema_field({"type": "array", "maxItems": 64, "items": {"type": "string", "pattern": LABEL_KEY}})
+class LabelKeys(serializers.ListField):
+    """At most 64 keys of labels."""
+
+    child = Text(max_length=128)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        """Return the checked keys, each once. Raises ValidationError."""
+        keys = list(dict.fromkeys(super().to_internal_value(data)))
+        if len(keys) > 64:
+            raise serializers.ValidationError("At most 64 keys.", code="too_many")
+        if not all(map(is_label_key, keys)):
+            raise serializers.ValidationError("A key has 1 to 128 printable characters without = and ,.")
+        return keys
+
+
+class RelabelSerializer(Strict):
+    """Which agents to change, and how."""
+
+    selector = Labels()
+    set = Labels(required=False)
+    unset = LabelKeys(required=False)
+    dry_run = serializers.BooleanField(required=False, default=False)
+    descriptions = {
+        "selector": "Labels that an agent must have, all of them. At least one.",
+        "set": "Labels to add or to replace.",
+        "unset": "The keys of labels to remove.",
+        "dry_run": "Whether only to tell what would happen. Default: false.",
+    }
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields. Raises ValidationError unless the change is of something, and unambiguous."""
+        if not attrs["selector"]:
+            raise serializers.ValidationError({"selector": "Name at least one label."})
+        if not (attrs.get("set") or attrs.get("unset")):
+            raise serializers.ValidationError({"set": "Name labels in set or unset."})
+        if attrs.get("set", {}).keys() & set(attrs.get("unset", ())):
+            raise serializers.ValidationError({"unset": "A key cannot be both set and unset."})
+        return attrs
+
+
+class RelabeledSerializer(serializers.Serializer[Any]):
+    """What a label change did, or would do."""
+
+    matched = serializers.IntegerField()
+    changed = serializers.IntegerField()
+    deployments_offered = serializers.IntegerField()
+    descriptions = {
+        "matched": "How many agents the selector matches.",
+        "changed": "How many of them have other labels by the change.",
+        "deployments_offered": "How many of these are offered a deployment, because they match its target now.",
+    }
+
+
+class LabelViewSet(EnvironmentViewSet):
+    """The labels of many agents."""
+
+    operations = operations.LABELS
+    queryset = Agent.objects.none()
+    serializer_class = RelabeledSerializer
+    permissions = {"change": P.OPERATE_ENVIRONMENT}
+    permissions_on_prod = {"change": P.MANAGE_ENVIRONMENT}
+
+    @extend_schema(request=RelabelSerializer, responses=RelabeledSerializer)
+    def change(self, request: Request, **kwargs: Any) -> Response:
+        """Change the labels of all agents that match a selector."""
+        body = RelabelSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        given = body.validated_data
+        change = LabelChange(given.get("set", {}), given.get("unset", ()))
+        result = relabeling.relabel(
+            self.environment, given["selector"], change, dry_run=given["dry_run"], actor=self.actor
+        )
+        return Response(self.get_serializer(result).data)
