@@ -171,7 +171,9 @@ class World:
 
     def enrollment_token(self, environment: Environment | None = None, **options: Any) -> str:
         """Create an enrollment token and return its text."""
-        _, text = enrollment.create_enrollment_token(environment=environment or self.dev, actor=self.admin.actor, **options)
+        _, text = enrollment.create_enrollment_token(
+            environment=environment or self.dev, actor=self.admin.actor, **options
+        )
         return text
 
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:

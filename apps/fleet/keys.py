@@ -72,9 +72,7 @@ def request_rotation(agent: Agent, *, actor: Actor) -> None:
     check_enrolled(locked)
     told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
     if told.update(commands=[Command.ROTATE_KEY]):
-        audit.record(
-            "agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk)
-        )
+        audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
 
 
 @transaction.atomic

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import transaction
-from django.db.models import F, JSONField, QuerySet
-from django.db.models.expressions import RawSQL
+from django.db.models import F, JSONField, QuerySet, TextField, Value
+from django.db.models.expressions import CombinedExpression
 from django.utils import timezone
 
 from apps.fleet.models import Agent
@@ -18,11 +18,22 @@ from apps.fleet.services import unnest_ids, welcome
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
+from byteor_cloud.api.parameters import matcher
 from byteor_cloud.errors import InvalidInput
 
 MAX_LABELS = 64
+MAX_VALUE = 255
+LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
 # An event says what each of its agents had before. More agents make more events, none of them too large to list.
 _AGENTS_PER_EVENT = 100
+
+
+_matches_key = matcher(LABEL_KEY)
+
+
+def is_label_key(text: str) -> bool:
+    """Return whether the text can be the key of a label."""
+    return _matches_key(text) and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +52,32 @@ class LabelChange:
         return {key: labels.get(key) for key in (*self.set, *self.unset)}
 
     @property
-    def changed_labels(self) -> RawSQL:
+    def changed_labels(self) -> CombinedExpression:
         """The labels of an agent after the change, as an expression of a query."""
-        expression = '("fleet_agent"."labels" || %s::jsonb) - %s::text[]'
-        return RawSQL(expression, [json.dumps(dict(self.set)), list(self.unset)], JSONField())
+        added = CombinedExpression(F("labels"), "||", Value(dict(self.set), JSONField()), JSONField())
+        return CombinedExpression(added, "-", Value(list(self.unset), ArrayField(TextField())), JSONField())
+
+
+def read_change(text: str) -> LabelChange:
+    """Read a change as people write it, ``zone=eu-1, !trial``. Raises InvalidInput."""
+    added: dict[str, str] = {}
+    removed: list[str] = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        key, equals, value = part.partition("=")
+        if equals:
+            added[key.strip()] = value.strip()
+        elif part.startswith("!"):
+            removed.append(part.removeprefix("!").strip())
+        else:
+            raise InvalidInput(f"Write KEY=VALUE or !KEY, not {part}.")
+    for key, value in {**added, **dict.fromkeys(removed, "")}.items():
+        if not (is_label_key(key) and len(value) <= MAX_VALUE and value.isprintable()):
+            raise InvalidInput(
+                f"A key has 1 to 128 printable characters without = and ,. A value has at most {MAX_VALUE}."
+            )
+    if added.keys() & set(removed) or not (added or removed):
+        raise InvalidInput("Name at least one label, and each only once.")
+    return LabelChange(added, removed)
 
 
 def select_changing(agents: QuerySet[Agent], change: LabelChange) -> Any:

@@ -171,9 +171,7 @@ class Heartbeat(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(
-                fields=["agent"], condition=Q(clone_suspected_at__isnull=False), name="fleet_heartbeat_cloned"
-            )
+            models.Index(fields=["agent"], condition=Q(clone_suspected_at__isnull=False), name="fleet_heartbeat_cloned")
         ]
 
     def __str__(self) -> str:

@@ -11,41 +11,32 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.fleet.heartbeats import StoredHeartbeat
+from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSON
-from byteor_cloud.api.parameters import matcher
 from byteor_cloud.engine.machines import OfferAction
-
-LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
-
-_matches_key = matcher(LABEL_KEY)
-
-
-def is_label_key(text: str) -> bool:
-    """Return whether the text can be the key of a label."""
-    return _matches_key(text) and text.isprintable()
 
 
 @extend_schema_field(
     {
         "type": "object",
-        "maxProperties": 64,
+        "maxProperties": MAX_LABELS,
         "propertyNames": {"pattern": LABEL_KEY},
-        "additionalProperties": {"type": "string", "maxLength": 255},
+        "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
     }
 )
 class Labels(serializers.DictField):
     """At most 64 labels; keys as in Kubernetes, values of at most 255 characters."""
 
-    child = Text(max_length=255, allow_blank=True)
+    child = Text(max_length=MAX_VALUE, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """Return the checked labels. Raises ValidationError."""
         labels: dict[str, str] = super().to_internal_value(data)
-        if len(labels) > 64:
-            raise serializers.ValidationError("At most 64 labels.", code="too_many")
+        if len(labels) > MAX_LABELS:
+            raise serializers.ValidationError(f"At most {MAX_LABELS} labels.", code="too_many")
         for key in labels:
             if not is_label_key(key):
                 raise serializers.ValidationError(

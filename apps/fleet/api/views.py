@@ -27,8 +27,8 @@ from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liven
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import UNUSABLE, bearer
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
+from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,

@@ -9,8 +9,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet.api.serializers import LABEL_KEY, Labels, is_label_key
-from apps.fleet.labels import LabelChange
+from apps.fleet.api.serializers import Labels
+from apps.fleet.labels import LABEL_KEY, LabelChange, is_label_key
 from apps.fleet.models import Agent
 from apps.releases.api import operations
 from apps.releases.services import relabeling

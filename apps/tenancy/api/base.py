@@ -31,6 +31,7 @@ from apps.tenancy.api.idempotency import once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
+from apps.tenancy.policy import Posture
 from byteor_cloud.api.bodies import admit, declared_length, is_chunked
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
@@ -382,7 +383,7 @@ class EnvironmentViewSet(ProjectViewSet):
         self.environment = environment
 
     def also_needed(self) -> frozenset[Permission]:
-        needed = self.permissions_on_prod.get(self.action) if self.environment.posture == "prod" else None
+        needed = self.permissions_on_prod.get(self.action) if self.environment.posture == Posture.PROD else None
         return frozenset() if needed is None else frozenset({needed})
 
     @property

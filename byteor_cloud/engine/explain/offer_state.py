@@ -49,7 +49,8 @@ def _offer_progress(facts: Facts, offer: Offer, owner: Deployment | None, label:
         yield from _arrived(facts, offer, part, label)
     else:
         yield _unfinished(facts, offer, label)
-        until = times_out_at(part.view, owner.timeout_s) if owner and part and owner.status in UNDER_WAY else None
+        is_awaited = owner is not None and owner.status in UNDER_WAY and facts.agent.drained_at is None
+        until = times_out_at(part.view, owner.timeout_s) if is_awaited and owner and part else None
         if until is not None:
             yield Event(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
         else:
