@@ -15,8 +15,8 @@ from tests.openapi import document
 VERBS = {
     "abort", "add", "check", "clear", "copy", "create", "decide", "decommission", "delete", "diff", "download", "drain",
     "draw", "enroll", "explain", "export", "finish", "get", "label", "list", "pause", "preview", "promote", "redeliver",
-    "remove", "replay", "report", "resume", "retire", "retry", "revoke", "roll", "rotate", "scrape", "send", "start", "test",
-    "undrain", "update", "upload",
+    "remove", "replay", "report", "resume", "retire", "retry", "revoke", "roll", "rotate", "scrape", "send", "start",
+    "test", "undrain", "update", "upload",
 }  # fmt: skip
 
 

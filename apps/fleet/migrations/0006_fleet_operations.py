@@ -8,7 +8,7 @@ from django.db import migrations, models
 TRIGGER = """
 CREATE FUNCTION fleet_supersede_boot() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    moment float8 := extract(epoch FROM now());
+    moment float8 := extract(epoch FROM clock_timestamp());
 BEGIN
     IF (NEW.superseded_boots->>NEW.boot_id)::float8 > moment - 86400 THEN
         NEW.clone_suspected_at := coalesce(NEW.clone_suspected_at, now());

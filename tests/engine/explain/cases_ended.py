@@ -292,7 +292,7 @@ ENDED = [
     Case(
         "drained while a newer deployment is under way",
         facts(new(), old(), **SETTLED, drained_at=ago(60), drain_reason="the disk is replaced."),
-        "agent-1 runs quotes/first, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
@@ -306,7 +306,7 @@ ENDED = [
     Case(
         "drained when its wave came",
         facts(new(part=part(P.PENDING)), old(), **SETTLED, drained_at=ago(60)),
-        "agent-1 runs quotes/first, as it should, since 2026-01-01 02:00:00 UTC.",
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
