@@ -29,6 +29,7 @@ class EnrollRequest:
     repeatable: Repeatable | None
 
 
+_MOST_AT_ONCE = 64  # more would hold the token's lock for longer, and hardly be faster
 type _Answer = Response | DomainError
 
 
@@ -95,4 +96,4 @@ def _respond(request: EnrollRequest, enrolled: Enrolled, key_sets: dict[Any, Any
     return Response(body, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
 
 
-_combiner: Combiner[EnrollRequest, _Answer] = Combiner(_enroll_batch)
+_combiner: Combiner[EnrollRequest, _Answer] = Combiner(_enroll_batch, limit=_MOST_AT_ONCE)

@@ -46,6 +46,8 @@ from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.declared import DeclaredView, Errors
 from byteor_cloud.api.parameters import check_query, choice, flag, line
 from byteor_cloud.api.parsers import parse_json
+from byteor_cloud.api.request_slots import released_slot
+from byteor_cloud.database import release_connection
 from byteor_cloud.errors import (
     Conflict,
     DomainError,
@@ -153,7 +155,10 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         repeatable = None
         if "Idempotency-Key" in request.headers:
             repeatable = Repeatable.of(request, principal=self.principal, holds_secret=True)
-        return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
+        # A request that waits for the others of its batch needs neither slot nor connection. So a batch can be large.
+        release_connection()
+        with released_slot(request._request):
+            return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
         services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
