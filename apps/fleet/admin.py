@@ -79,6 +79,7 @@ class _Cloned(_Marked):
 
 
 def _relabel(row: Agent, context: ActContext) -> None:
+    keys.check_enrolled(row)
     labels.change_labels(
         row.environment,
         Agent.objects.enrolled().filter(pk=row.pk),
