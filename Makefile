@@ -52,7 +52,7 @@ fuzz: setup ## Fuzz the API of a live server for a minute; longer: FUZZ_SECONDS=
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
 
-clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; neither may lose an operation
+clients: setup ## Generate a Python and a TypeScript client from docs/openapi.yaml; both must contain every operation
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 
@@ -65,7 +65,7 @@ migrations: setup ## Write migrations for changes of the models
 schema: setup ## Write docs/openapi.yaml
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-lock: setup ## Update the lock files from pyproject.toml; to newer releases: make lock ARGS=--upgrade
+lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also takes newer releases
 	@declared="make lock (declared: $$($(DECLARED)))"; set -ex; \
 	$(COMPILE) "$$declared" --extra embedded pyproject.toml -o requirements/runtime.lock; \
 	$(COMPILE) "$$declared" --extra embedded --group dev pyproject.toml -o requirements/dev.lock; \

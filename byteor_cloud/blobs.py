@@ -27,7 +27,7 @@ logger = structlog.get_logger(__name__)
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Turn the storage's errors into Unavailable: an operator has to repair it, and the caller can retry later."""
+    """Turn errors of the storage into Unavailable: an operator must repair the storage, and callers can retry later."""
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:

@@ -13,7 +13,7 @@ from byteor_cloud import config
 from byteor_cloud.database import PROCESS_KIND_VARIABLE
 from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
-# These commands do not use the database, so it must not be started for them.
+# These commands do not use the database, so the embedded database is not started for them.
 OFFLINE = {"spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
 
 

@@ -19,7 +19,7 @@ from byteor_cloud.engine.allowlist import Url, check_program, parse_url_prefix
 
 PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
-type Address = tuple[str, int]
+type BindAddress = tuple[str, int]
 type Network = IPv4Network | IPv6Network
 type Key = bytes | Path  # the key, or a file with the key, which ``rotate_master_key`` replaces while servers run
 
@@ -35,8 +35,8 @@ class Config:
     deployment_mode: Mode
     data_dir: Path
     database_url: str | None
-    api_bind_addr: Address
-    worker_bind_addr: Address | None
+    api_bind_addr: BindAddress
+    worker_bind_addr: BindAddress | None
     public_base_url: str | None
     master_key: Key
     master_key_previous: Key | None
@@ -61,7 +61,7 @@ class Config:
     replay_exec_allowlist: tuple[str, ...]
 
 
-def _address(text: str) -> Address:
+def _address(text: str) -> BindAddress:
     host, _, port = text.rpartition(":")
     if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("must be HOST:PORT")

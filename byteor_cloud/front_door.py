@@ -28,8 +28,8 @@ ACCEPTED_PER_TURN = 32
 _PIECE = 16 * 1024
 _LINGER_S = 2.0
 _LINGER_BYTES = 1024 * 1024
-# The kernel's buffer for a client that does not read. By default it grows to megabytes, and the server would produce
-# as many megabytes for each of a thousand slow readers.
+# The size of the kernel's buffer for a client that does not read. By default the buffer grows to megabytes, and the
+# server would have to produce these megabytes for each of a thousand slow readers.
 _SEND_BUFFER = 128 * 1024
 
 

@@ -33,7 +33,7 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))
 
-_shared = counters.share(load(os.environ).api_processes)  # this must precede the application's first counter
+_shared = counters.share_counters(load(os.environ).api_processes)  # this must precede the application's first counter
 
 
 def pre_fork(server: Any, worker: Any) -> None:

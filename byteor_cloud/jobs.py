@@ -20,44 +20,44 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from byteor_cloud.errors import Unavailable
 
-ATTEMPTS = 5  # of a job that raises an error: the first run and four retries, after 3, 9, 27 and 81 s
-KILLS = 10  # how many times its process may be killed before a job becomes a dead letter
-MOST_DEAD_LETTERS = 1_000  # of one organization in one lane; the newest are kept
+ATTEMPTS = 5  # runs of a job that raises errors: the first run and four retries, after 3, 9, 27 and 81 s
+KILLS = 10  # how many times a job's process is killed before the job becomes a dead letter
+MOST_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
 DEAD_LETTER_DAYS = 90
 EVENT_DAYS = 7  # how long procrastinate's events of a waiting job's retries are kept
 # A periodic job with an interval of at most this is not retried: its next run takes the place of the retry.
 _RECURS_SOON_S = 60
 
 
-class Lane(StrEnum):
+class JobLane(StrEnum):
     """A kind of work with its own slots in each worker, so that waiting jobs of one lane do not delay another.
 
-    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, however
-    many jobs others have waiting. One organization holds at most half of a worker's slots (``share``), so that its
-    long jobs leave slots for the others.
+    Within a lane organizations take turns: a free slot goes to the organization that was served longest ago, even if
+    another one has many more jobs waiting. One organization holds at most half of a worker's slots (``max_slots``), so
+    that its long jobs leave slots for the others.
     """
 
     RELEASES = "release"
     HOUSEKEEPING = "housekeeping"  # short jobs of the installation that must run on time: sealing, sweeps
-    CLEANING = "cleanup"  # long jobs without urgency: purges, retention
+    CLEANING = "cleanup"  # long jobs that are not urgent: purges, retention
     INGEST = "ingest"
     REPLAY = "replay"
-    WEBHOOKS = "webhook"  # jobs that wait for servers of others
+    WEBHOOKS = "webhook"  # jobs that wait for other people's servers
 
 
 # How many jobs a worker process runs at once. Each may hold a database connection (``database.WORKER_THREADS``).
-SLOTS: dict[Lane, int] = {
-    Lane.RELEASES: 4,
-    Lane.HOUSEKEEPING: 2,
-    Lane.CLEANING: 2,
-    Lane.INGEST: 2,
-    Lane.REPLAY: 2,
-    Lane.WEBHOOKS: 4,
+SLOTS: dict[JobLane, int] = {
+    JobLane.RELEASES: 4,
+    JobLane.HOUSEKEEPING: 2,
+    JobLane.CLEANING: 2,
+    JobLane.INGEST: 2,
+    JobLane.REPLAY: 2,
+    JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"
 
 
-def queue_of(lane: Lane, organization: UUID | None) -> str:
+def queue_of(lane: JobLane, organization: UUID | None) -> str:
     """Return the name of an organization's queue in a lane; None stands for the installation itself.
 
     The name has at most 40 characters, since procrastinate makes a PostgreSQL channel name from a prefix and this name.
@@ -65,10 +65,10 @@ def queue_of(lane: Lane, organization: UUID | None) -> str:
     return f"{lane}:{organization.hex if organization else INSTALLATION}"
 
 
-def share(queue: str) -> int:
+def max_slots(queue: str) -> int:
     """Return how many slots of a worker the jobs of this queue may hold at once."""
     lane, _, owner = queue.partition(":")
-    slots = SLOTS[Lane(lane)]
+    slots = SLOTS[JobLane(lane)]
     return slots if owner == INSTALLATION else max(1, slots // 2)
 
 
@@ -77,7 +77,7 @@ class ClaimLost(BaseException):
 
 
 class Claim:
-    """The claim to a job that is being run. This base class cannot be lost; it serves jobs that are run by hand."""
+    """The claim to a job that is being run. A claim of this base class is for jobs run by hand, and is never lost."""
 
     def ensure(self) -> None:
         """Wait until it is certain that this worker still owns the job. Raises ClaimLost."""
@@ -85,7 +85,7 @@ class Claim:
     def confirm(self) -> None:
         """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
-    def insist(self, write: Callable[[], None]) -> None:
+    def retry_until_stored(self, write: Callable[[], None]) -> None:
         """Run ``write`` and retry while the database is down. Use it for results that cannot be produced twice.
 
         Raises ClaimLost, and any other error of ``write``.
@@ -105,14 +105,14 @@ class GivenUp:
 class Job:
     """A job to enqueue. Each subclass declares one kind of job; its fields are the arguments, stored as JSON.
 
-    The ``jobs.py`` of each app declares the kinds that it enqueues, also those that a higher app runs. Jobs that wait
+    The ``jobs.py`` of each app declares the kinds that the app enqueues, even if a higher app runs them. Jobs that wait
     during an upgrade have the name and arguments of the old release, so change these only with a migration.
     """
 
     name: ClassVar[str]
-    lane: ClassVar[Lane]
+    lane: ClassVar[JobLane]
 
-    def __init_subclass__(cls, *, name: str, lane: Lane) -> None:
+    def __init_subclass__(cls, *, name: str, lane: JobLane) -> None:
         super().__init_subclass__()
         cls.name, cls.lane = name, lane
         dataclass(frozen=True, kw_only=True)(cls)
@@ -122,13 +122,13 @@ class Job:
 class Periodic:
     """A job without arguments that workers enqueue on schedule. Only one of its kind runs at a time.
 
-    It is due every ``every_s`` seconds of Unix time, ``at_s`` seconds after each multiple.
+    It is due ``at_s`` seconds after each multiple of ``every_s`` seconds of Unix time.
     """
 
     name: str
     every_s: int
     at_s: int = 0
-    lane: Lane = Lane.HOUSEKEEPING
+    lane: JobLane = JobLane.HOUSEKEEPING
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ def runs_periodically(periodic: Periodic) -> Callable[[Callable[[], None]], Call
     return register
 
 
-# A job that killed its process too often waits for a person, since new jobs of the same work would do the same.
+# A job that killed its process too often waits for a person: a new job for the same work would kill its process too.
 _NOT_BARRED = """
 NOT EXISTS (SELECT FROM procrastinate_jobs dead
             WHERE dead.status = 'failed' AND dead.lock = %(serial)s AND dead.task_name = %(task)s
@@ -346,7 +346,7 @@ def delete_old_rows() -> None:
             " FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')) AS dead WHERE rank > %s)",
             [MOST_DEAD_LETTERS],
         )
-        # Kept: the metrics read when a job was deferred, and the rule above when it failed.
+        # The metrics need the events ``deferred``, and the deletion of old dead letters above needs ``failed``.
         cursor.execute(
             "DELETE FROM procrastinate_events WHERE type NOT IN ('deferred', 'failed')"
             " AND at < now() - make_interval(days => %s)",

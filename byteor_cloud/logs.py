@@ -43,7 +43,7 @@ def configure() -> None:
     )
 
 
-def configuration(log_format: str) -> dict[str, Any]:
+def logging_settings(log_format: str) -> dict[str, Any]:
     """Return Django's ``LOGGING``. All lines go to stderr, because a command prints its result to stdout."""
     # The renderers must not show a traceback's variables, which may contain credentials.
     rendering = (
@@ -66,10 +66,10 @@ def configuration(log_format: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": "INFO"},
         "loggers": {
             "django.server": {"level": "WARNING"},
-            # Only tracebacks: the access log (byteor_cloud.api.system.observe) already lists failed requests.
+            # Only tracebacks: the access log (byteor_cloud.api.system.log_request) already lists failed requests.
             "django.request": {"level": "ERROR", "filters": ["with_traceback"]},
             "procrastinate": {"level": "WARNING"},
-            # At INFO these log every use of a connection.
+            # At INFO these libraries log every use of a connection.
             "psycopg": {"level": "WARNING"},
             "psycopg.pool": {"level": "WARNING"},
             # gunicorn's loggers do not propagate to the root logger, so they need the handler themselves.

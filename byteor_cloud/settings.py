@@ -75,8 +75,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "byteor_cloud.api.bodies.finish_response",
-    "byteor_cloud.api.middleware.request_id",
-    "byteor_cloud.api.system.observe",
+    "byteor_cloud.api.middleware.set_request_id",
+    "byteor_cloud.api.system.log_request",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.csp.ContentSecurityPolicyMiddleware",
@@ -111,7 +111,7 @@ TEMPLATES = [
 
 
 _url = CONFIG.database_url or os.environ.get(EMBEDDED_URL, "postgresql:///byteor_cloud")
-DATABASES = {"default": database.configuration(_url, threads=CONFIG.api_threads)}
+DATABASES = {"default": database.database_settings(_url, threads=CONFIG.api_threads)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenancy.User"
 AUTHENTICATION_BACKENDS = [
@@ -148,7 +148,7 @@ if CONFIG.s3_bucket:
                 connect_timeout=5,
                 read_timeout=30,
                 retries={"mode": "standard", "total_max_attempts": 3},
-                # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
+                # Some S3-compatible stores lack the newer checksums, which are unnecessary, since names are hashes.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -238,7 +238,7 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 PROMETHEUS_METRIC_NAMESPACE = "byteor"
 
 logs.configure()
-LOGGING = logs.configuration(CONFIG.log_format)
+LOGGING = logs.logging_settings(CONFIG.log_format)
 
 # The console's admin classes (apps.tenancy.console) define its menu and its overview page.
 UNFOLD: dict[str, Any] = {

@@ -12,7 +12,7 @@ from psycopg import errors as pg
 
 # Two segments of PostgreSQL's write-ahead log. Without space for the next segment PostgreSQL stops, even for reads.
 LOW_BYTES = 32 << 20
-LOW_SHARE = 0.05  # of a small disk
+LOW_SHARE = 0.05  # a small disk is low if less than this share of it is free
 LOW_FILES = 64
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
@@ -35,7 +35,7 @@ def is_low_for_database() -> bool:
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Tell whether a full, read-only or broken disk caused the error, also a disk of the database.
+    """Tell whether a full, read-only or broken disk caused the error: a disk of this host or of the database.
 
     The request that met such an error is valid and will succeed once the disk is repaired.
     """

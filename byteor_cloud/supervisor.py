@@ -109,7 +109,7 @@ class _SupervisedChild:
         self._process.wait()
 
 
-class _Received:
+class _StopSignals:
     """The number of stop signals so far, and a sleep that any signal ends."""
 
     def __init__(self, wakeups: int) -> None:
@@ -123,14 +123,14 @@ class _Received:
 
 
 @contextmanager
-def _catch_signals() -> Iterator[_Received]:
+def _catch_signals() -> Iterator[_StopSignals]:
     """Catch the stop signals and SIGCHLD, which ends a sleep when a child ends."""
     wakeups, wake = os.pipe()
     os.set_blocking(wake, False)
     before = {number: signal.signal(number, lambda *_: None) for number in (*_STOP_SIGNALS, signal.SIGCHLD)}
     previous_wake = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
-        yield _Received(wakeups)
+        yield _StopSignals(wakeups)
     finally:
         signal.set_wakeup_fd(previous_wake)
         for number, handler in before.items():
@@ -139,7 +139,7 @@ def _catch_signals() -> Iterator[_Received]:
         os.close(wake)
 
 
-def _keep_running(supervised: Sequence[_SupervisedChild], on_ready: Callable[[], None], received: _Received) -> None:
+def _keep_running(supervised: Sequence[_SupervisedChild], on_ready: Callable[[], None], received: _StopSignals) -> None:
     was_ready = False
     while not received.stops:
         for each in supervised:
@@ -154,7 +154,7 @@ def _keep_running(supervised: Sequence[_SupervisedChild], on_ready: Callable[[],
         received.sleep(min(pauses, default=None))
 
 
-def _stop(supervised: Sequence[_SupervisedChild], received: _Received) -> bool:
+def _stop(supervised: Sequence[_SupervisedChild], received: _StopSignals) -> bool:
     """End all children. Return False if one had to be killed."""
     for each in supervised:
         each.signal(signal.SIGTERM)
@@ -178,7 +178,7 @@ def _describe(returncode: int) -> str:
     return f"exit code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
 
 
-def _become(parent: int, argv: list[str]) -> None:
+def _run_program(parent: int, argv: list[str]) -> None:
     """Replace this process by the child's program, which gets SIGTERM when its parent dies.
 
     This runs in a separate program, because a process with threads cannot safely run Python code between fork and exec.
@@ -192,4 +192,4 @@ def _become(parent: int, argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _become(int(sys.argv[1]), sys.argv[2:])
+    _run_program(int(sys.argv[1]), sys.argv[2:])

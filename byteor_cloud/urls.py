@@ -9,7 +9,7 @@ from apps.fleet.api import urls as fleet
 from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
-from apps.tenancy.api import auth
+from apps.tenancy.api import sign_in_views
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.console import site
 from byteor_cloud.api import document, system
@@ -33,9 +33,9 @@ urlpatterns = [
     path("healthz", system.HealthView.as_view()),
     path("readyz", system.ReadyView.as_view()),
     path("metrics", system.MetricsView.as_view(domain=metrics.REGISTRY)),
-    path("auth/login", auth.LoginView.as_view(), name="login"),
-    path("auth/callback", auth.CallbackView.as_view()),
-    path("auth/link/<str:secret>", auth.link, name="sign-in-link"),
+    path("auth/login", sign_in_views.LoginView.as_view(), name="login"),
+    path("auth/callback", sign_in_views.CallbackView.as_view()),
+    path("auth/link/<str:secret>", sign_in_views.sign_in_with_link, name="sign-in-link"),
     path("api/schema", document.DocumentView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Transactional tests empty all tables, which the audit trail refuses; its own test turns that on again.
+    """Disable the triggers that forbid to empty the audit tables, because transactional tests empty all tables.
 
-    At the end no thread that some test left behind may keep the database from being dropped.
+    The test of the triggers enables them again. At the end, close connections that threads of tests left open, because
+    they would prevent dropping the database.
     """
+    from django.apps import apps
     from django.db import connection
+
+    for model in apps.get_app_config("procrastinate").get_models():
+        model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute("ALTER TABLE tenancy_auditevent DISABLE TRIGGER tenancy_auditevent_no_truncate")
@@ -66,20 +72,24 @@ def run_jobs() -> Callable[..., int]:
     return run_jobs
 
 
+@cache
+def _recorded_world(name: str) -> Callable[[], Any]:
+    from tests.recorded import Recorded
+    from tests.worlds import World
+
+    return Recorded(lambda: World(name))
+
+
 @pytest.fixture
 def world(db: None) -> Any:
     """Create an organization with a project, an environment of each posture, and a person of each role."""
-    from tests.worlds import World
-
-    return World("acme")
+    return _recorded_world("acme")()
 
 
 @pytest.fixture
 def other(db: None) -> Any:
     """Create another organization like ``world``."""
-    from tests.worlds import World
-
-    return World("umbrella")
+    return _recorded_world("umbrella")()
 
 
 @pytest.fixture(autouse=True)

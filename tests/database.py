@@ -40,7 +40,8 @@ def _prepare() -> None:
     folder.chmod(0o711)  # the server's account must be able to pass
     (folder / "static").mkdir()  # whitenoise warns if the folder is missing
     os.environ["BYTEOR_CLOUD_DATA_DIR"] = str(folder)
-    # atexit and no hook, since pytest calls no hook if Django's settings cannot be read. Handlers run in reverse.
+    # atexit instead of a pytest hook, because pytest calls no hook if it cannot read Django's settings. The handlers
+    # run in reverse order: the last one registered runs first.
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if "BYTEOR_CLOUD_DATABASE_URL" in os.environ:
         os.environ.setdefault("BYTEOR_CLOUD_MASTER_KEY", "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 def calls_made(work: Callable[[], object]) -> int:
-    """Count the calls of functions, Python's and C's, while ``work`` runs, and their returns."""
+    """Count the calls and the returns of Python and C functions while ``work`` runs."""
     count = 0
 
     def note(_frame: FrameType, _event: str, _argument: object) -> None:
@@ -25,6 +25,6 @@ def calls_made(work: Callable[[], object]) -> int:
 
 
 def assert_in_proportion(work: Callable[[int], object], size: int) -> None:
-    """Assert that four times the input needs at most about four times the calls; quadratic code needs sixteen."""
+    """Assert that four times the input needs at most about four times the calls; quadratic code needs 16 times."""
     small, large = calls_made(lambda: work(size)), calls_made(lambda: work(4 * size))
     assert large < 5 * small + 1000, (small, large)

@@ -1,6 +1,6 @@
-"""Waiting for other threads and processes, with a time-out so long that only a failure reaches it.
+"""Waiting for other threads and processes, with a timeout so long that only a failing test reaches it.
 
-A test says what it waits for, never how long that takes: a busy machine is slow, and no slower machine is wrong.
+A test says what it waits for, never how long that may take, because it must also pass on a slow or busy machine.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _opening(target: Target, kind: str) -> bytes:
 
 @contextmanager
 def crowd(target: Target, count: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Crowd]:
-    """Open ``count`` connections of each kind, which move one byte a second until the block ends."""
+    """Open ``count`` connections of each kind. Until the block ends, each sends or reads one byte a second."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count * len(kinds) + 500)), hard))
     address = urlsplit(target.base)

@@ -1,4 +1,4 @@
-"""docs/tables.md names every table of the database, and the jobs that prune them run."""
+"""docs/tables.md names every table of the database, and the jobs that it names for removing rows run."""
 
 from __future__ import annotations
 

@@ -57,6 +57,9 @@ class Api:
         self.token = token
         self.client = Client(raise_request_exception=True)
 
+    def __deepcopy__(self, memo: Any) -> Api:
+        return Api(self.token)
+
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Send a request and return the response. Headers are keywords: ``Idempotency_Key="k"``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -13,7 +13,18 @@ from django.urls import reverse
 
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
 from apps.artifacts.services import replays
-from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Tile, Within, ago, link, pill, short, site
+from apps.tenancy.console import (
+    Act,
+    ActContext,
+    ReadOnlyAdmin,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+)
 from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ReplayStatus
@@ -52,7 +63,7 @@ class ArtifactAdmin(ReadOnlyAdmin):
     section, icon = "Incidents", "package_2"
     related = ("environment__project__organization", "agent", "deployment", "version")
     list_display = ("__str__", "status", "environment", "agent", "version", "size_bytes", "content_hash", "captured_at")
-    list_filter = ("kind", "status", ("environment", Within))
+    list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=id")
     acts = (REPLAY, EXECUTE)
 
@@ -63,20 +74,20 @@ class ReplayAdmin(ReadOnlyAdmin):
     section, icon = "Incidents", "replay"
     related = ("environment__project__organization", "artifact", "version", "approval")
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
-    list_filter = ("status", "mode", ("environment", Within))
+    list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the outcome of the replay: its result and its side effects."""
         waits = row.status == ReplayStatus.PENDING_APPROVAL
         facts = [
-            ("Status", pill(row.status)),
+            ("Status", state_pill(row.status)),
             ("Mode", row.get_mode_display()),
-            ("Artifact", link(row.artifact)),
-            ("Version", link(row.version)),
+            ("Artifact", row_link(row.artifact)),
+            ("Version", row_link(row.version)),
             ("Requested by", row.requested_by),
-            ("Waits for approval" if waits else "Approval", link(row.approval)),
-            ("Finished", ago(row.finished_at)),
+            ("Waits for approval" if waits else "Approval", row_link(row.approval)),
+            ("Finished", relative_time(row.finished_at)),
             ("Error", row.error or "-"),
         ]
         egress = (row.result or {}).get("egress", {})
@@ -85,14 +96,15 @@ class ReplayAdmin(ReadOnlyAdmin):
             {
                 "title": "Egress",
                 "columns": ("Name", "Records", "Digest"),
-                "rows": [(name, output["records"], short(output["sha256"])) for name, output in egress.items()],
+                "rows": [(name, output["records"], short_id(output["sha256"])) for name, output in egress.items()],
                 "empty": "The replay has no result.",
             },
             {
                 "title": "Side effects",
                 "columns": ("Action", "Target", "Decision", "Records"),
                 "rows": [
-                    (action, target, pill(decision), count) for (action, target, decision), count in actions.items()
+                    (action, target, state_pill(decision), count)
+                    for (action, target, decision), count in actions.items()
                 ],
                 "empty": "The replay reached no side effect.",
             },

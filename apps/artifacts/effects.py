@@ -24,7 +24,7 @@ from byteor_cloud.engine.compiler import split_op
 from byteor_cloud.engine.replay import Decision, EffectFailed, Gate
 
 TIMEOUT_S = 10.0  # for one side effect
-TOTAL_S = 900.0  # for all side effects of a replay, so that it does not occupy a slot of the worker for ever
+TOTAL_S = 900.0  # for all side effects of a replay, so that it does not occupy a slot of the worker forever
 _MAX_STDERR = 2_000  # bytes of a program's error output that are kept
 
 

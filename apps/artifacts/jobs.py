@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, Lane, Periodic
+from byteor_cloud.jobs import Job, JobLane, Periodic
 
 
-class IngestArtifact(Job, name="artifacts.ingest", lane=Lane.INGEST):
+class IngestArtifact(Job, name="artifacts.ingest", lane=JobLane.INGEST):
     """Verify or reject a received artifact."""
 
     artifact_id: str
 
 
-class RunReplay(Job, name="artifacts.replay", lane=Lane.REPLAY):
+class RunReplay(Job, name="artifacts.replay", lane=JobLane.REPLAY):
     """Run a replay."""
 
     replay_id: str
 
 
-RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=Lane.CLEANING)
+RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=JobLane.CLEANING)

@@ -10,7 +10,7 @@ from django.utils import timezone
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, Deployment
-from apps.tenancy.models import choices, one_of
+from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, ReplayStatus
 
@@ -25,7 +25,7 @@ class Artifact(Stateful):
         DIAGNOSTIC = "diagnostic"
 
     machine = ARTIFACT
-    status = models.CharField(max_length=10, choices=choices(ArtifactStatus), default=ArtifactStatus.RECEIVED)
+    status = models.CharField(max_length=10, choices=enum_choices(ArtifactStatus), default=ArtifactStatus.RECEIVED)
     reasons: models.JSONField[Any, Any] = models.JSONField(default=list)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -40,7 +40,7 @@ class Artifact(Stateful):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"),
-            one_of("status", ArtifactStatus, "artifacts_artifact_status"),
+            one_of_constraint("status", ArtifactStatus, "artifacts_artifact_status"),
         ]
         indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]
 
@@ -51,7 +51,7 @@ class Artifact(Stateful):
 class UnreferencedBlob(models.Model):
     """A blob that may be removed: the last row that referred to it was deleted, or no row ever referred to it.
 
-    Database triggers insert these rows when an artifact or a deployment is deleted, also by a cascade or by plain SQL.
+    Database triggers insert these rows when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)
@@ -72,7 +72,7 @@ class Replay(Stateful):
         EXECUTE = "execute"
 
     machine = REPLAY
-    status = models.CharField(max_length=20, choices=choices(ReplayStatus), default=ReplayStatus.QUEUED)
+    status = models.CharField(max_length=20, choices=enum_choices(ReplayStatus), default=ReplayStatus.QUEUED)
     artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="replays")
     version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="+")
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
@@ -91,7 +91,7 @@ class Replay(Stateful):
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
-        constraints = [one_of("status", ReplayStatus, "artifacts_replay_status")]
+        constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]
 
     def __str__(self) -> str:
         return f"replay {self.pk}"

@@ -14,15 +14,15 @@ from apps.artifacts.models import Artifact, UnreferencedBlob
 from apps.fleet.models import Agent
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent
 from apps.tenancy import audit
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud import blobs
 from byteor_cloud.errors import Unavailable
 
-WORKER = system("retention")
+WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows of one transaction
-# A blob is stored before the row that refers to it. The row of a younger blob may still be written.
+# A blob is stored before the row that refers to it. A younger blob may not have its row yet.
 STRAY_AGE = timedelta(days=1)
 AGENTS_KEPT_FOR = timedelta(days=90)
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
@@ -86,7 +86,7 @@ def remove_unreferenced() -> int:
 
 
 def _list_unreferenced() -> Iterator[str]:
-    """Yield the hashes that are listed now, oldest first. Later ones wait for the next run, so that this run ends."""
+    """Yield the hashes that are listed now, oldest first. Hashes that are listed later wait for the next run."""
     listed = UnreferencedBlob.objects.filter(since__lte=timezone.now()).order_by("since", "pk")
     while page := list(listed.values_list("pk", flat=True)[:BATCH_SIZE]):
         yield from page
@@ -99,7 +99,8 @@ def _remove(content_hash: str) -> bool:
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
     if listed is None:
         return False
-    # A concurrent upload of the same bytes has written its row by now, or waits for this lock and stores them again.
+    # A concurrent upload of the same bytes has written its row by now, or it waits for this lock and then stores the
+    # bytes again.
     blobs.lock_for_removal(content_hash)
     is_needed = bool(_find_referenced([content_hash]))
     if not is_needed:

@@ -13,9 +13,20 @@ from django.utils.html import format_html, format_html_join
 from apps.fleet import keys, labels, services
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
-from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Tile, Within, ago, pill, short, site, with_note
+from apps.tenancy.console import (
+    Act,
+    ActContext,
+    ReadOnlyAdmin,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
 from apps.tenancy.console.acts import permitted_by
-from apps.tenancy.console.standing import Standing
+from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
 LIVENESS = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
@@ -95,7 +106,7 @@ class AgentAdmin(ReadOnlyAdmin):
     section, icon = "Fleet", "memory"
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", Within))
+    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
@@ -160,33 +171,33 @@ class AgentAdmin(ReadOnlyAdmin):
         ),
     )
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return cast("AgentQuerySet", super().narrow(queryset, standing)).with_state()
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state()
 
     @admin.display(description="Liveness")
     def live(self, row: Any) -> str:
-        return pill("decommissioned" if row.decommissioned_at else row.liveness)
+        return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
 
     @admin.display(description="Drift")
     def drift(self, row: Any) -> str:
-        return pill("drifted") if row.drifted else "-"
+        return state_pill("drifted") if row.drifted else "-"
 
     @admin.display(description="Marks")
     def marks(self, row: Any) -> str:
         found = [mark for mark in ("drained", "cloned") if getattr(row, mark)]
-        return format_html_join(" ", "{}", ((pill(mark),) for mark in found)) or "-"
+        return format_html_join(" ", "{}", ((state_pill(mark),) for mark in found)) or "-"
 
     @admin.display(description="Status", ordering="heartbeat__status")
     def status(self, row: Any) -> str:
-        return pill(row.heartbeat.status)
+        return state_pill(row.heartbeat.status)
 
     @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
     def seen(self, row: Any) -> str:
-        return ago(row.heartbeat.last_seen_at)
+        return relative_time(row.heartbeat.last_seen_at)
 
     @admin.display(description="Desired")
     def desired(self, row: Any) -> str:
-        return short(row.assignment.bundle_hash)
+        return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Compare the desired, attempted, running and last failed bundle of the agent."""
@@ -194,15 +205,15 @@ class AgentAdmin(ReadOnlyAdmin):
         facts = [
             ("Liveness", self.live(row)),
             ("Drift", self.drift(row)),
-            ("Status", pill(heartbeat.status)),
-            ("Last seen", ago(heartbeat.last_seen_at)),
+            ("Status", state_pill(heartbeat.status)),
+            ("Last seen", relative_time(heartbeat.last_seen_at)),
             ("Agent version", heartbeat.agent_version or "-"),
-            ("Progress", pill(assignment.progress) if assignment.deployment_id else "-"),
+            ("Progress", state_pill(assignment.progress) if assignment.deployment_id else "-"),
         ]
         if row.drained_at is not None:
-            facts.append(("Drained", with_note(ago(row.drained_at), row.drain_reason)))
+            facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
         if heartbeat.clone_suspected_at is not None:
-            facts.append(("Clone suspected", ago(heartbeat.clone_suspected_at)))
+            facts.append(("Clone suspected", relative_time(heartbeat.clone_suspected_at)))
         if heartbeat.commands:
             facts.append(("Told to", ", ".join(heartbeat.commands).replace("_", " ")))
         states = [
@@ -224,7 +235,7 @@ class AgentAdmin(ReadOnlyAdmin):
             ),
         ]
         rows = [
-            (name, _bundle_cell(bundle, deployment), ago(since), detail or "-")
+            (name, _bundle_cell(bundle, deployment), relative_time(since), detail or "-")
             for name, bundle, deployment, since, detail in states
         ]
         panel = {
@@ -262,10 +273,12 @@ class AgentAdmin(ReadOnlyAdmin):
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
     """Show a bundle hash with a link to its deployment."""
     if bundle_hash is None or deployment_id is None:
-        return short(bundle_hash)
+        return short_id(bundle_hash)
     # Only the page's name ties this to apps.releases, which this app must not import.
     page = reverse("admin:releases_deployment_change", args=[deployment_id])
-    return with_note(short(bundle_hash), format_html('<a class="to" href="{}">{}</a>', page, short(deployment_id)))
+    return with_note(
+        short_id(bundle_hash), format_html('<a class="text-link" href="{}">{}</a>', page, short_id(deployment_id))
+    )
 
 
 @admin.register(EnrollmentToken, site=site)
@@ -275,7 +288,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     section, icon = "Fleet", "confirmation_number"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
-    list_filter = (("environment", Within), "replace")
+    list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
 

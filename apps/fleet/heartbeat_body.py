@@ -25,9 +25,13 @@ BOOT_ID = {
 }
 _ACTIVE = {
     "type": "object",
-    "description": "What the agent runs.",
+    "description": "The bundle that the agent runs.",
     "properties": {
-        "deployment_id": {"type": "string", "format": "uuid", "description": "The deployment that brought it."},
+        "deployment_id": {
+            "type": "string",
+            "format": "uuid",
+            "description": ("The deployment that the bundle belongs to."),
+        },
         "bundle_hash": {**_HASH, "description": "The SHA-256 of the deploy bundle."},
         "spec_hash": {**_HASH, "description": "The spec hash of the pipeline."},
     },
@@ -38,7 +42,7 @@ _BODY = {
     "type": "object",
     "description": "The body of a heartbeat.",
     "properties": {
-        "status": {"enum": Heartbeat.Status.values, "type": "string", "description": "How the agent is."},
+        "status": {"enum": Heartbeat.Status.values, "type": "string", "description": "The agent's health."},
         "agent_version": {
             "type": "string",
             "minLength": 1,
@@ -59,12 +63,14 @@ _BODY = {
         "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
-            "description": "What the agent runs. Null if nothing.",
+            "description": "The bundle that the agent runs. Null if it runs none.",
         },
-        "tuning": {**_OBJECT, "description": "What the agent could apply of the tuning profile."},
+        "tuning": {**_OBJECT, "description": "How much of the tuning profile the agent could apply."},
         "resources": {
             **_OBJECT,
-            "description": "Use of the host's resources: `cpu_percent`, `memory_bytes`, `disk_free_bytes` and others.",
+            "description": (
+                "The use of the host's resources: `cpu_percent`, `memory_bytes`, `disk_free_bytes` and others."
+            ),
         },
         "pipeline": {
             **_OBJECT,
@@ -127,7 +133,7 @@ def _check(schema: Mapping[str, Any]) -> _Check:
 
 
 def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
-    """Compile the checks of an object's fields except one, which ``parse`` checks by itself."""
+    """Compile the checks of an object's fields, except one field that ``parse`` checks itself."""
     return {name: _check(field) for name, field in schema["properties"].items() if name != except_field}
 
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, Lane, Periodic
+from byteor_cloud.jobs import Job, JobLane, Periodic
 
 
-class WelcomeAgent(Job, name="releases.welcome", lane=Lane.RELEASES):
+class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
     """Offer a new or relabeled agent the running deployment of its environment."""
 
     agent_id: str
 
 
-class WelcomeAgents(Job, name="releases.welcome_several", lane=Lane.RELEASES):
+class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES):
     """Offer several new or relabeled agents what is current for each. The ids are separated by commas."""
 
     agent_ids: str
 
 
-class AgentLeft(Job, name="releases.agent_left", lane=Lane.RELEASES):
+class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
     """Enqueue a step of each rollout that may wait for an agent that left the fleet or was drained."""
 
     agent_id: str
 
 
-FORGET_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=Lane.CLEANING)
+FORGET_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=JobLane.CLEANING)

@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, choices
+from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, enum_choices
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
@@ -162,7 +162,7 @@ class Heartbeat(models.Model):
     running_spec_hash = models.CharField(max_length=71, null=True)
     running_since = models.DateTimeField(null=True)
     # What the answer to each heartbeat asks of the agent. It is here, so that a heartbeat reads no further table.
-    commands = ArrayField(models.CharField(max_length=20, choices=choices(Command)), default=list)
+    commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
     # The id of the agent's process, and earlier ones with the Unix times at which another replaced them. A trigger
     # (migration 0006) keeps the earlier ones, and sets ``clone_suspected_at`` when one of them returns.
     boot_id = models.CharField(max_length=64, null=True)
@@ -181,8 +181,8 @@ class Heartbeat(models.Model):
 class Assignment(models.Model):
     """An agent's desired deployment and its progress, and the agent's last attempt and last failure.
 
-    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` the one that built the bundle;
-    they differ in a rollback. They are no foreign keys, since this app must not import ``apps.releases``.
+    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` is the deployment that built
+    the bundle; they differ in a rollback. They are not foreign keys, since this app must not import ``apps.releases``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)

@@ -20,7 +20,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict
 from byteor_cloud.jobs import enqueue
@@ -64,8 +64,8 @@ def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) 
     ends, the agent is offered what is current for it then.
     """
     # A rollout step that makes offers holds this lock: after the drain, no offer is under way any more.
-    lock(agent.environment)
-    locked = lock(agent)
+    lock_row(agent.environment)
+    locked = lock_row(agent)
     check_set_drained(locked, drained=drained)
     before = locked.drained_at
     locked.drained_at = timezone.now() if drained else None

@@ -13,9 +13,9 @@ from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.operations import dead_letters
-from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, pill, site
-from apps.tenancy.console.base import granted, within_live_tenant
-from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.console import Act, ReadOnlyAdmin, Tile, site, state_pill
+from apps.tenancy.console.base import granted_condition, live_tenant_condition
+from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.permissions import Permission
 
 
@@ -43,16 +43,17 @@ class JobAdmin(ReadOnlyAdmin):
     )
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return standing_of(request).holds(self.needs)
+        return console_user_of(request).holds_anywhere(self.needs)
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        if standing.is_superuser:
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        if console_user.is_superuser:
             return queryset
         visible = Q()
         for argument, subject in dead_letters.SUBJECTS.items():
             model = subject.model
             rows = model._default_manager.filter(
-                within_live_tenant(model, subject.tenant), granted(model, subject.tenant, subject.needs, standing)
+                live_tenant_condition(model, subject.tenant),
+                granted_condition(model, subject.tenant, subject.needs, console_user),
             )
             queryset = queryset.alias(**{argument: KeyTextTransform(argument, "args")})
             visible |= Q(**{f"{argument}__in": rows.order_by().values_list(Cast("pk", TextField()))})
@@ -63,7 +64,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: ProcrastinateJob) -> str:
-        return pill("dead letter" if row.status == "failed" else row.status)
+        return state_pill("dead letter" if row.status == "failed" else row.status)
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         dead = self.get_queryset(request).filter(status="failed").count()

@@ -13,7 +13,7 @@ from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.console.standing import Tenant
+from apps.tenancy.console.console_user import Tenant
 from apps.tenancy.models import Webhook
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import jobs
@@ -21,7 +21,7 @@ from byteor_cloud.errors import Conflict
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class JobSubject:
     """A table that jobs refer to: its model, the path to its tenant, and the permission that shows its rows."""
 
     model: type[Model]
@@ -30,13 +30,13 @@ class Subject:
 
 
 # The keys are arguments of jobs, which contain the id of a row.
-SUBJECTS: dict[str, Subject] = {
-    "deployment_id": Subject(Deployment),
-    "agent_id": Subject(Agent),
-    "approval_id": Subject(Approval),
-    "artifact_id": Subject(Artifact),
-    "replay_id": Subject(Replay),
-    "webhook_id": Subject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
+SUBJECTS: dict[str, JobSubject] = {
+    "deployment_id": JobSubject(Deployment),
+    "agent_id": JobSubject(Agent),
+    "approval_id": JobSubject(Approval),
+    "artifact_id": JobSubject(Artifact),
+    "replay_id": JobSubject(Replay),
+    "webhook_id": JobSubject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
 }
 
 

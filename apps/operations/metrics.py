@@ -22,7 +22,7 @@ from apps.tenancy.state import Stateful
 
 CACHE_S = 5.0  # several scrapers, or one that scrapes often, must not load the database
 TIMEOUT_MS = 2000
-MAX_UNSEALED = 10_000  # of one chain; the count stops there, since an exact number is not worth its cost
+MAX_UNSEALED = 10_000  # events of one chain; the count stops there, because an exact number is not worth its cost
 logger = structlog.get_logger(__name__)
 
 
@@ -140,7 +140,7 @@ def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:
 def _gauge(
     name: str, help_text: str, labels: type[StrEnum], counts: Mapping[str, int], *, label: str = "status"
 ) -> Metric:
-    """Return a gauge with a sample for every label, also if the count is 0."""
+    """Return a gauge with a sample for every label, even if the count is 0."""
     family = GaugeMetricFamily(name, help_text, labels=[label])
     for value in labels:
         family.add_metric([value], counts.get(value, 0))

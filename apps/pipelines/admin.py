@@ -22,9 +22,9 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from apps.pipelines import editor, services
 from apps.pipelines.models import Draft, Version
 from apps.tenancy import audit
-from apps.tenancy.console import ReadOnlyAdmin, Within, pill, short, site
-from apps.tenancy.console.base import granted
-from apps.tenancy.console.standing import actor_of, standing_of
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.tenancy.console.base import granted_condition
+from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import problems
@@ -70,22 +70,23 @@ class DraftAdmin(ReadOnlyAdmin):
     section, icon = "Pipelines", "edit_document"
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
-    list_filter = (("environment", Within),)
+    list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
 
     @admin.display(description="Compiles")
     def compiles(self, row: Draft) -> str:
-        return pill("verified" if row.spec_hash else "failed")
+        return state_pill("verified" if row.spec_hash else "failed")
 
     def summary(self, request: HttpRequest, row: Draft) -> dict[str, Any]:
         """Show whether the saved plan compiles, and its diagnostics."""
         rows = [
-            (pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"]) for each in row.diagnostics
+            (state_pill(each["severity"]), each["code"], each["pointer"] or "/", each["message"])
+            for each in row.diagnostics
         ]
         return {
             "facts": [
                 ("Compiles", self.compiles(row)),
-                ("Spec hash", short(row.spec_hash)),
+                ("Spec hash", short_id(row.spec_hash)),
                 ("Revision", row.revision),
                 ("Saved by", row.updated_by),
             ],
@@ -125,7 +126,7 @@ class DraftAdmin(ReadOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the table, with a button for a new draft."""
         response = super().changelist_view(request, extra_context)
-        if isinstance(response, TemplateResponse) and standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+        if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
             query = f"?environment={chosen}" if chosen in _ids(_operable(request)) else ""
             button = _button("New draft", "add", reverse("admin:pipelines_draft_new") + query, ActionVariant.PRIMARY)
@@ -134,7 +135,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
         """Create a draft with a plan that compiles, and open it in the editor."""
-        if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+        if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             raise PermissionDenied
         environments = _operable(request)
         if request.method == "POST":
@@ -208,13 +209,13 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _may_operate(request: HttpRequest, environment: Environment) -> bool:
-    return P.OPERATE_ENVIRONMENT in standing_of(request).permissions(environment)
+    return P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(environment)
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
     """Return the environments in the console in which the person may create drafts."""
     shown: QuerySet[Environment] = site.get_model_admin(Environment).get_queryset(request)
-    may = granted(Environment, "", P.OPERATE_ENVIRONMENT, standing_of(request))
+    may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return shown.filter(may).order_by("project__organization__name", "project__name", "name")
 
 
@@ -275,7 +276,7 @@ class VersionAdmin(ReadOnlyAdmin):
     section, icon = "Pipelines", "verified"
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
-    list_filter = (("environment", Within),)
+    list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
     change_form_outer_before_template = "console/version.html"
 
@@ -285,7 +286,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "facts": [
                 ("Pipeline", row.name),
                 ("Number", row.number),
-                ("Spec hash", short(row.spec_hash)),
+                ("Spec hash", short_id(row.spec_hash)),
                 ("Promoted by", row.created_by),
             ],
             "siblings": _siblings(row),

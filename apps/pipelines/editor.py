@@ -100,7 +100,7 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[str, Any]:
-    """Save the text as the draft's plan unless another was saved since ``revision``; return the outcome."""
+    """Save the text as the draft's plan, unless another plan was saved since ``revision``; return the outcome."""
     try:
         saved = services.update_draft(draft, {"plan": _parse(text)}, actor=actor, expected_revision=revision)
     except PreconditionFailed:
@@ -115,14 +115,14 @@ def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor) -> dict[s
     try:
         if draft.revision == revision and not is_same_json(_parse(text), draft.plan):
             return _refused("The text differs from the saved plan. Save it first.")
-        version, fresh = services.promote(draft, expected_revision=revision, actor=actor)
+        version, is_new = services.promote(draft, expected_revision=revision, actor=actor)
     except PreconditionFailed:
         return _conflict(draft)
     except InvalidInput as refused:
         return _refused(refused.detail)
     except Unprocessable as refused:
         return _refused(f"{refused.detail} Fix the errors, then save.")
-    return {"outcome": "promoted", "id": str(version.pk), "version": str(version), "fresh": fresh}
+    return {"outcome": "promoted", "id": str(version.pk), "version": str(version), "fresh": is_new}
 
 
 def _refused(detail: str) -> dict[str, Any]:

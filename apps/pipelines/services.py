@@ -15,7 +15,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import edit, is_same_json, lock_revision
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.compiler import (
     COMPILER_VERSION,
     Compilation,
@@ -102,7 +102,7 @@ def update_draft(
 
 @transaction.atomic
 def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete the draft. Versions that it was promoted to stay."""
+    """Delete the draft. Versions that were promoted from the draft are kept."""
     locked = lock_revision(draft, expected_revision)
     audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
     locked.delete()
@@ -111,7 +111,7 @@ def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = 
 @transaction.atomic
 def promote(draft: Draft, *, expected_revision: int | None = None, actor: Actor) -> tuple[Version, bool]:
     """Promote the saved plan; return its version and whether it is new. Raises Unprocessable if it does not compile."""
-    lock(draft.environment)
+    lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
     compilation = _compile(locked.plan)
     assert compilation.spec is not None  # noqa: S101  the plan compiled
@@ -152,7 +152,7 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
     """Copy a version from another environment of the project; return the copy and whether it is new."""
-    lock(environment)
+    lock_row(environment)
     source = Version.objects.filter(
         pk=from_version_id, environment__project=environment.project, environment__deleted_at=None
     ).first()

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, Lane, Periodic
+from byteor_cloud.jobs import Job, JobLane, Periodic
 
 
-class BuildBundle(Job, name="releases.build", lane=Lane.RELEASES):
+class BuildBundle(Job, name="releases.build", lane=JobLane.RELEASES):
     """Build a deployment's bundle and make its first offers, if the deployment can start now."""
 
     deployment_id: str
 
 
-class StepRollout(Job, name="releases.step", lane=Lane.RELEASES):
+class StepRollout(Job, name="releases.step", lane=JobLane.RELEASES):
     """Run one rollout step of a deployment."""
 
     deployment_id: str
 
 
-class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=Lane.RELEASES):
+class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASES):
     """Roll back a break-glass deployment that was not approved."""
 
     deployment_id: str
 
 
-class ReplayDecided(Job, name="artifacts.replay_decided", lane=Lane.INGEST):
+class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
     """Queue or end the replay that waits for an approval, now that the approval was decided, expired or revoked."""
 
     approval_id: str
 
 
-FORGET_PARTICULARS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=Lane.CLEANING)
+FORGET_PARTICULARS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)
 SWEEP = Periodic("releases.sweep", every_s=5)

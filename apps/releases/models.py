@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.fields import StoredField
+from apps.releases.stored_field import StoredField
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, choices, one_of
+from apps.tenancy.models import Environment, EnvironmentOwned, Row, User, enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import (
@@ -27,7 +27,7 @@ from byteor_cloud.engine.machines import (
     OfferAction,
 )
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, Target
 
 
@@ -72,11 +72,11 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for approval, bound to exactly what the approvers are shown. Once approved it can be used once."""
+    """A request for approval, bound to exactly what the approvers see. An approved request can be used once."""
 
     machine = APPROVAL
-    status = models.CharField(max_length=10, choices=choices(ApprovalStatus), default=ApprovalStatus.PENDING)
-    # The person who asked, or who made the key that asked. Null for old requests, whose requester is unknown.
+    status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
+    # The person who requested the approval, or who created the API key that did. Null if unknown, for old requests.
     requester_id = models.UUIDField(null=True)
     requested_by = models.CharField(max_length=300)
     # The execute replay that waits for this approval, if any. A plain id, because this app may not import artifacts.
@@ -96,7 +96,7 @@ class Approval(Stateful):
     used_at = models.DateTimeField(null=True)
 
     class Meta:
-        constraints = [one_of("status", ApprovalStatus, "releases_approval_status")]
+        constraints = [one_of_constraint("status", ApprovalStatus, "releases_approval_status")]
         indexes = [
             models.Index(
                 fields=["expires_at"], condition=Q(status=ApprovalStatus.PENDING), name="releases_approval_pending"
@@ -132,7 +132,7 @@ class Deployment(Stateful):
     """The rollout of a config bundle to agents. ``policy`` is the environment's at the time of creation."""
 
     machine = DEPLOYMENT
-    status = models.CharField(max_length=20, choices=choices(DeploymentStatus))
+    status = models.CharField(max_length=20, choices=enum_choices(DeploymentStatus))
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, related_name="+")
     pipeline = models.CharField(max_length=63)
     config_hash = models.CharField(max_length=71)
@@ -161,7 +161,7 @@ class Deployment(Stateful):
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
     # When the worker last found that agents can download the bundle; null while they cannot.
     served_at = models.DateTimeField(null=True)
-    # Agent timeouts are counted from here, if an outage of the control plane took some of the agents' time.
+    # After an outage of the control plane, agent timeouts are counted from this time.
     timeouts_from = models.DateTimeField(null=True)
     # Fixed when the build starts, so that a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -169,7 +169,9 @@ class Deployment(Stateful):
     bundle_hash = models.CharField(max_length=71, null=True)
     bundle_size = models.BigIntegerField(null=True)
     activated_at = models.DateTimeField(null=True)
-    enlisting: StoredField[Enlisting | None] = StoredField(Enlisting, null=True)  # null when enlistment is complete
+    enlisting: StoredField[EnlistmentCursor | None] = StoredField(
+        EnlistmentCursor, null=True
+    )  # null when enlistment is complete
 
     class Meta:
         constraints = [
@@ -178,7 +180,7 @@ class Deployment(Stateful):
                 condition=Q(is_current=True),
                 name="releases_deployment_one_current",
             ),
-            one_of("status", DeploymentStatus, "releases_deployment_status"),
+            one_of_constraint("status", DeploymentStatus, "releases_deployment_status"),
             models.CheckConstraint(
                 condition=Q(is_current=False) | Q(status__in=["active", "rolling_back"]),
                 name="releases_deployment_current_active",
@@ -195,7 +197,7 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits this deployment: the one whose credential was handed in, or its own request."""
+        """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
         return self.handed_in or self.approval
 
     def on_advance(self, event: StrEnum, *, actor: Actor, changes: Mapping[str, Any]) -> None:
@@ -216,7 +218,7 @@ class DeploymentAgent(models.Model):
     # False for late joiners and for agents that were offline at the start: waves and thresholds ignore them.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
-    progress = models.CharField(max_length=12, choices=choices(AgentProgress), default=AgentProgress.PENDING)
+    progress = models.CharField(max_length=12, choices=enum_choices(AgentProgress), default=AgentProgress.PENDING)
     offered_at = models.DateTimeField(null=True)
     # The deployment whose bundle was assigned to the agent before this deployment.
     before = models.ForeignKey(
@@ -229,7 +231,7 @@ class DeploymentAgent(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["deployment", "agent"], name="releases_deploymentagent_unique"),
-            one_of("progress", AgentProgress, "releases_deploymentagent_progress"),
+            one_of_constraint("progress", AgentProgress, "releases_deploymentagent_progress"),
         ]
 
     def __str__(self) -> str:
@@ -245,7 +247,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # How many late reports the row stands for, and when the last one came. Its other columns are of the last one.
+    # The number of late reports that the row counts, and the time of the last. The other columns hold the last report.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
 

@@ -7,13 +7,13 @@ from django.utils import timezone
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
 from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout
+from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout_steps
 from byteor_cloud.engine.machines import IN_FLIGHT, ApprovalStatus, DeploymentStatus
 from byteor_cloud.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # A job that was killed says nothing about the configuration: its deployment waits until the dead letter is retried.
+    # The configuration may not be why the job was killed, so the deployment waits until the dead letter is retried.
     if not why.killed:
         builds.fail_build(job.deployment_id, why.error)
 
@@ -27,7 +27,7 @@ def build(claim: Claim, job: BuildBundle) -> None:
 @runs(StepRollout)
 def step(job: StepRollout) -> None:
     """Run one rollout step of a deployment."""
-    rollout.step(job.deployment_id)
+    rollout_steps.run_step(job.deployment_id)
 
 
 @runs(UndoBreakGlass)

@@ -27,7 +27,7 @@ class Principal:
     # The organization of a key, an enrollment token or an agent. None for a person, who may belong to several.
     organization_id: UUID | None = None
     # The key under which the rate limit counts requests, if it is not ``caller``.
-    limited_as: str | None = None
+    rate_limit_key: str | None = None
     is_authenticated: bool = field(default=True, init=False)  # DRF reads it from request.user
 
     @property
@@ -37,42 +37,42 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class OrganizationRoles:
     """A caller's roles in one organization: the role in the organization, and the roles in its projects."""
 
     org: Role | None
     projects: dict[Any, Role]
 
     @property
-    def any(self) -> bool:
+    def has_any_role(self) -> bool:
         """Whether the caller has any role in the organization or its projects."""
         return self.org is not None or bool(self.projects)
 
     def permissions(self, project: Project | None = None) -> frozenset[Permission]:
         """Return the caller's permissions in the organization, or in one of its projects."""
         if project is None:
-            seen = frozenset({Permission.VIEW_ORG}) if self.any else NOTHING
+            seen = frozenset({Permission.VIEW_ORG}) if self.has_any_role else NOTHING
             return GRANTS[self.org] if self.org else seen
         role = effective_role(self.org, self.projects.get(project.pk))
         return GRANTS[role] if role else NOTHING
 
 
-def roles_in(principal: Principal, organization: Organization) -> Roles:
+def roles_in(principal: Principal, organization: Organization) -> OrganizationRoles:
     """Return the caller's roles in ``organization``. It takes one query for a person and none for a key."""
     if isinstance(principal.credential, OrganizationKey):
         key = principal.credential
         if key.organization_id != organization.pk:
-            return Roles(None, {})
+            return OrganizationRoles(None, {})
         if key.project_id is not None:
-            return Roles(None, {key.project_id: Role(key.role)})
-        return Roles(Role(key.role), {})
+            return OrganizationRoles(None, {key.project_id: Role(key.role)})
+        return OrganizationRoles(Role(key.role), {})
     return user_roles(principal.user, organization)
 
 
-def user_roles(user: User | None, organization: Organization) -> Roles:
+def user_roles(user: User | None, organization: Organization) -> OrganizationRoles:
     """Return a person's roles in ``organization``."""
     if user is None:
-        return Roles(None, {})
+        return OrganizationRoles(None, {})
     org_role, projects = None, {}
     for project_id, role in Membership.objects.filter(user=user, organization=organization).values_list(
         "project_id", "role"
@@ -81,7 +81,7 @@ def user_roles(user: User | None, organization: Organization) -> Roles:
             org_role = Role(role)
         else:
             projects[project_id] = Role(role)
-    return Roles(org_role, projects)
+    return OrganizationRoles(org_role, projects)
 
 
 def visible_organizations(principal: Principal) -> QuerySet[Organization]:

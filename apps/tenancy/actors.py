@@ -25,6 +25,6 @@ class Actor:
         return uuid.UUID(self.id) if self.kind == "user" else None
 
 
-def system(job: str) -> Actor:
+def system_actor(job: str) -> Actor:
     """Return the actor for changes that the control plane makes itself, in the named job."""
     return Actor("system", job, f"system:{job}")

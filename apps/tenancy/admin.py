@@ -9,8 +9,18 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from apps.tenancy.console import Act, ActContext, ReadOnlyAdmin, Within, link, pill, short, site, with_note
-from apps.tenancy.console.standing import Standing
+from apps.tenancy.console import (
+    Act,
+    ActContext,
+    ReadOnlyAdmin,
+    VisibleRowsFilter,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+    with_note,
+)
+from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.models import (
     AuditEvent,
     AuditSeal,
@@ -95,7 +105,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "slug", "organization", "created_at")
-    list_filter = (("organization", Within),)
+    list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("name", "slug", "=id")
     acts = (_delete("project", P.MANAGE_PROJECT),)
 
@@ -107,30 +117,31 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "organization", "created_at")
-    list_filter = ("posture", ("project", Within))
+    list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
     acts = (_delete("environment", P.MANAGE_PROJECT),)
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
         """Show the settings in effect."""
         shown = [(name.replace("_", " ").capitalize(), value) for name, value in row.settings_with_defaults.items()]
-        return {"facts": [("Posture", pill(row.posture)), ("Project", link(row.project)), *shown]}
+        return {"facts": [("Posture", state_pill(row.posture)), ("Project", row_link(row.project)), *shown]}
 
     @admin.display(description="Organization", ordering="project__organization__name")
     def organization(self, row: Environment) -> str:
-        return link(row.project.organization)
+        return row_link(row.project.organization)
 
 
-def visible_memberships(queryset: QuerySet[Membership], standing: Standing) -> QuerySet[Membership]:
+def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
     """Keep the memberships that the person may see through the API, too.
 
-    Those of an organization need a role in the organization; those of a project need permission to view it.
+    A membership of an organization is visible with a role in the organization, and a membership of a project with the
+    permission to view the project.
     """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
-    if standing.is_superuser:
+    if console_user.is_superuser:
         return live
-    joined_organizations = [pk for pk, roles in standing.roles.items() if roles.org]
-    in_visible_project = standing.projects(P.VIEW_PROJECT, "project__pk", "project__organization")
+    joined_organizations = [pk for pk, roles in console_user.roles.items() if roles.org]
+    in_visible_project = console_user.project_condition(P.VIEW_PROJECT, "project__pk", "project__organization")
     return live.filter(
         Q(project=None, organization__in=joined_organizations) | (Q(project__isnull=False) & in_visible_project)
     )
@@ -144,11 +155,11 @@ class MembershipAdmin(ReadOnlyAdmin):
     menu = "Members"
     related = ("user", "organization", "project")
     list_display = ("user", "role", "organization", "project", "created_at")
-    list_filter = ("role", ("organization", Within))
+    list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return visible_memberships(queryset, standing)
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return visible_memberships(queryset, console_user)
 
 
 @admin.register(User, site=site)
@@ -160,10 +171,10 @@ class UserAdmin(ReadOnlyAdmin):
     list_filter = ("is_active",)
     search_fields = ("email", "name", "=id")
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        if standing.is_superuser:
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        if console_user.is_superuser:
             return queryset
-        return queryset.filter(pk__in=visible_memberships(Membership.objects.all(), standing).values("user"))
+        return queryset.filter(pk__in=visible_memberships(Membership.objects.all(), console_user).values("user"))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True
@@ -177,8 +188,8 @@ class CredentialAdmin(ReadOnlyAdmin):
     @admin.display(description="State")
     def state(self, row: Any) -> str:
         if row.revoked_at is not None:
-            return pill("revoked")
-        return pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
+            return state_pill("revoked")
+        return state_pill("expired" if row.expires_at is not None and row.expires_at <= timezone.now() else "active")
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
@@ -207,8 +218,8 @@ class UserTokenAdmin(CredentialAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return True
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        return queryset if standing.is_superuser else queryset.filter(user_id=standing.user_id)
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return queryset if console_user.is_superuser else queryset.filter(user_id=console_user.user_id)
 
 
 @admin.register(OrganizationKey, site=site)
@@ -217,7 +228,7 @@ class OrganizationKeyAdmin(CredentialAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     related = ("organization", "project")
     list_display = ("prefix", "name", "role", "organization", "project", "state", "expires_at", "last_used_at")
-    list_filter = ("role", ("organization", Within))
+    list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("name", "prefix", "=id")
     acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
 
@@ -230,7 +241,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     related = ("organization",)
     omitted = frozenset({"status"})
     list_display = ("kid", "state", "organization", "not_before", "signs_until", "not_after")
-    list_filter = ("status", ("organization", Within))
+    list_filter = ("status", ("organization", VisibleRowsFilter))
     search_fields = ("kid", "=id")
     acts = (
         Act(
@@ -249,11 +260,11 @@ class SigningKeyAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: SigningKey) -> str:
-        return pill(row.current_status)
+        return state_pill(row.current_status)
 
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
         """Show the key's status now."""
-        return {"facts": [("Status", pill(row.current_status)), ("Organization", link(row.organization))]}
+        return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
 
 
 @admin.register(AuditEvent, site=site)
@@ -263,12 +274,12 @@ class AuditEventAdmin(ReadOnlyAdmin):
     section, icon = "Audit", "history"
     related = ("organization",)
     list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
-    list_filter = ("outcome", "actor_kind", ("organization", Within))
+    list_filter = ("outcome", "actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("action", "actor_display", "=resource_id", "=request_id", "=id")
 
     @admin.display(description="Resource")
     def resource(self, row: AuditEvent) -> str:
-        return short(row.resource_id)
+        return short_id(row.resource_id)
 
 
 @admin.register(AuditSeal, site=site)
@@ -278,7 +289,7 @@ class AuditSealAdmin(ReadOnlyAdmin):
     section, icon = "Audit", "link"
     related = ("organization", "event")
     list_display = ("seq", "organization", "event", "hash")
-    list_filter = (("organization", Within),)
+    list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("hash", "event__action")
 
 
@@ -290,7 +301,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     related = ("organization", "project", "environment__project")
     list_display = ("description", "url", "enabled", "events", "failing_since", "organization", "created_at")
     list_display_links = ("description", "url")
-    list_filter = ("enabled", ("organization", Within))
+    list_filter = ("enabled", ("organization", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
         Act(
@@ -313,7 +324,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     menu = "Webhook deliveries"
     related = ("webhook__organization", "event")
     list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
-    list_filter = ("status", ("webhook", Within))
+    list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
     acts = (
         Act(
@@ -340,10 +351,10 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section, icon = "Audit", "front_hand"
-    menu = "Open denials"
+    menu = "Denials of this minute"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
-    list_filter = ("actor_kind", ("organization", Within))
+    list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("actor_display", "action")
 
 

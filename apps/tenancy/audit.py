@@ -175,7 +175,7 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: bool = False) -> int:
-    """Append unsealed events, oldest first, to the chain of an organization, or (None) of the installation.
+    """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
 
     Returns how many events were sealed. ``whole`` searches the whole ledger, not only the recent part in which unsealed
     events are expected. Only the worker seals, so that requests do not queue for the head of the chain.
@@ -200,21 +200,21 @@ def seal_chain(organization_id: UUID | None, *, limit: int = AT_ONCE, whole: boo
 
 
 def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
-    """Return the events without a seal that are at most ``GRACE`` older than ``last``; without ``last``, all of them.
+    """Return the unsealed events that are at most ``GRACE`` older than ``last``. Without ``last``, return all of them.
 
     This runs every few seconds, so it must not read the whole ledger.
     """
     events = AuditEvent.objects.filter(seal=None)
     if last is None:
         return events
-    # ``now`` is for a clock that was ahead and then corrected: events after the correction must be found, too.
+    # Compare with ``now`` too, in case a clock was ahead and then corrected: later events must be found as well.
     return events.filter(id__gte=smallest_uuid7(min(last.event.timestamp, timezone.now()) - GRACE))
 
 
 def seal_all(*, whole: bool = False) -> None:
     """Seal every chain that has unsealed events.
 
-    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while other chains were.
+    ``whole`` searches the whole ledger. It finds old events of a chain that was not sealed while others were sealed.
     """
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
     for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():

@@ -34,7 +34,7 @@ class Secret:
     @property
     def digest(self) -> str:
         """The digest, which is stored and looked up."""
-        return digest(self.text)
+        return credential_digest(self.text)
 
     @property
     def prefix(self) -> str:
@@ -64,14 +64,14 @@ def generate(family: Family) -> Secret:
 
 
 def family_of(text: str) -> Family | None:
-    """Return the family of a credential, or None if its form or checksum is wrong. So typos cost no query."""
+    """Return the family of a credential, or None if its form or checksum is wrong. Typos need no database query."""
     match = _FORM.fullmatch(text)
     if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
         return None
     return Family(match[1])
 
 
-def digest(text: str) -> str:
+def credential_digest(text: str) -> str:
     """Return the SHA-256 of a credential in hex.
 
     The secrets are random, so a digest without salt is enough, and an indexed look-up reveals nothing.

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from byteor_cloud.jobs import Job, Lane, Periodic
+from byteor_cloud.jobs import Job, JobLane, Periodic
 
 
-class PurgeProject(Job, name="tenancy.purge_project", lane=Lane.CLEANING):
+class PurgeProject(Job, name="tenancy.purge_project", lane=JobLane.CLEANING):
     """Remove the rows of a deleted project."""
 
     id: str
 
 
-class PurgeEnvironment(Job, name="tenancy.purge_environment", lane=Lane.CLEANING):
+class PurgeEnvironment(Job, name="tenancy.purge_environment", lane=JobLane.CLEANING):
     """Remove the rows of a deleted environment."""
 
     id: str
 
 
-class DeliverWebhooks(Job, name="tenancy.deliver_webhooks", lane=Lane.WEBHOOKS):
+class DeliverWebhooks(Job, name="tenancy.deliver_webhooks", lane=JobLane.WEBHOOKS):
     """Send the due deliveries of one webhook."""
 
     webhook_id: str
@@ -25,10 +25,10 @@ class DeliverWebhooks(Job, name="tenancy.deliver_webhooks", lane=Lane.WEBHOOKS):
 
 WAKE_WEBHOOKS = Periodic("tenancy.wake_webhooks", every_s=5)
 SEAL_AUDIT = Periodic("tenancy.seal_audit", every_s=3)
-SEAL_REST = Periodic("tenancy.seal_rest", every_s=3600, at_s=41 * 60, lane=Lane.CLEANING)
+SEAL_REST = Periodic("tenancy.seal_rest", every_s=3600, at_s=41 * 60, lane=JobLane.CLEANING)
 NOTE_KEYS = Periodic("tenancy.note_keys", every_s=5)
 CLOSE_MINUTE = Periodic("tenancy.close_minute", every_s=60)
-FORGET_SIGN_INS = Periodic("tenancy.forget_sign_ins", every_s=3600, at_s=7 * 60, lane=Lane.CLEANING)
-FORGET_CREDENTIALS = Periodic("tenancy.forget_credentials", every_s=3600, at_s=11 * 60, lane=Lane.CLEANING)
-FORGET_DELIVERIES = Periodic("tenancy.forget_deliveries", every_s=3600, at_s=23 * 60, lane=Lane.CLEANING)
-FORGET_JOBS = Periodic("tenancy.forget_jobs", every_s=3600, at_s=53 * 60, lane=Lane.CLEANING)
+FORGET_SIGN_INS = Periodic("tenancy.forget_sign_ins", every_s=3600, at_s=7 * 60, lane=JobLane.CLEANING)
+FORGET_CREDENTIALS = Periodic("tenancy.forget_credentials", every_s=3600, at_s=11 * 60, lane=JobLane.CLEANING)
+FORGET_DELIVERIES = Periodic("tenancy.forget_deliveries", every_s=3600, at_s=23 * 60, lane=JobLane.CLEANING)
+FORGET_JOBS = Periodic("tenancy.forget_jobs", every_s=3600, at_s=53 * 60, lane=JobLane.CLEANING)

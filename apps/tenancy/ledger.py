@@ -28,10 +28,10 @@ from byteor_cloud.errors import InvalidInput
 PAGE = 5000
 # Smaller than PAGE: an export holds a page in memory while it waits for its reader, and there may be many readers.
 EXPORT_PAGE = 50
-# It reads plain rows instead of model instances, so that an event takes only microseconds, and page by page, because a
-# ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the planner would sort
-# the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the year 1) can only
-# come from tampering; it is clamped, so that reading goes on and the verification finds the fault.
+# The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
+# page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
+# planner would sort the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the
+# year 1) can only come from tampering; it is clamped, so that reading goes on and the verification finds the fault.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
         e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),
@@ -53,16 +53,16 @@ _BEFORE_ALL = -(2**63)
 
 
 def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
-    """Return query and parameters for the chain of an organization, or (None) of the installation."""
+    """Return query and parameters for the chain of an organization (None: of the installation)."""
     if organization_id is None:
         return sql.format(chain=f"{table}.organization_id IS NULL"), []
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
 
 
-def links(
+def read_links(
     organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
-    """Yield the links of the chain of an organization, or (None) of the installation, with one page in memory."""
+    """Yield the links of the chain of an organization (None: of the installation), with one page in memory."""
     seals = AuditSeal.objects.filter(organization=organization_id)
     while True:
         # Each page starts at the next existing link, because tampering may have left a gap of any size.
@@ -79,7 +79,7 @@ def links(
 
 
 class Verification:
-    """The verification of the ledger of an organization, or (None) of the installation.
+    """The verification of the ledger of an organization (None: of the installation).
 
     ``known`` has the hash by sequence number of earlier checkpoints, which the ledger must still contain.
     """
@@ -92,8 +92,8 @@ class Verification:
 
     def faults(self) -> Iterator[LedgerFault]:
         """Read the whole ledger and yield every fault in it."""
-        yield from self.chain.walk(links(self.organization_id))
-        yield from self.chain.end()
+        yield from self.chain.verify_links(read_links(self.organization_id))
+        yield from self.chain.finish()
         with connection.cursor() as cursor:
             unsealed, chain = _query_of_chain(_UNSEALED, "e", self.organization_id)
             cursor.execute(unsealed, [self.chain.time, GRACE.total_seconds(), *chain])
@@ -104,10 +104,10 @@ class Verification:
             yield LedgerFault(LedgerCode.UNSEALED, None, event_id, detail)
 
 
-def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
+def export_lines(organization: Organization | None, *, after_seq: int = 0) -> Iterator[str]:
     """Return NDJSON lines: each sealed event after ``after_seq`` in the chain's order, then a signed checkpoint.
 
-    The chain is the organization's, or (None) the installation's own, whose signing key must exist.
+    Without an organization, the chain is the installation's own, and the installation must have a signing key.
 
     Raises InvalidInput, before the first line, if the chain ends before ``after_seq``.
     """
@@ -120,7 +120,7 @@ def export(organization: Organization | None, *, after_seq: int = 0) -> Iterator
 
 def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
     organization_id = None if organization is None else organization.pk
-    for link in links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
+    for link in read_links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):
         yield write_line(link) + "\n"
     # The checkpoint comes last, so that an export that broke off has none.
     checkpoint = sign_checkpoint(

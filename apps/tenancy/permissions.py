@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """A permission, written ``resource:action``. Every action of an API view names the one that it needs."""
+    """A permission, written ``resource:action``. Every action of an API view names the permission that it needs."""
 
     VIEW_ORG = "organization:view"
     MANAGE_ORG_MEMBERSHIPS = "organization:manage"
@@ -42,7 +42,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 }
 
 
-def covers(holder: frozenset[Permission], role: Role) -> bool:
+def may_grant(holder: frozenset[Permission], role: Role) -> bool:
     """Tell whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
     return holder >= GRANTS[role]
 

@@ -42,7 +42,7 @@ class EnvironmentSettings:
     @classmethod
     def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
         """Read settings as they are stored, without defaults."""
-        settings = {**defaults(posture), **stored}
+        settings = {**default_settings(posture), **stored}
         return cls(
             ReleasePolicy.from_stored(settings),
             ReplayPolicy(settings["replay_policy"]),
@@ -52,7 +52,7 @@ class EnvironmentSettings:
         )
 
 
-def defaults(posture: Posture) -> dict[str, Any]:
+def default_settings(posture: Posture) -> dict[str, Any]:
     """Return the default of every setting for an environment of this posture."""
     is_dev = posture is Posture.DEV
     return {
@@ -69,7 +69,7 @@ def defaults(posture: Posture) -> dict[str, Any]:
     }
 
 
-def loosens(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of settings whose change loosens approval, replay or freeze rules; always none in dev."""
     if posture is Posture.DEV:
         return []

@@ -28,7 +28,7 @@ class Stateful(EnvironmentOwned):
         """Do more work in the transaction of a transition, for example add a timeline entry. Subclasses override it."""
 
 
-def lock[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
+def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     """Lock the row until the transaction ends and return its present state. Raises NotFound if it was deleted."""
     rows = type(row)._base_manager.select_for_update(of=("self",), no_key=True).filter(pk=row.pk)
     if related:
@@ -38,7 +38,7 @@ def lock[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
     return locked
 
 
-def check_step(row: Stateful, event: StrEnum) -> StrEnum:
+def check_transition(row: Stateful, event: StrEnum) -> StrEnum:
     """Return the status to which ``event`` leads. Raises IllegalTransition if the row's status does not permit it."""
     target = row.machine.target(row.status, event)
     if target is None:
@@ -55,8 +55,8 @@ def advance[R: Stateful](
 
     ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
     """
-    locked = lock(row, related=("environment__project",))
-    old, target = locked.status, check_step(locked, event)
+    locked = lock_row(row, related=("environment__project",))
+    old, target = locked.status, check_transition(locked, event)
     name = locked.machine.name
     locked.status = target
     for field, value in fields.items():

@@ -20,7 +20,7 @@ from byteor_cloud.engine.delivery.refusals import Refused
 
 from .identity import BaseUrl, Credentials, SecretValue
 from .progress import OfferReport, ReceivedOffer
-from .state import AgentIdentity, StoredKeySet
+from .state_folder import AgentIdentity, StoredKeySet
 
 _CHUNK = 64 * 1024
 _MAX_ANSWER = 4 * 1024 * 1024
@@ -199,7 +199,7 @@ class ControlPlane:
         if answer.status == 304 and known is not None:
             return known
         with _parsing("signing-key"):
-            return StoredKeySet(KeySet.of(answer.body), bare_etag(answer.headers.get("ETag", "")))
+            return StoredKeySet(KeySet.from_document(answer.body), bare_etag(answer.headers.get("ETag", "")))
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact. Uploading the same content again returns the same artifact."""

@@ -28,10 +28,10 @@ from .keyring import Keyring
 from .loop import AgentLoop
 from .offer_handler import OfferHandler
 from .pipeline import BundleRunner
-from .resources import ResourceMeter
+from .resource_meter import ResourceMeter
 from .retry import Backoff, retry_until_answered
 from .sample import InvalidSample, read_sample
-from .state import StateError, StateFolder
+from .state_folder import StateError, StateFolder
 
 TOKEN_VARIABLE = "BYTEOR_ENROLLMENT_TOKEN"  # noqa: S105 - a name, not a token
 KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-agent",
         description="The ByteOr Cloud reference agent.",
-        epilog=f"The environment variables {', '.join(VARIABLES)} replace stored credentials in run and upload.",
+        epilog=f"In run and upload, the environment variables {', '.join(VARIABLES)} replace the stored credentials.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 

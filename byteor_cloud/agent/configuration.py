@@ -16,7 +16,7 @@ class ActivationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class RuntimeConfig:
+class AgentRuntimeConfig:
     """The configuration that a spec runs with. ``env`` contains references to secrets, not their values."""
 
     tuning_profile: str
@@ -25,7 +25,7 @@ class RuntimeConfig:
     env: Mapping[str, str | SecretRef]
 
     @classmethod
-    def parse(cls, document: Json) -> RuntimeConfig:
+    def parse(cls, document: Json) -> AgentRuntimeConfig:
         """Parse the signed configuration. Members that a later server version adds are ignored."""
         try:
             members = Fields(document)

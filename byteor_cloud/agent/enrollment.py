@@ -15,7 +15,7 @@ from .api import ControlPlane, enroll
 from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
 from .key_rotation import KeyRotation
 from .retry import Backoff, retry_until_answered
-from .state import AgentIdentity, StateError, StateFolder, StoredKeySet
+from .state_folder import AgentIdentity, StateError, StateFolder, StoredKeySet
 
 _TRIES = 5
 _ID = r"[A-Za-z0-9-]+"
@@ -66,7 +66,7 @@ def enroll_node(
         identity = AgentIdentity(
             base_url.text, credentials.agent_id, members.text("environment_id"), members.text("name")
         )
-        keys = StoredKeySet(KeySet.of(members.object("signing_keys")), etag="")
+        keys = StoredKeySet(KeySet.from_document(members.object("signing_keys")), etag="")
     except ValueError as error:
         raise StateError(f"the control plane's response is unreadable: {error}") from error
     state.save_api_key(credentials.api_key)

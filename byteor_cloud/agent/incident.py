@@ -12,9 +12,9 @@ from byteor_cloud.engine.delivery.bundle import OpenedBundle, open_bundle
 from byteor_cloud.engine.delivery.encoding import Json
 from byteor_cloud.engine.replay import build_incident
 
-from .configuration import RuntimeConfig
+from .configuration import AgentRuntimeConfig
 from .progress import RunningBundle
-from .state import StateError, StateFolder
+from .state_folder import StateError, StateFolder
 
 
 def capture(state: StateFolder, running: RunningBundle) -> bytes:
@@ -50,7 +50,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "cwd": str(Path.cwd()),
             "args": [Path(sys.argv[0]).name],
             # Only the pipeline's own variables, without secret values: the host's environment may hold other secrets.
-            "env": RuntimeConfig.parse(bundle.runtime_config).shown_env(),
+            "env": AgentRuntimeConfig.parse(bundle.runtime_config).shown_env(),
             "proc_status": _proc_status(),
         },
         "runtime_config.json": bundle.runtime_config,

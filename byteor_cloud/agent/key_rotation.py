@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from .api import ControlPlane, CredentialRejected
-from .state import StateFolder
+from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
 

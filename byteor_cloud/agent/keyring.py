@@ -5,7 +5,7 @@ from __future__ import annotations
 from byteor_cloud.engine.delivery.keys import KeySet
 
 from .api import ControlPlane
-from .state import StateFolder
+from .state_folder import StateFolder
 
 
 class Keyring:

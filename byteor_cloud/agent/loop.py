@@ -13,7 +13,7 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .key_rotation import KeyRotation
 from .keyring import Keyring
 from .offer_handler import OfferHandler, OfferWithdrawn
-from .resources import ResourceMeter
+from .resource_meter import ResourceMeter
 from .retry import Backoff
 
 _log = logging.getLogger("byteor.agent")

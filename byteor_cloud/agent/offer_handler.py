@@ -20,7 +20,7 @@ from .configuration import ActivationError
 from .keyring import Keyring
 from .pipeline import BundleRunner, StartedPipeline
 from .progress import FailedOffer, OfferAttempt, OfferReport, OfferStatus, ReceivedOffer, RunningBundle
-from .state import StateFolder
+from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
 _MAX_DETAIL = 2_000
@@ -139,7 +139,7 @@ class OfferHandler:
         offer = delivery.offer
         # The action is not signed. Without this check an older bundle could be activated as a new deployment.
         if offer.action is OfferAction.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
-            raise ActivationError("the bundle belongs to another deployment than the offered one")
+            raise ActivationError("the bundle does not belong to the offered deployment")
         return bundle
 
     def _fetch_same_offer(self, delivery: OfferedBundle) -> OfferedBundle:

@@ -26,8 +26,8 @@ from byteor_cloud.engine.replay import (
 )
 from byteor_cloud.engine.replay.work import LimitExceeded
 
-from .configuration import ActivationError, RuntimeConfig
-from .state import StateFolder
+from .configuration import ActivationError, AgentRuntimeConfig
+from .state_folder import StateFolder
 from .tuning import isolate_cpu, tune
 
 
@@ -57,7 +57,7 @@ class BundleRunner:
 
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
         """Run the spec and save its input and output for a capture. Raises ActivationError if it cannot run."""
-        config = RuntimeConfig.parse(runtime_config)
+        config = AgentRuntimeConfig.parse(runtime_config)
         # The engine reads no environment variables. Resolving them only checks that no secret is missing.
         config.resolve(lambda name: self._state.secret(name, self._environment))
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from byteor_cloud.engine.delivery.encoding import Json
 
-from .configuration import RuntimeConfig
+from .configuration import AgentRuntimeConfig
 
 _ISOLATED = Path("/sys/devices/system/cpu/isolated")
 
@@ -22,7 +22,7 @@ def isolate_cpu(isolated: Path = _ISOLATED) -> int:
     return int(first)
 
 
-def tune(config: RuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
+def tune(config: AgentRuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
     """Apply the configured profile and return the report's ``tuning``, which lists what was not applied."""
     applied: Json = {"wait": config.wait}
     degraded: list[Json] = []

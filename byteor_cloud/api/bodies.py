@@ -1,8 +1,8 @@
 """Reading request bodies: size limits, and no scarce resource held while a body arrives.
 
-A view calls ``admit`` once it knows the caller, and only then reads the body. The forms of the console and of
-``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and the
-slots of ``byteor_cloud.api.request_slots``.
+A view calls ``check_declared_length`` once it knows the caller, and only then reads the body. The forms of the console
+and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database connections and
+the slots of ``byteor_cloud.api.request_slots``.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ def declared_length(request: HttpRequest) -> int:
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
-def admit(request: HttpRequest, cap: int) -> None:
+def check_declared_length(request: HttpRequest, cap: int) -> None:
     """Raise PayloadTooLarge if the declared length of the body exceeds ``cap`` bytes. Reads nothing."""
     if declared_length(request) > cap:
         raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
 
 
-def read(request: HttpRequest, cap: int) -> bytes:
+def read_body(request: HttpRequest, cap: int) -> bytes:
     """Read the whole body, of at most ``cap`` bytes, into memory.
 
     Raises PayloadTooLarge, InvalidInput when it ends early, and RequestTimeout when it arrives too slowly.
     """
-    admit(request, cap)
+    check_declared_length(request, cap)
     stream: IO[bytes] | HttpRequest = request.META["wsgi.input"] if is_chunked(request) else request
     try:
         with waiting_for_client(request):
             body = stream.read(cap + 1)
     except (UnreadablePostError, OSError) as error:
-        raise interrupted(error) from None
+        raise interrupted_body_error(error) from None
     if len(body) > cap:
         raise PayloadTooLarge(f"The body is larger than {cap} bytes.")
     if len(body) < declared_length(request):
-        raise interrupted(None)
+        raise interrupted_body_error(None)
     return body
 
 
-def interrupted(error: OSError | None) -> DomainError:
+def interrupted_body_error(error: OSError | None) -> DomainError:
     """Return the error for an incomplete body: it was too slow (``front_door.PacedSocket``) or was cut off."""
     cause = error.__cause__ or error.__context__ if isinstance(error, UnreadablePostError) else error
     if isinstance(cause, TimeoutError):
@@ -89,12 +89,12 @@ def receive_form(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
         if request.method in _BODILESS or request.path.startswith("/api/"):
             return get_response(request)
         try:
-            admit(request, settings.CONFIG.max_body_bytes)
+            check_declared_length(request, settings.CONFIG.max_body_bytes)
             cap = settings.CONFIG.max_body_bytes if request.user.is_authenticated else ANONYMOUS_FORM_BYTES
             # Django parses the form from these bytes.
-            request._body = read(request, cap)  # what HttpRequest.body fills
+            request._body = read_body(request, cap)  # the attribute in which HttpRequest.body keeps the body
         except Exception as error:  # noqa: BLE001,RUF100  exceptions raised here do not reach the handlers of views
-            return problems.answer(request, problems.as_domain_error(error))
+            return problems.respond_or_show_page(request, problems.as_domain_error(error))
         return get_response(request)
 
     return middleware
@@ -116,7 +116,7 @@ def finish_response(get_response: Callable[[HttpRequest], HttpResponse]) -> Call
     return middleware
 
 
-def stream(lines: Iterable[str]) -> Iterator[bytes]:
+def join_lines(lines: Iterable[str]) -> Iterator[bytes]:
     """Join lines that are read from the database into pieces of about 16 KiB.
 
     No connection is held between pieces, since the client may be slow. Only one stream per process reads at a time,

@@ -1,6 +1,6 @@
 """The counters and histograms of gunicorn's processes, in memory that all of them share.
 
-prometheus_client itself shares them in memory-mapped files, and a write to one of those ends the process with SIGBUS
+prometheus_client itself shares them in memory-mapped files, and a write to such a file ends the process with SIGBUS
 when the disk is full. This memory is mapped before gunicorn forks and has no file. Each process counts in a part of
 its own, so that no process waits for a lock that a killed process holds. A scrape sums over the parts.
 """
@@ -27,7 +27,7 @@ _VALUE = struct.Struct("=d")
 logger = structlog.get_logger(__name__)
 
 
-class Part:
+class ProcessCounters:
     """The series of one process. Layout: the number of bytes in use, then length of key, key and value per series."""
 
     def __init__(self, memory: memoryview) -> None:
@@ -98,7 +98,7 @@ class Part:
         return position
 
 
-class Shared(Collector):
+class SharedCounters(Collector):
     """The parts of all processes, and the sums over them. The first part belongs to the parent process."""
 
     def __init__(self, processes: int, part_bytes: int = PART_BYTES) -> None:
@@ -123,7 +123,7 @@ class Shared(Collector):
         self._lock = (
             threading.Lock()
         )  # a new lock, because a thread of the parent may have held the old one at the fork
-        self._own = Part(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
+        self._own = ProcessCounters(memoryview(bytearray(PART_BYTES)) if number is None else self._memories[number])
 
     def add(self, key: str, amount: float) -> None:
         """Add to one of this process's series."""
@@ -145,7 +145,7 @@ class Shared(Collector):
         """Return the sums over all processes, including those that have ended."""
         sums: dict[str, float] = defaultdict(float)
         for memory in self._memories:
-            for key, value in Part(memory):
+            for key, value in ProcessCounters(memory):
                 sums[key] += value
         families: dict[str, Metric] = {}
         buckets: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
@@ -167,12 +167,12 @@ class Shared(Collector):
         return families.values()
 
 
-def share(processes: int) -> Shared:
+def share_counters(processes: int) -> SharedCounters:
     """Share all counters of this process with the processes that it forks. Call it before any counter is declared."""
     global _shared  # noqa: PLW0603  gunicorn runs its settings again at a reload, and the counts must survive
     if _shared is not None:
         return _shared
-    shared = Shared(processes)
+    shared = SharedCounters(processes)
 
     class Value:
         """The storage class that prometheus_client uses for each number."""
@@ -209,7 +209,7 @@ def share(processes: int) -> Shared:
 
 
 _registry = CollectorRegistry()
-_shared: Shared | None = None
+_shared: SharedCounters | None = None
 
 
 def registry() -> CollectorRegistry:

@@ -17,11 +17,11 @@ class DeclaredView:
     ``errors`` are keyed by action. A class adds to the declarations of its mixins and bases.
     """
 
-    # Any action can end in these: they come from checking the credential, the rate limit and the path.
+    # Any action can end in these errors, which come from checking the credential, the rate limit and the path.
     common_errors: ClassVar[Errors] = (Unauthenticated, Forbidden, NotFound, TooManyRequests, Unavailable)
     # Further errors of an action. Errors of the request's method and size apply to all and are not listed.
     errors: ClassVar[Mapping[str, Errors]] = {}
-    # Actions whose response contains a secret. For an Idempotency-Key it is stored encrypted, for ten minutes only.
+    # Actions whose response contains a secret. With an Idempotency-Key the response is stored for ten minutes only.
     secret_actions: ClassVar[frozenset[str]] = frozenset()
     # Whether a POST accepts an Idempotency-Key.
     takes_idempotency_key: ClassVar[bool] = True

@@ -54,7 +54,7 @@ class DocumentView(OpenView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponse:
-        """Return the document, or 304 if the caller has the current one."""
+        """Return the document, or 304 if the caller has the current document already."""
         rendered = _rendered()[_format(request._request)]
         known = {tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")}
         headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept"}

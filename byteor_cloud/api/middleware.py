@@ -14,7 +14,7 @@ from byteor_cloud.ids import uuid7
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 
 
-def request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def set_request_id(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Accept a valid ``X-Request-ID`` from the request or generate one, and return it in the response."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -37,8 +37,8 @@ def refuse_writes_without_space(
         if request.method in _READING or not space.is_low_for_database():
             return get_response(request)
         if _UPLOAD.fullmatch(request.path):
-            return problems.answer(request, problems.no_room())
-        return problems.answer(request, problems.full_disk())
+            return problems.respond_or_show_page(request, problems.full_disk_upload_error())
+        return problems.respond_or_show_page(request, problems.full_disk_error())
 
     return middleware
 

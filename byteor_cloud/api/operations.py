@@ -48,15 +48,20 @@ class Tag(StrEnum):
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
     Tag.AUTHENTICATION: "Signing in, the caller, and the caller's own user tokens.",
-    Tag.ORGANIZATIONS: "The top level: everything belongs to exactly one organization.",
+    Tag.ORGANIZATIONS: "An organization is the top level: every other resource belongs to exactly one.",
     Tag.PROJECTS: "A project groups environments of one organization.",
-    Tag.ENVIRONMENTS: "An environment is where agents run and deployments go. Its posture and settings are the policy.",
+    Tag.ENVIRONMENTS: (
+        "Agents run in an environment, and deployments are made to an environment. Its posture and settings decide the "
+        "rules."
+    ),
     Tag.PIPELINES: "A draft holds a plan that can be edited. Promoting it creates an immutable version.",
     Tag.CONFIG_BUNDLES: "A config bundle joins a version with its runtime configuration.",
     Tag.AGENTS: "Agents enroll with an enrollment token and then authenticate with their own key.",
     Tag.DEPLOYMENTS: "A deployment brings a config bundle to one or more agents, with approval where it is required.",
-    Tag.ARTIFACTS: "Agents upload artifacts, such as incident captures. A replay runs one through the version that "
-    "produced it.",
+    Tag.ARTIFACTS: (
+        "Agents upload artifacts, such as incident captures. A replay runs an incident again through the version that "
+        "produced it."
+    ),
     Tag.APPROVALS: "Approvals let people review deployments and execute replays before they start.",
     Tag.ORGANIZATION_KEYS: "Keys with which scripts act in an organization.",
     Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
@@ -78,7 +83,7 @@ SECURITY_SCHEMES = {
 class Operation:
     """One operation: ``id`` is camelCase and starts with a verb, since generated clients name their functions by it.
 
-    ``example`` is the smallest useful body of an operation that takes one; a test sends it to a live server.
+    ``example`` is the smallest useful body of an operation that has a body; a test sends the example to a live server.
     """
 
     id: str

@@ -64,7 +64,10 @@ class NewestFirst(CursorPagination):
             "properties": {
                 "next": {**link, "description": "The URL of the next page. Null on the last page."},
                 "previous": {**link, "description": "The URL of the previous page. Null on the first page."},
-                "next_cursor": {**cursor, "description": "`cursor` for the next page. Null on the last page."},
+                "next_cursor": {
+                    **cursor,
+                    "description": ("The value of the parameter `cursor` for the next page. Null on the last page."),
+                },
                 "results": {**schema, "description": "The rows of this page."},
             },
         }

@@ -58,10 +58,10 @@ def read_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError("The time does not exist, or is not between the years 1 and 9999 in UTC.") from None
+        raise ValueError("This time does not exist, or is not between the years 1 and 9999 in UTC.") from None
 
 
-def matching(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
+def pattern_parameter(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
     """Declare a text parameter that must match ``pattern``; ``rule`` describes the pattern in words."""
     schema: dict[str, Any] = {"type": "string", "pattern": pattern}
     if max_length is not None:
@@ -76,13 +76,13 @@ def matching(pattern: str, rule: str, *, max_length: int | None = None, **more: 
     return Parameter(schema=schema, read=read, **more)
 
 
-def line(lookup: str | None = None, *, max_length: int = 200, **more: Any) -> Parameter:
+def line_parameter(lookup: str | None = None, *, max_length: int = 200, **more: Any) -> Parameter:
     """Declare a parameter that is one line of text."""
     rule = f"Must be 1 to {max_length} characters without line breaks and control characters."
-    return matching(LINE, rule, max_length=max_length, lookup=lookup, **more)
+    return pattern_parameter(LINE, rule, max_length=max_length, lookup=lookup, **more)
 
 
-def choice(values: Iterable[str], lookup: str | None = None, **more: Any) -> Parameter:
+def choice_parameter(values: Iterable[str], lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is one of ``values``."""
     allowed = [str(value) for value in values]
 
@@ -94,7 +94,7 @@ def choice(values: Iterable[str], lookup: str | None = None, **more: Any) -> Par
     return Parameter(schema={"type": "string", "enum": allowed}, read=read, lookup=lookup, **more)
 
 
-def flag(lookup: str, **more: Any) -> Parameter:
+def flag_parameter(lookup: str, **more: Any) -> Parameter:
     """Declare a parameter that is ``true`` or ``false``."""
 
     def read(text: str) -> bool:
@@ -105,7 +105,7 @@ def flag(lookup: str, **more: Any) -> Parameter:
     return Parameter(schema={"type": "boolean"}, read=read, lookup=lookup, **more)
 
 
-def whole(minimum: int, maximum: int, lookup: str | None = None, **more: Any) -> Parameter:
+def integer_parameter(minimum: int, maximum: int, lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is a whole number from ``minimum`` to ``maximum``."""
     schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
     if "default" in more:
@@ -119,32 +119,35 @@ def whole(minimum: int, maximum: int, lookup: str | None = None, **more: Any) ->
     return Parameter(schema=schema, read=read, lookup=lookup, **more)
 
 
-def identifier(lookup: str | None = None, **more: Any) -> Parameter:
+def id_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is a UUID."""
     return Parameter(schema={"type": "string", "format": "uuid"}, read=read_id, lookup=lookup, **more)
 
 
-def moment(lookup: str, **more: Any) -> Parameter:
+def time_parameter(lookup: str, **more: Any) -> Parameter:
     """Declare a parameter that is an RFC 3339 time with an offset."""
     return Parameter(schema={"type": "string", "format": "date-time"}, read=read_time, lookup=lookup, **more)
 
 
-def digest(lookup: str | None = None, **more: Any) -> Parameter:
+def sha256_parameter(lookup: str | None = None, **more: Any) -> Parameter:
     """Declare a parameter that is a SHA-256: ``sha256:`` and 64 hexadecimal digits."""
-    return matching(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
+    return pattern_parameter(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
 
 
-LIMIT = whole(1, 200, description="How many rows a page has at most.", default=50)
-CURSOR = matching(
+LIMIT = integer_parameter(1, 200, description="The maximum number of rows on a page.", default=50)
+CURSOR = pattern_parameter(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
     "Must be a cursor from a page of this list.",
-    description="Where the page begins: `next_cursor` of the page before, or the cursor in its links.",
+    description="The start of the page: `next_cursor` of the previous page, or the cursor in its links.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
-IDEMPOTENCY_KEY = matching(
+IDEMPOTENCY_KEY = pattern_parameter(
     _IDEMPOTENCY_KEY,
     "Must be 1 to 255 printable ASCII characters.",
-    description="Repeat the request safely: the first 2xx answer is given again.",
+    description=(
+        "A key of your choice. A request with the same key gets the first 2xx response again, so you can safely repeat "
+        "it."
+    ),
 )
 
 
@@ -157,7 +160,7 @@ def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str
         if parameter is None:
             errors.append(ParameterError(name[:200], "unknown_parameter", _unknown(name, declared)))
         elif len(texts) != 1:
-            errors.append(ParameterError(name, "repeated", "Give this parameter only once."))
+            errors.append(ParameterError(name, "repeated", "Send this parameter only once."))
         else:
             try:
                 values[name] = parameter.read(texts[0])

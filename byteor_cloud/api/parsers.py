@@ -58,7 +58,7 @@ class StrictJSONParser(BaseParser):
         """Return the parsed value. Raises InvalidInput, PayloadTooLarge or RequestTimeout."""
         context = parser_context or {}
         cap: int = getattr(settings.CONFIG, context["view"].body_cap)
-        return parse_json(bodies.read(context["request"]._request, cap))
+        return parse_json(bodies.read_body(context["request"]._request, cap))
 
 
 class _HashingHandler(TemporaryFileUploadHandler):
@@ -90,7 +90,7 @@ class _HashingHandler(TemporaryFileUploadHandler):
 
 
 class _CountingStream:
-    """A stream that counts the bytes read from it and keeps the last of them."""
+    """A stream that counts the bytes that are read from it, and keeps the last bytes."""
 
     _TAIL = 512
 
@@ -127,11 +127,11 @@ class UploadParser(MultiPartParser):
                 parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
         except UnreadablePostError as error:
             handler.upload_interrupted()
-            raise bodies.interrupted(error) from None
+            raise bodies.interrupted_body_error(error) from None
         except OSError as error:  # not the client's fault: the temporary file could not be written
             handler.upload_interrupted()
             if space.is_disk_error(error):
-                raise problems.no_room() from error
+                raise problems.full_disk_upload_error() from error
             raise
         except Exception:
             handler.upload_interrupted()

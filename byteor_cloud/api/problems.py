@@ -95,14 +95,14 @@ def _from_integrity(exc: IntegrityError) -> errors.DomainError | None:
     return None
 
 
-def full_disk() -> errors.Unavailable:
+def full_disk_error() -> errors.Unavailable:
     """Return the error for a write while the server's disk is full or broken."""
     return errors.Unavailable(
         "The server's disk is full or not writable. Nothing was changed; try again later.", retry_after=10
     )
 
 
-def no_room() -> errors.InsufficientStorage:
+def full_disk_upload_error() -> errors.InsufficientStorage:
     """Return the error for an upload while the server's disk is full."""
     return errors.InsufficientStorage(
         "The server has no space left for the upload. Nothing was stored; try again later.", retry_after=30
@@ -114,7 +114,7 @@ def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None
     match exc:
         case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
-            return full_disk()
+            return full_disk_error()
         case OperationalError() if isinstance(exc.__cause__, (pg.DeadlockDetected, pg.LockNotAvailable)):
             return _Contended("Another request is changing the same resource. Try again.", retry_after=1)
         case OperationalError() if isinstance(exc.__cause__, pg.QueryCanceled):
@@ -156,7 +156,7 @@ def as_domain_error(exc: Exception) -> errors.DomainError:
     return _Internal("An unexpected error occurred. The server logged it under this request id.")
 
 
-def problem(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
+def problem_body(request: HttpRequest, error: errors.DomainError) -> dict[str, Any]:
     """Return the body of ``application/problem+json``."""
     body: dict[str, Any] = {
         "type": URN + error.reason,
@@ -188,7 +188,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
     """Convert an exception of a DRF view to a problem response. DRF's exception handler."""
     error = as_domain_error(exc)
     request = context["request"]
-    response = Response(problem(request, error), status=error.status, headers=_headers(error))
+    response = Response(problem_body(request, error), status=error.status, headers=_headers(error))
     response.content_type = CONTENT_TYPE
     if isinstance(exc, drf.MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
@@ -198,7 +198,7 @@ def exception_handler(exc: Exception, context: Mapping[str, Any]) -> Response:
 def respond(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """Return the problem response for code outside DRF: plain views and Django's handlers."""
     return JsonResponse(
-        problem(request, error), status=error.status, headers=_headers(error), content_type=CONTENT_TYPE
+        problem_body(request, error), status=error.status, headers=_headers(error), content_type=CONTENT_TYPE
     )
 
 
@@ -207,35 +207,35 @@ def wants_page(request: HttpRequest | Request) -> bool:
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
-def answer(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
+def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> HttpResponse:
     """Return an HTML page to a browser outside the API, and problem+json in all other cases."""
     if request.path.startswith("/api/") or not wants_page(request):
         return respond(request, error)
-    # Without the request's context processors: the page must also render when the database is down.
+    # Do not use the request's context processors: the page must also render when the database is down.
     page = render_to_string("error.html", {"error": error, "request_id": request.META.get("HTTP_X_REQUEST_ID")})
     return HttpResponse(page, status=error.status, headers=_headers(error))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a malformed request. Django's handler400."""
-    return answer(request, errors.InvalidInput("The request is malformed."))
+    return respond_or_show_page(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a forbidden request. Django's handler403."""
-    return answer(request, errors.Forbidden("Your role does not permit this."))
+    return respond_or_show_page(request, errors.Forbidden("Your role does not permit this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
-    return answer(
+    return respond_or_show_page(
         request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
     )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a request for an unknown path. Django's handler404."""
-    return answer(request, errors.NotFound("There is no resource at this URL."))
+    return respond_or_show_page(request, errors.NotFound("There is no resource at this URL."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -244,6 +244,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
     A failure of the database or the disk is a 503, as in the API.
     """
     unavailable = _from_infrastructure(sys.exc_info()[1])
-    return answer(
+    return respond_or_show_page(
         request, unavailable or _Internal("An unexpected error occurred. The server logged it under this request id.")
     )

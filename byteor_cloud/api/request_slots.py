@@ -30,7 +30,9 @@ def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
             return get_response(request)
         if not _slots.acquire(timeout=MAX_WAIT_S):
-            return problems.answer(request, Unavailable("The service is busy. Try again later.", retry_after=10))
+            return problems.respond_or_show_page(
+                request, Unavailable("The service is busy. Try again later.", retry_after=10)
+            )
         setattr(request, _ATTRIBUTE, True)
         try:
             return get_response(request)
@@ -50,5 +52,5 @@ def released_slot(request: HttpRequest) -> Iterator[None]:
     try:
         yield
     finally:
-        # Without a time limit, so that a body that has arrived completely is not thrown away.
+        # Wait for a slot without a time limit, so that a body that has arrived completely is not thrown away.
         _slots.acquire()

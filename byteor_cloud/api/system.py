@@ -31,9 +31,11 @@ from byteor_cloud.errors import Unavailable
 logger = structlog.get_logger("byteor.access")
 DENIED_STATUSES = (401, 403, 429)
 denied = Counter(
-    "byteor_denied_requests", "Requests refused because of their credential, permissions or rate limit.", ["status"]
+    "byteor_denied_requests",
+    ("Requests that were refused because of their credential, permissions or rate limit."),
+    ["status"],
 )
-heartbeats = Counter("byteor_heartbeats", "Heartbeats stored.")
+heartbeats = Counter("byteor_heartbeats", "Heartbeats that were stored.")
 for _status in DENIED_STATUSES:
     denied.labels(str(_status))  # a series that starts at 0 shows its first increase
 
@@ -70,7 +72,7 @@ class HealthView(OpenView):
 class ReadyView(OpenView):
     operations = operations.READY
 
-    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="What is missing.")})
+    @extend_schema(responses={200: HealthSerializer, 503: OpenApiResponse(description="The checks that failed.")})
     def get(self, request: Request) -> Response:
         """Return 200 when the service is ready for traffic, or 503 with the names of the failed checks."""
         # Without the database the migrations cannot be read; trying would only wait for the database again.
@@ -137,7 +139,7 @@ def _passes(check: Callable[[], None]) -> bool:
     return True
 
 
-def observe(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Bind the request's id to its log lines, log the request, and count denied requests.
 
     Successful heartbeats, probes, scrapes and static files are not logged, since they come every few seconds.

@@ -10,8 +10,8 @@ HEALTH = Operations(
         "get": Operation(
             "checkLiveness",
             "Check that the process is alive",
-            "Answers 200 while the process serves requests. Touches neither the database nor the storage, so use it"
-            " for liveness probes.",
+            "Answers 200 while the process serves requests. It uses neither the database nor the storage, so use it "
+            "for liveness probes.",
         ),
     },
 )
@@ -21,8 +21,8 @@ READY = Operations(
         "get": Operation(
             "checkReadiness",
             "Check that the service can take traffic",
-            "Checks the database, its migrations and the storage. Answers 503 and names what is missing when one of"
-            " them does not work. Use it for readiness probes and load balancers.",
+            "Checks the database, its migrations and the storage. If a check fails, it answers 503 with the names of "
+            "the failed checks. Use it for readiness probes and load balancers.",
         ),
     },
 )
@@ -32,7 +32,7 @@ METRICS = Operations(
         "get": Operation(
             "scrapeMetrics",
             "Scrape metrics",
-            "The metrics of all processes in the Prometheus text format. No label contains the name of an "
+            "Returns the metrics of all processes in the Prometheus text format. No label contains the name of an "
             "organization or of anything that belongs to one.",
         ),
     },

@@ -12,7 +12,7 @@ from byteor_cloud.engine.delivery.encoding import format_time
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """An org_admin's request. ``expires_in_s`` limits the time to approve; the default is the environment's."""
+    """An org_admin's request. ``expires_in_s`` is the time to approve; by default, the environment's approval time."""
 
     reason: str
     expires_in_s: int | None = None
@@ -20,7 +20,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who deployed before approval and why. Unless another person approves by ``approve_by``, it is rolled back."""
+    """Who deployed before approval, and why. Another person must approve by ``approve_by``, or a rollback starts."""
 
     by: str
     reason: str

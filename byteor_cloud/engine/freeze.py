@@ -50,13 +50,13 @@ def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindo
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
-def open_until(windows: Iterable[FreezeWindow], now: datetime) -> tuple[FreezeWindow, datetime] | None:
+def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[FreezeWindow, datetime] | None:
     """Return the window that contains ``now`` and ends last, with its end; None if no window contains ``now``."""
     ends = [(window, end) for window in windows if (end := _end(window, now)) is not None]
     return max(ends, key=lambda pair: pair[1], default=None)
 
 
-def instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
     Both are the same if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
@@ -77,7 +77,7 @@ def is_skipped(moment: datetime, zone: ZoneInfo) -> bool:
 def _end(window: FreezeWindow, now: datetime) -> datetime | None:
     """Return the end of the occurrence of the window that contains ``now``; None if none does."""
     zone = ZoneInfo(window.time_zone)
-    occurrences = [(instants(window.start, zone)[0], instants(window.end, zone)[1])]
+    occurrences = [(possible_instants(window.start, zone)[0], possible_instants(window.end, zone)[1])]
     if window.recurrence is not None:
         occurrences += _repetitions(window.start, window.end, _STEP[window.recurrence], zone, now)
     ends = [last for first, last in occurrences if first <= now < last]
@@ -93,7 +93,7 @@ def _repetitions(
     # Yield the neighbours too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
-        yield instants(start + shift, zone)[0], instants(end + shift, zone)[1]
+        yield possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]
 
 
 def _wall_clock_time(moment: datetime, zone: ZoneInfo) -> datetime:

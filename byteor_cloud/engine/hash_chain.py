@@ -26,7 +26,8 @@ GENESIS = "sha256:" + "0" * 64
 GRACE = timedelta(hours=1)
 """How much older an event may be than the event sealed before it.
 
-Transactions commit in another order than they begin, but none stays open for an hour: an older event is backdated.
+Transactions may commit in another order than they begin, but no transaction stays open for an hour. Therefore, an
+event that is older than this was backdated.
 """
 
 _parsed = json.JSONDecoder().decode
@@ -171,7 +172,7 @@ class Chain:
         self.count = 0
         self.known = known or {}
 
-    def walk(self, links: Iterable[Link]) -> Iterator[LedgerFault]:
+    def verify_links(self, links: Iterable[Link]) -> Iterator[LedgerFault]:
         """Verify the next links, in order of their sequence numbers, and yield their faults."""
         for seq, prev_hash, sealed_hash, event_id, event in links:
             if seq != self.seq + 1:
@@ -200,7 +201,7 @@ class Chain:
             self.seq, self.hash = seq, sealed_hash
             self.count += 1
 
-    def end(self) -> Iterator[LedgerFault]:
+    def finish(self) -> Iterator[LedgerFault]:
         """Yield a fault for each checkpoint that is beyond the end of the chain."""
         for seq in sorted(seq for seq in self.known if seq > self.seq):
             detail = f"the chain ends at {self.seq}, but a checkpoint was signed when it reached {seq}"

@@ -12,8 +12,7 @@ from uuid import UUID
 
 from byteor_cloud.engine.machines import FINISHED, AgentProgress
 
-type Id = UUID
-# One step is one transaction. With this limit the first offers to a large fleet are visible before the last are made.
+# One step is one transaction. Because of the limit, the first offers to a large fleet are visible before the last.
 AGENTS_PER_STEP = 5_000
 
 
@@ -63,7 +62,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -72,17 +71,17 @@ class Strategy:
             "failure_threshold_percent": self.failure_threshold_percent,
         }
 
-    def bounds(self, count: int) -> tuple[int, ...]:
+    def wave_bounds(self, count: int) -> tuple[int, ...]:
         """Return how many of ``count`` agents are in each wave and the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
 
 @dataclass(frozen=True, slots=True)
-class Enlisting:
+class EnlistmentCursor:
     """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
-    With ``everybody_counts`` offline agents count for waves and thresholds too.
+    With ``everybody_counts``, offline agents count for waves and thresholds too.
     """
 
     place: int
@@ -107,10 +106,10 @@ class Enlisting:
         }
 
 
-class AgentView(NamedTuple):
+class RolloutAgent(NamedTuple):
     """What the planner knows about one agent. A named tuple, because a step may create 100,000 of them."""
 
-    id: Id
+    id: UUID
     wave: int
     counted: bool
     progress: AgentProgress
@@ -121,12 +120,12 @@ class AgentView(NamedTuple):
 class StepPlan:
     """What a step does: fail the agents ``timed_out``, make the offers of ``wave``, and end with ``outcome`` if any.
 
-    ``more`` says that offers are left, so that the next step can follow at once.
+    ``has_more_offers`` says that offers are left, so that the next step can follow at once.
     """
 
-    timed_out: tuple[Id, ...] = ()
-    offer: tuple[Id, ...] = ()
-    more: bool = False
+    timed_out: tuple[UUID, ...] = ()
+    offer: tuple[UUID, ...] = ()
+    has_more_offers: bool = False
     wave: int = 0
     wave_done: bool = False
     outcome: Literal["active", "failed"] | None = None
@@ -136,7 +135,7 @@ class StepPlan:
 
 def plan_rollout(
     strategy: Strategy,
-    agents: Sequence[AgentView],
+    agents: Sequence[RolloutAgent],
     *,
     wave: int,
     wave_done_at: datetime | None,
@@ -150,7 +149,7 @@ def plan_rollout(
     No wave is done until ``complete`` says that all agents are enlisted.
     """
     if complete and not any(a.counted for a in agents):
-        # Without agents that count, the deployment must not become current unobserved.
+        # If no counted agent is left, fail the deployment: nobody would observe whether it succeeds.
         return StepPlan(wave=wave, outcome="failed", reason="empty_target", detail="no agent that counts is left")
     late = _find_timed_out(agents, timeout_s, now)
     in_wave = [a for a in agents if a.counted and a.wave == wave]
@@ -180,13 +179,13 @@ def plan_rollout(
     return _plan_offers(offer, timed_out=timed_out, wave=following)
 
 
-def _plan_offers(waiting: Sequence[Id], *, timed_out: tuple[Id, ...], wave: int) -> StepPlan:
-    now, more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
-    return StepPlan(timed_out=timed_out, offer=now, more=more, wave=wave)
+def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: int) -> StepPlan:
+    now, has_more = tuple(waiting[:AGENTS_PER_STEP]), len(waiting) > AGENTS_PER_STEP
+    return StepPlan(timed_out=timed_out, offer=now, has_more_offers=has_more, wave=wave)
 
 
-def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime) -> StepPlan:
-    """Plan the next step of a deployment that is ``rolling_back``: every touched agent has its rollback offer."""
+def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
+    """Plan the next step of a deployment that is ``rolling_back``. Every touched agent has its rollback offer."""
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):
@@ -199,7 +198,7 @@ def plan_rollback(agents: Sequence[AgentView], *, timeout_s: int, now: datetime)
     return StepPlan(timed_out=timed_out, outcome="active")
 
 
-def _find_timed_out(agents: Sequence[AgentView], timeout_s: int, now: datetime) -> dict[Id, None]:
+def _find_timed_out(agents: Sequence[RolloutAgent], timeout_s: int, now: datetime) -> dict[UUID, None]:
     """Return the ids of the agents that did not finish in time, in the order of ``agents``."""
     deadline = now - timedelta(seconds=timeout_s)
     return {

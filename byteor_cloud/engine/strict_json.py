@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 MAX_DIGITS = 1_000
 """The maximum number of digits of a decimal number, and the maximum of its exponent of ten."""
 MAX_POINTER = 200
-"""The maximum length of a fault's pointer. A longer pointer is cut to that of the nearest ancestor."""
+"""The maximum length of a fault's pointer. Instead of a longer pointer, the nearest ancestor's is used."""
 
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
@@ -110,7 +110,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def shown(text: str, length: int = 60) -> str:
+def quote_text(text: str, length: int = 60) -> str:
     """Quote a text for a message: as one line of ASCII, shortened to ``length`` characters."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
@@ -187,7 +187,7 @@ _VALUE_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|(?P<open>[\[{])|(?P<close>[\]}])
 def _check_value_count(text: str, limits: JsonLimits) -> None:
     """Count the values exactly, ignoring commas and brackets in strings. Raises MalformedJson.
 
-    A text that exceeds the depth before the number of values is refused for its depth.
+    Raises the error for the limit that the text exceeds first: the depth, or the number of values.
     """
     count = depth = 0
     for token in _VALUE_MARK.finditer(text):
@@ -235,7 +235,7 @@ _STRING_START = re.compile(r"\"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9a-fA
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenValue:
     """An object or list that is being read."""
 
     closing: str
@@ -250,13 +250,13 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
         _check(text, limits)
     except MalformedJson as fault:
         return fault
-    # Today the scanner refuses nothing that the check accepts. If a later Python does, the text is refused as well.
+    # Today the check finds a fault in every text that the scanner refuses. A later Python may refuse other texts too.
     return MalformedJson(JsonFault.SYNTAX, "This is not valid JSON.")
 
 
 def _check(text: str, limits: JsonLimits) -> None:
     """Check a text token by token. Raises MalformedJson at the first fault."""
-    inside: list[_Open] = []
+    inside: list[_OpenValue] = []
     expects = "value"  # a key of ``_EXPECTED``
     for token in _tokens(text, inside):
         kind = token.lastgroup or ""
@@ -271,7 +271,7 @@ def _check(text: str, limits: JsonLimits) -> None:
                 raise _at(
                     text, start, JsonFault.DEPTH, f"The text nests deeper than {limits.max_depth} levels.", inside
                 )
-            inside.append(_Open("]", part=0) if word == "[" else _Open("}"))
+            inside.append(_OpenValue("]", part=0) if word == "[" else _OpenValue("}"))
             expects = "value or ]" if word == "[" else "name or }"
         elif word == ":":
             expects = "value"
@@ -289,7 +289,7 @@ def _check(text: str, limits: JsonLimits) -> None:
             expects = "comma" if inside else "end"
 
 
-def _is_expected(kind: str, word: str, expects: str, inside: list[_Open]) -> bool:
+def _is_expected(kind: str, word: str, expects: str, inside: list[_OpenValue]) -> bool:
     """Whether a token is allowed at its place."""
     match kind, word:
         case "string", _:
@@ -303,17 +303,17 @@ def _is_expected(kind: str, word: str, expects: str, inside: list[_Open]) -> boo
     return expects == {":": "colon", ",": "comma"}[word]
 
 
-def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
-    """Read the key of a member. The pointer of a faulty key is that of its object."""
+def _read_name(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_OpenValue]) -> str:
+    """Read the key of a member. The pointer of a faulty key is the pointer of its object."""
     name = _read_string(text, start, quoted, limits, inside[:-1])
     if name in inside[-1].names:
-        message = f"The key {shown(name)} occurs twice in this object."
+        message = f"The key {quote_text(name)} occurs twice in this object."
         raise _at(text, start, JsonFault.DUPLICATE_NAME, message, inside[:-1])
     inside[-1].part = name
     return name
 
 
-def _tokens(text: str, inside: list[_Open]) -> Iterator[re.Match[str]]:
+def _tokens(text: str, inside: list[_OpenValue]) -> Iterator[re.Match[str]]:
     offset = 0
     while True:
         token = _STRICT_TOKEN.match(text, offset)
@@ -325,7 +325,7 @@ def _tokens(text: str, inside: list[_Open]) -> Iterator[re.Match[str]]:
         offset = token.end()
 
 
-def _no_token(text: str, offset: int, inside: list[_Open]) -> MalformedJson:
+def _no_token(text: str, offset: int, inside: list[_OpenValue]) -> MalformedJson:
     """Return the fault of a text that has no valid token at this offset."""
     whitespace = _WHITESPACE.match(text, offset)
     start = whitespace.end() if whitespace else offset
@@ -341,7 +341,7 @@ def _no_token(text: str, offset: int, inside: list[_Open]) -> MalformedJson:
     found = word[0] if word else text[start]
     if found.endswith(("NaN", "Infinity")):
         return _at(text, start, JsonFault.NUMBER, _number_message(found), inside)
-    return _at(text, start, JsonFault.SYNTAX, f"{shown(found, 20)} is not valid JSON.", inside)
+    return _at(text, start, JsonFault.SYNTAX, f"{quote_text(found, 20)} is not valid JSON.", inside)
 
 
 _EXPECTED = {
@@ -354,12 +354,12 @@ _EXPECTED = {
 }
 
 
-def _unexpected(text: str, offset: int, expects: str, inside: list[_Open]) -> MalformedJson:
+def _unexpected(text: str, offset: int, expects: str, inside: list[_OpenValue]) -> MalformedJson:
     message = f'Expected "," or "{inside[-1].closing}".' if expects == "comma" else _EXPECTED[expects]
     return _at(text, offset, JsonFault.SYNTAX, message, inside)
 
 
-def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_Open]) -> str:
+def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_OpenValue]) -> str:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     if (_SURROGATE if limits.allow_nul else _UNSTORABLE).search(string):
         message = "A string must not contain NUL or half a surrogate pair."
@@ -369,7 +369,7 @@ def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside:
     return string
 
 
-def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: list[_Open]) -> None:
+def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: list[_OpenValue]) -> None:
     is_integer = word.lstrip("-").isdigit()
     try:
         if limits.decimal:
@@ -381,10 +381,10 @@ def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: 
 
 
 def _number_message(word: str) -> str:
-    return f"{word[:20]} is not a number that all JSON parsers read alike."
+    return f"{word[:20]} is not a number that all JSON parsers read as the same value."
 
 
-def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_Open] = ()) -> MalformedJson:
+def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_OpenValue] = ()) -> MalformedJson:
     """Return the fault at an offset of the text; ``inside`` are the objects and lists around it."""
     line_start = text.rfind("\n", 0, offset) + 1
     pointer = ""

@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The agents of a deployment, by ids or by a label selector; without either, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector. Without both, all agents of the environment.
 
     The ids are kept as texts, because converting 100,000 of them each time a deployment is read would be slow.
     """
@@ -19,7 +19,7 @@ class Target:
     selector: Mapping[str, str] | None = None
 
     @classmethod
-    def naming(cls, agent_ids: Iterable[UUID]) -> Self:
+    def of_agents(cls, agent_ids: Iterable[UUID]) -> Self:
         """Return the target of exactly these agents."""
         return cls(agents=tuple(sorted({str(agent_id) for agent_id in agent_ids})))
 
@@ -62,7 +62,7 @@ class ReplayTarget:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
         return {
             "mode": self.mode,
             "last_n": self.last_n,
@@ -93,7 +93,7 @@ class ApprovalTarget:
         return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
 
     def stored(self) -> dict[str, Any]:
-        """Return the stored form. The keys are in PostgreSQL's order, because the API shows them in that order."""
+        """Return the stored form. The API shows the keys in this order, which is PostgreSQL's."""
         found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
         stored = {**self.bound.stored(), **found}
         return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -129,7 +129,7 @@ def _read_lines(file: Iterator[str]) -> Iterator[str]:
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Read the key set that --keys names, or else the one that came with the files. Raises Unproven without any."""
+    """Read the key set that --keys names, or else the key set that came with the files. Raises Unproven without one."""
     if options.keys is not None:
         keyset = KeySet.parse(options.keys.read_bytes())
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)
@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--require-approval",
         action="store_true",
-        help="refuse a bundle that contains no approval, because none was needed or the deployment broke glass",
+        help="refuse a bundle that contains no approval, because none was needed or the deployment used break-glass",
     )
     return _with_keys(parser)
 

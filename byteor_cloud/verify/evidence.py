@@ -55,8 +55,9 @@ class Evidence:
 class Proof:
     """The verified facts about a deployment.
 
-    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a deployment
-    broke glass; it covers the spec and the environment, but neither the configuration nor the bytes of the bundle.
+    ``is_approval_beside`` says that the approval is not inside the bundle. Such an approval is given after a
+    break-glass deployment; it covers the spec and the environment, but neither the configuration nor the bytes of the
+    bundle.
     """
 
     bundle_hash: str
@@ -92,7 +93,7 @@ class Proof:
         """Yield the lines of the printed proof, each as a label and a text."""
         manifest, approval = self.manifest, self.approval
         if approval is None:
-            yield "approved by", "NOBODY: no approval was needed, or the deployment broke glass"
+            yield "approved by", "NOBODY: no approval was needed, or the deployment used break-glass"
         else:
             at = format_time(approval.issued_at)
             if self.is_approval_beside:
@@ -179,9 +180,9 @@ def _issued_at(text: str) -> datetime:
 
 
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
-    """Return the fields of deployment.json that are not signed. Raises Unproven if another field contradicts those.
+    """Return the fields of deployment.json that nobody signed.
 
-    The server adds this file; nobody signs it.
+    The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
     """
     if data is None:
         return {}

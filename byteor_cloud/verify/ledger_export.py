@@ -47,7 +47,7 @@ def prove(exports: Iterable[Iterable[str]], trust: Trust) -> LedgerProof:
         if chain is None:
             chain = _start_chain(links, export, trust)
             first = chain.seq + 1
-        for fault in chain.walk(iter_chain(links, export)):
+        for fault in chain.verify_links(iter_chain(links, export)):
             raise Unproven(fault.code, f"seq {fault.seq}, event {fault.event_id or '(none)'}: {fault.detail}")
         checkpoint = _read_checkpoint(export, trust)
         _check_position(chain, checkpoint)
@@ -65,7 +65,7 @@ def _start_chain(links: list[Link], export: _Export, trust: Trust) -> Chain:
 
 
 def _check_position(chain: Chain, checkpoint: Checkpoint) -> None:
-    """Check that the checkpoint is that of the end of the chain. Raises Unproven."""
+    """Check that the checkpoint belongs to the end of the chain. Raises Unproven."""
     if checkpoint.org_id != chain.organization_id:
         owner = f"organization {checkpoint.org_id}" if checkpoint.org_id else "the installation"
         detail = f"the checkpoint belongs to {owner}, but the events do not"

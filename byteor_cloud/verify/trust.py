@@ -43,7 +43,7 @@ class VerificationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """The trusted keys: those of a key set, or only ``kids`` among them if the caller named key ids.
+    """The trusted keys: all keys of a key set, or only the keys ``kids`` of it if the caller named key ids.
 
     ``source`` says where the key set came from; ``is_named`` says that the caller named its file.
     """
@@ -59,7 +59,7 @@ class Trust:
         return VerificationOutcome.PROVEN if self.is_named or self.kids else VerificationOutcome.CONSISTENT
 
     def check(self, kid: str) -> None:
-        """Raise Unproven if the caller named key ids and this is none of them."""
+        """Raise Unproven if the caller named key ids, but not the id of this key."""
         if self.kids and kid not in self.kids:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 

@@ -20,7 +20,7 @@ OWN_JOB = "id = %(id)s AND status = 'doing' AND worker_id = %(worker)s AND attem
 logger = structlog.get_logger(__name__)
 
 
-class Run:
+class FetchedJob:
     """A job that a worker fetched, or whose worker has died (``worker`` is None)."""
 
     def __init__(self, row: tuple[Any, ...], worker: int | None) -> None:
@@ -39,7 +39,7 @@ class Run:
 class HeldClaim(Claim):
     """The claim of this worker to a job, which another worker can take over."""
 
-    def __init__(self, run: Run, is_sure: Callable[[], bool]) -> None:
+    def __init__(self, run: FetchedJob, is_sure: Callable[[], bool]) -> None:
         self.run = run
         self._is_sure = is_sure
         self._lost = Event()
@@ -69,7 +69,7 @@ class HeldClaim(Claim):
         self.lose()
         raise ClaimLost
 
-    def insist(self, write: Callable[[], None]) -> None:
+    def retry_until_stored(self, write: Callable[[], None]) -> None:
         while True:
             try:
                 write()

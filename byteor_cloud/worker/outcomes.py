@@ -7,7 +7,7 @@ from django.db import connection, transaction
 
 from byteor_cloud import jobs
 from byteor_cloud.jobs import KINDS, ClaimLost, GivenUp, Kind
-from byteor_cloud.worker.claims import OWN_JOB, Run, describe_error
+from byteor_cloud.worker.claims import OWN_JOB, FetchedJob, describe_error
 
 LONGEST_WAIT_S = 60
 LONGEST_WAIT_AFTER_A_KILL_S = 15
@@ -18,7 +18,7 @@ FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL ORDER BY id
 logger = structlog.get_logger(__name__)
 
 
-def record_end(run: Run, error: BaseException | None) -> None:
+def record_end(run: FetchedJob, error: BaseException | None) -> None:
     """Record in the current transaction how the job ended. Raises ClaimLost."""
     kind = KINDS.get(run.task)
     with connection.cursor() as cursor:
@@ -47,7 +47,7 @@ def take_over_job() -> bool:
             cursor.execute(_ORPHANS)
             if (row := cursor.fetchone()) is None:
                 return False
-        run = Run(row, None)
+        run = FetchedJob(row, None)
         kills = run.kills + 1
         logger.warning("job_taken_over", job=run.task, id=run.id, kills=kills)
         why = f"The process that ran the job was killed {kills} times."
@@ -61,7 +61,7 @@ def take_over_job() -> bool:
 
 
 def _requeue(
-    run: Run,
+    run: FetchedJob,
     error: str,
     wait_s: float,
     *,
@@ -88,7 +88,9 @@ def _requeue(
         )
 
 
-def _give_up(run: Run, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None) -> None:
+def _give_up(
+    run: FetchedJob, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None
+) -> None:
     """Make the job the only dead letter of its work, and call the ``gave_up`` function of its kind."""
     _remove_dead(run)
     with connection.cursor() as cursor:
@@ -114,12 +116,12 @@ def _give_up(run: Run, kind: Kind | None, why: GivenUp, *, errors: int | None = 
         logger.exception("job_gave_up_failed", job=run.task, id=run.id)
 
 
-def _remove(run: Run) -> None:
+def _remove(run: FetchedJob) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [run.id])
 
 
-def _remove_dead(run: Run) -> None:
+def _remove_dead(run: FetchedJob) -> None:
     """Delete the dead letters of the same work."""
     if run.serial is not None:
         with connection.cursor() as cursor:

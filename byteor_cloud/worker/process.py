@@ -18,9 +18,9 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import KINDS, ClaimLost, Lane
+from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
 from byteor_cloud.worker import host
-from byteor_cloud.worker.claims import RETRY_S, HeldClaim, Run, describe_error
+from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
 from byteor_cloud.worker.outcomes import record_end, take_over_job
 
 HEARTBEAT_S = 2.0
@@ -31,7 +31,7 @@ _SURE_FOR = 0.7  # the fraction of the stall time for which a worker may rely on
 _SUSPECT_WAITS_S = 60
 _FETCHES = 3  # attempts to fetch a job when other workers are faster
 
-_DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # errors of a raw connection are not Django's
+_DATABASE = (DatabaseError, InterfaceError, psycopg.Error)  # a raw connection raises psycopg's errors, not Django's
 
 logger = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Worker:
     def __init__(
         self,
         *,
-        slots: Mapping[Lane, int] = jobs.SLOTS,
+        slots: Mapping[JobLane, int] = jobs.SLOTS,
         heartbeat_s: float = HEARTBEAT_S,
         stalled_after_s: float = STALLED_AFTER_S,
         grace_s: float = GRACE_S,
@@ -174,7 +174,7 @@ class Worker:
 
     def _wake_up(self) -> None:
         if self._wakes is not None:
-            with suppress(OSError):  # the socket is full, so the thread wakes anyway, or closed, since no thread waits
+            with suppress(OSError):  # a full socket wakes the thread anyway; at a closed socket no thread waits
                 self._wakes[1].send(b"!")
 
     def _start_due(self) -> bool:
@@ -185,14 +185,14 @@ class Worker:
                 busy = Counter(claim.run.queue for claim in list(self._running))
                 if sum(n for queue, n in busy.items() if queue.startswith(f"{lane}:")) >= slots:
                     break
-                full = [queue for queue, n in busy.items() if n >= min(slots, jobs.share(queue))]
+                full = [queue for queue, n in busy.items() if n >= min(slots, jobs.max_slots(queue))]
                 if (run := self._fetch(lane, full)) is None:
                     break
                 self._start(run)
                 found = True
         return found
 
-    def _fetch(self, lane: Lane, full: list[str]) -> Run | None:
+    def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:
         worker = self._id
         values = {
             "lane": lane.value,
@@ -215,10 +215,10 @@ class Worker:
             if row is None:
                 return None
             if row[0] is not None:  # else another worker has just taken it
-                return Run(row, worker)
+                return FetchedJob(row, worker)
         return None
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: FetchedJob) -> None:
         self._turn += 1
         self._served.pop(run.queue, None)
         self._served[run.queue] = self._turn

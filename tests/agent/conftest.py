@@ -16,9 +16,9 @@ from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
 from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.resources import ResourceMeter
+from byteor_cloud.agent.resource_meter import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.state import AgentIdentity, StateFolder
+from byteor_cloud.agent.state_folder import AgentIdentity, StateFolder
 from byteor_cloud.engine.replay.journal import Record
 from tests.agent.control_plane import AGENT_ID, API_KEY, ENVIRONMENT, NOW, FakeControlPlane
 
@@ -33,7 +33,7 @@ class NodeUnderTest:
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
-    """The waits of the agent after the first one, which only spreads the first heartbeats of a fleet."""
+    """The agent's waits, without the first wait, which only spreads the first heartbeats of a fleet."""
     first_wait: float | None = None
 
     @property

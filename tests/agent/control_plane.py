@@ -215,7 +215,7 @@ class FakeControlPlane:
             created_at=NOW,
             approved_at=NOW if is_approved else None,
         )
-        return bundle.build(about, spec, config, approval if is_approved else None, self.keyset)
+        return bundle.build_bundle(about, spec, config, approval if is_approved else None, self.keyset)
 
     def offer(
         self,

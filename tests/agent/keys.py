@@ -1,4 +1,4 @@
-"""Private keys that the fake control plane does not sign with at first."""
+"""Private keys that the fake control plane does not use at first."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_older_bundle_fails_when_offered_for_activation(node: Any, plane: Any) -
 
     node.settle()
 
-    assert node.failure == "the bundle belongs to another deployment than the offered one"
+    assert node.failure == "the bundle does not belong to the offered deployment"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_download_is_repeated_after_a_restart(node: Any, plane: Any, monkeypatch
 def test_bundle_damaged_while_it_is_stored_fails_the_offer(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("byteor_cloud.agent.state.StateFolder.bundle", lambda *_: None)
+    monkeypatch.setattr("byteor_cloud.agent.state_folder.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 
     node.settle()
@@ -180,7 +180,7 @@ def test_running_bundle_is_downloaded_again_when_damaged_on_disk(node: Any, plan
     assert plane.beats[-2]["active"] is None
     assert plane.beats[-1]["active"]["bundle_hash"] == built.bundle_hash
     assert path.read_bytes() == built.tar
-    # These statuses were reported before the damage, so they are not reported again.
+    # The agent reported these statuses before the damage, so it does not report them again.
     assert [status for _, status in plane.reports] == ["downloading", "activating", "active"]
 
 

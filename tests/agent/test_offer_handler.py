@@ -185,7 +185,7 @@ def test_full_disk_fails_the_activation(node: Any, plane: Any, monkeypatch: pyte
     def raise_full(*_args: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("byteor_cloud.agent.state.StateFolder.save_capture", raise_full)
+    monkeypatch.setattr("byteor_cloud.agent.state_folder.StateFolder.save_capture", raise_full)
     plane.offer("d1")
 
     node.settle()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.agent import resources
-from byteor_cloud.agent.configuration import ActivationError, RuntimeConfig
+from byteor_cloud.agent import resource_meter
+from byteor_cloud.agent.configuration import ActivationError, AgentRuntimeConfig
 from byteor_cloud.agent.pipeline import BundleRunner
 from byteor_cloud.agent.sample import InvalidSample, read_sample
-from byteor_cloud.agent.state import StateFolder
+from byteor_cloud.agent.state_folder import StateFolder
 from byteor_cloud.agent.tuning import isolate_cpu, tune
 from byteor_cloud.engine.compiler import compile_plan
 from byteor_cloud.engine.delivery.encoding import sha256
@@ -34,8 +34,8 @@ GRAPH = {
 }
 
 
-def config(plane: Any, **members: Any) -> RuntimeConfig:
-    return RuntimeConfig.parse(plane.config | members)
+def config(plane: Any, **members: Any) -> AgentRuntimeConfig:
+    return AgentRuntimeConfig.parse(plane.config | members)
 
 
 def test_input_and_output_are_stored_for_an_incident(plane: Any, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_invalid_sample_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_resource_readings_are_plausible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = resources.ResourceMeter(tmp_path)
+    usage = resource_meter.ResourceMeter(tmp_path)
 
     readings = usage.read()
 

@@ -8,7 +8,7 @@ import pytest
 
 from byteor_cloud.agent.identity import SecretValue
 from byteor_cloud.agent.progress import Progress
-from byteor_cloud.agent.state import AgentIdentity, StateError, StateFolder
+from byteor_cloud.agent.state_folder import AgentIdentity, StateError, StateFolder
 from byteor_cloud.engine.delivery.encoding import sha256
 
 

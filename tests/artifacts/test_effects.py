@@ -150,7 +150,7 @@ def test_program_gets_the_record_but_not_the_workers_environment(
     assert (tmp_path / "out").read_bytes() == b"\0payload"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["env", "out"]
     environment = eval((tmp_path / "env").read_text())
-    environment.pop("LC_CTYPE", None)  # Python's own
+    environment.pop("LC_CTYPE", None)  # Python sets this variable itself
     assert environment == {
         "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(tmp_path), "TMPDIR": str(tmp_path),
         "BYTEOR_REPLAY": "replay-1", "BYTEOR_STAGE": "notify",

@@ -68,7 +68,7 @@ def test_credential_permits_only_the_approved_replay(world: World, receiver: Rec
         (artifact, {"last_n": 1}, 409, "binding"),
         (artifact, {"journal_lane": "quotes_in"}, 409, "binding"),
         (other_artifact, {}, 409, "binding"),
-        (artifact, {"version_id": str(artifact.version_id)}, 409, "binding"),  # the newest of that spec was shown
+        (artifact, {"version_id": str(artifact.version_id)}, 409, "binding"),  # a newer version was approved
         (artifact, {"version_id": str(other_spec.pk)}, 400, "spec_hash"),
         (elsewhere, {}, 400, "environment"),
         (artifact, {"approval": flipped}, 400, "bad_signature"),

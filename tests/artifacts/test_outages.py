@@ -127,8 +127,8 @@ def test_build_waits_for_the_blob_store(store: Path) -> None:
         deployment.refresh_from_db()
         assert deployment.status == "building"
         seen = Agent.objects.with_state().select_related("environment__project").get(pk=agent.pk)
-        told = explanations.explain_agent(seen)
-        (finding,) = [each for each in told.because if each.code == "held_up"]
+        explanation = explanations.explain_agent(seen)
+        (finding,) = [each for each in explanation.because if each.code == "held_up"]
         assert "releases.build waits until" in finding.detail
     work_for_ten_minutes()
 

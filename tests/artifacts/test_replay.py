@@ -181,7 +181,7 @@ def test_error_with_control_characters_is_stored(world: World, monkeypatch: pyte
     assert (row.status, row.error) == ("failed", "stage said ? and ?")
 
 
-def test_replay_through_another_version(world: World) -> None:
+def test_an_artifact_can_be_replayed_through_another_version(world: World) -> None:
     version = world.version()
     other = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))

@@ -239,7 +239,7 @@ def test_concurrent_upload_and_removal_lose_no_blob(at_once: Race, world: World)
 
 
 @pytest.mark.parametrize("moment", ["stored", "locked"])
-def test_removal_during_an_upload(at_once: Race, world: World, monkeypatch: Any, moment: str) -> None:
+def test_a_removal_during_an_upload_keeps_the_blob(at_once: Race, world: World, monkeypatch: Any, moment: str) -> None:
     """The removal runs when the blob is stored and its row is not: before the upload locks the blob, or after."""
     content_hash = "sha256:" + hashlib.sha256(b"between").hexdigest()
     UnreferencedBlob.objects.create(content_hash=content_hash)

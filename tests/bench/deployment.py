@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from apps.fleet.models import Assignment
 from apps.releases.models import Deployment
-from apps.releases.services import builds, rollout
+from apps.releases.services import builds, rollout_steps
 from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy, plan_rollout
 from byteor_cloud.ids import uuid7
 from tests.worlds import ALL, World
 
@@ -63,7 +63,7 @@ def run() -> None:
         bundle = world.bundle(world.dev, f"{kind} bundle", version=version, env={"KIND": str(kind)})
         deployment = _timed(f"{kind}: request", lambda: _request_deployment(world, bundle, strategy))  # noqa: B023
         _timed(f"{kind}: build and first offers", lambda: builds.build(str(deployment.pk)))  # noqa: B023
-        step = lambda: rollout.step(str(deployment.pk))  # noqa: B023, E731
+        step = lambda: rollout_steps.run_step(str(deployment.pk))  # noqa: B023, E731
         while Deployment.objects.get(pk=deployment.pk).enlisting is not None:
             _timed(f"{kind}: step that enlists and offers 5,000", step)
         _timed(f"{kind}: step without changes", step)
@@ -76,7 +76,7 @@ def run() -> None:
 def _planner() -> None:
     now = timezone.now()
     agents = [
-        AgentView(uuid7(), number % 3, True, AgentProgress.OFFERED if number % 3 < 2 else AgentProgress.PENDING, now)
+        RolloutAgent(uuid7(), number % 3, True, AgentProgress.OFFERED if number % 3 < 2 else AgentProgress.PENDING, now)
         for number in range(AGENTS)
     ]
 
@@ -90,7 +90,7 @@ def _planner() -> None:
     deployment = Deployment.objects.order_by("-id")[0]
     Deployment.objects.filter(pk=deployment.pk).update(status="deploying", is_current=False)
     tracemalloc.start()
-    rollout.step(str(deployment.pk))
+    rollout_steps.run_step(str(deployment.pk))
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     print(f"  deployment memory of a step over all agents {peak:22.0f} MiB (goal: under 200 MiB)")

@@ -16,14 +16,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apps.fleet.models import AgentKey, Heartbeat
-from apps.tenancy.credentials import digest
+from apps.tenancy.credentials import credential_digest
 
 
 class StockAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, AgentKey]:
         text = request.META.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
         try:
-            key = AgentKey.objects.select_related("agent").get(digest=digest(text), revoked_at=None)
+            key = AgentKey.objects.select_related("agent").get(digest=credential_digest(text), revoked_at=None)
         except AgentKey.DoesNotExist:
             raise AuthenticationFailed from None
         return key.agent, key

@@ -109,10 +109,10 @@ def page(open_page: Callable[..., Page]) -> Page:
 
 def sign_in(page: Page, user: Any) -> Page:
     """Sign a person in by a new one-time link."""
-    from apps.tenancy.actors import system
+    from apps.tenancy.actors import system_actor
     from apps.tenancy.services import accounts
 
-    page.goto(f"/auth/link/{accounts.create_sign_in_link(user=user, actor=system('test'))}")
+    page.goto(f"/auth/link/{accounts.create_sign_in_link(user=user, actor=system_actor('test'))}")
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/admin/")
     return page

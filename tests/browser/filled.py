@@ -98,7 +98,9 @@ def fill(world: World, suffix: str = "1") -> Filled:
         organization=world.organization, name=f"{world.name}-key-{suffix}", role=Role.OPERATOR,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     )  # fmt: skip
-    bundles.bar(environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor)
+    bundles.mark_known_bad(
+        environment, "sha256:" + "b" * 64, reason=f"{world.name} saw it fail", actor=world.admin.actor
+    )
     webhook, _ = webhooks.create(
         organization=world.organization, url=f"https://{world.name}.example/{suffix}", events=["approval.expire"],
         actor=world.admin.actor,

@@ -60,7 +60,7 @@ def test_act_asks_for_confirmation_first(world: World) -> None:
 
 
 @pytest.mark.parametrize("at", ["approval", "deployment"])
-def test_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
+def test_a_reviewer_approves_in_the_console(world: World, run_jobs: Callable[[], int], at: str) -> None:
     deployment = waiting(world)
     row = deployment if at == "deployment" else deployment.approval
     client = signed_in(world.reviewer.user)
@@ -95,7 +95,7 @@ def test_deny_needs_a_comment(world: World, comment: str) -> None:
     assert deployment.status == "pending_approval"
 
 
-def test_deny(world: World) -> None:
+def test_a_reviewer_denies_in_the_console(world: World) -> None:
     deployment = waiting(world)
 
     signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": "not on a Friday"})
@@ -119,7 +119,7 @@ def test_refused_act_shows_the_reason_and_changes_nothing(world: World) -> None:
     assert AuditEvent.objects.count() == events
 
 
-def test_act_on_several_rows(world: World) -> None:
+def test_an_act_can_apply_to_several_rows(world: World) -> None:
     first = waiting(world)
     approvals = [first.approval, *(waiting(world, name).approval for name in ("second", "third"))]
     client = signed_in(world.reviewer.user)

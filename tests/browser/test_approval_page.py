@@ -47,7 +47,7 @@ def test_approval_shows_the_changes_to_the_current_deployment(world: World) -> N
     ]
 
 
-def test_base_of_the_comparison(world: World) -> None:
+def test_a_deployment_is_compared_with_the_one_that_it_replaces(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None
@@ -56,10 +56,10 @@ def test_base_of_the_comparison(world: World) -> None:
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # What runs now; for one that runs or ran, what it superseded.
+    # The base of a new deployment is the current one. For a deployment that was active, it is the one it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
-    assert find_base(one) == two  # nothing: it would replace what runs now
+    assert find_base(one) == two  # it superseded no deployment, so its base is the current one
 
 
 def test_first_deployment_shows_everything_as_new(world: World) -> None:
@@ -71,7 +71,7 @@ def test_first_deployment_shows_everything_as_new(world: World) -> None:
     changes = page.context["still"]["changes"]
     assert (changes.base, changes.spec) == (None, None)
     assert {each.change for each in changes.config} == {"added"}
-    assert "1 agent when it was requested: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
+    assert "1 agent at the request: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
 
 
 @pytest.mark.parametrize(

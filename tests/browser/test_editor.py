@@ -85,12 +85,12 @@ def test_invalid_plan_is_corrected_and_promoted(world: World, page: Page, shot: 
     expect(page.locator(".verdict")).to_have_text("3 errors")
     expect(page.get_by_text("Not saved, based on revision 1")).to_be_visible()
     findings = page.locator(".finding")
-    told = {each.split("\n")[2].strip(): each for each in findings.all_inner_texts()}
+    texts = {each.split("\n")[2].strip(): each for each in findings.all_inner_texts()}
     lines = broken.split("\n")
     op = next(number for number, line in enumerate(lines, 1) if "chek" in line)
     to = next(number for number, line in enumerate(lines, 1) if "audti" in line)
     egress = next(number for number, line in enumerate(lines, 1) if '"egress"' in line)
-    assert {line: told[line].split("\n")[1].strip() for line in told} == {
+    assert {line: texts[line].split("\n")[1].strip() for line in texts} == {
         f"line {op}": "stage.unknown_op",
         f"line {to}": "graph.unknown_endpoint",
         f"line {egress}": "graph.boundary_unconnected",
@@ -145,7 +145,7 @@ def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
 
     expect(page.locator(".finding .code")).to_have_text("plan.syntax")
     assert marks(page) == {3: "bad"}
-    # The last drawing stays, dimmed.
+    # The page still shows the last drawing, dimmed.
     expect(page.locator(".results.stale img")).to_be_visible()
     page.locator(".finding").click()
     assert text.evaluate("text => text.value.slice(text.selectionStart, text.selectionEnd)") == "2"
@@ -209,7 +209,7 @@ def test_a_new_draft_from_an_environments_drafts(world: World, page: Page, shot:
     sign_in(page, world.operator.user)
     new_draft(world, PLAN)
     page.goto(row_page(world.dev))
-    page.locator(".below").get_by_role("link", name="Drafts").click()
+    page.locator(".related-rows").get_by_role("link", name="Drafts").click()
 
     page.get_by_role("link", name="New draft").click()
     expect(page.get_by_label("Environment").locator("option:checked")).to_have_text("acme / trading / dev")

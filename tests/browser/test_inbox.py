@@ -52,7 +52,7 @@ def test_the_overview_shows_what_waits_for_the_person(world: World) -> None:
         return [each.rows for each in panels if each.title == "Waiting for you"]
 
     ((row,),) = panel("reviewer")
-    assert row[0].strip() == f'<a class="to" href="{row_page(approval)}">quotes v1 to prod</a>'
+    assert row[0].strip() == f'<a class="text-link" href="{row_page(approval)}">quotes v1 to prod</a>'
     assert row[0] in signed_in(world.reviewer.user).get("/admin/").text
     assert row[1:3] == ("0 of 1", 1)
     assert panel("operator") == [[]]

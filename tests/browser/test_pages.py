@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import accounts
 from byteor_cloud.api import problems
@@ -116,7 +116,7 @@ def test_sign_in_with_a_provider(client: Client, settings: Any, given: str, foll
 
 @pytest.mark.django_db
 def test_sign_in_link_asks_before_it_is_used(world: World) -> None:
-    url = f"/auth/link/{accounts.create_sign_in_link(user=world.viewer.user, actor=system('test'))}"
+    url = f"/auth/link/{accounts.create_sign_in_link(user=world.viewer.user, actor=system_actor('test'))}"
     client = Client(enforce_csrf_checks=True, headers=PAGE)
 
     asked = client.get(url)

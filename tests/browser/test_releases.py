@@ -255,5 +255,5 @@ def test_screenshot_of_break_glass(world: World, page: Page, shot: Callable[...,
     shot(page, "break-glass-approval", widths=BOTH)
     page.goto(row_page(deployment))
 
-    expect(page.locator(".mark.bad")).to_contain_text("admin@acme.example deployed before approval.")
+    expect(page.locator(".banner.bad")).to_contain_text("admin@acme.example deployed before approval.")
     shot(page, "break-glass", widths=BOTH, full_page=True)

@@ -56,9 +56,9 @@ def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
 
     replay, approval = Replay.objects.get(), Approval.objects.get()
     assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
-    said = facts(world, replay)
-    assert "pending approval" in said["Status"]
-    assert row_page(approval) in said["Waits for approval"]
+    shown_facts = facts(world, replay)
+    assert "pending approval" in shown_facts["Status"]
+    assert row_page(approval) in shown_facts["Waits for approval"]
     signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
     shown = facts(world, replay)

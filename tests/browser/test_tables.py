@@ -1,4 +1,4 @@
-"""Every table of the console is searchable, read-only and without secrets, at a constant number of queries."""
+"""Every table of the console is searchable and read-only, shows no secret, and needs a fixed number of queries."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ import {PACKAGE} as package
 for module in pkgutil.walk_packages(package.__path__, "{PACKAGE}."):
     importlib.import_module(module.name)
 """
-# How a module of the generated package names the operation that it calls.
+# Matches the method and the path of the operation that a module of the generated Python package calls.
 _PYTHON_CALL = re.compile(r'"method": "(\w+)",\s+"url": "([^"]+)"')
-# A wrong type and where it is. Without an answer about types (TS2...), the compiler got no further than the syntax.
+# Matches the place of a type error (TS2...). If the compiler fails without one, it has found a syntax error first.
 _WRONG_TYPE = re.compile(r"^(\w+)\.ts\((\d+),\d+\): error TS2", re.MULTILINE)
 
 
@@ -48,7 +48,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Generated:
-    """What became of the document: the operations that the client has, and all that the programs complained about."""
+    """The result of a generator: the operations in the client, and the errors and warnings of the programs."""
 
     operations: frozenset[Operation]
     complaints: Sequence[str]
@@ -56,7 +56,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program said, and whether it succeeded."""
+    """The output of a program, and whether the program succeeded."""
 
     ok: bool
     output: str
@@ -64,7 +64,7 @@ class Answer:
 
     @property
     def complaint(self) -> str:
-        """All that the program said if it failed, else what it said on its standard error."""
+        """All output of a program that failed, or the error output of a program that succeeded."""
         return self.errors if self.ok else self.output + self.errors
 
 
@@ -76,7 +76,7 @@ def run(*command: str | Path, folder: Path) -> Answer:
 
 
 def operations_of(document: Path) -> list[Operation]:
-    """The operations of the document, in its order."""
+    """Return the operations of the document, in the order of the document."""
     return [
         Operation(method, path, operation.get("operationId", "an operation without a name"))
         for path, item in yaml.safe_load(document.read_text())["paths"].items()
@@ -86,7 +86,7 @@ def operations_of(document: Path) -> list[Operation]:
 
 
 def _nameless(path: str) -> str:
-    """The path without the names of its parameters, which generators change to suit their language."""
+    """Return the path without the names of its parameters, because generators rename parameters."""
     return re.sub(r"\{[^}]*\}", "{}", path)
 
 
@@ -113,14 +113,14 @@ def python_client(document: Path, wanted: Sequence[Operation], environment: Path
 
 
 def typescript_client(document: Path, wanted: Sequence[Operation], environment: Path, scratch: Path) -> Generated:
-    """Generate the types with openapi-typescript and let the compiler look each operation up in them."""
+    """Generate the types with openapi-typescript, and let the TypeScript compiler look up each operation in them."""
     node, modules = environment / "bin/node", environment / "node_modules"
     generator = run(
         *(node, modules / "openapi-typescript/bin/cli.js", document, "--output", "client.ts"), folder=scratch
     )
     if not (scratch / "client.ts").exists():
         return Generated(frozenset(), [generator.complaint])
-    # A line for each operation; one that the types lack has the type `undefined`, which has no responses.
+    # Write one line for each operation. If the types lack an operation, its line is a type error.
     lines = [
         f"export type _{n} = import('./client').paths[{json.dumps(it.path)}][{json.dumps(it.method)}]['responses'];\n"
         for n, it in enumerate(wanted, start=1)
@@ -145,7 +145,7 @@ GENERATORS = {"openapi-python-client": python_client, "openapi-typescript": type
 
 
 def main() -> int:
-    """Run each generator and say what came of it; the exit code."""
+    """Run each generator and print its result. Return 1 if an operation is missing or a program complained, else 0."""
     parser = argparse.ArgumentParser(prog="make clients", description="Generate clients from the OpenAPI document.")
     parser.add_argument("--environment", type=Path, default=ROOT / ".venv/clients", help="where the generators are")
     parser.add_argument("--document", type=Path, default=ROOT / "docs/openapi.yaml", help="another document")

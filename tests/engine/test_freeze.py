@@ -1,4 +1,4 @@
-"""Freeze windows: half-open, in their own zone, repeated at the same time of the day."""
+"""Freeze windows: they exclude their end, have their own time zone, and repeat at the same time of day."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, open_until
+from byteor_cloud.engine.freeze import FreezeWindow, Recurrence, active_window, is_skipped, last_open_window
 
 
 def window(start: str, end: str, **more: Any) -> FreezeWindow:
@@ -29,7 +29,7 @@ ONCE = window("2026-12-24T18:00:00+01:00", "2026-12-27T06:00:00+01:00")
         ("2026-12-27T05:00:00Z", False), ("2027-12-25T00:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_window_without_recurrence(now: str, is_frozen: bool) -> None:
+def test_a_window_without_recurrence_applies_once(now: str, is_frozen: bool) -> None:
     assert (active_window([ONCE], at(now)) is ONCE) is is_frozen
 
 
@@ -41,7 +41,7 @@ NIGHTLY = window(
 @pytest.mark.parametrize(
     ("now", "is_frozen"),
     [
-        ("2026-02-28T23:00:00+01:00", False),  # before it begins to repeat
+        ("2026-02-28T23:00:00+01:00", False),  # before the first occurrence of the window
         ("2026-03-01T22:00:00+01:00", True), ("2026-03-10T05:59:00+01:00", True),
         ("2026-03-10T06:00:00+01:00", False), ("2026-03-10T21:59:00+01:00", False),
         # In summer time the window still starts at 22:00 of the wall clock.
@@ -90,7 +90,7 @@ WEEKENDS = window("2026-01-02T18:00:00Z", "2026-01-05T06:00:00Z", recurrence="we
         ("2026-01-09T18:00:00Z", True), ("2026-06-14T12:00:00Z", True), ("2026-06-17T12:00:00Z", False),
     ],
 )  # fmt: skip
-def test_a_weekly_window(now: str, is_frozen: bool) -> None:
+def test_a_weekly_window_repeats_each_week(now: str, is_frozen: bool) -> None:
     assert (active_window([WEEKENDS], at(now)) is WEEKENDS) is is_frozen
 
 
@@ -102,9 +102,9 @@ def test_active_window_returns_the_first_that_contains_now() -> None:
 def test_open_until_returns_the_window_that_ends_last() -> None:
     saturday = at("2026-06-13T23:00:00Z")
 
-    assert open_until([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
-    assert open_until([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
-    assert open_until([ONCE], saturday) is None
+    assert last_open_window([NIGHTLY, WEEKENDS, ONCE], saturday) == (WEEKENDS, at("2026-06-15T06:00:00Z"))
+    assert last_open_window([NIGHTLY], saturday) == (NIGHTLY, at("2026-06-14T06:00:00+02:00"))
+    assert last_open_window([ONCE], saturday) is None
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
     ("now", "is_frozen"),
     [
         ("2026-03-28T01:29:59Z", False), ("2026-03-28T01:30:00Z", True), ("2026-03-28T01:45:00Z", False),
-        # The clocks skip it: it is meant before or after.
+        # The clocks skip the start and the end of the window. The start is read as early, and the end as late.
         ("2026-03-29T00:29:59Z", False), ("2026-03-29T00:30:00Z", True), ("2026-03-29T01:44:59Z", True),
         ("2026-03-29T01:45:00Z", False),
         ("2026-03-30T00:30:00Z", True), ("2026-03-30T00:45:00Z", False),
-        # The clocks repeat it: from the first to the last.
+        # The clocks repeat the start and the end of the window: it lasts from the first start to the last end.
         ("2026-10-25T00:29:59Z", False), ("2026-10-25T00:30:00Z", True), ("2026-10-25T01:00:00Z", True),
         ("2026-10-25T01:44:59Z", True), ("2026-10-25T01:45:00Z", False),
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),

@@ -155,10 +155,10 @@ def test_read_line_refuses_a_changed_line(old: str, new: str) -> None:
 def test_a_checkpoint_beyond_the_end_of_a_chain_is_a_fault() -> None:
     chain = Chain(EVENT.organization_id, known={5: GENESIS})
 
-    assert list(chain.walk([read_line(LINE)])) == []
+    assert list(chain.verify_links([read_line(LINE)])) == []
 
     assert (chain.seq, chain.count) == (1, 1)
-    assert [(f.code, f.seq) for f in chain.end()] == [(LedgerCode.CUT_OFF, 5)]
+    assert [(f.code, f.seq) for f in chain.finish()] == [(LedgerCode.CUT_OFF, 5)]
 
 
 def checkpoint(**changes: Any) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""The rollout planner: waves, thresholds, pauses, time-outs; and the same for the way back."""
+"""The rollout planner: waves, thresholds, pauses and timeouts, of rollouts and of rollbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import AgentView, StepPlan, Strategy, plan_rollback, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, Strategy, plan_rollback, plan_rollout
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 600
@@ -20,22 +20,24 @@ P = AgentProgress
 ONE, TWO, THREE, FOUR = (UUID(int=number) for number in range(1, 5))
 
 
-def view(number: UUID, progress: AgentProgress, wave: int = 0, *, counted: bool = True, age_s: int = 0) -> AgentView:
+def agent(
+    number: UUID, progress: AgentProgress, wave: int = 0, *, counted: bool = True, age_s: int = 0
+) -> RolloutAgent:
     offered = None if progress is P.PENDING else NOW - timedelta(seconds=age_s)
-    return AgentView(number, wave, counted, progress, offered)
+    return RolloutAgent(number, wave, counted, progress, offered)
 
 
-def plan(agents: Sequence[AgentView], strategy: Strategy | None = None, **state: Any) -> StepPlan:
+def plan(agents: Sequence[RolloutAgent], strategy: Strategy | None = None, **state: Any) -> StepPlan:
     given_state: dict[str, Any] = {"wave": 0, "wave_done_at": None, "paused": False, **state}
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
 def test_a_step_does_nothing_while_agents_are_unfinished() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVATING)]) == StepPlan()
+    assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVATING)]) == StepPlan()
 
 
 def test_a_rollout_ends_when_all_agents_are_active() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.ACTIVE)]) == StepPlan(wave_done=True, outcome="active")
+    assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVE)]) == StepPlan(wave_done=True, outcome="active")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_rollout_ends_when_all_agents_are_active() -> None:
 )  # fmt: skip
 def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: int, outcome: str) -> None:
     agents = [
-        view(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
+        agent(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
 
     made = plan(agents, Strategy.all_at_once(failure_threshold_percent=threshold))
@@ -55,44 +57,45 @@ def test_a_rollout_fails_above_the_threshold_of_a_wave(threshold: int, failed: i
 
 
 def test_too_many_failures_fail_the_rollout_before_other_agents_finish() -> None:
-    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED), view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
+    made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED), agent(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
 
 
 def test_agents_that_time_out_count_as_failed() -> None:
-    made = plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S)])
+    made = plan([agent(ONE, P.ACTIVE), agent(TWO, P.DOWNLOADING, age_s=TIMEOUT_S)])
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "timeout", (TWO,))
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
+    assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
 def test_the_reason_is_threshold_when_reported_failures_alone_exceed_it() -> None:
-    made = plan([view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S)])
+    made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
 
 
 def test_a_wave_ends_when_timeouts_are_within_the_threshold() -> None:
     made = plan(
-        [view(ONE, P.ACTIVE), view(TWO, P.OFFERED, age_s=TIMEOUT_S)], Strategy.all_at_once(failure_threshold_percent=50)
+        [agent(ONE, P.ACTIVE), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)],
+        Strategy.all_at_once(failure_threshold_percent=50),
     )
 
     assert (made.outcome, made.timed_out) == ("active", (TWO,))
 
 
 def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
-    away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
+    away = agent(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
-    assert plan([view(ONE, P.ACTIVE), away]) == StepPlan(wave_done=True, outcome="active")
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.FAILED, counted=False)]).outcome == "active"
+    assert plan([agent(ONE, P.ACTIVE), away]) == StepPlan(wave_done=True, outcome="active")
+    assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
 def test_the_threshold_applies_when_the_whole_wave_is_enlisted() -> None:
-    known = [view(ONE, P.FAILED), view(TWO, P.ACTIVE)]
+    known = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE)]
 
     assert plan(known, Strategy.waves((50, 100)), complete=False) == StepPlan()
-    assert plan([*known, view(THREE, P.PENDING, 1)], Strategy.waves((50, 100)), complete=False).outcome == "failed"
+    assert plan([*known, agent(THREE, P.PENDING, 1)], Strategy.waves((50, 100)), complete=False).outcome == "failed"
     assert plan(known).outcome == "failed"
 
 
@@ -100,24 +103,24 @@ def test_a_rollout_fails_when_no_counted_agents_remain() -> None:
     expected = StepPlan(outcome="failed", reason="empty_target", detail="no agent that counts is left")
 
     assert plan([]) == expected
-    assert plan([view(TWO, P.ACTIVE, counted=False)], paused=True) == expected
+    assert plan([agent(TWO, P.ACTIVE, counted=False)], paused=True) == expected
     assert plan([], complete=False) == StepPlan()
 
 
 def test_the_next_wave_is_offered_at_once() -> None:
     made = plan(
-        [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1), view(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
+        [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1), agent(THREE, P.PENDING, 2)], Strategy.waves((34, 67, 100))
     )
 
     assert made == StepPlan(offer=(TWO,), wave=1)
 
 
 def test_empty_waves_are_skipped() -> None:
-    assert plan([view(ONE, P.ACTIVE), view(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
+    assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
 def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
-    agents = [view(ONE, P.FAILED), view(TWO, P.ACTIVE), view(THREE, P.ACTIVE, 1), view(FOUR, P.OFFERED, 1)]
+    agents = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE), agent(THREE, P.ACTIVE, 1), agent(FOUR, P.OFFERED, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == StepPlan(wave=1)
 
@@ -132,17 +135,17 @@ def test_a_failure_of_an_earlier_wave_is_not_counted_again() -> None:
     ],
 )
 def test_a_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
-    agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
+    agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
 def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
-    agents = [view(ONE, P.ACTIVE), view(TWO, P.PENDING, 1)]
+    agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)
     assert plan(agents[:1], paused=True).outcome == "active"
-    assert plan([view(ONE, P.FAILED)], paused=True).outcome == "failed"
+    assert plan([agent(ONE, P.FAILED)], paused=True).outcome == "failed"
 
 
 @given(
@@ -152,7 +155,7 @@ def test_a_paused_rollout_offers_nothing_but_can_end() -> None:
 def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
-    bounds = strategy.bounds(count)
+    bounds = strategy.wave_bounds(count)
     waves = [sum(bound <= place for bound in bounds) for place in range(count)]
 
     assert waves == sorted(waves)
@@ -161,25 +164,25 @@ def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> 
         assert percent * count <= reached * 100 < percent * count + 100
 
 
-def back(*agents: AgentView) -> StepPlan:
+def back(*agents: RolloutAgent) -> StepPlan:
     return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
 
 
 def test_a_rollback_waits_for_all_agents() -> None:
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.OFFERED)) == StepPlan()
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
+    assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.OFFERED)) == StepPlan()
+    assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
     assert back() == StepPlan(outcome="active")
 
 
 def test_a_failed_rollback_names_the_agents() -> None:
-    made = back(view(ONE, P.FAILED), view(TWO, P.OFFERED, age_s=TIMEOUT_S), view(THREE, P.ROLLED_BACK))
+    made = back(agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S), agent(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))
     assert made.detail == f"2 agent(s) did not roll back: {ONE}, {TWO}"
 
 
 def test_a_rollback_ignores_uncounted_agents() -> None:
-    away = view(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
+    away = agent(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
-    assert back(view(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")
-    assert back(view(ONE, P.ROLLED_BACK), view(TWO, P.FAILED, counted=False)) == StepPlan(outcome="active")
+    assert back(agent(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")
+    assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.FAILED, counted=False)) == StepPlan(outcome="active")

@@ -1,4 +1,4 @@
-"""What deployments and approvals hold as JSON: one stored form for each type, and what older rows hold still reads."""
+"""The JSON that deployments and approvals store: one form for each type. The JSON of older rows can still be read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 
 ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
 HASH = "sha256:" + "c" * 64
 REPLAY = ReplayTarget("execute", ONE, HASH, TWO, "in", 5, ("exec:/bin/true",))
 
-# As PostgreSQL gives them back. The API shows strategies and targets in this order of the keys.
+# The keys are in the order in which PostgreSQL returns them. The API shows strategies and targets in this order.
 FORMS: list[tuple[Any, str]] = [
     (
         Strategy.all_at_once(),
@@ -65,7 +65,7 @@ FORMS: list[tuple[Any, str]] = [
         '"allow_self_approval": false, "max_in_flight_deployments": 1}',
     ),
     (
-        Enlisting(5000, 9000, ONE, TWO, True),
+        EnlistmentCursor(5000, 9000, ONE, TWO, True),
         f'{{"after": "{ONE}", "count": 9000, "place": 5000, "until": "{TWO}", "everybody_counts": true}}',
     ),
     (
@@ -106,4 +106,4 @@ def test_a_replay_target_of_an_older_row_reads_without_optional_keys() -> None:
 
 
 def test_a_target_has_each_agent_once_in_order() -> None:
-    assert Target.naming([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))
+    assert Target.of_agents([UUID(TWO), UUID(ONE), UUID(TWO)]) == Target(agents=(ONE, TWO))

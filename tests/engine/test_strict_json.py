@@ -76,7 +76,7 @@ def test_a_refused_text_gets_a_message_of_this_module(text: str) -> None:
         ("[1,[[2]]]", JsonFault.DEPTH, 1, 5, "/1/0", "The text nests deeper than 2 levels."),
         ("[1,2,3,4,5,6,7]", JsonFault.VALUES, 1, 13, "", "The text has more than 6 values."),
         ('{"a": ' + "9" * 500 + "}", JsonFault.NUMBER, 1, 7, "/a",
-         "99999999999999999999 is not a number that all JSON parsers read alike."),
+         "99999999999999999999 is not a number that all JSON parsers read as the same value."),
     ],
 )  # fmt: skip
 def test_read_reports_the_first_fault(

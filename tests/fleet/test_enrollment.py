@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
-from apps.tenancy.credentials import digest
+from apps.tenancy.credentials import credential_digest
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud.engine.delivery.keys import KeySet
 from tests.races import Race
@@ -40,14 +40,14 @@ def test_enrollment_returns_what_the_agent_needs(world: World) -> None:
     assert {name: body[name] for name in ("agent_id", "name", "environment_id", "heartbeat_interval_s")} == {
         "agent_id": str(agent.pk), "name": "edge-1", "environment_id": str(world.dev.pk), "heartbeat_interval_s": 30,
     }  # fmt: skip
-    assert len(KeySet.of(body["signing_keys"]).keys) == 1
+    assert len(KeySet.from_document(body["signing_keys"]).keys) == 1
     assert answer["Location"] == world.path(rest=f"/agents/{agent.pk}")
     own = Api(body["api_key"]).get(f"/api/v1/agents/{agent.pk}").json()
     assert (own["name"], own["hostname"], own["labels"]) == ("edge-1", "host.example", {"zone": "a"})
     assert (own["status"], own["last_seen_at"], own["liveness"], own["drifted"]) == (None, None, "online", False)
     assert [own[state] for state in ("desired", "attempted", "running", "last_failed")] == [None] * 4
     key = AgentKey.objects.get()
-    assert (key.digest, body["api_key"][:14]) == (digest(body["api_key"]), key.prefix)
+    assert (key.digest, body["api_key"][:14]) == (credential_digest(body["api_key"]), key.prefix)
     assert key.scopes == ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
     event = AuditEvent.objects.get(action="agent.enroll")
     assert (event.actor_kind, event.resource_id, event.environment_id) == (
@@ -195,7 +195,7 @@ def test_taken_agent_name_is_refused_and_spends_no_use(world: World) -> None:
     answer = enroll(world, token, name="edge-1")
 
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:name_taken")
-    assert EnrollmentToken.objects.get(digest=digest(token)).uses == 0
+    assert EnrollmentToken.objects.get(digest=credential_digest(token)).uses == 0
     assert list(Agent.objects.values_list("pk", flat=True)) == [agent.pk]
     assert api.get(f"/api/v1/agents/{agent.pk}").status_code == 200
     assert enroll(world, token, name="edge-2").status_code == 201
@@ -263,7 +263,7 @@ def test_create_token_uses_defaults_and_shows_the_secret_once(world: World) -> N
     assert (token.max_uses, token.uses, token.replace, token.labels) == (1, 0, False, {})
     assert token.expires_at is not None
     assert abs(token.expires_at - before - timedelta(hours=1)) < timedelta(seconds=30)
-    assert token.digest == digest(body["token"])
+    assert token.digest == credential_digest(body["token"])
     (listed,) = world.project_admin.api.get(path).json()["results"]
     assert body["token"] not in str(listed)
     assert "token" not in listed

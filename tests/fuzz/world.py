@@ -1,6 +1,7 @@
 """The tenants of the law tests, as data for the fuzzed server.
 
-``manage.py shell`` runs this on the data folder before the server starts, because it runs the queued jobs itself.
+``manage.py shell`` runs this module on the data folder before the server starts. The module runs the queued jobs
+itself, so no worker may run at the same time.
 """
 
 from __future__ import annotations

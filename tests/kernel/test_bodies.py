@@ -238,7 +238,7 @@ def test_stream_holds_no_connection_between_its_pieces() -> None:
             yield f"{number:01000d}\n"
 
     pieces = []
-    for piece in bodies.stream(lines()):
+    for piece in bodies.join_lines(lines()):
         assert connection.connection is None
         pieces.append(piece)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from byteor_cloud.api import counters
-from byteor_cloud.api.counters import Part, Shared
+from byteor_cloud.api.counters import ProcessCounters, SharedCounters
 
 ROOT = Path(__file__).parents[2]
 SOME = '["counter", "byteor_some", "byteor_some_total", {"kind": "a"}, "Some."]'
 
 
-def collected(shared: Shared) -> dict[str, float]:
+def collected(shared: SharedCounters) -> dict[str, float]:
     return {
         sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
         for metric in shared.collect()
@@ -26,7 +26,7 @@ def collected(shared: Shared) -> dict[str, float]:
     }
 
 
-def add_in_child_process(shared: Shared, part: int | None, amount: float) -> None:
+def add_in_child_process(shared: SharedCounters, part: int | None, amount: float) -> None:
     """Add to the counter in a forked process, which then ends without any cleanup."""
     pid = os.fork()
     if pid == 0:
@@ -39,7 +39,7 @@ def add_in_child_process(shared: Shared, part: int | None, amount: float) -> Non
 
 
 def test_sums_include_ended_processes() -> None:
-    shared = Shared(1, part_bytes=4096)
+    shared = SharedCounters(1, part_bytes=4096)
     shared.add(SOME, 1)
 
     for amount in (10, 100):
@@ -55,7 +55,7 @@ def test_sums_include_ended_processes() -> None:
 
 
 def test_process_without_a_part_loses_its_counts_silently() -> None:
-    shared = Shared(1, part_bytes=4096)
+    shared = SharedCounters(1, part_bytes=4096)
     parts = [shared.reserve_part() for _ in range(6)]
 
     assert parts == [1, 2, 3, 4, None, None]
@@ -68,7 +68,7 @@ def test_process_without_a_part_loses_its_counts_silently() -> None:
 @pytest.mark.parametrize("size", [64, 4096])
 def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> None:
     memory = memoryview(bytearray(size))
-    part = Part(memory)
+    part = ProcessCounters(memory)
 
     for number in range(1000):
         part.add(f"series {number}", 1)
@@ -78,40 +78,40 @@ def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> Non
     assert 0 < len(stored) < size / 24
     assert set(stored.values()) == {2}
     assert stored == {f"series {number}": 2 for number in range(len(stored))}
-    assert dict(Part(memory)) == stored  # another process reads the same series
+    assert dict(ProcessCounters(memory)) == stored  # another process reads the same series
     assert part.get("series 999") == 0
 
 
 @pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
 def test_key_may_have_any_length(key: str) -> None:
     memory = memoryview(bytearray(4096))
-    part = Part(memory)
+    part = ProcessCounters(memory)
 
     part.add(key, 1.5)
     part.add("other", 1)
     part.put(key, 0.25)
     part.add(key, 2)
 
-    assert dict(Part(memory)) == {key: 2.25, "other": 1}
+    assert dict(ProcessCounters(memory)) == {key: 2.25, "other": 1}
 
 
 def test_incomplete_series_of_a_killed_process_is_ignored() -> None:
     memory = memoryview(bytearray(4096))
-    part = Part(memory)
+    part = ProcessCounters(memory)
     part.add("whole", 1)
     # Simulate a kill just before the last step, which writes the number of bytes in use.
     part.add("half", 1)
     memory[:8] = (8 + 8 + 8 + 8).to_bytes(8, sys.byteorder)
 
-    reopened = Part(memory)
+    reopened = ProcessCounters(memory)
     assert dict(reopened) == {"whole": 1}
     reopened.add("next", 3)
-    assert dict(Part(memory)) == {"whole": 1, "next": 3}
+    assert dict(ProcessCounters(memory)) == {"whole": 1, "next": 3}
 
 
 def test_shared_memory_has_no_file() -> None:
     before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
-    shared = Shared(2)
+    shared = SharedCounters(2)
 
     shared.add(SOME, 1)
 
@@ -124,8 +124,8 @@ def test_shared_memory_has_no_file() -> None:
 
 DECLARED = """
 from byteor_cloud.api import counters
-shared = counters.share(1)
-assert counters.share(1) is shared  # a reload of gunicorn's settings
+shared = counters.share_counters(1)
+assert counters.share_counters(1) is shared  # a reload of gunicorn's settings
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 count = Counter("c", "Count.", ["l"])
 count.labels("x").inc(2)

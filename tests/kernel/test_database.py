@@ -34,8 +34,8 @@ def test_timeouts_depend_on_the_kind_of_process(
 ) -> None:
     monkeypatch.setenv(database.PROCESS_KIND_VARIABLE, kind)
 
-    by_default = database.configuration(URL, threads=8)["OPTIONS"].get("options")
-    with_url = database.configuration(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
+    by_default = database.database_settings(URL, threads=8)["OPTIONS"].get("options")
+    with_url = database.database_settings(f"{URL}?options=-c%20statement_timeout%3D5s", threads=8)["OPTIONS"]["options"]
 
     assert by_default == expected
     assert with_url == f"{expected or ''} -c statement_timeout=5s".strip()
@@ -68,8 +68,9 @@ def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
     def create(**columns: Any) -> Project:
         with transaction.atomic():
             project = real(**columns)
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_sleep(60)")
+            if columns["name"] == "billing":
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_sleep(60)")
         return project
 
     monkeypatch.setattr(organizations, "create_project", create)
@@ -116,7 +117,7 @@ def test_statement_timeout_on_a_page_is_503(world: World, monkeypatch: pytest.Mo
         with connection.cursor() as cursor:
             cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
 
-    monkeypatch.setattr("apps.tenancy.api.auth.accounts.spend_sign_in_link", raise_cancelled)
+    monkeypatch.setattr("apps.tenancy.api.sign_in_views.accounts.spend_sign_in_link", raise_cancelled)
     client = Client(raise_request_exception=False, headers={"Accept": "text/html"})
 
     answer = client.get("/auth/link/x")

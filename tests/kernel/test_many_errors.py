@@ -1,4 +1,4 @@
-"""Tests that a body with very many errors costs little, and that its problem stays small."""
+"""Tests that a body with very many errors needs little work, and that its problem stays small."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rest_framework import serializers
 
 from apps.fleet import heartbeat_body
 from apps.releases.services import bundles
-from apps.tenancy.api.fields import Strict
+from apps.tenancy.api.fields import StrictSerializer
 from byteor_cloud.api.problems import as_domain_error
 from byteor_cloud.errors import MAX_DETAIL, MAX_FIELD_ERRORS, MAX_POINTER, DomainError, FieldError, InvalidInput
 
 
-class Body(Strict):
+class Body(StrictSerializer):
     name = serializers.CharField(required=False)
     items = serializers.ListField(child=serializers.CharField(), required=False)
     labels = serializers.DictField(child=serializers.CharField(), required=False)

@@ -165,7 +165,7 @@ def test_nested_errors_have_json_pointers() -> None:
 def test_problem_contains_path_and_request_id(rf: RequestFactory) -> None:
     request = rf.get("/api/v1/me", headers={"X-Request-ID": "req-12345678"})
 
-    assert problems.problem(request, errors.Conflict("No.", code="barred")) == {
+    assert problems.problem_body(request, errors.Conflict("No.", code="barred")) == {
         "type": "urn:byteor:problem:barred",
         "title": "Conflict",
         "status": 409,

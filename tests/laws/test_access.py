@@ -144,7 +144,7 @@ def test_wrong_id_in_the_path_gets_404(operation: Operation, tenants: Tenants) -
 
             assert_refused(response, 404, "not_found", before)
             tried.append(name)
-    # At least two for each position: one of another tenant, and an unknown one.
+    # At least two wrong ids were tried at each position: an id of another tenant, and an unknown one.
     assert len(tried) >= 2 * len(names)
 
 

@@ -92,9 +92,9 @@ def test_tags_are_described_and_in_the_order_of_the_reference() -> None:
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["schemas"]))
 def test_schema_name_does_not_repeat_a_word(name: str) -> None:
-    words = re.findall(r"[A-Z][a-z]*", name)
+    name_words = re.findall(r"[A-Z][a-z]*", name)
 
-    assert all(word != following for word, following in itertools.pairwise(words))
+    assert all(word != following for word, following in itertools.pairwise(name_words))
 
 
 def test_the_document_introduces_the_api() -> None:

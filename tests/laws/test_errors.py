@@ -24,9 +24,9 @@ def documented(operation: Operation) -> set[str]:
 
 
 def declarations() -> list[Any]:
-    """Return each class behind a routed view that declares something by action, and the attribute's name."""
+    """Return each declaration by action in the routed views and their bases: the class and the attribute's name."""
     found = {base for operation in operations() for base in operation.view.__mro__}
-    made = [(base, name) for base in found for name in ("errors", "verbs", "secret_actions") if vars(base).get(name)]
+    made = [(base, name) for base in found for name in ("errors", "secret_actions") if vars(base).get(name)]
     return sorted(made, key=lambda each: (each[0].__qualname__, each[1]))
 
 

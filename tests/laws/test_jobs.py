@@ -65,7 +65,7 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line of each call of ``enqueue`` and the kind of job; of a parameter, its annotation."""
+    """Yield the line of each call of ``enqueue`` with the kind of job, or with the annotation of a parameter."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:
@@ -92,7 +92,7 @@ def test_every_name_is_declared_once_and_registered() -> None:
 
 
 def test_name_of_a_job_is_written_once() -> None:
-    """The name is neither assembled nor repeated outside its declaration."""
+    """The code contains the name of a job only in its declaration, and never builds the name from parts."""
     written = [
         (str(path.relative_to(ROOT)), node.value)
         for path in PRODUCT

@@ -165,7 +165,7 @@ def test_pages_in_both_directions_contain_every_row_once(operation: Operation, f
 
 
 @every_list
-def test_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_a_list_starts_with_the_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/releases/services/assignments.py"
-# The empty assignment comes with the agent, in an app that knows no deployments.
+# The app fleet, which must not import releases, creates an empty assignment with each agent.
 ENROLLMENT = "apps/fleet/enrollment.py"
 MODELS = {"Assignment", "DeploymentAgent"}
 RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows
@@ -19,7 +19,7 @@ WRITES = {
     "save", "delete", "update", "create", "get_or_create", "update_or_create", "bulk_create", "bulk_update",
     "asave", "adelete", "aupdate", "acreate", "aget_or_create", "aupdate_or_create", "abulk_create", "abulk_update",
 }  # fmt: skip
-PASSES_ON = {"list", "tuple", "sorted", "next", "iter", "lock"}  # functions that return the rows of their arguments
+PASSES_ON = {"list", "tuple", "sorted", "next", "iter", "lock_row"}  # functions that return the rows of their arguments
 DELETES = {"delete_in_batches"}
 SQL = re.compile(
     r'(INSERT\s+INTO|UPDATE|DELETE\s+FROM|TRUNCATE)\s+"?(fleet_assignment|releases_deploymentagent)\b', re.I
@@ -124,7 +124,7 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
         "def note(rows: QuerySet[DeploymentAgent]) -> None:\n    mine = rows.filter(agent=agent)\n    mine.delete()",
         "for part in deployment.agents.filter(wave=0):\n    part.save()",
         "[part.delete() for part in list(deployment.agents.all())]",
-        "locked = lock(agent.assignment)\nlocked.save()",
+        "locked = lock_row(agent.assignment)\nlocked.save()",
         "delete_in_batches(DeploymentAgent.objects.filter(left))",
         "cursor.execute('UPDATE fleet_assignment SET progress = %s')",
         "SQL = f'''\nINSERT INTO releases_deploymentagent (agent_id) SELECT id FROM {agents}'''",

@@ -1,4 +1,4 @@
-"""Values that cross modules have types of their own: these names are never annotated as untyped mappings."""
+"""Values that are passed between modules have their own types: these names are never annotated as untyped mappings."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def untyped(source: str) -> list[tuple[int, str]]:
     for line, name, annotation in _annotated(ast.parse(source)):
         if name not in TYPED or annotation is None:
             continue
-        words = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-        words |= {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
-        if words & VAGUE:
+        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+        names |= {node.attr for node in ast.walk(annotation) if isinstance(node, ast.Attribute)}
+        if names & VAGUE:
             found.append((line, name))
     return found
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 from referencing import Registry
@@ -133,10 +134,10 @@ def _pool(schema: dict[str, Any]) -> list[Any]:
 
 def around(
     schema: dict[str, Any], base: Any, pointer: str = "", put: Callable[[Any], Any] = lambda value: value
-) -> Iterator[tuple[str, Any, bool]]:
-    """Yield variants of ``base`` that differ at one pointer: the pointer, the body, and whether it is allowed."""
+) -> Iterator[Variant]:
+    """Yield the variants of ``base``. ``put`` completes a value at ``pointer`` to the whole body."""
     for value in _pool(schema):
-        yield pointer, put(value), is_valid(schema, value)
+        yield Variant(pointer, put(value), is_valid(schema, value))
     flat = resolved(schema)
     if "items" in flat:
         yield from around(flat["items"], None, f"{pointer}/0", lambda value: put([value]))
@@ -144,15 +145,71 @@ def around(
         return
     node: dict[str, Any] = base if isinstance(base, dict) else example(schema)
     for name in flat.get("required", []):
-        yield f"{pointer}/{name}", put({key: value for key, value in node.items() if key != name}), False
+        yield Variant(f"{pointer}/{name}", put({key: value for key, value in node.items() if key != name}), False)
     if flat.get("additionalProperties") is False:
-        yield f"{pointer}/surprise", put({**node, "surprise": 1}), False
+        yield Variant(f"{pointer}/surprise", put({**node, "surprise": 1}), False)
     for name, child in flat["properties"].items():
 
         def put_child(value: Any, name: str = name) -> Any:
             return put({**node, name: value})
 
         if child.keys() == {"description"}:  # read-only: the server ignores its value
-            yield f"{pointer}/{name}", put_child(5), True
+            yield Variant(f"{pointer}/{name}", put_child(5), True)
         else:
             yield from around(child, node.get(name), f"{pointer}/{name}", put_child)
+
+
+class Variant(NamedTuple):
+    """A body that differs from a valid one at one pointer."""
+
+    pointer: str
+    body: Any
+    is_allowed: bool
+
+
+def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
+    """Return the keys that lead to the outermost value that a variant may change alone at ``pointer``."""
+    keys: list[str] = []
+    node = base
+    for key in pointer.split("/")[1:]:
+        keys.append(key)
+        node = node.get(key) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            break
+    return tuple(keys)
+
+
+def batches(base: Any, variants: Iterable[Variant]) -> Iterator[tuple[Any, list[Variant]]]:
+    """Group variants that change ``base`` at different places, and yield each group with one body for all of them.
+
+    A server reports all errors of a body at once, so one request checks a group.
+    """
+    found: list[tuple[bool, dict[tuple[str, ...], Variant]]] = []
+    for variant in variants:
+        place = _changed_place(base, variant.pointer)
+        for is_allowed, group in found:
+            if is_allowed == variant.is_allowed and not any(_overlap(place, other) for other in group):
+                group[place] = variant
+                break
+        else:
+            found.append((variant.is_allowed, {place: variant}))
+    for _, group in found:
+        body = copy.deepcopy(base)
+        for place, variant in group.items():
+            body = _changed(body, place, variant.body)
+        yield body, list(group.values())
+
+
+def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _changed(body: Any, place: tuple[str, ...], variant: Any) -> Any:
+    """Return ``body`` with the value that ``variant`` has at ``place``, or without one if it has none there."""
+    if not place:
+        return variant
+    key, *rest = place
+    if not isinstance(variant, dict) or key not in variant:
+        return {name: value for name, value in body.items() if name != key}
+    return {**body, key: _changed(body.get(key), tuple(rest), variant[key])}

@@ -154,7 +154,7 @@ def test_site_is_the_public_url_or_the_bound_address(
     assert installation.site(config) == expected
 
 
-# Commands in processes of their own
+# Commands in separate processes
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_command_reports_an_unreachable_database(cold: Installation, command: li
     )
 
     assert (done.returncode, done.stdout) == (1, "")
-    # It may not be the last line, since the thread of the connection pool may still log its attempts.
+    # The error may not be the last line, since the thread of the connection pool may still log its attempts.
     message = [line for line in done.stderr.splitlines() if line.startswith("byteor-cloud: ")]
     assert len(message) == 1
     assert message[0].startswith("byteor-cloud: the database is not usable: ")

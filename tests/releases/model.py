@@ -212,11 +212,13 @@ class Model(Rollouts):
             return False
         if status not in {"downloading", "activating", "failed", end}:
             return False
-        if any(said[:3] == (by, source, status) and said[3] > offer.since for said in agent.said):
+        if any(
+            accepted[:3] == (by, source, status) and accepted[3] > offer.since for accepted in agent.accepted_reports
+        ):
             return True
         if RANK[status] <= RANK[agent.progress]:
             return False
-        agent.said.add((by, source, status, self.tick()))
+        agent.accepted_reports.add((by, source, status, self.tick()))
         agent.progress = status
         if agent.number in self.deployments[by].parts:
             self.deployments[by].parts[agent.number].progress = status

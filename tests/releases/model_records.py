@@ -68,7 +68,7 @@ class Agent:
     offer: Offer | None = None
     progress: str = "pending"
     # The agent's accepted reports: (by, source, status, since).
-    said: set[tuple[int, int, str, int]] = field(default_factory=set)
+    accepted_reports: set[tuple[int, int, str, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -78,8 +78,8 @@ class Part:
     before: int | None
     action: str = "activate"
     progress: str = "pending"
-    offered: int | None = None  # the second
-    since: int = 0  # the offer
+    offered: int | None = None  # when the offer was made
+    since: int = 0  # identifies the offer, as ``Offer.since`` does
 
 
 @dataclass
@@ -103,7 +103,7 @@ class Deployment:
     take_over: bool
     status: str
     approval: Approval | None
-    handed_in: Deployment | None  # the deployment whose approval credential was handed in
+    handed_in: Deployment | None  # the deployment whose approval credential was sent with this one
     overrides_freeze: bool
     reason: str = ""
     current: bool = False

@@ -14,7 +14,7 @@ class Rollouts:
         self.policy = policy
         self.frozen = False
         self.now = 0
-        self.count = 0  # the number of events so far, by which later offers are told from earlier ones
+        self.count = 0  # the number of events so far, which tells later offers from earlier ones
         self.agents: list[Agent] = []
         self.deployments: list[Deployment] = []
         self.bad: set[int] = set()

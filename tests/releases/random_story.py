@@ -1,4 +1,4 @@
-"""The base of random stories: their actions, their invariants, and the comparison with the model."""
+"""The base of the random stories of ``test_stateful``: actions, invariants, and the comparison with the model."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Story(RuleBasedStateMachine):
         return Deployment.objects.get(pk=self.ids[number]).bundle_hash
 
     def _waiting(self) -> list[ProcrastinateJob]:
-        """Return the jobs that can run next: of jobs with the same lock, only the first."""
+        """Return the jobs that can run next. Only the first of several jobs with the same lock can."""
         found: dict[str, ProcrastinateJob] = {}
         for job in ProcrastinateJob.objects.filter(status="todo").order_by("id"):
             found.setdefault(job.lock or f"job {job.pk}", job)

@@ -1,4 +1,4 @@
-"""The environment of the random stories: an organization, a clock that tests move, and crashes of the worker."""
+"""What the random stories of ``test_stateful`` need: an organization, a clock that tests move, and worker crashes."""
 
 from __future__ import annotations
 

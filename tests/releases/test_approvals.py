@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 
 
 def pending(world: World, environment: Environment | None = None) -> Deployment:
-    """A deployment that waits for approval, of the operator."""
+    """Create a deployment that the operator requested and that waits for approval."""
     environment = environment or world.prod
     stories.fleet(world, 1, environment)
     return world.deployment(world.bundle(environment))

@@ -14,12 +14,12 @@ from django.db import connection
 from apps.fleet import services as fleet_services
 from apps.fleet.models import Assignment
 from apps.releases.models import DeploymentAgent
-from apps.releases.services import assignments, builds, rollout
+from apps.releases.services import assignments, builds, rollout_steps
 from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, report
 
-WAITS_S = 30  # for the other thread; only a test that fails takes so long
+WAITS_S = 30  # the longest wait for the other thread; only a failing test waits so long
 _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -39,7 +39,7 @@ class Pause:
         monkeypatch.setattr(assignments, name, paused)
 
     def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
-        """Make the call once the other thread is blocked."""
+        """Return a function that waits until the other thread is blocked and then makes the call."""
 
         def run() -> T:
             assert self._entered.wait(WAITS_S)
@@ -109,7 +109,7 @@ def test_a_report_is_late_when_it_waited_for_a_rollback(
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
     deployment = stories.offered(world, second)
-    pause = Pause(monkeypatch, "_change")  # the assignments are written, the parts are not
+    pause = Pause(monkeypatch, "_change")  # after the assignments are written, and before the deployment agents are
 
     rolled_back, reported, _ = at_once(
         lambda: stories.roll_back(world, deployment).status_code,
@@ -178,7 +178,7 @@ def test_reports_succeed_during_a_change_to_all_agents(
 
     def change_all() -> int:
         if change == "step":
-            rollout.step(str(deployment.pk))
+            rollout_steps.run_step(str(deployment.pk))
             return 200
         answer = stories.command(world.operator.api, world, deployment, change, reason="now")
         return int(answer.status_code)

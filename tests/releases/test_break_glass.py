@@ -51,7 +51,7 @@ def lapse() -> None:
 
 
 def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, Deployment, Any]:
-    """Two agents in prod that run an approved release, and another bundle."""
+    """Return two agents in prod, the approved deployment that they run, and another config bundle."""
     agents = stories.fleet(world, 2, world.prod)
     first, second = stories.bundles(world, 2, world.prod)
     deployment = world.deployment(first)
@@ -85,7 +85,7 @@ def test_a_break_glass_deployment_starts_at_once_and_is_marked(world: World, run
     assert (listed["break_glass"], listed["status"], listed["allow_self_approval"]) == (True, "pending", False)
     assert deployment.timeline.get(event="create").detail["break_glass"] == "the market is open"
     assert AuditEvent.objects.get(action="deployment.create").changes["break_glass"] == "the market is open"
-    # The bundle carries nothing that says it was approved.
+    # The bundle contains no claim that it was approved.
     with blobs.read(deployment.bundle_hash or "") as tar:
         opened = open_bundle(tar.read())
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
@@ -146,7 +146,7 @@ def test_a_break_glass_deployment_is_rolled_back_when_it_is_not_approved(
     deployment.refresh_from_db()
     earlier.refresh_from_db()
     assert (deployment.status, earlier.is_current) == ("rolled_back", True)
-    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
 def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
@@ -162,7 +162,7 @@ def test_a_rollout_stops_and_is_barred_when_there_is_nothing_to_restore(
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "approval_expired")
     assert Assignment.objects.get(agent=agent).bundle_hash is None
-    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
 def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_to_restore(
@@ -180,7 +180,7 @@ def test_an_active_deployment_keeps_running_and_is_barred_when_there_is_nothing_
     deployment.refresh_from_db()
     assert (deployment.status, deployment.is_current) == ("active", True)
     assert stories.desired(agent) == (deployment.pk, "activate")
-    assert bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
     assert deployment.timeline.filter(event="break_glass_expired").count() == 1
 
 
@@ -196,7 +196,7 @@ def test_a_break_glass_deployment_fails_when_it_is_denied_before_the_build(
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, deployment.bundle_hash) == ("failed", "approval_denied", None)
-    assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
 def test_the_time_to_approve_is_limited_by_the_policy(world: World) -> None:
@@ -263,7 +263,7 @@ def test_nothing_is_rolled_back_when_the_deployment_was_aborted_before_agents_st
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason, Approval.objects.get().status) == ("failed", "aborted", "expired")
-    assert not bundle_services.is_barred(world.prod.pk, deployment.config_hash)
+    assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
 def test_an_aborted_deployment_is_rolled_back_when_it_is_not_approved(

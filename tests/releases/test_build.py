@@ -27,11 +27,11 @@ pytestmark = pytest.mark.django_db
 
 
 class Crash(BaseException):
-    """The worker's process ends here."""
+    """Simulates the death of the worker's process."""
 
 
 def approved(world: World) -> tuple[Deployment, Agent, Api]:
-    """An approved deployment in prod that no worker has seen, and its only agent."""
+    """Create an approved deployment in prod that no worker has built yet; return it and its only agent."""
     agent, api = world.agent(world.prod)
     deployment = world.deployment(
         world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency")
@@ -44,7 +44,7 @@ def approved(world: World) -> tuple[Deployment, Agent, Api]:
 
 
 def delivered(api: Api, agent: Agent) -> tuple[bytes, dict[str, Any], KeySet]:
-    """What the agent fetches: the tar, its offer, and the published keys."""
+    """Fetch the tar, the offer and the published keys as the agent, and return them."""
     base = f"/api/v1/agents/{agent.pk}"
     desired = api.get(f"{base}/deployment").json()["desired"]
     tar = api.get(desired["bundle_url"])
@@ -123,7 +123,7 @@ def test_the_stored_tar_gets_a_new_signature_after_a_key_rotation(world: World, 
     assert desired["envelope"]["signatures"][0]["keyid"] == keys.active.kid
     assert before["envelope"]["signatures"][0]["keyid"] == before_keys.active.kid != keys.active.kid
     assert verify_delivery(tar, desired["envelope"], keys, str(world.prod.pk)).bundle_hash == sha256(tar)
-    # What was signed before still verifies with the new set, and the approval's credential does too.
+    # The earlier envelope and the approval credential still verify with the new key set.
     assert verify_delivery(tar, before["envelope"], keys, str(world.prod.pk)).approval is not None
     with pytest.raises(Refused):
         verify_delivery(tar, desired["envelope"], before_keys, str(world.prod.pk))
@@ -141,7 +141,7 @@ def test_the_same_inputs_build_the_same_bytes(world: World, run_jobs: Callable[[
     assert again.bundle_hash == deployment.bundle_hash
     with blobs.read(deployment.bundle_hash or "") as stored:
         assert stored.read() == again.tar
-    assert open_bundle(again.tar).signing_keys == KeySet.of(deployment.signing_keys)
+    assert open_bundle(again.tar).signing_keys == KeySet.from_document(deployment.signing_keys)
 
 
 @pytest.mark.parametrize("at", ["_build_bundle", "_offer_first_wave"])
@@ -167,7 +167,7 @@ def test_a_build_is_resumed_when_the_worker_crashes(
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
     assert stories.desired(agent) == (deployment.pk, "activate")
-    # The key set in the bundle is that of the moment when building began.
+    # The key set in the bundle contains the keys that existed when the build started.
     with blobs.read(deployment.bundle_hash or "") as stored:
         assert len(open_bundle(stored.read()).signing_keys.keys) == 1
     assert events(deployment) == ["create", "approve", "build", "offer"]
@@ -195,7 +195,7 @@ def test_a_deployment_fails_when_its_build_fails_for_good(world: World) -> None:
     assert (deployment.status, deployment.reason, deployment.detail) == (
         "failed", "build_failed", "ValueError: no such thing",
     )  # fmt: skip
-    assert not KnownBad.objects.exists()  # no agent has failed with it
+    assert not KnownBad.objects.exists()  # no agent has failed with this configuration
     assert stories.desired(agent) == (None, None)
     builds.build(str(deployment.pk))
     builds.fail_build(str(deployment.pk), "again")
@@ -207,7 +207,7 @@ def test_a_deployment_fails_when_its_configuration_becomes_known_bad_before_the_
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     deployment, agent, _ = approved(world)
-    bundle_services.bar(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.prod, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
     run_jobs()
 
@@ -226,8 +226,8 @@ def test_a_deployment_fails_when_its_target_becomes_empty(world: World, run_jobs
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "empty_target")
-    # That says nothing of the configuration.
-    assert not bundle_services.is_barred(deployment.environment_id, deployment.config_hash)
+    # An empty target does not make the configuration known bad.
+    assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
 def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
@@ -241,7 +241,7 @@ def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Cal
 
     builds.build(str(waiting.pk))
     waiting.refresh_from_db()
-    assert waiting.status == "approved"  # it waits for the agent that the two have in common
+    assert waiting.status == "approved"  # it waits for the agent that both deployments target
     report(api, one, "active")
     run_jobs()
     builds.build(str(waiting.pk))

@@ -201,7 +201,7 @@ def test_the_database_refuses_changes(world: World) -> None:
 
 def test_clearing_known_bad_needs_a_reason(world: World) -> None:
     bundle = world.bundle()
-    bundles.bar(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
+    bundles.mark_known_bad(world.dev, bundle.config_hash, reason="threshold: 1 of 1 failed", actor=world.admin.actor)
     path = world.path(rest=f"/config-bundles/{bundle.pk}")
     assert world.viewer.api.get(path).json()["known_bad"] is True
 

@@ -27,7 +27,7 @@ def requested(world: World) -> Deployment:
 
 @pytest.fixture
 def delivered(world: World, requested: Deployment) -> Deployment:
-    """Approved by the reviewer, built and offered."""
+    """The deployment after its approval, build and first offer."""
     body = {"deployment_id": str(requested.pk), "decision": "approve", "comment": "looks right"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), body).status_code == 201
     run_jobs()
@@ -59,15 +59,15 @@ def test_evidence_is_proven_offline(
     files = download(world, delivered)
 
     kid = signing_keys.key_set(world.organization.pk).active.kid
-    told = verified(tmp_path, files, capsys, "--trust", kid, "--environment", str(world.prod.pk))
-    assert (told["outcome"], told["approved"]) == ("proven", True)
-    assert told["bundle_hash"] == delivered.bundle_hash
-    assert told["manifest"]["deployment_id"] == str(delivered.pk)
-    assert told["approval"]["issued_by"] == "reviewer@acme.example"
+    proof = verified(tmp_path, files, capsys, "--trust", kid, "--environment", str(world.prod.pk))
+    assert (proof["outcome"], proof["approved"]) == ("proven", True)
+    assert proof["bundle_hash"] == delivered.bundle_hash
+    assert proof["manifest"]["deployment_id"] == str(delivered.pk)
+    assert proof["approval"]["issued_by"] == "reviewer@acme.example"
     approval = Approval.objects.get(deployment=delivered)
-    assert told["approval"]["approval_id"] == str(approval.pk)
+    assert proof["approval"]["approval_id"] == str(approval.pk)
     assert files["approval.cred"].decode() == approval.credential
-    unsigned = told["unsigned"]
+    unsigned = proof["unsigned"]
     assert (unsigned["requested_by"], unsigned["note"]) == ("operator@acme.example", "for the auditors")
     [decision] = unsigned["approval"]["decisions"]
     assert decision.pop("decided_at").endswith("Z")
@@ -124,9 +124,9 @@ def test_evidence_has_no_credential_when_no_approval_is_required(
 
     files = tar.unpack(response.content)
     assert sorted(files) == ["deploy-bundle.tar", "deployment.json", "envelope.json", "signing_keys.json"]
-    told = verified(tmp_path, files, capsys)
-    assert (told["outcome"], told["approved"], told["approval"]) == ("consistent", False, None)
-    assert told["unsigned"]["approval"] is None
+    proof = verified(tmp_path, files, capsys)
+    assert (proof["outcome"], proof["approved"], proof["approval"]) == ("consistent", False, None)
+    assert proof["unsigned"]["approval"] is None
 
 
 def test_evidence_has_the_approval_that_followed_a_break_glass(
@@ -170,9 +170,9 @@ def test_the_exported_ledger_is_proven_offline(
     kid = signing_keys.key_set(world.organization.pk).active.kid
     assert cli.main(["ledger", str(exports[0]), "--json", "--trust", kid]) == 0
 
-    told = json.loads(capsys.readouterr().out)
-    assert told["checkpoint"]["org_id"] == str(world.organization.pk)
-    assert told["events"] == told["checkpoint"]["seq"] > 20
+    proof = json.loads(capsys.readouterr().out)
+    assert proof["checkpoint"]["org_id"] == str(world.organization.pk)
+    assert proof["events"] == proof["checkpoint"]["seq"] > 20
     assert "approval.decision.approve" in exports[0].read_text()
-    assert cli.main(["ledger", str(exports[1])]) == 1  # it goes on from seq 7, which nobody vouches for here
+    assert cli.main(["ledger", str(exports[1])]) == 1  # it continues after seq 7, and no checkpoint covers seq 7
     assert "ledger.missing" in capsys.readouterr().out

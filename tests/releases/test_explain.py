@@ -232,7 +232,7 @@ def test_explains_drift(world: World) -> None:
 
     assert codes(waits) == ["awaiting_heartbeat", "target_all"]
     assert codes(explanation) == ["drifted", "target_all"]
-    assert explanation["summary"].startswith("agent-0 should run quotes/bundle-1, but runs quotes/bundle-0 since ")
+    assert explanation["summary"].startswith("agent-0 should run quotes/bundle-1, but has run quotes/bundle-0 since ")
     assert next_codes(explanation) == ["heartbeat_expected", "told_again"]
 
 
@@ -305,7 +305,7 @@ def test_explains_a_retry(world: World, run_jobs: Callable[[], int]) -> None:
 def test_explains_a_break_glass_deployment(world: World) -> None:
     agent, _ = world.agent(world.prod)
     glass = BreakGlassRequest("the market opens")
-    world.operator = world.admin  # who asks for it
+    world.operator = world.admin  # only an org_admin may deploy by break-glass
     deployment = world.deployment(world.bundle(world.prod), break_glass=glass, is_org_admin=True)
     before = explain(world, agent)
     assert deployment.approval is not None
@@ -377,13 +377,14 @@ def test_the_number_of_queries_does_not_grow_with_the_fleet(world: World, django
     path = world.path(rest=f"/agents/{agent.pk}/explain")
     world.viewer.api.get(path)
 
-    # The credential, its rate, the environment, the roles, the agent; deployments, the agent's parts, who said what.
+    # Queries for the credential, its rate limit, the environment, the roles and the agent, and for the deployments, the
+    # agent's progress and the people's actions.
     with django_assert_num_queries(8):
         world.viewer.api.get(path)
     stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))
     with CaptureQueriesContext(connection) as queries:
         world.viewer.api.get(path)
-    assert len(queries) == 10  # and how far the waves are, and what holds it up
+    assert len(queries) == 10  # two more, for the progress of waves and for jobs that cannot continue
     for query in queries:
         assert str(others[0][0].pk) not in query["sql"]
         assert '"releases_deployment"."target",' not in query["sql"]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 
 def key_of(world: World, maker: Api, name: str = "ci", role: Role = Role.OPERATOR) -> tuple[OrganizationKey, Api]:
-    """A key that ``maker`` makes through the API, and the key as a caller."""
+    """Create a key through the API as ``maker``; return its row, and an API client that uses the key."""
     made = maker.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", {"name": name, "role": role})
     assert made.status_code == 201, made.json()
     return OrganizationKey.objects.get(pk=made.json()["id"]), Api(made.json()["token"])
@@ -84,7 +84,7 @@ def test_the_maker_of_a_key_may_approve_when_self_approval_is_allowed(world: Wor
 
 
 def test_a_key_made_by_a_key_counts_as_the_person_who_made_the_first_key(world: World) -> None:
-    """However long the row of keys is, and though those between are revoked."""
+    """This holds for any number of keys in between, even if they are revoked."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")
@@ -130,12 +130,12 @@ def test_a_key_shows_who_made_it(world: World) -> None:
     assert (claimed.status_code, claimed.json()["errors"][0]["pointer"]) == (400, "/created_by")
 
 
-# -- a key whose maker nobody knows -----------------------------------------------------------------------------------
+# -- a key whose creator is unknown -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def orphan(world: World) -> Api:
-    """A key of an older release that the audit trail says nothing of."""
+    """A key that an older release created, whose creator is not in the audit ledger."""
     key, api = key_of(world, world.admin.api, "orphan")
     OrganizationKey.objects.filter(pk=key.pk).update(created_by=None)
     return api
@@ -169,11 +169,11 @@ def test_an_old_request_by_a_key_without_a_known_maker_can_only_be_denied(world:
     assert decide(world, world.reviewer, deployment, "deny").json()["status"] == "denied"
 
 
-# -- consent that is handed in ----------------------------------------------------------------------------------------
+# -- approval credentials that are sent with a deployment -------------------------------------------------------------
 
 
 def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
-    """Consent that ``approver`` gave to a request of the operator, and that was not used."""
+    """Create an unused approval by ``approver`` of a request of the operator; return the bundle and the credential."""
     bundle = bundle_of(world)
     deployment = asked(world, world.operator.api, bundle)
     assert decide(world, approver, deployment).status_code == 201

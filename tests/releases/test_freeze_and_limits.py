@@ -16,7 +16,7 @@ from tests.worlds import ALL, World, plan
 pytestmark = pytest.mark.django_db
 
 
-# In the zone's winter time, at which it is defined: Friday 18 h to Monday 6 h.
+# Friday 18:00 to Monday 06:00. The offsets are those of winter time in this time zone.
 WEEKENDS = {
     "start": "2026-01-02T18:00:00+01:00", "end": "2026-01-05T06:00:00+01:00", "time_zone": "Europe/Berlin",
     "recurrence": "weekly", "reason": "weekend",
@@ -28,21 +28,21 @@ def statuses(*deployments: Deployment) -> list[str]:
 
 
 def ask(world: World, bundle: ConfigBundle, **body: Any) -> Any:
-    """The operator's request for a deployment to everybody."""
+    """Request a deployment to all agents as the operator, and return the response."""
     path = world.path(bundle.environment, "/deployments")
     return world.operator.api.post(path, {"config_bundle_id": str(bundle.pk), "target": ALL, **body})
 
 
 def refused(answer: Any, code: str, count: int) -> None:
-    """Refused, and there are ``count`` deployments as before."""
+    """Assert that the request was refused and that there are still ``count`` deployments."""
     assert (answer.status_code, answer.json()["type"]) == (409, f"urn:byteor:problem:{code}"), answer.json()
     assert (Deployment.objects.count(), AuditEvent.objects.filter(action="deployment.create").count()) == (count, count)
 
 
 def approve(world: World, deployment: Deployment, **body: Any) -> None:
     path = world.path(deployment.environment, "/approvals")
-    said = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
-    assert world.reviewer.api.post(path, said).status_code == 201
+    decision = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
+    assert world.reviewer.api.post(path, decision).status_code == 201
 
 
 def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def set_windows(environment: Environment, *windows: dict[str, Any]) -> None:
 
 @pytest.fixture
 def clock(world: World, clock: stories.Clock) -> stories.Clock:
-    """An hour before a weekend; people's tokens, which are made today, do not end before the tests do."""
+    """Set the clock to one hour before a weekend. Let the user tokens not expire, since they were created today."""
     UserToken.objects.update(expires_at=None)
     clock.set("2027-03-19T16:00:00+00:00")
     return clock
@@ -71,7 +71,7 @@ def frozen(world: World, clock: stories.Clock) -> Environment:
     ("open_at", "last_s", "closed_at"),
     [
         ("2027-03-19T17:00:00+00:00", "2027-03-22T04:59:59+00:00", "2027-03-22T05:00:00+00:00"),
-        # The clocks are put forward in this weekend, which is an hour shorter, and back in that one.
+        # Summer time begins in the first weekend, which is an hour shorter, and ends in the last one.
         ("2027-03-26T17:00:00+00:00", "2027-03-29T03:59:59+00:00", "2027-03-29T04:00:00+00:00"),
         ("2027-04-02T16:00:00+00:00", "2027-04-05T03:59:59+00:00", "2027-04-05T04:00:00+00:00"),
         ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),
@@ -163,7 +163,7 @@ def test_a_deployment_fails_when_its_approval_expires_in_the_freeze_window(
     set_windows(world.prod, WEEKENDS)
     deployment = world.deployment(world.bundle(world.prod))
     clock.set("2027-03-26T17:00:00+00:00")
-    approve(world, deployment)  # people may consent at the weekend
+    approve(world, deployment)  # people may approve during a freeze window
     run_sweep(run_jobs)
     assert state(deployment) == ("approved", "")
 
@@ -270,7 +270,7 @@ def test_deployments_of_two_pipelines_to_other_agents_run_at_once_at_a_limit_of_
 def test_a_later_deployment_does_not_start_before_an_earlier_one(
     world: World, run_jobs: Run, with_others: bool
 ) -> None:
-    """The second waits for the sweep; the third is asked for just when the first has ended."""
+    """The second deployment waits for the sweep. The third is requested right after the first has ended."""
     allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)

@@ -1,4 +1,4 @@
-"""Credentials handed in with a deployment: each reason to refuse one, and the effect of a valid one."""
+"""Approval credentials sent with a deployment: each reason to refuse one, and the effect of a valid one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 
 def given(world: World, environment: Environment | None = None, **config: Any) -> tuple[ConfigBundle, Approval]:
-    """Consent to a bundle that was not used: its deployment was aborted before the worker saw it."""
+    """Create an unused approval by aborting its deployment before the build. Return the bundle and the approval."""
     environment = environment or world.prod
     if not environment.effective_settings.release.approvals_required:
         raise AssertionError("needs an environment with approvals")
@@ -61,16 +61,16 @@ def refused(answer: Any, status: int, reason: str) -> None:
 
 
 def issued(world: World, approval: Approval, **other: Any) -> str:
-    """A credential for the approval that says something else than the real one."""
+    """Replace the approval's credential by one with other claims, signed by the same key, and return it."""
     now = timezone.now().replace(microsecond=0)
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "private_key": signing_keys.active_private_key(world.organization.pk), "org_id": str(world.organization.pk),
         "project_id": str(world.project.pk), "environment_id": str(approval.environment_id),
         "environment_posture": "prod", "spec_hash": approval.spec_hash, "capabilities": approval.capabilities,
         "issued_at": now, "expires_at": now + timedelta(seconds=60), "issued_by": "somebody",
         "approval_id": str(approval.pk), **other,
     }  # fmt: skip
-    text = credential.issue(**said)
+    text = credential.issue(**fields)
     Approval.objects.filter(pk=approval.pk).update(credential=text)
     return text
 
@@ -220,7 +220,7 @@ def test_a_used_credential_is_refused(world: World) -> None:
 
 
 def _flips(text: str) -> Iterator[str]:
-    """The credential with one bit changed, each bit of its payload and its signature in turn."""
+    """Yield copies of the credential, each with another bit of its payload or its signature inverted."""
     parts = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in text.split(".")]
     for which, part in enumerate(parts):
         for bit in range(len(part) * 8):

@@ -24,7 +24,7 @@ YEARS = timedelta(days=1000)
 
 
 def age(days: int, *rows: Any) -> None:
-    """Let these rows, or all that tells of these deployments, be that old."""
+    """Make the deployments, and their reports, timelines and agents' progress, this many days old."""
     moment = timezone.now() - timedelta(days=days)
     for deployment in rows:
         Deployment.objects.filter(pk=deployment.pk).update(created_at=moment)
@@ -34,7 +34,7 @@ def age(days: int, *rows: Any) -> None:
 
 
 def kept(deployment: Deployment) -> tuple[int, int, bool]:
-    """How many parts of agents, how many reports, and whether there is a timeline."""
+    """Return the number of deployment agents, the number of reports, and whether there is a timeline."""
     return deployment.agents.count(), deployment.reports.count(), deployment.timeline.exists()
 
 
@@ -46,7 +46,7 @@ def test_rows_of_a_superseded_deployment_are_deleted_after_a_year(world: World) 
     age(364, new)
 
     tasks.forget_particulars()
-    assert kept(old) == (2, 0, True)  # reports live 90 days
+    assert kept(old) == (2, 0, True)  # reports are kept for 90 days
     assert kept(new)[0] == 2
 
     age(366, old)
@@ -54,7 +54,7 @@ def test_rows_of_a_superseded_deployment_are_deleted_after_a_year(world: World) 
     tasks.forget_particulars()
 
     assert kept(old) == (0, 0, False)
-    # It runs: who has it, what they last said of it and how it came about are wanted, however old.
+    # The new deployment runs, so its agents, their last reports and its timeline are kept, however old they are.
     assert kept(new) == (2, 2, True)
     old.refresh_from_db()
     assert old.status == "active"
@@ -118,7 +118,7 @@ def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World
 
     assert prune(89)
     assert deployment.agents.count() == 2
-    assert prune(91)  # its artifact has a time of its own
+    assert prune(91)  # the agent's artifact has its own retention period and keeps the agent
     assert list(deployment.agents.values_list("agent_id", flat=True)) == [stays.pk]
     world.dev.settings = {"artifact_retention_days": 1}
     world.dev.save()
@@ -127,7 +127,7 @@ def test_a_decommissioned_agent_is_deleted_when_no_row_refers_to_it(world: World
     Artifact.objects.filter(pk=artifact).update(created_at=timezone.now() - timedelta(days=2))
     assert not prune(91)
     assert Agent.objects.filter(pk=stays.pk).exists()
-    assert AuditEvent.objects.count() == events + 1  # that the artifact expired
+    assert AuditEvent.objects.count() == events + 1  # the event that the artifact expired
 
 
 def test_a_deployment_under_way_keeps_its_decommissioned_agents(world: World) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from apps.fleet.models import Agent as Row
 from apps.releases.models import Deployment
@@ -23,9 +22,9 @@ from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
 from byteor_cloud.agent.pipeline import BundleRunner
-from byteor_cloud.agent.resources import ResourceMeter
+from byteor_cloud.agent.resource_meter import ResourceMeter
 from byteor_cloud.agent.retry import Backoff
-from byteor_cloud.agent.state import StateFolder
+from byteor_cloud.agent.state_folder import StateFolder
 from byteor_cloud.engine.delivery.bundle import open_bundle
 from tests.patience import wait_until
 from tests.releases import stories
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Node:
-    """A reference agent of its own: state folder, key set, connection; in a thread while it is on."""
+    """One reference agent with its own state folder, key set and connection. ``thread`` runs its main loop."""
 
     def __init__(self, row: Row, key: str, url: str, folder: Path) -> None:
         self.row, self.state = row, StateFolder(folder)
@@ -67,7 +66,7 @@ class Node:
                 self.signers.add(answer.envelope["signatures"][0]["keyid"])
             return answer
 
-        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it only looks
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it returns the same answer
 
     def stop(self) -> None:
         self.off.set()
@@ -75,7 +74,7 @@ class Node:
             self.thread.join()
 
     def knows(self, kid: str) -> bool:
-        """Whether the key is in the set that it has stored."""
+        """Return whether the key set that the agent has stored contains the key."""
         stored = self.state.keys()
         return stored is not None and stored.keyset.find(kid) is not None
 
@@ -85,7 +84,7 @@ type Start = Callable[[World, int], list[Node]]
 
 @pytest.fixture
 def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
-    """Enroll so many agents in prod; each is still off."""
+    """Return a function that enrolls ``count`` agents in prod without starting them."""
     nodes: list[Node] = []
 
     def enroll(world: World, count: int) -> list[Node]:
@@ -97,17 +96,15 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
     yield enroll
     for node in nodes:
         node.stop()
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE procrastinate_jobs CASCADE")
 
 
 def until(done: Callable[[], object]) -> None:
-    """The agents are at work meanwhile, the worker is not: no wave begins."""
+    """Wait until ``done``. Only the agents run while this waits. The worker does not run, so no wave starts."""
     wait_until(done, every_s=0.02)
 
 
 def approved(world: World, name: str, **options: Any) -> Deployment:
-    """A deployment in prod with its credential, signed by the key of now; nothing is built yet."""
+    """Create an approved deployment in prod. The active key signed its credential, and its bundle is not built yet."""
     deployment = world.deployment(world.bundle(world.prod, name, env={"NAME": name}), **options)
     decision = {"deployment_id": str(deployment.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
@@ -119,7 +116,7 @@ def rotate(world: World, **options: Any) -> SigningKey:
 
 
 def pass_time(seconds: float) -> None:
-    """The keys' times are so much longer ago."""
+    """Move the times of all signing keys ``seconds`` into the past, as if that time had passed."""
     for key in SigningKey.objects.all():
         for name in ("not_before", "signs_until", "not_after"):
             if (moment := getattr(key, name)) is not None:
@@ -131,24 +128,26 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     nodes = start(world, 4)
     one, two, three, absent = nodes
     first = SigningKey.objects.get(organization=world.organization)
-    absent.agent.run_until_idle()  # it was there once, and knows the first key only
+    absent.agent.run_until_idle()  # this agent fetches the first key, and is then offline during the rotations
     for node in (one, two, three):
         node.thread.start()
     until(lambda: all(node.knows(first.kid) for node in nodes))
 
-    # Approved under the first key, built after an immediate rotation: the credential was issued before, and holds.
+    # The first key signed the approval credential. The bundle is built after an immediate rotation to the second key.
+    # The credential stays valid, because it was issued before the rotation.
     deployment = approved(world, "quotes", strategy=waves(25, 50, 75, 100, auto_rollback=False))
     done = deployment.agents.filter(progress="active")
     second = rotate(world, activate_in_s=0)
     run_jobs()
     until(lambda: done.count() == 1)
 
-    # Another immediate one: the next wave meets a signature by a key that is seconds old.
+    # Rotate again at once: the next wave gets a signature of a key that was created seconds ago.
     third = rotate(world, activate_in_s=0)
     run_jobs()
     until(lambda: done.count() == 2)
 
-    # A planned one: whoever is there knows the next key before it signs. Nothing waits for a late worker to note it.
+    # Rotate with the normal delay: agents that are online know the next key before it signs. The key becomes active at
+    # its time, even if the worker stores the new status later.
     fourth = rotate(world)
     until(lambda: all(node.knows(fourth.kid) for node in (one, two, three)))
     assert signing_keys.key_set(world.organization.pk).active.kid == third.kid
@@ -156,7 +155,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
     run_jobs()
     until(lambda: done.count() == 3)
 
-    # And the one that missed them all comes back, to a bundle whose approval is of a key that is retired by now.
+    # The agent that missed all rotations starts. The key that signed the approval in its bundle is retired now.
     signing_keys.retire(first, reason="an emergency", actor=world.admin.actor)
     run_jobs()
     assert not absent.knows(second.kid)
@@ -172,7 +171,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
         assert progress.running is not None
         assert (progress.running.deployment_id, progress.last_failed) == (str(deployment.pk), None)
     assert not deployment.agents.exclude(detail="").exists()
-    # The key set in the tar is that of the moment when building began.
+    # The key set in the tar contains the keys that existed when the build started.
     tar = absent.state.bundle(deployment.bundle_hash or "")
     assert tar is not None
     assert [key.kid for key in open_bundle(tar).signing_keys] == [second.kid, first.kid]
@@ -181,7 +180,7 @@ def test_rotations_between_the_waves_of_a_rollout(world: World, start: Start) ->
 def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The heartbeat named the old set; the signature that follows is of a key that the agent has never heard of."""
+    """The heartbeat's response named the old key set, and then a key signs that the agent does not know."""
     [node] = start(world, 1)
     node.agent.run_until_idle()
     deployment = approved(world, "quotes")
@@ -207,7 +206,7 @@ def test_an_agent_accepts_a_bundle_when_keys_rotate_between_heartbeat_and_downlo
 def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An emergency on an emergency: signed by the second key, which is retired while the agent downloads."""
+    """The second key signs the bundle, and is replaced and retired while the agent fetches the offer."""
     [node] = start(world, 1)
     node.agent.run_until_idle()
     deployment = approved(world, "quotes")
@@ -225,7 +224,7 @@ def test_an_agent_accepts_a_bundle_when_its_key_is_retired_during_the_download(
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # the heartbeat was answered before all of this
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat came before the rotation
     node.agent.run_until_idle()
     run_jobs()
 

@@ -1,4 +1,4 @@
-"""Agents that enroll, or come to match the target, after a deployment has begun."""
+"""Agents that enroll, or begin to match the target, after a deployment has started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     second = stories.offered(world, two, strategy=waves(50, 100))
     early, early_api = world.agent(name="early")
     run_jobs()
-    # What is current serves it meanwhile.
+    # The late joiner is offered the current deployment until the new one is active.
     assert stories.desired(early) == (first.pk, "activate")
     report_from_all(agents[:1], "active", run_jobs)
     assert second.agents.filter(agent=early).count() == 0
@@ -41,7 +41,7 @@ def test_late_joiners_wait_for_the_end_and_do_not_count(world: World, run_jobs: 
     ]  # fmt: skip
     report_from_all(joined, "failed", run_jobs)
     assert (state(second), KnownBad.objects.count()) == (("active", ""), 0)
-    # Rolled back by hand, they go along: the one that ran nothing before to what is restored.
+    # A manual rollback includes the late joiners. One of them ran nothing before and gets the restored bundle.
     world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
     assert {a["bundle_hash"] for a in stored_assignments([*agents, *joined])} == {first.bundle_hash}
 
@@ -133,7 +133,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
 
 def test_late_joiners_are_not_offered_a_known_bad_configuration(world: World, run_jobs: Callable[[], int]) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
-    bundle_services.bar(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.dev, deployment.config_hash, reason="elsewhere", actor=world.admin.actor)
 
     late, _ = world.agent(name="late")
     run_jobs()

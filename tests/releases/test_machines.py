@@ -39,7 +39,7 @@ def pairs() -> Iterator[tuple[str, Any, Any]]:
 
 
 def row(world: World, name: str) -> Stateful:
-    """One row that the machine governs."""
+    """Create a row of the model whose status the machine ``name`` changes."""
     stories.fleet(world, 1, world.prod)
     if name in {"deployment", "approval"}:
         deployment = world.deployment(world.bundle(world.prod))
@@ -91,8 +91,9 @@ def test_an_event_changes_the_status_with_its_records_or_nothing(
         )  # fmt: skip
 
 
-# The same law from outside: what a caller can ask of a deployment or an approval, in every status that they can have.
-# How a deployment comes there, in an environment that wants approval and where another one ran before.
+# The tests below check the same rule through the API: each request for a deployment or an approval, in each status.
+# STORIES maps each state to the steps that lead to it, in an environment that requires approval and in which another
+# deployment ran before.
 STORIES = {
     "pending_approval": "",
     "denied": "deny",
@@ -125,7 +126,7 @@ ALLOWED = {
     "retry": "cleared aborted",
     "rollback": "deploying paused active failed cleared broken_glass",
 }
-# What a refusal says when it is not the status that stands in the way.
+# Words in the error message of requests that are refused for another reason than the status.
 OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
@@ -137,11 +138,11 @@ OTHER_REFUSALS = {
 
 
 class Interrupted(Exception):
-    """The worker ends here."""
+    """Simulates the death of the worker."""
 
 
 def ask(world: World, deployment: Deployment, action: str) -> Any:
-    """What the API answers."""
+    """Request the action through the API, and return the response."""
     path = world.path(world.prod)
     if action in {"approve", "deny"}:
         body = {"deployment_id": str(deployment.pk), "decision": action, "comment": "because"}
@@ -152,7 +153,7 @@ def ask(world: World, deployment: Deployment, action: str) -> Any:
 
 
 def deployment_after(world: World, story: str, monkeypatch: pytest.MonkeyPatch) -> Deployment:
-    """A deployment with the story behind it."""
+    """Create a deployment and perform the steps of the story with it."""
     ((agent, api),) = stories.fleet(world, 1, world.prod)
     first, second, third = stories.bundles(world, 3, world.prod)
 
@@ -197,7 +198,10 @@ def _interrupted(*_: object) -> None:
 
 
 def digests() -> dict[str, str]:
-    """A digest of all rows of each table, the queue included; the rate counters count refused requests too."""
+    """Return a digest of all rows of each table, including the queue.
+
+    The rate counters are left out, because they also change when a request is refused.
+    """
     found = {}
     with connection.cursor() as cursor:
         cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
@@ -220,7 +224,7 @@ def test_a_request_changes_the_status_with_its_records_or_nothing(
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):
-        person.api.get("/api/v1/me")  # a token's last use is noted once a minute
+        person.api.get("/api/v1/me")  # stores the time of the token's last use, which then stays for a minute
     before = digests()
 
     for action, allowed in ALLOWED.items():
@@ -245,7 +249,7 @@ def test_a_request_changes_the_status_with_its_records_or_nothing(
 
 
 def _moved_with_its_records(deployment: Deployment, approval: Approval, action: str, since: UUID) -> None:
-    """One timeline entry, and one audit event of each that moved, which says from where to where."""
+    """Assert that the request added one timeline entry, and one audit event with both statuses for each changed row."""
     (entry,) = deployment.timeline.filter(pk__gt=since)
     events = AuditEvent.objects.filter(pk__gt=since)
     for row in (deployment, approval):

@@ -179,7 +179,7 @@ def test_a_bundle_of_another_environment_is_refused(world: World) -> None:
 def test_a_known_bad_configuration_is_refused_until_cleared(world: World) -> None:
     stories.fleet(world, 1)
     bundle = world.bundle()
-    bundle_services.bar(world.dev, bundle.config_hash, reason="threshold", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.dev, bundle.config_hash, reason="threshold", actor=world.admin.actor)
 
     refused(request(world, config_bundle_id=str(bundle.pk)), 409, "known_bad")
 

@@ -67,8 +67,8 @@ def test_failed_agents_get_a_new_offer_while_the_deployment_is_deploying(
     run_jobs()
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("active", "")
-    told = deployment.timeline.get(event="retry")
-    assert (told.detail["reason"], told.detail["agents"]) == ("the disk is free again", 1)
+    entry = deployment.timeline.get(event="retry")
+    assert (entry.detail["reason"], entry.detail["agents"]) == ("the disk is free again", 1)
     assert AuditEvent.objects.filter(action="deployment.retry").count() == 1
 
 

@@ -169,7 +169,7 @@ def test_a_reason_is_required(world: World) -> None:
 def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1)
     first, second, third = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 3))
-    bundle_services.bar(world.dev, second.config_hash, reason="cve", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.dev, second.config_hash, reason="cve", actor=world.admin.actor)
 
     body = roll_back(world, third).json()
 
@@ -183,7 +183,7 @@ def test_a_rollback_skips_known_bad_deployments(world: World, run_jobs: Callable
 def test_a_rollback_is_refused_when_all_earlier_deployments_are_known_bad(world: World) -> None:
     agents = stories.fleet(world, 1)
     first, second = (stories.active(world, bundle, agents) for bundle in stories.bundles(world, 2))
-    bundle_services.bar(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
+    bundle_services.mark_known_bad(world.dev, first.config_hash, reason="cve", actor=world.admin.actor)
 
     refused(roll_back(world, second), "nothing_to_roll_back_to", second)
 
@@ -262,7 +262,7 @@ def test_a_rollback_is_refused_when_no_agent_has_the_failed_deployment(
     current.refresh_from_db()
     assert (failed.status, current.is_current) == ("failed", True)
     assert stories.desired(agent) == (current.pk, "activate")
-    assert not bundle_services.is_barred(world.dev.pk, failed.config_hash)
+    assert not bundle_services.is_known_bad(world.dev.pk, failed.config_hash)
 
 
 def test_a_deployment_that_was_rolled_back_meanwhile_does_not_become_current(

@@ -29,7 +29,7 @@ def test_a_rollback_fails_when_an_agent_fails_it(world: World, run_jobs: Callabl
         "failed", "rollback_failed", False, False,
     )  # fmt: skip
     assert str(agents[1][0].pk) in second.detail
-    # Once more, and all is well.
+    # A second rollback succeeds.
     assert roll_back(world, second).json()["status"] == "rolling_back"
     report_from_all(agents, "rolled_back", run_jobs)
     first.refresh_from_db()
@@ -109,11 +109,12 @@ def test_agents_that_a_rollback_brought_back_are_rolled_back_too(world: World, r
     report_from_all([*agents, (joined, api)], "rolled_back", run_jobs)
     third = stories.offered(world, three)
 
-    # It had no part in the first one; taken back, the third one's offer leaves it with that all the same.
+    # The late joiner was not enlisted in the first deployment when that was rolled out. When the third deployment
+    # withdraws its offer, the late joiner is nevertheless assigned to the first one again.
     world.operator.api.post(world.path(rest=f"/deployments/{third.pk}/abort"))
     assert stories.desired(joined) == (first.pk, "activate")
 
-    # And the first one's own rollback finds it.
+    # A later rollback to the first deployment includes the late joiner too.
     clear = bundle_services.clear_known_bad
     clear(second.config_bundle, reason="mended", actor=world.admin.actor)
     again = stories.active(world, two, [*agents, (joined, api)])

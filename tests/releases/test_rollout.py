@@ -9,7 +9,7 @@ import pytest
 
 from apps.fleet.models import Assignment
 from apps.releases.models import KnownBad
-from apps.releases.services import assignments, rollout
+from apps.releases.services import assignments, rollout_steps
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from byteor_cloud import blobs
@@ -79,7 +79,7 @@ def test_one_failure_fails_the_deployment_at_a_threshold_of_zero(world: World, r
     assert state(deployment) == ("failed", "threshold")
     assert deployment.detail == "1 of 2 agents of wave 1 failed"
     assert KnownBad.objects.get().config_hash == deployment.config_hash
-    # What nobody had begun with is not wanted any more: an agent that comes back does not start it.
+    # The offer that the agent had not started is withdrawn, so an agent that comes back later does not start it.
     assert stories.desired(two) == (None, None)
     assert two_api.get(f"/api/v1/agents/{two.pk}/deployment").json() == {"desired": None}
     assert stories.progress(deployment) == ["failed", "pending"]
@@ -136,7 +136,7 @@ def test_a_report_that_arrives_during_the_step_prevents_the_timeout(
         waits(agent_ids)
 
     monkeypatch.setattr(assignments, "lock_assignments", report_first)
-    rollout.step(str(deployment.pk))
+    rollout_steps.run_step(str(deployment.pk))
 
     assert state(deployment) == ("active", "")
     assert stories.progress(deployment) == ["active"]
@@ -164,7 +164,7 @@ def test_agents_that_were_offline_at_the_start_do_not_count(world: World, run_jo
 
     assert state(deployment) == ("active", "")
     assert list(deployment.agents.order_by("agent_id").values_list("counted", flat=True)) == [True, False]
-    # It is offered all the same, and takes its time.
+    # The offline agent gets the offer too, but no timeout applies to it.
     stories.set_offered_ago(deployment, 10_000, away)
     sweep()
     assert report(away_api, away, "active").status_code == 200
@@ -199,7 +199,7 @@ def test_a_superfluous_step_changes_nothing(world: World) -> None:
     before = events(deployment), AuditEvent.objects.count()
 
     for _ in range(3):
-        rollout.step(str(deployment.pk))
+        rollout_steps.run_step(str(deployment.pk))
 
     assert (events(deployment), AuditEvent.objects.count()) == before
 

@@ -73,7 +73,8 @@ def test_an_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int
     assert (answer.status_code, answer.json()["status"], answer.json()["reason"], answer.json()["detail"]) == (
         200, "failed", "aborted", "wrong day",
     )  # fmt: skip
-    # Who runs it goes on running it, who has begun goes on; the third is to run what it runs.
+    # The agent that runs the deployment keeps running it, and the agent that has started continues. The third agent has
+    # not started, so it should run its earlier deployment.
     assert [stories.desired(agent) for agent, _ in agents] == [
         (second.pk, "activate"), (second.pk, "activate"), (first.pk, "activate"),
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def test_agents_that_were_offline_at_the_start_do_not_delay_waves(world: World, 
 
     report_from_all(agents[:1], "active", run_jobs)
     assert stories.progress(second) == ["active", "offered", "offered", "offered"]
-    # Back again, it counts as little as before.
+    # The agent is online again, but it still does not count.
     assert report(away_api, away, "failed").status_code == 200
     report_from_all(agents[2:], "active", run_jobs)
 
@@ -68,7 +68,7 @@ def test_a_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> Non
     stories.active(world, one, agents)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
-    # Rounded up: two in the first wave, one in the second, and none is left for the third.
+    # Shares are rounded up: two agents are in the first wave, one is in the second, and none is left for the third.
     assert list(second.agents.order_by("agent_id").values_list("wave", flat=True)) == [0, 0, 1]
     third_agent = agents[2:]
 
@@ -91,7 +91,7 @@ def test_decommissioned_agents_are_neither_awaited_nor_offered(world: World, run
     fleet.decommission(agents[2][0], actor=world.admin.actor)
     run_jobs()
 
-    # The wave was waiting for the third alone.
+    # The wave was only waiting for the third agent.
     assert stories.progress(second)[3:5] == ["offered", "offered"]
     report_from_all(agents[3:4], "failed", run_jobs)
     assert state(second)[0] == "rolling_back"
@@ -116,7 +116,7 @@ def test_the_next_wave_starts_when_all_agents_of_a_wave_are_decommissioned(world
 
 
 def test_the_target_is_resolved_at_the_start(world: World, run_jobs: Run) -> None:
-    """Who loses the label stays in the rollout, who gets it joins late."""
+    """An agent that loses the label stays in the rollout, and an agent that gets the label is a late joiner."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
     target = {"selector": {"tier": "edge"}}

@@ -75,7 +75,7 @@ def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_o
 
     taking = world.deployment(trade[1], take_over=True, strategy=waves(75, 100))
     run_jobs()
-    assert state(taking) == ("approved", "")  # some of its agents are being deployed to
+    assert state(taking) == ("approved", "")  # another deployment to some of its agents is under way
     report_from_all(left, "active", run_jobs)
     run_sweep(run_jobs)
     assert state(taking) == ("deploying", "")
@@ -91,7 +91,7 @@ def test_a_take_over_waits_for_the_agents_and_its_rollback_returns_them(two_at_o
         deployment.refresh_from_db()
         assert (deployment.status, deployment.is_current) == ("active", True)
     assert state(taking)[0] == "rolled_back"
-    # They are the first pipeline's again: its next release finds them without taking over.
+    # The agents are assigned to the first pipeline again: its next deployment enlists them without ``take_over``.
     again = world.bundle(name="again", version=quotes.config_bundle.version, env={"NUMBER": "9"})
     assert stories.offered(world, again, target=ids(left)).agents.count() == 2
 
@@ -116,7 +116,7 @@ def test_agents_taken_over_before_the_start_are_not_enlisted(two_at_once: World,
 
 
 def test_a_later_wave_takes_no_agent_from_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
-    """It lost its label while it waited for its wave, and was taken over by another pipeline's release."""
+    """The agent lost its label while it waited for its wave, and a deployment of another pipeline took it over."""
     world = two_at_once
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
     target = {"selector": {"tier": "edge"}}

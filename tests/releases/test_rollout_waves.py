@@ -42,7 +42,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     report_from_all(touched[:2], "active", run_jobs)
     assert stories.progress(second) == ["active"] * 2 + ["offered"] * 8 + ["pending"] * 10
 
-    # Two of eight are a quarter: not more than the threshold.
+    # Two failures of eight agents are 25 %, which is not more than the threshold.
     report_from_all(touched[2:4], "failed", run_jobs)
     report_from_all(touched[4:6], "active", run_jobs)
     report_from_all(touched[6:7], "downloading", run_jobs)
@@ -60,7 +60,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     assert (state(second), second.is_current, first.is_current) == (("rolled_back", "threshold"), False, True)
     assert events(second) == ["create", "build", "offer", "fail", "roll_back", "restore"]
 
-    # The others never saw it.
+    # The other agents were never offered the deployment.
     assert stories.progress(second) == ["rolled_back"] * 10 + ["pending"] * 10
     never = second.agents.filter(agent__in=[agent for agent, _ in others])
     assert set(never.values_list("action", "offered_at", "wave", "detail")) == {("activate", None, 2, "")}
@@ -70,7 +70,7 @@ def test_a_rollout_stops_and_is_rolled_back_above_the_threshold(world: World, ru
     for (agent, api), etag in zip(others, etags, strict=True):
         assert api.get(f"/api/v1/agents/{agent.pk}/deployment", If_None_Match=etag).status_code == 304
 
-    # The configuration is barred, under any name, until it is cleared.
+    # The configuration is known bad until it is cleared, even in a config bundle with another name.
     assert KnownBad.objects.get().config_hash == second.config_hash
     assert AuditEvent.objects.filter(action="config.bar").count() == 1
     again = world.bundle(name="the same", version=two.version, env={"NUMBER": "1"})
@@ -98,7 +98,8 @@ def test_a_rollout_only_stops_without_auto_rollback(world: World, run_jobs: Run)
     run_sweep(run_jobs)
 
     assert state(second) == ("failed", "threshold")
-    # Who runs it goes on, who failed it knows what it failed, and who had not begun is to run what it runs.
+    # The agents that run the deployment or failed keep its offer. The agents that had not started should run what they
+    # run now.
     assert wanted(agents) == [(second.pk, "activate")] * 2 + [(first.pk, "activate")] * 4
     assert stories.progress(second) == ["active", "failed"] + ["pending"] * 4
     first.refresh_from_db()
@@ -116,7 +117,7 @@ def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None
         report_from_all(wave[:1], "failed", run_jobs)
         report_from_all(wave[1:], "active", run_jobs)
 
-    # Two of eight failed, one in each wave: none was over its quarter.
+    # Two of eight agents failed, one in each wave. In no wave more than 25 % failed.
     assert state(second) == ("active", "")
     assert stories.progress(second) == ["failed", "active", "active", "active"] * 2
     assert KnownBad.objects.count() == 0
@@ -128,7 +129,7 @@ def test_reports_that_arrive_with_the_last_tolerated_failure_are_kept(world: Wor
     stories.active(world, one, agents)
     second = stories.offered(world, two, strategy=waves(50, 100))
 
-    # All before the worker looks: the wave is complete and over the threshold in one step.
+    # Both reports arrive before the worker runs a step, so the wave completes and exceeds the threshold in one step.
     report_from_all([agents[0]], "failed", lambda: 0)
     report_from_all([agents[1]], "active", run_jobs)
 
@@ -162,7 +163,7 @@ def test_there_is_a_pause_between_waves_but_not_after_the_last(
         assert (deployment.wave, stories.progress(deployment)) == (wave + 1, [*before, "offered", *rest[1:]])
         report_from_all(agents[wave + 1 : wave + 2], "active", run_jobs)
 
-    # After the last one there is nothing to pause for.
+    # There is no pause after the last wave.
     assert state(deployment) == ("active", "")
 
 
@@ -230,7 +231,7 @@ def test_unfinished_agents_fail_the_rollout_and_silent_agents_fail_its_rollback(
     assert state(second) == ("failed", "rollback_failed")
     assert second.detail == f"1 agent(s) did not roll back: {agents[0][0].pk}"
     assert stories.progress(second) == ["failed", *["rolled_back"] * 3, *["pending"] * 4]
-    # All are served what they ran before, the silent one too, whenever it comes back.
+    # All agents are assigned what they ran before. The silent agent gets it when it comes back.
     assert {a["bundle_hash"] for a in stored_assignments(agents)} == {first.bundle_hash}
     first.refresh_from_db()
     assert first.is_current

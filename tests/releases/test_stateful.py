@@ -1,6 +1,7 @@
-"""Random stories of callers, agents, a crashing worker and a jumping clock, compared with ``model``.
+"""Random stories, that is sequences of actions of callers, agents and the worker, compared with ``model``.
 
-BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… how many.
+The worker crashes and the clock jumps in them. BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=…
+their number.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Stories(Worker):
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
-        """Create a deployment and bring it to the agents, with their reports if any; or abort it then."""
+        """Create a deployment, approve and offer it. Then let agents report as ``word`` says, or abort it."""
         # Take another bundle than the last time, mostly of the first pipeline, so that rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
@@ -171,7 +172,7 @@ class Stories(Worker):
         which=any_index, strategy=strategies, same=st.sampled_from([True, True, True, False]),
     )  # fmt: skip
     def hand_in(self, which: int, strategy: m.Strategy, same: bool) -> None:
-        """Return a credential that was given for this or another deployment."""
+        """Create a deployment with the credential of an earlier approval, of the same or another configuration."""
         given = [d for d in self.model.deployments if d.approval and d.approval.was_given]
         source = given[which % len(given)]
         number = source.bundle.number if same else which
@@ -248,7 +249,7 @@ class Stories(Worker):
             (self._seal if what == "seal" else self._sweep)()
 
     def settle(self) -> None:
-        """Let everybody do what is open until nothing is left, and check that nothing is unfinished."""
+        """Decide, report and run jobs until nothing is pending, and check that no deployment is unfinished."""
         self._freeze(False)
         for _ in range(20):
             self._calm()

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.releases.models import Approval, Deployment
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.release_policy import ReleasePolicy
-from byteor_cloud.engine.rollout import Enlisting, Strategy
+from byteor_cloud.engine.rollout import EnlistmentCursor, Strategy
 from byteor_cloud.engine.target import ApprovalTarget, ReplayTarget, Target
 from tests.engine.test_stored_forms import FORMS
 from tests.worlds import World
@@ -23,7 +23,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
     Strategy: (Deployment, "strategy"),
     Target: (Deployment, "target"),
     ReleasePolicy: (Deployment, "policy"),
-    Enlisting: (Deployment, "enlisting"),
+    EnlistmentCursor: (Deployment, "enlisting"),
     BreakGlass: (Deployment, "break_glass"),
     ApprovalTarget: (Approval, "target"),
     ReplayTarget: (Approval, "target"),
@@ -31,7 +31,7 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
 
 
 def column(model: type[Approval | Deployment], name: str) -> Any:
-    """Return the text that PostgreSQL keeps in the only row."""
+    """Return the column's stored text in the only row of the model's table."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {name}::text FROM {model._meta.db_table}")
         return cursor.fetchone()[0]
@@ -45,7 +45,7 @@ def test_a_column_holds_json_and_reads_as_the_type(world: World) -> None:
     for value, text in FORMS:
         model, name = COLUMNS[type(value)]
         if isinstance(value, ReplayTarget):
-            continue  # in an approval's target
+            continue  # it is stored only inside the target of an approval
         row = model.objects.get()
         setattr(row, name, value)
         row.save(update_fields=[name])
@@ -68,7 +68,7 @@ def test_keys_can_be_queried(world: World) -> None:
     world.deployment(world.bundle(), target={"selector": {"tier": "edge"}})
     Approval.objects.create(
         environment=world.dev, requested_by="ada", spec_hash="sha256:" + "a" * 64, required_approvals=1,
-        target=ApprovalTarget(Target.naming([agent.pk]), 1), allow_self_approval=False,
+        target=ApprovalTarget(Target.of_agents([agent.pk]), 1), allow_self_approval=False,
         expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
 

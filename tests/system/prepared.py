@@ -1,6 +1,6 @@
-"""A database that is up to date, as files: made once a run, and copied for each installation of the tests.
+"""Files of a migrated database, created once per test run and copied for each installation of the tests.
 
-Making one takes longer than all else that the first start of a server does.
+Creating and migrating a database takes longer than all other steps of a server's first start.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def put_database(data_dir: Path) -> None:
-    """Give a new data folder what its first command would make there."""
+    """Put a migrated database into a new data folder, as the first command there would create it."""
     home = embedded._find_home(data_dir)
     source = embedded._find_home(_made_once(Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])))
-    # Root's copy still belongs to the account that the server runs as.
+    # If root makes the copy, the files must keep their owner: the account that the database server runs as.
     subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
 
 
 def _made_once(run: Path) -> Path:
-    """The data folder that is copied, made by whichever process of the run needs one first."""
+    """Return the data folder to copy. The first process of the run that needs it creates it."""
     whole = run / "migrated"
     with (run / "migrated.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Every example body of the OpenAPI document, sent to a live server in one story and accepted."""
+"""Test that a live server accepts every example body of the OpenAPI document, sent in one story."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITH_BODY = {
 
 
 class Story:
-    """Calls operations by their ids, with the example of the document as the body."""
+    """Sends requests by operation id, with the example of the OpenAPI document as the body."""
 
     def __init__(self, installation: Installation) -> None:
         made = installation.bootstrap("Globex")
@@ -31,14 +31,14 @@ class Story:
         self.sent: set[str] = set()
 
     def example(self, operation_id: str, **values: Any) -> dict[str, Any]:
-        """Return the example of an operation, with ids and hashes of this story in place of its own."""
+        """Return the example of an operation with its ids and hashes replaced by those of this story."""
         _, _, operation = WITH_BODY[operation_id]
         (content,) = operation["requestBody"]["content"].values()
         assert values.keys() <= content["example"].keys()
         return {**content["example"], **values}
 
     def send(self, operation_id: str, path_id: str = "", *, token: str = "", **values: Any) -> Any:
-        """Send the example, and return what the server answered. ``path_id`` is the last id in the path."""
+        """Send the example and return the body of the response. ``path_id`` is the last id in the path."""
         method, path, _ = WITH_BODY[operation_id]
         ids = {**self.ids, **dict.fromkeys(("id", "user_id", "kid"), path_id)}
         answer = self.call(method, path.format(**ids), self.example(operation_id, **values), token=token)
@@ -46,7 +46,7 @@ class Story:
         return answer
 
     def call(self, method: str, path: str, body: Any = None, *, token: str = "") -> Any:
-        """Make one request, which must succeed."""
+        """Send a request, assert that it succeeds, and return the body of the response."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
         response = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
         assert response.ok, f"{method} {path}: {response.text}"
@@ -71,11 +71,11 @@ class Story:
         return "/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}".format(**self.ids)
 
     def read(self, path: str) -> Any:
-        """Read something below the environment."""
+        """Return a resource. The path is relative to the environment."""
         return self.call("GET", self.environment_path() + path)
 
     def await_status(self, path: str, status: str) -> None:
-        """Wait until the worker has brought a resource there."""
+        """Wait until a resource has the status."""
         wait_until(lambda: self.read(path)["status"] == status)
 
     def await_offer(self, agent: Any, deployment_id: str, action: str = "activate") -> Any:
@@ -105,7 +105,7 @@ def test_every_example_is_accepted(story: Story) -> None:
 
 
 def organize(story: Story) -> None:
-    """The organization, its keys, its members, a project and an environment."""
+    """Create an organization, its keys and members, a project and an environment."""
     story.send("createUserToken")
     story.send("createOrganization")
     story.send("updateOrganization")
@@ -127,7 +127,7 @@ def organize(story: Story) -> None:
 
 
 def author(story: Story) -> list[str]:
-    """A draft, its version here and in a second environment, and two config bundles of it."""
+    """Create a draft, its version in two environments and two config bundles. Return the ids of the bundles."""
     draft = story.send("createDraft")
     story.send("previewDraft", draft["id"])
     version = story.send("promoteDraft", draft["id"])
@@ -143,7 +143,7 @@ def author(story: Story) -> list[str]:
 
 
 def enroll(story: Story) -> Any:
-    """An agent that sends heartbeats."""
+    """Enroll an agent, send its first heartbeat and return it."""
     token = story.send("createEnrollmentToken")["token"]
     agent = story.send("enrollAgent", token=token)
     story.send("updateAgent", agent["agent_id"])
@@ -159,14 +159,14 @@ def enroll(story: Story) -> Any:
 
 
 def deploy(story: Story, agent: Any, bundle: str) -> tuple[str, Any]:
-    """A deployment that was approved and offered: its id and the offer."""
+    """Create and approve a deployment, wait for its offer, and return its id and the offer."""
     deployment = story.send("createDeployment", config_bundle_id=bundle)["id"]
     story.send("decideApproval", deployment_id=deployment)
     return deployment, story.await_offer(agent, deployment)
 
 
 def release(story: Story, agent: Any, bundles: list[str]) -> None:
-    """One deployment that succeeds; one that fails, is retried and rolled back; one that is aborted."""
+    """Run three deployments: one succeeds, one fails and is retried and rolled back, one is aborted."""
 
     def report(deployment: str, offer: Any, **values: Any) -> None:
         values |= {"deployment_id": deployment, "bundle_hash": offer["bundle_hash"]}
@@ -194,7 +194,7 @@ def release(story: Story, agent: Any, bundles: list[str]) -> None:
 
 
 def replay(story: Story, agent: Any) -> None:
-    """An upload, and the replay of a capture through the version that produced it."""
+    """Upload a capture and replay it through the version that produced it."""
     story.upload(agent, b"a telemetry snapshot")
     draft = story.call("POST", story.environment_path() + "/drafts", {"name": "captured", "plan": RING})
     story.call("POST", story.environment_path() + f"/drafts/{draft['id']}/version", {})

@@ -26,7 +26,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 def written(request: pytest.FixtureRequest) -> Iterator[StringIO]:
     """Collect the log lines in the format that the test names."""
     stream = StringIO()
-    configuration = logs.configuration(request.param)
+    configuration = logs.logging_settings(request.param)
     configuration["handlers"]["stderr"]["stream"] = stream
     logging.config.dictConfig(configuration)
     yield stream
@@ -89,7 +89,7 @@ def test_line_break_in_a_value_does_not_start_a_line(written: StringIO) -> None:
 
 
 @in_json
-def test_levels_of_loggers(written: StringIO) -> None:
+def test_only_the_access_log_has_lines_below_errors(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)

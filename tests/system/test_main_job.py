@@ -26,7 +26,7 @@ BUCKET, ACCESS_KEY, SECRET_KEY = "byteor-artifacts", "AKIAEXAMPLE", "the-store-s
 
 
 class CompletedDemo:
-    """The demo after its walk, still serving."""
+    """The demo after it has run all its steps. Its server still runs."""
 
     def __init__(self, demo: Demo, bucket: Any) -> None:
         self.demo = demo
@@ -58,7 +58,7 @@ class CompletedDemo:
         return {each.key: each.size for each in self.bucket.objects.all()}
 
     def lines(self) -> dict[str, str]:
-        """What each process wrote."""
+        """Return the output of each process."""
         return {path.name: path.read_text() for path in self.demo.data_dir.glob("*.log")}
 
 
@@ -84,7 +84,7 @@ def completed() -> Iterator[CompletedDemo]:
     demo = Demo(installation.data_dir, environ)
     try:
         demo.serve()
-        demo.walk()
+        demo.run_main_job()
         yield CompletedDemo(demo, bucket)
     finally:
         demo.stop()
@@ -144,7 +144,7 @@ def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None
     enrollment = completed.call("POST", f"{completed.environment}/enrollment-tokens", admin, json={}).json()["token"]
     html, json_type = {"Accept": "text/html"}, {"Content-Type": "application/json"}
     refusals = [
-        # Each names a credential where a server is tempted to log it: in the path, the header, the query, the body.
+        # Each request has a credential where a server may log it: in the path, a header, the query or the body.
         (403, completed.call("POST", f"/auth/{link}", headers=html)),
         (404, completed.call("GET", f"/auth/{link}/more")),
         (404, completed.call("GET", f"/nothing/{admin}")),
@@ -170,14 +170,14 @@ def test_nothing_that_opens_a_door_is_in_a_log(completed: CompletedDemo) -> None
     assert not re.search(r"bor_[a-z]{3}_\w{20}|eyJ[\w-]+\.[\w-]+|[Bb]earer", everything)
 
 
-def test_the_access_log(completed: CompletedDemo) -> None:
+def test_the_access_log_has_each_request_except_heartbeats_and_probes(completed: CompletedDemo) -> None:
     text = completed.lines()["serve.log"]
     lines = [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 
     requested = [line for line in lines if line["event"] == "request"]
     assert len(requested) == len({line["request_id"] for line in requested}) > 30
     assert all(line["request_id"] for line in requested)
-    # Well over twenty beats and probes went well meanwhile, and none of them is a line.
+    # More than twenty heartbeats and probes succeeded meanwhile. The log contains none of them.
     quiet = [
         line for line in requested if re.search(r"/heartbeat$|^/healthz|^/readyz|^/metrics|^/static/", line["path"])
     ]
@@ -189,7 +189,7 @@ def test_a_line_of_the_access_log(completed: CompletedDemo) -> None:
     answer = completed.call("GET", "/api/v1/me", "nonsense")
 
     def lines() -> list[dict[str, str]]:
-        # Whole ones only: the server may be writing the last.
+        # Only complete lines, because the server may be writing the last one.
         text = completed.lines()["serve.log"].rpartition("\n")[0]
         return [json.loads(line) for line in text.splitlines() if not line.startswith("byteor-cloud: ")]
 

@@ -30,7 +30,7 @@ type Series = dict[str, float]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every scrape reads; the series of another test are not remembered."""
+    """Disable the cache of the series, so that no test sees the series of another."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
@@ -106,7 +106,7 @@ def test_liveness_goes_by_the_environment_s_own_interval(
     for environment in (brisk, world.dev):
         agent, _ = world.agent(environment)
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=seen)
-    monkeypatch.setattr(timezone, "now", lambda: now)  # a second later some would be another's
+    monkeypatch.setattr(timezone, "now", lambda: now)  # otherwise a slow test could find another liveness
 
     default = "online" if silence_s < 90 else "stale"
     expected = {liveness: 1} | {default: 2 if default == liveness else 1}
@@ -215,7 +215,7 @@ def test_process_series_are_served_without_a_database(monkeypatch: pytest.Monkey
 SEVERAL = """
 import os, sys
 from byteor_cloud.api import counters
-shared = counters.share(2)
+shared = counters.share_counters(2)
 import django
 django.setup()
 from django.test import Client

@@ -39,8 +39,8 @@ def test_a_worker_beside_an_api_has_no_port(running: Installation) -> None:
     assert not _listens(running.worker_port)
 
 
-def test_bootstrap_beside_it(running: Installation) -> None:
-    made = running.bootstrap("Beside")  # which is not told the server's address
+def test_bootstrap_works_beside_a_running_server(running: Installation) -> None:
+    made = running.bootstrap("Beside")  # this command does not know the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
     me = running.get("/api/v1/me", made["token"]).json()
@@ -103,7 +103,7 @@ def test_metrics_sum_over_all_processes_even_killed_ones(running: Installation) 
         return parsed(running.get("/metrics").text)["byteor_denied_requests_total{401}"]
 
     before = denied()
-    for _ in range(20):  # each over a new connection, so that both processes get some
+    for _ in range(20):  # each on a new connection, so that both processes receive some
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
     assert {denied() for _ in range(5)} == {before + 20}
@@ -131,7 +131,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             is_served = answer.status_code == 200
 
     def is_another() -> bool:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # gone, or not written yet
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the file is deleted or not written yet
             return running.database_pid() != killed
         return False
 
@@ -144,7 +144,8 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
         os.kill(killed, signal.SIGKILL)
         wait_until(is_another)
         back.set()
-        wait_until(lambda: not any(caller.is_alive() for caller in callers))  # each was served again
+        # Each thread ends when its requests are answered again.
+        wait_until(lambda: not any(caller.is_alive() for caller in callers))
     finally:
         over.set()
         for caller in callers:
@@ -169,7 +170,7 @@ def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Inst
         file.write_bytes(b"x")
     for file in (leftovers[0], leftovers[1].parent):
         os.utime(file, (time.time() - 3700, time.time() - 3700))
-    made = installation.bootstrap()  # with no server there
+    made = installation.bootstrap()  # while no server runs
     assert made["login_url"].startswith("http://127.0.0.1:8080/")
     server = installation.serve()
 
@@ -198,7 +199,7 @@ def _answers(installation: Installation) -> bool:
         return probe.connect_ex(("127.0.0.1", installation.port)) == 0
 
 
-def test_the_demo_s_agents(installation: Installation) -> None:
+def test_the_server_can_run_the_agents_of_the_demo(installation: Installation) -> None:
     made = installation.bootstrap()
     server = installation.serve()
     token, org = made["token"], made["org_id"]

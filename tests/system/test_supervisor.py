@@ -116,7 +116,7 @@ def is_alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-    return state != "Z"  # a container's init may never reap
+    return state != "Z"  # in a container, init may never reap a zombie
 
 
 def parent_of(pid: int) -> int:
@@ -178,7 +178,7 @@ def test_child_that_ran_long_is_restarted_at_once(monkeypatch: pytest.MonkeyPatc
 
     for _ in range(3):
         kept.wait()
-        kept.update()  # which starts it again, as the first delay is none
+        kept.update()  # starts the child again at once, because the first delay is 0
 
         assert kept.restart_at is None
     kept.wait()

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.test import Client
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import accounts, members
@@ -34,7 +34,7 @@ def recorded(action: str) -> list[AuditEvent]:
 def sign_in(user: User) -> Client:
     """Sign in with a one-time link, from an IP address that no other step uses."""
     client = Client(REMOTE_ADDR="192.0.2.7")
-    link = accounts.create_sign_in_link(user=user, actor=system("test"))
+    link = accounts.create_sign_in_link(user=user, actor=system_actor("test"))
     assert client.post(f"/auth/link/{link}").status_code == 302
     return client
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from apps.tenancy import audit, tasks
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Organization, Project
 from byteor_cloud.engine.hash_chain import GENESIS
@@ -208,7 +208,7 @@ def test_events_after_a_clock_that_was_ahead_are_sealed(world: World) -> None:
     )  # fmt: skip
     audit.seal_all()
 
-    audit.record("test.after", actor=system("test"), scope=world.organization, resource=("test", "2"))
+    audit.record("test.after", actor=system_actor("test"), scope=world.organization, resource=("test", "2"))
     audit.seal_all()
 
     assert not AuditEvent.objects.filter(seal=None, organization=world.organization).exists()

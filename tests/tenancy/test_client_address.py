@@ -87,7 +87,7 @@ def test_the_entry_of_the_outermost_trusted_proxy_is_used(trust_proxies: Any) ->
 @pytest.mark.parametrize(
     ("peer", "expected"), [("", None), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None)]
 )
-def test_the_peers_own_address(peer: str, expected: str | None) -> None:
+def test_the_peers_own_address_is_normalized(peer: str, expected: str | None) -> None:
     assert client_ip_for(None, peer) == expected
 
 

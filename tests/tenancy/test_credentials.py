@@ -23,7 +23,7 @@ DAY = 86400
 
 
 @pytest.mark.parametrize("family", Family)
-def test_the_text_form(family: Family) -> None:
+def test_the_text_of_a_credential_has_its_family_and_a_checksum(family: Family) -> None:
     secret = credentials.generate(family)
 
     assert len(secret.text) == len("bor_usr_") + 43 + 6
@@ -69,7 +69,7 @@ def test_only_the_digest_and_the_prefix_are_stored(world: World) -> None:
     text = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()["token"]
     row = UserToken.objects.get(name="laptop")
 
-    assert row.digest == credentials.digest(text)
+    assert row.digest == credentials.credential_digest(text)
     stored = {f.name: str(getattr(row, f.attname)) for f in row._meta.concrete_fields}
     assert [name for name, value in stored.items() if text[14:] in value or text in value] == []
 

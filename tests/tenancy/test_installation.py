@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from apps.tenancy import audit, tasks
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.ledger import Verification
 from apps.tenancy.models import AuditEvent, AuditSeal, Membership, SigningKey, User, UserToken
 from apps.tenancy.permissions import Role
@@ -117,7 +117,7 @@ def test_an_unclaimed_invitation_leads_to_no_copy(world: World, other: World) ->
 def test_an_account_counts_as_claimed_after_any_use(world: World, how: str) -> None:
     invited = add_member(world, "new@acme.example")
     if how == "a token was used":
-        _, text = tokens.create_user_token(user=invited, name="x", actor=system("test"))
+        _, text = tokens.create_user_token(user=invited, name="x", actor=system_actor("test"))
         assert Api(text).get("/api/v1/me").status_code == 200
     elif how == "the console was entered":
         sign_in(invited)
@@ -125,7 +125,7 @@ def test_an_account_counts_as_claimed_after_any_use(world: World, how: str) -> N
         invited.social_auth.create(provider="oidc", uid="https://id.example#1")
     LAST_EVENTS_BEFORE.append(AuditEvent.objects.latest("id").pk)
 
-    accounts.create_sign_in_link(user=User.objects.get(pk=invited.pk), actor=system("test"))
+    accounts.create_sign_in_link(user=User.objects.get(pk=invited.pk), actor=system_actor("test"))
 
     assert [e.organization_id for e in recorded("sign_in_link.create")] == [None, world.organization.pk]
 

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from apps.tenancy import audit, ledger, tasks, vault
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, SigningKey
 from apps.tenancy.services import master_key, signing_keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
@@ -67,7 +67,7 @@ def test_an_organizations_export_has_its_copies_and_no_events_of_others(world: W
     make_token(other.viewer)
     audit.seal_all()
 
-    text = "".join(ledger.export(world.organization))
+    text = "".join(ledger.export_lines(world.organization))
 
     assert "token.create" in text
     assert "my laptop" not in text
@@ -89,13 +89,13 @@ def test_earlier_exports_still_verify_after_a_rotation(
     assert cli.main(["ledger", str(export), "--keys", str(tmp_path / "keys.json")]) == 0
     assert Checkpoint.read(run("export_ledger", "--installation")[1][-1]).kid == rotated["active_kid"]
     retiring = SigningKey.objects.get(organization=None, status="retiring")
-    assert signing_keys.retire(retiring, reason="lost", actor=system("test")).status == KeyStatus.RETIRED
+    assert signing_keys.retire(retiring, reason="lost", actor=system_actor("test")).status == KeyStatus.RETIRED
     signing_keys.update_all_statuses()
 
 
 def test_a_key_of_the_installation_becomes_active_and_retired_by_time(world: World) -> None:
     signing_keys.ensure_installation_key()
-    key = signing_keys.rotate(organization=None, retire_in_s=60, actor=system("test"))
+    key = signing_keys.rotate(organization=None, retire_in_s=60, actor=system_actor("test"))
     old = SigningKey.objects.get(organization=None, status="retiring")
     SigningKey.objects.filter(pk=old.pk).update(not_after=old.created_at)
 
@@ -114,7 +114,7 @@ def test_rotating_the_master_key_includes_the_installations_key(world: World, se
     old, new = settings.CONFIG.master_key, bytes(range(32))
     settings.CONFIG = replace(settings.CONFIG, master_key=new, master_key_previous=old)
 
-    assert master_key.reseal(actor=system("test")) >= 3
+    assert master_key.reseal(actor=system_actor("test")) >= 3
 
     settings.CONFIG = replace(settings.CONFIG, master_key_previous=None)
     assert signing_keys.active_private_key(None) == private

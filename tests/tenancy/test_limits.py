@@ -132,7 +132,7 @@ def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("family", Family)
-def test_the_published_limits(family: Family) -> None:
+def test_the_rate_limits_are_the_published_ones(family: Family) -> None:
     assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
 
 

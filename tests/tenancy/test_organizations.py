@@ -183,15 +183,15 @@ def test_starting_looser_than_the_organizations_defaults_is_loosening(
 
 
 def test_which_changes_loosen_settings() -> None:
-    old = policy.defaults(Posture.PROD)
+    old = policy.default_settings(Posture.PROD)
 
-    assert policy.loosens(Posture.PROD, old, old) == []
-    assert policy.loosens(Posture.PROD, old, policy.defaults(Posture.DEV)) == [
+    assert policy.loosened_settings(Posture.PROD, old, old) == []
+    assert policy.loosened_settings(Posture.PROD, old, policy.default_settings(Posture.DEV)) == [
         "approvals_required",
         "allow_self_approval",
         "replay_policy",
     ]
-    assert policy.loosens(Posture.DEV, old, policy.defaults(Posture.DEV)) == []
+    assert policy.loosened_settings(Posture.DEV, old, policy.default_settings(Posture.DEV)) == []
 
 
 @pytest.mark.parametrize(

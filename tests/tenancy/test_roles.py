@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apps.tenancy.models import AuditEvent, Membership, Project
-from apps.tenancy.permissions import GRANTS, Permission, Role, covers, effective_role
+from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role, may_grant
 from apps.tenancy.services import accounts, members, organizations, tokens
 from tests.races import Race
 from tests.worlds import Api, Person, World
@@ -17,7 +17,7 @@ from tests.worlds import Api, Person, World
 pytestmark = pytest.mark.django_db
 P = Permission
 ADMIN, MANAGER, OPERATOR, VIEWER = Role.ORG_ADMIN, Role.PROJECT_ADMIN, Role.OPERATOR, Role.VIEWER
-# Each permission with the roles that have it.
+# Each permission, with the roles that grant it.
 TABLE = {
     P.VIEW_ORG: {ADMIN, MANAGER, OPERATOR, VIEWER},
     P.VIEW_PROJECT: {ADMIN, MANAGER, OPERATOR, VIEWER},
@@ -60,7 +60,7 @@ def test_which_role_applies_in_a_project(org: Role | None, project: Role | None,
     [(ADMIN, set(Role)), (MANAGER, {MANAGER, OPERATOR, VIEWER}), (OPERATOR, {OPERATOR, VIEWER}), (VIEWER, {VIEWER})],
 )
 def test_nobody_can_grant_a_role_that_exceeds_their_own(holder: Role, grantable: set[Role]) -> None:
-    assert {role for role in Role if covers(GRANTS[holder], role)} == grantable
+    assert {role for role in Role if may_grant(GRANTS[holder], role)} == grantable
 
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:
@@ -173,7 +173,7 @@ def test_one_admin_remains_if_two_remove_each_other_concurrently(
 
     def slowly(membership: Membership) -> None:
         real(membership)
-        # Without the lock, the other thread would get here at the same time; with it, it comes later.
+        # Without the lock, the other thread would get here at the same time. With the lock, it waits for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             both_have_checked.wait(timeout=0.5)
 

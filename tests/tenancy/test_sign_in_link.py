@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, SignInLink, User
 from apps.tenancy.services import accounts
 from tests.tenancy.sign_in_flow import HTML, JSON
@@ -29,7 +29,7 @@ def person() -> User:
 
 
 def link_of(person: User) -> str:
-    return f"/auth/link/{accounts.create_sign_in_link(user=person, actor=system('test'))}"
+    return f"/auth/link/{accounts.create_sign_in_link(user=person, actor=system_actor('test'))}"
 
 
 def press(client: Client, path: str, accept: str = HTML) -> Any:

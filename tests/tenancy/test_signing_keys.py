@@ -241,7 +241,7 @@ def test_the_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> 
     tasks.note_keys()
     assert states(world) == published(world) == ["active", "retired"]
     assert signs(world) == old.kid
-    # It verifies nothing, whatever time a signature claims.
+    # The withdrawn key verifies nothing, whatever time a signature claims.
     found = signing_keys.key_set(world.organization.pk).find(new.kid)
     assert found is not None
     assert not found.trusts(new.created_at)
@@ -358,7 +358,7 @@ def test_a_rotation_and_a_concurrent_activation_take_turns(
     all_have_looked = threading.Barrier(3)
 
     def slowly(*args: Any, **options: Any) -> None:
-        # Without the lock, the other threads would get here at the same time; with it, they come later.
+        # Without the lock, the other threads would get here at the same time. With the lock, they wait for this thread.
         with contextlib.suppress(threading.BrokenBarrierError):
             all_have_looked.wait(timeout=0.5)
         real(*args, **options)

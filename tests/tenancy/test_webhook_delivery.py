@@ -13,7 +13,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.webhooks import delivery
-from byteor_cloud.jobs import Lane, queue_of
+from byteor_cloud.jobs import JobLane, queue_of
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, let_time_pass, record_event, subscribe
 from tests.worlds import World, run_jobs
@@ -221,6 +221,6 @@ def test_enqueuing_due_deliveries_twice_enqueues_one_job(world: World, receiver:
 
     job = ProcrastinateJob.objects.get()
     assert (job.task_name, job.queue_name) == (
-        "tenancy.deliver_webhooks", queue_of(Lane.WEBHOOKS, world.organization.pk)
+        "tenancy.deliver_webhooks", queue_of(JobLane.WEBHOOKS, world.organization.pk)
     )  # fmt: skip
     assert job.lock == f"webhook:{Webhook.objects.get().pk}"

@@ -1,4 +1,4 @@
-"""Which events webhooks receive, and how many queries that costs."""
+"""Which events webhooks receive, and how many queries that takes."""
 
 from __future__ import annotations
 

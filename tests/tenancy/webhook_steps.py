@@ -12,13 +12,13 @@ from typing import Any
 from django.db.models import F
 
 from apps.tenancy import audit, tasks
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, WebhookDelivery
 from tests.tenancy.receiver import Message, Receiver
 from tests.worlds import World, run_jobs
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-WORKER = system("test")
+WORKER = system_actor("test")
 
 
 def org(world: World, rest: str = "") -> str:

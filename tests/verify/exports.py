@@ -30,9 +30,9 @@ def entries(approved: Files) -> Files:
 
 
 def signed(makers: World, files: Files, **manifest: object) -> Files:
-    """Create an export with our signature that our code would never build, such as that of a compromised server."""
+    """Create an export with our signature that our code would never build, as a compromised server could do."""
     document = {**makers.bundle().manifest.document(), **manifest}
-    described = {name: FileEntry.of(data) for name, data in files.items()}
+    described = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in described.items()}
     archive = tar.pack({**files, "manifest.json": canonical(document)})
     envelope = dsse.sign_envelope(sha256(archive), Manifest.from_document(document), makers.active)

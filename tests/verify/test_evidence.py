@@ -150,7 +150,7 @@ def test_the_verifier_prints_that_nobody_approved(makers: World, verify: Verifie
 
     assert verify(files, "--trust", KID) == 0
 
-    assert "  approved by   NOBODY: no approval was needed, or the deployment broke glass\n" in verify.output
+    assert "  approved by   NOBODY: no approval was needed, or the deployment used break-glass\n" in verify.output
     assert '  not signed    break_glass: {"by":"ada@example.com","reason":"outage"}\n' in verify.output
     result = verify.result(files, "--trust", KID)
     assert (result["approved"], result["approval_beside"], result["approval"]) == (False, False, None)

@@ -158,7 +158,7 @@ def test_an_altered_export_is_not_proven_and_its_fault_reported(
 
 
 def test_a_changed_bit_in_a_signed_file_is_detected(approved: Files, verify: Verifier) -> None:
-    """Not every bit is tried, but some all over each file."""
+    """The test changes some bits in all parts of each file, not every bit."""
     for name, step in (("approval.cred", 11), ("envelope.json", 61), ("deploy-bundle.tar", 397)):
         for at in range(0, len(approved[name]), step):
             assert verify({**approved, name: flipped(approved[name], at)}) == 1, (name, at)

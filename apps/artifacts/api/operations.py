@@ -10,8 +10,8 @@ UPLOAD = Operations(
         "create": Operation(
             "uploadArtifact",
             "Upload an artifact",
-            "Called by an agent with an incident capture or telemetry. Uploading the same content again returns the"
-            " existing artifact (200).",
+            "Called by an agent to upload an incident capture or telemetry. Uploading the same content again returns "
+            "the existing artifact (200).",
             example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },
@@ -22,7 +22,7 @@ ARTIFACT = Operations(
         "list": Operation(
             "listArtifacts",
             "List artifacts",
-            "Returns what the environment's agents uploaded, newest first.",
+            "Returns the artifacts that the environment's agents uploaded, newest first.",
         ),
         "retrieve": Operation(
             "getArtifact",
@@ -37,9 +37,9 @@ ARTIFACT = Operations(
         "replay": Operation(
             "replayArtifact",
             "Replay an artifact",
-            "Runs a verified incident bundle through a version again. A dry run by default; `execute` also performs"
-            " side effects, where the environment's policy, an approval and the server's allowlists permit it. "
-            "Refused with 422 when no version fits the artifact's spec hash.",
+            "Runs a verified incident bundle through a version again. By default this is a dry run. `execute` also "
+            "performs the side effects that the environment's policy, an approval and the server's allowlists permit. "
+            "Refused with 422 if no version has the artifact's spec hash.",
             example={"mode": "dry_run"},
         ),
     },

@@ -9,15 +9,24 @@ from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
-from apps.tenancy.api.fields import EnvironmentRelatedField, Hash, Id, JSONObject, ModelSerializer, Strict, Text, Time
-from apps.tenancy.api.sizes import ListedJSON
+from apps.tenancy.api.fields import (
+    EnvironmentRelatedField,
+    HashField,
+    IdField,
+    JSONObjectField,
+    ModelSerializer,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+)
+from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.errors import InvalidInput, PayloadTooLarge
 
 MAX_METADATA_BYTES = 64 * 1024
 
 
-class JSONText(JSONObject):
+class JSONTextField(JSONObjectField):
     """A JSON object that is sent as text in a form field."""
 
     def get_value(self, dictionary: Any) -> Any:
@@ -36,7 +45,7 @@ class JSONText(JSONObject):
         return super().to_internal_value(data)
 
 
-class Metadata(JSONText):
+class MetadataField(JSONTextField):
     """The metadata of an upload: a JSON object of at most 64 KiB."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -48,22 +57,22 @@ class Metadata(JSONText):
         return super().to_internal_value(data)
 
 
-class UploadSerializer(Strict):
+class UploadSerializer(StrictSerializer):
     """The form fields of an upload."""
 
     kind = serializers.ChoiceField(Artifact.Kind.values)
-    captured_at = Time()
-    spec_hash = Hash(required=False)
-    deployment_id = Id(required=False)
-    metadata = Metadata(required=False)
+    captured_at = TimestampField()
+    spec_hash = HashField(required=False)
+    deployment_id = IdField(required=False)
+    metadata = MetadataField(required=False)
     file = serializers.FileField(allow_empty_file=False)
     descriptions = {
-        "kind": "What was captured.",
-        "captured_at": "When it was captured.",
-        "spec_hash": "The spec hash of the pipeline that ran.",
-        "deployment_id": "The deployment that ran.",
-        "metadata": "A JSON object with more about the capture, at most 64 KiB.",
-        "file": "The bytes, at most 64 MiB.",
+        "kind": "The kind of data that was captured.",
+        "captured_at": "When the data was captured.",
+        "spec_hash": "The spec hash of the pipeline that the agent ran.",
+        "deployment_id": "The deployment that the agent ran.",
+        "metadata": "A JSON object with more information about the capture, at most 64 KiB.",
+        "file": "The content of the artifact, at most 64 MiB.",
     }
 
 
@@ -71,7 +80,7 @@ class RejectionSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     detail = serializers.CharField()
     descriptions = {
-        "code": "A stable code.",
+        "code": "A stable code of the reason.",
         "detail": "What is wrong with the artifact.",
     }
 
@@ -81,17 +90,17 @@ class ArtifactSerializer(ModelSerializer):
     metadata = serializers.DictField()
 
     descriptions = {
-        "kind": "What was captured.",
-        "status": "Whether the artifact was checked, and with which result.",
-        "reasons": "Why it was rejected. Empty if it was not.",
-        "agent_id": "The agent that uploaded it.",
-        "deployment_id": "The deployment that ran when it was captured. Null if unknown.",
-        "version_id": "The version that ran when it was captured. Null if unknown.",
+        "kind": "The kind of data that was captured.",
+        "status": "Whether the artifact was checked, and the result of the check.",
+        "reasons": "Why the artifact was rejected. Empty if it was not rejected.",
+        "agent_id": "The agent that uploaded the artifact.",
+        "deployment_id": "The deployment that ran when the data was captured. Null if unknown.",
+        "version_id": "The version that ran when the data was captured. Null if unknown.",
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
-        "content_hash": "The SHA-256 of its bytes.",
-        "size_bytes": "Its size in bytes.",
-        "captured_at": "When it was captured.",
-        "metadata": "What the agent said about it.",
+        "content_hash": "The SHA-256 of the content.",
+        "size_bytes": "The size of the content in bytes.",
+        "captured_at": "When the data was captured.",
+        "metadata": "The information that the agent sent about the capture.",
     }
 
     class Meta:
@@ -105,32 +114,34 @@ class ArtifactSerializer(ModelSerializer):
 class ListedArtifactSerializer(ArtifactSerializer):
     """An artifact in a list, without large metadata."""
 
-    metadata = ListedJSON(source="listed_metadata")
+    metadata = ListedJSONField(source="listed_metadata")
 
     descriptions = {
-        "metadata": "As in `getArtifact`. Null in lists if it is over 4 KiB.",
+        "metadata": "The same as in `getArtifact`. Null in lists if it has more than 4 KiB.",
     }
 
     class Meta(ArtifactSerializer.Meta):
         pass
 
 
-class ReplayArtifactSerializer(Strict):
+class ReplayArtifactSerializer(StrictSerializer):
     """The request to replay an artifact."""
 
     mode = serializers.ChoiceField(Replay.Mode.values, required=False)
-    journal_lane = Text(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
+    journal_lane = TextField(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
     last_n = serializers.IntegerField(required=False, min_value=1, max_value=2_000_000_000)
     version_id = EnvironmentRelatedField(
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
-    approval = Text(source="credential", max_length=16 * 1024, required=False)
+    approval = TextField(source="credential", max_length=16 * 1024, required=False)
     descriptions = {
-        "mode": "`dry_run` (default) performs no side effect; `execute` performs those that are permitted.",
-        "journal_lane": "The ingress whose journal is replayed. Needed if the artifact has journals of several.",
-        "last_n": "Replay only the last records, this many. Default: all.",
-        "version_id": "Replay through this version instead of the one that produced the artifact.",
-        "approval": "The credential of an unused approval, for `execute`.",
+        "mode": "`dry_run` (default) performs no side effect; `execute` performs the side effects that are permitted.",
+        "journal_lane": (
+            "The ingress whose journal is replayed. Required if the artifact has journals of several ingresses."
+        ),
+        "last_n": "How many of the last records to replay. Default: all records.",
+        "version_id": "The version to replay through, instead of the version that produced the artifact.",
+        "approval": "The credential of an unused approval. Only with `execute`.",
     }
 
 
@@ -142,19 +153,23 @@ class ReplaySerializer(ModelSerializer):
     descriptions = {
         "status": "The status of the replay.",
         "mode": "Whether side effects are performed.",
-        "artifact_id": "The artifact.",
-        "version_id": "The version that the records run through. Null before it is known.",
+        "artifact_id": "The artifact that is replayed.",
+        "version_id": "The version that the records run through. Null until it is known.",
         "journal_lane": "The ingress whose journal is replayed.",
-        "last_n": "How many of the last records are replayed. Null: all.",
-        "result": "What came out: records and digests of each egress, counters of each stage, the first divergence. "
-        "Null "
-        "before it ends.",
-        "audit": "What was selected, and each side effect with the decision about it. Null before it ends.",
-        "warnings": "What the replay noticed and left out.",
-        "error": "Why it failed, as a sentence. Empty if it did not.",
-        "error_code": "Why it failed, as a stable code. Empty if it did not.",
-        "started_at": "When it started. Null before.",
-        "finished_at": "When it ended. Null before.",
+        "last_n": "How many of the last records are replayed. Null if all are replayed.",
+        "result": (
+            "The result: records and digests of each egress, counters of each stage, and the first divergence. Null "
+            "until the replay has ended."
+        ),
+        "audit": (
+            "Which records were selected, and each side effect with the decision about it. Null until the replay has "
+            "ended."
+        ),
+        "warnings": "Problems of the journal that did not stop the replay, such as a cut-off last record.",
+        "error": "Why the replay failed, as a sentence. Empty if it did not fail.",
+        "error_code": "Why the replay failed, as a stable code. Empty if it did not fail.",
+        "started_at": "When the replay started. Null until it has started.",
+        "finished_at": "When the replay ended. Null until it has ended.",
     }
 
     class Meta:

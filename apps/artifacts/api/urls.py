@@ -1,4 +1,4 @@
-"""Below …/environments/{env_id}, and the agents' own route below /api/v1."""
+"""Routes below …/environments/{env_id}, and the route for agents below /api/v1."""
 
 from apps.artifacts.api import views as v
 from byteor_cloud.api.routing import route

@@ -19,10 +19,10 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import ListModelMixin, RetrieveMixin
-from apps.tenancy.api.sizes import without_large
+from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud import blobs
-from byteor_cloud.api.parameters import choice, digest, identifier, moment
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter, time_parameter
 from byteor_cloud.api.parsers import UploadParser
 from byteor_cloud.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.errors import Conflict, InsufficientStorage, LengthRequired, Unprocessable
@@ -51,7 +51,7 @@ class UploadViewSet(AgentSelfViewSet):
         body = s.UploadSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         file = body.validated_data.pop("file")
-        artifact, fresh = uploads.receive(
+        artifact, is_new = uploads.receive(
             environment=self.environment,
             agent=self.agent,
             content_hash=file.content_hash,
@@ -59,7 +59,7 @@ class UploadViewSet(AgentSelfViewSet):
             actor=self.actor,
             **body.validated_data,
         )
-        return Response(s.ArtifactSerializer(artifact).data, status=201 if fresh else 200)
+        return Response(s.ArtifactSerializer(artifact).data, status=201 if is_new else 200)
 
 
 class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
@@ -70,14 +70,16 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     serializer_class = s.ArtifactSerializer
     filters = {
         **BY_CREATION,
-        "kind": choice(Artifact.Kind.values, "kind"),
-        "status": choice(ArtifactStatus, "status"),
-        "agent_id": identifier("agent_id"),
-        "deployment_id": identifier("deployment_id"),
-        "version_id": identifier("version_id"),
-        "spec_hash": digest("spec_hash"),
-        "captured_after": moment("captured_at__gte", description="Captured at that time or later."),
-        "captured_before": moment("captured_at__lt", description="Captured before that time."),
+        "kind": choice_parameter(Artifact.Kind.values, "kind"),
+        "status": choice_parameter(ArtifactStatus, "status"),
+        "agent_id": id_parameter("agent_id"),
+        "deployment_id": id_parameter("deployment_id"),
+        "version_id": id_parameter("version_id"),
+        "spec_hash": sha256_parameter("spec_hash"),
+        "captured_after": time_parameter(
+            "captured_at__gte", description="Only artifacts captured at this time or later."
+        ),
+        "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
     }
     errors = {"replay": (Conflict, Unprocessable)}
     permissions = {
@@ -92,7 +94,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         return s.ListedArtifactSerializer if self.action == "list" else s.ArtifactSerializer
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return without_large(queryset, "metadata") if self.action == "list" else queryset
+        return defer_large_json(queryset, "metadata") if self.action == "list" else queryset
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def content(self, request: Request, **kwargs: Any) -> FileResponse:
@@ -126,9 +128,9 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     serializer_class = s.ReplaySerializer
     filters = {
         **BY_CREATION,
-        "status": choice(ReplayStatus, "status"),
-        "mode": choice(Replay.Mode.values, "mode"),
-        "artifact_id": identifier("artifact_id"),
-        "version_id": identifier("version_id"),
+        "status": choice_parameter(ReplayStatus, "status"),
+        "mode": choice_parameter(Replay.Mode.values, "mode"),
+        "artifact_id": id_parameter("artifact_id"),
+        "version_id": id_parameter("version_id"),
     }
     permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}

@@ -1,4 +1,4 @@
-"""Bytes whose last row is gone are noted in the database, so that nobody needs to ask the store for all of them."""
+"""List a blob by a trigger when its last row is deleted, so that the retention job need not search the blob store."""
 
 import django.utils.timezone
 from django.db import migrations, models

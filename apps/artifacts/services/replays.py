@@ -24,7 +24,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
@@ -56,7 +56,7 @@ def request(
     credential: str | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay, or request the approval that it needs unless ``credential`` proves one that was given before.
+    """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
     Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version fits.
     """
@@ -74,7 +74,7 @@ def request(
         requested_by=actor.display,
     )
     if credential is not None:
-        row.approval = approvals.hand_in(
+        row.approval = approvals.check_handed_in_credential(
             credential, environment, _subject(row), is_needed=_needs_approval(row), actor=actor
         )
     elif _needs_approval(row):
@@ -144,14 +144,14 @@ def _needs_approval(row: Replay) -> bool:
     return row.mode == Replay.Mode.EXECUTE and row.environment.posture != Posture.DEV
 
 
-def _subject(row: Replay) -> approvals.Subject:
+def _subject(row: Replay) -> approvals.ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in decode(version.spec_kv).stages]
-    return approvals.Subject(
+    return approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains some; those
-        # are covered by the content hash.
+        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains parameters,
+        # which the content hash covers.
         config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
         target=ReplayTarget(
             mode=row.mode,
@@ -174,7 +174,7 @@ def follow_approval(approval_id: str) -> None:
     if approval is None:
         return
     for found in Replay.objects.filter(approval=approval).order_by("pk"):
-        row = lock(found)
+        row = lock_row(found)
         waits = row.status == ReplayStatus.PENDING_APPROVAL
         if waits and approval.status == ApprovalStatus.APPROVED:
             advance(row, ReplayEvent.APPROVE, actor=WORKER)
@@ -229,13 +229,13 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         )
 
     # Side effects must not be executed again, so their result must not get lost with a database connection.
-    claim.insist(store_outcome)
+    claim.retry_until_stored(store_outcome)
 
 
 @transaction.atomic
 def _start(found: Replay, claim: Claim) -> Replay | None:
     """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
-    row = lock(found, related=_RELATED)
+    row = lock_row(found, related=_RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
         return None
@@ -255,7 +255,7 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
                 _end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
                 return None
     advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
-    return lock(row, related=_RELATED)
+    return lock_row(row, related=_RELATED)
 
 
 def _replay(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
@@ -294,6 +294,6 @@ def _replay(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
 def give_up(replay_id: str, error: str) -> None:
     """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
     found = Replay.objects.filter(pk=replay_id).first()
-    row = lock(found) if found is not None else None
+    row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         _end(row, ReplayEvent.FAIL, error=storable(error), error_code="interrupted")

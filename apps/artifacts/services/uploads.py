@@ -20,9 +20,9 @@ from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy import audit
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
@@ -30,7 +30,7 @@ from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_i
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
-WORKER = system("artifacts")
+WORKER = system_actor("artifacts")
 
 
 def receive(
@@ -138,7 +138,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """Return the text cut and without control characters: an error may quote arbitrary bytes of an untrusted bundle."""
+    """Shorten the text and remove control characters: an error may quote arbitrary bytes of an untrusted bundle."""
     return "".join(character if character.isprintable() else "?" for character in text[:2000])
 
 
@@ -146,7 +146,7 @@ def storable(text: str) -> str:
 def reject_killed(artifact_id: str) -> None:
     """Reject an artifact whose check repeatedly killed the worker's process."""
     found = Artifact.objects.filter(pk=artifact_id).first()
-    if found is not None and lock(found).status == ArtifactStatus.RECEIVED:
+    if found is not None and lock_row(found).status == ArtifactStatus.RECEIVED:
         detail = "The check of this artifact repeatedly killed the worker's process."
         _reject(found, [{"code": "worker_killed", "detail": detail}], Claim())
 
@@ -164,7 +164,10 @@ def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> 
 
 
 def version_for(artifact: Artifact, spec_hash: str) -> Version | None:
-    """Return the version that produced the artifact: the deployment's if it has this spec, else the newest with it."""
+    """Return the version that produced the artifact.
+
+    It is the version of the artifact's deployment if that has this spec, or else the newest version with this spec.
+    """
     fitting = Version.objects.filter(environment_id=artifact.environment_id, spec_hash=spec_hash)
     if artifact.deployment is not None:
         of_deployment = fitting.filter(pk=artifact.deployment.config_bundle.version_id).first()

@@ -26,7 +26,7 @@ def is_live(agent: Agent) -> bool:
     return agent.decommissioned_at is None and _is_environment_live(agent.environment)
 
 
-def limited_as(key_digest: str) -> str:
+def rate_limit_key(key_digest: str) -> str:
     """Return the rate-limit key of an agent's requests: the agent key, since anybody could claim an agent id."""
     return f"agent-key:{key_digest}"
 
@@ -48,13 +48,13 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
     def is_live(self, credential: EnrollmentToken) -> bool:
         return _is_environment_live(credential.environment)
 
-    def who(self, credential: EnrollmentToken) -> tuple[Any, str, str]:
+    def actor_fields(self, credential: EnrollmentToken) -> tuple[Any, str, str]:
         return "enrollment_token", str(credential.pk), f"enrollment token {credential.prefix}…"
 
-    def belongs(self, credential: EnrollmentToken) -> dict[str, Any]:
+    def principal_fields(self, credential: EnrollmentToken) -> dict[str, Any]:
         return {
             "organization_id": credential.environment.project.organization_id,
-            "limited_as": f"enroll:{credential.environment_id}",
+            "rate_limit_key": f"enroll:{credential.environment_id}",
         }
 
 
@@ -81,11 +81,11 @@ class AgentKeyAuthentication(CredentialAuthentication):
     def is_live(self, credential: AgentKey) -> bool:
         return is_live(credential.agent)
 
-    def who(self, credential: AgentKey) -> tuple[Any, str, str]:
+    def actor_fields(self, credential: AgentKey) -> tuple[Any, str, str]:
         return "agent", str(credential.agent_id), f"agent {credential.agent.name}"
 
-    def belongs(self, credential: AgentKey) -> dict[str, Any]:
+    def principal_fields(self, credential: AgentKey) -> dict[str, Any]:
         return {
             "organization_id": credential.agent.environment.project.organization_id,
-            "limited_as": limited_as(credential.digest),
+            "rate_limit_key": rate_limit_key(credential.digest),
         }

@@ -10,13 +10,14 @@ AGENT = Operations(
         "list": Operation(
             "listAgents",
             "List agents",
-            "Returns the environment's agents, newest first, with what each should run and what it runs.",
+            "Returns the environment's agents, newest first, with the bundle that each should run and the bundle that "
+            "it runs.",
         ),
         "create": Operation(
             "enrollAgent",
             "Enroll an agent",
-            "Uses an enrollment token once and creates an agent. The response is the only one that contains the "
-            "agent key (`api_key`).",
+            "Spends one use of an enrollment token and creates an agent. Only this response contains the agent key "
+            "(`api_key`).",
             example={"name": "edge-7"},
         ),
         "retrieve": Operation(
@@ -27,7 +28,8 @@ AGENT = Operations(
         "update": Operation(
             "updateAgent",
             "Update an agent",
-            "Changes the agent's name or labels. New labels can make it match the target of a running deployment.",
+            "Changes the agent's name or labels. With new labels the agent may match the target of a running "
+            "deployment.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
@@ -68,7 +70,7 @@ ENROLLMENT_TOKEN = Operations(
         "list": Operation(
             "listEnrollmentTokens",
             "List enrollment tokens",
-            "Returns the environment's enrollment tokens, newest first, used, revoked and expired ones included. "
+            "Returns the environment's enrollment tokens, newest first, including used, revoked and expired ones. "
             "Secrets are never shown again.",
         ),
         "create": Operation(
@@ -81,7 +83,7 @@ ENROLLMENT_TOKEN = Operations(
         "destroy": Operation(
             "revokeEnrollmentToken",
             "Revoke an enrollment token",
-            "No further agent can enroll with it. Agents that already enrolled stay.",
+            "Refuses further enrollments with the token. Agents that are already enrolled are not affected.",
         ),
     },
 )

@@ -13,9 +13,9 @@ from rest_framework import serializers
 from apps.fleet.heartbeats import StoredHeartbeat
 from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
 from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
-from apps.tenancy.api.fields import ModelSerializer, Name, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
-from apps.tenancy.api.sizes import ListedJSON
+from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.engine.machines import OfferAction
 
 
@@ -27,10 +27,10 @@ from byteor_cloud.engine.machines import OfferAction
         "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
     }
 )
-class Labels(serializers.DictField):
-    """At most 64 labels; keys as in Kubernetes, values of at most 255 characters."""
+class LabelsField(serializers.DictField):
+    """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
 
-    child = Text(max_length=MAX_VALUE, allow_blank=True)
+    child = TextField(max_length=MAX_VALUE, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """Return the checked labels. Raises ValidationError."""
@@ -40,27 +40,27 @@ class Labels(serializers.DictField):
         for key in labels:
             if not is_label_key(key):
                 raise serializers.ValidationError(
-                    {key[:140]: "A key has 1 to 128 printable characters without = and ,."}
+                    {key[:140]: "A key must have 1 to 128 printable characters, without = and ,."}
                 )
         return labels
 
 
-class BundleStateSerializer(Strict):
+class BundleStateSerializer(StrictSerializer):
     """A bundle, its deployment and a time."""
 
     deployment_id = serializers.UUIDField(allow_null=True)
     bundle_hash = serializers.CharField()
     since = serializers.DateTimeField(allow_null=True)
     descriptions = {
-        "deployment_id": "The deployment that brought it. Null if unknown.",
-        "since": "Since when. Null if unknown.",
+        "deployment_id": "The deployment that the bundle belongs to. Null if unknown.",
+        "since": "When this state began. Null if unknown.",
     }
 
 
 class DesiredStateSerializer(BundleStateSerializer):
     action = serializers.ChoiceField(list(OfferAction))
     descriptions = {
-        "action": "What the agent should do: run this bundle, or go back to it.",
+        "action": "What the agent should do: run this bundle, or roll back to it.",
     }
 
 
@@ -71,7 +71,7 @@ class RunningStateSerializer(BundleStateSerializer):
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "What went wrong, as the agent reported it.",
+        "detail": "Why the bundle failed, as the agent reported it.",
     }
 
 
@@ -86,8 +86,8 @@ def _state(
 class AgentSerializer(ModelSerializer):
     """An agent. Its four deployment states are separate, so that a local rollback never hides a failed attempt."""
 
-    name = Name(required=False)
-    labels = Labels(required=False)
+    name = NameField(required=False)
+    labels = LabelsField(required=False)
     status = serializers.CharField(source="heartbeat.status", read_only=True, allow_null=True)
     agent_version = serializers.CharField(source="heartbeat.agent_version", read_only=True, allow_null=True)
     last_seen_at = serializers.DateTimeField(source="heartbeat.last_seen_at", read_only=True, allow_null=True)
@@ -106,24 +106,24 @@ class AgentSerializer(ModelSerializer):
     last_failed = serializers.SerializerMethodField()
 
     descriptions = {
-        "name": "The name, unique in the environment.",
+        "name": "The agent's name, unique in the environment.",
         "hostname": "The name of the host, as the agent reported it at enrollment.",
         "labels": "Key-value pairs by which selectors choose agents. At most 64.",
-        "status": "The status in the agent's last heartbeat. Null before the first.",
+        "status": "The status in the agent's last heartbeat. Null before the first heartbeat.",
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
         "liveness": "Whether heartbeats arrive as expected.",
-        "drifted": "Whether the agent runs something else than it should.",
+        "drifted": "Whether the agent runs another bundle than it should run.",
         "drained_at": "Since when the agent gets no new offers. Null if it is not drained.",
-        "drain_reason": "Why it was drained. Empty if it is not drained or nobody said why.",
+        "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
         "clone_suspected_at": "Since when two machines seem to use the agent's key: a `boot_id` that another had "
         "replaced came back within 24 hours. Null if not. A rotation of the key clears it.",
-        "last_seen_at": "When the last heartbeat arrived. Null before the first.",
-        "progress": "How far the agent is with what it was offered.",
-        "desired": "What the agent should run. Null if nothing was offered.",
-        "attempted": "What the agent tried to run last. Null if nothing.",
-        "running": "What the agent runs, as its last heartbeat says. Null if nothing.",
-        "last_failed": "What failed on the agent last. Null if nothing did.",
-        "report": "The rest of the last heartbeat: tuning, resources, pipeline counters.",
+        "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
+        "progress": "The agent's progress with its current offer.",
+        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
+        "attempted": "The bundle that the agent tried to run last. Null if it has not tried any.",
+        "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none.",
+        "last_failed": "The bundle that failed on the agent last. Null if none has failed.",
+        "report": "The other fields of the last heartbeat: tuning, resources, pipeline counters.",
     }
 
     class Meta:
@@ -163,28 +163,28 @@ class AgentSerializer(ModelSerializer):
 class ListedAgentSerializer(AgentSerializer):
     """An agent in a list, without a large report."""
 
-    report = ListedJSON(source="listed_report")
+    report = ListedJSONField(source="listed_report")
 
     descriptions = {
-        "report": "As in `getAgent`. Null in lists if it is over 4 KiB.",
+        "report": "The same as in `getAgent`. Null in lists if it has more than 4 KiB.",
     }
 
     class Meta(AgentSerializer.Meta):
         pass
 
 
-class EnrollSerializer(Strict):
+class EnrollSerializer(StrictSerializer):
     """The request of an agent to enroll."""
 
-    name = Name(required=False)
-    hostname = Text(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
-    labels = Labels(required=False)
-    public_key = Text(required=False, max_length=2000)
+    name = NameField(required=False)
+    hostname = TextField(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
+    labels = LabelsField(required=False)
+    public_key = TextField(required=False, max_length=2000)
     descriptions = {
-        "name": "The agent's name, unique in the environment. Made from `hostname` if it is left out.",
+        "name": "The agent's name, unique in the environment. Default: made from `hostname`.",
         "hostname": "The name of the host.",
-        "labels": "The agent's labels. Labels of the enrollment token take precedence.",
-        "public_key": "A public key of the agent, kept for your own use.",
+        "labels": "The agent's labels. If the enrollment token has the same label, the token's value is used.",
+        "public_key": "A public key of the agent. The service only stores it for you.",
     }
 
 
@@ -202,7 +202,7 @@ class EnrolledSerializer(serializers.Serializer[Any]):
         "api_key": "The agent key. It is shown only in this response.",
         "name": "The agent's name.",
         "environment_id": "The environment in which the agent was enrolled.",
-        "heartbeat_interval_s": "Seconds between heartbeats.",
+        "heartbeat_interval_s": "The time between two heartbeats, in seconds.",
         "signing_keys": "The keys with which the agent verifies deploy bundles.",
     }
 
@@ -214,7 +214,7 @@ class RotationMode(StrEnum):
     BY_AGENT = "by_agent"
 
 
-class RotateKeySerializer(Strict):
+class RotateKeySerializer(StrictSerializer):
     mode = serializers.ChoiceField(list(RotationMode), required=False, default=RotationMode.NOW)
     descriptions = {
         "mode": "`now`: the response contains the new key, and the old one is refused at once. `by_agent`: the agent "
@@ -230,8 +230,8 @@ class RequestedRotationSerializer(serializers.Serializer[Any]):
     }
 
 
-class DrainSerializer(Strict):
-    reason = Text(max_length=500, required=False, allow_blank=True, default="")
+class DrainSerializer(StrictSerializer):
+    reason = TextField(max_length=500, required=False, allow_blank=True, default="")
     descriptions = {
         "reason": "Why, for the audit event and for the explanation of the agent.",
     }
@@ -248,23 +248,24 @@ class RotatedKeySerializer(serializers.Serializer[Any]):
 class EnrollmentTokenSerializer(ModelSerializer):
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=30 * 86400)
     max_uses = serializers.IntegerField(required=False, min_value=1, max_value=100_000)
-    labels = Labels(required=False)
+    labels = LabelsField(required=False)
     replace = serializers.BooleanField(required=False)
     expires_at = serializers.DateTimeField(read_only=True)
 
     descriptions = {
-        "prefix": "The first characters of the secret, by which you recognize it.",
-        "expires_in_s": "Seconds until it expires. Default: 3600.",
-        "expires_at": "When it expires.",
-        "last_used_at": "When it was last used. Null if never.",
-        "revoked_at": "When it was revoked. Null if it was not.",
-        "environment_id": "The environment in which it enrolls agents.",
-        "max_uses": "How many agents can enroll with it. Default: 1.",
-        "uses": "How many agents have enrolled with it.",
-        "labels": "Labels that every agent enrolled with it gets.",
-        "replace": "Whether an agent may take over the name of an existing one. The existing agent is then replaced "
-        "and its "
-        "key revoked. Default: false.",
+        "prefix": "The first characters of the secret, by which you recognize the token.",
+        "expires_in_s": "Seconds until the token expires. Default: 3600.",
+        "expires_at": "When the token expires.",
+        "last_used_at": "When the token was last used. Null if it was never used.",
+        "revoked_at": "When the token was revoked. Null if it was not revoked.",
+        "environment_id": "The environment in which the token enrolls agents.",
+        "max_uses": "How many agents can enroll with the token. Default: 1.",
+        "uses": "How many agents have enrolled with the token.",
+        "labels": "Labels for every agent that enrolls with the token.",
+        "replace": (
+            "Whether an agent that enrolls may take over the name of an existing agent. The existing agent is then "
+            "replaced, and its key is revoked. Default: false."
+        ),
     }
 
     class Meta:
@@ -286,13 +287,13 @@ class OfferSerializer(serializers.Serializer[Any]):
     action = serializers.ChoiceField(list(OfferAction))
     bundle_hash = serializers.CharField()
     bundle_url = serializers.CharField()
-    offered_at = serializers.DateTimeField(help_text="Another one makes the same bundle a new offer.")
+    offered_at = serializers.DateTimeField()
     descriptions = {
         "deployment_id": "The deployment that the offer belongs to.",
-        "action": "What to do: `activate` the bundle, or `rollback` to it.",
+        "action": "What the agent should do: `activate` the bundle, or `rollback` to it.",
         "bundle_hash": "The SHA-256 of the deploy bundle to run.",
         "bundle_url": "The path of the deploy bundle on this server.",
-        "offered_at": "When it was offered. A new time makes the same bundle a new offer.",
+        "offered_at": "When the bundle was offered. If this time changes, the same bundle is a new offer.",
     }
 
 
@@ -305,7 +306,7 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "server_time": "The server's time.",
         "next_heartbeat_s": "Seconds until the next heartbeat should be sent.",
-        "desired": "What the agent should run. Null if nothing was offered.",
+        "desired": "What the agent should run. Null if no bundle was offered.",
         "signing_key_etag": "The ETag of the signing keys. Fetch the keys again when it changes.",
         "commands": "What the agent should do now. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and "
         "use it from then on. Ignore commands that you do not know.",

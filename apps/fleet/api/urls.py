@@ -1,4 +1,4 @@
-"""Below …/environments/{env_id}, and the agents' own routes below /api/v1."""
+"""Routes below …/environments/{env_id}, and the routes for agents below /api/v1."""
 
 from django.urls import path
 

@@ -19,15 +19,15 @@ from rest_framework.views import APIView
 from apps.fleet import heartbeat_body, heartbeats, keys, services
 from apps.fleet.api import enrolling, operations
 from apps.fleet.api import serializers as s
-from apps.fleet.api.authentication import finish_rotation, is_live, limited_as
+from apps.fleet.api.authentication import finish_rotation, is_live, rate_limit_key
 from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.api.enrolling import EnrollRequest
 from apps.fleet.enrollment import Enrollment, create_enrollment_token
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api import limits
-from apps.tenancy.api.authentication import UNUSABLE, bearer
+from apps.tenancy.api.authentication import UNUSABLE, bearer_credential
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
-from apps.tenancy.api.filters import BY_CREATION, BY_NAME, by_labels
+from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
 from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.mixins import (
     Created,
@@ -38,13 +38,13 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.api.serializers import KeySetSerializer
-from apps.tenancy.api.sizes import without_large
-from apps.tenancy.credentials import Family, digest, family_of
+from apps.tenancy.api.sizes import defer_large_json
+from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.declared import DeclaredView, Errors
-from byteor_cloud.api.parameters import check_query, choice, flag, line
+from byteor_cloud.api.parameters import check_query, choice_parameter, flag_parameter, line_parameter
 from byteor_cloud.api.parsers import parse_json
 from byteor_cloud.api.request_slots import released_slot
 from byteor_cloud.database import release_connection
@@ -97,13 +97,13 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     reported_fields = REPORTED
     filters = {
         **BY_NAME,
-        "status": choice(Heartbeat.Status.values, "heartbeat__status"),
-        "liveness": choice(Liveness, "liveness"),
-        "drifted": flag("drifted"),
-        "drained": flag("drained", description="Only agents that are drained, or that are not."),
-        "cloned": flag("cloned", description="Only agents with a suspected clone, or without one."),
-        "label": by_labels("labels"),
-        "hostname": line("hostname__icontains", max_length=253, description="A part of the host's name."),
+        "status": choice_parameter(Heartbeat.Status.values, "heartbeat__status"),
+        "liveness": choice_parameter(Liveness, "liveness"),
+        "drifted": flag_parameter("drifted"),
+        "drained": flag_parameter("drained", description="Only agents that are drained, or that are not."),
+        "cloned": flag_parameter("cloned", description="Only agents with a suspected clone, or without one."),
+        "label": label_parameter("labels"),
+        "hostname": line_parameter("hostname__icontains", max_length=253, description="A part of the host's name."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
     errors = {
@@ -142,7 +142,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         agents = queryset.with_state()  # type: ignore[attr-defined]  # of our own queryset
-        return without_large(agents, "heartbeat__report") if self.action == "list" else agents
+        return defer_large_json(agents, "heartbeat__report") if self.action == "list" else agents
 
     @extend_schema(request=s.EnrollSerializer, responses={201: s.EnrolledSerializer})
     def create(self, request: Request, **kwargs: Any) -> Response:
@@ -198,7 +198,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent whose key the request contains."""
 
     operations = operations.OWN_AGENT
     queryset = Agent.objects.enrolled()
@@ -246,14 +246,14 @@ class SigningKeyViewSet(AgentSelfViewSet):
         return response
 
 
-def _with_usage(response: HttpResponse, usage: limits.Usage | None) -> HttpResponse:
+def _with_usage(response: HttpResponse, usage: limits.RateLimitUsage | None) -> HttpResponse:
     for name, value in usage.headers.items() if usage is not None else ():
         response[name] = value
     return response
 
 
 class HeartbeatView(DeclaredView, APIView):
-    """The heartbeat route. It bypasses most of DRF and makes one database statement, since it is called most."""
+    """The heartbeat route. It is called most often, so it bypasses most of DRF and sends one database statement."""
 
     operations = operations.HEARTBEAT
     http_method_names = ["post"]
@@ -273,14 +273,17 @@ class HeartbeatView(DeclaredView, APIView):
     )
     def post(self, request: HttpRequest, id: UUID) -> HttpResponse:
         """Store a heartbeat durably and return what the agent should run."""
-        text = bearer(request)
+        text = bearer_credential(request)
         family = family_of(text) if text else None
         if text is None or family is None:
-            raise Unauthenticated("Send an agent key as bearer token.")
+            raise Unauthenticated("Send an agent key as the bearer token.")
         if family is not Family.AGENT:
-            raise Forbidden("Another family of credential is needed here.", code="wrong_credential")
-        key = digest(text)
-        usage = limits.count_agent(limited_as(key))
+            raise Forbidden(
+                "This operation needs an agent key, but the credential belongs to another family.",
+                code="wrong_credential",
+            )
+        key = credential_digest(text)
+        usage = limits.count_agent(rate_limit_key(key))
         try:
             if usage is not None:
                 usage.check()
@@ -303,17 +306,17 @@ class HeartbeatView(DeclaredView, APIView):
     @staticmethod
     def _read_body(request: HttpRequest) -> heartbeat_body.HeartbeatBody:
         cap: int = settings.CONFIG.max_agent_body_bytes
-        bodies.admit(request, cap)
+        bodies.check_declared_length(request, cap)
         if request.content_type != "application/json":
             raise UnsupportedMediaType("Send application/json.")
         check_query({}, request.GET)
-        return heartbeat_body.parse(parse_json(bodies.read(request, cap)))
+        return heartbeat_body.parse(parse_json(bodies.read_body(request, cap)))
 
     @staticmethod
-    def _refuse(request: HttpRequest, error: DomainError, usage: limits.Usage | None) -> HttpResponse:
+    def _refuse(request: HttpRequest, error: DomainError, usage: limits.RateLimitUsage | None) -> HttpResponse:
         response = problems.respond(request, error)
         if isinstance(error, Unauthenticated):
-            limits.forget_agent(limited_as(digest(bearer(request) or "")))
+            limits.forget_agent(rate_limit_key(credential_digest(bearer_credential(request) or "")))
             return response
         return _with_usage(response, usage)
 

@@ -1,8 +1,8 @@
-"""The interval that an agent was last told, which its liveness goes by."""
+"""Store the heartbeat interval that each agent was last given. The agent's liveness depends on it."""
 
 from django.db import migrations, models
 
-# Until its next beat an agent goes by its environment's interval, as before.
+# Until an agent sends its next heartbeat, its liveness depends on its environment's interval, as before.
 TOLD = """
 UPDATE fleet_heartbeat AS heartbeat
 SET next_heartbeat_s = (environment.settings->>'heartbeat_interval_s')::float8

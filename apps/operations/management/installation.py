@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.models import Q
 
 from apps.tenancy.models import Organization
-from byteor_cloud.config import Address, Config
+from byteor_cloud.config import BindAddress, Config
 
 MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
@@ -47,7 +47,7 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def origin(address: Address) -> str:
+def origin(address: BindAddress) -> str:
     """Return the URL at which this host reaches a server that is bound to ``address``."""
     host, port = address
     return f"http://{bracketed(_WILDCARDS.get(host, host))}:{port}"

@@ -39,9 +39,9 @@ def keep_embedded_database_running(current: Config) -> Iterator[None]:
 
 
 def _watch(embedded: EmbeddedPostgres, stop: int) -> None:
-    """Restart the database until ``stop`` is readable.
+    """Restart the database whenever it dies, until ``stop`` is readable.
 
-    An idle connection shows when the server dies, without polling: the server's end of it closes.
+    This waits on an idle connection, which the server closes when it dies, so that no polling is needed.
     """
     ready: list[int] = []
     while stop not in ready:

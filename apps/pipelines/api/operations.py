@@ -26,14 +26,14 @@ DRAFT = Operations(
         "update": Operation(
             "updateDraft",
             "Update a draft",
-            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match` to notice a"
-            " change by somebody else.",
+            "Changes the fields in the body and keeps the others. Send the draft's `ETag` as `If-Match`, so that you "
+            "do not overwrite a change by somebody else.",
             example={"name": "trades-eu"},
         ),
         "destroy": Operation(
             "deleteDraft",
             "Delete a draft",
-            "Versions that were promoted from the draft stay.",
+            "Deletes the draft. Versions that were promoted from the draft are kept.",
         ),
         "preview": Operation(
             "previewDraft",
@@ -53,7 +53,7 @@ DRAFT = Operations(
         "diff": Operation(
             "diffDraft",
             "Compare a draft with a version",
-            "Returns what the saved draft changes against the version. A draft that does not compile is refused (422).",
+            "Returns the changes from the version to the saved draft. A draft that does not compile is refused (422).",
         ),
     },
 )
@@ -68,8 +68,8 @@ VERSION = Operations(
         "create": Operation(
             "copyVersion",
             "Copy a version from another environment",
-            "Takes over a version, as compiled, from another environment of the same project. Copying the same "
-            "version again returns the existing one (200).",
+            "Copies a compiled version from another environment of the same project. Copying the same version again "
+            "returns the existing copy (200).",
             example={"from_version_id": ID},
         ),
         "retrieve": Operation(
@@ -85,7 +85,7 @@ VERSION = Operations(
         "diff": Operation(
             "diffVersions",
             "Compare two versions",
-            "Returns what the version changes against another one.",
+            "Returns the changes from another version to this one.",
         ),
         "graph": Operation(
             "drawVersion",
@@ -100,8 +100,8 @@ PLAN_SCHEMA = Operations(
         "retrieve": Operation(
             "getPlanSchema",
             "Get the JSON Schema of a plan",
-            "A JSON Schema (2020-12) for editors that complete and check plans. It changes only with a release of "
-            "this service.",
+            "Returns a JSON Schema (2020-12) with which editors can complete and check plans. It changes only with a "
+            "release of this service.",
         ),
     },
 )

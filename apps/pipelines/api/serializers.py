@@ -8,7 +8,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.pipelines.models import Draft, Version
-from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, NameField, StrictSerializer
 
 
 class DiagnosticSerializer(serializers.Serializer[Any]):
@@ -20,29 +20,29 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
     hint = serializers.CharField(allow_blank=True, allow_null=True)
     descriptions = {
-        "severity": "Whether the plan cannot compile (`error`), or the finding only informs.",
+        "severity": "How serious the finding is. Only `error` prevents the plan from compiling.",
         "code": "A stable code, such as `graph.cycle`.",
         "pointer": "The place in the plan, as a JSON Pointer.",
-        "message": "What was found.",
-        "hint": "What to do about it. Null if there is no advice.",
+        "message": "What the compiler found.",
+        "hint": "What to do about the finding. Null if there is no advice.",
     }
 
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
-class Plan(JSONObject):
+class PlanJSONField(JSONObjectField):
     """A plan. Any JSON object can be saved; the diagnostics say what is wrong with it."""
 
 
 class DraftSerializer(ModelSerializer):
-    name = Name()
-    plan = Plan()
+    name = NameField()
+    plan = PlanJSONField()
     diagnostics = DiagnosticSerializer(many=True, read_only=True)
     spec_hash = serializers.CharField(read_only=True, allow_null=True)
 
     descriptions = {
-        "name": "The name of the draft, unique in the environment. The pipeline's name is in the plan.",
-        "plan": "The plan.",
-        "revision": "A number that grows with every change.",
+        "name": "The name of the draft, unique in the environment. The name of the pipeline is in the plan.",
+        "plan": "The plan of the pipeline.",
+        "revision": "A number that grows with every change of the draft.",
         "diagnostics": "What the compiler found in the plan.",
         "spec_hash": "The spec hash of the compiled plan. Null if the plan does not compile.",
     }
@@ -56,10 +56,10 @@ class DraftSerializer(ModelSerializer):
         read_only_fields = ["created_by", "updated_by"]
 
 
-class PreviewDraftSerializer(Strict):
+class PreviewDraftSerializer(StrictSerializer):
     """A plan to preview instead of the saved one."""
 
-    plan = Plan(required=False)
+    plan = PlanJSONField(required=False)
     descriptions = {
         "plan": "A plan to compile instead of the saved one.",
     }
@@ -70,7 +70,7 @@ class GraphSerializer(serializers.Serializer[Any]):
     edges = serializers.ListField(child=serializers.DictField())
     descriptions = {
         "nodes": "The stages, endpoints and inserted roles.",
-        "edges": "The lanes between them.",
+        "edges": "The lanes between the nodes; in a single ring, the dependencies between them.",
     }
 
 
@@ -87,7 +87,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
     dot = serializers.CharField(allow_null=True)
     descriptions = {
         "ok": "Whether the plan compiles.",
-        "target": "The target that it was compiled for. Null if the plan names none.",
+        "target": "The target that the plan was compiled for. Null if the plan names none.",
         "spec_kv": "The canonical text of the spec. Null if the plan does not compile.",
         "spec_hash": "The spec hash. Null if the plan does not compile.",
         "spec": "The spec as JSON. Null if the plan does not compile.",
@@ -97,10 +97,12 @@ class PreviewSerializer(serializers.Serializer[Any]):
     }
 
 
-class PromoteSerializer(Strict):
+class PromoteSerializer(StrictSerializer):
     expected_revision = serializers.IntegerField(required=False, min_value=1, max_value=999_999_999)
     descriptions = {
-        "expected_revision": "The revision that you saw. Another revision is refused with 412.",
+        "expected_revision": (
+            "The revision that you read. If the draft has another revision, the request is refused with 412."
+        ),
     }
 
 
@@ -112,13 +114,15 @@ class VersionSerializer(ModelSerializer):
     descriptions = {
         "name": "The name of the pipeline, as in its plan.",
         "number": "The number of the version, counted from 1 for each pipeline in the environment.",
-        "draft_id": "The draft that it was promoted from. Null if the draft was deleted or the version was copied.",
-        "draft_revision": "The revision of the draft that it was promoted from.",
-        "plan": "The plan that it was compiled from.",
+        "draft_id": (
+            "The draft that the version was promoted from. Null if the draft was deleted or the version was copied."
+        ),
+        "draft_revision": "The revision of the draft that the version was promoted from.",
+        "plan": "The plan that the version was compiled from.",
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",
         "compiler_version": "The version of the compiler.",
-        "origin": "The version in another environment that it was copied from. Null if it was promoted here.",
+        "origin": "The version in another environment that this one was copied from. Null if this one was promoted.",
     }
 
     class Meta:
@@ -130,7 +134,7 @@ class VersionSerializer(ModelSerializer):
 
 
 @extend_schema_field({"type": ["string", "integer", "null"]})
-class Fact(serializers.JSONField):
+class PartValueField(serializers.JSONField):
     pass
 
 
@@ -140,14 +144,14 @@ class ChangeSerializer(serializers.Serializer[Any]):
         ["pipeline", "endpoint", "stage", "op", "order", "dependency", "lane", "inserted", "policy"]
     )
     name = serializers.CharField()
-    old = Fact()
-    new = Fact()
+    old = PartValueField()
+    new = PartValueField()
     descriptions = {
-        "change": "Whether it was added, removed or changed.",
-        "what": "The kind of thing that changed.",
-        "name": "Its name.",
-        "old": "The value before. Null if it was added.",
-        "new": "The value after. Null if it was removed.",
+        "change": "Whether the part was added, removed or changed.",
+        "what": "The kind of part that changed.",
+        "name": "The name of the part.",
+        "old": "The part's value before. Null if the part was added.",
+        "new": "The part's value after. Null if the part was removed.",
     }
 
 
@@ -158,14 +162,14 @@ class DiffSerializer(serializers.Serializer[Any]):
     changes = ChangeSerializer(many=True)
     unified = serializers.CharField(allow_blank=True)
     descriptions = {
-        "against": "The version that it was compared with.",
-        "changes": "What changed, thing by thing.",
-        "unified": "The difference of the canonical texts as a unified diff. Empty if they are equal.",
+        "against": "The version that the changes are relative to.",
+        "changes": "The changes, one for each part.",
+        "unified": "The difference of the canonical texts as a unified diff. Empty if the texts are equal.",
     }
 
 
-class CopyVersionSerializer(Strict):
-    from_version_id = Id()
+class CopyVersionSerializer(StrictSerializer):
+    from_version_id = IdField()
     descriptions = {
         "from_version_id": "The version to copy, from another environment of the same project.",
     }

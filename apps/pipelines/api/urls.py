@@ -1,4 +1,4 @@
-"""Below /api/v1, and below …/environments/{env_id}."""
+"""Routes below /api/v1 and below …/environments/{env_id}."""
 
 from apps.pipelines.api import views as v
 from byteor_cloud.api.routing import route

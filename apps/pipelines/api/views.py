@@ -26,13 +26,13 @@ from apps.tenancy.api.mixins import (
     UpdateMixin,
 )
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.api.parameters import choice, digest, identifier
+from byteor_cloud.api.parameters import choice_parameter, id_parameter, sha256_parameter
 from byteor_cloud.engine.compiler import plan_schema
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]
-AGAINST = {"against": identifier(required=True, description="The version to compare with.")}
+AGAINST = {"against": id_parameter(required=True, description="The version to compare with.")}
 
 
 class _DiffMixin(EnvironmentViewSet):
@@ -40,7 +40,7 @@ class _DiffMixin(EnvironmentViewSet):
 
     def against(self) -> Version:
         """Return the version that ``against`` names. Raises NotFound."""
-        version = Version.objects.filter(environment=self.environment, pk=self.given["against"]).first()
+        version = Version.objects.filter(environment=self.environment, pk=self.parameter_values["against"]).first()
         if version is None:
             raise NotFound("There is no such version in this environment.")
         return version
@@ -55,7 +55,9 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     filters = BY_NAME
     parameters = {
         "diff": AGAINST,
-        "preview": {"target": choice(TARGETS, description="Compile for this target instead of the plan's own.")},
+        "preview": {
+            "target": choice_parameter(TARGETS, description="Compile for this target instead of the plan's own.")
+        },
     }
     errors = {
         "destroy": (PreconditionFailed,),
@@ -95,7 +97,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         body = s.PreviewDraftSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         compilation = services.compile_for_preview(
-            body.validated_data.get("plan", draft.plan), target=self.given.get("target")
+            body.validated_data.get("plan", draft.plan), target=self.parameter_values.get("target")
         )
         return Response(compilation.to_json())
 
@@ -106,8 +108,8 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         body = s.PromoteSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         expected = body.validated_data.get("expected_revision", self.expected_revision)
-        version, fresh = services.promote(draft, expected_revision=expected, actor=self.actor)
-        response = Response(s.VersionSerializer(version).data, status=201 if fresh else 200)
+        version, is_new = services.promote(draft, expected_revision=expected, actor=self.actor)
+        response = Response(s.VersionSerializer(version).data, status=201 if is_new else 200)
         response["Location"] = request.path.rsplit("/drafts/", 1)[0] + f"/versions/{version.pk}"
         return response
 
@@ -126,7 +128,7 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     operations = operations.VERSION
     queryset = Version.objects.all()
     serializer_class = s.VersionSerializer
-    filters = {**BY_NAME, "spec_hash": digest("spec_hash"), "draft_id": identifier("draft_id")}
+    filters = {**BY_NAME, "spec_hash": sha256_parameter("spec_hash"), "draft_id": id_parameter("draft_id")}
     parameters = {"diff": AGAINST}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
@@ -148,8 +150,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
         return dict(body.validated_data)
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        version, fresh = services.copy_version(environment=self.environment, actor=self.actor, **data)
-        return Created(version, fresh=fresh)
+        version, is_new = services.copy_version(environment=self.environment, actor=self.actor, **data)
+        return Created(version, is_new=is_new)
 
     @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
     def spec_kv(self, request: Request, **kwargs: Any) -> HttpResponse:

@@ -23,19 +23,19 @@ from apps.tenancy.console import (
     LiveAdmin,
     Panel,
     Tile,
-    Within,
-    ago,
-    link,
-    pill,
-    short,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    short_id,
     site,
-    until,
+    state_pill,
+    time_left,
     with_note,
 )
 from apps.tenancy.console.acts import permitted_by
-from apps.tenancy.console.base import granted
-from apps.tenancy.console.columns import where
-from apps.tenancy.console.standing import Standing, standing_of
+from apps.tenancy.console.base import granted_condition
+from apps.tenancy.console.columns import environment_link
+from apps.tenancy.console.console_user import ConsoleUser, console_user_of
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.target import ReplayTarget, Target
@@ -54,7 +54,7 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="You approve exactly what is shown here, for one use.",
+    explain="Your approval covers exactly what is shown here, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -65,7 +65,7 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
-    explain="One denial is enough. Say why in the comment, which the requester can read.",
+    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
@@ -87,7 +87,7 @@ REVOKE = Act(
 
 
 def on_deployment_page(act: Act) -> Act:
-    """Return the act as the page of the deployment offers it, which waits for the approval."""
+    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
     return replace(
         act,
         run=lambda row, context: act.run(row.approval, context),
@@ -96,14 +96,15 @@ def on_deployment_page(act: Act) -> Act:
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition of approvals that the user can give now: they operate the environment, and have neither
-    requested nor decided it.
+    """Return the condition of approvals that the user can give now.
+
+    The user may operate the approval's environment, and has neither requested the approval nor decided on it.
     """
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
         Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
-        & granted(Approval, "environment", P.OPERATE_ENVIRONMENT, standing_of(request))
+        & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user_of(request))
         & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
         & ~Q(Exists(mine))
     )
@@ -137,7 +138,7 @@ def _warning_pills(row: Approval) -> str:
     deployment = _deployment(row)
     words = ["break glass"] if row.break_glass else []
     words += ["freeze overridden"] if deployment is not None and deployment.freeze_override else []
-    return format_html_join("", " {}", [(pill(word),) for word in words])
+    return format_html_join("", " {}", [(state_pill(word),) for word in words])
 
 
 @admin.register(Approval, site=site)
@@ -153,7 +154,7 @@ class ApprovalAdmin(LiveAdmin):
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
-    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", Within))
+    list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
     # Pending approvals come first, ordered by their expiry.
     ordering = (
@@ -163,11 +164,11 @@ class ApprovalAdmin(LiveAdmin):
     )
     acts = (APPROVE, DENY, REVOKE)
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         given = Count("decisions", filter=Q(decisions__decision="approve"))
-        return super().narrow(queryset, standing).annotate(count_given=given)  # type: ignore[no-any-return]
+        return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
-    @admin.display(description="For")
+    @admin.display(description="Subject")
     def asked(self, row: Approval) -> str:
         return format_html("{}{}", subject(row), _warning_pills(row))
 
@@ -177,7 +178,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Expires", ordering="expires_at")
     def expires(self, row: Approval) -> str:
-        return ago(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
+        return relative_time(row.expires_at) if row.status == ApprovalStatus.PENDING else "-"
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
@@ -185,7 +186,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Requested", ordering="created_at")
     def requested(self, row: Approval) -> str:
-        return with_note(row.requested_by, ago(row.created_at))
+        return with_note(row.requested_by, relative_time(row.created_at))
 
     def page_title(self, row: Any) -> str:
         return subject(row)
@@ -201,7 +202,7 @@ class ApprovalAdmin(LiveAdmin):
             **super().summary(request, row),
             "title": subject(row),
             "headline": _headline(row, decisions),
-            "status": pill(row.status),
+            "status": state_pill(row.status),
             "marks": find_warnings(deployment, row),
             "facts": _facts(row),
             "decide": decision_form(request, row, decisions),
@@ -222,17 +223,21 @@ class ApprovalAdmin(LiveAdmin):
         return [Tile("Approvals waiting", waiting, url, "waiting" if waiting else "plain")]
 
     def panels(self, request: HttpRequest) -> list[Panel]:
-        if not standing_of(request).holds(P.OPERATE_ENVIRONMENT):
+        if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             return []
         waiting = self.get_queryset(request).filter(awaiting_decision_by(request)).order_by("expires_at")[:8]
         rows = [
             (
-                format_html("{}{}", link(row, subject(row)), _warning_pills(row)),
-                self.given(row), self.agents(row), where(row.environment), row.requested_by, ago(row.expires_at),
+                format_html("{}{}", row_link(row, subject(row)), _warning_pills(row)),
+                self.given(row),
+                self.agents(row),
+                environment_link(row.environment),
+                row.requested_by,
+                relative_time(row.expires_at),
             )
             for row in waiting
-        ]  # fmt: skip
-        columns = ("For", "Given", "Agents", "Environment", "Requested by", "Expires")
+        ]
+        columns = ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires")
         url = f"{reverse('admin:releases_approval_changelist')}?for=me"
         return [Panel("Waiting for you", url, columns, rows, "No request waits for your approval.")]
 
@@ -259,11 +264,10 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         waits = approval is not None and approval.status == ApprovalStatus.PENDING
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
-            lines.append(
-                format_html("Unless another person approves it, it is rolled back {}.", until(approval.expires_at))
-            )
+            left = time_left(approval.expires_at)
+            lines.append(format_html("If no other person approves the deployment, it is rolled back {}.", left))
         elif approval is not None:
-            lines.append(f"Afterwards the request for approval was {approval.status}.")
+            lines.append(f"The request for approval afterwards was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
@@ -275,23 +279,23 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = []
     if deployment is not None:
         facts += [
-            ("Deployment", link(deployment, f"{deployment.pipeline} to {row.environment}")),
-            ("Version", link(deployment.config_bundle.version)),
-            ("Config bundle", link(deployment.config_bundle)),
+            ("Deployment", row_link(deployment, f"{deployment.pipeline} to {row.environment}")),
+            ("Version", row_link(deployment.config_bundle.version)),
+            ("Config bundle", row_link(deployment.config_bundle)),
         ]
     elif row.replay_id is not None:
         facts.append(("Replay", _page_link("artifacts_replay", row.replay_id)))
     if isinstance(bound, ReplayTarget):
         facts += _replay_facts(bound)
     facts += [
-        ("Environment", where(row.environment)),
-        ("Posture", pill(row.environment.posture)),
-        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
+        ("Environment", environment_link(row.environment)),
+        ("Posture", state_pill(row.environment.posture)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
-        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", until(row.expires_at)),
+        ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
         ("Capabilities", ", ".join(row.capabilities) or "-"),
-        ("Spec hash", short(row.spec_hash)),
-        ("Config hash", short(row.config_hash)),
+        ("Spec hash", short_id(row.spec_hash)),
+        ("Config hash", short_id(row.config_hash)),
     ]
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
@@ -302,13 +306,15 @@ def _facts(row: Approval) -> list[tuple[str, Any]]:
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
-        facts.append(("Used", ago(row.used_at)))
+        facts.append(("Used", relative_time(row.used_at)))
     return facts
 
 
 def _page_link(name: str, pk: Any) -> str:
     """Return a link to a page by its URL name, because this app may not import the models of artifacts."""
-    return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short(pk))
+    return format_html(
+        '<a class="text-link" href="{}">{}</a>', reverse(f"admin:{name}_change", args=[pk]), short_id(pk)
+    )
 
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
@@ -322,7 +328,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
         elif isinstance(value, list):
             facts.append((label, ", ".join(map(str, value)) or "none"))
         else:
-            facts.append((label, short(value) if name.endswith("hash") else "-" if value is None else value))
+            facts.append((label, short_id(value) if name.endswith("hash") else "-" if value is None else value))
     return facts
 
 
@@ -335,7 +341,7 @@ def _matched_agents(row: Approval) -> str:
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} when it was requested: {', '.join(names) or 'all deleted since'}{more}"
+    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
 
 
 def _policy(row: Approval) -> str:
@@ -349,7 +355,8 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
         "title": "Decisions",
         "columns": ("Who", "Decision", "Comment", "When"),
         "rows": [
-            (each.decided_by, pill(each.decision), each.comment or "-", ago(each.created_at)) for each in decisions
+            (each.decided_by, state_pill(each.decision), each.comment or "-", relative_time(each.created_at))
+            for each in decisions
         ],
         "empty": "Nobody has decided yet.",
     }
@@ -357,7 +364,7 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
 
 def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
     """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
-    held = standing_of(request).permissions(row.environment)
+    held = console_user_of(request).permissions(row.environment)
     if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
         return None
     if row.expires_at <= timezone.now():

@@ -9,8 +9,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from apps.releases.models import ConfigBundle, KnownBad
 from apps.releases.services import bundles
-from apps.tenancy.console import Act, ReadOnlyAdmin, Within, pill, site
-from apps.tenancy.console.standing import Standing
+from apps.tenancy.console import Act, ReadOnlyAdmin, VisibleRowsFilter, site, state_pill
+from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
 
@@ -20,7 +20,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     section, icon = "Releases", "inventory_2"
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
-    list_filter = ("tuning_profile", ("environment", Within))
+    list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
         Act(
@@ -35,10 +35,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         ),
     )
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
-        return super().narrow(queryset, standing).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
+        return super().narrow(queryset, console_user).annotate(known_bad=Exists(bad))  # type: ignore[no-any-return]
 
     @admin.display(description="Known bad")
     def bad(self, row: Any) -> str:
-        return pill("known bad") if row.known_bad else "-"
+        return state_pill("known bad") if row.known_bad else "-"

@@ -12,7 +12,10 @@ from byteor_cloud.engine.configuration import ConfigChange, diff_configurations
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes against the deployment ``base`` that is replaced. Without one, ``spec`` is None and all is new."""
+    """The changes that a deployment makes to the deployment ``base``, which it replaces.
+
+    If it replaces none, ``spec`` is None, and ``config`` has every value as a new one.
+    """
 
     base: Deployment | None
     spec: SpecDiff | None
@@ -33,8 +36,10 @@ def find_changes(deployment: Deployment) -> Changes:
 
 
 def find_base(deployment: Deployment) -> Deployment | None:
-    """Return the deployment that this one replaces: the one that it superseded or that its rollback restores, or else
-    the current one of its environment and pipeline.
+    """Return the deployment that this one replaces.
+
+    It is the deployment that this one superseded or that its rollback restores, or else the current deployment of its
+    environment and pipeline.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()

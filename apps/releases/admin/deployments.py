@@ -1,4 +1,4 @@
-"""Deployments in the console: their list, and the page on which one is watched and controlled."""
+"""Deployments in the console: their list, and the page on which people watch and control a deployment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from apps.releases.admin import progress
+from apps.releases.admin import agents_page
 from apps.releases.admin.approvals import (
     APPROVE,
     DENY,
@@ -24,12 +24,25 @@ from apps.releases.admin.phrases import agent_count, describe_strategy, describe
 from apps.releases.admin.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.models import Approval, Deployment, KnownBad
 from apps.releases.services import deployments, explanations, rollbacks
-from apps.tenancy.console import Act, LiveAdmin, Panel, Tile, Within, ago, link, pill, short, site, until, with_note
+from apps.tenancy.console import (
+    Act,
+    LiveAdmin,
+    Panel,
+    Tile,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    short_id,
+    site,
+    state_pill,
+    time_left,
+    with_note,
+)
 from apps.tenancy.console.acts import permitted_by
-from apps.tenancy.console.columns import TONES, where
-from apps.tenancy.console.standing import standing_of
+from apps.tenancy.console.columns import TONES, environment_link
+from apps.tenancy.console.console_user import console_user_of
 from apps.tenancy.permissions import Permission as P
-from apps.tenancy.state import check_step
+from apps.tenancy.state import check_transition
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentEvent, DeploymentStatus
 
 _SHOWN = 20
@@ -51,7 +64,7 @@ class DeploymentAdmin(LiveAdmin):
         "superseded_by__config_bundle__version", "restores__config_bundle__version",
     )  # fmt: skip
     list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
-    list_filter = ("status", "is_current", ("environment", Within))
+    list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
     acts = (
@@ -108,20 +121,20 @@ class DeploymentAdmin(LiveAdmin):
             icon="stop_circle",
             comment="optional",
             dangerous=True,
-            applies=permitted_by(partial(check_step, event=DeploymentEvent.ABORT)),
+            applies=permitted_by(partial(check_transition, event=DeploymentEvent.ABORT)),
         ),
     )
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
-        pills = [pill(_state(row))]
-        pills += [pill("break glass")] if row.break_glass else []
-        pills += [pill("freeze overridden")] if row.freeze_override else []
+        pills = [state_pill(_state(row))]
+        pills += [state_pill("break glass")] if row.break_glass else []
+        pills += [state_pill("freeze overridden")] if row.freeze_override else []
         return format_html(" ".join(["{}"] * len(pills)), *pills)
 
     @admin.display(description="Current", ordering="is_current")
     def current(self, row: Deployment) -> str:
-        return pill("current" if row.is_current else None)
+        return state_pill("current" if row.is_current else None)
 
     def page_title(self, row: Any) -> str:
         return f"{row.config_bundle.version} to {row.environment}"
@@ -133,14 +146,14 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
-        counts = progress.count_agents(row)
+        counts = agents_page.count_agents(row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
         panels = []
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
-            title = "Approval" if row.handed_in is None else "Approval that was handed in"
+            title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": _url(row.consent), "link": "Open"}
             )
@@ -150,7 +163,7 @@ class DeploymentAdmin(LiveAdmin):
             "title": self.page_title(row),
             "headline": headline(state, by_wave, detail=row.detail or row.rollback_reason, current=row.is_current),
             "status": self.state(row),
-            "pills": [pill("current")] if row.is_current else [],
+            "pills": [state_pill("current")] if row.is_current else [],
             "marks": find_warnings(row, row.approval),
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
@@ -158,7 +171,7 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny"},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            "agents": _agents(progress.find_page(row, counts, request.GET)),
+            "agents": _agents(agents_page.find_page(row, counts, request.GET)),
             "panels": panels,
         }
 
@@ -171,9 +184,9 @@ class DeploymentAdmin(LiveAdmin):
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
-        may = P.OPERATE_ENVIRONMENT in standing_of(request).permissions(row.environment)
+        may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = reverse("admin:releases_configbundle_act", args=[row.config_bundle_id, "clear"])
-        return {"reason": bad.reason, "since": ago(bad.since), "clear": clear if may else None}
+        return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
 
     def tiles(self, request: HttpRequest) -> list[Tile]:
         in_flight = self.get_queryset(request).filter(status__in=IN_FLIGHT).count()
@@ -182,7 +195,13 @@ class DeploymentAdmin(LiveAdmin):
 
     def panels(self, request: HttpRequest) -> list[Panel]:
         rows = [
-            (link(row, row.pipeline), self.state(row), where(row.environment), row.requested_by, ago(row.created_at))
+            (
+                row_link(row, row.pipeline),
+                self.state(row),
+                environment_link(row.environment),
+                row.requested_by,
+                relative_time(row.created_at),
+            )
             for row in self.get_queryset(request).order_by("-id")[:8]
         ]
         columns = ("Pipeline", "Status", "Environment", "Requested by", "Requested")
@@ -196,18 +215,21 @@ def _state(row: Deployment) -> str:
 
 def _facts(row: Deployment) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
-        ("Environment", where(row.environment)),
-        ("Version", link(row.config_bundle.version)),
-        ("Config bundle", link(row.config_bundle)),
-        ("Requested by", with_note(row.requested_by, ago(row.created_at))),
-        ("Target", with_note(describe_target(row.target), f"{agent_count(row.target_count)} when it was requested")),
+        ("Environment", environment_link(row.environment)),
+        ("Version", row_link(row.config_bundle.version)),
+        ("Config bundle", row_link(row.config_bundle)),
+        ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
+        (
+            "Target",
+            with_note(describe_target(row.target), f"{agent_count(row.target_count)} at the request"),
+        ),
         ("Strategy", describe_strategy(row.strategy)),
-        ("Config hash", short(row.config_hash)),
-        ("Bundle hash", short(row.bundle_hash)),
+        ("Config hash", short_id(row.config_hash)),
+        ("Bundle hash", short_id(row.bundle_hash)),
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
-        ("Held up", explanations.find_held_up([row]).get(row.pk)),
+        ("Obstacle", explanations.find_held_up([row]).get(row.pk)),
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),
@@ -219,7 +241,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
 
 def _deployment_link(row: Deployment) -> str:
     """Return a link to another deployment of the pipeline, named by its version and config bundle."""
-    return link(row, f"{row.config_bundle.version}, {row.config_bundle}")
+    return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
 def _url(row: Approval) -> str:
@@ -235,7 +257,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
         "percent": wave.percent,
         "state": wave.state,
         "tone": wave.tone,
-        "until": wave.until and until(wave.until),
+        "until": wave.until and time_left(wave.until),
         "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
         "share": wave.total,
         "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
@@ -243,7 +265,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
     }
 
 
-def _agents(page: progress.AgentsPage) -> dict[str, Any]:
+def _agents(page: agents_page.AgentsPage) -> dict[str, Any]:
     """Return the data of the table of agents, with its filter and page links."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
@@ -253,11 +275,11 @@ def _agents(page: progress.AgentsPage) -> dict[str, Any]:
         (
             row.agent_id,
             (
-                with_note(link(row.agent), row.detail),
-                pill(row.progress),
+                with_note(row_link(row.agent), row.detail),
+                state_pill(row.progress),
                 row.wave + 1 if row.counted else with_note(row.wave + 1, "not counted"),
                 _tuning(row.tuning),
-                ago(row.updated_at),
+                relative_time(row.updated_at),
             ),
         )
         for row in page.rows
@@ -276,13 +298,13 @@ def _tuning(said: dict[str, Any] | None) -> str:
     short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
     unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
     word = next((word for word, settings in short_of if settings), "applied")
-    return with_note(pill(word), unmet)
+    return with_note(state_pill(word), unmet)
 
 
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
         what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
-        rows.append((ago(each.created_at), what, each.actor))
+        rows.append((relative_time(each.created_at), what, each.actor))
     url = f"{reverse('admin:releases_timelineentry_changelist')}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}

@@ -36,11 +36,11 @@ def describe_strategy(strategy: Strategy | None) -> str:
         return "-"
     threshold = strategy.failure_threshold_percent
     stops = f"more than {threshold}{_PERCENT} fail" if threshold else "one agent fails"
-    after = "rolls back by itself" if strategy.auto_rollback else "leaves the rollback to people"
+    after = "rolls back automatically" if strategy.auto_rollback else "leaves the rollback to people"
     if strategy.kind is StrategyKind.ALL_AT_ONCE:
         return f"All at once. Stops when {stops} and {after}."
     percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy.percents)
-    between = f", {strategy.pause_s} s of pause between them" if strategy.pause_s else ""
+    between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
     return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
 

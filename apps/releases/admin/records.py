@@ -8,10 +8,10 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from apps.fleet.models import Agent
-from apps.releases.admin import explained
+from apps.releases.admin import explanation_panels
 from apps.releases.admin.phrases import describe_timeline_detail
 from apps.releases.models import AgentReport, ApprovalDecision, DeploymentAgent, KnownBad, TimelineEntry
-from apps.tenancy.console import ReadOnlyAdmin, Within, site
+from apps.tenancy.console import ReadOnlyAdmin, VisibleRowsFilter, site
 
 
 @admin.register(KnownBad, site=site)
@@ -21,7 +21,7 @@ class KnownBadAdmin(ReadOnlyAdmin):
     menu = "Known bad"
     related = ("environment__project__organization",)
     list_display = ("config_hash", "environment", "reason", "since")
-    list_filter = (("environment", Within),)
+    list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("config_hash", "reason")
 
 
@@ -46,7 +46,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
 
     def panels_beside(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
         """Return the explanation as panels of an agent's page."""
-        return explained.panels(row) if isinstance(row, Agent) else []
+        return explanation_panels.panels(row) if isinstance(row, Agent) else []
 
 
 @admin.register(AgentReport, site=site)

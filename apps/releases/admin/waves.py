@@ -10,7 +10,7 @@ from apps.releases.admin.phrases import agent_count
 from byteor_cloud.engine.machines import AgentProgress, DeploymentStatus
 from byteor_cloud.engine.rollout import Strategy
 
-type Counts = Mapping[tuple[int, str], int]
+type CountsByWave = Mapping[tuple[int, str], int]
 
 _S = DeploymentStatus
 _BEFORE = {_S.PENDING_APPROVAL, _S.APPROVED, _S.BUILDING}
@@ -54,7 +54,7 @@ class DeploymentState:
     reason: str = ""
 
 
-def build_waves(strategy: Strategy, deployment: DeploymentState, counts: Counts, *, expected: int) -> list[Wave]:
+def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
     """Return the waves that have agents. ``counts`` are by wave and progress; while they are empty, before the first
     offer, ``expected`` agents are divided as the rollout will divide them.
     """
@@ -74,7 +74,7 @@ def build_waves(strategy: Strategy, deployment: DeploymentState, counts: Counts,
 
 
 def _shares(strategy: Strategy, count: int) -> dict[int, int]:
-    bounds = strategy.bounds(count)
+    bounds = strategy.wave_bounds(count)
     sizes = {wave: bound - before for wave, (before, bound) in enumerate(zip([0, *bounds], bounds, strict=False))}
     return {wave: size for wave, size in sizes.items() if size > 0}
 
@@ -125,7 +125,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
         case _S.DEPLOYING:
             here = next((wave for wave in found if wave.number == deployment.wave + 1), None)
             state = here.state if here is not None else "under way"
-            phrases = {"pausing": "done, the next one follows after a pause", "paused": "paused"}
+            phrases = {"pausing": "done, and the next wave starts after a pause", "paused": "paused"}
             phrase = phrases.get(state, "under way")
             phrase = (
                 f"Wave {deployment.wave + 1} of {found[-1].number} {phrase}" if len(found) > 1 else phrase.capitalize()

@@ -16,13 +16,13 @@ from apps.releases.api import operations
 from apps.releases.services import explanations
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
-from byteor_cloud.engine.explain.findings import Because, Next
+from byteor_cloud.engine.explain.findings import BecauseCode, NextCode
 
 
 class FindingSerializer(serializers.Serializer[Any]):
     """One reason, with the ids of what it is about."""
 
-    code = serializers.ChoiceField(list(Because))
+    code = serializers.ChoiceField(list(BecauseCode))
     detail = serializers.CharField()
     deployment_id = serializers.UUIDField(allow_null=True)
     approval_id = serializers.UUIDField(allow_null=True)
@@ -30,22 +30,22 @@ class FindingSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code of the reason.",
         "detail": "The reason as a sentence.",
-        "deployment_id": "The deployment that the reason is about. Null if it is about none.",
-        "approval_id": "The approval that the reason is about. Null if it is about none.",
-        "config_hash": "The config hash that the reason is about. Null if it is about none.",
+        "deployment_id": "The deployment that the reason is about. Null if it is about no deployment.",
+        "approval_id": "The approval that the reason is about. Null if it is about no approval.",
+        "config_hash": "The config hash that the reason is about. Null if it is about no configuration.",
     }
 
 
 class NextEventSerializer(serializers.Serializer[Any]):
     """One coming event, with its time if that is known."""
 
-    code = serializers.ChoiceField(list(Next))
+    code = serializers.ChoiceField(list(NextCode))
     detail = serializers.CharField()
     at = serializers.DateTimeField(allow_null=True)
     descriptions = {
         "code": "A stable code of the event.",
         "detail": "The event as a sentence.",
-        "at": "When it is expected. Null if the time is not known.",
+        "at": "When the event is expected. Null if the time is not known.",
     }
 
 
@@ -60,15 +60,15 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     next = NextEventSerializer(many=True)
     descriptions = {
         "summary": "The explanation in one sentence.",
-        "running": "What the agent runs. Null if nothing.",
-        "desired": "What the agent should run. Null if nothing was offered.",
-        "because": "The reasons, the main one first.",
-        "next": "What happens next, the soonest first.",
+        "running": "The bundle that the agent runs. Null if it runs none.",
+        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
+        "because": "The reasons, with the main reason first.",
+        "next": "The next events, with the soonest event first.",
     }
 
 
 class ExplanationViewSet(EnvironmentViewSet):
-    """The explanation of an agent, also of a decommissioned one."""
+    """The explanation of an agent. Decommissioned agents have one too."""
 
     operations = operations.EXPLANATION
     queryset = Agent.objects.select_related("environment")

@@ -6,38 +6,38 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.fleet.api.serializers import Labels
-from apps.tenancy.api.fields import Id, Strict, Text
+from apps.fleet.api.serializers import LabelsField
+from apps.tenancy.api.fields import IdField, StrictSerializer, TextField
 from byteor_cloud.engine.break_glass import BreakGlassRequest
 from byteor_cloud.engine.rollout import Strategy, StrategyKind
 from byteor_cloud.engine.target import Target
 
 
-class TargetSerializer(Strict):
+class TargetSerializer(StrictSerializer):
     """A target: exactly one of the three fields."""
 
-    agents = serializers.ListField(child=Id(), required=False, min_length=1, max_length=100_000)
-    selector = Labels(required=False)
+    agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
+    selector = LabelsField(required=False)
     all = serializers.BooleanField(required=False)
 
     descriptions = {
         "agents": "The ids of the agents.",
-        "selector": "Labels that an agent must have, all of them.",
+        "selector": "Labels, all of which an agent must have.",
         "all": "All agents of the environment. Must be true.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> Target:
         """Return the target. Raises ValidationError unless agents are named in one way."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
-            raise serializers.ValidationError("Name exactly one of agents, selector and all: true.")
-        return Target.naming(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
+            raise serializers.ValidationError("Send exactly one of agents, selector and all: true.")
+        return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
         """Show only the field that selects the agents."""
         return super().to_representation(instance.stored())
 
 
-class StrategySerializer(Strict):
+class StrategySerializer(StrictSerializer):
     """How a deployment reaches the agents of its target."""
 
     kind = serializers.ChoiceField(list(StrategyKind))
@@ -55,11 +55,12 @@ class StrategySerializer(Strict):
         "kind": "All agents at once, or wave by wave.",
         "percents": "The share of the agents that each wave reaches, growing to 100. Only with `waves`. Default: 5, "
         "25, 100.",
-        "pause_s": "Seconds between two waves. Only with `waves`. Default: 0.",
+        "pause_s": "The pause between two waves in seconds. Only with `waves`. Default: 0.",
         "failure_threshold_percent": "The share of a wave's agents that may fail. More failures end the deployment "
         "as `failed`. Default: 0.",
-        "auto_rollback": "Whether a failed deployment is rolled back by itself. Default: true with `waves`, else "
-        "false.",
+        "auto_rollback": (
+            "Whether a failed deployment is rolled back automatically. Default: true with `waves`, else false."
+        ),
     }
 
     def validate(self, attrs: dict[str, Any]) -> Strategy:
@@ -67,11 +68,11 @@ class StrategySerializer(Strict):
         kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
         if kind == StrategyKind.ALL_AT_ONCE:
             if extra := {"percents", "pause_s"} & options.keys():
-                raise serializers.ValidationError(dict.fromkeys(extra, "Only with waves."))
+                raise serializers.ValidationError(dict.fromkeys(extra, "This field is permitted only with waves."))
             return Strategy.all_at_once(**options)
         strategy = Strategy.waves(**options)
         if list(strategy.percents) != sorted(set(strategy.percents)) or strategy.percents[-1] != 100:
-            raise serializers.ValidationError({"percents": "Must increase and end with 100."})
+            raise serializers.ValidationError({"percents": "The percentages must increase and end with 100."})
         return strategy
 
     def to_representation(self, instance: Strategy) -> dict[str, Any]:
@@ -79,26 +80,21 @@ class StrategySerializer(Strict):
         return super().to_representation(instance.stored())
 
 
-class BreakGlassSerializer(Strict):
-    """Break-glass: an org_admin deploys before approval. Unless another person approves in time, it is rolled back."""
+class BreakGlassSerializer(StrictSerializer):
+    """Break-glass: an org_admin deploys before approval. Another person must approve in time, or a rollback starts."""
 
-    reason = Text(max_length=2000)
-    expires_in_s = serializers.IntegerField(
-        required=False,
-        min_value=60,
-        max_value=30 * 86400,
-        write_only=True,
-        help_text="Must be at most the environment's approval_ttl_s, which is the default.",
-    )
+    reason = TextField(max_length=2000)
+    expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)
     by = serializers.CharField(read_only=True)
     approve_by = serializers.DateTimeField(read_only=True)
 
     descriptions = {
-        "reason": "Why it cannot wait for an approval.",
-        "expires_in_s": "Seconds within which another person must approve. Default and limit: the environment's "
-        "`approval_ttl_s`.",
-        "by": "Who broke the glass.",
-        "approve_by": "Until when another person must approve it.",
+        "reason": "Why the deployment cannot wait for an approval.",
+        "expires_in_s": (
+            "Seconds within which another person must approve. Default and maximum: the environment's `approval_ttl_s`."
+        ),
+        "by": "Who deployed by break-glass.",
+        "approve_by": "Until when another person must approve the deployment.",
     }
 
     def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:
@@ -106,7 +102,7 @@ class BreakGlassSerializer(Strict):
         return BreakGlassRequest(**attrs)
 
 
-class StoredForm(serializers.DictField):
+class StoredFormField(serializers.DictField):
     """A typed value, shown in its stored form."""
 
     def to_representation(self, value: Any) -> dict[str, Any]:

@@ -9,21 +9,21 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet.api.serializers import Labels
+from apps.fleet.api.serializers import LabelsField
 from apps.fleet.labels import LABEL_KEY, LabelChange, is_label_key
 from apps.fleet.models import Agent
 from apps.releases.api import operations
 from apps.releases.services import relabeling
 from apps.tenancy.api.base import EnvironmentViewSet
-from apps.tenancy.api.fields import Strict, Text
+from apps.tenancy.api.fields import StrictSerializer, TextField
 from apps.tenancy.permissions import Permission as P
 
 
 @extend_schema_field({"type": "array", "maxItems": 64, "items": {"type": "string", "pattern": LABEL_KEY}})
-class LabelKeys(serializers.ListField):
+class LabelKeysField(serializers.ListField):
     """At most 64 keys of labels."""
 
-    child = Text(max_length=128)
+    child = TextField(max_length=128)
 
     def to_internal_value(self, data: Any) -> list[str]:
         """Return the checked keys, each once. Raises ValidationError."""
@@ -35,12 +35,12 @@ class LabelKeys(serializers.ListField):
         return keys
 
 
-class RelabelSerializer(Strict):
+class RelabelSerializer(StrictSerializer):
     """Which agents to change, and how."""
 
-    selector = Labels()
-    set = Labels(required=False)
-    unset = LabelKeys(required=False)
+    selector = LabelsField()
+    set = LabelsField(required=False)
+    unset = LabelKeysField(required=False)
     dry_run = serializers.BooleanField(required=False, default=False)
     descriptions = {
         "selector": "Labels that an agent must have, all of them. At least one.",

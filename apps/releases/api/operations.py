@@ -27,8 +27,8 @@ CONFIG_BUNDLE = Operations(
         "clear": Operation(
             "clearConfigBundle",
             "Clear a known bad config bundle",
-            "Allows a configuration that failed in this environment to be deployed again. Needs a reason, which "
-            "goes to the audit ledger.",
+            "Allows a configuration that failed in this environment to be deployed again. You must give a reason, "
+            "which is stored in the audit ledger.",
             example={"reason": "The disk of the host was full."},
         ),
     },
@@ -52,8 +52,8 @@ EXPLANATION = Operations(
         "retrieve": Operation(
             "explainAgent",
             "Explain what an agent runs",
-            "Says why the agent runs what it runs and what happens next: the main reason first, the soonest event "
-            "first. Works for an agent that left the fleet, too.",
+            "Says why the agent runs what it runs, and what happens next: the main reason first, and the soonest "
+            "event first. This also works for an agent that has left the fleet.",
         ),
     },
 )
@@ -68,14 +68,14 @@ AGENT_DEPLOYMENT = Operations(
         "report": Operation(
             "reportDeployment",
             "Report progress on an offer",
-            "Called by an agent while it downloads, activates or rolls back what it was offered.",
+            "Called by an agent while it downloads, activates or rolls back the offered bundle.",
             example={"deployment_id": ID, "status": "active", "bundle_hash": HASH},
         ),
         "bundle": Operation(
             "downloadDeployBundle",
             "Download the deploy bundle",
-            "Called by an agent. Returns the tar whose digest the signed envelope contains. Answers 409 when the "
-            "agent should no longer run that bundle.",
+            "Called by an agent. Returns the tar whose digest is in the signed envelope. Answers 409 when the agent "
+            "should no longer run that bundle.",
         ),
     },
 )
@@ -90,8 +90,8 @@ DEPLOYMENT = Operations(
         "create": Operation(
             "createDeployment",
             "Create a deployment",
-            "Requests that a config bundle runs on a target. It starts as `pending_approval` where the environment "
-            "requires approvals, else as `approved`.",
+            "Requests that a config bundle runs on a target. The deployment starts as `pending_approval` if the "
+            "environment requires approvals, else as `approved`.",
             example={"config_bundle_id": ID, "target": {"all": True}},
         ),
         "retrieve": Operation(
@@ -102,8 +102,8 @@ DEPLOYMENT = Operations(
         "abort": Operation(
             "abortDeployment",
             "Abort a deployment",
-            "Ends it as `failed` with the reason `aborted`. Agents that already run it keep running it; roll back "
-            "to change that.",
+            "Ends the deployment as `failed` with the reason `aborted`. Agents that already run it keep running it. "
+            "To change that, roll the deployment back.",
             example={"reason": "The wrong version was chosen."},
         ),
         "evidence": Operation(
@@ -115,7 +115,7 @@ DEPLOYMENT = Operations(
         "pause": Operation(
             "pauseDeployment",
             "Pause a deployment",
-            "No further agent is offered the deployment until it is resumed. The status stays.",
+            "Offers the deployment to no further agent until it is resumed. The status does not change.",
             example={"reason": "The market opens in an hour."},
         ),
         "resume": Operation(
@@ -127,13 +127,14 @@ DEPLOYMENT = Operations(
         "retry": Operation(
             "retryDeployment",
             "Retry a deployment",
-            "Offers a failed deployment again to the agents that failed, and continues.",
+            "Offers the deployment again to the agents that failed, and continues.",
             example={"reason": "The network is back."},
         ),
         "rollback": Operation(
             "rollBackDeployment",
             "Roll back a deployment",
-            "Offers each agent that was touched what it ran before, and bars the configuration that is rolled back.",
+            "Offers each agent that has the deployment's bundle, or should have it, what the agent ran before. The "
+            "configuration that is rolled back becomes known bad.",
             example={"reason": "The latency has doubled."},
         ),
     },
@@ -169,9 +170,9 @@ APPROVAL = Operations(
         "create": Operation(
             "decideApproval",
             "Approve or deny",
-            "Records the caller's decision on a deployment or an execute replay, and returns the approval. One "
-            "denial denies; enough approvals issue the approval credential. Needs a person; an API key cannot "
-            "decide.",
+            "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
+            "denies the request. When enough people have approved, the approval credential is issued. Only a person "
+            "can decide, not an API key.",
             example={"deployment_id": ID, "decision": "approve"},
         ),
         "retrieve": Operation(
@@ -183,7 +184,7 @@ APPROVAL = Operations(
         "revoke": Operation(
             "revokeApproval",
             "Revoke an approval",
-            "Withdraws a pending approval or one that was not used yet.",
+            "Revokes an approval that is pending, or that was given and not used yet.",
         ),
     },
 )

@@ -17,15 +17,22 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.api import operations
 from apps.releases.api import serializers as s
 from apps.releases.models import Approval, ConfigBundle, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout
+from apps.releases.services import approvals, bundles, deployments, evidence, reports, rollbacks, rollout_steps
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet, body_digest
-from apps.tenancy.api.fields import Strict
+from apps.tenancy.api.fields import StrictSerializer
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME
 from apps.tenancy.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from byteor_cloud import blobs
-from byteor_cloud.api.parameters import choice, digest, flag, identifier, line, whole
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    flag_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    sha256_parameter,
+)
 from byteor_cloud.engine.delivery.encoding import sha256
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.errors import Conflict, NotFound
@@ -37,7 +44,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
     operations = operations.CONFIG_BUNDLE
     queryset = ConfigBundle.objects.select_related("version", "environment__project")
     serializer_class = s.ConfigBundleSerializer
-    filters = {**BY_NAME, "version_id": identifier("version_id"), "config_hash": digest("config_hash")}
+    filters = {**BY_NAME, "version_id": id_parameter("version_id"), "config_hash": sha256_parameter("config_hash")}
     errors = {"clear": (Conflict,)}
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
@@ -73,10 +80,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     serializer_class = s.DeploymentSerializer
     filters = {
         **BY_CREATION,
-        "status": choice(DeploymentStatus, "status"),
-        "pipeline": line("pipeline"),
-        "is_current": flag("is_current"),
-        "config_bundle_id": identifier("config_bundle_id"),
+        "status": choice_parameter(DeploymentStatus, "status"),
+        "pipeline": line_parameter("pipeline"),
+        "is_current": flag_parameter("is_current"),
+        "config_bundle_id": id_parameter("config_bundle_id"),
     }
     errors = dict.fromkeys(("rollback", "abort", "pause", "resume", "retry", "evidence"), (Conflict,))
     permissions = {
@@ -106,7 +113,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         )
         return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # with its counts
 
-    def _reason(self, request: Request, shape: type[Strict]) -> str:
+    def _reason(self, request: Request, shape: type[StrictSerializer]) -> str:
         body = shape(data=request.data)
         body.is_valid(raise_exception=True)
         return str(body.validated_data["reason"])
@@ -157,7 +164,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         return self.represent(self.get_object())
 
 
-class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
+class _DeploymentChildViewSet(ListModelMixin, EnvironmentViewSet):
     """Base of the views below ``…/deployments/{id}``. Looks up the deployment inside the environment."""
 
     permissions = {"list": P.VIEW_ENVIRONMENT}
@@ -169,16 +176,16 @@ class _OfDeploymentViewSet(ListModelMixin, EnvironmentViewSet):
         return queryset.filter(deployment=deployment)
 
 
-class DeploymentAgentViewSet(_OfDeploymentViewSet):
+class DeploymentAgentViewSet(_DeploymentChildViewSet):
     """The enlisted agents of a deployment and their progress."""
 
     operations = operations.DEPLOYMENT_AGENT
     queryset = DeploymentAgent.objects.select_related("agent", "deployment__config_bundle")
     serializer_class = s.DeploymentAgentSerializer
-    filters = {"progress": choice(AgentProgress, "progress"), "wave": whole(0, 1000, "wave")}
+    filters = {"progress": choice_parameter(AgentProgress, "progress"), "wave": integer_parameter(0, 1000, "wave")}
 
 
-class TimelineViewSet(_OfDeploymentViewSet):
+class TimelineViewSet(_DeploymentChildViewSet):
     """The timeline of a deployment, newest entry first."""
 
     operations = operations.TIMELINE
@@ -194,9 +201,9 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
     serializer_class = s.ApprovalSerializer
     filters = {
         **BY_CREATION,
-        "status": choice(ApprovalStatus, "status"),
-        "deployment_id": identifier("deployment__id"),
-        "replay_id": identifier("replay_id"),
+        "status": choice_parameter(ApprovalStatus, "status"),
+        "deployment_id": id_parameter("deployment__id"),
+        "replay_id": id_parameter("replay_id"),
     }
     errors = {"revoke": (Conflict,)}
     permissions = {
@@ -238,7 +245,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     serializer_class = s.ReportSerializer
     errors = {"report": (Conflict,), "bundle": (Conflict,)}
     permissions = {"retrieve": SIGNED_IN, "report": SIGNED_IN, "bundle": SIGNED_IN}
-    parameters = {"bundle": {"hash": digest(required=True, description="The bundle_hash of the offer.")}}
+    parameters = {"bundle": {"hash": sha256_parameter(required=True, description="The `bundle_hash` of the offer.")}}
     agent_scope = "agent:deployment"
 
     @extend_schema(responses=s.DesiredAnswerSerializer)
@@ -257,7 +264,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
                     offered_at=assignment.since,
                 ),
                 "bundle_size": assignment.bundle_size,
-                "envelope": rollout.sign_envelope(source),
+                "envelope": rollout_steps.sign_deployment_envelope(source),
             }
         response = Response({"desired": desired})
         response["ETag"] = f'"{body_digest(response.data)}"'
@@ -277,7 +284,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     )
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download the deploy bundle's tar."""
-        wanted = self.given["hash"]
+        wanted = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != wanted:
             raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")

@@ -1,9 +1,9 @@
-"""A late report that is repeated is counted in one row."""
+"""Count repeated late reports in one row instead of storing each of them."""
 
 import django.utils.timezone
 from django.db import migrations, models
 
-# Of the late reports of one agent, deployment and status the last stays, with their number.
+# Keep only the last of the late reports of the same agent, deployment and status, and store their number in it.
 COUNT = """
 WITH late AS (
     SELECT id, count(*) OVER whole AS times, row_number() OVER (whole ORDER BY id DESC) AS place

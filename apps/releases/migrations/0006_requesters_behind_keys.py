@@ -1,4 +1,4 @@
-"""Whoever made the key that asked counts as the requester, of the requests of before too."""
+"""Fill in the requester of earlier approvals that an API key requested: the person who created the key."""
 
 from django.db import migrations
 

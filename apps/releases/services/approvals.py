@@ -18,7 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import signing_keys, tokens
-from apps.tenancy.state import advance, check_step, lock
+from apps.tenancy.state import advance, check_transition, lock_row
 from byteor_cloud.engine.delivery import credential
 from byteor_cloud.engine.delivery.refusals import ApprovalCode, Refused
 from byteor_cloud.engine.machines import ApprovalEvent, ApprovalStatus, DeploymentEvent, DeploymentStatus
@@ -32,12 +32,13 @@ _SELF_APPROVAL = "You, or a key that you made, requested this. Another person mu
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# These depend on the approval's present state (Conflict). The other errors are in the credential (InvalidInput).
+# Reasons that depend on the approval's present state (Conflict). The other reasons are faults of the credential itself
+# (InvalidInput).
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ApprovalSubject:
     """What an approval covers: everything that an approver is shown."""
 
     spec_hash: str
@@ -51,7 +52,7 @@ def request_approval(
     *,
     environment: Environment,
     policy: ReleasePolicy,
-    subject: Subject,
+    subject: ApprovalSubject,
     resolved: Sequence[str] = (),
     count: int | None = None,
     replay_id: UUID | None = None,
@@ -91,7 +92,7 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the person who asks, or who made the key that asks. Raises Forbidden if that is unknown."""
+    """Return the id of the acting person, or of the creator of the acting key. Raises Forbidden if it is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(
@@ -102,7 +103,9 @@ def _requester_of(actor: Actor) -> UUID:
     return person_id
 
 
-def check_credential(text: str, environment: Environment, subject: Subject, *, for_update: bool = False) -> Approval:
+def check_credential(
+    text: str, environment: Environment, subject: ApprovalSubject, *, for_update: bool = False
+) -> Approval:
     """Return the approval of a credential that permits ``subject`` in ``environment`` now. Raises Refused.
 
     The order of the checks is part of the API contract: first the credential, then the state of its approval.
@@ -118,7 +121,7 @@ def check_credential(text: str, environment: Environment, subject: Subject, *, f
     found = Approval.objects.filter(pk=payload.approval_id, environment=environment, credential=text).first()
     if found is None:
         raise Refused(ApprovalCode.REVOKED, "the approval does not exist any more")
-    approval = lock(found) if for_update else found
+    approval = lock_row(found) if for_update else found
     if approval.status != ApprovalStatus.APPROVED:
         raise Refused(ApprovalCode.REVOKED, f"the approval is {approval.status}")
     bound = approval.target and approval.target.bound
@@ -129,7 +132,9 @@ def check_credential(text: str, environment: Environment, subject: Subject, *, f
     return approval
 
 
-def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed: bool, actor: Actor) -> Approval:
+def check_handed_in_credential(
+    text: str, environment: Environment, subject: ApprovalSubject, *, is_needed: bool, actor: Actor
+) -> Approval:
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
     ``is_needed`` says whether the request needs approval. If so, a decision of the present requester does not count,
@@ -152,7 +157,7 @@ def hand_in(text: str, environment: Environment, subject: Subject, *, is_needed:
     return approval
 
 
-def spend_credential(text: str, environment: Environment, subject: Subject) -> Approval:
+def spend_credential(text: str, environment: Environment, subject: ApprovalSubject) -> Approval:
     """Lock the approval of a credential and spend its one use. Raises Refused."""
     approval = check_credential(text, environment, subject, for_update=True)
     approval.used_at = timezone.now()
@@ -173,7 +178,7 @@ def decide(
     """Record one person's decision. One denial denies the approval; the last needed consent issues the credential."""
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
-    locked = lock(approval, related=("environment__project__organization",))
+    locked = lock_row(approval, related=("environment__project__organization",))
     check_open(locked)
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
@@ -274,7 +279,7 @@ def _notify_replay(approval: Approval) -> None:
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Revoke an approval that is pending or not used yet. Raises Conflict once it has been used."""
-    locked = lock(approval)
+    locked = lock_row(approval)
     check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
 
@@ -283,7 +288,7 @@ def check_revoke(approval: Approval) -> None:
     """Raise Conflict if ``revoke`` would refuse the approval now."""
     if approval.used_at is not None:
         raise Conflict("This approval has been used.", code="approval.used")
-    check_step(approval, ApprovalEvent.REVOKE)
+    check_transition(approval, ApprovalEvent.REVOKE)
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:
@@ -294,6 +299,6 @@ def withdraw(approval: Approval, *, actor: Actor) -> None:
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
     """Expire an approval that was not decided in time. Do nothing if it was decided meanwhile."""
-    locked = lock(approval)
+    locked = lock_row(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

@@ -26,7 +26,7 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
 from byteor_cloud.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, OfferAction
-from byteor_cloud.engine.rollout import AGENTS_PER_STEP, Enlisting
+from byteor_cloud.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 
 # Break-glass deployments that were not approved afterwards. No agent is brought back to one of them.
 UNAPPROVED_BREAK_GLASS = Q(
@@ -51,14 +51,17 @@ RETURNING agent_id
 
 
 def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
-    """Return the deployments that a rollback may restore: built, not known bad, and approved if by break-glass."""
+    """Return the deployments that a rollback may restore.
+
+    Such a deployment is built and not known bad. If it was made by break-glass, it was approved afterwards.
+    """
     barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
     built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
     return built.exclude(config_hash__in=barred).exclude(UNAPPROVED_BREAK_GLASS)
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target; without ``take_over``, only those not assigned to another pipeline."""
+    """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
     return _without_other_pipelines(deployment, fleet.select_agents(deployment.environment, deployment.target))
 
 
@@ -69,7 +72,7 @@ def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) ->
     return agents.exclude(assignment__bundle_deployment_id__in=others.values("pk"))
 
 
-def start_enlisting(deployment: Deployment) -> Enlisting | None:
+def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
     """Return the initial state of the enlistment of the target's agents; None if the target matches no agent.
 
     Agents that are offline now do not count for waves and thresholds. If every agent is offline, count them all, so
@@ -80,7 +83,7 @@ def start_enlisting(deployment: Deployment) -> Enlisting | None:
     if last is None:
         return None
     everybody_counts = not found.exclude(liveness="offline").exists()
-    return Enlisting(0, found.count(), None, str(last.pk), everybody_counts)
+    return EnlistmentCursor(0, found.count(), None, str(last.pk), everybody_counts)
 
 
 def enlist(deployment: Deployment) -> None:
@@ -95,7 +98,7 @@ def enlist(deployment: Deployment) -> None:
     if state.after is not None:
         agents = agents.filter(pk__gt=state.after)
     matched, parameters = agents.values("id", "liveness")[:AGENTS_PER_STEP].query.sql_with_params()
-    bounds = deployment.strategy.bounds(state.count)
+    bounds = deployment.strategy.wave_bounds(state.count)
     with connection.cursor() as cursor:
         cursor.execute(
             _ENLIST.format(agents=matched),
@@ -124,7 +127,7 @@ def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
     Agents that were offered the deployment before are not among them, nor those that another deployment is about to
     change. If the configuration is known bad, there are none.
     """
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return matching.none()
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
     return (
@@ -173,7 +176,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
 
 
 def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, otherwise: Deployment) -> None:
-    """Offer each touched agent the bundle that it ran before the deployment, or else the bundle of ``otherwise``."""
+    """Offer each touched agent the bundle that it ran before, or else the bundle of the deployment ``otherwise``."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     earlier = others.filter(pk__in={before_id for _, before_id in rows}).in_bulk()
@@ -277,7 +280,7 @@ def time_out(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def delete_deployment_agents(over: Q) -> int:
-    """Delete the deployment agents that match ``over`` and return their number. Assignments stay with their agents."""
+    """Delete the deployment agents that meet the condition ``over``; return their number. Assignments are kept."""
     return delete_in_batches(DeploymentAgent.objects.filter(over))
 
 

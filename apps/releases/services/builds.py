@@ -12,7 +12,7 @@ from apps.releases.services import approvals, assignments, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.tenancy.models import Environment
 from apps.tenancy.services import signing_keys
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine import freeze
@@ -49,13 +49,13 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
         return None
     if found.status == DeploymentStatus.BUILDING:
         return found
-    environment = lock(found.environment, related=("project__organization",))
-    consent = lock(found.consent) if found.consent else None
-    deployment = lock(found, related=RELATED)
+    environment = lock_row(found.environment, related=("project__organization",))
+    consent = lock_row(found.consent) if found.consent else None
+    deployment = lock_row(found, related=RELATED)
     claim.confirm()
     if deployment.status != DeploymentStatus.APPROVED or not _can_start(deployment, environment):
         return None
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return None
     if consent is not None and deployment.break_glass is None:
@@ -85,7 +85,7 @@ def _can_start(deployment: Deployment, environment: Environment) -> bool:
         return False
     earlier = here.filter(status=DeploymentStatus.APPROVED, pk__lt=deployment.pk)
     if is_frozen:
-        earlier = earlier.exclude(freeze_override="")  # those without an override wait for the end of the window
+        earlier = earlier.exclude(freeze_override="")  # deployments without an override wait for the window's end
     return not offers.overlaps(deployment, (*under_way, *earlier))
 
 
@@ -107,7 +107,7 @@ def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
     )
     # The bundle of a break-glass deployment must not claim an approval: it has no credential and no approved_at.
     consent = deployment.consent if deployment.break_glass is None else None
-    return delivery.build(
+    return delivery.build_bundle(
         manifest_fields,
         config.version.spec_kv.encode(),
         bundles.runtime_config(config).document(),
@@ -119,12 +119,12 @@ def _build_bundle(deployment: Deployment) -> delivery.BuiltBundle:
 @transaction.atomic
 def _offer_first_wave(found: Deployment, built: delivery.BuiltBundle, claim: Claim) -> None:
     """Resolve the target again, set the status ``deploying`` and offer the first wave, in one transaction."""
-    lock(found.environment)
-    deployment = lock(found, related=RELATED)
+    lock_row(found.environment)
+    deployment = lock_row(found, related=RELATED)
     claim.confirm()
     if deployment.status != DeploymentStatus.BUILDING:
         return
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return
     if (enlisting := assignments.start_enlisting(deployment)) is None:

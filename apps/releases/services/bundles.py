@@ -156,12 +156,12 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
     )
 
 
-def is_barred(environment_id: UUID, config_hash: str) -> bool:
+def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
     """Return whether the configuration is known bad in the environment."""
     return KnownBad.objects.filter(environment_id=environment_id, config_hash=config_hash).exists()
 
 
-def bar(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
+def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
     """Mark a configuration as known bad, in the transaction that found it bad."""
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}

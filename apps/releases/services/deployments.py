@@ -1,4 +1,4 @@
-"""Deployments: create, pause, resume, abort, fail and retry them, with the checks that refuse it."""
+"""Create, pause, resume, abort, fail and retry deployments, with the checks that refuse such a request."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.releases.services import approvals, assignments, bundles, offers
 from apps.tenancy import audit
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import advance, check_step, lock
+from apps.tenancy.state import advance, check_transition, lock_row
 from byteor_cloud.engine import freeze
 from byteor_cloud.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor_cloud.engine.machines import (
@@ -33,9 +33,9 @@ from byteor_cloud.engine.rollout import Strategy
 from byteor_cloud.engine.target import Target
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
-WORKER = system("rollout")
+WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-# Failures that make the configuration known bad. An abort or an expired approval says nothing about it.
+# Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
@@ -56,18 +56,18 @@ def create_deployment(
 ) -> Deployment:
     """Create a deployment. It waits for approval if the environment requires one; otherwise it starts.
 
-    It also starts at once with ``approval``, the credential of an unused approval of the same subject, and with
-    ``break_glass``: then another person must approve it afterwards, or it is rolled back.
+    It also starts at once with ``approval``, the credential of an unused approval of the same subject. With
+    ``break_glass`` it starts at once too; then another person must approve it afterwards, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit or another pipeline on the
-    agents prevents it; InvalidInput for an empty target or a credential of something else; Forbidden if only an
-    org_admin may do it.
+    agents prevents it; InvalidInput for an empty target or a credential that does not cover the deployment; Forbidden
+    if only an org_admin may do it.
     """
-    locked = lock(environment, related=("project__organization",))
+    locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
     _check_freeze(locked, override_freeze, may_override=is_org_admin)
     _check_break_glass(policy, break_glass, approval, is_org_admin, actor)
-    if bundles.is_barred(locked.pk, config_bundle.config_hash):
+    if bundles.is_known_bad(locked.pk, config_bundle.config_hash):
         raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
@@ -75,7 +75,7 @@ def create_deployment(
     count = _check_target(locked, target, agents)
     if not take_over:
         _check_other_pipelines(locked, agents, version.name)
-    subject = approvals.Subject(
+    subject = approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
         config_hash=config_bundle.config_hash,
         target=target,
@@ -85,7 +85,7 @@ def create_deployment(
     is_needed = policy.approvals_required
     handed_in = None
     if approval is not None:
-        handed_in = approvals.hand_in(approval, locked, subject, is_needed=is_needed, actor=actor)
+        handed_in = approvals.check_handed_in_credential(approval, locked, subject, is_needed=is_needed, actor=actor)
     requested = None
     if is_needed and handed_in is None:
         requested = approvals.request_approval(
@@ -140,9 +140,9 @@ def _break_glass_record(
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> approvals.Subject:
+def subject_of(deployment: Deployment) -> approvals.ApprovalSubject:
     """Return what an approval of the deployment covers."""
-    return approvals.Subject(
+    return approvals.ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
         target=deployment.target,
@@ -231,13 +231,14 @@ def _check_other_pipelines(environment: Environment, agents: QuerySet[Agent], pi
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: it is ``failed`` with the reason ``aborted``, and agents keep running what they run.
 
-    A pending approval is revoked; one that was given and not used can be used for another deployment. The approval of
-    a break-glass deployment stays pending: unless it is given, the agents that run the deployment are rolled back.
+    A pending approval is revoked. An approval that was given and not used can be used for another deployment. The
+    approval of a break-glass deployment stays pending: if nobody approves, the agents that run the deployment are
+    rolled back.
     """
-    lock(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
+    lock_row(deployment.environment)  # a rollback that runs at the same time must see the agents' assignments
     if deployment.approval is not None:
         # Lock the approval before the deployment: the order of locks is the same everywhere.
-        approval = lock(deployment.approval)
+        approval = lock_row(deployment.approval)
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
     aborted = advance(
@@ -254,9 +255,11 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """Set a deployment to failed, as the worker. Some reasons make its configuration known bad."""
+    """Let the worker set a deployment to failed. Some reasons make the deployment's configuration known bad."""
     if reason in _BARRING_REASONS:
-        bundles.bar(deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER)
+        bundles.mark_known_bad(
+            deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
+        )
     return advance(
         deployment,
         DeploymentEvent.FAIL,
@@ -273,12 +276,12 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
 def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Offer a deployment again to the agents that failed, and continue. From ``failed`` it becomes ``deploying``.
 
-    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. If it has failed,
-    also for whatever would prevent a new deployment: a known bad configuration, a freeze window, the in-flight limit,
-    or a newer deployment of the pipeline.
+    Raises Conflict if no agent failed, or if the deployment was never offered or was rolled back. A deployment that has
+    failed is also refused for everything that would prevent a new deployment: a known bad configuration, a freeze
+    window, the in-flight limit, or a newer deployment of the pipeline.
     """
-    lock(found.environment)
-    deployment = lock(found, related=RELATED)
+    lock_row(found.environment)
+    deployment = lock_row(found, related=RELATED)
     has_failed = deployment.status == DeploymentStatus.FAILED
     agent_ids = check_retry(deployment)
     deployment = advance(
@@ -297,11 +300,11 @@ def retry(found: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
 
 def check_retry(deployment: Deployment) -> list[UUID]:
     """Return the ids of the agents to retry. Raises Conflict if ``retry`` would refuse the deployment now."""
-    check_step(deployment, DeploymentEvent.RETRY)
+    check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)
-    if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         detail = (
             f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
             "Clear it first."
@@ -313,7 +316,7 @@ def check_retry(deployment: Deployment) -> list[UUID]:
     )
     agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
     if not agent_ids and not (has_failed and mine.exists()):
-        raise Conflict(f"The deployment is {deployment.status}, and no agent failed it.", code="nothing_to_retry")
+        raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")
     return agent_ids
 
 
@@ -329,7 +332,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             code="was_rolled_back",
         )
     if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
-        raise Conflict("The deployment failed, and its break-glass was not approved.", code="not_approved")
+        raise Conflict("The deployment failed because nobody approved it after break-glass.", code="not_approved")
     _check_freeze(environment, None, may_override=False)
     _check_in_flight(environment, deployment.policy.max_in_flight_deployments)
     newer = Deployment.objects.filter(
@@ -354,7 +357,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
     """Pause or resume a deployment; its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
-    locked = lock(deployment, related=("environment__project",))
+    locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
@@ -366,6 +369,6 @@ def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor:
 def check_set_paused(deployment: Deployment, *, paused: bool) -> None:
     """Raise Conflict unless the deployment is ``deploying`` and can be paused or resumed now."""
     if deployment.status != DeploymentStatus.DEPLOYING:
-        raise Conflict(f"The deployment is {deployment.status}; only one that is deploying can be paused.")
+        raise Conflict(f"The deployment is {deployment.status}. Only a deploying deployment can be paused or resumed.")
     if (deployment.paused_at is not None) is paused:
         raise Conflict("The deployment is paused already." if paused else "The deployment is not paused.")

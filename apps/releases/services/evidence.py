@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services.rollout import sign_envelope
+from apps.releases.services.rollout_steps import sign_deployment_envelope
 from apps.tenancy.services import signing_keys
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import tar
@@ -23,11 +23,11 @@ def build_archive(deployment: Deployment) -> bytes:
     files = {
         SUBJECT_NAME: bundle,
         # Sign before reading the key set: even if the keys rotate in between, the set has the key that signed.
-        "envelope.json": canonical(sign_envelope(deployment)),
+        "envelope.json": canonical(sign_deployment_envelope(deployment)),
         SIGNING_KEYS: canonical(signing_keys.key_set(deployment.environment.project.organization_id).document()),
         "deployment.json": canonical(_summary(deployment, consent)),
     }
-    # The bundle of a break-glass deployment holds no credential, but it may have been approved afterwards.
+    # The bundle of a break-glass deployment holds no credential, but the deployment may have been approved afterwards.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")

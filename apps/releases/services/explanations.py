@@ -26,9 +26,9 @@ from byteor_cloud.engine.machines import (
     DeploymentStatus,
     OfferAction,
 )
-from byteor_cloud.engine.rollout import AgentView
+from byteor_cloud.engine.rollout import RolloutAgent
 
-MAX_DEPLOYMENTS = 100  # of an environment with more that wait for approval, only the newest are considered
+MAX_DEPLOYMENTS = 100  # if more deployments wait for approval, only the newest ones are considered
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Columns that are not loaded: they may hold the ids of all agents, or a bundle's manifest.
 _LARGE = ("target", "manifest", "signing_keys", "approval__target", "handed_in__target")
@@ -42,23 +42,27 @@ def explain_agent(agent: Any) -> Explanation:
 def collect_facts(agent: Any, now: datetime) -> facts.Facts:
     """Return the facts that explain the agent at ``now``."""
     found = _relevant_deployments(agent)
-    parts = {
-        part.deployment_id: part
-        for part in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
+    enlistments = {
+        enlistment.deployment_id: enlistment
+        for enlistment in DeploymentAgent.objects.filter(agent=agent, deployment__in=[row.pk for row in found])
     }
     actions = _latest_actions(found)
-    waves = _wave_facts([row for row in found if row.pk in parts and row.status == DeploymentStatus.DEPLOYING], parts)
+    waves = _wave_facts(
+        [row for row in found if row.pk in enlistments and row.status == DeploymentStatus.DEPLOYING], enlistments
+    )
     held = find_held_up([row for row in found if row.status in IN_FLIGHT])
     deployments = (
-        _deployment_facts(row, parts.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, ""))
+        _deployment_facts(
+            row, enlistments.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held.get(row.pk, "")
+        )
         for row in found
     )
-    window = freeze.open_until(agent.environment.effective_settings.freeze_windows, now)
+    window = freeze.last_open_window(agent.environment.effective_settings.freeze_windows, now)
     return facts.Facts(
         now=now,
         agent=_agent_facts(agent),
         deployments=tuple(deployments),
-        freeze=window and facts.Freeze(window[0].reason, window[1]),
+        freeze=window and facts.FreezeFacts(window[0].reason, window[1]),
     )
 
 
@@ -76,11 +80,11 @@ def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
     return reasons
 
 
-def _agent_facts(agent: Any) -> facts.Agent:
+def _agent_facts(agent: Any) -> facts.AgentFacts:
     wanted, beat = agent.assignment, agent.heartbeat
     offer = running = failure = None
     if wanted.deployment_id is not None and wanted.bundle_hash is not None:
-        offer = facts.Offer(
+        offer = facts.OfferFacts(
             deployment=wanted.deployment_id,
             source=wanted.bundle_deployment_id,
             action=OfferAction(wanted.action),
@@ -89,10 +93,10 @@ def _agent_facts(agent: Any) -> facts.Agent:
             progress=AgentProgress(wanted.progress),
         )
     if beat.running_bundle_hash is not None:
-        running = facts.Running(beat.running_deployment_id, beat.running_bundle_hash)
+        running = facts.RunningFacts(beat.running_deployment_id, beat.running_bundle_hash)
     if wanted.failed_bundle_hash is not None:
-        failure = facts.Failure(wanted.failed_deployment_id, wanted.failed_since, wanted.failed_detail)
-    return facts.Agent(
+        failure = facts.FailureFacts(wanted.failed_deployment_id, wanted.failed_since, wanted.failed_detail)
+    return facts.AgentFacts(
         id=agent.pk,
         name=agent.name,
         enrolled_at=agent.created_at,
@@ -112,8 +116,10 @@ def _agent_facts(agent: Any) -> facts.Agent:
 
 
 def _relevant_deployments(agent: Any) -> list[Any]:
-    """Return the deployments that are current, in flight or waiting for approval, those that the agent's assignment
-    and heartbeat refer to, and the last one that enlisted it.
+    """Return the deployments that may concern the agent.
+
+    They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
+    assignment and heartbeat refer to, and the last deployment that enlisted the agent.
     """
     wanted, beat = agent.assignment, agent.heartbeat
     offer = (wanted.deployment_id, wanted.bundle_deployment_id, wanted.failed_deployment_id)
@@ -122,7 +128,7 @@ def _relevant_deployments(agent: Any) -> list[Any]:
     alive = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     given = ApprovalDecision.objects.filter(approval=OuterRef("approval"), decision="approve").order_by()
     bad = KnownBad.objects.filter(environment=agent.environment_id, config_hash=OuterRef("config_hash"))
-    names_it = Case(
+    names_agent = Case(
         When(
             target__has_key="agents",
             then=ExpressionWrapper(Q(target__agents__contains=str(agent.pk)), output_field=BooleanField()),
@@ -137,7 +143,7 @@ def _relevant_deployments(agent: Any) -> list[Any]:
         .annotate(
             bundle_name=F("config_bundle__name"),
             selector=F("target__selector"),
-            names_it=names_it,
+            names_agent=names_agent,
             given=Coalesce(Subquery(given.values("approval").annotate(count=Count("pk")).values("count")), 0),
             bad=Subquery(bad.values("reason")),
         )
@@ -148,18 +154,18 @@ def _relevant_deployments(agent: Any) -> list[Any]:
 
 def _deployment_facts(
     row: Any,
-    part: DeploymentAgent | None,
-    waves: Mapping[int, facts.Wave],
-    actions: Mapping[str, facts.Act],
+    enlistment: DeploymentAgent | None,
+    waves: Mapping[int, facts.WaveFacts],
+    actions: Mapping[str, facts.ActionFacts],
     held: str,
-) -> facts.Deployment:
-    return facts.Deployment(
+) -> facts.DeploymentFacts:
+    return facts.DeploymentFacts(
         id=row.pk,
         pipeline=row.pipeline,
         bundle=row.bundle_name,
         status=DeploymentStatus(row.status),
         config_hash=row.config_hash,
-        target=facts.Target(row.selector, row.names_it, row.target_count),
+        target=facts.TargetFacts(row.selector, row.names_agent, row.target_count),
         strategy=row.strategy,
         timeout_s=row.policy.agent_timeout_s,
         max_in_flight=row.policy.max_in_flight_deployments,
@@ -177,46 +183,50 @@ def _deployment_facts(
         held_up=held,
         approval=_consent_facts(row),
         break_glass=row.break_glass,
-        part=_part_facts(part, row.timeouts_from) if part else None,
+        enlistment=_enlistment_facts(enlistment, row.timeouts_from) if enlistment else None,
         waves=waves,
-        acts=actions,
+        actions=actions,
     )
 
 
-def _consent_facts(row: Any) -> facts.Approval | None:
+def _consent_facts(row: Any) -> facts.ApprovalFacts | None:
     approval = row.consent
     if approval is None:
         return None
     status = ApprovalStatus(approval.status)
-    return facts.Approval(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
+    return facts.ApprovalFacts(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
 
 
-def _part_facts(part: DeploymentAgent, timeouts_from: datetime | None) -> facts.Part:
-    since = part.offered_at and max(part.offered_at, timeouts_from or part.offered_at)
-    view = AgentView(part.agent_id, part.wave, part.counted, AgentProgress(part.progress), since)
-    return facts.Part(view, part.detail, part.updated_at)
+def _enlistment_facts(enlistment: DeploymentAgent, timeouts_from: datetime | None) -> facts.EnlistmentFacts:
+    since = enlistment.offered_at and max(enlistment.offered_at, timeouts_from or enlistment.offered_at)
+    agent = RolloutAgent(
+        enlistment.agent_id, enlistment.wave, enlistment.counted, AgentProgress(enlistment.progress), since
+    )
+    return facts.EnlistmentFacts(agent, enlistment.detail, enlistment.updated_at)
 
 
-def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.Act]]:
+def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFacts]]:
     """Return the last action of each kind on each deployment: who did it, when and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
         .distinct("deployment_id", "event")
     )
-    actions: dict[UUID, dict[str, facts.Act]] = {}
+    actions: dict[UUID, dict[str, facts.ActionFacts]] = {}
     for entry in entries:
         by = "the control plane" if entry.actor.startswith("system:") else entry.actor
-        action = facts.Act(by, entry.created_at, entry.detail.get("reason") or "")
+        action = facts.ActionFacts(by, entry.created_at, entry.detail.get("reason") or "")
         actions.setdefault(entry.deployment_id, {})[entry.event] = action
     return actions
 
 
-def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -> dict[UUID, dict[int, facts.Wave]]:
+def _wave_facts(
+    running: Iterable[Any], enlistments: Mapping[UUID, DeploymentAgent]
+) -> dict[UUID, dict[int, facts.WaveFacts]]:
     """Return the progress of each deployment's present wave and of the agent's wave, in at most one query."""
     condition = Q()
     for row in running:
-        condition |= Q(deployment=row.pk, wave__in={row.wave, parts[row.pk].wave})
+        condition |= Q(deployment=row.pk, wave__in={row.wave, enlistments[row.pk].wave})
     if not condition:
         return {}
     counted = (
@@ -230,8 +240,8 @@ def _wave_facts(running: Iterable[Any], parts: Mapping[UUID, DeploymentAgent]) -
             last_offered_at=Max("offered_at", filter=~Q(progress__in=FINISHED)),
         )
     )
-    waves: dict[UUID, dict[int, facts.Wave]] = {}
+    waves: dict[UUID, dict[int, facts.WaveFacts]] = {}
     for row in counted:
-        wave = facts.Wave(row["total"], row["done"], row["failed"], row["last_offered_at"])
+        wave = facts.WaveFacts(row["total"], row["done"], row["failed"], row["last_offered_at"])
         waves.setdefault(row["deployment_id"], {})[row["wave"]] = wave
     return waves

@@ -14,7 +14,7 @@ from apps.releases.jobs import BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments
 from apps.tenancy.models import Environment
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.machines import DeploymentStatus
 from byteor_cloud.jobs import enqueue
 
@@ -36,7 +36,7 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
     agents = Agent.objects.taking_offers().filter(pk__in=fleet.unnest_ids(agent_ids))
     for environment in Environment.objects.filter(pk__in=agents.values("environment")).order_by("pk"):
         with transaction.atomic():
-            lock(environment)
+            lock_row(environment)
             for deployment, joiners in match_current(environment, agents.filter(environment=environment)):
                 assignments.offer_late(deployment, only=joiners)
 

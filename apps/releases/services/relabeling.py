@@ -15,7 +15,7 @@ from apps.fleet.models import Agent
 from apps.releases.services import assignments, offers
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def relabel(
     Agents that match the target of a current deployment after the change are offered it by the worker.
     """
     if not dry_run:
-        lock(environment)  # as for any change to many agents; and what is counted is what the worker will offer
+        lock_row(environment)  # as for any change to many agents; and what is counted is what the worker will offer
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
     changing = labels.select_changing(agents, change)
     result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))

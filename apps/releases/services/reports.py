@@ -68,7 +68,7 @@ def report(
             assignments.record_report(deployment, wanted, status, detail=detail, tuning=tuning)
             enqueue_rollout_step(deployment.pk)
         else:
-            # An agent may repeat late reports for ever. One row counts them and holds the last one.
+            # An agent may repeat late reports forever. One row counts them and holds the last report.
             AgentReport.objects.update_or_create(
                 deployment=deployment,
                 agent=agent,

@@ -9,7 +9,7 @@ from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import assignments, bundles, offers
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.actors import Actor
-from apps.tenancy.state import advance, check_step, lock
+from apps.tenancy.state import advance, check_transition, lock_row
 from byteor_cloud.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
@@ -31,8 +31,8 @@ def find_target(deployment: Deployment) -> Deployment | None:
 @transaction.atomic
 def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
     """Roll back a deployment. Raises Conflict if ``check_start`` does."""
-    environment = lock(found.environment, related=("project__organization",))
-    deployment = lock(found, related=RELATED)
+    environment = lock_row(found.environment, related=("project__organization",))
+    deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
     deployment = advance(
         deployment,
@@ -43,7 +43,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         paused_at=None,
         changes={"reason": reason, "restores": str(target.pk)},
     )
-    bundles.bar(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
+    bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
     assignments.offer_rollback(deployment, touched_agents(deployment), otherwise=target)
     offers.enqueue_rollout_step(deployment.pk)
     return deployment
@@ -53,7 +53,7 @@ def check_start(deployment: Deployment) -> Deployment:
     """Return the deployment that a rollback would restore. Raises Conflict if it cannot be rolled back now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("Another deployment superseded this one. Roll back that one instead.", code="not_current")
-    check_step(deployment, DeploymentEvent.ROLL_BACK)
+    check_transition(deployment, DeploymentEvent.ROLL_BACK)
     if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
         # A rollback would only make the configuration known bad, although it may run well on other agents.
         raise Conflict("The deployment has failed, and no agent has its bundle.", code="nothing_to_roll_back")
@@ -74,8 +74,8 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> b
 def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     """Return the enlisted agents that have the deployment's bundle or should have it now.
 
-    Agents that another deployment has taken over are not among them. Agents that a rollback of another deployment
-    brought back to this one are.
+    They include agents that a rollback of another deployment brought back to this one, but not agents that another
+    deployment has taken over.
     """
     return deployment.agents.filter(
         Q(agent__assignment__deployment_id=deployment.pk) | Q(agent__assignment__bundle_deployment_id=deployment.pk),
@@ -87,18 +87,18 @@ def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     """End a rollback: set the status ``rolled_back``, and make the restored deployment current and return it.
 
-    Return None if another deployment is current, or if the one to restore was rolled back or became known bad
+    Return None if another deployment is current, or if the deployment to restore was rolled back or became known bad
     meanwhile. The caller holds the environment's lock.
     """
     advance(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If the deployment failed before it became current, the one that it should replace is still current.
+    # If the deployment failed before it became current, the deployment that it should replace is still current.
     if deployment.restores is None or others.exists():
         return None
-    restored = lock(deployment.restores, related=RELATED)
-    is_bad = bundles.is_barred(restored.environment_id, restored.config_hash)
+    restored = lock_row(deployment.restores, related=RELATED)
+    is_bad = bundles.is_known_bad(restored.environment_id, restored.config_hash)
     if restored.status != DeploymentStatus.ACTIVE or is_bad:
         return None
     restored.is_current, restored.superseded_by = True, None
@@ -126,14 +126,14 @@ def roll_back_break_glass(deployment_id: str) -> None:
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
         return
-    environment = lock(found.environment, related=("project__organization",))
-    deployment = lock(found, related=RELATED)
+    environment = lock_row(found.environment, related=("project__organization",))
+    deployment = lock_row(found, related=RELATED)
     why = f"break-glass: the approval was {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
     has_failed = deployment.status == DeploymentStatus.FAILED
     if under_way or has_failed or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):
         if start_if_possible(deployment, reason=why, actor=WORKER) or has_failed:
             return
-        bundles.bar(environment, deployment.config_hash, reason=why, actor=WORKER)
+        bundles.mark_known_bad(environment, deployment.config_hash, reason=why, actor=WORKER)
     if under_way or deployment.status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
         assignments.withdraw(fail(deployment, f"approval_{found.approval.status}", why))

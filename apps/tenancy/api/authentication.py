@@ -17,7 +17,7 @@ from rest_framework.request import Request
 
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, digest, family_of
+from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.models import Credential, OrganizationKey, UserToken
 from byteor_cloud import space
 from byteor_cloud.errors import Unauthenticated
@@ -34,7 +34,7 @@ _HOST_AND_PORT = re.compile(
 )
 
 
-def bearer(request: HttpRequest | Request) -> str | None:
+def bearer_credential(request: HttpRequest | Request) -> str | None:
     """Return the credential after ``Bearer``, or None without an Authorization header.
 
     Raises Unauthenticated for another scheme.
@@ -51,7 +51,7 @@ def bearer(request: HttpRequest | Request) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """Return the caller's IP address in a form that PostgreSQL's inet accepts, or None if it is unknown.
 
-    Behind trusted proxies it is the address that the outermost of them reports in X-Forwarded-For. If that is not an
+    Behind trusted proxies it is the address that the outermost proxy reports in X-Forwarded-For. If that is not an
     address, or the header has fewer entries than there are proxies, it is the address of the connected peer.
     """
     hops: int = settings.CONFIG.trusted_proxies
@@ -85,7 +85,7 @@ class CredentialAuthentication(BaseAuthentication):
 
         Raises Unauthenticated if the credential is malformed, unknown, expired or revoked.
         """
-        text = bearer(request)
+        text = bearer_credential(request)
         if text is None:
             return None
         family = family_of(text)
@@ -93,15 +93,15 @@ class CredentialAuthentication(BaseAuthentication):
             raise Unauthenticated("The credential is malformed or mistyped.")
         if family is not self.model.family:
             return None
-        credential = self.queryset().filter(digest=digest(text)).first()
+        credential = self.queryset().filter(digest=credential_digest(text)).first()
         if credential is None or not self.is_live(credential):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()
         if credential.last_used_at is None or credential.last_used_at < now - LAST_USE_PRECISION:
             self._store_last_use(credential, now)
-        actor_kind, actor_id, display = self.who(credential)
+        actor_kind, actor_id, display = self.actor_fields(credential)
         actor = Actor(actor_kind, actor_id, display, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
-        principal = Principal(self.model.family, actor, credential, **self.belongs(credential))
+        principal = Principal(self.model.family, actor, credential, **self.principal_fields(credential))
         return principal, credential
 
     def _store_last_use(self, credential: Credential, now: datetime) -> None:
@@ -120,18 +120,18 @@ class CredentialAuthentication(BaseAuthentication):
         return "Bearer"
 
     def queryset(self) -> QuerySet[Any]:
-        """Return the usable credentials, joined with the rows that ``who`` and ``belongs`` read."""
+        """Return the usable credentials, joined with the rows that ``actor_fields`` and ``principal_fields`` read."""
         return self.model.objects.usable()
 
     def is_live(self, credential: Any) -> bool:
         """Tell whether the owner of the credential is still active."""
         return True
 
-    def who(self, credential: Any) -> tuple[Any, str, str]:
+    def actor_fields(self, credential: Any) -> tuple[Any, str, str]:
         """Return kind, id and display name of the actor."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
-    def belongs(self, credential: Any) -> dict[str, Any]:
+    def principal_fields(self, credential: Any) -> dict[str, Any]:
         """Return the remaining fields of the Principal."""
         return {}
 
@@ -145,10 +145,10 @@ class UserTokenAuthentication(CredentialAuthentication):
     def is_live(self, credential: UserToken) -> bool:
         return credential.user.is_active
 
-    def who(self, credential: UserToken) -> tuple[Any, str, str]:
+    def actor_fields(self, credential: UserToken) -> tuple[Any, str, str]:
         return "user", str(credential.user_id), credential.user.email
 
-    def belongs(self, credential: UserToken) -> dict[str, Any]:
+    def principal_fields(self, credential: UserToken) -> dict[str, Any]:
         return {"user": credential.user}
 
 
@@ -161,10 +161,10 @@ class OrganizationKeyAuthentication(CredentialAuthentication):
     def is_live(self, credential: OrganizationKey) -> bool:
         return credential.project is None or credential.project.deleted_at is None
 
-    def who(self, credential: OrganizationKey) -> tuple[Any, str, str]:
+    def actor_fields(self, credential: OrganizationKey) -> tuple[Any, str, str]:
         return "organization_key", str(credential.pk), f"key {credential.name}"
 
-    def belongs(self, credential: OrganizationKey) -> dict[str, Any]:
+    def principal_fields(self, credential: OrganizationKey) -> dict[str, Any]:
         return {"organization_id": credential.organization_id}
 
 

@@ -23,16 +23,16 @@ from rest_framework.utils.encoders import JSONEncoder
 from rest_framework.viewsets import GenericViewSet
 
 from apps.tenancy import audit
-from apps.tenancy.access import Principal, Roles, roles_in
+from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits
 from apps.tenancy.api.authentication import BEARER
-from apps.tenancy.api.idempotency import once
+from apps.tenancy.api.idempotency import answer_once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
-from byteor_cloud.api.bodies import admit, declared_length, is_chunked
+from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
 from byteor_cloud.errors import Forbidden, NotFound, PreconditionFailed, Unauthenticated, UnsupportedMediaType
@@ -41,7 +41,7 @@ SIGNED_IN = frozenset[Permission]()  # any caller with the right family of crede
 
 
 def body_digest(data: Any) -> str:
-    """Return a digest of a response's data for its ETag. Names are sorted, because the database does not keep order."""
+    """Return a digest of a response's data for its ETag. Keys are sorted, because the database changes their order."""
     text = json.dumps(data, cls=JSONEncoder, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -51,7 +51,7 @@ def _tags(header: str) -> set[str]:
     return {tag.strip() for tag in header.split(",")}
 
 
-class AnyAccept(BaseContentNegotiation):
+class IgnoreAccept(BaseContentNegotiation):
     """Content negotiation that ignores ``Accept``: each route has only one media type."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
@@ -65,13 +65,13 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     """Base of all views, and of those outside any organization."""
 
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
-    content_negotiation_class = AnyAccept
+    content_negotiation_class = IgnoreAccept
     credentials: ClassVar[Mapping[str, tuple[Family, ...]]] = {}
     permissions: ClassVar[Mapping[str, Permission | frozenset[Permission]]] = {}
-    # Query parameters of the list action, and of other actions by name. ``given`` has the request's parsed values.
+    # Query parameters of the list action, and of other actions by name. The parsed ones are in ``parameter_values``.
     filters: ClassVar[Mapping[str, Parameter]] = {}
     parameters: ClassVar[Mapping[str, Mapping[str, Parameter]]] = {}
-    given: Mapping[str, Any] = {}
+    parameter_values: Mapping[str, Any] = {}
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
@@ -87,7 +87,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
 
     rate_headers: Mapping[str, str] = {}
 
-    # -- who calls ----------------------------------------------------------------------------------------------
+    # -- the caller ---------------------------------------------------------------------------------------------
 
     @property
     def principal(self) -> Principal:
@@ -122,8 +122,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
             usage.check()
         self.resolve_scope()
         declared = self.permissions.get(self.action)
-        needed = (declared, *self.also_needed())
-        if declared is None or any(isinstance(each, Permission) and each not in self.granted for each in needed):
+        needed = {each for each in (declared, *self.also_needed()) if isinstance(each, Permission)}
+        if declared is None or not needed <= self.granted_permissions:
             raise Forbidden("Your role does not permit this operation.")
 
     def also_needed(self) -> frozenset[Permission]:
@@ -144,7 +144,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         """Load the organization, project and environment in the URL. Raises NotFound."""
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         """The caller's permissions in the scope."""
         return frozenset()
 
@@ -161,13 +161,13 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         return {**PAGE, **cls.filters} if cls.is_list(action) else cls.parameters.get(action, {})
 
     def check_parameters(self, request: Request) -> None:
-        """Parse the query into ``given``. Raises InvalidInput for a wrong value or an unknown parameter."""
-        self.given = check_query(self.query_parameters(self.action), request._request.GET)
+        """Parse the query into ``parameter_values``. Raises InvalidInput for a wrong value or an unknown parameter."""
+        self.parameter_values = check_query(self.query_parameters(self.action), request._request.GET)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep only the rows that match the given filters."""
-        names = self.filters.keys() & self.given.keys()
-        lookups = {str(self.filters[name].lookup): self.given[name] for name in names}
+        names = self.filters.keys() & self.parameter_values.keys()
+        lookups = {str(self.filters[name].lookup): self.parameter_values[name] for name in names}
         return queryset.filter(**lookups)
 
     # -- bodies and repeated requests ---------------------------------------------------------------------------
@@ -190,12 +190,12 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if request.method == "POST" and "Idempotency-Key" in request.headers and repeatable:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
             holds_secret = self.action in self.secret_actions
-            self.post = once(handler, principal=self.principal, holds_secret=holds_secret)
+            self.post = answer_once(handler, principal=self.principal, holds_secret=holds_secret)
 
     def _admit_body(self, request: Request) -> bool:
         """Tell whether there is a body to read. Raises if it is too large (413) or has another media type (415)."""
         sent = request._request
-        admit(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
+        check_declared_length(sent, getattr(settings.CONFIG, self.body_cap) + self.body_allowance)
         if not (declared_length(sent) or is_chunked(sent)):
             return False
         parsers = self.get_parsers()
@@ -266,7 +266,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add the rate limit headers, and an ETag for a single resource; answer 304 if the caller has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # without them, no credential was recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # set once a credential was recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -285,7 +285,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         unchanged = HttpResponse(status=304, headers=dict(response.items()))
         for name in ("Content-Type", "Content-Length", "Content-Disposition"):
             unchanged.headers.pop(name, None)
-        # So the file of the original response is closed, although it is not sent.
+        # Close the file of the original response with this one, although that response is not sent.
         unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
         return unchanged
 
@@ -295,7 +295,7 @@ class OrganizationViewSet(ApiViewSet):
 
     scope_field: ClassVar[str] = "organization"
     organization: Organization
-    roles: Roles
+    roles: OrganizationRoles
 
     def resolve_scope(self) -> None:
         organization = Organization.objects.filter(pk=self.kwargs["org_id"]).first()
@@ -305,14 +305,14 @@ class OrganizationViewSet(ApiViewSet):
 
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
-        if not roles.any:
-            # Counted for the caller's own organization, if any: the other one's ledger is not for strangers to fill.
+        if not roles.has_any_role:
+            # Count the denial in the caller's own organization, if any: strangers must not fill the ledger of this one.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         return self.roles.permissions()
 
     @property
@@ -347,7 +347,7 @@ class ProjectViewSet(OrganizationViewSet):
         self.project = project
 
     @property
-    def granted(self) -> frozenset[Permission]:
+    def granted_permissions(self) -> frozenset[Permission]:
         return self.roles.permissions(self.project)
 
     @property
@@ -356,7 +356,7 @@ class ProjectViewSet(OrganizationViewSet):
 
 
 class EnvironmentViewSet(ProjectViewSet):
-    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``: of most resources."""
+    """Base of the views below ``/orgs/{org_id}/projects/{project_id}/environments/{env_id}``."""
 
     scope_field = "environment"
     environment: Environment

@@ -1,4 +1,4 @@
-"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with validation of their own."""
+"""Strict serializers, which reject unknown fields and wrong JSON types, and fields with their own validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from byteor_cloud.ids import read_id
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
     """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
 
-    The number of errors is limited, because each takes time and memory; the last one then gives the number of all.
+    The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
+    says how many there are in total.
     """
     unknown = [key for key in data if key not in known]
     named = unknown[: MAX_FIELD_ERRORS - 1]
@@ -70,7 +71,7 @@ NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
 _NAME_RULE = "Must be one line of visible characters, without spaces around them."
 
 
-class _AsSent:
+class _KeepsEmptyText:
     """Mixin that keeps an empty text of a form. DRF would treat it as a missing field."""
 
     field_name: str | None
@@ -80,7 +81,7 @@ class _AsSent:
         return dictionary.get(self.field_name, empty)
 
 
-class Text(_AsSent, serializers.CharField):
+class TextField(_KeepsEmptyText, serializers.CharField):
     """A text, kept exactly as it was sent. ``pattern`` is a JSON Schema pattern; ``rule`` is its error message."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
@@ -93,14 +94,14 @@ class Text(_AsSent, serializers.CharField):
             self.validators.append(RegexValidator(expression, rule or f"Must match {pattern}", code="pattern"))
 
 
-class Hash(Text):
+class HashField(TextField):
     """A SHA-256: ``sha256:`` and 64 lower-case hexadecimal digits."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(pattern=SHA256, rule="Must be sha256: and 64 lower-case hexadecimal digits.", **kwargs)
 
 
-class Id(_AsSent, serializers.UUIDField):
+class IdField(_KeepsEmptyText, serializers.UUIDField):
     """A UUID in its usual form: with dashes."""
 
     def to_internal_value(self, data: Any) -> UUID:
@@ -111,7 +112,7 @@ class Id(_AsSent, serializers.UUIDField):
             self.fail("invalid", value=data)
 
 
-class Time(_AsSent, serializers.DateTimeField):
+class TimestampField(_KeepsEmptyText, serializers.DateTimeField):
     """An RFC 3339 time with an offset."""
 
     def to_internal_value(self, value: Any) -> datetime:
@@ -132,14 +133,14 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 
 # Strict and ModelSerializer have comments instead of docstrings: a docstring would become the description of every
 # schema whose class has none.
-class Strict(serializers.Serializer[Any]):
+class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelt field is not silently ignored. An update may
     # send read-only fields back; they are ignored. The OpenAPI document shows ``refuses_unknown`` as
     # ``additionalProperties: false``.
     refuses_unknown: ClassVar[bool] = True
 
     def to_internal_value(self, data: Any) -> Any:
-        """Return the checked body. Raises ValidationError, also for unknown fields and wrong JSON types."""
+        """Return the checked body. Raises ValidationError for invalid or unknown fields, and for wrong JSON types."""
         errors: dict[str, Any] = {}
         if self.refuses_unknown and isinstance(data, dict):
             known = [name for name, field in self.fields.items() if self.partial or not field.read_only]
@@ -161,7 +162,7 @@ class Strict(serializers.Serializer[Any]):
         return value
 
 
-class ModelSerializer(Strict, serializers.ModelSerializer[Any]):
+class ModelSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
     # Base of the serializers of models. It has no uniqueness validators: the database's constraints decide (409).
     pass
 
@@ -176,7 +177,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
 
     def __init__(self, *, what: str = "object", **kwargs: Any) -> None:
         self.what = what
-        kwargs.setdefault("pk_field", Id())
+        kwargs.setdefault("pk_field", IdField())
         super().__init__(**kwargs)
 
     def get_queryset(self) -> QuerySet[Any]:
@@ -190,7 +191,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         return super().fail(key, what=self.what, **kwargs)
 
 
-class Name(Text):
+class NameField(TextField):
     """A name that people read: 1 to 200 characters on one line, without spaces around them."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -199,14 +200,14 @@ class Name(Text):
     def to_internal_value(self, data: Any) -> str:
         """Return the name. Raises ValidationError if it has characters that cannot be printed."""
         value = super().to_internal_value(data)
-        # The pattern excludes white space and the invisible characters that could mislead; this check, all others.
+        # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
-class JSONObject(serializers.DictField):
+class JSONObjectField(serializers.DictField):
     """A JSON object with any values."""
 
     child = serializers.JSONField(allow_null=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from byteor_cloud.api.parameters import Parameter, line, matcher, moment
+from byteor_cloud.api.parameters import Parameter, line_parameter, matcher, time_parameter
 
 BY_CREATION: Mapping[str, Parameter] = {
-    "created_after": moment("created_at__gte", description="Only resources created at this time or later."),
-    "created_before": moment("created_at__lt", description="Only resources created before this time."),
+    "created_after": time_parameter("created_at__gte", description="Only resources created at this time or later."),
+    "created_before": time_parameter("created_at__lt", description="Only resources created before this time."),
 }
 BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
-    "name": line("name__icontains", description="Only resources whose name contains this text."),
+    "name": line_parameter("name__icontains", description="Only resources whose name contains this text."),
 }
 LABEL = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}=[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
 
@@ -27,7 +27,7 @@ _LABELS = f"^{LABEL}(,{LABEL}){{0,63}}$"
 _is_labels = matcher(_LABELS)
 
 
-def by_labels(column: str) -> Parameter:
+def label_parameter(column: str) -> Parameter:
     """Return the parameter ``?label=key=value,key=value``: only rows whose JSON ``column`` has all these labels."""
     return Parameter(
         schema={"type": "string", "pattern": _LABELS},

@@ -54,7 +54,9 @@ class Repeatable:
         return int.from_bytes(digest[:8], signed=True)
 
 
-def once(handler: Callable[..., Response], *, principal: Principal, holds_secret: bool) -> Callable[..., Response]:
+def answer_once(
+    handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
+) -> Callable[..., Response]:
     """Wrap ``handler`` so that a request with a repeated key gets the first response again."""
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:

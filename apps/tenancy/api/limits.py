@@ -1,4 +1,7 @@
-"""Rate limits. Requests are counted in the database, but those of agents in memory: a heartbeat writes no counter."""
+"""Rate limits. Requests are counted in the database, except that requests of agents are counted in memory.
+
+Otherwise each heartbeat would write a counter.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _local_minute = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RateLimitUsage:
     """The number of requests counted in this minute, and the limit."""
 
     used: int
@@ -89,11 +92,11 @@ def _add_local(key: str, minute: int) -> int:
     return count
 
 
-def _usage(limit: int, count: Callable[[int], int]) -> Usage | None:
+def _usage(limit: int, count: Callable[[int], int]) -> RateLimitUsage | None:
     if not settings.CONFIG.rate_limit:
         return None
     now = time.time()
-    return Usage(count(int(now // WINDOW_S)), limit, now)
+    return RateLimitUsage(count(int(now // WINDOW_S)), limit, now)
 
 
 def count_sign_in(step: str, address: str | None) -> None:
@@ -103,7 +106,7 @@ def count_sign_in(step: str, address: str | None) -> None:
         usage.check()
 
 
-def count_agent(key: str) -> Usage | None:
+def count_agent(key: str) -> RateLimitUsage | None:
     """Count a request of the agent key ``key`` in this process. Returns None if rate limits are off."""
     return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(key, minute))
 
@@ -114,12 +117,12 @@ def forget_agent(key: str) -> None:
         _local.pop(key, None)
 
 
-def count_request(principal: Principal) -> Usage | None:
+def count_request(principal: Principal) -> RateLimitUsage | None:
     """Count a request of a recognized credential. Returns None if rate limits are off.
 
     For an enrollment token, only refused requests count (``count_refusal``); this function only reads their number.
     """
-    key = principal.limited_as or principal.caller
+    key = principal.rate_limit_key or principal.caller
     match principal.family:
         case Family.AGENT:
             return count_agent(key)
@@ -131,5 +134,5 @@ def count_request(principal: Principal) -> Usage | None:
 
 def count_refusal(principal: Principal) -> None:
     """Count a refused request of an enrollment token, under its environment."""
-    if principal.family is Family.ENROLLMENT and principal.limited_as and settings.CONFIG.rate_limit:
-        _add_shared(principal.limited_as, int(time.time() // WINDOW_S), 1)
+    if principal.family is Family.ENROLLMENT and principal.rate_limit_key and settings.CONFIG.rate_limit:
+        _add_shared(principal.rate_limit_key, int(time.time() // WINDOW_S), 1)

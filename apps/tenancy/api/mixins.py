@@ -20,14 +20,14 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a POST. ``secrets`` are fields that only this response shows; ``fresh`` is false for an old row."""
+    """The result of a POST. Only this response shows ``secrets``; ``is_new`` is false for an old row."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)
-    fresh: bool = True
+    is_new: bool = True
 
 
-class _Representing(ApiViewSet):
+class _RepresentMixin(ApiViewSet):
     def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
         """Return a response with the row, its ``extra`` fields, and its revision for the ETag."""
         response = Response({**self.get_serializer(row).data, **extra}, status=status)
@@ -42,7 +42,7 @@ class _Representing(ApiViewSet):
         return data
 
 
-class CreateMixin(_Representing):
+class CreateMixin(_RepresentMixin):
     errors: ClassVar[Mapping[str, Errors]] = {"create": (Conflict,)}
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -50,8 +50,8 @@ class CreateMixin(_Representing):
         made = self.perform_create(self.validated(request))
         if not isinstance(made, Created):
             made = Created(made)
-        response = self.represent(made.row, status=201 if made.fresh else 200, **made.secrets)
-        if made.fresh:
+        response = self.represent(made.row, status=201 if made.is_new else 200, **made.secrets)
+        if made.is_new:
             response["Location"] = f"{request.path}/{made.row.pk}"
         return response
 
@@ -60,13 +60,13 @@ class CreateMixin(_Representing):
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
-class RetrieveMixin(_Representing):
+class RetrieveMixin(_RepresentMixin):
     def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer with the row."""
         return self.represent(self.get_object())
 
 
-class UpdateMixin(_Representing):
+class UpdateMixin(_RepresentMixin):
     errors: ClassVar[Mapping[str, Errors]] = {"update": (Conflict, PreconditionFailed)}
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -80,7 +80,7 @@ class UpdateMixin(_Representing):
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 
-class DestroyMixin(_Representing):
+class DestroyMixin(_RepresentMixin):
     errors: ClassVar[Mapping[str, Errors]] = {"destroy": (Conflict,)}
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:

@@ -31,8 +31,8 @@ ME = Operations(
         "retrieve": Operation(
             "getCaller",
             "Show the caller",
-            "Returns the person behind the credential, the credential itself without its secret, and the roles that"
-            " it has. Use it to test a credential.",
+            "Returns the person who the credential belongs to, the credential itself without its secret, and the "
+            "credential's roles. Use it to test a credential.",
         ),
     },
 )
@@ -42,7 +42,7 @@ TOKEN = Operations(
         "list": Operation(
             "listUserTokens",
             "List your user tokens",
-            "Returns the caller's own user tokens, newest first, revoked and expired ones included. Secrets are "
+            "Returns the caller's own user tokens, newest first, including revoked and expired ones. Secrets are "
             "never shown again.",
         ),
         "create": Operation(
@@ -55,7 +55,7 @@ TOKEN = Operations(
         "destroy": Operation(
             "revokeUserToken",
             "Revoke a user token",
-            "The token is refused within one second.",
+            "Revokes the token. It is refused within one second.",
         ),
     },
 )
@@ -70,7 +70,7 @@ ORGANIZATION_COLLECTION = Operations(
         "create": Operation(
             "createOrganization",
             "Create an organization",
-            "The caller becomes its first `org_admin`. Needs a user token.",
+            "Creates an organization. The caller becomes its first `org_admin`. Needs a user token.",
             example={"name": "Acme"},
         ),
     },
@@ -81,12 +81,13 @@ ORGANIZATION_DETAIL = Operations(
         "retrieve": Operation(
             "getOrganization",
             "Get an organization",
-            "Returns the organization with all its settings, defaults included.",
+            "Returns the organization with all its settings, including defaults.",
         ),
         "update": Operation(
             "updateOrganization",
             "Update an organization",
-            "Changes the fields in the body and keeps the others. `settings` are merged key by key.",
+            "Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, "
+            "and the other keys are kept.",
             example={"settings": {"token_max_days": 30}},
         ),
     },
@@ -109,13 +110,14 @@ ORGANIZATION_MEMBER = Operations(
         "update": Operation(
             "updateOrganizationMember",
             "Change a member's role in an organization",
-            "The last `org_admin` of an organization cannot be given another role.",
+            "Changes the role. The last `org_admin` of an organization cannot be given another role.",
             example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeOrganizationMember",
             "Remove a member from an organization",
-            "Roles that the person has in single projects stay. The last `org_admin` cannot be removed.",
+            "Removes the person's role in the organization. The person's roles in single projects are kept. The last "
+            "`org_admin` cannot be removed.",
         ),
     },
 )
@@ -125,8 +127,8 @@ ORGANIZATION_KEY = Operations(
         "list": Operation(
             "listOrganizationKeys",
             "List organization API keys",
-            "Returns the organization's API keys, newest first, revoked and expired ones included. Secrets are "
-            "never shown again.",
+            "Returns the organization's API keys, newest first, including revoked and expired ones. Secrets are never "
+            "shown again.",
         ),
         "create": Operation(
             "createOrganizationKey",
@@ -138,7 +140,7 @@ ORGANIZATION_KEY = Operations(
         "destroy": Operation(
             "revokeOrganizationKey",
             "Revoke an organization API key",
-            "The key is refused within one second.",
+            "Revokes the key. It is refused within one second.",
         ),
     },
 )
@@ -148,7 +150,8 @@ AUDIT_EVENT = Operations(
         "list": Operation(
             "listAuditEvents",
             "List audit events",
-            "Returns state changes, denials and sign-ins in the organization, newest first. Events are append-only.",
+            "Returns the state changes, denials and sign-ins of the organization, newest first. Events are "
+            "append-only.",
         ),
         "export": Operation(
             "exportAuditEvents",
@@ -170,14 +173,15 @@ SIGNING_KEY = Operations(
         "rotate": Operation(
             "rotateSigningKey",
             "Rotate the signing key",
-            "Publishes a new key. It starts to sign when the agents have had time to fetch it, and the key before "
-            "it continues to verify.",
+            "Publishes a new key. The new key begins to sign when the agents have had time to fetch it. The previous "
+            "key still verifies after that.",
             example={"activate_in_s": 3600},
         ),
         "retire": Operation(
             "retireSigningKey",
             "Retire a signing key",
-            "Ends a `retiring` key now or withdraws a `next` key. What it signed before still verifies.",
+            "Retires a `retiring` key now, or withdraws the `next` key. Signatures that a retired key made before "
+            "still verify.",
             example={"reason": "The key is no longer needed."},
         ),
     },
@@ -200,30 +204,30 @@ WEBHOOK = Operations(
         "retrieve": Operation(
             "getWebhook",
             "Get a webhook",
-            "Returns one webhook subscription without its secret.",
+            "Returns one webhook subscription, without its secret.",
         ),
         "update": Operation(
             "updateWebhook",
             "Update a webhook",
-            "Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries"
-            " again.",
+            "Changes the fields in the body and keeps the others. Enabling a disabled webhook starts its deliveries "
+            "again.",
             example={"events": ["*"]},
         ),
         "destroy": Operation(
             "deleteWebhook",
             "Delete a webhook",
-            "Deliveries that are waiting are dropped.",
+            "Deletes the webhook. Deliveries that are waiting are not sent.",
         ),
         "test": Operation(
             "testWebhook",
             "Send a test event to a webhook",
-            "Sends an event of type `ping`. Its result appears in the list of deliveries.",
+            "Sends an event of type `ping`. The result appears in the list of deliveries.",
         ),
         "rotate_secret": Operation(
             "rotateWebhookSecret",
             "Rotate a webhook's secret",
-            "Returns a new secret. For 24 hours deliveries carry a signature of each secret, so that receivers can "
-            "change without a gap.",
+            "Returns a new secret. For 24 hours, each delivery is signed with both the new and the previous secret, "
+            "so that receivers can change to the new one without losing a delivery.",
         ),
     },
 )
@@ -276,8 +280,8 @@ PROJECT_DETAIL = Operations(
         "destroy": Operation(
             "deleteProject",
             "Delete a project",
-            "Deletes the project and everything in it. It is gone for every caller at once; its agents' keys are "
-            "refused. Audit events stay with the organization.",
+            "Deletes the project and everything in it. The project disappears at once for every caller, and the keys "
+            "of its agents are refused. Audit events stay with the organization.",
         ),
     },
 )
@@ -287,8 +291,8 @@ PROJECT_MEMBER = Operations(
         "list": Operation(
             "listProjectMembers",
             "List members of a project",
-            "Returns the people who have a role of their own in this project. In this project it counts instead of "
-            "their role in the organization.",
+            "Returns the people who have a role in this project. In this project, that role applies instead of the "
+            "person's role in the organization.",
         ),
         "create": Operation(
             "addProjectMember",
@@ -305,7 +309,8 @@ PROJECT_MEMBER = Operations(
         "destroy": Operation(
             "removeProjectMember",
             "Remove a member from a project",
-            "The person's role in the organization, if there is one, counts again.",
+            "Removes the person's role in this project. If the person has a role in the organization, that role "
+            "applies again.",
         ),
     },
 )
@@ -320,7 +325,7 @@ ENVIRONMENT_COLLECTION = Operations(
         "create": Operation(
             "createEnvironment",
             "Create an environment",
-            "The posture is fixed at creation and decides the defaults of the settings.",
+            "Creates an environment. The posture is fixed at creation and decides the defaults of the settings.",
             example={"name": "canary", "posture": "staging"},
         ),
     },
@@ -331,20 +336,21 @@ ENVIRONMENT_DETAIL = Operations(
         "retrieve": Operation(
             "getEnvironment",
             "Get an environment",
-            "Returns the environment with all its settings, defaults included.",
+            "Returns the environment with all its settings, including defaults.",
         ),
         "update": Operation(
             "updateEnvironment",
             "Update an environment",
-            "Changes the fields in the body and keeps the others. `settings` are merged key by key. Loosening "
-            "approvals, replay or freeze windows of a `staging` or `prod` environment needs `org_admin`.",
+            "Changes the fields in the body and keeps the others. In `settings`, each key that you send is changed, "
+            "and the other keys are kept. Loosening approvals, replay or freeze windows of a `staging` or `prod` "
+            "environment needs `org_admin`.",
             example={"settings": {"heartbeat_interval_s": 10}},
         ),
         "destroy": Operation(
             "deleteEnvironment",
             "Delete an environment",
-            "Deletes the environment and everything in it. It is gone for every caller at once; its agents' keys "
-            "are refused. Audit events stay with the organization.",
+            "Deletes the environment and everything in it. The environment disappears at once for every caller, and "
+            "the keys of its agents are refused. Audit events stay with the organization.",
         ),
     },
 )

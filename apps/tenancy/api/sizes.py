@@ -8,7 +8,7 @@ from django.db.models import Case, F, Func, IntegerField, JSONField, QuerySet, T
 from django.db.models.functions import Cast
 from django.db.models.lookups import LessThanOrEqual
 
-from apps.tenancy.api.fields import JSONObject
+from apps.tenancy.api.fields import JSONObjectField
 
 MAX_LISTED_BYTES = 4096
 
@@ -17,7 +17,7 @@ class _ByteLength(Func):
     function, output_field = "octet_length", IntegerField()
 
 
-def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
+def defer_large_json(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
     """Defer the JSON column ``path``, and add ``listed_<column>``: its value if it has at most 4 KiB, else null.
 
     The database compares the size, so that a page of large values is never read into this process.
@@ -28,9 +28,9 @@ def without_large(queryset: QuerySet[Any], path: str) -> QuerySet[Any]:
     return listed
 
 
-class ListedJSON(JSONObject):
-    """A JSON object in a list: null if ``without_large`` left it out."""
+class ListedJSONField(JSONObjectField):
+    """A JSON object in a list: null if ``defer_large_json`` left it out."""
 
     def __init__(self, **kwargs: Any) -> None:
-        text = "A JSON object. Null if it has more than 4 KiB; retrieve the single resource to get it."
+        text = "A JSON object. Null if it has more than 4 KiB; get the single resource to see it."
         super().__init__(**{"allow_null": True, "read_only": True, "help_text": text, **kwargs})

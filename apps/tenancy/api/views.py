@@ -40,7 +40,13 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
 from byteor_cloud.api import bodies
-from byteor_cloud.api.parameters import choice, identifier, line, moment, whole
+from byteor_cloud.api.parameters import (
+    choice_parameter,
+    id_parameter,
+    integer_parameter,
+    line_parameter,
+    time_parameter,
+)
 from byteor_cloud.errors import Conflict, InvalidInput, PreconditionFailed
 
 USER_ONLY = (Family.USER,)
@@ -173,7 +179,7 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
     operations = operations.ENVIRONMENT_COLLECTION
     queryset = Environment.objects.live()
     serializer_class = s.EnvironmentSerializer
-    filters = {**BY_NAME, "posture": choice(Posture, "posture")}
+    filters = {**BY_NAME, "posture": choice_parameter(Posture, "posture")}
     permissions = {"list": P.VIEW_PROJECT, "create": P.MANAGE_PROJECT}
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -218,8 +224,8 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
     queryset = Membership.objects.select_related("user", "organization", "project")
     serializer_class = s.MemberSerializer
     filters = {
-        "role": choice(Role, "role"),
-        "email": line("user__email__icontains", max_length=254, description="A part of the e-mail address."),
+        "role": choice_parameter(Role, "role"),
+        "email": line_parameter("user__email__icontains", max_length=254, description="A part of the e-mail address."),
     }
     errors = {"destroy": (PreconditionFailed,)}
     lookup_url_kwarg = "user_id"
@@ -231,13 +237,15 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin):
         return members.change_role(
             row,
             role=Role(data.get("role", row.role)),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
             expected_revision=self.expected_revision,
         )
 
     def perform_destroy(self, row: Membership) -> None:
-        members.remove(row, granter=self.granted, actor=self.actor, expected_revision=self.expected_revision)
+        members.remove(
+            row, granter=self.granted_permissions, actor=self.actor, expected_revision=self.expected_revision
+        )
 
 
 class OrganizationMemberViewSet(_Members, OrganizationViewSet):
@@ -262,7 +270,7 @@ class OrganizationMemberViewSet(_Members, OrganizationViewSet):
             project=None,
             email=data["user"]["email"],
             role=Role(data["role"]),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
         )
 
@@ -284,7 +292,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             project=self.project,
             email=data["user"]["email"],
             role=Role(data["role"]),
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
         )
 
@@ -307,11 +315,11 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
         project_id = data.pop("project_id", None)
         project = Project.objects.live().filter(pk=project_id, organization=self.organization).first()
         if project_id is not None and project is None:
-            raise InvalidInput.at("/project_id", "The organization has no such project.", code="does_not_exist")
+            raise InvalidInput.at("/project_id", "This organization has no such project.", code="does_not_exist")
         key, secret = tokens.create_organization_key(
             organization=self.organization,
             project=project,
-            granter=self.granted,
+            granter=self.granted_permissions,
             actor=self.actor,
             **{**data, "role": Role(data["role"])},
         )
@@ -362,18 +370,20 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     queryset = AuditEvent.objects.select_related("seal")
     serializer_class = s.AuditEventSerializer
     filters = {
-        "action": line("action"),
-        "outcome": choice(["success", "denied", "error"], "outcome"),
-        "actor_id": line("actor_id"),
-        "resource_kind": line("resource_kind"),
-        "resource_id": line("resource_id"),
-        "project_id": identifier("project_id"),
-        "environment_id": identifier("environment_id"),
-        "after": moment("timestamp__gte", description="Only events at this time or later."),
-        "before": moment("timestamp__lt", description="Only events before this time."),
+        "action": line_parameter("action"),
+        "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
+        "actor_id": line_parameter("actor_id"),
+        "resource_kind": line_parameter("resource_kind"),
+        "resource_id": line_parameter("resource_id"),
+        "project_id": id_parameter("project_id"),
+        "environment_id": id_parameter("environment_id"),
+        "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
+        "before": time_parameter("timestamp__lt", description="Only events before this time."),
     }
     parameters = {
-        "export": {"after_seq": whole(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)}
+        "export": {
+            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
+        }
     }
     permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
 
@@ -390,9 +400,9 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
         """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
-        lines = ledger.export(self.organization, after_seq=self.given.get("after_seq", 0))
+        lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
         return StreamingHttpResponse(
-            bodies.stream(lines),
+            bodies.join_lines(lines),
             content_type="application/x-ndjson",
             headers={"Content-Disposition": f'attachment; filename="{self.organization.slug}-ledger.ndjson"'},
         )

@@ -13,39 +13,40 @@ from rest_framework.response import Response
 
 from apps.tenancy.api import operations
 from apps.tenancy.api.base import OrganizationViewSet
-from apps.tenancy.api.fields import Id, JSONObject, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.api.filters import BY_CREATION
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.models import Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services import webhooks
 from apps.tenancy.webhooks.events import TYPES, WILDCARDS, Outcome, action_of
-from byteor_cloud.api.parameters import choice, flag, identifier
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.api.schema.responses import with_secret
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed
 
 
 class WebhookSerializer(ModelSerializer):
-    url = Text(max_length=2000)
+    url = TextField(max_length=2000)
     events = serializers.ListField(
         child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
     )
-    description = Text(required=False, allow_blank=True, max_length=200)
+    description = TextField(required=False, allow_blank=True, max_length=200)
     enabled = serializers.BooleanField(required=False)
-    project_id = Id(required=False, allow_null=True)
-    environment_id = Id(required=False, allow_null=True)
+    project_id = IdField(required=False, allow_null=True)
+    environment_id = IdField(required=False, allow_null=True)
 
     descriptions = {
         "url": "The HTTPS address that receives the events.",
-        "events": "The event types to send. A type that ends in `.*` stands for all of its kind.",
+        "events": "The event types to send. A type that ends in `.*` stands for all events of that kind.",
         "description": "What the webhook is for.",
-        "enabled": "Whether events are sent.",
-        "disabled_reason": "Why the service disabled the webhook. Empty if it did not.",
-        "project_id": "Send only events of this project. Null: of all.",
-        "environment_id": "Send only events of this environment. Null: of all.",
-        "failing_since": "Since when every delivery has failed. Null if the last one succeeded.",
-        "previous_secret_until": "Until when deliveries also carry a signature of the previous secret. Null if there "
-        "is none.",
+        "enabled": "Whether the service sends events to the webhook.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
+        "project_id": "Send only events of this project. Null for the events of all projects.",
+        "environment_id": "Send only events of this environment. Null for the events of all environments.",
+        "failing_since": "Since when every delivery has failed. Null if the last delivery succeeded.",
+        "previous_secret_until": (
+            "Until when deliveries are also signed with the previous secret. Null if there is no previous secret."
+        ),
     }
 
     class Meta:
@@ -62,10 +63,10 @@ class AttemptSerializer(serializers.Serializer[Any]):
     error = serializers.CharField()
     duration_ms = serializers.IntegerField()
     descriptions = {
-        "at": "When it was sent.",
+        "at": "When the attempt was made.",
         "status": "The status code of the response. Null if there was none.",
-        "error": "What went wrong. Empty if nothing did.",
-        "duration_ms": "Milliseconds until the response.",
+        "error": "Why the attempt failed. Empty if it succeeded.",
+        "duration_ms": "The time until the response in milliseconds.",
     }
 
 
@@ -77,10 +78,12 @@ class WebhookDeliverySerializer(ModelSerializer):
     descriptions = {
         "event_id": "The id of the event, sent as `webhook-id`.",
         "type": "The type of the event.",
-        "status": "Whether it is waiting, was delivered, or failed for good.",
+        "status": "Whether the delivery is waiting, was delivered, or failed for good.",
         "attempts": "The attempts so far.",
-        "next_attempt_at": "When it is tried next. Null if it has ended.",
-        "finished_at": "When it was delivered or failed for good. Null while it is waiting.",
+        "next_attempt_at": "When the next attempt is due. Null if no attempt follows.",
+        "finished_at": (
+            "When the event was delivered, or when the delivery failed for good. Null while the delivery is waiting."
+        ),
     }
 
     class Meta:
@@ -96,7 +99,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     operations = operations.WEBHOOK
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filters = {**BY_CREATION, "enabled": flag("enabled")}
+    filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
     errors = {"destroy": (PreconditionFailed,), "test": (Conflict,)}
     permissions = dict.fromkeys(
         ("list", "create", "retrieve", "update", "destroy", "rotate_secret", "test"), P.MANAGE_ORG_MEMBERSHIPS
@@ -126,7 +129,7 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         return Response(WebhookDeliverySerializer(delivery).data, status=202)
 
 
-_BY_TYPE = choice([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
+_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
 
 
 class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet):
@@ -137,8 +140,8 @@ class WebhookDeliveryViewSet(ListModelMixin, RetrieveMixin, OrganizationViewSet)
     serializer_class = WebhookDeliverySerializer
     filters = {
         **BY_CREATION,
-        "status": choice(Outcome, "status"),
-        "event_id": identifier("event_id"),
+        "status": choice_parameter(Outcome, "status"),
+        "event_id": id_parameter("event_id"),
         # The receiver sees a ping under another type than the audit event's action.
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
@@ -165,7 +168,7 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "url": "Where the API returns the resource.",
+        "url": "The URL at which the API returns the resource.",
     }
 
 
@@ -178,7 +181,7 @@ class EventActorSerializer(serializers.Serializer[Any]):
     }
 
 
-class EventSerializer(Strict):
+class EventSerializer(StrictSerializer):
     """The body of a webhook message: one event."""
 
     id = serializers.UUIDField()
@@ -189,13 +192,13 @@ class EventSerializer(Strict):
     environment_id = serializers.UUIDField(allow_null=True)
     resource = EventResourceSerializer()
     actor = EventActorSerializer()
-    changes = JSONObject()
+    changes = JSONObjectField()
     descriptions = {
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",
-        "created_at": "When it happened.",
-        "resource": "What it is about.",
-        "actor": "Who caused it.",
+        "created_at": "When the event happened.",
+        "resource": "The resource that the event is about.",
+        "actor": "Who caused the event.",
         "changes": "What changed, by field.",
     }
 

@@ -1,8 +1,8 @@
 """The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
 
 from apps.tenancy.console.acts import Act, ActContext
-from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, Within
-from apps.tenancy.console.columns import ago, link, pill, short, until, with_note
+from apps.tenancy.console.base import Panel, ReadOnlyAdmin, Tile, VisibleRowsFilter
+from apps.tenancy.console.columns import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.tenancy.console.live import LiveAdmin
 from apps.tenancy.console.site import site
 
@@ -13,12 +13,12 @@ __all__ = [
     "Panel",
     "ReadOnlyAdmin",
     "Tile",
-    "Within",
-    "ago",
-    "link",
-    "pill",
-    "short",
+    "VisibleRowsFilter",
+    "relative_time",
+    "row_link",
+    "short_id",
     "site",
-    "until",
+    "state_pill",
+    "time_left",
     "with_note",
 ]

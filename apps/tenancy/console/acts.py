@@ -17,7 +17,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.console.standing import Tenant, actor_of, standing_of
+from apps.tenancy.console.console_user import Tenant, actor_of, console_user_of
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission
 from apps.tenancy.policy import Posture
@@ -101,9 +101,9 @@ def perform(
 
     Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
     """
-    standing, actor = standing_of(request), actor_of(request)
+    console_user, actor = console_user_of(request), actor_of(request)
     for tenant in {tenant_of(row) for row in rows}:
-        if not is_permitted(act, tenant, standing.permissions(tenant)):
+        if not is_permitted(act, tenant, console_user.permissions(tenant)):
             audit.count_denial(f"console.{act.name}", actor=actor, organization_id=_organization_id(tenant))
             raise PermissionDenied
     form = _form(act, request.POST if "_confirm" in request.POST else None)

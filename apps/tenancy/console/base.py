@@ -18,8 +18,8 @@ from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 from apps.tenancy.console.acts import Act, is_permitted, perform
-from apps.tenancy.console.columns import column
-from apps.tenancy.console.standing import Standing, Tenant, standing_of
+from apps.tenancy.console.columns import admin_column
+from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
 
@@ -61,7 +61,7 @@ def _level(model: type[Model], tenant: str) -> type[Model]:
     return model
 
 
-def within_live_tenant(model: type[Model], tenant: str) -> Q:
+def live_tenant_condition(model: type[Model], tenant: str) -> Q:
     """Return the condition that a row does not belong to a deleted project or environment."""
     level = _level(model, tenant)
     if level is Environment:
@@ -69,16 +69,16 @@ def within_live_tenant(model: type[Model], tenant: str) -> Q:
     return Q(**{_join_path(tenant, "deleted_at"): None}) if level is Project else Q()
 
 
-def granted(model: type[Model], tenant: str, permission: Permission, standing: Standing) -> Q:
+def granted_condition(model: type[Model], tenant: str, permission: Permission, console_user: ConsoleUser) -> Q:
     """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
     level = _level(model, tenant)
     if level is Organization:
-        return standing.organizations(permission, _join_path(tenant, "pk"))
+        return console_user.organization_condition(permission, _join_path(tenant, "pk"))
     project = _join_path(tenant, "project") if level is Environment else tenant
-    return standing.projects(permission, _join_path(project, "pk"), _join_path(project, "organization"))
+    return console_user.project_condition(permission, _join_path(project, "pk"), _join_path(project, "organization"))
 
 
-class Within(admin.RelatedFieldListFilter):
+class VisibleRowsFilter(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
@@ -121,18 +121,21 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     # -- visible rows and fields ---------------------------------------------------------------------------------
 
-    def narrow(self, queryset: QuerySet[Any], standing: Standing) -> QuerySet[Any]:
-        """Keep only the rows that the person's roles permit to see."""
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        """Keep only the rows that the person may see by their roles."""
         if self.tenant is None:
-            return queryset if standing.is_superuser else queryset.none()
+            return queryset if console_user.is_superuser else queryset.none()
         return queryset.filter(
-            within_live_tenant(self.model, self.tenant), granted(self.model, self.tenant, self.needs, standing)
+            live_tenant_condition(self.model, self.tenant),
+            granted_condition(self.model, self.tenant, self.needs, console_user),
         )
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here."""
-        return self.narrow(super().get_queryset(request), standing_of(request)).select_related(*self.related or (None,))
+        return self.narrow(super().get_queryset(request), console_user_of(request)).select_related(
+            *self.related or (None,)
+        )
 
     def has_add_permission(self, *args: Any) -> bool:
         """Forbid Django's own adding, editing and deleting: people change rows through acts only."""
@@ -142,8 +145,8 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Tell whether any row of this table could be visible to the person."""
-        standing = standing_of(request)
-        return standing.is_superuser or (self.tenant is not None and standing.holds(self.needs))
+        console_user = console_user_of(request)
+        return console_user.is_superuser or (self.tenant is not None and console_user.holds_anywhere(self.needs))
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Tell whether the menu lists this table."""
@@ -165,10 +168,10 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the columns that the person may see on the row's page."""
-        held = standing_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
+        held = console_user_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
         return [
-            column(field, in_table=False)
+            admin_column(field, in_table=False)
             for field in self.model._meta.fields
             if field.name not in hidden and not isinstance(field, BinaryField)
         ]
@@ -186,7 +189,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         """Return the table's columns, with displays by type: times as ages, states as pills, hashes shortened."""
         fields = {field.name: field for field in self.model._meta.fields}
-        return [column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
+        return [admin_column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
     def menu_title(self) -> str:
         """Return the table's title in the menu."""
@@ -210,7 +213,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return {}
 
     def panels_beside(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        """Return panels for the page of a row of another table: so an upper app adds panels to a lower app's page."""
+        """Return panels for a page of another table's row, so that an upper app can extend a lower app's page."""
         return []
 
     # -- pages --------------------------------------------------------------------------------------------------
@@ -221,7 +224,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise SuspiciousOperation("NUL in the query string")
         try:
             return super().changelist_view(request, extra_context)  # type: ignore[no-any-return]  # untyped library
-        except ValidationError as error:  # the form names a row by something that is no key
+        except ValidationError as error:  # the form names a row by an invalid key
             raise SuspiciousOperation("malformed key") from error
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
@@ -270,7 +273,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return [path("<path:object_id>/act/<slug:act>/", act, name=name), *super().get_urls()]
 
     def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
-        held = standing_of(request).permissions(self.tenant_of(row))
+        held = console_user_of(request).permissions(self.tenant_of(row))
         return [
             {
                 "title": act.label,
@@ -306,12 +309,12 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             "opts": self.opts,
             "model_admin": self,
             "title": act.label,
-            "goes": [(row, self.goes_with(request, row)) for row in rows] if act.removes else [],
+            "goes": [(row, self.rows_deleted_with(request, row)) for row in rows] if act.removes else [],
             **context,
         }
         return perform(request, act, rows, tenant_of=self.tenant_of, context=shown, back=back)
 
-    def goes_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
+    def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int]]:
         """Return title and count of the tables whose rows are deleted with a project or an environment."""
         found = []
         for model, other in self.admin_site._registry.items():
@@ -324,7 +327,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     @staticmethod
     def _path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-        """Return the path of fields from ``model`` to its ``level`` (Project or Environment); None if it has none."""
+        """Return the path of fields from ``model`` to ``level`` (Project or Environment), or None without a path."""
         if _level(model, tenant) is level:
             return tenant
         if _level(model, tenant) is Environment and level is Project:
@@ -338,11 +341,11 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the acts that the table offers for several rows: those that the person may perform somewhere."""
+        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
-        standing = standing_of(request)
-        permitted = {act.name for act in self.acts if act.needs is None or standing.holds(act.needs)}
+        console_user = console_user_of(request)
+        permitted = {act.name for act in self.acts if act.needs is None or console_user.holds_anywhere(act.needs)}
         actions = super().get_actions(request, action_location=action_location)
         return {name: action for name, action in actions.items() if name in permitted}
 

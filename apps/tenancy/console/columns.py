@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-# The tone in which ``pill`` shows each state.
+# The tone in which ``state_pill`` shows each state.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
         (
@@ -52,29 +52,29 @@ TONES: Mapping[str, str] = {
 }
 
 
-def pill(word: str | None) -> str:
+def state_pill(word: str | None) -> str:
     """Return a state as a coloured word."""
     if not word:
         return "-"
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
 
 
-def link(row: Model | None, text: str | None = None) -> str:
+def row_link(row: Model | None, text: str | None = None) -> str:
     """Return a link to the row's page."""
     if row is None:
         return "-"
     url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[quote(row.pk)])
-    return format_html('<a class="to" href="{}">{}</a>', url, text or str(row))
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text or str(row))
 
 
-def short(value: Any) -> str:
+def short_id(value: Any) -> str:
     """Return a hash or an id in short form, with the full value in the tooltip."""
     if not value:
         return "-"
     text = str(value)
     head, _, rest = text.rpartition(":")
     shown = f"{head}:{rest[:10]}…" if head else f"…{text[-8:]}"
-    return format_html('<code class="short" title="{}">{}</code>', text, shown)
+    return format_html('<code class="short-id" title="{}">{}</code>', text, shown)
 
 
 def with_note(value: Any, note: str) -> str:
@@ -85,7 +85,7 @@ def with_note(value: Any, note: str) -> str:
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def ago(moment: datetime | None) -> str:
+def relative_time(moment: datetime | None) -> str:
     """Return a time relative to now ("3 h ago", "in 5 min"), with the exact time in the tooltip."""
     if moment is None:
         return "-"
@@ -93,15 +93,15 @@ def ago(moment: datetime | None) -> str:
     size, unit = next((each for each in _UNITS if abs(seconds) >= each[0]), (1, "s"))
     count = abs(seconds) // size
     text = "now" if count == 0 else f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact(moment), text)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), text)
 
 
-def until(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; for a past moment, the same as ``ago``."""
+def time_left(moment: datetime | None) -> str:
+    """Return the time left until ``moment``, counted down by the browser, or its ``relative_time`` if it has passed."""
     if moment is None or moment <= timezone.now():
-        return ago(moment)
+        return relative_time(moment)
     return format_html(
-        '<time datetime="{}" title="{}" data-until>{}</time>', moment.isoformat(), exact(moment),
+        '<time datetime="{}" title="{}" data-until>{}</time>', moment.isoformat(), exact_time(moment),
         f"{_format_duration((moment - timezone.now()).total_seconds())} left",
     )  # fmt: skip
 
@@ -114,14 +114,14 @@ def _format_duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2])
 
 
-def exact(moment: datetime | None) -> str:
+def exact_time(moment: datetime | None) -> str:
     """Return a time in UTC with seconds."""
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def where(environment: Any) -> str:
+def environment_link(environment: Any) -> str:
     """Return a link to an environment that also names its project, since environments in several share names."""
-    return link(environment, f"{environment.project} / {environment}")
+    return row_link(environment, f"{environment.project} / {environment}")
 
 
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
@@ -129,16 +129,16 @@ _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
 
 def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], str] | None:
     if isinstance(field, DateTimeField):
-        return ago if in_table else exact
+        return relative_time if in_table else exact_time
     if isinstance(field, CharField) and field.name in _STATES:
-        return pill
+        return state_pill
     if field.name == "environment":
-        return where
-    return short if in_table and field.name.endswith("hash") else None
+        return environment_link
+    return short_id if in_table and field.name.endswith("hash") else None
 
 
 @cache
-def column(field: Field[Any, Any], *, in_table: bool) -> Any:
+def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
     """Return the admin column of a field: one of our displays, or the field's name for Django's own display."""
     display = _display_for(field, in_table=in_table)
     if display is None:

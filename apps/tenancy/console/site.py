@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 from unfold.sites import UnfoldAdminSite
 
 from apps.tenancy import audit
-from apps.tenancy.console.standing import actor_of, standing_of
+from apps.tenancy.console.console_user import actor_of, console_user_of
 from apps.tenancy.models import User
 
 # The sections of the menu, in the order of the main workflow.
@@ -46,8 +46,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Admit members of at least one organization, and installation operators."""
-        standing = standing_of(request)
-        return standing.is_superuser or bool(standing.roles)
+        console_user = console_user_of(request)
+        return console_user.is_superuser or bool(console_user.roles)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
         """Wrap a view of the console with the console's content security policy."""
@@ -55,7 +55,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the sign-in page: a button for the identity provider, or a hint at the one-time link."""
+        """Show the sign-in page: a button for the identity provider, or a hint about one-time links."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {

@@ -1,4 +1,4 @@
-"""What the database itself guarantees of the audit trail; and rate counters that a crash may forget."""
+"""Make the audit tables append-only with triggers, and the table of rate counters unlogged: a crash may empty it."""
 
 from django.db import migrations
 

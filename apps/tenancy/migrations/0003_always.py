@@ -1,4 +1,4 @@
-"""The audit trail's guards hold for sessions in replication mode too: ``session_replication_role`` does not skip them."""
+"""Make the audit trail's triggers also run in sessions with ``session_replication_role = replica``."""
 
 from django.db import migrations
 

@@ -2,7 +2,8 @@
 
 from django.db import migrations, models
 
-# A key that was superseded before keys had all their times: when its successor came, and a week of verifying.
+# Fill in the times of keys that were replaced before keys had these columns: such a key stopped signing when the next
+# key was created, and it verifies for one week more.
 TIMES = """
 UPDATE tenancy_signingkey AS key
 SET signs_until = later.begins, not_after = later.begins + interval '7 days'

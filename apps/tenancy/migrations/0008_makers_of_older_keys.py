@@ -1,4 +1,6 @@
-"""Who made the keys of before, as the audit trail says: the maker of a key that was made with a key is that one's."""
+"""Fill in who created existing API keys, from the audit trail. For a key that was created with another key, that is
+the person who created the other key.
+"""
 
 from django.db import migrations
 

@@ -1,6 +1,7 @@
-"""Jobs know how often they failed by themselves, were killed, and met an outage; a queue is a lane and an organization.
+"""Count how often each job failed, was killed and met an outage. Name each queue after a lane and an organization.
 
-The columns are prefixed, since the table is procrastinate's; its functions name the columns that they write.
+The columns have a prefix, because the table belongs to procrastinate. Its functions name the columns that they write,
+so the additional columns do not disturb them.
 """
 
 from django.db import migrations

@@ -13,8 +13,8 @@ from apps.tenancy.models.audit import (
 from apps.tenancy.models.base import (
     Revisioned,
     Row,
-    choices,
-    one_of,
+    enum_choices,
+    one_of_constraint,
 )
 from apps.tenancy.models.credentials import (
     Credential,
@@ -70,6 +70,6 @@ __all__ = [
     "Webhook",
     "WebhookDelivery",
     "WebhookDeliveryQuerySet",
-    "choices",
-    "one_of",
+    "enum_choices",
+    "one_of_constraint",
 ]

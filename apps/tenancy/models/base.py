@@ -11,12 +11,12 @@ from django.utils import timezone
 from byteor_cloud.ids import uuid7
 
 
-def choices(enum: Any) -> list[tuple[str, str]]:
+def enum_choices(enum: Any) -> list[tuple[str, str]]:
     """Return a StrEnum's members as Django choices."""
     return [(member.value, member.value) for member in enum]
 
 
-def one_of(field: str, enum: Any, name: str) -> models.CheckConstraint:
+def one_of_constraint(field: str, enum: Any, name: str) -> models.CheckConstraint:
     """Return a constraint that lets ``field`` hold only members of ``enum``."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": [m.value for m in enum]}), name=name)
 

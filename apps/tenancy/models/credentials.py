@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.tenancy.credentials import Family
 from apps.tenancy.models.accounts import User
-from apps.tenancy.models.base import Row, choices, one_of
+from apps.tenancy.models.base import Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Organization, Project
 from apps.tenancy.permissions import Role
 from apps.tenancy.vault import SealedField
@@ -63,7 +63,7 @@ class OrganizationKey(Credential):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="keys")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
     name = models.CharField(max_length=200)
-    role = models.CharField(max_length=20, choices=choices(Role))
+    role = models.CharField(max_length=20, choices=enum_choices(Role))
     created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, editable=False, related_name="+")
 
     class Meta:
@@ -73,7 +73,7 @@ class OrganizationKey(Credential):
                 condition=Q(revoked_at=None),
                 name="tenancy_organizationkey_unique_name",
             ),
-            one_of("role", Role, "tenancy_organizationkey_role"),
+            one_of_constraint("role", Role, "tenancy_organizationkey_role"),
         ]
 
 
@@ -98,7 +98,7 @@ class SigningKey(Row):
     kid = models.CharField(max_length=43, unique=True)
     public_key = models.BinaryField()
     private_key = SealedField(context="signing-key:{row.organization_id}:{row.kid}", null=True)
-    status = models.CharField(max_length=10, choices=choices(KeyStatus))
+    status = models.CharField(max_length=10, choices=enum_choices(KeyStatus))
     not_before = models.DateTimeField(default=timezone.now)
     # When the next key becomes active. Null while there is no next key.
     signs_until = models.DateTimeField(null=True)
@@ -120,7 +120,7 @@ class SigningKey(Row):
                 nulls_distinct=False,
                 name="tenancy_signingkey_one_next",
             ),
-            one_of("status", KeyStatus, "tenancy_signingkey_status"),
+            one_of_constraint("status", KeyStatus, "tenancy_signingkey_status"),
             models.CheckConstraint(
                 condition=Q(status="retired", private_key=None) | (~Q(status="retired") & Q(private_key__isnull=False)),
                 name="tenancy_signingkey_retired_has_no_private_key",

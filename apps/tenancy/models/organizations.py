@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from apps.tenancy import policy
 from apps.tenancy.models.accounts import User
-from apps.tenancy.models.base import Revisioned, Row, choices, one_of
+from apps.tenancy.models.base import Revisioned, Row, enum_choices, one_of_constraint
 from apps.tenancy.permissions import Role
 
 
@@ -90,7 +90,7 @@ class Environment(Row, Revisioned):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="environments")
     name = models.CharField(max_length=200)
-    posture = models.CharField(max_length=10, choices=choices(policy.Posture))
+    posture = models.CharField(max_length=10, choices=enum_choices(policy.Posture))
     settings = models.JSONField(default=dict)
     deleted_at = models.DateTimeField(null=True, editable=False)
 
@@ -103,7 +103,7 @@ class Environment(Row, Revisioned):
                 condition=Q(deleted_at=None),
                 name="tenancy_environment_unique_name",
             ),
-            one_of("posture", policy.Posture, "tenancy_environment_posture"),
+            one_of_constraint("posture", policy.Posture, "tenancy_environment_posture"),
         ]
 
     def __str__(self) -> str:
@@ -112,7 +112,7 @@ class Environment(Row, Revisioned):
     @property
     def settings_with_defaults(self) -> dict[str, Any]:
         """Every setting as JSON, with the posture's defaults filled in."""
-        return {**policy.defaults(policy.Posture(self.posture)), **self.settings}
+        return {**policy.default_settings(policy.Posture(self.posture)), **self.settings}
 
     @property
     def effective_settings(self) -> policy.EnvironmentSettings:
@@ -135,7 +135,7 @@ class Membership(Row, Revisioned):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="memberships")
-    role = models.CharField(max_length=20, choices=choices(Role))
+    role = models.CharField(max_length=20, choices=enum_choices(Role))
 
     class Meta:
         constraints = [
@@ -145,7 +145,7 @@ class Membership(Row, Revisioned):
                 name="tenancy_membership_unique_org",
             ),
             models.UniqueConstraint(fields=["project", "user"], name="tenancy_membership_unique_project"),
-            one_of("role", Role, "tenancy_membership_role"),
+            one_of_constraint("role", Role, "tenancy_membership_role"),
             models.CheckConstraint(
                 condition=~Q(role=Role.ORG_ADMIN, project__isnull=False), name="tenancy_membership_org_admin"
             ),

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 
 from apps.tenancy.models.audit import AuditEvent
-from apps.tenancy.models.base import Revisioned, Row, choices, one_of
+from apps.tenancy.models.base import Revisioned, Row, enum_choices, one_of_constraint
 from apps.tenancy.models.organizations import Environment, Organization, Project
 from apps.tenancy.vault import SealedField
 from apps.tenancy.webhooks.events import Outcome, type_of
@@ -49,7 +49,7 @@ class WebhookDelivery(Row):
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")
-    status = models.CharField(max_length=10, choices=choices(Outcome), default=Outcome.PENDING.value)
+    status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
     # Attempts since the delivery was created or requested again. The back-off depends on it.
     tries = models.PositiveSmallIntegerField(default=0)
     attempts = models.JSONField(default=list)
@@ -69,7 +69,7 @@ class WebhookDelivery(Row):
             ),
             models.Index(fields=["created_at"], name="tenancy_webhookdelivery_age"),
         ]
-        constraints = [one_of("status", Outcome, "tenancy_webhookdelivery_status")]
+        constraints = [one_of_constraint("status", Outcome, "tenancy_webhookdelivery_status")]
 
     def __str__(self) -> str:
         return f"{self.type} to {self.webhook}"

@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, digest, generate
+from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import SignInLink, User
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
 
 LINK_LIFETIME = timedelta(hours=1)
@@ -41,7 +41,7 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
 @transaction.atomic
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     """Mark the link as used and return its person. Raises Unauthenticated if it is unknown, used or expired."""
-    found = SignInLink.objects.select_for_update().filter(digest=digest(text)).first()
+    found = SignInLink.objects.select_for_update().filter(digest=credential_digest(text)).first()
     if found is None or found.used_at is not None or found.expires_at <= timezone.now():
         raise Unauthenticated("This sign-in link was used, has expired, or never existed. Ask for a new one.")
     found.used_at = timezone.now()
@@ -65,7 +65,7 @@ def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) ->
 
     Returns False if the person's role is already as requested. Raises Conflict if the account is not active.
     """
-    locked = lock(user)
+    locked = lock_row(user)
     if locked.is_superuser is is_operator:
         return False
     if is_operator and not locked.is_active:

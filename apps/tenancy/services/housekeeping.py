@@ -13,7 +13,7 @@ from social_django.models import Association, Code, Nonce, Partial
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from apps.tenancy.pruning import delete_in_batches
 
-# Longer than any request made with the credential can stay open: an approval expires after at most 30 days (settings).
+# Longer than any request made with the credential can be pending: an approval expires after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 SIGN_IN_TAKES = timedelta(hours=1)

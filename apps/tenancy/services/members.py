@@ -7,15 +7,15 @@ from django.db import transaction
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
-from apps.tenancy.permissions import Permission, Role, covers
+from apps.tenancy.permissions import Permission, Role, may_grant
 from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 
 def _check_grant(granter: frozenset[Permission], role: Role) -> None:
-    if not covers(granter, role):
+    if not may_grant(granter, role):
         raise Forbidden(f"You can't grant or take away the role {role}: it has permissions that you do not have.")
 
 
@@ -80,7 +80,7 @@ def change_role(
 
     Raises Conflict for the last org_admin, and Forbidden if the old or new role exceeds the granter's permissions.
     """
-    lock(membership.organization)
+    lock_row(membership.organization)
     current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
     _check_grant(granter, Role(current.role))
     _check_grant(granter, role)
@@ -107,7 +107,7 @@ def remove(
     expected_revision: int | None = None,
 ) -> None:
     """Remove a member. Raises Conflict for the last org_admin."""
-    lock(membership.organization)
+    lock_row(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))
     _check_not_last_admin(current)

@@ -14,7 +14,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import Role
-from apps.tenancy.policy import Posture, loosens
+from apps.tenancy.policy import Posture, loosened_settings
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
 from byteor_cloud.errors import Forbidden
@@ -23,7 +23,7 @@ from byteor_cloud.jobs import enqueue
 
 
 def _slug(name: str, given: str | None) -> str:
-    """Return the given slug, else one made from the name, else a random one if the name has no usable letters."""
+    """Return the given slug, or else a slug made from the name. It is random if the name has no usable letters."""
     return given or slugify(name)[:63] or str(uuid7())[-12:]
 
 
@@ -130,7 +130,7 @@ def create_environment(
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
-    loosened = loosens(Posture(before.posture), before.settings_with_defaults, after)
+    loosened = loosened_settings(Posture(before.posture), before.settings_with_defaults, after)
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")
 

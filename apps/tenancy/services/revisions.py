@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Revisioned
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.errors import PreconditionFailed
 
 
@@ -29,7 +29,7 @@ def is_same_json(one: object, other: object) -> bool:
 
 def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
     """Lock the row and return it. Raises PreconditionFailed if its revision is not ``expected`` (None: any)."""
-    locked = lock(row)
+    locked = lock_row(row)
     if expected is not None and locked.revision != expected:
         raise PreconditionFailed("The resource was changed since you read it. Read it again and repeat the edit.")
     return locked

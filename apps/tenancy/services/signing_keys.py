@@ -17,9 +17,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.tenancy import audit, vault
-from apps.tenancy.actors import Actor, system
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Organization, SigningKey
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from byteor_cloud.engine.delivery import encoding, keys
 from byteor_cloud.engine.delivery.keys import KeyStatus
 from byteor_cloud.errors import Conflict, IllegalTransition
@@ -50,7 +50,7 @@ def ensure_installation_key() -> None:
     """Create the installation's first signing key if there is none, active at once. Concurrent calls are safe."""
     _lock(None)
     if not SigningKey.objects.filter(organization=None).exists():
-        _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system("signing_keys"))
+        _create(None, KeyStatus.ACTIVE, not_before=timezone.now(), actor=system_actor("signing_keys"))
 
 
 @transaction.atomic
@@ -61,11 +61,11 @@ def rotate(
     retire_in_s: int = RETIRE_IN_S,
     actor: Actor,
 ) -> SigningKey:
-    """Create and publish the next key of an organization, or (None) of the installation.
+    """Create and publish the next key of an organization (None: of the installation).
 
-    It signs after ``activate_in_s`` seconds; by default, as soon as all agents have fetched it. No agent needs the
-    installation's key, so by default that one signs at once. The replaced key verifies for ``retire_in_s`` seconds
-    more. Raises Conflict if there is a next key already.
+    The next key signs after ``activate_in_s`` seconds; by default, when all agents have had time to fetch it. No agent
+    needs the installation's key, so a next key of the installation signs at once by default. The replaced key verifies
+    for ``retire_in_s`` seconds more. Raises Conflict if there is a next key already.
     """
     locked = _lock(organization)
     now = timezone.now()
@@ -89,7 +89,7 @@ def rotate(
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
     """Retire a retiring key now, or withdraw the next key. Raises Conflict for the active key.
 
-    Signatures that say when they were made still verify if that was before the key was retired. A withdrawn key
+    A signature that contains its time still verifies if it was made before the key was retired. A withdrawn key
     verifies nothing, because it has never signed.
     """
     organization = _lock(key.organization)
@@ -124,14 +124,14 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored statuses of an organization's keys, or (None) of the installation's, and record events."""
+    """Update the stored statuses of the keys of an organization (None: of the installation), and record events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
-    _update_due_statuses(organization, timezone.now(), actor=system("signing_keys"))
+    _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)
 
 
 def key_set(organization_id: UUID | None) -> keys.KeySet:
-    """Return all keys of an organization, or (None) of the installation, with their status now, newest first."""
+    """Return all keys of an organization (None: of the installation) with their status now, newest first."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id).order_by("-id")
     return keys.KeySet(
@@ -152,9 +152,9 @@ def active_private_key(organization_id: UUID | None) -> bytes:
 
 
 def _lock(organization: Organization | None) -> Organization | None:
-    """Lock the keys of an organization, or (None) of the installation, until the transaction ends."""
+    """Lock the keys of an organization (None: of the installation) until the transaction ends."""
     if organization is not None:
-        return lock(organization)
+        return lock_row(organization)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_INSTALLATION_LOCK])
     return None
@@ -189,7 +189,7 @@ def _create(
 def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
     """Make every stored status agree with its key's times. The caller must hold the organization's lock."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
-    # The active key must be saved first, since only one key may be active. Ids do not give that order: a clock may have
+    # The active key must be saved first, since only one key may be active. Ids do not have that order: a clock may have
     # stepped back between the creation of the two.
     for key in sorted(due, key=lambda key: key.status == KeyStatus.NEXT):
         _save_status(key, key.status_at(now), actor=actor)

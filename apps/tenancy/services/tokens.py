@@ -12,8 +12,8 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Credential, Organization, OrganizationKey, Project, User, UserToken
-from apps.tenancy.permissions import Permission, Role, covers
-from apps.tenancy.state import lock
+from apps.tenancy.permissions import Permission, Role, may_grant
+from apps.tenancy.state import lock_row
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 
 DEFAULT_LIFETIME = timedelta(days=30)
@@ -67,7 +67,7 @@ def create_organization_key(
 
     Raises Forbidden if the role has permissions that the granter lacks.
     """
-    if not covers(granter, role):
+    if not may_grant(granter, role):
         raise Forbidden(f"You can't grant the role {role}: it has permissions that you do not have.")
     if project is not None and role is Role.ORG_ADMIN:
         raise InvalidInput.at("/role", "org_admin is a role of the organization, not of a project.")
@@ -123,7 +123,7 @@ def record_credential(
 @transaction.atomic
 def revoke(credential: Credential, *, action: str, actor: Actor, scope: audit.Scope) -> None:
     """Revoke a credential at once. Raises Conflict if it is already revoked."""
-    locked = lock(credential)
+    locked = lock_row(credential)
     if locked.revoked_at is not None:
         raise Conflict("This credential is already revoked.", code="revoked")
     locked.revoked_at = timezone.now()

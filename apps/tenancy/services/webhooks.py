@@ -15,7 +15,7 @@ from apps.tenancy import audit, vault
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Organization, Project, Webhook, WebhookDelivery
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.state import lock
+from apps.tenancy.state import lock_row
 from apps.tenancy.webhooks import outgoing, signing
 from apps.tenancy.webhooks.announce import create_deliveries, enqueue_sending
 from apps.tenancy.webhooks.events import PING, Outcome
@@ -59,7 +59,7 @@ def create(
 
     Raises InvalidInput for a forbidden URL, and Conflict if the organization has as many webhooks as are allowed.
     """
-    locked = lock(organization)
+    locked = lock_row(organization)
     _check(organization, {"url": url, "project_id": project_id, "environment_id": environment_id})
     if Webhook.objects.filter(organization=locked).count() >= MAX_WEBHOOKS:
         detail = f"An organization can have at most {MAX_WEBHOOKS} webhooks. Delete one first."
@@ -109,7 +109,7 @@ def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = No
 @transaction.atomic
 def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
     """Create a new secret and return it. Deliveries are signed with the previous secret, too, for 24 hours."""
-    locked = lock(webhook)
+    locked = lock_row(webhook)
     secret = signing.generate()
     locked.previous_secret = locked.secret
     locked.previous_secret_until = timezone.now() + SECRET_OVERLAP
@@ -144,7 +144,7 @@ def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
     Raises Conflict if the webhook is disabled.
     """
     webhook = _lock_enabled(delivery.webhook)
-    locked = lock(delivery, related=("event", "webhook"))
+    locked = lock_row(delivery, related=("event", "webhook"))
     locked.status, locked.tries = Outcome.PENDING, 0
     locked.next_attempt_at, locked.finished_at = timezone.now(), None
     locked.save(update_fields=["status", "tries", "next_attempt_at", "finished_at"])
@@ -154,7 +154,7 @@ def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
 
 
 def _lock_enabled(webhook: Webhook) -> Webhook:
-    locked = lock(webhook)
+    locked = lock_row(webhook)
     if not locked.enabled:
         raise Conflict("The webhook is disabled. Enable it first.", code="webhook.disabled")
     return locked

@@ -17,7 +17,7 @@ from byteor_cloud.jobs import enqueue
 def announce(event: AuditEvent) -> None:
     """Create a delivery for every webhook that subscribes to the event.
 
-    It costs one query if there is no such webhook, and none for an event that no webhook can subscribe to.
+    This takes one query if there is no such webhook, and no query for an event that no webhook can subscribe to.
     """
     if event.outcome != "success" or event.organization_id is None or not event.action.startswith(FAMILIES):
         return
@@ -46,7 +46,7 @@ def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[We
 def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
     """Enqueue a job that sends the webhook's due deliveries. Jobs of the same webhook run one after another.
 
-    ``once`` enqueues nothing if such a job is waiting already. Do not use it in a transaction that changes other rows:
+    ``once`` enqueues nothing if such a job waits already. Do not use ``once`` in a transaction that changes other rows:
     a second transaction would wait until the first one commits.
     """
     key = f"webhook:{webhook_id}"

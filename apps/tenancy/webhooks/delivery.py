@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.pruning import delete_in_batches
 from apps.tenancy.services import webhooks
@@ -25,7 +25,7 @@ from apps.tenancy.webhooks.announce import enqueue_sending
 from apps.tenancy.webhooks.events import Outcome, type_of
 from byteor_cloud import __version__
 
-WORKER = system("webhooks")
+WORKER = system_actor("webhooks")
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: 23 hours in all, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 LONGEST_RETRY_AFTER = timedelta(days=1)

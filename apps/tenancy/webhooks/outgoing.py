@@ -19,12 +19,12 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from byteor_cloud.config import Network
 
-type Address = IPv4Address | IPv6Address
+type IpAddress = IPv4Address | IPv6Address
 
 TIMEOUT_S = 10.0
 MAX_BYTES_READ = 4096
 ADDRESSES_TRIED = 3
-# The only parser of the URL. With two parsers, one could see another host than the other. No user info, no fragment.
+# The only parser of the URL: two parsers could read different hosts from it. It permits no user info and no fragment.
 _URL = re.compile(
     r"(https?)://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?((?:[/?][!$-;=?-\[\]_a-z~]*)?)"
 )
@@ -102,8 +102,8 @@ class PostResult:
         return self.status is not None and 200 <= self.status < 300
 
 
-def is_public(address: Address) -> bool:
-    """Tell whether the address is a public unicast address, also if it is an IPv4 address written as IPv6."""
+def is_public(address: IpAddress) -> bool:
+    """Tell whether the address is a public unicast address. It may be an IPv4 address that is written as IPv6."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_V4)
     if address in _MAPPED or address in _NAT64:
@@ -111,7 +111,7 @@ def is_public(address: Address) -> bool:
     return address in _GLOBAL_V6 and not any(address in network for network in _SPECIAL_V6)
 
 
-def is_permitted(address: Address, allowed: Collection[Network]) -> bool:
+def is_permitted(address: IpAddress, allowed: Collection[Network]) -> bool:
     """Tell whether the address is public, or in a network that the operator allows."""
     plain = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
     return is_public(plain) or any(plain in network for network in allowed)
@@ -121,10 +121,10 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
     """Return the URL's parts. Raises ForbiddenReceiver if it must not be posted to, as far as is known without DNS."""
     match = _URL.fullmatch(url)
     if match is None:
-        raise ForbiddenReceiver("Must be https://host[:port][/path], in ASCII, without user, password or fragment.")
+        raise ForbiddenReceiver("Must be like https://host:443/path, in ASCII, without user, password or fragment.")
     scheme, host, port, path = match.groups()
     if scheme == "http" and not allowed:
-        raise ForbiddenReceiver("Must be https.")
+        raise ForbiddenReceiver("The URL must start with https://.")
     number = int(port or {"https": 443, "http": 80}[scheme])
     if number not in {80, 443} and not 1024 <= number <= 65535:
         raise ForbiddenReceiver("The port must be 80, 443, or between 1024 and 65535.")
@@ -135,8 +135,8 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
     return Receiver(scheme, host, number, path if path.startswith("/") else f"/{path}")
 
 
-def _read_address(host: str) -> Address | None:
-    """Return ``host`` as an address, in any form that resolvers read as one (127.1, 0x7f000001); None for a name."""
+def _read_address(host: str) -> IpAddress | None:
+    """Return ``host`` as an address, in any form that resolvers accept (127.1, 0x7f000001), or None for a name."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):

@@ -30,24 +30,28 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     for name, description, schema in (
         (
             "X-Request-ID",
-            "The id of the request, also in the server's logs.",
+            "The id of the request. The server's log lines contain it too.",
             {"type": "string", "pattern": _REQUEST_ID},
         ),
-        ("X-RateLimit-Limit", "How many requests a minute the credential may make.", {"type": "integer", "minimum": 1}),
+        (
+            "X-RateLimit-Limit",
+            ("How many requests per minute the credential may make."),
+            {"type": "integer", "minimum": 1},
+        ),
         ("X-RateLimit-Remaining", "How many requests are left in this minute.", {"type": "integer", "minimum": 0}),
         ("X-RateLimit-Reset", "When the minute ends, as Unix time in seconds.", {"type": "integer", "minimum": 0}),
-        ("Retry-After", "How many seconds to wait.", {"type": "integer", "minimum": 1}),
+        ("Retry-After", "How many seconds to wait before the next request.", {"type": "integer", "minimum": 1}),
         ("WWW-Authenticate", "The scheme in which to send a credential.", {"type": "string", "const": "Bearer"}),
         ("Allow", "The methods that the path supports.", {"type": "string"}),
         (
             "ETag",
-            "Identifies this state of the resource, for `If-None-Match` and `If-Match`.",
+            "Identifies the present state of the resource. Send it as `If-None-Match` or `If-Match`.",
             {"type": "string", "pattern": '^".*"$'},
         ),
         ("Location", "The path of the created resource.", {"type": "string"}),
         (
             "Idempotent-Replayed",
-            "Present when this is the response to an earlier request with the same `Idempotency-Key`.",
+            "Present if this is the stored response to an earlier request with the same `Idempotency-Key`.",
             {"type": "string", "const": "true"},
         ),
     )

@@ -16,9 +16,9 @@ from rest_framework import serializers
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, WEBHOOK_EVENT, Operation, Operations
 from byteor_cloud.api.problems import CONTENT_TYPE
-from byteor_cloud.api.schema.fields import COMMON_DESCRIPTIONS
+from byteor_cloud.api.schema.descriptions import COMMON_DESCRIPTIONS
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
-from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem, with_secret
+from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.engine.compiler import plan_schema
 
 _SCHEME_OF = {"usr": "bearer", "org": "bearer", "enr": "enrollmentToken", "agt": "agentKey"}
@@ -86,13 +86,13 @@ class Schema(AutoSchema):
 
     def _get_request_for_media_type(self, serializer: Any, direction: Direction = "request") -> Any:
         schema, required = super()._get_request_for_media_type(serializer, direction)  # type: ignore[no-untyped-call]
-        # The library calls a body optional that a plain schema describes.
+        # The library marks a body as optional if a plain schema describes it.
         return schema, required or isinstance(serializer, dict)
 
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(field, serializers.BaseSerializer):
-            # Client generators drop an operation whose body has an object as a default. The description names it.
+            # Client generators drop an operation if its body has an object as a default. The description names it.
             schema.pop("default", None)
         if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
             schema["maxItems"] = longest
@@ -109,7 +109,7 @@ class Schema(AutoSchema):
         descriptions = _descriptions(type(serializer))  # type: ignore[arg-type]  # classes are hashable
         for name, shape in schema.get("properties", {}).items():
             if ignores_read_only and shape.get("readOnly"):
-                schema["properties"][name] = {"description": "Read-only. It may be sent back and is ignored."}
+                schema["properties"][name] = {"description": "Read-only. You may send it back; its value is ignored."}
             elif name in descriptions:
                 shape.setdefault("description", descriptions[name])
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
@@ -133,14 +133,14 @@ class Schema(AutoSchema):
             self._register("schemas", name, schema)
         responses = operation["responses"]
         for code in ERRORS.keys() & responses.keys():
-            responses[code] = {**problem(code), **responses[code]}
+            responses[code] = {**problem_response(code), **responses[code]}
         for code in error_codes(self.view, self._action, self.method):
-            responses.setdefault(code, problem(code))
+            responses.setdefault(code, problem_response(code))
         taken = request_headers(self.view, self._action, self.method)
         for name in taken:
             operation.setdefault("parameters", []).append(self._component("parameters", name, HEADERS[name]))
         if "If-None-Match" in taken:
-            responses["304"] = {"description": "Not changed since the ETag in `If-None-Match`."}
+            responses["304"] = {"description": "The resource has not changed since the ETag in `If-None-Match`."}
         for code, response in responses.items():
             if code in SUCCESSES:
                 response["description"] = response.get("description") or SUCCESSES[code]
@@ -164,7 +164,7 @@ class Schema(AutoSchema):
         return {"$ref": f"#/components/{kind}/{name}"}
 
     def _register(self, kind: str, name: str, schema: Mapping[str, Any]) -> None:
-        # A copy, since the library's hooks change schemas in place, and the next document starts from the same ones.
+        # Return a copy, since the library's hooks change schemas in place, and the next document uses the same schemas.
         component = ResolvedComponent(  # type: ignore[no-untyped-call]  # untyped library
             name=name, type=kind, object=name, schema=deepcopy(dict(schema))
         )
@@ -189,7 +189,7 @@ def _noun(path: str, parameter: str) -> str:
 
 @cache
 def _descriptions(serializer: type[Any]) -> dict[str, str]:
-    """Collect the descriptions of a serializer's fields: its own, those of its bases, the common ones."""
+    """Collect the descriptions of a serializer's fields: from the serializer, its base classes and the defaults."""
     found = dict(COMMON_DESCRIPTIONS)
     for base in reversed(serializer.__mro__):
         found |= vars(base).get("descriptions", {})

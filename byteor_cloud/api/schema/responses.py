@@ -14,7 +14,7 @@ from byteor_cloud.api.problems import CONTENT_TYPE, URN, MethodNotAllowed
 
 PROBLEM = {
     "type": "object",
-    "description": "An error as RFC 9457 describes it. Decide by `type`; the texts may change.",
+    "description": "An error in the format of RFC 9457. Programs should rely on `type`, because the texts may change.",
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
     "properties": {
         "type": {"type": "string", "format": "uri", "description": "A stable URN that names the kind of error."},
@@ -24,7 +24,7 @@ PROBLEM = {
         "instance": {"type": "string", "description": "The path of the request."},
         "request_id": {
             "type": ["string", "null"],
-            "description": "The `X-Request-ID`. Quote it to support.",
+            "description": "The `X-Request-ID` of the request. Quote it when you ask for help.",
         },
         "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` leaves out."},
         "errors": {
@@ -38,7 +38,7 @@ PROBLEM = {
                     "pointer": {"type": "string", "description": "A JSON Pointer into the request's body."},
                     "parameter": {"type": "string", "description": "The name of a query parameter or of a header."},
                     "code": {"type": "string", "description": "A stable code."},
-                    "detail": {"type": "string", "description": "What is wrong with it."},
+                    "detail": {"type": "string", "description": "What is wrong with the field or parameter."},
                 },
                 "oneOf": [{"required": ["pointer"]}, {"required": ["parameter"]}],
             },
@@ -46,21 +46,21 @@ PROBLEM = {
     },
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
-    "400": (errors.InvalidInput, "Malformed JSON, an invalid field, or an invalid parameter."),
+    "400": (errors.InvalidInput, "The JSON is malformed, or a field or a parameter is invalid."),
     "401": (errors.Unauthenticated, "The credential is missing, malformed, unknown, used up, expired or revoked."),
-    "403": (errors.Forbidden, "The credential is valid, but its role or its family does not permit this."),
-    "404": (errors.NotFound, "There is no such resource, or the caller may not know of it."),
+    "403": (errors.Forbidden, "The credential is valid, but its role or its family does not permit the operation."),
+    "404": (errors.NotFound, "There is no such resource, or the caller has no access to it."),
     "405": (MethodNotAllowed, "The path does not support the method; `Allow` lists those that it supports."),
-    "408": (errors.RequestTimeout, "The body arrives too slowly."),
-    "409": (errors.Conflict, "The current state does not allow it."),
+    "408": (errors.RequestTimeout, "The body arrived too slowly."),
+    "409": (errors.Conflict, "The current state of the resource does not permit the operation."),
     "411": (errors.LengthRequired, "The upload has no `Content-Length`."),
-    "412": (errors.PreconditionFailed, "The resource has changed since the ETag in `If-Match`."),
+    "412": (errors.PreconditionFailed, "The resource has changed since you read the ETag in `If-Match`."),
     "413": (errors.PayloadTooLarge, "The body is too large."),
     "414": (errors.UriTooLong, "The path and query are longer than 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
     "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
     "429": (errors.TooManyRequests, "The rate limit is exceeded. Wait for `Retry-After` seconds."),
-    "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100."),
+    "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100 headers."),
     "503": (errors.Unavailable, "The service cannot answer now. Try again after `Retry-After` seconds."),
     "507": (errors.InsufficientStorage, "No space is left; nothing was stored. Try again after `Retry-After` seconds."),
 }
@@ -94,7 +94,7 @@ def is_repeatable(view: DeclaredView, method: str) -> bool:
     return method == "POST" and view.takes_idempotency_key
 
 
-def problem(code: str) -> dict[str, Any]:
+def problem_response(code: str) -> dict[str, Any]:
     """Return the OpenAPI response object of an error."""
     kind, description = ERRORS[code]
     example = {
@@ -116,5 +116,5 @@ def with_secret(shape: type[Any]) -> type[Any]:
     meta = type("Meta", (shape.Meta,), {"fields": [*shape.Meta.fields, "token"]})
     name = shape.__name__.replace("Serializer", "WithSecretSerializer")
     return type(
-        name, (shape,), {"token": token, "Meta": meta, "__doc__": "The only response that contains the secret."}
+        name, (shape,), {"token": token, "Meta": meta, "__doc__": "This is the only response that contains the secret."}
     )

@@ -12,7 +12,7 @@ from .kv import KvError, decode, encode, spec_hash, spec_to_json
 from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, StageOp, split_op
 from .plan import plan_schema
 from .positions import Position, locate
-from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
+from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 from .syntax import PlanSyntaxError, parse_plan
 from .topology import neighbours, topological_order
 from .validation import validate_spec
@@ -28,16 +28,16 @@ __all__ = [
     "Diagnostic",
     "Endpoint",
     "GraphEdge",
+    "GraphLane",
     "GraphNode",
+    "GraphRole",
     "KvError",
-    "Lane",
     "LaneGraph",
     "Ops",
     "PipelineSpec",
     "PlanSyntaxError",
     "Position",
     "RingStage",
-    "Role",
     "Severity",
     "SingleRing",
     "SpecChange",

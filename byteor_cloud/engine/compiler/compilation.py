@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .diagnostics import Code, CompileReport, Diagnostic, Json
+from .diagnostics import Code, CompileReport, Diagnostic, JsonObject
 from .drawing import to_dot
 from .graph import SpecGraph, build_graph
 from .kv import encode, spec_hash, spec_to_json
 from .lanegraph import compile_graph
 from .ops import Ops
-from .plan import GRAPH, PLAN, RING, PlanDocument, Target
+from .plan import GRAPH, PLAN, RING, PlanDocument, PlanTarget
 from .ring import compile_ring
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 COMPILER_VERSION = "1"
-"""Must change whenever a plan may compile to bytes other than before."""
+"""The version of the compiler. It must change whenever a plan may compile to other bytes than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Compilation:
     """The result of compiling a plan. If ``ok`` is false, only ``target`` and ``diagnostics`` are filled."""
 
     ok: bool
-    target: Target | None
+    target: PlanTarget | None
     spec: PipelineSpec | None
     spec_kv: str | None
     spec_hash: str | None
@@ -31,7 +31,7 @@ class Compilation:
     graph: SpecGraph | None
     dot: str | None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the compilation as the JSON body of a preview response."""
         return {
             "ok": self.ok,
@@ -82,7 +82,7 @@ def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> Sing
     return model
 
 
-def _compilation(target: Target | None, spec: PipelineSpec | None, report: CompileReport) -> Compilation:
+def _compilation(target: PlanTarget | None, spec: PipelineSpec | None, report: CompileReport) -> Compilation:
     if spec is None:
         return Compilation(False, target, None, None, None, report.diagnostics, None, None)
     kv = encode(spec)

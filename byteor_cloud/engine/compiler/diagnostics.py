@@ -118,7 +118,7 @@ class CompileReport:
         return (*self._found[: MAX_DIAGNOSTICS - 1], more)
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """Format a JSON value for a message: short, on one line and in ASCII, whatever the value contains."""
     match value:
         case None | bool():
@@ -137,7 +137,7 @@ def shown(value: object) -> str:
     return f"a Python {type(value).__name__}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most similar to a misspelled one, or None if none is similar."""
     word = word[:80]
     candidates = list(known)
@@ -156,13 +156,13 @@ def _neighbours_in_order(word: str, known: list[str]) -> Iterator[str]:
         yield from (name[::step] for name in ordered[max(0, place - 16) : place + 16])
 
 
-def one_of(options: Iterable[object]) -> str:
+def join_options(options: Iterable[object]) -> str:
     """Join the options of a hint as ``"a", "b" or "c"``; at most eight are listed."""
     known = list(options)
-    quoted = [shown(option) for option in known[:8]]
+    quoted = [quote(option) for option in known[:8]]
     if len(known) > 8:
         quoted.append("another")
     return " or ".join(filter(None, [", ".join(quoted[:-1]), *quoted[-1:]]))
 
 
-type Json = dict[str, Any]
+type JsonObject = dict[str, Any]

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Literal
 
-from .diagnostics import Json
+from .diagnostics import JsonObject
 from .kv import encode
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
-type Fact = str | int | None
-type Facts = dict[str, dict[str, Fact]]
+type PartValue = str | int | None
+type SpecParts = dict[str, dict[str, PartValue]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class SpecChange:
     change: Literal["added", "removed", "changed"]
     what: str
     name: str
-    old: Fact
-    new: Fact
+    old: PartValue
+    new: PartValue
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the change as JSON data."""
         return asdict(self)
 
@@ -41,19 +41,19 @@ class SpecDiff:
     changes: tuple[SpecChange, ...]
     unified: str
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the diff as JSON data."""
         return {"changes": [change.to_json() for change in self.changes], "unified": self.unified}
 
 
 def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
     """Compare two valid specs."""
-    before, after = _facts(old), _facts(new)
+    before, after = _spec_parts(old), _spec_parts(new)
     # An added or removed stage shifts the positions of the other stages, but does not change their order.
     shared = before["order"].keys() & after["order"].keys()
-    for facts in (before, after):
-        names = [name for name in facts["order"] if name in shared]
-        facts["order"] = {name: position for position, name in enumerate(names)}
+    for parts in (before, after):
+        names = [name for name in parts["order"] if name in shared]
+        parts["order"] = {name: position for position, name in enumerate(names)}
     changes = tuple(change for what in before for change in _changes(what, before[what], after[what]))
     return SpecDiff(changes, _unified(encode(old), encode(new)))
 
@@ -61,15 +61,15 @@ def diff_specs(old: PipelineSpec, new: PipelineSpec) -> SpecDiff:
 _MODELS = {SingleRing: "single_ring", LaneGraph: "lane_graph"}
 
 
-def _facts(spec: PipelineSpec) -> Facts:
+def _spec_parts(spec: PipelineSpec) -> SpecParts:
     """List the parts of a spec: for each kind of part (``SpecChange.what``) the name and value of each part."""
     model = spec.model
-    facts: Facts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
-    facts["stage"].update(spec.stages)
-    return facts | (_ring_facts(model) if isinstance(model, SingleRing) else _graph_facts(model))
+    parts: SpecParts = {"pipeline": {"name": spec.name, "model": _MODELS[type(model)]}, "stage": {}}
+    parts["stage"].update(spec.stages)
+    return parts | (_ring_parts(model) if isinstance(model, SingleRing) else _graph_parts(model))
 
 
-def _ring_facts(ring: SingleRing) -> Facts:
+def _ring_parts(ring: SingleRing) -> SpecParts:
     policies = ("shards", "shard_key", "ordering", "producer", "scheduling")
     return {
         "endpoint": {ring.ingress: "ingress", ring.egress: "egress"},
@@ -83,7 +83,7 @@ def _ring_facts(ring: SingleRing) -> Facts:
     }
 
 
-def _graph_facts(graph: LaneGraph) -> Facts:
+def _graph_parts(graph: LaneGraph) -> SpecParts:
     inserted = [role for role in graph.roles if role.kind != "stage"]
     return {
         "endpoint": {endpoint.name: endpoint.kind for endpoint in graph.endpoints},
@@ -108,7 +108,7 @@ def _graph_facts(graph: LaneGraph) -> Facts:
     }
 
 
-def _changes(what: str, old: dict[str, Fact], new: dict[str, Fact]) -> Iterator[SpecChange]:
+def _changes(what: str, old: dict[str, PartValue], new: dict[str, PartValue]) -> Iterator[SpecChange]:
     for name, value in old.items():
         if name not in new:
             yield SpecChange("removed", what, name, value, None)

@@ -108,7 +108,7 @@ def _shorten(text: str) -> str:
 
 
 def _label(node: GraphNode) -> str:
-    """Return the name of a node; of a role that lowering inserted only its kind, as it is drawn beside its stage."""
+    """Return a node's name. For a role that lowering inserted, return its kind, since it is drawn beside its stage."""
     return _shorten(node.id) if node.kind in _HALF_HEIGHTS else node.kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .diagnostics import Json
+from .diagnostics import JsonObject
 from .spec import LaneGraph, PipelineSpec, SingleRing
 
 
@@ -16,14 +16,14 @@ class GraphNode:
     kind: str
     op: str | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the node as JSON data."""
         return {"id": self.id, "kind": self.kind} | ({"op": self.op} if self.op else {})
 
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """A lane from its writer to its reader; in a ring (kind ``ring``) a dependency between two nodes."""
+    """A lane from its writer to its reader. In a ring, an edge (kind ``ring``) is a dependency between two nodes."""
 
     source: str
     target: str
@@ -32,7 +32,7 @@ class GraphEdge:
     capacity: int | None = None
     consumers: int | None = None
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the edge as JSON data."""
         parameters = {"capacity": self.capacity, "consumers": self.consumers}
         given = {name: value for name, value in parameters.items() if value is not None}
@@ -46,7 +46,7 @@ class SpecGraph:
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
 
-    def to_json(self) -> Json:
+    def to_json(self) -> JsonObject:
         """Return the graph as JSON data."""
         return {
             "nodes": [node.to_json() for node in self.nodes],

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .diagnostics import Json, one_of, shown
-from .spec import Endpoint, Lane, LaneGraph, PipelineSpec, RingStage, Role, SingleRing
+from .diagnostics import JsonObject, join_options, quote
+from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 
 _MODELS: dict[str, type[Any]] = {"single_ring": SingleRing, "lane_graph": LaneGraph}
 _NAMES = {record: name for name, record in _MODELS.items()}
@@ -49,7 +49,7 @@ def spec_hash(kv: str) -> str:
     return f"sha256:{hashlib.sha256(kv.encode()).hexdigest()}"
 
 
-def spec_to_json(spec: PipelineSpec) -> Json:
+def spec_to_json(spec: PipelineSpec) -> JsonObject:
     """Return a spec as JSON data, nested like the KV keys: ``single_ring.shards`` is at ``/single_ring/shards``."""
     model = _NAMES[type(spec.model)]
     return {"v": 1, "model": model, "name": spec.name, model: _plain(spec.model)}
@@ -57,7 +57,7 @@ def spec_to_json(spec: PipelineSpec) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a record; ``holds`` is the type of its value, or the strings that it may be."""
+    """One field of a record; ``holds`` is the type of the field's value, or the strings that the value may be."""
 
     holds: Any
     is_optional: bool
@@ -68,7 +68,7 @@ def _fields(record: Any) -> dict[str, _Field]:
     """Return the fields of a record in the order of the KV text."""
     hints = get_type_hints(record)
     # In the KV text, the op and the policy of a role come before its lanes.
-    order = ("name", "kind", "op", "policy", "rx", "tx") if record is Role else tuple(hints)
+    order = ("name", "kind", "op", "policy", "rx", "tx") if record is GraphRole else tuple(hints)
     return {name: _field(hints[name]) for name in order}
 
 
@@ -84,7 +84,7 @@ def _field(hint: Any) -> _Field:
 
 
 _RECORDS: dict[Any, dict[str, _Field]] = {
-    record: _fields(record) for record in (SingleRing, RingStage, LaneGraph, Lane, Endpoint, Role)
+    record: _fields(record) for record in (SingleRing, RingStage, LaneGraph, GraphLane, Endpoint, GraphRole)
 }
 
 
@@ -125,7 +125,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Reader:
-    """The parsed text: the line and value of each known key, and of each list its indices with their first line."""
+    """The parsed text: the line and value of each known key, and the first line of each index of each list."""
 
     def __init__(self, text: str) -> None:
         self.values: dict[str, tuple[int, str]] = {}
@@ -141,7 +141,7 @@ class _Reader:
                 raise KvError(number, "expected key=value in printable ASCII, without spaces around the =")
             key, value = match.groups()
             if key in seen:
-                raise KvError(number, f"the key {shown(key)} occurs twice")
+                raise KvError(number, f"the key {quote(key)} occurs twice")
             seen.add(key)
             if _INDEX.sub(".#", key) in _SHAPES:
                 self.values[key] = number, value
@@ -150,7 +150,7 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, holds: Any, line: int) -> Any:
-        """Read one value. If it is missing, KvError names ``line``, or the last line of the text when that is 0."""
+        """Read one value. If it is missing, KvError names ``line``; if ``line`` is 0, the last line of the text."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]
@@ -158,10 +158,10 @@ class _Reader:
             return value
         if holds is int:
             if not _NUMBER.fullmatch(value):
-                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {shown(value)}")
+                raise KvError(number, f"{key} must be a decimal integer below 1000000000, not {quote(value)}")
             return int(value)
         if value not in holds:
-            raise KvError(number, f"{key} must be {one_of(holds)}, not {shown(value)}")
+            raise KvError(number, f"{key} must be {join_options(holds)}, not {quote(value)}")
         return value
 
     def record(self, record: Any, prefix: str, line: int) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import get_args
 
-from .diagnostics import Code, CompileReport, nearest, shown
-from .lowering import lower
+from .diagnostics import Code, CompileReport, nearest_word, quote
+from .lowering import lower_wiring
 from .namespace import declare_names
 from .ops import Ops
 from .plan import MAX_CAPACITY, ConnectionPlan, Feature, GraphPlan, LanePlan
@@ -36,7 +36,7 @@ def compile_graph(plan: GraphPlan, ops: Ops, report: CompileReport) -> LaneGraph
     check_links(wiring, report)
     if plan.connections is not None and len(readable) == len(connections):
         check_reach(wiring, report)
-    return lower(wiring, plan.on_full, report) if report.ok and plan.on_full else None
+    return lower_wiring(wiring, plan.on_full, report) if report.ok and plan.on_full else None
 
 
 def _boundary(names: tuple[str | None, ...] | None, side: str) -> Iterator[WiringNode]:
@@ -78,12 +78,12 @@ def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: s
         return True
     if declared_at:
         rule = "start at an egress" if forbidden_side == "egress" else "lead to an ingress"
-        message = f"A connection cannot {rule}, and {shown(name)} is an {forbidden_side}."
+        message = f"A connection cannot {rule}, and {quote(name)} is an {forbidden_side}."
         hint = "Write the id of a stage, or swap from and to."
     elif not report.is_full:
-        guess = nearest(name, names)
-        message = f"There is no ingress, stage or egress named {shown(name)}."
-        hint = f"Write {shown(guess)}." if guess else "Write the name of an ingress, stage or egress of this graph."
+        guess = nearest_word(name, names)
+        message = f"There is no ingress, stage or egress named {quote(name)}."
+        hint = f"Write {quote(guess)}." if guess else "Write the name of an ingress, stage or egress of this graph."
     else:
         return False
     report.add(Code.GRAPH_UNKNOWN_ENDPOINT, pointer, message, hint)

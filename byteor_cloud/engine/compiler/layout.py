@@ -13,7 +13,7 @@ GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""If the edges cross more layers than this, they are drawn straight: nobody can follow them by eye anyway."""
+"""If the edges cross more layers than this, they are drawn straight, because nobody could follow them anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
     """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
 
-    Returns the chains, and the layers with those of the bends appended.
+    Returns the chains, and the layers of all nodes followed by the layers of the bends.
     """
     layers = list(layers)
     bends = sum(layers[target] - layers[source] - 1 for source, target in pairs)
@@ -111,7 +111,7 @@ def _settle(row: list[int], wanted: dict[int, float], x: list[float], widths: li
     """Move each node of a row to its wanted place, or as close to it as the other nodes of the row permit."""
     pushed_right = _pushed([wanted[node] for node in row], [widths[node] for node in row])
     mirrored = _pushed([-wanted[node] for node in reversed(row)], [widths[node] for node in reversed(row)])
-    # Both placements keep the gaps between nodes; so does their mean, which prefers neither side.
+    # Both placements keep the gaps between nodes. Their mean keeps the gaps too, and prefers neither side.
     for node, right, left in zip(row, pushed_right, reversed(mirrored), strict=True):
         x[node] = (right - left) / 2
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, CompileReport, shown
+from .diagnostics import Code, CompileReport, quote
 from .plan import OnFull
-from .spec import Endpoint, Lane, LaneGraph, Role
+from .spec import Endpoint, GraphLane, GraphRole, LaneGraph
 from .topology import neighbours, topological_order
 from .wiring import Wiring, WiringLink, WiringNode, is_fanout
 
 
-def lower(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
+def lower_wiring(wiring: Wiring, on_full: OnFull, report: CompileReport) -> LaneGraph:
     """Lower a valid wiring. Each inserted role is reported as a diagnostic of severity info."""
-    return _Walk(wiring, report).run(on_full)
+    return _LoweringWalk(wiring, report).run(on_full)
 
 
-class _Walk:
+class _LoweringWalk:
     """One walk from the ingresses through the stages to the egresses, which numbers lanes in the order of first use."""
 
     def __init__(self, wiring: Wiring, report: CompileReport) -> None:
@@ -23,19 +23,21 @@ class _Walk:
         self.links_by_source = wiring.links_by_source()
         self.fanouts = {source for source, links in self.links_by_source.items() if is_fanout(links)}
         self.links_by_target = wiring.links_by_target()
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: dict[str, GraphLane] = {}
         self.numbers: dict[str, int] = {}
-        self.roles: list[Role] = []
+        self.roles: list[GraphRole] = []
 
     def run(self, on_full: OnFull) -> LaneGraph:
         endpoints = []
         for node in self.wiring.ingresses:
             output = self._output(node)
-            endpoints.append(Endpoint(node.name, "ingress", self._use(output)))
+            endpoints.append(Endpoint(node.name, "ingress", self._lane_number(output)))
             self._route(node, output)
         for node in self._stages_in_order():
             self._stage(node)
-        endpoints += [Endpoint(node.name, "egress", self._use(self._input(node))) for node in self.wiring.egresses]
+        endpoints += [
+            Endpoint(node.name, "egress", self._lane_number(self._input(node))) for node in self.wiring.egresses
+        ]
         return LaneGraph(on_full, tuple(self.lanes.values()), tuple(endpoints), tuple(self.roles))
 
     def _stages_in_order(self) -> list[WiringNode]:
@@ -52,10 +54,14 @@ class _Walk:
         source, target = self._input(node), self._output(node)
         written = target
         if source.kind != target.kind:
-            written = Lane(f"{node.name}:bridge", source.kind, source.capacity, source.consumers)
-        self.roles.append(Role(node.name, "stage", (self._use(source),), (self._use(written),), op=node.op))
+            written = GraphLane(f"{node.name}:bridge", source.kind, source.capacity, source.consumers)
+        self.roles.append(
+            GraphRole(node.name, "stage", (self._lane_number(source),), (self._lane_number(written),), op=node.op)
+        )
         if written is not target:
-            self.roles.append(Role(written.name, "bridge", (self._use(written),), (self._use(target),)))
+            self.roles.append(
+                GraphRole(written.name, "bridge", (self._lane_number(written),), (self._lane_number(target),))
+            )
             self._inform(
                 Code.LOWER_BRIDGE,
                 node,
@@ -64,22 +70,22 @@ class _Walk:
             )
         self._route(node, target)
 
-    def _output(self, node: WiringNode) -> Lane:
-        """Return the lane that a node writes, itself or by its bridge."""
+    def _output(self, node: WiringNode) -> GraphLane:
+        """Return the lane that a node writes, directly or through its bridge."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return self._connection(links[0])
         if node.name in self.fanouts:
-            return Lane(f"{node.name}:fanout", "fanout_broadcast", consumers=len(links))
-        return Lane(f"{node.name}:out", "events")
+            return GraphLane(f"{node.name}:fanout", "fanout_broadcast", consumers=len(links))
+        return GraphLane(f"{node.name}:out", "events")
 
-    def _route(self, node: WiringNode, output: Lane) -> None:
+    def _route(self, node: WiringNode, output: GraphLane) -> None:
         """Insert a router behind a node with several outgoing connections."""
         links = self.links_by_source[node.name]
         if len(links) == 1:
             return
-        written = tuple(self._use(self._connection(link)) for link in links)
-        self.roles.append(Role(f"{node.name}:router", "router", (self._use(output),), written))
+        written = tuple(self._lane_number(self._connection(link)) for link in links)
+        self.roles.append(GraphRole(f"{node.name}:router", "router", (self._lane_number(output),), written))
         self._inform(
             Code.LOWER_ROUTER,
             node,
@@ -87,15 +93,15 @@ class _Walk:
             "keep only one outgoing connection",
         )
 
-    def _input(self, node: WiringNode) -> Lane:
+    def _input(self, node: WiringNode) -> GraphLane:
         """Return the lane that a node reads; with several incoming connections, insert a merge first."""
         links = self.links_by_target[node.name]
         if len(links) == 1:
             return self._connection(links[0])
-        merged = Lane(f"{node.name}:in", "events")
-        read = tuple(self._use(self._connection(link)) for link in links)
-        written = (self._use(merged),)
-        self.roles.append(Role(f"{node.name}:merge", "merge", read, written, policy="round_robin"))
+        merged = GraphLane(f"{node.name}:in", "events")
+        read = tuple(self._lane_number(self._connection(link)) for link in links)
+        written = (self._lane_number(merged),)
+        self.roles.append(GraphRole(f"{node.name}:merge", "merge", read, written, policy="round_robin"))
         self._inform(
             Code.LOWER_MERGE,
             node,
@@ -104,19 +110,19 @@ class _Walk:
         )
         return merged
 
-    def _connection(self, link: WiringLink) -> Lane:
+    def _connection(self, link: WiringLink) -> GraphLane:
         name = f"{link.source}.{link.target}"
         if link.kind != "fanout_broadcast":
-            return Lane(name, link.kind, link.capacity)
+            return GraphLane(name, link.kind, link.capacity)
         if link.source in self.fanouts:
-            return Lane(name, "events")
-        return Lane(name, link.kind, consumers=1)
+            return GraphLane(name, "events")
+        return GraphLane(name, link.kind, consumers=1)
 
-    def _use(self, lane: Lane) -> int:
-        """Return the number of a lane, which it gets at its first use."""
+    def _lane_number(self, lane: GraphLane) -> int:
+        """Return the number of a lane. A lane gets its number when it is first used."""
         self.lanes.setdefault(lane.name, lane)
         return self.numbers.setdefault(lane.name, len(self.numbers))
 
     def _inform(self, code: Code, node: WiringNode, what: str, remedy: str) -> None:
-        message = f"{shown(node.name)} {what}."
-        self.report.add(code, node.pointer, message, f"This is no error. To avoid the extra role, {remedy}.")
+        message = f"{quote(node.name)} {what}."
+        self.report.add(code, node.pointer, message, f"This is not an error. To avoid the extra role, {remedy}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .diagnostics import Code, CompileReport, shown
+from .diagnostics import Code, CompileReport, quote
 
 
 def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> dict[str, str]:
@@ -20,8 +20,8 @@ def declare_names(named: Sequence[tuple[str, str]], report: CompileReport) -> di
             report.add(
                 Code.STAGE_DUPLICATE_ID,
                 pointer,
-                f"The name {shown(name)} is already used at {pointers[name]}; each name of a pipeline must be unique.",
-                f"Write another name, such as {shown(_unused_name(name, pointers))}.",
+                f"The name {quote(name)} is already used at {pointers[name]}; each name of a pipeline must be unique.",
+                f"Write another name, such as {quote(_unused_name(name, pointers))}.",
             )
     return pointers
 

@@ -11,11 +11,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
-from .diagnostics import Code, CompileReport, nearest, one_of, shown
+from .diagnostics import Code, CompileReport, join_options, nearest_word, quote
 
 ENTRY_POINT_GROUP = "byteor.stages"
 SIDE_EFFECTS = frozenset({"http_post", "exec"})
-"""The keys of the ops that act on the world outside, and so need a capability and an allowlist."""
+"""The keys of the ops that have side effects, and therefore need a capability and an allowlist."""
 
 type Process = Callable[..., bytes | None]
 
@@ -70,7 +70,7 @@ def _http_url(argument: str | None) -> str | None:
     if url.scheme not in {"http", "https"}:
         return "the URL must start with http:// or https://"
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
-        return "the URL needs a host, and a port above 0 if any"
+        return "the URL needs a host, and a port must not be 0"
     if "@" in url.netloc:
         return "a spec must not contain credentials; put them into the env of the config bundle"
     return None
@@ -93,7 +93,7 @@ _BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The known ops: ``Ops()`` has the built-in ones, ``Ops.installed()`` also those of installed packages."""
+    """The known ops. ``Ops()`` has the built-in ops; ``Ops.installed()`` has the ops of installed packages too."""
 
     stages: Mapping[str, StageOp] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
@@ -133,18 +133,18 @@ class Ops:
         if key in _BUILT_IN:
             validate, example = _BUILT_IN[key]
             if problem := validate(argument):
-                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", f'Write "{example}".')
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", f'Write "{example}".')
         elif key in self.stages:
             if problem := _complaint(self.stages[key], argument):
                 hint = f'Write what the package of "{key}" documents for its argument.'
-                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {shown(op)}: {problem}.", hint)
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.broken:
-            message = f"The op {shown(key)} is installed but cannot be used: {self.broken[key]}."
+            message = f"The op {quote(key)} is installed but cannot be used: {self.broken[key]}."
             report.add(Code.STAGE_UNKNOWN_OP, pointer, message, "Repair or remove the package that provides it.")
         else:
-            guess = nearest(key, self)
-            hint = f"Write {shown(guess + op[len(key) :])}." if guess else f"Write one of {one_of(self)}."
-            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"The op {shown(op)} is unknown.", hint)
+            guess = nearest_word(key, self)
+            hint = f"Write {quote(guess + op[len(key) :])}." if guess else f"Write one of {join_options(self)}."
+            report.add(Code.STAGE_UNKNOWN_OP, pointer, f"The op {quote(op)} is unknown.", hint)
 
 
 def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
@@ -154,7 +154,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
     if not re.fullmatch("[a-z][a-z0-9_]*", key):
         return "its key is not a lowercase word"
     if len(claimants) > 1:
-        return "several packages claim it"
+        return "several packages provide it"
     try:
         stage: Any = claimants[0].load()
     except Exception as error:  # an error in somebody else's package must not stop the compiler
@@ -174,4 +174,4 @@ def _complaint(stage: StageOp, argument: str | None) -> str | None:
 
 def _printable(text: object) -> str:
     """Shorten the text of a package to one printable line."""
-    return shown(str(text)).strip('"').rstrip(".")
+    return quote(str(text)).strip('"').rstrip(".")

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from .diagnostics import Code, Json
-from .fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
+from .diagnostics import Code, JsonObject
+from .plan_fields import Choice, Deferred, Integer, ListOf, Object, PlanField, PlanLabels, PlanText, required
 
-type Target = Literal["single_ring", "lane_graph"]
+type PlanTarget = Literal["single_ring", "lane_graph"]
 type LaneKind = Literal["events", "journal", "sequenced_slots", "fanout_broadcast"]
 type Ordering = Literal["strict", "per_key"]
 type OnFull = Literal["block", "drop"]
@@ -49,7 +49,7 @@ SHARD_KEY = PlanText(
     pattern=r"[A-Za-z_][A-Za-z0-9_.]{0,62}",
     max_length=63,
 )
-# Control characters and halves of surrogate pairs are refused: neither PostgreSQL nor a UTF-8 encoder takes them all.
+# Refuse control characters and halves of surrogate pairs: PostgreSQL and UTF-8 encoders do not accept all of them.
 DESCRIPTION = PlanText(
     expected="a text of at most 4,096 characters, without control characters other than tabs and newlines",
     example="Normalises quotes.",
@@ -79,8 +79,8 @@ EARLIER_STAGES = ListOf(
     hint='Write the ids of earlier stages, such as ["decode"], never their positions.',
 )
 SHARDS = Integer(expected="the number of shards", minimum=1, maximum=MAX_SHARDS, code=Code.RING_SHARDS)
-PRODUCER = Choice(expected="a producer", options=("single",), code=Code.RING_PRODUCER)
-SCHEDULING = Choice(expected="a scheduling", options=("dedicated",), code=Code.RING_SCHEDULING)
+PRODUCER = Choice(expected="the kind of producer", options=("single",), code=Code.RING_PRODUCER)
+SCHEDULING = Choice(expected="the kind of scheduling", options=("dedicated",), code=Code.RING_SCHEDULING)
 MISPLACED_PARAMS = {"params": "Remove it; the parameters of a stage belong in the config bundle."}
 
 
@@ -113,7 +113,7 @@ class RingPlan:
     shards: Annotated[int | None, PlanField(SHARDS, 1)]
     shard_key: Annotated[str | None, PlanField(SHARD_KEY)]
     ordering: Annotated[
-        Ordering | None, PlanField(Choice(expected="an ordering", options=("strict", "per_key")), "strict")
+        Ordering | None, PlanField(Choice(expected="the kind of ordering", options=("strict", "per_key")), "strict")
     ]
     producer: Annotated[Literal["single"] | None, PlanField(PRODUCER, "single")]
     scheduling: Annotated[Literal["dedicated"] | None, PlanField(SCHEDULING, "dedicated")]
@@ -159,7 +159,7 @@ class ConnectionPlan:
 
 
 FEATURES = ListOf(
-    item=Choice(expected="a feature", options=("journal", "sequenced_slots")),
+    item=Choice(expected="a lane kind to enable", options=("journal", "sequenced_slots")),
     expected="features",
     hint='Write a list of the lane kinds to enable, such as ["journal"].',
 )
@@ -214,7 +214,7 @@ class GraphPlan:
 RING = Object(RingPlan, "a single ring")
 GRAPH = Object(GraphPlan, "a lane graph")
 PLAN_V = Integer(expected="the version of the plan's format", minimum=1, maximum=1)
-TARGET = Choice(expected="the target model", options=("single_ring", "lane_graph"))
+TARGET = Choice(expected="the model of the pipeline", options=("single_ring", "lane_graph"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class PlanDocument:
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]
-    target: Annotated[Target | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
+    target: Annotated[PlanTarget | None, required(TARGET, missing=Code.PLAN_TARGET_MISSING)]
     description: Annotated[str | None, PlanField(DESCRIPTION)]
     labels: Annotated[dict[str, str] | None, PlanField(LABELS)]
     single_ring: Annotated[object, PlanField(Deferred(RING))]
@@ -233,7 +233,7 @@ class PlanDocument:
 PLAN = Object(PlanDocument, "a plan")
 
 
-def plan_schema() -> Json:
+def plan_schema() -> JsonObject:
     """Return the JSON Schema (2020-12) of a plan."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

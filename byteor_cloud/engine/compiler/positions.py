@@ -18,7 +18,7 @@ class Position(NamedTuple):
 
 
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
-    """Return where the member (that is, its key) or item of each pointer begins.
+    """Return the position where the member (that is, its key) or item of each pointer begins.
 
     A pointer that leads nowhere gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
     """
@@ -33,11 +33,11 @@ def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
 
 
 @dataclass(eq=False, slots=True)
-class _Node:
+class _RequestedPlace:
     """A place of the document that a pointer names, or an ancestor of one."""
 
-    parent: _Node | None
-    below: dict[str, _Node] = field(default_factory=dict)
+    parent: _RequestedPlace | None
+    below: dict[str, _RequestedPlace] = field(default_factory=dict)
     offset: int | None = None
 
 
@@ -48,29 +48,29 @@ class _Tree:
     """
 
     def __init__(self) -> None:
-        self.root = _Node(None)
+        self.root = _RequestedPlace(None)
         self.nodes = [self.root]
 
-    def node(self, pointer: str) -> _Node:
+    def node(self, pointer: str) -> _RequestedPlace:
         """Return the node of a pointer; create it and its ancestors as needed."""
         node = self.root
         for part in pointer.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if key not in node.below:
-                node.below[key] = _Node(node)
+                node.below[key] = _RequestedPlace(node)
                 self.nodes.append(node.below[key])
             node = node.below[key]
         return node
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenValue:
     """An object or list that is being read, with the requested places in it; ``member`` is the next value's place."""
 
-    below: dict[str, _Node]
+    below: dict[str, _RequestedPlace]
     is_list: bool
     count: int = 0
-    member: _Node | None = None
+    member: _RequestedPlace | None = None
 
     def read_key(self, quoted: str, start: int) -> None:
         """Store the offset of a member's key, if the member was requested."""
@@ -79,10 +79,10 @@ class _Open:
             self.member.offset = start
 
 
-def _find(text: str, root: _Node) -> None:
+def _find(text: str, root: _RequestedPlace) -> None:
     """Set the offsets of the requested nodes, in one pass over the text."""
     # The document is treated as the only item of a list.
-    inside = _Open({"0": root}, is_list=True)
+    inside = _OpenValue({"0": root}, is_list=True)
     stack = [inside]
     skipped = 0  # the current depth inside a value that contains no requested place
     for token in TOKEN.finditer(text):
@@ -102,7 +102,7 @@ def _find(text: str, root: _Node) -> None:
                 if node:
                     node.offset = token.start()
             if kind == "open" and node and node.below:
-                inside = _Open(node.below, is_list=token[0] == "[")
+                inside = _OpenValue(node.below, is_list=token[0] == "[")
                 stack.append(inside)
             elif kind == "open":
                 skipped = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .diagnostics import Code, CompileReport, nearest, shown
+from .diagnostics import Code, CompileReport, nearest_word, quote
 from .namespace import declare_names
 from .ops import Ops
 from .plan import RingPlan, RingStagePlan
@@ -92,30 +92,30 @@ def _check_stage(index: int, stage: RingStagePlan, positions: dict[str, int], op
             report.add(
                 Code.RING_DUPLICATE_DEPENDENCY,
                 pointer,
-                f"The dependency on {shown(dependency)} is given twice.",
-                f"Remove this second {shown(dependency)}.",
+                f"The dependency on {quote(dependency)} is given twice.",
+                f"Remove this second {quote(dependency)}.",
             )
         elif position is None:
-            guess = nearest(dependency, list(positions)[:index])
+            guess = nearest_word(dependency, list(positions)[:index])
             report.add(
                 Code.RING_UNKNOWN_DEPENDENCY,
                 pointer,
-                f"There is no stage with the id {shown(dependency)}.",
-                f"Write {shown(guess)}." if guess else "Write the id of an earlier stage of this ring.",
+                f"There is no stage with the id {quote(dependency)}.",
+                f"Write {quote(guess)}." if guess else "Write the id of an earlier stage of this ring.",
             )
         elif dependency == stage.id:
             report.add(
                 Code.RING_SELF_DEPENDENCY,
                 pointer,
-                f"The stage {shown(dependency)} depends on itself.",
-                f"Remove {shown(dependency)}, or write the id of an earlier stage.",
+                f"The stage {quote(dependency)} depends on itself.",
+                f"Remove {quote(dependency)}, or write the id of an earlier stage.",
             )
         elif position > index:
             report.add(
                 Code.RING_FORWARD_DEPENDENCY,
                 pointer,
-                f"The stage {shown(dependency)} comes later in the list.",
-                f"Move the stage {shown(dependency)} above this one, or write the id of an earlier stage.",
+                f"The stage {quote(dependency)} comes later in the list.",
+                f"Move the stage {quote(dependency)} above this one, or write the id of an earlier stage.",
             )
         seen.add(dependency)
 
@@ -129,8 +129,8 @@ def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ..
     report.add(
         Code.RING_MISSING_DEPENDENCY,
         f"{_POINTER}/stages/{index}/depends_on",
-        f"A stage with the op {shown(stage.op)} that is not the first must depend on an earlier stage.",
-        f'Write "depends_on": [{shown(earlier)}].',
+        f"A stage with the op {quote(stage.op)} that is not the first must depend on an earlier stage.",
+        f'Write "depends_on": [{quote(earlier)}].',
     )
 
 

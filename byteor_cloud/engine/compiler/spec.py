@@ -30,7 +30,7 @@ class SingleRing:
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class GraphLane:
     """A lane. Only ``sequenced_slots`` have a ``capacity``, and only ``fanout_broadcast`` has ``consumers``."""
 
     name: str
@@ -49,7 +49,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class GraphRole:
     """A stage, bridge, router or merge: it reads the lanes ``rx`` and writes the lanes ``tx``.
 
     Only a stage has an ``op``, and only a merge has a ``policy``.
@@ -71,9 +71,9 @@ class LaneGraph:
     """
 
     on_full: Literal["block", "drop"]
-    lanes: tuple[Lane, ...]
+    lanes: tuple[GraphLane, ...]
     endpoints: tuple[Endpoint, ...]
-    roles: tuple[Role, ...]
+    roles: tuple[GraphRole, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from byteor_cloud.engine import strict_json
 
 MAX_DEPTH = 64
-"""A text that nests deeper is refused. A valid plan nests five deep."""
+"""The maximum depth of nesting; a deeper text is refused. A valid plan has at most five levels."""
 
 
 class PlanSyntaxError(ValueError):

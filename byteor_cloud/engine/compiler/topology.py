@@ -19,7 +19,7 @@ def neighbours(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Sort the nodes so that each comes after its predecessors; where that leaves a choice, the lowest comes first."""
+    """Sort the nodes so that each comes after its predecessors. Of several possible ones, the lowest is first."""
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)
@@ -34,7 +34,7 @@ def topological_order(successors: Successors, predecessors: Successors) -> list[
     return order
 
 
-def reached(starts: Iterable[int], successors: Successors) -> set[int]:
+def reachable_nodes(starts: Iterable[int], successors: Successors) -> set[int]:
     """Return every node that can be reached from one of the starts, including the starts."""
     seen = set(starts)
     pending = list(seen)
@@ -46,7 +46,7 @@ def reached(starts: Iterable[int], successors: Successors) -> set[int]:
     return seen
 
 
-def cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
+def find_cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
     """Return one cycle of each strongly connected component, starting at the component's lowest node."""
     found: list[list[int]] = []
     for component in _components(successors, predecessors):

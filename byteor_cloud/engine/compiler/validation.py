@@ -1,9 +1,8 @@
-"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded one."""
+"""Applies the rules of a plan to a spec that this compiler did not make, such as a decoded spec."""
 
 from __future__ import annotations
 
-from .diagnostics import Code, CompileReport, Diagnostic, shown
-from .fields import PlanText
+from .diagnostics import Code, CompileReport, Diagnostic, quote
 from .kv import spec_to_json
 from .namespace import declare_names
 from .ops import Ops
@@ -16,8 +15,9 @@ from .plan import (
     OP,
     RING,
 )
+from .plan_fields import PlanText
 from .ring import compile_ring
-from .spec import Lane, LaneGraph, PipelineSpec, Role, SingleRing
+from .spec import GraphLane, GraphRole, LaneGraph, PipelineSpec, SingleRing
 from .wiring import Wiring, WiringLink, WiringNode, check_links, check_reach
 
 _INSERTED = PlanText(
@@ -93,7 +93,7 @@ def _check_graph(graph: LaneGraph, ops: Ops, report: CompileReport) -> None:
         check_reach(wiring, report)
 
 
-def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
+def _check_lane(lane: GraphLane, pointer: str, report: CompileReport) -> None:
     _LANE_NAME.read(lane.name, f"{pointer}/name", report)
     if lane.kind == "sequenced_slots":
         CAPACITY.read(lane.capacity, f"{pointer}/capacity", report)
@@ -105,12 +105,12 @@ def _check_lane(lane: Lane, pointer: str, report: CompileReport) -> None:
         report.add(
             Code.GRAPH_FANOUT_CONSUMERS,
             f"{pointer}/consumers",
-            f"A fan-out has 1 to {MAX_FANOUT_CONSUMERS} consumers, not {shown(lane.consumers)}.",
+            f"A fan-out has 1 to {MAX_FANOUT_CONSUMERS} consumers, not {quote(lane.consumers)}.",
             f"Write a number from 1 to {MAX_FANOUT_CONSUMERS}.",
         )
 
 
-def _check_role(role: Role, pointer: str, ops: Ops, report: CompileReport) -> None:
+def _check_role(role: GraphRole, pointer: str, ops: Ops, report: CompileReport) -> None:
     is_stage = role.kind == "stage"
     (NAME if is_stage else _INSERTED).read(role.name, f"{pointer}/name", report)
     if not is_stage:
@@ -170,7 +170,7 @@ def _names_by_lane(
             message = f"There is no lane {lane}; the last lane is {len(graph.lanes) - 1}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of a lane.")
         elif lane in names:
-            message = f"Lane {lane} already has the {side} {shown(names[lane])}."
+            message = f"Lane {lane} already has the {side} {quote(names[lane])}."
             report.add(Code.PLAN_SCHEMA, pointer, message, "Write the index of another lane.")
         else:
             names[lane] = name

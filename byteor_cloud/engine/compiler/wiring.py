@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .diagnostics import Code, CompileReport, shown
+from .diagnostics import Code, CompileReport, quote
 from .plan import MAX_FANOUT_CONSUMERS, LaneKind
-from .topology import cycles, neighbours, reached
+from .topology import find_cycles, neighbours, reachable_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def check_links(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_DUPLICATE_CONNECTION,
                 link.pointer,
-                f"{shown(link.source)} is already connected to {shown(link.target)} at {earlier.pointer}.",
+                f"{quote(link.source)} is already connected to {quote(link.target)} at {earlier.pointer}.",
                 "Remove one of the two; there can be only one connection from a node to another.",
             )
     for source, links in wiring.links_by_source().items():
@@ -82,7 +82,7 @@ def check_links(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_FANOUT_CONSUMERS,
                 links[MAX_FANOUT_CONSUMERS].pointer,
-                f"{shown(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
+                f"{quote(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
                 f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give one of the connections an events lane.",
             )
     _check_cycles(wiring, first, report)
@@ -92,10 +92,10 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], repo
     names = [node.name for node in wiring.nodes]
     numbers = {name: number for number, name in enumerate(names)}
     pairs = [(numbers[source], numbers[target]) for source, target in links]
-    for cycle in cycles(*neighbours(len(names), pairs)):
+    for cycle in find_cycles(*neighbours(len(names), pairs)):
         if report.is_full:
             return
-        path = [shown(names[number]) for number in (*cycle, cycle[0])]
+        path = [quote(names[number]) for number in (*cycle, cycle[0])]
         if len(path) > 12:
             path[8:-2] = [f"... {len(path) - 10} more ..."]
         closing = links[names[cycle[-1]], names[cycle[0]]]
@@ -103,7 +103,7 @@ def _check_cycles(wiring: Wiring, links: dict[tuple[str, str], WiringLink], repo
             Code.GRAPH_CYCLE,
             closing.pointer,
             f"These connections form a cycle: {' -> '.join(path)}.",
-            f"Remove a connection of the cycle, such as {shown(closing.source)} -> {shown(closing.target)}.",
+            f"Remove a connection of the cycle, such as {quote(closing.source)} -> {quote(closing.target)}.",
         )
 
 
@@ -116,35 +116,35 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"The ingress {shown(node.name)} has no outgoing connection.",
-                f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove the ingress.',
+                f"The ingress {quote(node.name)} has no outgoing connection.",
+                f'Add a connection {{"from": {quote(node.name)}, "to": ...}}, or remove the ingress.',
             )
     for node in wiring.egresses:
         if node.name not in targets:
             report.add(
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
-                f"The egress {shown(node.name)} has no incoming connection.",
-                f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove the egress.',
+                f"The egress {quote(node.name)} has no incoming connection.",
+                f'Add a connection {{"from": ..., "to": {quote(node.name)}}}, or remove the egress.',
             )
     nodes = wiring.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
     pairs = [(numbers[link.source], numbers[link.target]) for link in wiring.links]
     successors, predecessors = neighbours(len(nodes), pairs)
-    after_ingress = reached((numbers[node.name] for node in wiring.ingresses), successors)
-    before_egress = reached((numbers[node.name] for node in wiring.egresses), predecessors)
+    after_ingress = reachable_nodes((numbers[node.name] for node in wiring.ingresses), successors)
+    before_egress = reachable_nodes((numbers[node.name] for node in wiring.egresses), predecessors)
     for node in wiring.stages:
         if numbers[node.name] not in after_ingress:
             report.add(
                 Code.GRAPH_UNREACHABLE,
                 node.pointer,
-                f"The stage {shown(node.name)} cannot be reached from an ingress.",
-                f'Add a connection {{"from": ..., "to": {shown(node.name)}}}, or remove {shown(node.name)}.',
+                f"The stage {quote(node.name)} cannot be reached from an ingress.",
+                f'Add a connection {{"from": ..., "to": {quote(node.name)}}}, or remove {quote(node.name)}.',
             )
         if numbers[node.name] not in before_egress:
             report.add(
                 Code.GRAPH_DEAD_END,
                 node.pointer,
-                f"The stage {shown(node.name)} leads to no egress.",
-                f'Add a connection {{"from": {shown(node.name)}, "to": ...}}, or remove {shown(node.name)}.',
+                f"The stage {quote(node.name)} leads to no egress.",
+                f'Add a connection {{"from": {quote(node.name)}, "to": ...}}, or remove {quote(node.name)}.',
             )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .diagnostics import Json
+from .diagnostics import JsonObject
 from .plan import PLAN
 
 _WIDTH = 96
@@ -20,7 +20,7 @@ def write_plan(plan: object) -> str:
     return "\n".join([*_lines(plan, PLAN.schema(), inline=False), ""])
 
 
-def _lines(value: object, schema: Json, *, inline: bool = True) -> list[str]:
+def _lines(value: object, schema: JsonObject, *, inline: bool = True) -> list[str]:
     """Return the lines of a value, without indentation; ``schema`` gives the order of the members."""
     if not isinstance(value, (dict, list)) or not value:
         return [json.dumps(value, ensure_ascii=False)]
@@ -43,7 +43,7 @@ def _named(name: str, lines: list[str]) -> list[str]:
     return [f"{json.dumps(name, ensure_ascii=False)}: {lines[0]}", *lines[1:]]
 
 
-def _ordered(members: Mapping[str, Any], schema: Json) -> Iterator[tuple[str, Json]]:
-    known: Mapping[str, Json] = schema.get("properties", {})
+def _ordered(members: Mapping[str, Any], schema: JsonObject) -> Iterator[tuple[str, JsonObject]]:
+    known: Mapping[str, JsonObject] = schema.get("properties", {})
     yield from ((name, below) for name, below in known.items() if name in members)
     yield from ((name, {}) for name in members if name not in known)

@@ -52,7 +52,7 @@ class FileEntry:
     size: int
 
     @classmethod
-    def of(cls, data: bytes) -> FileEntry:
+    def of_data(cls, data: bytes) -> FileEntry:
         """Return the hash and size of ``data``."""
         return cls(sha256(data), len(data))
 
@@ -64,10 +64,10 @@ class Manifest(ManifestFields):
     files: Mapping[str, FileEntry]
 
     @classmethod
-    def of(cls, about: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
+    def of_files(cls, manifest_fields: ManifestFields, files: Mapping[str, bytes]) -> Manifest:
         """Return the manifest of these files."""
-        entries = {name: FileEntry.of(data) for name, data in files.items()}
-        members = {field.name: getattr(about, field.name) for field in fields(ManifestFields)}
+        entries = {name: FileEntry.of_data(data) for name, data in files.items()}
+        members = {field.name: getattr(manifest_fields, field.name) for field in fields(ManifestFields)}
         # Parsed again, so that the server never builds a manifest that an agent cannot read.
         return cls.from_document(cls(**members, files=entries).document())
 
@@ -126,17 +126,17 @@ class OpenedBundle:
     signing_keys: KeySet
 
 
-def build(
-    about: ManifestFields,
+def build_bundle(
+    manifest_fields: ManifestFields,
     spec_kv: bytes,
     runtime_config: Mapping[str, object],
     approval_credential: str | None,
     signing_keys: KeySet,
 ) -> BuiltBundle:
     """Build a deploy bundle. Equal inputs give equal bytes. Raises ValueError if the inputs contradict each other."""
-    if sha256(spec_kv) != about.spec_hash:
+    if sha256(spec_kv) != manifest_fields.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
-    if (approval_credential is None) != (about.approved_at is None):
+    if (approval_credential is None) != (manifest_fields.approved_at is None):
         raise ValueError("a bundle has a credential exactly when it has an approved_at")
     files = {
         SPEC: spec_kv,
@@ -145,17 +145,17 @@ def build(
     }
     if approval_credential is not None:
         files[CREDENTIAL] = approval_credential.encode("ascii")
-    manifest = Manifest.of(about, files)
+    manifest = Manifest.of_files(manifest_fields, files)
     archive = tar.pack({**files, MANIFEST: canonical(manifest.document())})
     if len(archive) > MAX_BUNDLE_BYTES:
-        raise ValueError("a deploy bundle has at most 32 MiB")
+        raise ValueError("a deploy bundle must not be larger than 32 MiB")
     return BuiltBundle(archive, sha256(archive), manifest)
 
 
 def open_bundle(archive: bytes) -> OpenedBundle:
     """Parse a deploy bundle. Raises Refused unless its files are exactly those of its manifest."""
     if len(archive) > MAX_BUNDLE_BYTES:
-        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
+        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the deploy bundle is larger than {MAX_BUNDLE_BYTES} bytes")
     try:
         files = tar.unpack(archive)
     except ValueError as error:
@@ -193,10 +193,10 @@ def _check_entries(manifest: Manifest, files: Mapping[str, bytes]) -> None:
         raise Refused(DeliveryCode.BUNDLE_ENTRY_MISSING, f"{missing[0]} is missing")
     expected = (_REQUIRED | _OPTIONAL) & manifest.files.keys()
     if extra := sorted(files.keys() - expected):
-        raise Refused(DeliveryCode.BUNDLE_ENTRY_EXTRA, f"{extra[0]} does not belong here")
+        raise Refused(DeliveryCode.BUNDLE_ENTRY_EXTRA, f"{extra[0]} is an unexpected file")
     for name, entry in manifest.files.items():
-        if FileEntry.of(files[name]) != entry:
-            raise Refused(DeliveryCode.BUNDLE_ENTRY_ALTERED, f"{name} is not what the manifest says")
+        if FileEntry.of_data(files[name]) != entry:
+            raise Refused(DeliveryCode.BUNDLE_ENTRY_ALTERED, f"{name} does not have the hash and size in the manifest")
     if manifest.files[SPEC].sha256 != manifest.spec_hash:
         raise Refused(DeliveryCode.BUNDLE_SPEC_HASH, f"{SPEC} is not the spec that the manifest names")
 

@@ -101,7 +101,7 @@ def verify(
     if key is None or not key.trusts(None if payload is None else payload.issued_at):
         raise Refused(ApprovalCode.UNKNOWN_KEY, f"no trusted signing key {kid}")
     if not keys.verify(key.public, message, signature):
-        raise Refused(ApprovalCode.BAD_SIGNATURE, "the signature does not fit the approval credential")
+        raise Refused(ApprovalCode.BAD_SIGNATURE, "the signature does not match the approval credential")
     if payload is None:
         raise Refused(ApprovalCode.VERSION, f"approval credential version {version} is not supported")
     if payload.spec_hash != spec_hash:
@@ -110,7 +110,7 @@ def verify(
         raise Refused(ApprovalCode.ENVIRONMENT, "another environment was approved")
     if not payload.issued_at <= at <= payload.expires_at:
         window = f"{format_time(payload.issued_at)} to {format_time(payload.expires_at)}"
-        raise Refused(ApprovalCode.EXPIRED, f"the approval is good from {window}, not at {format_time(at)}")
+        raise Refused(ApprovalCode.EXPIRED, f"the approval is valid from {window}, not at {format_time(at)}")
     if lacking := sorted(set(capabilities) - set(payload.capabilities)):
         raise Refused(ApprovalCode.CAPABILITY, f"{lacking[0]} was not approved")
     return payload

@@ -62,7 +62,7 @@ def verify_envelope(envelope: object, keyset: KeySet) -> Statement:
     if key is None or not key.trusts(signed_at=None):
         raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"no trusted signing key {kid}")
     if not keys.verify(key.public, _pae(payload), signature):
-        raise Refused(DeliveryCode.ENVELOPE_BAD_SIGNATURE, "the signature does not fit the envelope")
+        raise Refused(DeliveryCode.ENVELOPE_BAD_SIGNATURE, "the signature does not match the envelope")
     try:
         bundle_hash, manifest = _statement(payload)
     except ValueError as error:
@@ -83,7 +83,7 @@ def _parts(envelope: object) -> tuple[str, bytes, bytes]:
         case [only]:
             signature = Fields(only)
         case _:
-            raise ValueError("an envelope has one signature")
+            raise ValueError("an envelope must have exactly one signature")
     signature.only("keyid", "sig")
     return signature.text("keyid"), from_base64(signature.text("sig")), from_base64(members.text("payload"))
 

@@ -43,7 +43,7 @@ def kid(public: bytes) -> str:
 def jwk(
     public: bytes, *, status: KeyStatus, not_before: datetime, not_after: datetime | None = None
 ) -> dict[str, str | None]:
-    """Return the published form of a public key ."""
+    """Return the published form of a public key."""
     return {
         "kid": kid(public),
         "kty": "OKP",
@@ -82,9 +82,9 @@ class PublicKey:
 
     def __post_init__(self) -> None:
         if len(self.public) != 32:
-            raise ValueError("an Ed25519 public key has 32 bytes")
+            raise ValueError("an Ed25519 public key must have 32 bytes")
         if self.status is KeyStatus.RETIRED and self.not_after is None:
-            raise ValueError("a retired key needs its not_after")
+            raise ValueError("a retired key must have a not_after")
 
     @property
     def kid(self) -> str:
@@ -114,7 +114,7 @@ class KeySet:
 
     def __post_init__(self) -> None:
         if sum(key.status is KeyStatus.ACTIVE for key in self.keys) != 1:
-            raise ValueError("a key set has one active key")
+            raise ValueError("a key set must have exactly one active key")
         if len({key.public for key in self.keys}) != len(self.keys):
             raise ValueError("a key is listed twice")
 
@@ -122,12 +122,12 @@ class KeySet:
     def parse(cls, data: bytes | str) -> KeySet:
         """Parse the response of ``GET …/signing-key``. Raises Refused if it is malformed."""
         try:
-            return cls.of(parse_object(data))
+            return cls.from_document(parse_object(data))
         except ValueError as error:
             raise Refused(DeliveryCode.KEYS_MALFORMED, f"signing keys: {error}") from error
 
     @classmethod
-    def of(cls, document: object) -> KeySet:
+    def from_document(cls, document: object) -> KeySet:
         """Read the JSON object of a key set. Raises Refused if it is malformed.
 
         Unknown members are ignored, as RFC 7517 requires, so that a later server can add some.

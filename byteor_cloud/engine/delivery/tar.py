@@ -44,7 +44,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
 def _header(name: str, size: int) -> bytes:
     encoded = name.encode("ascii")
     if not 0 < len(encoded) <= _NAME:
-        raise ValueError("an entry's name has 1 to 100 characters")
+        raise ValueError("an entry's name must have 1 to 100 characters")
     fields = (
         encoded.ljust(_NAME, b"\0"),
         b"0000644\0",  # mode

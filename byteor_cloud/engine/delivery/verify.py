@@ -30,7 +30,7 @@ def verify_delivery(archive: bytes, envelope: object, keyset: KeySet, environmen
     whether a posture needs approval, and the agent trusts the server's signature.
     """
     if len(archive) > MAX_BUNDLE_BYTES:
-        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"a deploy bundle has at most {MAX_BUNDLE_BYTES} bytes")
+        raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the deploy bundle is larger than {MAX_BUNDLE_BYTES} bytes")
     statement = verify_envelope(envelope, keyset)
     if sha256(archive) != statement.bundle_hash:
         raise Refused(DeliveryCode.ENVELOPE_SUBJECT, "the tar is not the one that was signed")
@@ -52,10 +52,12 @@ def _approval(bundle: OpenedBundle, keyset: KeySet) -> credential.Payload | None
     manifest = bundle.manifest
     if manifest.approved_at is None:
         if bundle.credential is not None:
-            raise Refused(DeliveryCode.BUNDLE_APPROVAL_UNEXPECTED, "a credential, but no approved_at")
+            detail = "the bundle has an approval credential, but its manifest has no approved_at"
+            raise Refused(DeliveryCode.BUNDLE_APPROVAL_UNEXPECTED, detail)
         return None
     if bundle.credential is None:
-        raise Refused(DeliveryCode.BUNDLE_APPROVAL_MISSING, "an approved_at, but no credential")
+        detail = "the manifest has an approved_at, but the bundle has no approval credential"
+        raise Refused(DeliveryCode.BUNDLE_APPROVAL_MISSING, detail)
     approval = credential.verify(
         bundle.credential,
         keyset=keyset,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from byteor_cloud.engine.explain.facts import Facts
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Event, Explanation, Finding, Statements
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import Explanation, Finding, NextEvent, Statements
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.explain.offer_state import (
     ARRIVED,
     explain_missing_offer,
@@ -25,10 +25,10 @@ def explain(facts: Facts) -> Explanation:
     """Explain why the agent runs its current bundle, and what happens next."""
     statements = list(_statements(facts))
     reasons = tuple(each for each in statements if isinstance(each, Finding))
-    events = [each for each in statements if isinstance(each, Event)]
+    events = [each for each in statements if isinstance(each, NextEvent)]
     open_ended = reasons[0].code in {B.DECOMMISSIONED, B.AWAITING_HEARTBEAT}
     if not open_ended and not {event.code for event in events} - {N.HEARTBEAT}:
-        events.append(Event(N.NOTHING, "No change is planned. It keeps running as it is."))
+        events.append(NextEvent(N.NOTHING, "No change is planned. It keeps running as it is."))
     events.sort(key=lambda event: (event.at is None, event.at or facts.now))
     return Explanation(_summary(facts, reasons[0]), reasons, tuple(events))
 
@@ -60,12 +60,12 @@ def _statements(facts: Facts) -> Statements:
             f"It is drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
             " It gets no new offers, and no rollout waits for it.",
         )
-        yield Event(N.UNDRAIN, "Once somebody undrains it, it is offered what is current for it then.")
+        yield NextEvent(N.UNDRAIN, "Once somebody undrains it, it is offered what is current for it then.")
     yield from _liveness(facts)
     if facts.freeze is not None:
         ends = facts.freeze.ends_at
         yield Finding(B.FREEZE_WINDOW, f"A freeze window is open until {at(ends)}{because(facts.freeze.reason)}.")
-        yield Event(N.FREEZE_ENDS, "The freeze window ends, and deployments may begin again.", ends)
+        yield NextEvent(N.FREEZE_ENDS, "The freeze window ends, and deployments may begin again.", ends)
 
 
 def _liveness(facts: Facts) -> Statements:
@@ -77,11 +77,13 @@ def _liveness(facts: Facts) -> Statements:
     if agent.liveness == "online":
         then = seen + timedelta(seconds=agent.interval_s)
         overdue = "" if facts.now <= then else "over"
-        yield Event(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
+        yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
     elif agent.liveness == "stale":
         yield Finding(B.STALE, f"It is silent: {last}, and one is due every {agent.interval_s} s.")
         then = seen + timedelta(seconds=agent.interval_s * agent.offline_after)
-        yield Event(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
+        yield NextEvent(N.GOES_OFFLINE, "If it sends no heartbeat by then, it counts as offline.", then)
     else:
         yield Finding(B.OFFLINE, f"It is offline: {last}, and one is due every {agent.interval_s} s.")
-        yield Event(N.COMES_BACK, "When it comes back, the response to its first heartbeat says what it should run.")
+        yield NextEvent(
+            N.COMES_BACK, "When it comes back, the response to its first heartbeat says what it should run."
+        )

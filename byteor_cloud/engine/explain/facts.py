@@ -9,14 +9,12 @@ from uuid import UUID
 
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView, Strategy
-
-type Id = UUID
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """An act on a deployment, such as a pause: who did it, when and why."""
+class ActionFacts:
+    """An action on a deployment, such as a pause: who did it, when and why."""
 
     actor: str
     at: datetime
@@ -24,8 +22,8 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Wave:
-    """The progress of a wave's counted agents; ``last_offered_at`` is the latest offer that is not finished."""
+class WaveFacts:
+    """The progress of a wave's counted agents; ``last_offered_at`` is the time of the latest unfinished offer."""
 
     total: int = 0
     done: int = 0
@@ -34,10 +32,10 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
+class ApprovalFacts:
     """A deployment's approval."""
 
-    id: Id
+    id: UUID
     status: ApprovalStatus
     given: int
     required: int
@@ -45,36 +43,36 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EnlistmentFacts:
     """The agent's progress in a deployment that enlisted it."""
 
-    view: AgentView
+    agent: RolloutAgent
     detail: str = ""
     updated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetFacts:
     """The target of a deployment: all agents, those that match ``selector``, or ``count`` named agents.
 
-    ``names_it`` says whether the named agents include this one; None if the target names no agents.
+    ``names_agent`` says whether the explained agent is one of the named agents; None if the target names no agents.
     """
 
     selector: Mapping[str, str] | None = None
-    names_it: bool | None = None
+    names_agent: bool | None = None
     count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class DeploymentFacts:
     """A deployment that may affect the agent."""
 
-    id: Id
+    id: UUID
     pipeline: str
     bundle: str
     status: DeploymentStatus
     config_hash: str = ""
-    target: Target = field(default_factory=Target)
+    target: TargetFacts = field(default_factory=TargetFacts)
     strategy: Strategy = field(default_factory=Strategy.all_at_once)
     timeout_s: int = 600
     max_in_flight: int = 1
@@ -90,11 +88,11 @@ class Deployment:
     freeze_override: bool = False
     known_bad: str | None = None
     held_up: str = ""  # why the control plane cannot continue it
-    approval: Approval | None = None
+    approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
-    part: Part | None = None
-    waves: Mapping[int, Wave] = field(default_factory=dict)
-    acts: Mapping[str, Act] = field(default_factory=dict)  # the latest act of each kind
+    enlistment: EnlistmentFacts | None = None
+    waves: Mapping[int, WaveFacts] = field(default_factory=dict)
+    actions: Mapping[str, ActionFacts] = field(default_factory=dict)  # the latest action of each kind
 
     @property
     def label(self) -> str:
@@ -103,11 +101,11 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class OfferFacts:
     """What the agent is told to run: ``deployment`` made the offer, ``source`` built the bundle."""
 
-    deployment: Id
-    source: Id
+    deployment: UUID
+    source: UUID
     action: OfferAction
     bundle_hash: str
     since: datetime | None
@@ -115,27 +113,27 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningFacts:
     """The bundle that the agent reported as running."""
 
-    deployment: Id | None
+    deployment: UUID | None
     bundle_hash: str
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailureFacts:
     """The agent's latest failure."""
 
-    deployment: Id | None
+    deployment: UUID | None
     since: datetime | None
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
+class AgentFacts:
     """The agent and its latest known state."""
 
-    id: Id
+    id: UUID
     name: str
     enrolled_at: datetime
     liveness: str = "online"
@@ -146,14 +144,14 @@ class Agent:
     decommissioned_at: datetime | None = None
     drained_at: datetime | None = None
     drain_reason: str = ""
-    offer: Offer | None = None
-    running: Running | None = None
+    offer: OfferFacts | None = None
+    running: RunningFacts | None = None
     running_since: datetime | None = None
-    failure: Failure | None = None
+    failure: FailureFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Freeze:
+class FreezeFacts:
     """The open freeze window."""
 
     reason: str
@@ -165,15 +163,15 @@ class Facts:
     """All facts about one agent at one moment; the deployments are sorted newest first."""
 
     now: datetime
-    agent: Agent
-    deployments: tuple[Deployment, ...] = ()
-    freeze: Freeze | None = None
+    agent: AgentFacts
+    deployments: tuple[DeploymentFacts, ...] = ()
+    freeze: FreezeFacts | None = None
 
-    def find(self, id: Id | None) -> Deployment | None:
+    def find(self, id: UUID | None) -> DeploymentFacts | None:
         """Return the deployment with this id, or None if it is not among the facts."""
         return next((each for each in self.deployments if each.id == id), None)
 
-    def label(self, id: Id | None, bundle_hash: str) -> str:
+    def label(self, id: UUID | None, bundle_hash: str) -> str:
         """Return the name of a bundle in sentences."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

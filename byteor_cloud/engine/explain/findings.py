@@ -9,7 +9,7 @@ from enum import StrEnum
 from uuid import UUID
 
 
-class Because(StrEnum):
+class BecauseCode(StrEnum):
     """The code of a finding."""
 
     # The state of the agent and of its offer.
@@ -60,7 +60,7 @@ class Because(StrEnum):
     FREEZE_WINDOW = "freeze_window"
 
 
-class Next(StrEnum):
+class NextCode(StrEnum):
     """The code of an event."""
 
     HEARTBEAT = "heartbeat_expected"
@@ -86,7 +86,7 @@ class Next(StrEnum):
 class Finding:
     """One reason for the agent's state."""
 
-    code: Because
+    code: BecauseCode
     detail: str
     deployment_id: UUID | None = None
     approval_id: UUID | None = None
@@ -94,10 +94,10 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class NextEvent:
     """One expected event; ``at`` is None if its time is unknown."""
 
-    code: Next
+    code: NextCode
     detail: str
     at: datetime | None = None
 
@@ -108,7 +108,7 @@ class Explanation:
 
     summary: str
     because: tuple[Finding, ...]
-    next: tuple[Event, ...]
+    next: tuple[NextEvent, ...]
 
 
-type Statements = Iterator[Finding | Event]
+type Statements = Iterator[Finding | NextEvent]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from byteor_cloud.engine.explain.facts import Deployment, Facts, Failure, Offer, Part, Running
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Event, Finding, Statements
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.facts import (
+    DeploymentFacts,
+    EnlistmentFacts,
+    Facts,
+    FailureFacts,
+    OfferFacts,
+    RunningFacts,
+)
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import Finding, NextEvent, Statements
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.explain.pending import explain_circumstances, known_bad, times_out_at
 from byteor_cloud.engine.explain.targets import explain_target, find_mismatch
 from byteor_cloud.engine.explain.wording import at, because, running_label
@@ -20,12 +27,12 @@ _DID = {
 }
 
 
-def is_running_offer(running: Running | None, offer: Offer) -> bool:
+def is_running_offer(running: RunningFacts | None, offer: OfferFacts) -> bool:
     """Return whether the agent runs the offered bundle."""
     return running is not None and running.bundle_hash == offer.bundle_hash
 
 
-def explain_offer(facts: Facts, offer: Offer) -> Statements:
+def explain_offer(facts: Facts, offer: OfferFacts) -> Statements:
     """Explain the progress of the agent's offer, its origin, and what affects it."""
     owner = facts.find(offer.deployment)
     label = facts.label(offer.source, offer.bundle_hash)
@@ -41,27 +48,29 @@ def explain_offer(facts: Facts, offer: Offer) -> Statements:
         yield from _missed_deployments(facts, offer)
 
 
-def _offer_progress(facts: Facts, offer: Offer, owner: Deployment | None, label: str) -> Statements:
-    part = owner.part if owner else None
+def _offer_progress(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, label: str) -> Statements:
+    enlistment = owner.enlistment if owner else None
     if offer.progress is AgentProgress.FAILED:
         yield from _failed(facts, offer, owner, label)
     elif offer.progress in ARRIVED:
-        yield from _arrived(facts, offer, part, label)
+        yield from _arrived(facts, offer, enlistment, label)
     else:
         yield _unfinished(facts, offer, label)
         is_awaited = owner is not None and owner.status in UNDER_WAY and facts.agent.drained_at is None
-        until = times_out_at(part.view, owner.timeout_s) if is_awaited and owner and part else None
+        until = times_out_at(enlistment.agent, owner.timeout_s) if is_awaited and owner and enlistment else None
         if until is not None:
-            yield Event(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
+            yield NextEvent(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
         else:
-            yield Event(N.REPORT, f"It reports when it has finished with {label}. No deployment waits for that report.")
+            yield NextEvent(
+                N.REPORT, f"It reports when it has finished with {label}. No deployment waits for that report."
+            )
 
 
-def _unfinished(facts: Facts, offer: Offer, label: str) -> Finding:
+def _unfinished(facts: Facts, offer: OfferFacts, label: str) -> Finding:
     agent, since = facts.agent, at(offer.since)
     silent = ""
     if agent.liveness != "online":
-        silent = f"; it is {agent.liveness}, last heard from at {at(agent.last_seen_at or agent.enrolled_at)}"
+        silent = f"; it is {agent.liveness}, last seen at {at(agent.last_seen_at or agent.enrolled_at)}"
     match offer.progress:
         case AgentProgress.DOWNLOADING | AgentProgress.ACTIVATING:
             code = B(offer.progress)
@@ -74,9 +83,9 @@ def _unfinished(facts: Facts, offer: Offer, label: str) -> Finding:
     return Finding(code, f"{text}{silent}.", offer.deployment)
 
 
-def _arrived(facts: Facts, offer: Offer, part: Part | None, label: str) -> Statements:
+def _arrived(facts: Facts, offer: OfferFacts, enlistment: EnlistmentFacts | None, label: str) -> Statements:
     agent = facts.agent
-    reported_at = part.updated_at if part else None
+    reported_at = enlistment.updated_at if enlistment else None
     if is_running_offer(agent.running, offer):
         yield Finding(
             B.RUNS_DESIRED, f"It runs {label}, as it should, since {at(agent.running_since)}.", offer.deployment
@@ -90,19 +99,19 @@ def _arrived(facts: Facts, offer: Offer, part: Part | None, label: str) -> State
     else:
         yield Finding(
             B.DRIFTED,
-            f"It should run {label}, but runs {running_label(facts)} since {at(agent.running_since)}.",
+            f"It should run {label}, but has run {running_label(facts)} since {at(agent.running_since)}.",
             offer.deployment,
         )
-        yield Event(
+        yield NextEvent(
             N.TOLD_AGAIN, f"The response to every heartbeat tells it to run {label}. The agent has to act on it."
         )
 
 
-def _failed(facts: Facts, offer: Offer, owner: Deployment | None, label: str) -> Statements:
+def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, label: str) -> Statements:
     agent, failure = facts.agent, facts.agent.failure
     if failure is None or failure.deployment != offer.deployment:
         failure = None
-    error = owner.part.detail if owner and owner.part else ""
+    error = owner.enlistment.detail if owner and owner.enlistment else ""
     if offer.action is OfferAction.ROLLBACK:
         yield _failure(B.ROLLBACK_FAILED, f"It failed to go back to {label}", failure, offer, error)
     else:
@@ -129,13 +138,13 @@ def _failed(facts: Facts, offer: Offer, owner: Deployment | None, label: str) ->
             if owner.known_bad and offer.action is OfferAction.ACTIVATE
             else ""
         )
-        yield Event(N.RETRY, f"It tries again only when somebody {verb} the deployment of {owner.label}{first}.")
+        yield NextEvent(N.RETRY, f"It tries again only when somebody {verb} the deployment of {owner.label}{first}.")
 
 
-def _outcome(owner: Deployment, offer: Offer) -> Statements:
+def _outcome(owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     """Explain how failures ended the deployment that made the offer, or how many it still tolerates."""
-    percent, part = owner.strategy.failure_threshold_percent, owner.part
-    wave = owner.waves.get(part.view.wave) if part else None
+    percent, enlistment = owner.strategy.failure_threshold_percent, owner.enlistment
+    wave = owner.waves.get(enlistment.agent.wave) if enlistment else None
     limit = f"at most {percent} % may fail" if percent else "none may fail"
     if owner.status in _DID and owner.reason in {"threshold", "timeout"}:
         yield Finding(
@@ -144,24 +153,24 @@ def _outcome(owner: Deployment, offer: Offer) -> Statements:
             owner.id,
         )
     elif owner.status is DeploymentStatus.FAILED:
-        by = owner.acts.get("abort") if owner.reason == "aborted" else None
+        by = owner.actions.get("abort") if owner.reason == "aborted" else None
         who = f" by {by.actor} at {at(by.at)}" if by else ""
         yield Finding(
             B.DEPLOYMENT_FAILED,
             f"The deployment of {owner.label} failed: {owner.reason.replace('_', ' ')}{who}{because(owner.detail)}.",
             owner.id,
         )
-    elif owner.status is DeploymentStatus.DEPLOYING and offer.progress is AgentProgress.FAILED and part and wave:
+    elif owner.status is DeploymentStatus.DEPLOYING and offer.progress is AgentProgress.FAILED and enlistment and wave:
         yield Finding(
             B.THRESHOLD,
-            f"{wave.failed} of {wave.total} agents of wave {part.view.wave + 1} failed, and {limit},"
+            f"{wave.failed} of {wave.total} agents of wave {enlistment.agent.wave + 1} failed, and {limit},"
             " or the deployment ends.",
             owner.id,
         )
 
 
-def _rollback(facts: Facts, owner: Deployment, offer: Offer, label: str) -> Statements:
-    by, failure = owner.acts.get("roll_back"), facts.agent.failure
+def _rollback(facts: Facts, owner: DeploymentFacts, offer: OfferFacts, label: str) -> Statements:
+    by, failure = owner.actions.get("roll_back"), facts.agent.failure
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     why = because(owner.rollback_reason)
     if offer.progress is AgentProgress.ROLLED_BACK:
@@ -175,14 +184,14 @@ def _rollback(facts: Facts, owner: Deployment, offer: Offer, label: str) -> Stat
         yield _failure(B.FAILED, f"It had failed to activate {owner.label}", failure, offer)
 
 
-def _failure(code: B, what: str, failure: Failure | None, offer: Offer, error: str = "") -> Finding:
+def _failure(code: B, what: str, failure: FailureFacts | None, offer: OfferFacts, error: str = "") -> Finding:
     when = f" at {at(failure.since)}" if failure else ""
     why = (failure.detail if failure else error).rstrip(".") or "it did not say why"
     return Finding(code, f"{what}{when}: {why}.", offer.deployment)
 
 
 def explain_missing_offer(facts: Facts) -> Statements:
-    """Explain why the agent has no offer: name each deployment that could reach it, and why it does not."""
+    """Explain why the agent has no offer: for each deployment that could reach the agent, say why it does not."""
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]
@@ -196,22 +205,22 @@ def explain_missing_offer(facts: Facts) -> Statements:
     yield Finding(B.NEVER_OFFERED, why)
     yield from misses.values()
     for deployment in fitting:
-        if deployment.is_current and deployment.part is None:
+        if deployment.is_current and deployment.enlistment is None:
             yield from _joins(deployment)
 
 
-def _missed_deployments(facts: Facts, offer: Offer) -> Statements:
+def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
     """Explain why current deployments do not reach the agent: those of its own pipeline and of others."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:
-        offered_it = each.part is not None and each.part.view.progress is not AgentProgress.PENDING
+        offered_it = each.enlistment is not None and each.enlistment.agent.progress is not AgentProgress.PENDING
         if source is None or each == source or offered_it:
             continue
         miss = find_mismatch(facts, each)
         if miss is not None and miss.code is B.ANOTHER_PIPELINE:
             yield miss
-        elif each.is_current and each.pipeline == source.pipeline and each.part is None:
+        elif each.is_current and each.pipeline == source.pipeline and each.enlistment is None:
             if miss is None:
                 yield from _joins(each)
             else:
@@ -219,13 +228,13 @@ def _missed_deployments(facts: Facts, offer: Offer) -> Statements:
                 yield miss
 
 
-def _joins(current: Deployment) -> Statements:
+def _joins(current: DeploymentFacts) -> Statements:
     """Explain when a late joiner is offered the current deployment, or why it is not."""
     if current.known_bad is not None:
         yield known_bad(current, current.known_bad)
     else:
         yield Finding(B.OFFER_DUE, f"{current.label} is current, and the agent matches its target.", current.id)
-        yield Event(
+        yield NextEvent(
             N.OFFER,
             f"The control plane offers {current.label} to it, unless another deployment is changing the agent now.",
         )

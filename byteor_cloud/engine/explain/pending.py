@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from byteor_cloud.engine.explain.facts import Deployment, Facts, Part, Wave
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Event, Finding, Statements
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.facts import DeploymentFacts, EnlistmentFacts, Facts, WaveFacts
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import Finding, NextEvent, Statements
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.explain.targets import find_mismatch, wave_progress_suffix
 from byteor_cloud.engine.explain.wording import at, because
 from byteor_cloud.engine.machines import FINISHED, UNDER_WAY, AgentProgress, ApprovalStatus, DeploymentStatus
-from byteor_cloud.engine.rollout import AgentView, Strategy
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy
 
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
 
 
-def times_out_at(view: AgentView, timeout_s: int) -> datetime | None:
+def times_out_at(agent: RolloutAgent, timeout_s: int) -> datetime | None:
     """Return when the planner counts the agent as failed; None if the planner does not wait for it."""
-    if view.offered_at is None or view.progress in FINISHED or not view.counted:
+    if agent.offered_at is None or agent.progress in FINISHED or not agent.counted:
         return None
-    return view.offered_at + timedelta(seconds=timeout_s)
+    return agent.offered_at + timedelta(seconds=timeout_s)
 
 
 def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime | None:
@@ -28,15 +28,18 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
     return None if wave_done_at is None else wave_done_at + timedelta(seconds=strategy.pause_s)
 
 
-def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
-    """Explain what a deployment waits for before it reaches the agent; yield nothing if it will not, or has."""
-    part = deployment.part
-    if part is not None and part.view.progress is not AgentProgress.PENDING:
+def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
+    """Explain what a deployment waits for before it reaches the agent.
+
+    Yields nothing if it will not reach the agent, or if it was offered to the agent already.
+    """
+    enlistment = deployment.enlistment
+    if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
         return
     miss = find_mismatch(facts, deployment)
     # An enlisted agent stays in the deployment even if the target no longer matches it, except if another pipeline
     # has taken it over, or while it is drained.
-    if miss is not None and (part is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
+    if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
         yield from _waits_for_approval(deployment)
@@ -44,10 +47,10 @@ def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
         yield from _waits_to_begin(facts, deployment)
     elif deployment.status is DeploymentStatus.BUILDING:
         yield Finding(B.BUILDING, f"The bundle of {deployment.label} is being built.", deployment.id)
-        yield Event(N.OFFER, f"Once its bundle is built, {deployment.label} is offered to the first wave.")
+        yield NextEvent(N.OFFER, f"Once its bundle is built, {deployment.label} is offered to the first wave.")
     elif deployment.status is DeploymentStatus.DEPLOYING:
-        yield from _waits_for_offer(deployment, part)
-    elif part is not None and deployment.status in _ENDED:
+        yield from _waits_for_offer(deployment, enlistment)
+    elif enlistment is not None and deployment.status in _ENDED:
         offer = facts.agent.offer
         if offer is None or deployment.id > offer.deployment:
             yield from _ended_before(deployment)
@@ -57,7 +60,7 @@ def explain_pending(facts: Facts, deployment: Deployment) -> Statements:
     yield from explain_circumstances(deployment)
 
 
-def _waits_for_approval(deployment: Deployment) -> Statements:
+def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
     approval = deployment.approval
     if approval is None:
         return
@@ -68,13 +71,13 @@ def _waits_for_approval(deployment: Deployment) -> Statements:
         deployment.id,
         approval.id,
     )
-    yield Event(
+    yield NextEvent(
         N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
         approval.expires_at,
     )  # fmt: skip
 
 
-def _waits_to_begin(facts: Facts, deployment: Deployment) -> Statements:
+def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     label, approval = deployment.label, deployment.approval
     blockers = [each for each in facts.deployments if each.status in UNDER_WAY and each.id != deployment.id]
     if facts.freeze is not None and not deployment.freeze_override:
@@ -94,52 +97,52 @@ def _waits_to_begin(facts: Facts, deployment: Deployment) -> Statements:
         yield Finding(
             B.WAITS_FOR_TURN, f"The deployment of {label} waits until {names} has ended: {why}.", deployment.id
         )
-        yield Event(N.TURN, f"When that has ended, the deployment of {label} begins.")
+        yield NextEvent(N.TURN, f"When that has ended, the deployment of {label} begins.")
     else:
         yield Finding(B.OFFER_DUE, f"The deployment of {label} begins now.", deployment.id)
-        yield Event(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
+        yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
     if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
-        yield Event(
+        yield NextEvent(
             N.APPROVAL_EXPIRES, f"If the deployment of {label} has not begun by then, it fails.", approval.expires_at
         )
 
 
-def _waits_for_offer(deployment: Deployment, part: Part | None) -> Statements:
+def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | None) -> Statements:
     label, waves = deployment.label, len(deployment.strategy.percents)
-    if part is None:
+    if enlistment is None:
         yield Finding(
             B.LATE_JOINER,
             f"It matches the target of {label}, but joined after the deployment had begun.",
             deployment.id,
         )
-        yield Event(N.OFFER, f"It is offered {label} once that deployment is active.")
+        yield NextEvent(N.OFFER, f"It is offered {label} once that deployment is active.")
         return
-    if part.view.wave <= deployment.wave:
+    if enlistment.agent.wave <= deployment.wave:
         yield Finding(B.OFFER_DUE, f"{label} is due to be offered to it now.", deployment.id)
         if deployment.paused_at is None:
-            yield Event(N.OFFER, f"The control plane offers {label} to it.")
+            yield NextEvent(N.OFFER, f"The control plane offers {label} to it.")
         return
     yield Finding(
         B.WAITS_FOR_WAVE,
-        f"{label} reaches it with wave {part.view.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
+        f"{label} reaches it with wave {enlistment.agent.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
         deployment.id,
     )
     if deployment.paused_at is not None:
         return
     ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
     if ends is not None:
-        yield Event(N.WAVE_BEGINS, f"The pause is over, and wave {deployment.wave + 2} of {label} begins.", ends)
+        yield NextEvent(N.WAVE_BEGINS, f"The pause is over, and wave {deployment.wave + 2} of {label} begins.", ends)
     else:
-        last = deployment.waves.get(deployment.wave, Wave()).last_offered_at
-        yield Event(
+        last = deployment.waves.get(deployment.wave, WaveFacts()).last_offered_at
+        yield NextEvent(
             N.WAVE_ENDS,
             f"Wave {deployment.wave + 1} of {label} ends. Agents that have not finished by then count as failed.",
             last and last + timedelta(seconds=deployment.timeout_s),
         )
 
 
-def _ended_before(deployment: Deployment) -> Statements:
-    by = deployment.acts.get("abort") if deployment.reason == "aborted" else None
+def _ended_before(deployment: DeploymentFacts) -> Statements:
+    by = deployment.actions.get("abort") if deployment.reason == "aborted" else None
     how = deployment.reason.replace("_", " ") or deployment.status.replace("_", " ")
     who = f" by {by.actor} at {at(by.at)}" if by else ""
     yield Finding(
@@ -151,22 +154,24 @@ def _ended_before(deployment: Deployment) -> Statements:
         yield known_bad(deployment, deployment.known_bad)
 
 
-def explain_circumstances(deployment: Deployment) -> Statements:
-    """Explain whether the deployment is held up, paused, retried, begun without approval or known bad."""
+def explain_circumstances(deployment: DeploymentFacts) -> Statements:
+    """Explain whether the deployment cannot continue, was paused, retried or started unapproved, or is known bad."""
     if deployment.held_up:
         yield Finding(
-            B.HELD_UP, f"The deployment of {deployment.label} is held up. {deployment.held_up}", deployment.id
+            B.HELD_UP, f"The deployment of {deployment.label} cannot continue now. {deployment.held_up}", deployment.id
         )
-    label, acts = deployment.label, deployment.acts
+    label, actions = deployment.label, deployment.actions
     if deployment.paused_at is not None and deployment.status is DeploymentStatus.DEPLOYING:
-        by = acts.get("pause")
+        by = actions.get("pause")
         who = f" by {by.actor}{because(by.reason)}" if by else ""
         yield Finding(
-            B.PAUSED, f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.", deployment.id
+            B.PAUSED,
+            f"The deployment of {label} has been paused since {at(deployment.paused_at)}{who}.",
+            deployment.id,
         )
-        yield Event(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
-    retry, part = acts.get("retry"), deployment.part
-    if retry and part and part.view.offered_at and part.view.offered_at >= retry.at:
+        yield NextEvent(N.RESUME, f"The deployment of {label} continues when somebody resumes it.")
+    retry, enlistment = actions.get("retry"), deployment.enlistment
+    if retry and enlistment and enlistment.agent.offered_at and enlistment.agent.offered_at >= retry.at:
         yield Finding(
             B.RETRIED,
             f"{label} was offered to it again: {retry.actor} retried it at {at(retry.at)}{because(retry.reason)}.",
@@ -183,7 +188,7 @@ def explain_circumstances(deployment: Deployment) -> Statements:
             approval.id if approval else None,
         )
         if not ratified and deployment.status not in {*_ENDED, DeploymentStatus.DENIED}:
-            yield Event(
+            yield NextEvent(
                 N.RATIFICATION_DUE,
                 f"If nobody else has approved the deployment of {label} by then, it is rolled back.",
                 glass.approve_by,
@@ -192,7 +197,7 @@ def explain_circumstances(deployment: Deployment) -> Statements:
         yield known_bad(deployment, deployment.known_bad)
 
 
-def known_bad(deployment: Deployment, reason: str) -> Finding:
+def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
     """Return the finding that the deployment's config bundle is known bad in this environment."""
     return Finding(
         B.KNOWN_BAD,

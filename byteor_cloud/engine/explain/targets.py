@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from byteor_cloud.engine.explain.facts import Deployment, Facts, Offer, Wave
-from byteor_cloud.engine.explain.findings import Because as B
+from byteor_cloud.engine.explain.facts import DeploymentFacts, Facts, OfferFacts, WaveFacts
+from byteor_cloud.engine.explain.findings import BecauseCode as B
 from byteor_cloud.engine.explain.findings import Finding, Statements
 from byteor_cloud.engine.explain.wording import format_labels
 from byteor_cloud.engine.machines import DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView
+from byteor_cloud.engine.rollout import RolloutAgent
 
 
-def explain_target(facts: Facts, owner: Deployment, offer: Offer) -> Statements:
+def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     """Explain why the deployment that made the offer targeted the agent, and whether the agent counts."""
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
-    if owner.target.names_it is not None:
+    if owner.target.names_agent is not None:
         yield Finding(B.TARGET_AGENTS, f"{to} names it.", owner.id)
     elif selector is None:
         yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
@@ -26,24 +26,24 @@ def explain_target(facts: Facts, owner: Deployment, offer: Offer) -> Statements:
         yield Finding(
             B.LEFT_TARGET,
             f"{to} goes to agents with {format_labels(selector)}; "
-            "it had these labels when it was offered that deployment, and keeps it.",
+            "it had these labels when that deployment was offered to it.",
             owner.id,
         )
-    if owner.part is not None and offer.action is OfferAction.ACTIVATE:
-        yield from _wave_membership(owner, owner.part.view)
+    if owner.enlistment is not None and offer.action is OfferAction.ACTIVATE:
+        yield from _wave_membership(owner, owner.enlistment.agent)
 
 
-def _wave_membership(owner: Deployment, view: AgentView) -> Statements:
+def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
     waves = len(owner.strategy.percents)
-    if view.counted and waves > 1:
-        yield Finding(B.WAVE, f"It is in wave {view.wave + 1} of {waves}{wave_progress_suffix(owner)}.", owner.id)
-    elif not view.counted and owner.activated_at and view.offered_at and view.offered_at >= owner.activated_at:
+    if agent.counted and waves > 1:
+        yield Finding(B.WAVE, f"It is in wave {agent.wave + 1} of {waves}{wave_progress_suffix(owner)}.", owner.id)
+    elif not agent.counted and owner.activated_at and agent.offered_at and agent.offered_at >= owner.activated_at:
         yield Finding(
             B.LATE_JOINER,
             f"It joined when {owner.label} was already active: it does not count for waves, thresholds and time-outs.",
             owner.id,
         )
-    elif not view.counted:
+    elif not agent.counted:
         yield Finding(
             B.NOT_COUNTED,
             f"It was offline when {owner.label} began: it does not count for waves, thresholds and time-outs.",
@@ -51,20 +51,20 @@ def _wave_membership(owner: Deployment, view: AgentView) -> Statements:
         )
 
 
-def wave_progress_suffix(owner: Deployment) -> str:
+def wave_progress_suffix(owner: DeploymentFacts) -> str:
     """Return the progress of the current wave as the end of a sentence."""
     if owner.status is not DeploymentStatus.DEPLOYING:
         return ""
-    wave = owner.waves.get(owner.wave, Wave())
+    wave = owner.waves.get(owner.wave, WaveFacts())
     now = "is done" if owner.wave_done_at else "is under way"
     return f"; wave {owner.wave + 1} {now}, {wave.done} of {wave.total} agents finished"
 
 
-def find_mismatch(facts: Facts, deployment: Deployment) -> Finding | None:
+def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
     """Return why the deployment does not target the agent, or None if it does."""
     agent, to = facts.agent, f"The deployment of {deployment.label}"
     count, selector = deployment.target.count, deployment.target.selector
-    if deployment.target.names_it is False:
+    if deployment.target.names_agent is False:
         others = f"{count} other agent{'' if count == 1 else 's'}"
         return Finding(B.OTHER_AGENTS, f"{to} names {others}.", deployment.id)
     if selector is not None and not selector.items() <= agent.labels.items():

@@ -8,8 +8,8 @@ from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
     IncidentBundle,
-    Reason,
     RejectedBundle,
+    RejectionReason,
     build_incident,
     extract_incident,
     validate_incident,
@@ -26,7 +26,15 @@ from byteor_cloud.engine.replay.journal import (
 )
 from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
 from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
-from byteor_cloud.engine.replay.stages import Decision, DryRun, EffectFailed, Effects, StageError, StageOp, Unsupported
+from byteor_cloud.engine.replay.stages import (
+    Decision,
+    DryRun,
+    EffectFailed,
+    Effects,
+    StageError,
+    StageFunction,
+    Unsupported,
+)
 
 __all__ = [
     "BadJournal",
@@ -41,15 +49,15 @@ __all__ = [
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
-    "Reason",
     "Record",
     "RejectedBundle",
+    "RejectionReason",
     "ReplayLimits",
     "ReplayMode",
     "ReplayOutcome",
     "RunResult",
     "StageError",
-    "StageOp",
+    "StageFunction",
     "Unsupported",
     "build_incident",
     "check_params",

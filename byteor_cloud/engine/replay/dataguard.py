@@ -8,7 +8,7 @@ Rules apply one after the other. The actions are:
 - ``replace_with=V`` replaces the value by the string V;
 - ``hash`` replaces the value by the SHA-256, in hexadecimal, of its canonical JSON;
 - ``mask=P:S:C`` keeps the first P and the last S characters, and replaces each of the others by the character C. A text
-  of at most P + S characters is masked entirely, since otherwise nothing of it would be;
+  of at most P + S characters is masked entirely, since otherwise none of its characters would be masked;
 - ``truncate=N`` keeps the first N characters.
 
 ``mask`` and ``truncate`` count code points. A value that is not a string is treated as its canonical JSON text.
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, count_nodes, parse
+from byteor_cloud.engine.replay.payload import MalformedPayload, count_nodes, encode_payload, parse_payload
 from byteor_cloud.engine.replay.schema import BadSchema, PayloadSchema
-from byteor_cloud.engine.replay.work import Work
+from byteor_cloud.engine.replay.work import WorkMeter
 from byteor_cloud.engine.strict_json import pointer_of
 
 OPS = frozenset({"dataguard_check", "dataguard_redact", "dataguard_fused"})
@@ -48,7 +48,7 @@ type Guard = Callable[[bytes], bytes | None]
 """Takes a payload and returns the new payload, or None to drop the record. Raises Rejected to stop the pipeline."""
 
 
-class Rejected(Exception):
+class PayloadRejected(Exception):
     """The payload was rejected by a stage with ``on_reject: stop``."""
 
 
@@ -74,18 +74,18 @@ def check_params(op: str, params: object) -> list[ParamError]:
     if op not in OPS or params is None:
         return []
     try:
-        build(op, params)
+        build_guard(op, params)
     except BadParams as error:
         return error.errors
     return []
 
 
-def build(op: str, params: object, work: Work | None = None) -> Guard:
+def build_guard(op: str, params: object, work: WorkMeter | None = None) -> Guard:
     """Create the function of a dataguard op, which counts its work in ``work``. Raises BadParams.
 
     Without parameters (None) the function returns every payload unchanged. It is not thread-safe.
     """
-    work = work or Work()
+    work = work or WorkMeter()
     if params is None:
         return partial(_pass_through, work=work)
     schema, rules, stop = _read_params(op, params)
@@ -94,7 +94,7 @@ def build(op: str, params: object, work: Work | None = None) -> Guard:
         try:
             if schema is None:
                 work.spend_bytes(payload)
-            value = parse(payload)
+            value = parse_payload(payload)
             if not isinstance(value, dict):
                 raise MalformedPayload("not a JSON object")
             if schema is not None:
@@ -105,16 +105,16 @@ def build(op: str, params: object, work: Work | None = None) -> Guard:
                 return payload
             for rule in rules:
                 _redact(value, rule.path, rule.change, work)
-            return canonical(value)
+            return encode_payload(value)
         except MalformedPayload as error:
             if stop:
-                raise Rejected(f"payload rejected: {error}") from None
+                raise PayloadRejected(f"payload rejected: {error}") from None
             return None
 
     return guard
 
 
-def _pass_through(payload: bytes, work: Work) -> bytes:
+def _pass_through(payload: bytes, work: WorkMeter) -> bytes:
     work.spend_bytes(payload)
     return payload
 
@@ -130,7 +130,7 @@ def _read_params(op: str, params: object) -> tuple[PayloadSchema | None, list[_R
     if not isinstance(params, Mapping):
         raise BadParams([ParamError("", "params.type", "must be an object")])
     try:
-        size = len(canonical(dict(params)))
+        size = len(encode_payload(dict(params)))
     except MalformedPayload as error:
         raise BadParams([ParamError("", "params.json", str(error))]) from None
     if size > MAX_PARAMS_BYTES:
@@ -180,7 +180,7 @@ def _change(match: re.Match[str]) -> Callable[[Any], str] | None:
     if match["plain"] == "drop":
         return None
     if match["plain"] == "hash":
-        return lambda value: hashlib.sha256(canonical(value)).hexdigest()
+        return lambda value: hashlib.sha256(encode_payload(value)).hexdigest()
     if (replacement := match["value"]) is not None:
         return lambda value: replacement
     if match["length"]:
@@ -199,10 +199,10 @@ def _change(match: re.Match[str]) -> Callable[[Any], str] | None:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else canonical(value).decode()
+    return value if isinstance(value, str) else encode_payload(value).decode()
 
 
-def _redact(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: Work) -> None:
+def _redact(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: WorkMeter) -> None:
     if isinstance(node, list):
         work.spend(len(node))
         for item in node:

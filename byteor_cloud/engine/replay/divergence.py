@@ -9,7 +9,7 @@ from typing import Any
 from byteor_cloud.engine.replay.journal import Frame
 
 _SHOWN = 64
-"""How many bytes of each side a diff contains, from the first that differs."""
+"""How many bytes of each side a diff contains, starting with the first byte that differs."""
 
 
 class Comparison:
@@ -42,7 +42,7 @@ class Comparison:
             self._diverge("changed", actual.sequence, expected.payload, actual.payload)
 
     def finish(self) -> None:
-        """Compare the end: the egress has no more frames."""
+        """Finish the comparison: the egress has no more frames."""
         if self.divergence is None and (expected := next(self._expected, None)):
             self._diverge("missing", expected.sequence, expected.payload, None)
 

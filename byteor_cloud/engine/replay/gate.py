@@ -13,7 +13,7 @@ from byteor_cloud.engine.replay.stages import Decision
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Decides by the server's allowlists, and by the ``allowlist`` parameter of a stage, which can only narrow them.
+    """Decides by the server's allowlists, and by the ``allowlist`` parameter of a stage, which can only restrict them.
 
     ``consented`` says that there is an approval, or that none is needed.
     """
@@ -24,7 +24,7 @@ class Gate:
     consented: bool
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Decide about the side effect of a stage. One that is not listed is denied even with an approval."""
+        """Decide about the side effect of a stage. Without an allowlist entry it is denied, even with an approval."""
         if not (self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL

@@ -23,7 +23,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "policy_audit.json": ("ok", "policy_version", "mode", "enforced", "stage_failure_policy", "spec_path"),
     "environment.json": ("pid", "cwd", "args", "env", "proc_status"),
 }
-# The only value of these keys besides null.
+# The only value, besides null, that these keys may have.
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
@@ -34,7 +34,7 @@ _MAX_NESTING = 200
 _MAX_PATH = 1024
 _MAX_NAME = 255
 _MAX_DEPTH = 16
-_MAX_HEADERS = 64 * 1024  # of one entry, since tarfile reads pax and long-name headers into memory as a whole
+_MAX_HEADERS = 64 * 1024  # bytes of headers for one entry, since tarfile reads them into memory as a whole
 _MAX_PADDING = 1024 * 1024  # zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError)
@@ -49,7 +49,7 @@ class ArchiveLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class RejectionReason:
     """Why a bundle is rejected: a stable code, and a text for people."""
 
     code: str
@@ -59,7 +59,7 @@ class Reason:
 class RejectedBundle(Exception):
     """The bundle cannot be used, for all of these reasons."""
 
-    def __init__(self, reasons: list[Reason]) -> None:
+    def __init__(self, reasons: list[RejectionReason]) -> None:
         super().__init__("; ".join(f"{reason.code}: {reason.detail}" for reason in reasons))
         self.reasons = reasons
 
@@ -228,7 +228,7 @@ def validate_incident(root: Path) -> IncidentBundle:
     Raises RejectedBundle with all reasons: ``missing_file``, ``missing_key``, ``bad_value``, ``bad_json``, ``bad_spec``
     or ``too_large``.
     """
-    reasons: list[Reason] = []
+    reasons: list[RejectionReason] = []
     spec = _spec(root, reasons)
     documents = {}
     for name in (*_REQUIRED, *_OPTIONAL):
@@ -236,7 +236,7 @@ def validate_incident(root: Path) -> IncidentBundle:
             if (document := _document(root / name, reasons)) is not None:
                 documents[name] = document
         elif name in _REQUIRED:
-            reasons.append(Reason("missing_file", name))
+            reasons.append(RejectionReason("missing_file", name))
     for name, document in documents.items():
         _check_keys(name, document, reasons)
     if spec is None or reasons:
@@ -245,18 +245,18 @@ def validate_incident(root: Path) -> IncidentBundle:
     return IncidentBundle(spec, spec_hash(encode(spec)), documents, journals, expected)
 
 
-def _spec(root: Path, reasons: list[Reason]) -> PipelineSpec | None:
+def _spec(root: Path, reasons: list[RejectionReason]) -> PipelineSpec | None:
     if not (root / "spec.kv").is_file():
-        reasons.append(Reason("missing_file", "spec.kv"))
+        reasons.append(RejectionReason("missing_file", "spec.kv"))
     elif (content := _content(root / "spec.kv", reasons)) is not None:
         try:
             return decode(content)
         except KvError as error:
-            reasons.append(Reason("bad_spec", f"spec.kv: {error}"))
+            reasons.append(RejectionReason("bad_spec", f"spec.kv: {error}"))
     return None
 
 
-def _document(path: Path, reasons: list[Reason]) -> dict[str, Any] | None:
+def _document(path: Path, reasons: list[RejectionReason]) -> dict[str, Any] | None:
     content = _content(path, reasons)
     if content is None:
         return None
@@ -264,28 +264,28 @@ def _document(path: Path, reasons: list[Reason]) -> dict[str, Any] | None:
         return strict_json.read_object(content, strict_json.JsonLimits(max_depth=_MAX_NESTING))
     except strict_json.MalformedJson as error:
         code = "too_large" if error.fault is strict_json.JsonFault.VALUES else "bad_json"
-        reasons.append(Reason(code, f"{path.name}: {error}"))
+        reasons.append(RejectionReason(code, f"{path.name}: {error}"))
         return None
 
 
-def _content(path: Path, reasons: list[Reason]) -> bytes | None:
+def _content(path: Path, reasons: list[RejectionReason]) -> bytes | None:
     if path.stat().st_size > _MAX_DOCUMENT:
-        reasons.append(Reason("too_large", f"{path.name}: larger than {_MAX_DOCUMENT} bytes"))
+        reasons.append(RejectionReason("too_large", f"{path.name}: larger than {_MAX_DOCUMENT} bytes"))
         return None
     return path.read_bytes()
 
 
-def _check_keys(name: str, document: dict[str, Any], reasons: list[Reason]) -> None:
+def _check_keys(name: str, document: dict[str, Any], reasons: list[RejectionReason]) -> None:
     missing = [key for key in _REQUIRED.get(name, ()) if document.keys().isdisjoint(key.split("|"))]
     if name == "runtime.json" and (crate := document.get("crate")) is not None:
         held = crate if isinstance(crate, dict) else {}
         missing += [f"crate.{key}" for key in ("name", "version") if key not in held]
-    reasons += [Reason("missing_key", f"{name}: {key}") for key in missing]
+    reasons += [RejectionReason("missing_key", f"{name}: {key}") for key in missing]
     for key, value in _FIXED.get(name, {}).items():
         if document.get(key) not in (None, value):
-            reasons.append(Reason("bad_value", f"{name}: {key} must be {value!r}"))
+            reasons.append(RejectionReason("bad_value", f"{name}: {key} must be {value!r}"))
     if name == "runtime_config.json" and not isinstance(document.get("stage_config"), dict | None):
-        reasons.append(Reason("bad_value", f"{name}: stage_config must be an object"))
+        reasons.append(RejectionReason("bad_value", f"{name}: stage_config must be an object"))
 
 
 def _binaries(folder: Path) -> dict[str, Path]:
@@ -294,4 +294,4 @@ def _binaries(folder: Path) -> dict[str, Path]:
 
 
 def _rejected(code: str, detail: str) -> RejectedBundle:
-    return RejectedBundle([Reason(code, detail)])
+    return RejectedBundle([RejectionReason(code, detail)])

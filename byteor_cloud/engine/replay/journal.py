@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One record of an egress; ``sequence`` is that of the input record from which it results."""
+    """One record of an egress; ``sequence`` is the sequence of the input record that produced it."""
 
     sequence: int
     payload: bytes

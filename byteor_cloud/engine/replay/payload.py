@@ -15,7 +15,7 @@ from byteor_cloud.engine.replay.work import RecordOverLimit
 from byteor_cloud.engine.strict_json import JsonFault
 
 MAX_DEPTH = 64
-"""How deep objects and lists may nest: far less than any Python's parser can handle."""
+"""The maximum depth of nested objects and lists. The parser of every Python version can handle far more."""
 MAX_BYTES = 16 * 1024 * 1024
 MAX_VALUES = 1_000_000
 """A record with more bytes or values exceeds the work limit without being read."""
@@ -31,7 +31,7 @@ class MalformedPayload(ValueError):
     """The payload is not strict JSON, or the value has no canonical JSON; the text says why."""
 
 
-def parse(payload: bytes) -> Any:
+def parse_payload(payload: bytes) -> Any:
     """Parse the JSON value of a record. Raises MalformedPayload, or RecordOverLimit if it is too large to be read."""
     try:
         return strict_json.read(payload, _LIMITS)
@@ -41,7 +41,7 @@ def parse(payload: bytes) -> Any:
         raise MalformedPayload(f"not strict JSON: {error}") from None
 
 
-def canonical(value: object) -> bytes:
+def encode_payload(value: object) -> bytes:
     """Return the RFC 8785 JSON of a value.
 
     Raises MalformedPayload if it has none, if a number would be rounded, or if it nests deeper than ``MAX_DEPTH``.

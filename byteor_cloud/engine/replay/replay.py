@@ -26,13 +26,13 @@ from byteor_cloud.engine.replay.journal import (
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.stages import (
     Action,
-    Counters,
     Effects,
+    StageCounters,
     StageError,
-    StageOp,
+    StageFunction,
     Unsupported,
 )
-from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, Work
+from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _SAMPLES = 16
 
@@ -65,7 +65,7 @@ class ReplayLimits:
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
-    max_records: int = 5_000_000  # of the whole journal, whose index is kept in memory
+    max_records: int = 5_000_000  # in the whole journal, because its index is kept in memory
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
     max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
     max_work: int = MAX_REPLAY
@@ -73,7 +73,7 @@ class ReplayLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReplayOutcome:
-    """The outcome of a replay. ``audit`` and ``result`` are JSON data; those of a failed replay cover what it did.
+    """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
     ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
     """
@@ -99,7 +99,7 @@ def replay(
     policy_env: str,
     spec: PipelineSpec | None = None,
     stage_config: Mapping[str, Any] | None = None,
-    ops: Mapping[str, StageOp] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
     mode: ReplayMode = ReplayMode.DRY_RUN,
     effects: Effects | None = None,
     approval_provided: bool = False,
@@ -184,7 +184,7 @@ class _Run:
         self.warnings: list[str] = []
         self.actions: Sequence[Action] = ()
         self.outputs: dict[str, _EgressOutput] = {}
-        self._counters: Mapping[str, Counters] = {}
+        self._counters: Mapping[str, StageCounters] = {}
         self._comparisons: dict[str, Comparison] = {}
         self._limits = limits
 
@@ -194,7 +194,7 @@ class _Run:
         spec: PipelineSpec,
         *,
         stage_config: Mapping[str, Any] | None,
-        ops: Mapping[str, StageOp] | None,
+        ops: Mapping[str, StageFunction] | None,
         effects: Effects | None,
         last_n: int | None,
     ) -> None:
@@ -206,7 +206,7 @@ class _Run:
             effects=effects,
             entry=self.lane,
             max_actions=self._limits.max_actions,
-            work=Work(self._limits.max_record_work, self._limits.max_work),
+            work=WorkMeter(self._limits.max_record_work, self._limits.max_work),
         )
         self.actions, self._counters = runner.actions, runner.counters
         self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
@@ -287,7 +287,7 @@ class _Index:
 
 
 def _expected(egress: str, source: BinaryIO, since: int) -> Iterator[Frame]:
-    """Yield the expected frames of an egress, except those of records before the first selected one."""
+    """Yield the expected frames of an egress, except the frames of records before the first selected record."""
     try:
         yield from (frame for frame in read_frames(source) if frame.sequence >= since)
     except BadJournal as error:

@@ -9,8 +9,8 @@ The key is the value at the dotted path ``shard_key`` in the JSON payload: the U
 JSON of any other value. The key is empty if the payload is not strict JSON or lacks the field, or if the value has no
 canonical JSON; such records share one shard and so keep their order.
 
-The rules for graphs are in ``graph.py``. In both models an output record has the sequence of its input record, and a
-stage error stops the pipeline.
+The rules for graphs are in ``graph_runner.py``. In both models an output record has the sequence of its input record,
+and a stage error stops the pipeline.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
-from byteor_cloud.engine.replay.graph import Graph
+from byteor_cloud.engine.replay.graph_runner import GraphRunner
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.payload import MalformedPayload, canonical, parse
+from byteor_cloud.engine.replay.payload import MalformedPayload, encode_payload, parse_payload
 from byteor_cloud.engine.replay.stages import (
     Action,
-    Counters,
     DryRun,
     Effects,
-    Runtime,
+    StageCounters,
     StageError,
-    StageOp,
+    StageFunction,
+    StageRuntime,
     Unsupported,
 )
-from byteor_cloud.engine.replay.work import RecordOverLimit, Work
+from byteor_cloud.engine.replay.work import RecordOverLimit, WorkMeter
 
 MAX_ACTIONS = 10_000
 MAX_SHARDS = 1_024
@@ -42,7 +42,7 @@ MAX_SHARDS = 1_024
 class RingRunner:
     """A SingleRing that is ready to run."""
 
-    def __init__(self, spec: SingleRing, runtime: Runtime) -> None:
+    def __init__(self, spec: SingleRing, runtime: StageRuntime) -> None:
         if spec.shards not in range(1, MAX_SHARDS + 1) or (spec.shards > 1 and spec.shard_key is None):
             raise Unsupported(f"a ring with {spec.shards} shards and the shard key {spec.shard_key!r} cannot run")
         self.egresses = (spec.egress,)
@@ -80,24 +80,26 @@ class PipelineRunner:
         spec: PipelineSpec,
         *,
         stage_config: Mapping[str, Any] | None = None,
-        ops: Mapping[str, StageOp] | None = None,
+        ops: Mapping[str, StageFunction] | None = None,
         effects: Effects | None = None,
         entry: str | None = None,
         max_actions: int = MAX_ACTIONS,
-        work: Work | None = None,
+        work: WorkMeter | None = None,
     ) -> None:
-        runtime = Runtime(
+        runtime = StageRuntime(
             stage_config=stage_config or {},
             ops=ops or {},
             effects=effects or DryRun(),
             max_actions=max_actions,
             work=work,
         )
-        self.model: RingRunner | Graph = (
-            RingRunner(spec.model, runtime) if isinstance(spec.model, SingleRing) else Graph(spec.model, runtime, entry)
+        self.model: RingRunner | GraphRunner = (
+            RingRunner(spec.model, runtime)
+            if isinstance(spec.model, SingleRing)
+            else GraphRunner(spec.model, runtime, entry)
         )
         self.egresses = self.model.egresses
-        self.counters: Mapping[str, Counters] = runtime.counters
+        self.counters: Mapping[str, StageCounters] = runtime.counters
         self.actions: list[Action] = runtime.actions
         self._work = runtime.work
 
@@ -124,7 +126,7 @@ class RunResult:
     """The result of a run, up to the stage error that stopped it, if any."""
 
     outputs: tuple[Output, ...]
-    counters: Mapping[str, Counters]
+    counters: Mapping[str, StageCounters]
     actions: tuple[Action, ...]
     error: StageError | None
 
@@ -133,7 +135,7 @@ def run_pipeline(
     spec: PipelineSpec,
     records: Iterable[Record],
     stage_config: Mapping[str, Any] | None = None,
-    ops: Mapping[str, StageOp] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
 ) -> RunResult:
     """Run records through a spec in the given order, without performing side effects.
 
@@ -153,7 +155,7 @@ def run_pipeline(
 def shard_key_of(payload: bytes, path: str) -> bytes:
     """Return the shard key of a payload, as the module's docstring defines it."""
     try:
-        value = parse(payload)
+        value = parse_payload(payload)
     except (MalformedPayload, RecordOverLimit):
         return b""
     for name in path.split("."):
@@ -161,7 +163,7 @@ def shard_key_of(payload: bytes, path: str) -> bytes:
             return b""
         value = value[name]
     try:
-        return value.encode() if isinstance(value, str) else canonical(value)
+        return value.encode() if isinstance(value, str) else encode_payload(value)
     except MalformedPayload:
         return b""
 

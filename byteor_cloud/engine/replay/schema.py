@@ -27,7 +27,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError
 
 from byteor_cloud.engine.replay import payload
-from byteor_cloud.engine.strict_json import pointer_of, shown
+from byteor_cloud.engine.strict_json import pointer_of, quote_text
 
 MAX_KEYWORDS = 1_000_000
 MAX_CHAIN = 256
@@ -35,8 +35,8 @@ MAX_CHAIN = 256
 
 _DRAFT = "https://json-schema.org/draft/2020-12/"
 _MAX_ERRORS = 20
-_MAX_PATTERN_BYTES = 256 * 1024  # of one compiled pattern
-_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # of all together
+_MAX_PATTERN_BYTES = 256 * 1024  # the memory of one compiled pattern
+_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # the memory of all compiled patterns together
 
 # Keywords with a subschema that applies to the same value as the schema itself.
 _SAME_VALUE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})
@@ -48,7 +48,7 @@ _ONE = frozenset(
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 _REFERENCES = ("$ref", "$dynamicRef")
-# Subschemas that apply only where a reference leads to them, so that they cost nothing by themselves.
+# Keywords with subschemas that apply only where a reference leads to them. They are counted only there.
 _APART = frozenset({"$defs", "definitions", "contentSchema"})
 _ASSERTIONS = frozenset(
     {"type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength",
@@ -76,14 +76,16 @@ class BadSchema(ValueError):
 
 
 class PayloadSchema:
-    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction of the module's docstring."""
+    """A compiled schema. Raises BadSchema if it is invalid or violates a restriction in the module's docstring."""
 
     def __init__(self, document: object) -> None:
-        schema = payload.parse(payload.canonical(document))  # a copy with decimal numbers, which is modified below
+        schema = payload.parse_payload(
+            payload.encode_payload(document)
+        )  # a copy with decimal numbers, which is modified below
         if faults := _against_metaschema(schema):
             raise BadSchema(faults)
         nodes = list(_subschemas(schema))
-        graph = _Graph(schema, nodes)
+        graph = _ReferenceGraph(schema, nodes)
         options = _pattern_options(nodes)
         if faults := _dialect_faults(nodes) + graph.faults + _pattern_faults(nodes, options):
             raise BadSchema(sorted(faults, key=lambda error: (error.pointer, error.code))[:_MAX_ERRORS])
@@ -99,11 +101,11 @@ class PayloadSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _Subschema:
     """A subschema that is an object. ``parts`` is its path from the enclosing subschema ``above``."""
 
     value: dict[str, Any]
-    above: _Node | None
+    above: _Subschema | None
     parts: tuple[str | int, ...]
 
     def pointer(self, *parts: str | int) -> str:
@@ -115,13 +117,13 @@ class _Node:
         return pointer_of(part for path in (*reversed(paths), parts) for part in path)
 
 
-def _subschemas(schema: Any) -> Iterator[_Node]:
+def _subschemas(schema: Any) -> Iterator[_Subschema]:
     """Yield the subschemas that are objects, each after the one that contains it."""
-    waiting = [_Node(schema, None, ())] if isinstance(schema, dict) else []
+    waiting = [_Subschema(schema, None, ())] if isinstance(schema, dict) else []
     while waiting:
         node = waiting.pop()
         yield node
-        below = [_Node(child, node, parts) for parts, child in _children(node.value) if isinstance(child, dict)]
+        below = [_Subschema(child, node, parts) for parts, child in _children(node.value) if isinstance(child, dict)]
         waiting += reversed(below)
 
 
@@ -157,7 +159,7 @@ def _against_metaschema(schema: object) -> list[SchemaError]:
     return list(faults)[:_MAX_ERRORS]
 
 
-def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
+def _dialect_faults(nodes: list[_Subschema]) -> list[SchemaError]:
     faults: list[SchemaError] = []
     anchors: set[str] = set()
     for node in nodes:
@@ -175,13 +177,13 @@ def _dialect_faults(nodes: list[_Node]) -> list[SchemaError]:
     return faults
 
 
-def _pattern_options(nodes: list[_Node]) -> RegexOptions:
+def _pattern_options(nodes: list[_Subschema]) -> RegexOptions:
     count = sum(("pattern" in node.value) + len(node.value.get("patternProperties", ())) for node in nodes)
     limit = min(_MAX_PATTERN_BYTES, _MAX_PATTERNS_BYTES // max(count, 1))
     return RegexOptions(size_limit=limit, dfa_size_limit=limit)
 
 
-def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaError]:
+def _pattern_faults(nodes: list[_Subschema], options: RegexOptions) -> list[SchemaError]:
     faults: list[SchemaError] = []
     for node in nodes:
         named = [("pattern", node.value["pattern"])] if "pattern" in node.value else []
@@ -191,7 +193,7 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
                 _compiled({"pattern": text}, options)
             except ValidationError:
                 detail = (
-                    f"{shown(text, 80)} is not a pattern that can run in linear time and bounded memory "
+                    f"{quote_text(text, 80)} is not a pattern that can run in linear time and bounded memory "
                     "(no look-around, no back-references, no huge repetitions)"
                 )
                 faults.append(SchemaError(node.pointer(keyword), "schema.pattern", detail))
@@ -200,10 +202,10 @@ def _pattern_faults(nodes: list[_Node], options: RegexOptions) -> list[SchemaErr
     return faults
 
 
-class _Graph:
+class _ReferenceGraph:
     """The graph of a document's subschemas and their references."""
 
-    def __init__(self, schema: Any, nodes: list[_Node]) -> None:
+    def __init__(self, schema: Any, nodes: list[_Subschema]) -> None:
         self.faults: list[SchemaError] = []
         self._schema = schema
         self._known = {id(node.value) for node in nodes}
@@ -220,7 +222,7 @@ class _Graph:
                     self._add_reference(node, keyword)
         self._check_cycles(nodes)
 
-    def _add_reference(self, node: _Node, keyword: str) -> None:
+    def _add_reference(self, node: _Subschema, keyword: str) -> None:
         target = self._target(node.value[keyword])
         if isinstance(target, bool) or id(target) in self._known:
             self._targets[id(node.value)].append(target)
@@ -249,7 +251,7 @@ class _Graph:
                 place = place.get(name) if isinstance(place, dict) else None
         return place
 
-    def _check_cycles(self, nodes: list[_Node]) -> None:
+    def _check_cycles(self, nodes: list[_Subschema]) -> None:
         by_id = {id(node.value): node for node in nodes}
         same_value = {
             number: [id(child) for parts, child in _children(node.value) if parts[0] in _SAME_VALUE]
@@ -260,24 +262,24 @@ class _Graph:
             TopologicalSorter(same_value).prepare()
         except CycleError as error:
             cycle = [by_id[number] for number in error.args[1]]
-            # The sorter starts the cycle anywhere. The smallest pointer makes the error the same each time.
+            # The sorter starts a cycle at any node. Report the smallest pointer, so that the error is always the same.
             first = min(cycle, key=lambda node: node.pointer())
             detail = "leads back to itself without going deeper into the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that apply to a node of a value. Raises BadSchema if there are too many."""
+        """Count the keywords that are checked for each node of a value. Raises BadSchema if there are too many."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:
-            detail = "its references multiply to too many keywords, or form too long a chain"
+            detail = "its references lead to too many keywords, or form a chain that is too long"
             raise BadSchema([SchemaError("", "schema.too_complex", detail)])
         return max(count, 1)
 
     def _expanded(
         self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
     ) -> tuple[int, int]:
-        """Return how many keywords a subschema has with all that it leads to, and the length of its longest chain."""
+        """Return the number of keywords in a subschema and all that it refers to, and its longest chain's length."""
         number = id(schema)
         if isinstance(schema, bool) or number in above:
             return 0, 0

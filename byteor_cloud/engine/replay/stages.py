@@ -1,4 +1,4 @@
-"""Stages at run time: their ops are prepared with parameters, their work counted, and side effects decided."""
+"""Stages at run time. This module prepares ops with their parameters, counts their work and decides on side effects."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.replay import dataguard
-from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, Work
+from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, WorkMeter
 
-type StageOp = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
+type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
 """An op of a plugin: takes a payload and the stage's parameters; returns the new payload, or None to drop the record.
 
 In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
@@ -87,7 +87,7 @@ class EffectFailed(Exception):
 
 
 @dataclass(slots=True)
-class Counters:
+class StageCounters:
     """How many records a stage has processed so far."""
 
     entered: int = 0
@@ -100,7 +100,7 @@ class Counters:
         return {"in": self.entered, "out": self.left, "dropped": self.dropped, "errors": self.errors}
 
 
-class Runtime:
+class StageRuntime:
     """The shared state of the stages of one run: parameters, plugins, work, counters and the list of side effects.
 
     ``counters`` has one entry for each stage, in the order in which the stages were created. ``actions`` has at most
@@ -111,13 +111,13 @@ class Runtime:
         self,
         *,
         stage_config: Mapping[str, Any],
-        ops: Mapping[str, StageOp],
+        ops: Mapping[str, StageFunction],
         effects: Effects,
         max_actions: int,
-        work: Work | None = None,
+        work: WorkMeter | None = None,
     ) -> None:
-        self.work = work or Work()
-        self.counters: dict[str, Counters] = {}
+        self.work = work or WorkMeter()
+        self.counters: dict[str, StageCounters] = {}
         self.actions: list[Action] = []
         self._stage_config = stage_config
         self._ops = ops
@@ -128,7 +128,7 @@ class Runtime:
         """Create a stage. Raises Unsupported if its op is unknown or its parameters are invalid."""
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
-        self.counters[id] = Counters()
+        self.counters[id] = StageCounters()
         return Stage(id, self._prepared(id, op, lanes), self.counters[id])
 
     def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply:
@@ -139,7 +139,7 @@ class Runtime:
             return self._metered(lambda payload: payload)
         if op in dataguard.OPS:
             try:
-                return dataguard.build(op, params, self.work)
+                return dataguard.build_guard(op, params, self.work)
             except dataguard.BadParams as error:
                 raise Unsupported(f"parameters of stage {id!r}: {error}") from None
         if split_op(op)[0] in SIDE_EFFECTS:
@@ -150,7 +150,7 @@ class Runtime:
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
 
     def _metered(self, apply: Apply) -> Apply:
-        """Wrap an op that does not count its own work, so that it is counted."""
+        """Wrap an op that does not count its own work, so that its work is counted."""
 
         def metered(payload: bytes) -> bytes | None:
             self.work.spend_bytes(payload)
@@ -172,7 +172,7 @@ class Runtime:
 class Stage:
     """A stage that is ready to process records."""
 
-    def __init__(self, id: str, apply: Apply, counters: Counters) -> None:
+    def __init__(self, id: str, apply: Apply, counters: StageCounters) -> None:
         self.id = id
         self._apply = apply
         self._counters = counters
@@ -183,7 +183,7 @@ class Stage:
         try:
             result = self._apply(payload)
             if not isinstance(result, bytes | None):
-                raise TypeError(f"the op gave {type(result).__name__}, not bytes or None")
+                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
         except LimitExceeded:
             raise
         except RecordOverLimit as error:
@@ -191,7 +191,7 @@ class Stage:
             raise StageError(self.id, sequence, f"limit: {error}") from None
         except Exception as error:  # an op of a package may raise anything, which is an error of its stage
             self._counters.errors += 1
-            name = "" if isinstance(error, dataguard.Rejected | EffectFailed) else f"{type(error).__name__}: "
+            name = "" if isinstance(error, dataguard.PayloadRejected | EffectFailed) else f"{type(error).__name__}: "
             raise StageError(self.id, sequence, f"{name}{error}") from error
         if result is None:
             self._counters.dropped += 1

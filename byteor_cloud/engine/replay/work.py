@@ -1,7 +1,7 @@
-"""The work of a replay, in units that depend only on its input, so that its limits act alike on every computer.
+"""The work of a replay, in units that depend only on its input, so that its limits have the same effect everywhere.
 
-Checking a schema costs its keywords times the nodes of the payload. Any other stage costs 1 + bytes / 1,024, and a
-redaction one more unit for each array element that its rules visit.
+The work of checking a schema is its number of keywords times the number of nodes in the payload. The work of any other
+stage is 1 + bytes / 1,024. A redaction needs one more unit for each array element that its rules visit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RecordOverLimit(Exception):
     """A single record costs more work than allowed, which is an error of the stage that processes it."""
 
 
-class Work:
+class WorkMeter:
     """Counts the units of work of a run and of its current record."""
 
     def __init__(self, max_record: int = MAX_RECORD, max_run: int = MAX_REPLAY) -> None:

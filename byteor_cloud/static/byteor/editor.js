@@ -67,14 +67,14 @@ function showLineNumbers() {
 
 function showCursorPosition() {
   const lines = text.value.slice(0, text.selectionStart).split("\n");
-  part.at.textContent = `Line ${lines.length}, column ${[...lines.at(-1)].length + 1}`;
+  part.cursor.textContent = `Line ${lines.length}, column ${[...lines.at(-1)].length + 1}`;
 }
 
 function showSaveState(message) {
   if (!mayEdit) return;
   const changed = text.value !== saved;
-  part.standing.textContent = message ?? (changed ? `Not saved, based on revision ${revision}` : `Saved, revision ${revision}`);
-  part.standing.classList.toggle("changed", changed);
+  part.saveState.textContent = message ?? (changed ? `Not saved, based on revision ${revision}` : `Saved, revision ${revision}`);
+  part.saveState.classList.toggle("changed", changed);
   part.save.disabled = busy || !changed;
   part.promote.disabled = busy;
 }

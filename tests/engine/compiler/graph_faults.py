@@ -138,20 +138,20 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         lambda plan: None,
         "/lane_graph/stages/0",
-        "This is no error. To avoid the extra role, keep only one outgoing connection.",
+        "This is not an error. To avoid the extra role, keep only one outgoing connection.",
     ),
     (
         Code.LOWER_MERGE,
         "graph",
         lambda plan: None,
         "/lane_graph/egress/0",
-        "This is no error. To avoid the extra role, keep only one incoming connection.",
+        "This is not an error. To avoid the extra role, keep only one incoming connection.",
     ),
     (
         Code.LOWER_BRIDGE,
         "graph",
         lambda plan: None,
         "/lane_graph/stages/0",
-        "This is no error. To avoid the extra role, use the same kind of lane on both sides.",
+        "This is not an error. To avoid the extra role, use the same kind of lane on both sides.",
     ),
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.compiler import MAX_DIAGNOSTICS, Code, Diagnostic, compile_plan
-from byteor_cloud.engine.compiler.diagnostics import Severity, nearest, one_of, shown
+from byteor_cloud.engine.compiler.diagnostics import Severity, join_options, nearest_word, quote
 from tests.engine.compiler.faults import FAULTS, Edit, PlanFault, graph_with, link, stage
 from tests.engine.compiler.graph_faults import GRAPH_FAULTS
 
@@ -256,18 +256,18 @@ def test_a_diagnostic_is_written_as_json(ring: Any) -> None:
     ],
 )
 def test_shown_formats_any_value_on_one_ascii_line(value: object, text: str) -> None:
-    assert shown(value) == text
+    assert quote(value) == text
 
 
 def test_nearest_finds_a_similar_word_among_thousands() -> None:
     stages = [f"stage{number}" for number in range(4_096)]
 
-    assert nearest("stage1234x", stages) == "stage1234"
-    assert nearest("stge1234", stages) == "stage1234"
-    assert nearest("other", stages) is None
+    assert nearest_word("stage1234x", stages) == "stage1234"
+    assert nearest_word("stge1234", stages) == "stage1234"
+    assert nearest_word("other", stages) is None
 
 
 def test_one_of_lists_at_most_eight_options() -> None:
-    assert one_of(["a"]) == '"a"'
-    assert one_of("abc") == '"a", "b" or "c"'
-    assert one_of("abcdefghij") == '"a", "b", "c", "d", "e", "f", "g", "h" or another'
+    assert join_options(["a"]) == '"a"'
+    assert join_options("abc") == '"a", "b" or "c"'
+    assert join_options("abcdefghij") == '"a", "b", "c", "d", "e", "f", "g", "h" or another'

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.compiler import (
+    GraphLane,
     KvError,
-    Lane,
     compile_plan,
     decode,
     encode,
@@ -147,4 +147,4 @@ def test_an_incomplete_text_is_refused(kv: str) -> None:
 def test_a_parameter_that_breaks_a_rule_still_decodes(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
-    assert spec.model.lanes[0] == Lane("in.a", "events", capacity=7)  # type: ignore[union-attr]
+    assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]

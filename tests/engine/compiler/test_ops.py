@@ -109,7 +109,7 @@ def test_a_package_cannot_replace_a_built_in_op_or_that_of_another_package(site:
 
     assert ops.broken == {
         "identity": "it would replace a built-in op",
-        "repeat": "several packages claim it",
+        "repeat": "several packages provide it",
     }
     assert compile_op(ring, "identity", ops) == []
 
@@ -142,10 +142,10 @@ def test_a_wellformed_op_compiles(ring: Any, op: str) -> None:
         ("http_post:http://a b/", "the URL contains a character that must be percent-encoded"),
         ("http_post:/hook", "the URL must start with http:// or https://"),
         ("http_post:file:///etc/passwd", "the URL must start with http:// or https://"),
-        ("http_post:http://", "the URL needs a host, and a port above 0 if any"),
-        ("http_post:http:///x", "the URL needs a host, and a port above 0 if any"),
-        ("http_post:http://a..b/", "the URL needs a host, and a port above 0 if any"),
-        ("http_post:http://a:0/", "the URL needs a host, and a port above 0 if any"),
+        ("http_post:http://", "the URL needs a host, and a port must not be 0"),
+        ("http_post:http:///x", "the URL needs a host, and a port must not be 0"),
+        ("http_post:http://a..b/", "the URL needs a host, and a port must not be 0"),
+        ("http_post:http://a:0/", "the URL needs a host, and a port must not be 0"),
         ("http_post:http://a:65536/", "the URL's host or port is malformed"),
         ("http_post:http://a:b/", "the URL's host or port is malformed"),
         ("http_post:http://[::1/", "the URL's host or port is malformed"),

@@ -1,4 +1,4 @@
-"""Properties of every valid plan, and of every plan that one random change was made to."""
+"""Properties of random valid plans, and of valid plans after one random change."""
 
 import copy
 import json

@@ -17,7 +17,7 @@ VALUES = st.recursive(
 
 
 def test_members_are_written_in_the_order_of_the_plan_schema() -> None:
-    # This is the key order of a PostgreSQL jsonb column: shorter keys first.
+    # The keys are in the order of a PostgreSQL jsonb column: shorter keys first.
     plan = {
         "x": 1,
         "name": "fan",

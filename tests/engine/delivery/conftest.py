@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from byteor_cloud.engine.delivery import credential, dsse, keys
-from byteor_cloud.engine.delivery.bundle import BuiltBundle, ManifestFields, build
+from byteor_cloud.engine.delivery.bundle import BuiltBundle, ManifestFields, build_bundle
 from byteor_cloud.engine.delivery.encoding import Json, sha256
 from byteor_cloud.engine.delivery.keys import KeySet, KeyStatus, PublicKey
 
@@ -75,7 +75,7 @@ class World:
         about = self.about(**changes)
         if about.approved_at is not None:
             approval = approval or self.credential()
-        return build(about, self.spec_kv, self.runtime_config, approval, self.keyset)
+        return build_bundle(about, self.spec_kv, self.runtime_config, approval, self.keyset)
 
     def envelope(self, built: BuiltBundle, key: bytes | None = None) -> Json:
         return dsse.sign_envelope(built.bundle_hash, built.manifest, key or self.active)

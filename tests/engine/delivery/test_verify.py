@@ -28,7 +28,7 @@ def refusal_of(world: Any, built: BuiltBundle) -> str:
 def forged(world: Any, files: dict[str, bytes], **members: object) -> tuple[bytes, Json]:
     """Return a signed bundle that ``build`` never makes: any files, and a manifest that matches them."""
     document = world.bundle().manifest.document() | members
-    entries = {name: FileEntry.of(data) for name, data in files.items()}
+    entries = {name: FileEntry.of_data(data) for name, data in files.items()}
     document["files"] = {name: {"sha256": entry.sha256, "size": entry.size} for name, entry in entries.items()}
     manifest = Manifest.from_document(document)
     archive = tar.pack(files | {"manifest.json": canonical(document)})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from byteor_cloud.engine.explain.facts import (
-    Act,
-    Failure,
-    Running,
-    Wave,
+    ActionFacts,
+    FailureFacts,
+    RunningFacts,
+    WaveFacts,
 )
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
@@ -29,11 +29,11 @@ from tests.engine.explain.facts import (
     P,
     S,
     ago,
+    enlistment,
     facts,
     new,
     offer,
     old,
-    part,
     runs,
 )
 
@@ -42,14 +42,14 @@ ENDED = [
         "failed, and the wave bears it",
         facts(
             new(
-                part=part(P.FAILED),
+                enlistment=enlistment(P.FAILED),
                 strategy=Strategy.all_at_once(failure_threshold_percent=50),
-                waves={0: Wave(4, 2, 1, ago(60))},
+                waves={0: WaveFacts(4, 2, 1, ago(60))},
             ),
             old(),
             offer=offer(NEW, P.FAILED),
             **runs(OLD),
-            failure=Failure(NEW, ago(20), "exit code 1."),
+            failure=FailureFacts(NEW, ago(20), "exit code 1."),
         ),
         "agent-1 runs quotes/one: it failed to activate quotes/two at 2026-01-01 02:59:40 UTC: exit code 1.",
         (B.FAILED, B.LOCAL_ROLLBACK, B.THRESHOLD, B.TARGET_ALL),
@@ -58,11 +58,11 @@ ENDED = [
     Case(
         "failed, and ended the deployment",
         facts(
-            new(S.FAILED, part=part(P.FAILED), known_bad="threshold: 1 of 2", **BROKEN),
+            new(S.FAILED, enlistment=enlistment(P.FAILED), known_bad="threshold: 1 of 2", **BROKEN),
             old(),
             offer=offer(NEW, P.FAILED),
             **runs(OLD, since=15),
-            failure=Failure(NEW, ago(20), "exit code 1"),
+            failure=FailureFacts(NEW, ago(20), "exit code 1"),
         ),
         "agent-1 runs quotes/one: it failed to activate quotes/two at 2026-01-01 02:59:40 UTC: exit code 1.",
         (B.FAILED, B.LOCAL_ROLLBACK, B.THRESHOLD, B.TARGET_ALL, B.KNOWN_BAD),
@@ -73,7 +73,7 @@ ENDED = [
         facts(
             new(
                 S.FAILED,
-                part=part(P.FAILED, detail="no disk"),
+                enlistment=enlistment(P.FAILED, detail="no disk"),
                 reason="timeout",
                 detail="1 of 1 agents of wave 1 failed",
             ),
@@ -87,7 +87,12 @@ ENDED = [
     Case(
         "done too late",
         facts(
-            new(S.FAILED, part=part(P.FAILED, detail="did not finish within 600 s"), reason="timeout", detail="1 of 1"),
+            new(
+                S.FAILED,
+                enlistment=enlistment(P.FAILED, detail="did not finish within 600 s"),
+                reason="timeout",
+                detail="1 of 1",
+            ),
             offer=offer(NEW, P.FAILED),
             **runs(NEW, since=5),
         ),
@@ -100,9 +105,9 @@ ENDED = [
         facts(
             new(
                 S.ROLLING_BACK,
-                part=part(P.OFFERED),
+                enlistment=enlistment(P.OFFERED),
                 known_bad="rolled back",
-                acts=ROLLED,
+                actions=ROLLED,
                 rollback_reason="drops records",
             ),
             old(),
@@ -119,11 +124,11 @@ ENDED = [
     Case(
         "it went back",
         facts(
-            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK), rollback_reason=BROKEN["detail"], **BROKEN),
+            new(S.ROLLED_BACK, enlistment=enlistment(P.ROLLED_BACK), rollback_reason=BROKEN["detail"], **BROKEN),
             old(),
             offer=offer(NEW, P.ROLLED_BACK, source=OLD),
             **runs(OLD, since=30),
-            failure=Failure(NEW, ago(50), "exit code 1"),
+            failure=FailureFacts(NEW, ago(50), "exit code 1"),
         ),
         "agent-1 went back to quotes/one: quotes/two was rolled back: 1 of 2 agents of wave 1 failed.",
         (B.ROLLED_BACK, B.FAILED, B.RUNS_DESIRED, B.THRESHOLD, B.TARGET_ALL),
@@ -134,15 +139,15 @@ ENDED = [
         facts(
             new(
                 S.FAILED,
-                part=part(P.FAILED),
+                enlistment=enlistment(P.FAILED),
                 reason="rollback_failed",
                 detail="1 agent",
-                acts=ROLLED,
+                actions=ROLLED,
             ),
             old(),
             offer=offer(NEW, P.FAILED, source=OLD),
             **runs(NEW),
-            failure=Failure(NEW, ago(5), "no disk"),
+            failure=FailureFacts(NEW, ago(5), "no disk"),
         ),
         "agent-1 runs quotes/two: it failed to go back to quotes/one at 2026-01-01 02:59:55 UTC: no disk.",
         (B.ROLLBACK_FAILED, B.LOCAL_ROLLBACK, B.ROLLING_BACK, B.DEPLOYMENT_FAILED, B.TARGET_ALL),
@@ -151,22 +156,22 @@ ENDED = [
     Case(
         "drifted",
         facts(new(S.FAILED), old(), offer=offer(since=7300), **runs(NEW, since=500)),
-        "agent-1 should run quotes/one, but runs quotes/two since 2026-01-01 02:51:40 UTC.",
+        "agent-1 should run quotes/one, but has run quotes/two since 2026-01-01 02:51:40 UTC.",
         (B.DRIFTED, B.TARGET_ALL),
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
     Case(
         "runs nothing",
         facts(old(), offer=offer(since=7300), running_since=ago(500)),
-        "agent-1 should run quotes/one, but runs nothing since 2026-01-01 02:51:40 UTC.",
+        "agent-1 should run quotes/one, but has run nothing since 2026-01-01 02:51:40 UTC.",
         (B.DRIFTED, B.TARGET_ALL),
         (BEAT, (N.TOLD_AGAIN, None)),
     ),
     Case(
         "runs what nobody here knows",
-        facts(old(), offer=offer(since=7300), running=Running(None, "sha256:" + "f" * 64), running_since=ago(9)),
+        facts(old(), offer=offer(since=7300), running=RunningFacts(None, "sha256:" + "f" * 64), running_since=ago(9)),
         (
-            "agent-1 should run quotes/one, but runs an unknown bundle (sha256:ffffffffff…) since"
+            "agent-1 should run quotes/one, but has run an unknown bundle (sha256:ffffffffff…) since"
             " 2026-01-01 02:59:51 UTC."
         ),
         (B.DRIFTED, B.TARGET_ALL),
@@ -174,14 +179,19 @@ ENDED = [
     ),
     Case(
         "a late joiner",
-        facts(old(part=part(P.ACTIVE, counted=False, offered=60)), **SETTLED),
+        facts(old(enlistment=enlistment(P.ACTIVE, counted=False, offered=60)), **SETTLED),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.LATE_JOINER),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "not counted",
-        facts(new(part=part(P.DOWNLOADING, counted=False)), old(), offer=offer(NEW, P.DOWNLOADING), **runs(OLD)),
+        facts(
+            new(enlistment=enlistment(P.DOWNLOADING, counted=False)),
+            old(),
+            offer=offer(NEW, P.DOWNLOADING),
+            **runs(OLD),
+        ),
         "agent-1 runs quotes/one: it is downloading quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
         (B.DOWNLOADING, B.TARGET_ALL, B.NOT_COUNTED),
         (BEAT, (N.REPORT, None)),
@@ -189,7 +199,7 @@ ENDED = [
     Case(
         "break-glass",
         facts(
-            new(S.ACTIVE, is_current=True, part=part(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),
+            new(S.ACTIVE, is_current=True, enlistment=enlistment(P.ACTIVE), break_glass=GLASS, approval=APPROVAL),
             offer=offer(NEW),
             **runs(NEW),
         ),
@@ -203,7 +213,7 @@ ENDED = [
             new(
                 S.ACTIVE,
                 is_current=True,
-                part=part(P.ACTIVE),
+                enlistment=enlistment(P.ACTIVE),
                 break_glass=GLASS,
                 approval=replace(APPROVAL, status=ApprovalStatus.APPROVED),
             ),
@@ -218,16 +228,16 @@ ENDED = [
         "retried",
         facts(
             new(
-                part=part(P.OFFERED, 1, offered=20),
+                enlistment=enlistment(P.OFFERED, 1, offered=20),
                 strategy=WAVES,
                 wave=1,
-                waves={1: Wave(2, 1, 0, ago(20))},
-                acts={"retry": Act("bob", ago(20), "disk replaced")},
+                waves={1: WaveFacts(2, 1, 0, ago(20))},
+                actions={"retry": ActionFacts("bob", ago(20), "disk replaced")},
             ),
             old(),
             offer=offer(NEW, P.OFFERED, since=20),
             **runs(OLD),
-            failure=Failure(NEW, ago(90), "no disk"),
+            failure=FailureFacts(NEW, ago(90), "no disk"),
         ),
         "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:40 UTC and has not begun to fetch it.",
         (B.NOT_FETCHED, B.TARGET_ALL, B.WAVE, B.RETRIED),
@@ -238,10 +248,10 @@ ENDED = [
         facts(
             new(
                 S.FAILED,
-                part=part(P.PENDING, 1),
+                enlistment=enlistment(P.PENDING, 1),
                 reason="aborted",
                 detail="wrong bundle",
-                acts={"abort": Act("bob", ago(30), "wrong bundle")},
+                actions={"abort": ActionFacts("bob", ago(30), "wrong bundle")},
             ),
             old(),
             **SETTLED,
@@ -256,7 +266,12 @@ ENDED = [
     Case(
         "aborted, and it runs on",
         facts(
-            new(S.FAILED, part=part(P.ACTIVE), reason="aborted", acts={"abort": Act("bob", ago(30))}),
+            new(
+                S.FAILED,
+                enlistment=enlistment(P.ACTIVE),
+                reason="aborted",
+                actions={"abort": ActionFacts("bob", ago(30))},
+            ),
             old(),
             offer=offer(NEW),
             **runs(NEW),
@@ -267,7 +282,11 @@ ENDED = [
     ),
     Case(
         "spared by the threshold",
-        facts(new(S.ROLLED_BACK, part=part(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN), old(), **SETTLED),
+        facts(
+            new(S.ROLLED_BACK, enlistment=enlistment(P.PENDING, 1), known_bad="threshold: 1 of 2", **BROKEN),
+            old(),
+            **SETTLED,
+        ),
         (
             "agent-1 runs quotes/one: quotes/two would have reached it, but ended first (threshold: 1 of 2 agents of"
             " wave 1 failed)."
@@ -298,14 +317,14 @@ ENDED = [
     ),
     Case(
         "drained before anything was offered",
-        facts(old(part=None), drained_at=ago(60)),
+        facts(old(enlistment=None), drained_at=ago(60)),
         "agent-1 runs nothing: no deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.DRAINED, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
     ),
     Case(
         "drained when its wave came",
-        facts(new(part=part(P.PENDING)), old(), **SETTLED, drained_at=ago(60)),
+        facts(new(enlistment=enlistment(P.PENDING)), old(), **SETTLED, drained_at=ago(60)),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
         ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from byteor_cloud.engine.explain.facts import (
-    Act,
-    Freeze,
-    Target,
-    Wave,
+    ActionFacts,
+    FreezeFacts,
+    TargetFacts,
+    WaveFacts,
 )
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.machines import ApprovalStatus
 from tests.engine.explain.facts import (
     APPROVAL,
@@ -26,29 +26,29 @@ from tests.engine.explain.facts import (
     P,
     S,
     ago,
+    enlistment,
     facts,
     new,
     offer,
     old,
     other,
-    part,
     runs,
 )
 
 PENDING = [
     Case(
         "offered, not fetched",
-        facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD)),
+        facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD)),
         "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to fetch it.",
         (B.NOT_FETCHED, B.TARGET_ALL),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
         "offered, offline",
-        facts(new(part=part(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
+        facts(new(enlistment=enlistment(P.OFFERED)), old(), offer=offer(NEW, P.OFFERED), **runs(OLD), **SILENT),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is offline, last heard from at 2026-01-01 01:53:20 UTC."
+            " fetch it; it is offline, last seen at 2026-01-01 01:53:20 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.OFFLINE),
         ((N.TIMES_OUT, 540), (N.COMES_BACK, None)),
@@ -56,7 +56,7 @@ PENDING = [
     Case(
         "offered, silent for a while",
         facts(
-            new(part=part(P.OFFERED)),
+            new(enlistment=enlistment(P.OFFERED)),
             old(),
             offer=offer(NEW, P.OFFERED),
             **runs(OLD),
@@ -65,28 +65,28 @@ PENDING = [
         ),
         (
             "agent-1 runs quotes/one: it was offered quotes/two at 2026-01-01 02:59:00 UTC and has not begun to"
-            " fetch it; it is stale, last heard from at 2026-01-01 02:56:40 UTC."
+            " fetch it; it is stale, last seen at 2026-01-01 02:56:40 UTC."
         ),
         (B.NOT_FETCHED, B.TARGET_ALL, B.STALE),
         ((N.GOES_OFFLINE, 100), (N.TIMES_OUT, 540)),
     ),
     Case(
         "downloading",
-        facts(new(part=part(P.DOWNLOADING)), offer=offer(NEW, P.DOWNLOADING)),
+        facts(new(enlistment=enlistment(P.DOWNLOADING)), offer=offer(NEW, P.DOWNLOADING)),
         "agent-1 runs nothing: it is downloading quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
         (B.DOWNLOADING, B.TARGET_ALL),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
         "activating",
-        facts(new(part=part(P.ACTIVATING)), old(), offer=offer(NEW, P.ACTIVATING), **runs(OLD)),
+        facts(new(enlistment=enlistment(P.ACTIVATING)), old(), offer=offer(NEW, P.ACTIVATING), **runs(OLD)),
         "agent-1 runs quotes/one: it is activating quotes/two, which it was offered at 2026-01-01 02:59:00 UTC.",
         (B.ACTIVATING, B.TARGET_ALL),
         (BEAT, (N.TIMES_OUT, 540)),
     ),
     Case(
         "it has reported, and not beaten since",
-        facts(new(part=part(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
+        facts(new(enlistment=enlistment(P.ACTIVE)), old(), offer=offer(NEW), **runs(OLD), last_seen_at=ago(55)),
         (
             "agent-1 runs quotes/one: it reported quotes/two active at 2026-01-01 02:59:10 UTC; its next"
             " heartbeat has to confirm that."
@@ -97,7 +97,9 @@ PENDING = [
     Case(
         "waits for its wave",
         facts(
-            new(strategy=WAVES, wave=1, part=part(P.PENDING, 2), waves={1: Wave(4, 1, 0, ago(100))}), old(), **SETTLED
+            new(strategy=WAVES, wave=1, enlistment=enlistment(P.PENDING, 2), waves={1: WaveFacts(4, 1, 0, ago(100))}),
+            old(),
+            **SETTLED,
         ),
         (
             "agent-1 runs quotes/one: quotes/two reaches it with wave 3 of 3; wave 2 is under way, 1 of 4 agents"
@@ -109,7 +111,13 @@ PENDING = [
     Case(
         "the wave before is done",
         facts(
-            new(strategy=WAVES, wave=0, wave_done_at=ago(120), part=part(P.PENDING, 1), waves={0: Wave(1, 1)}),
+            new(
+                strategy=WAVES,
+                wave=0,
+                wave_done_at=ago(120),
+                enlistment=enlistment(P.PENDING, 1),
+                waves={0: WaveFacts(1, 1)},
+            ),
             old(),
             **SETTLED,
         ),
@@ -119,7 +127,7 @@ PENDING = [
     ),
     Case(
         "its wave is being offered",
-        facts(new(strategy=WAVES, wave=1, part=part(P.PENDING, 1)), old(), **SETTLED),
+        facts(new(strategy=WAVES, wave=1, enlistment=enlistment(P.PENDING, 1)), old(), **SETTLED),
         "agent-1 runs quotes/one: quotes/two is due to be offered to it now.",
         (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL),
         (BEAT, (N.OFFER, None)),
@@ -129,11 +137,11 @@ PENDING = [
         facts(
             new(
                 strategy=WAVES,
-                part=part(P.PENDING, 1),
+                enlistment=enlistment(P.PENDING, 1),
                 paused_at=ago(30),
-                waves={0: Wave(1, 1)},
+                waves={0: WaveFacts(1, 1)},
                 wave_done_at=ago(90),
-                acts={"pause": Act("bob", ago(30), "looks odd")},
+                actions={"pause": ActionFacts("bob", ago(30), "looks odd")},
             ),
             old(),
             **SETTLED,
@@ -161,7 +169,7 @@ PENDING = [
         facts(
             new(S.APPROVED, approval=replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)),
             old(),
-            freeze=Freeze("the close", ago(-600)),
+            freeze=FreezeFacts("the close", ago(-600)),
             **SETTLED,
         ),
         (
@@ -173,7 +181,7 @@ PENDING = [
     ),
     Case(
         "the freeze is overridden",
-        facts(new(S.APPROVED, freeze_override=True), old(), freeze=Freeze("the close", ago(-600)), **SETTLED),
+        facts(new(S.APPROVED, freeze_override=True), old(), freeze=FreezeFacts("the close", ago(-600)), **SETTLED),
         "agent-1 runs quotes/one: the deployment of quotes/two begins now.",
         (B.OFFER_DUE, B.RUNS_DESIRED, B.TARGET_ALL, B.FREEZE_WINDOW),
         (BEAT, (N.FREEZE_ENDS, 600), (N.OFFER, None)),
@@ -192,7 +200,7 @@ PENDING = [
         "waits for its turn",
         facts(
             new(S.APPROVED),
-            other(status=S.DEPLOYING, is_current=False, target=Target(names_it=False, count=2)),
+            other(status=S.DEPLOYING, is_current=False, target=TargetFacts(names_agent=False, count=2)),
             old(),
             **SETTLED,
         ),
@@ -207,7 +215,7 @@ PENDING = [
         "waits for shared agents",
         facts(
             new(S.APPROVED, max_in_flight=2),
-            other(status=S.ROLLING_BACK, is_current=False, target=Target(names_it=False, count=2)),
+            other(status=S.ROLLING_BACK, is_current=False, target=TargetFacts(names_agent=False, count=2)),
             old(),
             **SETTLED,
         ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from byteor_cloud.engine.explain.facts import (
-    Target,
+    TargetFacts,
 )
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.rollout import Strategy
 from tests.engine.explain.facts import (
     BEAT,
@@ -20,12 +20,12 @@ from tests.engine.explain.facts import (
     Case,
     P,
     S,
+    enlistment,
     facts,
     new,
     offer,
     old,
     other,
-    part,
     runs,
 )
 
@@ -40,8 +40,8 @@ REACHED = [
     Case(
         "no deployment matches",
         facts(
-            old(target=Target(selector={"zone": "b", "tier": "edge"}), part=None),
-            new(target=Target(names_it=False, count=1)),
+            old(target=TargetFacts(selector={"zone": "b", "tier": "edge"}), enlistment=None),
+            new(target=TargetFacts(names_agent=False, count=1)),
         ),
         "agent-1 runs nothing: no deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
@@ -51,7 +51,7 @@ REACHED = [
         "it runs another pipeline",
         facts(
             other(),
-            old(target=Target(names_it=True, count=1), strategy=Strategy.all_at_once()),
+            old(target=TargetFacts(names_agent=True, count=1), strategy=Strategy.all_at_once()),
             new(S.APPROVED, take_over=True),
             other(status=S.APPROVED, is_current=False),
             **SETTLED,
@@ -69,7 +69,11 @@ REACHED = [
     ),
     Case(
         "another pipeline came before its wave",
-        facts(other(status=S.DEPLOYING, is_current=False, part=part(P.PENDING, 1), strategy=WAVES), old(), **SETTLED),
+        facts(
+            other(status=S.DEPLOYING, is_current=False, enlistment=enlistment(P.PENDING, 1), strategy=WAVES),
+            old(),
+            **SETTLED,
+        ),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_ALL, B.ANOTHER_PIPELINE),
         (BEAT, (N.NOTHING, None)),
@@ -78,7 +82,7 @@ REACHED = [
         "busy, while another waits",
         facts(
             replace(new(S.APPROVED), id=OTHER, bundle="three"),
-            new(part=part(P.ACTIVATING)),
+            new(enlistment=enlistment(P.ACTIVATING)),
             old(),
             offer=offer(NEW, P.ACTIVATING),
             **runs(OLD),
@@ -89,14 +93,14 @@ REACHED = [
     ),
     Case(
         "what it matches is known bad",
-        facts(old(part=None, known_bad="threshold: it failed", config_hash="sha256:1")),
+        facts(old(enlistment=None, known_bad="threshold: it failed", config_hash="sha256:1")),
         "agent-1 runs nothing: every deployment that targets it is known bad.",
         (B.NEVER_OFFERED, B.KNOWN_BAD),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "its late offer is due",
-        facts(old(part=None)),
+        facts(old(enlistment=None)),
         "agent-1 runs nothing: it has not been offered anything yet.",
         (B.NEVER_OFFERED, B.OFFER_DUE),
         (BEAT, (N.OFFER, None)),
@@ -110,14 +114,14 @@ REACHED = [
     ),
     Case(
         "chosen by its labels",
-        facts(old(target=Target(selector={"zone": "a"})), **SETTLED),
+        facts(old(target=TargetFacts(selector={"zone": "a"})), **SETTLED),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.TARGET_SELECTOR),
         (BEAT, (N.NOTHING, None)),
     ),
     Case(
         "its labels changed",
-        facts(old(target=Target(selector={"zone": "b"})), **SETTLED),
+        facts(old(target=TargetFacts(selector={"zone": "b"})), **SETTLED),
         "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
         (B.RUNS_DESIRED, B.LEFT_TARGET),
         (BEAT, (N.NOTHING, None)),
@@ -125,7 +129,7 @@ REACHED = [
     Case(
         "superseded by one for others",
         facts(
-            new(S.ACTIVE, is_current=True, target=Target(names_it=False, count=1)),
+            new(S.ACTIVE, is_current=True, target=TargetFacts(names_agent=False, count=1)),
             old(is_current=False),
             **SETTLED,
         ),

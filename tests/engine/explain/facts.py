@@ -9,20 +9,20 @@ from uuid import UUID
 
 from byteor_cloud.engine.break_glass import BreakGlass
 from byteor_cloud.engine.explain.facts import (
-    Act,
-    Agent,
-    Approval,
-    Deployment,
+    ActionFacts,
+    AgentFacts,
+    ApprovalFacts,
+    DeploymentFacts,
+    EnlistmentFacts,
     Facts,
-    Freeze,
-    Offer,
-    Part,
-    Running,
+    FreezeFacts,
+    OfferFacts,
+    RunningFacts,
 )
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import NextCode as N
 from byteor_cloud.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView, Strategy
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy
 
 P, S = AgentProgress, DeploymentStatus
 NOW = datetime(2026, 1, 1, 3, tzinfo=UTC)
@@ -36,45 +36,50 @@ def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
 
-def part(
+def enlistment(
     progress: AgentProgress, wave: int = 0, *, counted: bool = True, offered: float | None = 60, **more: Any
-) -> Part:
+) -> EnlistmentFacts:
     at = None if progress is P.PENDING or offered is None else ago(offered)
-    return Part(AgentView(ME, wave, counted, progress, at), updated_at=ago(50), **more)
+    return EnlistmentFacts(RolloutAgent(ME, wave, counted, progress, at), updated_at=ago(50), **more)
 
 
-def old(**more: Any) -> Deployment:
+def old(**more: Any) -> DeploymentFacts:
     """Return the current deployment."""
-    given = {"status": S.ACTIVE, "is_current": True, "activated_at": ago(7200), "part": part(P.ACTIVE, offered=7300)}
-    return Deployment(OLD, "quotes", "one", **{**given, **more})
+    given = {
+        "status": S.ACTIVE,
+        "is_current": True,
+        "activated_at": ago(7200),
+        "enlistment": enlistment(P.ACTIVE, offered=7300),
+    }
+    return DeploymentFacts(OLD, "quotes", "one", **{**given, **more})
 
 
-def new(status: DeploymentStatus = S.DEPLOYING, **more: Any) -> Deployment:
+def new(status: DeploymentStatus = S.DEPLOYING, **more: Any) -> DeploymentFacts:
     """Return the deployment that follows ``old``."""
-    return Deployment(NEW, "quotes", "two", status, config_hash="sha256:2", **more)
+    return DeploymentFacts(NEW, "quotes", "two", status, config_hash="sha256:2", **more)
 
 
-def other(**more: Any) -> Deployment:
+def other(**more: Any) -> DeploymentFacts:
     """Return a deployment of another pipeline."""
     given = {"status": S.ACTIVE, "is_current": True, **more}
-    return Deployment(OTHER, "trades", "first", **given)
+    return DeploymentFacts(OTHER, "trades", "first", **given)
 
 
 def offer(
     of: UUID = OLD, progress: AgentProgress = P.ACTIVE, *, source: UUID | None = None, since: float = 60
-) -> Offer:
+) -> OfferFacts:
     action = OfferAction.ACTIVATE if source is None else OfferAction.ROLLBACK
     source = source or of
-    return Offer(of, source, action, f"sha256:{source.int}", ago(since), progress)
+    return OfferFacts(of, source, action, f"sha256:{source.int}", ago(since), progress)
 
 
 def runs(of: UUID, *, since: float = 3600) -> dict[str, Any]:
-    return {"running": Running(of, f"sha256:{of.int}"), "running_since": ago(since)}
+    return {"running": RunningFacts(of, f"sha256:{of.int}"), "running_since": ago(since)}
 
 
-def facts(*deployments: Deployment, freeze: Freeze | None = None, **agent: Any) -> Facts:
+def facts(*deployments: DeploymentFacts, freeze: FreezeFacts | None = None, **agent: Any) -> Facts:
     known = {"last_seen_at": SEEN, "labels": {"zone": "a"}, **agent}
-    return Facts(NOW, Agent(ME, "agent-1", ago(90000), **known), deployments=deployments, freeze=freeze)
+    return Facts(NOW, AgentFacts(ME, "agent-1", ago(90000), **known), deployments=deployments, freeze=freeze)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Case:
 
 SETTLED = {"offer": offer(since=7300), **runs(OLD)}
 SILENT: dict[str, Any] = {"liveness": "offline", "last_seen_at": ago(4000)}
-APPROVAL = Approval(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
+APPROVAL = ApprovalFacts(APPROVAL_ID, ApprovalStatus.PENDING, 1, 2, ago(-1800))
 GLASS = BreakGlass("alice", "the market opens", str(UUID(int=9)), ago(-900))
 BROKEN = {"reason": "threshold", "detail": "1 of 2 agents of wave 1 failed"}
-ROLLED = {"roll_back": Act("bob", ago(40), "drops records")}
+ROLLED = {"roll_back": ActionFacts("bob", ago(40), "drops records")}

@@ -8,19 +8,19 @@ import pytest
 
 from byteor_cloud.engine.explain.pending import pause_ends_at, times_out_at
 from byteor_cloud.engine.machines import AgentProgress
-from byteor_cloud.engine.rollout import AgentView, Strategy, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, Strategy, plan_rollout
 from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
 
 
 @pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
 def test_times_out_at_matches_the_planner(progress: AgentProgress) -> None:
-    view = AgentView(ME, 0, True, progress, ago(100))
-    until = times_out_at(view, 600)
+    agent = RolloutAgent(ME, 0, True, progress, ago(100))
+    until = times_out_at(agent, 600)
     assert until is not None
 
     def is_timed_out(at: datetime) -> bool:
         plan = plan_rollout(
-            Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at
+            Strategy.all_at_once(), [agent], wave=0, wave_done_at=None, paused=False, timeout_s=600, now=at
         )
         return plan.timed_out == (ME,)
 
@@ -29,23 +29,23 @@ def test_times_out_at_matches_the_planner(progress: AgentProgress) -> None:
 
 
 @pytest.mark.parametrize(
-    "view",
+    "agent",
     [
-        AgentView(ME, 0, True, P.ACTIVE, ago(9000)),
-        AgentView(ME, 0, False, P.DOWNLOADING, ago(9000)),
-        AgentView(ME, 0, True, P.PENDING),
+        RolloutAgent(ME, 0, True, P.ACTIVE, ago(9000)),
+        RolloutAgent(ME, 0, False, P.DOWNLOADING, ago(9000)),
+        RolloutAgent(ME, 0, True, P.PENDING),
     ],
     ids=["done", "not counted", "not offered"],
 )
-def test_agent_without_a_planned_time_out_has_none(view: AgentView) -> None:
-    plan = plan_rollout(Strategy.all_at_once(), [view], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
+def test_agent_without_a_planned_time_out_has_none(agent: RolloutAgent) -> None:
+    plan = plan_rollout(Strategy.all_at_once(), [agent], wave=0, wave_done_at=None, paused=True, timeout_s=600, now=NOW)
 
     assert plan.timed_out == ()
-    assert times_out_at(view, 600) is None
+    assert times_out_at(agent, 600) is None
 
 
 def test_pause_ends_at_matches_the_planner() -> None:
-    agents = [AgentView(ME, 0, True, P.ACTIVE, ago(500)), AgentView(OTHER, 1, True, P.PENDING)]
+    agents = [RolloutAgent(ME, 0, True, P.ACTIVE, ago(500)), RolloutAgent(OTHER, 1, True, P.PENDING)]
     ends = pause_ends_at(WAVES, ago(100))
     assert ends is not None
     assert pause_ends_at(WAVES, None) is None

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from byteor_cloud.engine.explain import explain
-from byteor_cloud.engine.explain.findings import Because as B
-from byteor_cloud.engine.explain.findings import Next as N
+from byteor_cloud.engine.explain.findings import BecauseCode as B
+from byteor_cloud.engine.explain.findings import NextCode as N
 from tests.engine.explain.cases_ended import ENDED
 from tests.engine.explain.cases_pending import PENDING
 from tests.engine.explain.cases_reached import REACHED
@@ -24,11 +24,11 @@ from tests.engine.explain.facts import (
     P,
     S,
     ago,
+    enlistment,
     facts,
     new,
     offer,
     old,
-    part,
     runs,
 )
 
@@ -71,8 +71,10 @@ def test_every_text_is_a_complete_sentence(case: Case) -> None:
 
 def test_findings_name_the_deployment_and_approval() -> None:
     waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[0]
-    bad = explain(facts(old(part=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
-    local_rollback = explain(facts(new(part=part(P.FAILED)), old(), offer=offer(NEW, P.FAILED), **runs(OLD))).because[1]
+    bad = explain(facts(old(enlistment=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
+    local_rollback = explain(
+        facts(new(enlistment=enlistment(P.FAILED)), old(), offer=offer(NEW, P.FAILED), **runs(OLD))
+    ).because[1]
 
     assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL_ID)
     assert (bad.deployment_id, bad.config_hash) == (OLD, "sha256:1")
@@ -87,7 +89,7 @@ def test_heartbeat_is_due_or_overdue(silent_s: int, word: str) -> None:
 
 
 def test_deployment_that_ended_before_the_current_offer_is_not_mentioned() -> None:
-    ended = replace(new(S.FAILED, part=part(P.PENDING, 1), reason="aborted"), id=UUID(int=1))
+    ended = replace(new(S.FAILED, enlistment=enlistment(P.PENDING, 1), reason="aborted"), id=UUID(int=1))
 
     codes = [finding.code for finding in explain(facts(old(), ended, **SETTLED)).because]
 
@@ -97,8 +99,8 @@ def test_deployment_that_ended_before_the_current_offer_is_not_mentioned() -> No
 def test_restored_deployment_is_not_offered_to_an_agent_that_it_never_reached() -> None:
     explanation = explain(
         facts(
-            new(S.ROLLED_BACK, part=part(P.ROLLED_BACK)),
-            old(part=None),
+            new(S.ROLLED_BACK, enlistment=enlistment(P.ROLLED_BACK)),
+            old(enlistment=None),
             offer=offer(NEW, P.ROLLED_BACK, source=OLD),
             **runs(OLD),
         )

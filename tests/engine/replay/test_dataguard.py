@@ -9,22 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteor_cloud.engine.replay import check_params
-from byteor_cloud.engine.replay.dataguard import BadParams, ParamError, Rejected, build
+from byteor_cloud.engine.replay.dataguard import BadParams, ParamError, PayloadRejected, build_guard
 from tests.engine.replay.params import errors
 
 
 def redact(rule: str, value: object) -> Any:
-    out = build("dataguard_redact", {"rules": [rule]})(json.dumps(value).encode())
+    out = build_guard("dataguard_redact", {"rules": [rule]})(json.dumps(value).encode())
     assert out is not None
     return json.loads(out)
 
 
-# --- rejecting
+# --- rejected records
 
 
 def test_a_record_passes_unchanged_without_parameters() -> None:
     for op in ("dataguard_check", "dataguard_redact", "dataguard_fused"):
-        assert build(op, None)(b"\xff no JSON") == b"\xff no JSON"
+        assert build_guard(op, None)(b"\xff no JSON") == b"\xff no JSON"
 
 
 @pytest.mark.parametrize(
@@ -34,33 +34,33 @@ def test_a_record_passes_unchanged_without_parameters() -> None:
 def test_on_reject_decides_what_happens_to_a_rejected_payload(op: str, payload: bytes) -> None:
     params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
-    assert build(op, params)(payload) is None
-    assert build(op, params | {"on_reject": "drop"})(payload) is None
-    with pytest.raises(Rejected, match="payload rejected: "):
-        build(op, params | {"on_reject": "stop"})(payload)
+    assert build_guard(op, params)(payload) is None
+    assert build_guard(op, params | {"on_reject": "drop"})(payload) is None
+    with pytest.raises(PayloadRejected, match="payload rejected: "):
+        build_guard(op, params | {"on_reject": "stop"})(payload)
 
 
 def test_redact_rejects_a_payload_that_is_not_an_object() -> None:
-    assert build("dataguard_redact", {"rules": []})(b"[]") is None
-    with pytest.raises(Rejected, match="payload rejected: not a JSON object"):
-        build("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
+    assert build_guard("dataguard_redact", {"rules": []})(b"[]") is None
+    with pytest.raises(PayloadRejected, match="payload rejected: not a JSON object"):
+        build_guard("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
 
 
 def test_check_keeps_the_bytes_and_redact_writes_canonical_json() -> None:
     payload = b'{ "b" : 1.50, "a":"\\u00e9" }'
 
-    assert build("dataguard_check", {"schema": True})(payload) == payload
-    assert build("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
+    assert build_guard("dataguard_check", {"schema": True})(payload) == payload
+    assert build_guard("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
 
 
 def test_fused_checks_the_payload_before_it_redacts() -> None:
-    guard = build("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
+    guard = build_guard("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
 
     assert guard(b'{"pin":1,"x":2}') == b'{"x":2}'
     assert guard(b'{"x":2}') is None
 
 
-# --- rules
+# --- redaction rules
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_rule_redacts_its_field(rule: str, value: object, result: object) -> N
 
 
 def test_rules_apply_in_order() -> None:
-    guard = build("dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]})
+    guard = build_guard("dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]})
 
     assert guard(b'{"a":"abc","b":1}') == b'{"a":"%s"}' % sha256(b'"ab"').hexdigest()[:8].encode()
 
@@ -165,7 +165,7 @@ def test_a_rule_changes_only_its_field(value: dict[str, Any], action: str) -> No
     assert isinstance(result.get("a", ""), str)
 
 
-# --- parameters
+# --- invalid parameters
 
 
 def test_all_errors_of_parameters_are_reported_together() -> None:
@@ -188,7 +188,7 @@ def test_all_errors_of_parameters_are_reported_together() -> None:
         ("/rules/2", "rule.invalid"),
     ]
     with pytest.raises(BadParams, match="/x: is not a parameter of dataguard_fused; /on_reject: must be drop"):
-        build("dataguard_fused", params)
+        build_guard("dataguard_fused", params)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from byteor_cloud.engine.compiler import PipelineSpec, encode, spec_hash
 from byteor_cloud.engine.replay import Record, encode_journal, incident
 from byteor_cloud.engine.replay.incident import (
-    Reason,
     RejectedBundle,
+    RejectionReason,
     build_incident,
     extract_incident,
     validate_incident,
@@ -85,7 +85,7 @@ def test_build_returns_the_same_bytes_for_equal_content(ring: MakeRing, document
     assert build_incident(encode(ring("identity")), shuffled, journals={"b": b"2", "a": b"1"}) == once
 
 
-def reasons(root: Path) -> list[Reason]:
+def reasons(root: Path) -> list[RejectionReason]:
     with pytest.raises(RejectedBundle) as caught:
         validate_incident(root)
     return caught.value.reasons
@@ -107,22 +107,22 @@ def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
     assert found[0].code == "bad_spec"
     assert found[0].detail.startswith("spec.kv: line ")
     assert found[1:] == [
-        Reason("missing_file", "environment.json"),
-        Reason("bad_json", "single_ring_snapshot.json: line 1, column 1: The value must be a JSON object."),
-        Reason("bad_json", 'lane_graph_state.json: line 1, column 2: Expected a value or "]".'),
-        Reason("missing_key", "spec_validation.json: ok"),
-        Reason("missing_key", "spec_validation.json: description|error"),
-        Reason("missing_key", "runtime.json: crate.version"),
-        Reason("missing_key", "policy_audit.json: enforced"),
-        Reason("bad_value", "policy_audit.json: policy_version must be 1"),
-        Reason("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
-        Reason("bad_value", "runtime_config.json: stage_config must be an object"),
+        RejectionReason("missing_file", "environment.json"),
+        RejectionReason("bad_json", "single_ring_snapshot.json: line 1, column 1: The value must be a JSON object."),
+        RejectionReason("bad_json", 'lane_graph_state.json: line 1, column 2: Expected a value or "]".'),
+        RejectionReason("missing_key", "spec_validation.json: ok"),
+        RejectionReason("missing_key", "spec_validation.json: description|error"),
+        RejectionReason("missing_key", "runtime.json: crate.version"),
+        RejectionReason("missing_key", "policy_audit.json: enforced"),
+        RejectionReason("bad_value", "policy_audit.json: policy_version must be 1"),
+        RejectionReason("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
+        RejectionReason("bad_value", "runtime_config.json: stage_config must be an object"),
     ]
 
 
 def test_all_files_are_missing_in_an_empty_folder(root: Path) -> None:
     assert reasons(root) == [
-        Reason("missing_file", name)
+        RejectionReason("missing_file", name)
         for name in (
             "spec.kv",
             "spec_validation.json",
@@ -149,8 +149,8 @@ def test_the_keys_of_a_crate_that_is_not_an_object_are_missing(
     write(root, encode(ring("identity")), documents | {"runtime.json": {"crate": "x"}})
 
     assert reasons(root) == [
-        Reason("missing_key", "runtime.json: crate.name"),
-        Reason("missing_key", "runtime.json: crate.version"),
+        RejectionReason("missing_key", "runtime.json: crate.name"),
+        RejectionReason("missing_key", "runtime.json: crate.version"),
     ]
 
 
@@ -163,7 +163,9 @@ def test_a_document_over_the_size_limit_is_rejected(
     validate_incident(root)
 
     monkeypatch.setattr(incident, "_MAX_DOCUMENT", 10)
-    assert reasons(root) == [Reason("too_large", f"{name}: larger than 10 bytes") for name in ("spec.kv", *documents)]
+    assert reasons(root) == [
+        RejectionReason("too_large", f"{name}: larger than 10 bytes") for name in ("spec.kv", *documents)
+    ]
 
 
 def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
@@ -174,7 +176,7 @@ def test_a_folder_with_the_name_of_a_file_does_not_count_as_the_file(
     (root / "environment.json").unlink()
     (root / "environment.json").mkdir()
 
-    assert reasons(root) == [Reason("missing_file", "environment.json")]
+    assert reasons(root) == [RejectionReason("missing_file", "environment.json")]
     (root / "environment.json").rmdir()
     (root / "environment.json").write_text(json.dumps(documents["environment.json"]))
     assert validate_incident(root).journals == {}

@@ -226,7 +226,7 @@ def test_an_endless_row_of_headers_is_refused(root: Path) -> None:
         ("truncated", gzip.compress(tar(member("a", b"x")) + b"more")),
         ("truncated", gzip.compress(tar(member("a", b"x"))[:1024] + b"\xff" * 512 + tar(member("b", b"y")))),
     ],
-    # The data contain gzip's time stamp in seconds. As ids they could differ between two pytest processes.
+    # Do not make test ids of the data, which contain gzip's time stamp: the ids could differ between pytest processes.
     ids=[
         "zip", "plain tar", "no tar", "more after it", "nothing", "empty", "short", "cut in a file", "cut after it",
         "more within", "rubbish within",

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay.payload import MAX_DEPTH, MalformedPayload, canonical, parse
+from byteor_cloud.engine.replay.payload import MAX_DEPTH, MalformedPayload, encode_payload, parse_payload
 from byteor_cloud.engine.strict_json import pointer_of
 
 scalars = (
@@ -27,23 +27,23 @@ values = st.recursive(
 
 @given(values)
 def test_canonical_json_equals_the_value_and_does_not_change_when_repeated(value: object) -> None:
-    text = canonical(value)
+    text = encode_payload(value)
 
     assert json.loads(text) == value
-    assert canonical(parse(text)) == text
+    assert encode_payload(parse_payload(text)) == text
 
 
 @given(st.binary(max_size=60) | st.text('[]{}:,"\\u0d8e-1.', max_size=60).map(str.encode))
 def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) -> None:
     try:
-        value = parse(data)
+        value = parse_payload(data)
     except MalformedPayload:
         return
     try:
-        text = canonical(value)
+        text = encode_payload(value)
     except MalformedPayload:
         return
-    assert canonical(parse(text)) == text
+    assert encode_payload(parse_payload(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) ->
 )
 def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) -> None:
     with pytest.raises(MalformedPayload, match=why):
-        parse(payload)
+        parse_payload(payload)
 
 
 @pytest.mark.parametrize(
@@ -98,24 +98,24 @@ def test_parse_refuses_text_that_is_not_strict_json(payload: bytes, why: str) ->
     ],
 )
 def test_canonical_writes_parsed_values_as_rfc_8785_requires(payload: bytes, text: bytes) -> None:
-    assert canonical(parse(payload)) == text
+    assert encode_payload(parse_payload(payload)) == text
 
 
 @pytest.mark.parametrize(
     "payload", [b"9007199254740993", b"1e400", b"1e-400", b"333333333.33333329", b"0.10000000000000000555", b"1" * 900]
 )
 def test_a_number_without_an_equal_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
-    value = parse(payload)
+    value = parse_payload(payload)
 
     assert value == Decimal(payload.decode())
     with pytest.raises(MalformedPayload, match="not canonical"):
-        canonical([value])
+        encode_payload([value])
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, float("nan"), "\ud800", {"\ud800": 1}, {1: 2}, object(), b""])
 def test_canonical_refuses_a_value_that_json_cannot_express(value: object) -> None:
     with pytest.raises(MalformedPayload):
-        canonical(value)
+        encode_payload(value)
 
 
 def test_canonical_refuses_a_value_that_nests_too_deep() -> None:
@@ -123,9 +123,9 @@ def test_canonical_refuses_a_value_that_nests_too_deep() -> None:
     for _ in range(MAX_DEPTH):
         value = [value]
 
-    assert canonical(value) == json.dumps(value).encode()
+    assert encode_payload(value) == json.dumps(value).encode()
     with pytest.raises(MalformedPayload, match="nested deeper"):
-        canonical([value])
+        encode_payload([value])
 
 
 def test_pointer_of_escapes_names() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.compiler import Endpoint, Lane, LaneGraph, PipelineSpec, encode, spec_hash
+from byteor_cloud.engine.compiler import Endpoint, GraphLane, LaneGraph, PipelineSpec, encode, spec_hash
 from byteor_cloud.engine.replay import (
     Decision,
     Frame,
@@ -216,7 +216,7 @@ def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
 
 def test_the_journal_lane_is_required_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
-    lanes = (Lane("in.out", "events"), Lane("too.x", "events"))
+    lanes = (GraphLane("in.out", "events"), GraphLane("too.x", "events"))
     held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
 
     assert run(held).error == "a journal lane must be chosen; the spec has these ingresses: in, too"

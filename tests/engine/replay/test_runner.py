@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from byteor_cloud.engine.compiler import (
     Endpoint,
-    Lane,
+    GraphLane,
+    GraphRole,
     LaneGraph,
     PipelineSpec,
     RingStage,
-    Role,
     SingleRing,
 )
 from byteor_cloud.engine.replay import (
@@ -22,7 +22,7 @@ from byteor_cloud.engine.replay import (
     Record,
     StageError,
     Unsupported,
-    graph,
+    graph_runner,
     run_pipeline,
 )
 from byteor_cloud.engine.replay.runner import Output, RingRunner, RunResult, fnv1a_64, shard_key_of
@@ -85,7 +85,7 @@ def test_a_stage_error_stops_the_ring(ring: MakeRing) -> None:
 def test_a_plugin_that_returns_no_bytes_causes_a_stage_error(ring: MakeRing) -> None:
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
-    assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op gave str, not bytes or None"
+    assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op returned str, not bytes or None"
     assert counted(result) == {"s0": (1, 0, 0, 1)}
 
 
@@ -163,7 +163,7 @@ def test_a_ring_that_the_compiler_cannot_have_made_is_unsupported(ring: MakeRing
     ("data", "value"),  # the published test vectors
     [(b"", 0xCBF29CE484222325), (b"a", 0xAF63DC4C8601EC8C), (b"foobar", 0x85944171F73967E8)],
 )
-def test_fnv1a_64(data: bytes, value: int) -> None:
+def test_fnv1a_64_returns_known_hashes(data: bytes, value: int) -> None:
     assert fnv1a_64(data) == value
 
 
@@ -208,15 +208,17 @@ def test_shards_do_not_change_the_output_and_a_key_has_one_shard(items: list[dic
 # --- graphs
 
 
-def lanes(*names: str) -> tuple[Lane, ...]:
-    return tuple(Lane(name, "events") for name in names)
+def lanes(*names: str) -> tuple[GraphLane, ...]:
+    return tuple(GraphLane(name, "events") for name in names)
 
 
-def stage(name: str, rx: int, tx: int, op: str = "mark") -> Role:
-    return Role(name, "stage", (rx,), (tx,), op)
+def stage(name: str, rx: int, tx: int, op: str = "mark") -> GraphRole:
+    return GraphRole(name, "stage", (rx,), (tx,), op)
 
 
-def spec(lane_names: str, ends: Mapping[str, int], *roles: Role, egresses: tuple[str, ...] = ("out",)) -> PipelineSpec:
+def spec(
+    lane_names: str, ends: Mapping[str, int], *roles: GraphRole, egresses: tuple[str, ...] = ("out",)
+) -> PipelineSpec:
     endpoints = tuple(Endpoint(name, "egress" if name in egresses else "ingress", lane) for name, lane in ends.items())
     return PipelineSpec("g", LaneGraph("drop", lanes(*lane_names.split()), endpoints, roles))
 
@@ -226,11 +228,11 @@ FAN = spec(
     "in.a a:bridge a:fanout a.b a.c b.out c.out out:in",
     {"in": 0, "out": 7},
     stage("a", 0, 1),
-    Role("a:bridge", "bridge", (1,), (2,)),
-    Role("a:router", "router", (2,), (3, 4)),
+    GraphRole("a:bridge", "bridge", (1,), (2,)),
+    GraphRole("a:router", "router", (2,), (3, 4)),
     stage("b", 3, 5),
     stage("c", 4, 6),
-    Role("out:merge", "merge", (5, 6), (7,), policy="round_robin"),
+    GraphRole("out:merge", "merge", (5, 6), (7,), policy="round_robin"),
 )
 MARKS = {name: {"mark": name} for name in "abcdef"}
 
@@ -252,11 +254,11 @@ def test_a_merge_alternates_until_a_lane_is_empty_and_keeps_the_order_of_each_la
     twice = spec(
         "in r:1 r:2 b.m m2 d.m x y m",
         {"in": 0, "out": 8},
-        Role("r", "router", (0,), (1, 2, 6)),
-        Role("r2", "router", (2,), (5, 7)),
-        Role("m2", "merge", (5, 7), (4,), policy="round_robin"),
+        GraphRole("r", "router", (0,), (1, 2, 6)),
+        GraphRole("r2", "router", (2,), (5, 7)),
+        GraphRole("m2", "merge", (5, 7), (4,), policy="round_robin"),
         stage("b", 1, 3),
-        Role("m", "merge", (4, 3), (8,), policy="round_robin"),
+        GraphRole("m", "merge", (4, 3), (8,), policy="round_robin"),
     )
 
     assert [output.payload for output in run_pipeline(twice, records(b"1"), MARKS, OPS).outputs] == [b"1", b"1b", b"1"]
@@ -281,7 +283,7 @@ def test_a_stage_error_stops_the_graph_and_its_record_has_no_output() -> None:
 
 
 def test_the_outputs_of_a_record_are_in_the_order_of_the_egresses() -> None:
-    two = spec("in a b", {"z": 2, "in": 0, "y": 1}, Role("r", "router", (0,), (1, 2)), egresses=("z", "y"))
+    two = spec("in a b", {"z": 2, "in": 0, "y": 1}, GraphRole("r", "router", (0,), (1, 2)), egresses=("z", "y"))
 
     assert run_pipeline(two, records(b"1")).outputs == (Output("z", 1, b"1"), Output("y", 1, b"1"))
 
@@ -305,7 +307,7 @@ def test_records_may_enter_at_an_ingress_or_a_lane() -> None:
 
 
 def test_the_entry_is_required_when_there_are_several_ingresses() -> None:
-    two = spec("a b o", {"in": 0, "too": 1, "out": 2}, Role("m", "merge", (0, 1), (2,), policy="round_robin"))
+    two = spec("a b o", {"in": 0, "too": 1, "out": 2}, GraphRole("m", "merge", (0, 1), (2,), policy="round_robin"))
 
     with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):
         run_pipeline(two, [])
@@ -319,17 +321,17 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
     roles = []
     for at in range(0, 90, 3):
         roles += [
-            Role(f"r{at}", "router", (at,), (at + 1, at + 2)),
-            Role(f"m{at}", "merge", (at + 1, at + 2), (at + 3,), policy="round_robin"),
+            GraphRole(f"r{at}", "router", (at,), (at + 1, at + 2)),
+            GraphRole(f"m{at}", "merge", (at + 1, at + 2), (at + 3,), policy="round_robin"),
         ]
     doubling = spec(" ".join(f"l{at}" for at in range(91)), {"in": 0, "out": 90}, *roles)
 
-    with pytest.raises(LimitExceeded, match="record 1 makes over 65536 deliveries"):
+    with pytest.raises(LimitExceeded, match="record 1 causes more than 65536 deliveries"):
         run_pipeline(doubling, records(b"1"))
 
-    monkeypatch.setattr(graph, "MAX_DELIVERIES", 8)
+    monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 8)
     assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, router 2, b, c, merge 2
-    monkeypatch.setattr(graph, "MAX_DELIVERIES", 7)
+    monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
         run_pipeline(FAN, records(b"1"), MARKS, OPS)
 
@@ -340,18 +342,18 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
         (spec("a", {"in": 0}, stage("s", 0, 9)), "there is no lane 9"),
         (spec("a", {"in": -1}), "there is no lane -1"),
         (
-            spec("a b c", {"in": 0}, Role("s", "stage", (0, 1), (2,), "identity")),
+            spec("a b c", {"in": 0}, GraphRole("s", "stage", (0, 1), (2,), "identity")),
             "'s': a stage with 2 to 1 lanes",
         ),
         (
-            spec("a b c", {"in": 0}, Role("s", "stage", (0,), (1, 2), "identity")),
+            spec("a b c", {"in": 0}, GraphRole("s", "stage", (0,), (1, 2), "identity")),
             "'s': a stage with 1 to 2 lanes",
         ),
-        (spec("a b", {"in": 0}, Role("s", "bridge", (0,), ())), "'s': a bridge with 1 to 0 lanes"),
-        (spec("a b", {"in": 0}, Role("s", "router", (0,), ())), "'s': a router with 1 to 0 lanes"),
-        (spec("a b c", {"in": 0}, Role("s", "router", (0, 1), (2,))), "'s': a router with 2 to 1 lanes"),
-        (spec("a b c", {"in": 0}, Role("s", "merge", (0,), (1, 2))), "'s': a merge with 1 to 2 lanes"),
-        (spec("a b", {"in": 0}, Role("s", "merge", (), (1,))), "'s': a merge with 0 to 1 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "bridge", (0,), ())), "'s': a bridge with 1 to 0 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "router", (0,), ())), "'s': a router with 1 to 0 lanes"),
+        (spec("a b c", {"in": 0}, GraphRole("s", "router", (0, 1), (2,))), "'s': a router with 2 to 1 lanes"),
+        (spec("a b c", {"in": 0}, GraphRole("s", "merge", (0,), (1, 2))), "'s': a merge with 1 to 2 lanes"),
+        (spec("a b", {"in": 0}, GraphRole("s", "merge", (), (1,))), "'s': a merge with 0 to 1 lanes"),
         (spec("a b", {"in": 0, "in2": 1}, stage("s", 0, 1)), "lane 'b' is written twice"),
         (spec("a b c", {"in": 0}, stage("s", 0, 1), stage("t", 0, 2)), "lane 'a' is read twice"),
         (spec("a b", {"in": 0, "out": 0}, stage("s", 0, 1)), "lane 'a' is read twice"),
@@ -363,7 +365,7 @@ def test_a_graph_that_multiplies_copies_without_bound_is_stopped(monkeypatch: py
                 "g",
                 LaneGraph("block", lanes("a", "b"), (Endpoint("x", "ingress", 0), Endpoint("x", "egress", 1)), ()),
             ),
-            "two endpoints have one name",
+            "two endpoints have the same name",
         ),
     ],
 )

@@ -42,7 +42,7 @@ from tests.engine.replay.params import errors
             {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
             [("/$defs/a", "schema.ref")],
         ),
-        # These look like schemas but are data.
+        # The values of these keywords look like schemas but are data.
         (
             {
                 "const": {"$ref": "http://x.example/", "$schema": 5, "$id": "x"},

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.replay.dataguard import build
+from byteor_cloud.engine.replay.dataguard import build_guard
 from byteor_cloud.engine.replay.schema import PayloadSchema
-from byteor_cloud.engine.replay.work import RecordOverLimit, Work
+from byteor_cloud.engine.replay.work import RecordOverLimit, WorkMeter
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,15 @@ def test_a_record_over_the_work_limit_is_an_error(op: str) -> None:
     )
     payload = json.dumps({"a": [1] * 98}).encode()  # 100 nodes, 3 keywords
 
-    assert build(op, params, Work(max_record=300))(payload) is not None
+    assert build_guard(op, params, WorkMeter(max_record=300))(payload) is not None
     with pytest.raises(RecordOverLimit):
-        build(op, params, Work(max_record=299))(payload)
+        build_guard(op, params, WorkMeter(max_record=299))(payload)
 
 
 def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits() -> None:
     def work(items: int) -> int:
-        spent = Work()
-        build("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
+        spent = WorkMeter()
+        build_guard("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
         return spent.total
 
     assert 1.9 < work(2000) / work(1000) < 2.1
@@ -50,4 +50,4 @@ def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits(
 
 def test_a_record_with_too_many_values_is_an_error() -> None:
     with pytest.raises(RecordOverLimit):
-        build("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")
+        build_guard("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

@@ -32,11 +32,12 @@ def test_describes_a_target(target: Target | None, expected: str) -> None:
         ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
         (
             {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
-            "All at once. Stops when more than 10 % fail and rolls back by itself.",
+            "All at once. Stops when more than 10 % fail and rolls back automatically.",
         ),
         (
             {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
-            "Waves up to 5 %, 100 %, 60 s of pause between them. Stops when one agent fails and rolls back by itself.",
+            "Waves up to 5 %, 100 %, with a pause of 60 s between waves. Stops when one agent fails and rolls back "
+            "automatically.",
         ),
         (
             {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},

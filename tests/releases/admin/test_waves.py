@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apps.releases.admin.waves import Counts, DeploymentState, build_waves, headline
+from apps.releases.admin.waves import CountsByWave, DeploymentState, build_waves, headline
 from byteor_cloud.engine.machines import AgentProgress as A
 from byteor_cloud.engine.machines import DeploymentStatus as S
 from byteor_cloud.engine.rollout import Strategy
@@ -17,11 +17,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CAREFUL = Strategy.waves(percents=(5, 25, 100), pause_s=60)
 
 
-# 20 agents: 1, 4 and 15 of them.
-DONE: Counts = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
+# The three waves have 1, 4 and 15 of the 20 agents.
+DONE: CountsByWave = {(0, A.ACTIVE): 1, (1, A.ACTIVE): 4, (2, A.ACTIVE): 15}
 
 
-SECOND: Counts = {
+SECOND: CountsByWave = {
     (0, A.ACTIVE): 1,
     (1, A.ACTIVE): 1,
     (1, A.DOWNLOADING): 2,
@@ -30,7 +30,7 @@ SECOND: Counts = {
 }
 
 
-BACK: Counts = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2, (2, A.PENDING): 15}
+BACK: CountsByWave = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERED): 2, (2, A.PENDING): 15}
 
 
 @pytest.mark.parametrize("status", [S.PENDING_APPROVAL, S.APPROVED, S.BUILDING])
@@ -70,7 +70,7 @@ def test_a_wave_without_agents_is_left_out() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_state_of_each_wave(deployment: DeploymentState, counts: Counts, states: list[str]) -> None:
+def test_state_of_each_wave(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
@@ -92,7 +92,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         (
             DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW),
             SECOND,
-            "Wave 2 of 3 done, the next one follows after a pause: 2 of 20 agents active, 1 failed.",
+            "Wave 2 of 3 done, and the next wave starts after a pause: 2 of 20 agents active, 1 failed.",
         ),
         (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
         (DeploymentState(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),
@@ -102,7 +102,7 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_the_headline(deployment: DeploymentState, counts: Counts, expected: str) -> None:
+def test_the_headline_describes_the_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
     found = build_waves(CAREFUL, deployment, counts, expected=20)
 
     assert headline(deployment, found, detail="because") == expected

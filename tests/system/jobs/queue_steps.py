@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from byteor_cloud import jobs
-from byteor_cloud.jobs import Claim, GivenUp, Job, Lane, runs, runs_claimed
+from byteor_cloud.jobs import Claim, GivenUp, Job, JobLane, runs, runs_claimed
 from byteor_cloud.worker.process import Worker
 from tests.patience import PATIENCE_S
 
@@ -20,31 +20,31 @@ go_on = threading.Event()
 fails_with: list[BaseException] = []
 
 
-class Note(Job, name="test.note", lane=Lane.RELEASES):
+class Note(Job, name="test.note", lane=JobLane.RELEASES):
     word: str
 
 
-class Fail(Job, name="test.fail", lane=Lane.RELEASES):
+class Fail(Job, name="test.fail", lane=JobLane.RELEASES):
     pass
 
 
-class Block(Job, name="test.block", lane=Lane.REPLAY):
+class Block(Job, name="test.block", lane=JobLane.REPLAY):
     who: str
 
 
-class WaitForAStranger(Job, name="test.wait_for_a_stranger", lane=Lane.WEBHOOKS):
+class WaitForAStranger(Job, name="test.wait_for_a_stranger", lane=JobLane.WEBHOOKS):
     pass
 
 
-class TakeTurns(Job, name="test.take_turns", lane=Lane.INGEST):
+class TakeTurns(Job, name="test.take_turns", lane=JobLane.INGEST):
     who: str
 
 
-class Hold(Job, name="test.hold", lane=Lane.RELEASES):
+class Hold(Job, name="test.hold", lane=JobLane.RELEASES):
     pass
 
 
-class FailBesideATwin(Job, name="test.fail_beside_a_twin", lane=Lane.RELEASES):
+class FailBesideATwin(Job, name="test.fail_beside_a_twin", lane=JobLane.RELEASES):
     pass
 
 

@@ -113,7 +113,7 @@ def test_ensure_waits_when_unsure_and_raises_when_lost() -> None:
 
 def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_S", 0.01)
-    run = claims.Run((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
+    run = claims.FetchedJob((1, "release:x", "test.note", None, {}, 1, 0, 0, 0), 1)
     claim = claims.HeldClaim(run, lambda: True)
     tries: list[int] = []
 
@@ -122,14 +122,14 @@ def test_insist_retries_during_an_outage(monkeypatch: pytest.MonkeyPatch) -> Non
         if len(tries) < 5:
             raise OperationalError("gone")
 
-    claim.insist(write)
+    claim.retry_until_stored(write)
     assert len(tries) == 5
     with pytest.raises(ZeroDivisionError):
-        claim.insist(lambda: [][1 // 0])
+        claim.retry_until_stored(lambda: [][1 // 0])
     tries.clear()
     claim.lose()
     with pytest.raises(jobs.ClaimLost):
-        claim.insist(write)
+        claim.retry_until_stored(write)
 
 
 def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:

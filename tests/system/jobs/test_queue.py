@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from byteor_cloud import database, jobs
 from byteor_cloud.ids import uuid7
-from byteor_cloud.jobs import Lane
+from byteor_cloud.jobs import JobLane
 from byteor_cloud.worker import process
 from tests.patience import wait_until
 from tests.system.jobs.queue_steps import (
@@ -95,7 +95,7 @@ def test_running_worker_starts_a_new_job_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_full_lane_does_not_delay_other_lanes() -> None:
-    slots = jobs.SLOTS[Lane.WEBHOOKS]
+    slots = jobs.SLOTS[JobLane.WEBHOOKS]
     for _ in range(slots + 1):
         enqueue(WaitForAStranger())
 
@@ -110,8 +110,8 @@ def test_full_lane_does_not_delay_other_lanes() -> None:
     assert waiting() == []
 
 
-@pytest.mark.parametrize("lane", [lane for lane in Lane if lane is not Lane.HOUSEKEEPING])
-def test_one_organization_never_has_all_slots_of_a_lane(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lane", [lane for lane in JobLane if lane is not JobLane.HOUSEKEEPING])
+def test_one_organization_never_has_all_slots_of_a_lane(lane: JobLane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "lane", lane)
     greedy, other = uuid7(), uuid7()
     for _ in range(8):
@@ -142,7 +142,7 @@ def test_organizations_take_turns_however_many_jobs_one_has_waiting() -> None:
         assert len(places) == 2
         rounds += [places[0], places[1] - places[0]]
     # A round is 51 jobs; two slots may swap neighbours.
-    assert max(rounds) <= 51 + 2 * jobs.SLOTS[Lane.INGEST]
+    assert max(rounds) <= 51 + 2 * jobs.SLOTS[JobLane.INGEST]
 
 
 def test_cost_of_a_fetch_does_not_grow_with_the_queue() -> None:
@@ -174,8 +174,8 @@ def _actual_rows(node: dict[str, Any]) -> float:
 
 
 def test_the_names_of_queues_fit_procrastinates_channels() -> None:
-    for lane in Lane:
-        owner = None if lane is Lane.HOUSEKEEPING else uuid7()
+    for lane in JobLane:
+        owner = None if lane is JobLane.HOUSEKEEPING else uuid7()
         assert len(f"procrastinate_queue_v1#{jobs.queue_of(lane, owner)}") <= 63
 
 

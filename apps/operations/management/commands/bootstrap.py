@@ -12,14 +12,14 @@ from django.db import IntegrityError, transaction
 from django.forms import EmailField
 
 from apps.operations.management import installation
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
 
 
 def create_credentials(user: User) -> dict[str, str]:
     """Create a user token and a one-time sign-in link. Both secrets are shown only once."""
-    actor = system("bootstrap")
+    actor = system_actor("bootstrap")
     _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
     link = accounts.create_sign_in_link(user=user, actor=actor)
     return {
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         try:
             with transaction.atomic():
                 user = accounts.get_or_create_account(email)
-                organization = organizations.create_organization(name=org, owner=user, actor=system("bootstrap"))
+                organization = organizations.create_organization(name=org, owner=user, actor=system_actor("bootstrap"))
                 created = {"org_id": str(organization.pk), **create_credentials(user)}
         except IntegrityError:
             raise CommandError(f"an organization with the name {org!r} or a similar name exists already") from None

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the choice of a chain, and where to start."""
+        """Add the options that choose the chain and the first event."""
         chain = parser.add_mutually_exclusive_group(required=True)
         chain.add_argument("--org", help="id or slug of an organization")
         chain.add_argument(
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         if org is None:
             signing_keys.ensure_installation_key()
         try:
-            lines = ledger.export(None if org is None else find_organization(org), after_seq=after_seq)
+            lines = ledger.export_lines(None if org is None else find_organization(org), after_seq=after_seq)
         except InvalidInput as refused:
             raise CommandError(refused.detail, returncode=2) from None
         for line in lines:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.services import signing_keys
 
 
@@ -29,5 +29,5 @@ class Command(BaseCommand):
         """Print the key set. Create the first key if there is none."""
         signing_keys.ensure_installation_key()
         if rotate:
-            signing_keys.rotate(organization=None, actor=system("installation_keys"))
+            signing_keys.rotate(organization=None, actor=system_actor("installation_keys"))
         return json.dumps(signing_keys.key_set(None).document())

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts
 from byteor_cloud.errors import Conflict
@@ -14,7 +14,7 @@ from byteor_cloud.errors import Conflict
 
 class Command(BaseCommand):
     help = (
-        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, also "
+        "Grant or revoke the role of installation operator. An operator sees all organizations in the console, and "
         "the jobs and events that belong to none, and may act on all of them. The last operator can be revoked too."
     )
 
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         is_operator = act == "grant"
         try:
             changed = accounts.set_installation_operator(
-                user, is_operator=is_operator, actor=system("installation_operator")
+                user, is_operator=is_operator, actor=system_actor("installation_operator")
             )
         except Conflict as refused:
             raise CommandError(refused.detail) from None

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, transaction
 
 from apps.operations.management import installation
-from apps.tenancy.actors import system
+from apps.tenancy.actors import system_actor
 from apps.tenancy.services import master_key
 from apps.tenancy.vault import VaultError
 from byteor_cloud.config import PREFIX, Config, replace_key
@@ -54,6 +54,6 @@ class Command(BaseCommand):
 
 def _reseal() -> int:
     try:
-        return master_key.reseal(actor=system("rotate_master_key"))
+        return master_key.reseal(actor=system_actor("rotate_master_key"))
     except VaultError as error:
         raise CommandError(f"{error}; nothing was changed") from None

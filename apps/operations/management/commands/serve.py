@@ -22,7 +22,7 @@ from django.db import connection, connections
 from apps.operations.management import installation
 from apps.operations.management.revival import keep_embedded_database_running
 from byteor_cloud import database, supervisor
-from byteor_cloud.config import PREFIX, Address, Config
+from byteor_cloud.config import PREFIX, BindAddress, Config
 from byteor_cloud.file_storage import PARTIAL
 
 LEFTOVER_S = 3600.0
@@ -60,7 +60,7 @@ class Command(BaseCommand):
             sys.exit(code)
 
 
-def _ensure_port_free(address: Address, setting: str) -> None:
+def _ensure_port_free(address: BindAddress, setting: str) -> None:
     """Raise CommandError if the port is taken. Otherwise the supervisor would restart the server again and again."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -21,7 +21,7 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *args: Any, email: str, json: bool, **options: Any) -> str:
-        """Create the credentials of a person who was invited. The command gives no role."""
+        """Create credentials for a person who was invited. The person's roles do not change."""
         user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(f"no person with the address {email} was invited")

@@ -37,7 +37,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the choice of a chain, and checkpoints to compare with."""
+        """Add the options that choose the chains, and the option for checkpoints to compare with."""
         chain = parser.add_mutually_exclusive_group()
         chain.add_argument("--org", help="id or slug of the one organization to verify")
         chain.add_argument("--installation", action="store_true", help="verify the installation's own chain only")

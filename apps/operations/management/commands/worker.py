@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from byteor_cloud.config import Address, Config
+from byteor_cloud.config import BindAddress, Config
 from byteor_cloud.worker.process import Worker
 
 
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: probes would fill the log."""
 
 
-def _listen(address: Address) -> ThreadingHTTPServer:
+def _listen(address: BindAddress) -> ThreadingHTTPServer:
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 

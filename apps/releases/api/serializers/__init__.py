@@ -6,10 +6,10 @@ from apps.releases.api.serializers.approvals import (
     DecisionSerializer,
 )
 from apps.releases.api.serializers.bundles import (
-    Adapter,
+    AdapterField,
     AdaptersSerializer,
     ConfigBundleSerializer,
-    EnvVars,
+    EnvVarsField,
     SnapshotSerializer,
 )
 from apps.releases.api.serializers.deployments import (
@@ -31,7 +31,7 @@ from apps.releases.api.serializers.offers import (
 )
 
 __all__ = [
-    "Adapter",
+    "AdapterField",
     "AdaptersSerializer",
     "AgentTuningSerializer",
     "ApprovalSerializer",
@@ -42,7 +42,7 @@ __all__ = [
     "DeploymentSerializer",
     "DesiredAnswerSerializer",
     "DesiredSerializer",
-    "EnvVars",
+    "EnvVarsField",
     "OptionalReasonSerializer",
     "ProgressSerializer",
     "ReasonSerializer",

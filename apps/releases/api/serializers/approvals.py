@@ -7,23 +7,23 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from apps.releases.api.fields import StoredForm
+from apps.releases.api.fields import StoredFormField
 from apps.releases.models import (
     Approval,
     ApprovalDecision,
     Deployment,
 )
-from apps.tenancy.api.fields import EnvironmentRelatedField, Id, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.permissions import Permission
 
 
 class DecisionSerializer(ModelSerializer):
     descriptions = {
-        "user_id": "The person who decided. Null if the account was deleted.",
+        "user_id": "The person who decided. Null if the person's account was deleted.",
         "decided_by": "The e-mail address of the person who decided.",
-        "decision": "What was decided.",
-        "comment": "What the person wrote.",
-        "created_at": "When it was decided.",
+        "decision": "The decision.",
+        "comment": "The person's comment.",
+        "created_at": "When the person decided.",
     }
 
     class Meta:
@@ -34,29 +34,31 @@ class DecisionSerializer(ModelSerializer):
 class ApprovalSerializer(ModelSerializer):
     deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
     decisions = DecisionSerializer(many=True)
-    target = StoredForm(allow_null=True)
-    strategy = StoredForm(allow_null=True)
+    target = StoredFormField(allow_null=True)
+    strategy = StoredFormField(allow_null=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     credential = serializers.SerializerMethodField()
 
     descriptions = {
         "status": "The status of the approval.",
-        "deployment_id": "The deployment that it is for. Null if it is for a replay.",
-        "replay_id": "The replay that it is for. Null if it is for a deployment.",
+        "deployment_id": "The deployment that the approval is for. Null if it is for a replay.",
+        "replay_id": "The replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the deployment started before anybody approved it.",
-        "target": "The agents that it covers. Null for a replay.",
-        "strategy": "The strategy that it covers. Null for a replay.",
+        "target": "The agents that the approval covers. Null for a replay.",
+        "strategy": "The strategy that the approval covers. Null for a replay.",
         "capabilities": "What the approval permits.",
         "required_approvals": "How many different people must approve.",
         "allow_self_approval": "Whether the approval of the requester counts.",
         "decisions": "The decisions so far.",
-        "expires_at": "When it expires if it is not used.",
-        "approved_at": "When it was approved. Null if it was not.",
-        "used_at": "When it was used. Null if it was not.",
-        "credential": "The approval credential. Null before approval, and for callers without the permission "
-        "`environment:operate`.",
-        "config_hash": "The config hash that it covers. Null for a replay of an artifact without one.",
-        "spec_hash": "The spec hash that it covers.",
+        "expires_at": "When the approval expires, unless it is used before.",
+        "approved_at": "When the request was approved. Null if it was not approved.",
+        "used_at": "When the approval was used. Null if it was not used.",
+        "credential": (
+            "The approval credential. Null before the approval is given, and for callers without the permission "
+            "`environment:operate`."
+        ),
+        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact without one.",
+        "spec_hash": "The spec hash that the approval covers.",
     }
 
     class Meta:
@@ -70,11 +72,11 @@ class ApprovalSerializer(ModelSerializer):
     def get_credential(self, approval: Approval) -> str | None:
         """The approval credential. Null unless the caller may operate the environment."""
         view = self.context.get("view")
-        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted
+        may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
 
 
-class DecideSerializer(Strict):
+class DecideSerializer(StrictSerializer):
     """A decision on a deployment's or a replay's approval."""
 
     deployment_id = EnvironmentRelatedField(
@@ -83,26 +85,26 @@ class DecideSerializer(Strict):
         what="deployment",
         required=False,
     )
-    replay_id = Id(required=False)
+    replay_id = IdField(required=False)
     decision = serializers.ChoiceField(["approve", "deny"])
-    comment = Text(required=False, allow_blank=True, max_length=2000)
+    comment = TextField(required=False, allow_blank=True, max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
 
     descriptions = {
-        "deployment_id": "The deployment to decide on. Give this or `replay_id`.",
-        "replay_id": "The execute replay to decide on. Give this or `deployment_id`.",
+        "deployment_id": "The deployment to decide on. Send either this or `replay_id`.",
+        "replay_id": "The execute replay to decide on. Send either this or `deployment_id`.",
         "decision": "`approve` or `deny`.",
-        "comment": "A comment for the requester. A denial needs one.",
+        "comment": "A comment for the requester. Required for a denial.",
         "expires_in_s": "Seconds until the approval expires. Default and limit: the environment's `approval_ttl_s`.",
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Look up the ``approval`` to decide; None if none is needed. Raises ValidationError."""
+        """Look up the ``approval`` to decide on; None if the deployment needs no approval. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
-            wrong = {"deployment_id": [ErrorDetail("This field, or replay_id, is required.", code="required")]}
+            wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)
         if "deployment" in attrs and "replay_id" in attrs:
-            wrong = {"replay_id": [ErrorDetail("A decision is on one of the two.", code="one_of")]}
+            wrong = {"replay_id": [ErrorDetail("Send either deployment_id or replay_id, not both.", code="one_of")]}
             raise serializers.ValidationError(wrong)
         if "deployment" in attrs:
             attrs["approval"] = attrs.pop("deployment").approval

@@ -13,7 +13,13 @@ from apps.releases.models import (
     ConfigBundle,
 )
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
-from apps.tenancy.api.fields import EnvironmentRelatedField, JSONObject, ModelSerializer, Name, Strict
+from apps.tenancy.api.fields import (
+    EnvironmentRelatedField,
+    JSONObjectField,
+    ModelSerializer,
+    NameField,
+    StrictSerializer,
+)
 
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 
@@ -26,7 +32,7 @@ _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
         "additionalProperties": {},
     }
 )
-class Adapter(JSONObject):
+class AdapterField(JSONObjectField):
     """An adapter: its ``kind``, and the parameters of that kind."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -40,12 +46,12 @@ class Adapter(JSONObject):
         return value
 
 
-class AdaptersSerializer(Strict):
-    ingress = Adapter(required=False)
-    egress = Adapter(required=False)
+class AdaptersSerializer(StrictSerializer):
+    ingress = AdapterField(required=False)
+    egress = AdapterField(required=False)
     descriptions = {
-        "ingress": "Where records come from: `kind` and what that kind needs.",
-        "egress": "Where records go: `kind` and what that kind needs.",
+        "ingress": "Where records come from: the `kind` of adapter, and the parameters of that kind.",
+        "egress": "Where records go to: the `kind` of adapter, and the parameters of that kind.",
     }
 
 
@@ -72,8 +78,8 @@ class AdaptersSerializer(Strict):
         },
     }
 )
-class EnvVars(serializers.DictField):
-    """Environment variables: a string, or ``{"secret_ref": NAME}`` which the node resolves."""
+class EnvVarsField(serializers.DictField):
+    """Environment variables. A value is a text, or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 
     child = serializers.JSONField()
 
@@ -83,7 +89,7 @@ class EnvVars(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "A name has upper-case letters, digits and _."
+                errors[name] = "A name may have only upper-case letters, digits and _, and no digit first."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
@@ -95,7 +101,7 @@ class EnvVars(serializers.DictField):
         return value
 
 
-class SnapshotSerializer(Strict):
+class SnapshotSerializer(StrictSerializer):
     enabled = serializers.BooleanField(default=False)
     interval_s = serializers.IntegerField(required=False, min_value=1, max_value=86400)
     descriptions = {
@@ -105,21 +111,21 @@ class SnapshotSerializer(Strict):
 
 
 class ConfigBundleSerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     version_id = EnvironmentRelatedField(source="version", queryset=Version.objects.all(), what="version")
     tuning_profile = serializers.ChoiceField(list(WAIT_BY_PROFILE), required=False)
     wait = serializers.ChoiceField(["backoff", "spin"], required=False)
-    stage_config = JSONObject(required=False)
+    stage_config = JSONObjectField(required=False)
     adapters = AdaptersSerializer(required=False)
-    env = EnvVars(required=False)
+    env = EnvVarsField(required=False)
     snapshot = SnapshotSerializer(required=False)
     required_capabilities = serializers.ListField(child=serializers.CharField(), read_only=True)
     known_bad = serializers.BooleanField(read_only=True)
     spec_hash = serializers.CharField(source="version.spec_hash", read_only=True)
 
     descriptions = {
-        "name": "The name, unique in the environment.",
-        "version_id": "The version to run.",
+        "name": "The config bundle's name, unique in the environment.",
+        "version_id": "The version that the config bundle runs.",
         "tuning_profile": "How the runtime uses the host's cores. Default: `default`.",
         "wait": "How the runtime waits for records: sleep (`backoff`) or use a core (`spin`). The default depends on "
         "the "
@@ -128,8 +134,8 @@ class ConfigBundleSerializer(ModelSerializer):
         "adapters": "Where the pipeline reads and writes.",
         "env": 'Environment variables. A value is a string, or `{"secret_ref": "NAME"}`, which the host resolves.',
         "snapshot": "Snapshots of the runtime's state.",
-        "required_capabilities": "What an approval of it must permit.",
-        "known_bad": "Whether it failed in this environment and is barred.",
+        "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
+        "known_bad": "Whether the configuration failed in this environment and is known bad.",
     }
 
     class Meta:

@@ -15,17 +15,17 @@ from apps.releases.models import (
     DeploymentAgent,
     TimelineEntry,
 )
-from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import EnvironmentRelatedField, ModelSerializer, StrictSerializer, TextField
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.engine.rollout import Strategy
 
 
-class ReasonSerializer(Strict):
-    reason = Text(max_length=2000)
+class ReasonSerializer(StrictSerializer):
+    reason = TextField(max_length=2000)
 
 
-class OptionalReasonSerializer(Strict):
-    reason = Text(max_length=2000, required=False, allow_blank=True, default="")
+class OptionalReasonSerializer(StrictSerializer):
+    reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -41,13 +41,13 @@ class ProgressSerializer(serializers.Serializer[Any]):
     rolled_back = serializers.IntegerField()
     descriptions = {
         "total": "All agents of the deployment.",
-        "pending": "Agents that were not offered it yet.",
-        "offered": "Agents that were offered it and have not reported yet.",
-        "downloading": "Agents that download it.",
-        "activating": "Agents that activate it.",
-        "active": "Agents that run it.",
-        "failed": "Agents on which it failed.",
-        "rolled_back": "Agents that run again what they ran before.",
+        "pending": "Agents that the deployment was not offered to yet.",
+        "offered": "Agents that the deployment was offered to and that have not reported yet.",
+        "downloading": "Agents that download the bundle.",
+        "activating": "Agents that activate the bundle.",
+        "active": "Agents that run the bundle.",
+        "failed": "Agents on which the deployment failed.",
+        "rolled_back": "Agents that were rolled back to what they ran before.",
     }
 
 
@@ -57,47 +57,46 @@ class DeploymentSerializer(ModelSerializer):
     )
     target = TargetSerializer()
     strategy = StrategySerializer(default=Strategy.all_at_once())
-    note = Text(required=False, allow_blank=True, max_length=2000)
+    note = TextField(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
-    approval = Text(
-        required=False, write_only=True, max_length=16_384, help_text="The credential of an unused approval of the same"
-    )
+    approval = TextField(required=False, write_only=True, max_length=16_384)
     approval_id = serializers.SerializerMethodField()
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
     spec_hash = serializers.CharField(source="config_bundle.version.spec_hash", read_only=True)
     progress = serializers.SerializerMethodField()
 
     descriptions = {
-        "status": "The status in the deployment's lifecycle.",
+        "status": "The deployment's status.",
         "config_bundle_id": "The config bundle to deploy.",
         "version_id": "The version in the config bundle.",
         "pipeline": "The name of the pipeline.",
         "bundle_hash": "The SHA-256 of the deploy bundle. Null before it is built.",
         "bundle_size": "The size of the deploy bundle in bytes. Null before it is built.",
-        "target": "The agents that it is for. Exactly one of `agents`, `selector` and `all`.",
-        "target_count": "How many agents matched the target at creation.",
-        "strategy": "How it spreads. Default: all at once.",
-        "take_over": "Whether agents that run another pipeline may be targeted. Default: false.",
+        "target": "The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`.",
+        "target_count": "How many agents matched the target when the deployment was created.",
+        "strategy": "How the deployment spreads over the agents. Default: all at once.",
+        "take_over": "Whether the deployment may take over agents that run another pipeline. Default: false.",
         "approval": "The credential of an unused approval of the same configuration, target and strategy.",
-        "override_freeze": "Deploy in spite of a freeze window. Needs `org_admin`.",
-        "freeze_override": "Why a freeze window was overridden, and by whom. Null if none was.",
-        "break_glass": "Deploy before anybody approved, in an emergency. Needs `org_admin`; another person must "
-        "approve "
-        "afterwards. Null if approval is not bypassed.",
-        "wave": "The wave that it has reached, from 0.",
-        "progress": "How many of its agents have come how far.",
-        "is_current": "Whether it is the active deployment of its environment and pipeline.",
-        "superseded_by": "The deployment that replaced it. Null if none did.",
-        "restores": "The deployment that its rollback brings back. Null if it is not rolled back.",
-        "rollback_reason": "Why it is rolled back.",
-        "paused_at": "When it was paused. Null if it is not.",
-        "approved_at": "When it was approved. Null if it was not.",
-        "activated_at": "When it became active. Null if it did not.",
-        "reason": "A code that says why it failed. Empty if it did not.",
-        "detail": "A sentence that says why it failed. Empty if it did not.",
-        "note": "A remark of the requester.",
+        "override_freeze": "Deploy although a freeze window is open. Needs `org_admin`.",
+        "freeze_override": "Why a freeze window was overridden, and by whom. Null if no window was overridden.",
+        "break_glass": (
+            "Deploy in an emergency before anybody has approved. Needs `org_admin`; another person must approve "
+            "afterwards. Null without break-glass."
+        ),
+        "wave": "The wave that the deployment has reached, counted from 0.",
+        "progress": "The number of the deployment's agents by their progress.",
+        "is_current": "Whether the environment runs this deployment now for its pipeline.",
+        "superseded_by": "The deployment that replaced this one. Null if none did.",
+        "restores": "The deployment that the rollback of this one restores. Null if there is no rollback.",
+        "rollback_reason": "Why the deployment is rolled back.",
+        "paused_at": "When the deployment was paused. Null if it is not paused.",
+        "approved_at": "When the deployment was approved. Null if it was not approved.",
+        "activated_at": "When the deployment became active. Null if it did not.",
+        "reason": "A code that says why the deployment failed. Empty if it did not fail.",
+        "detail": "A sentence that says why the deployment failed. Empty if it did not fail.",
+        "note": "A note of the requester.",
     }
 
     class Meta:
@@ -128,13 +127,13 @@ class DeploymentSerializer(ModelSerializer):
         return {"total": sum(counts.values()), **counts}
 
 
-class UnmetSettingSerializer(Strict):
+class UnmetSettingSerializer(StrictSerializer):
     refuses_unknown = False
-    setting = Text(max_length=200)
-    reason = Text(max_length=2000)
+    setting = TextField(max_length=200)
+    reason = TextField(max_length=2000)
     descriptions = {
-        "setting": "The setting.",
-        "reason": "Why it could not be applied in full.",
+        "setting": "The name of the setting.",
+        "reason": "Why the agent could not apply the setting in full.",
     }
 
 
@@ -146,10 +145,10 @@ class TuningSerializer(serializers.Serializer[Any]):
     degraded = UnmetSettingSerializer(many=True)
     failed = UnmetSettingSerializer(many=True)
     descriptions = {
-        "requested": "What the config bundle asks for.",
-        "applied": "What the agent applied.",
-        "degraded": "What the agent applied in part.",
-        "failed": "What the agent could not apply.",
+        "requested": "The settings that the config bundle requests.",
+        "applied": "The settings that the agent applied.",
+        "degraded": "The settings that the agent applied in part.",
+        "failed": "The settings that the agent could not apply.",
     }
 
 
@@ -159,13 +158,13 @@ class DeploymentAgentSerializer(ModelSerializer):
 
     descriptions = {
         "agent_name": "The agent's name.",
-        "wave": "The wave in which it is offered the deployment, from 0. Null for a late joiner.",
-        "counted": "Whether it counts for waves and thresholds.",
-        "action": "What it was offered: `activate` or `rollback`.",
-        "progress": "How far it has come.",
-        "offered_at": "When it was offered. Null if it was not yet.",
-        "tuning": "What the agent could apply of the tuning profile.",
-        "detail": "What the agent reported, such as why it failed.",
+        "wave": "The wave in which the agent is offered the deployment, counted from 0. Null for a late joiner.",
+        "counted": "Whether the agent counts for waves and thresholds.",
+        "action": "What the agent was offered: `activate` or `rollback`.",
+        "progress": "The agent's progress.",
+        "offered_at": "When the deployment was offered to the agent. Null if it was not offered yet.",
+        "tuning": "How much of the tuning profile the agent could apply.",
+        "detail": "What the agent reported, such as the reason of a failure.",
     }
 
     class Meta:
@@ -191,9 +190,9 @@ class TimelineEntrySerializer(ModelSerializer):
     detail = serializers.DictField()
 
     descriptions = {
-        "event": "What happened.",
-        "actor": "Who did it, as an e-mail address or the name of an API key. Empty for the system.",
-        "detail": "More about it; the keys depend on the event.",
+        "event": "The kind of event.",
+        "actor": "Who caused the event, as an e-mail address or the name of an API key. Empty for the system.",
+        "detail": "More about the event. The keys depend on the kind of event.",
     }
 
     class Meta:

@@ -8,48 +8,50 @@ from rest_framework import serializers
 
 from apps.fleet.api.serializers import OfferSerializer
 from apps.releases.api.serializers.deployments import UnmetSettingSerializer
-from apps.tenancy.api.fields import Hash, Id, JSONObject, Strict, Text
+from apps.tenancy.api.fields import HashField, IdField, JSONObjectField, StrictSerializer, TextField
 
 
-class AgentTuningSerializer(Strict):
+class AgentTuningSerializer(StrictSerializer):
     """How much of the tuning profile the agent could apply. Other keys are ignored."""
 
     refuses_unknown = False
-    profile = Text(max_length=200, required=False)
-    applied = JSONObject(required=False)
+    profile = TextField(max_length=200, required=False)
+    applied = JSONObjectField(required=False)
     degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
     failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # the list's
     descriptions = {
         "profile": "The tuning profile.",
-        "applied": "What the agent applied.",
-        "degraded": "What the agent applied in part.",
-        "failed": "What the agent could not apply.",
+        "applied": "The settings that the agent applied.",
+        "degraded": "The settings that the agent applied in part.",
+        "failed": "The settings that the agent could not apply.",
     }
 
 
-class ReportSerializer(Strict):
+class ReportSerializer(StrictSerializer):
     """An agent's report on its offer."""
 
-    deployment_id = Id()
+    deployment_id = IdField()
     status = serializers.ChoiceField(["downloading", "activating", "active", "failed", "rolled_back"])
-    bundle_hash = Hash()
-    detail = Text(required=False, allow_blank=True, max_length=4000)
+    bundle_hash = HashField()
+    detail = TextField(required=False, allow_blank=True, max_length=4000)
     tuning = AgentTuningSerializer(required=False)
-    boot_id = Text(required=False, allow_null=True, allow_blank=True, max_length=64)
+    boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
         "boot_id": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
         "deployment_id": "The deployment in the offer.",
-        "status": "How far the agent is.",
+        "status": "The agent's progress with the offer.",
         "bundle_hash": "The SHA-256 of the deploy bundle in the offer.",
-        "detail": "More about it, such as why it failed.",
-        "tuning": "What the agent could apply of the tuning profile.",
+        "detail": "More about the progress, such as the reason of a failure.",
+        "tuning": "How much of the tuning profile the agent could apply.",
     }
 
 
 class ReportAnswerSerializer(serializers.Serializer[Any]):
     accepted = serializers.BooleanField()
     descriptions = {
-        "accepted": "False if the report is about an offer that no longer stands. It is kept and changes nothing.",
+        "accepted": (
+            "False if the report is about an offer that was replaced. Such a report is stored but changes nothing."
+        ),
     }
 
 
@@ -67,5 +69,5 @@ class DesiredAnswerSerializer(serializers.Serializer[Any]):
 
     desired = DesiredSerializer(allow_null=True)
     descriptions = {
-        "desired": "What the agent should run. Null if nothing was offered.",
+        "desired": "What the agent should run. Null if no bundle was offered.",
     }

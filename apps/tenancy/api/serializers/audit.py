@@ -20,7 +20,7 @@ class AuditActorSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of actor: a user, a key, an agent, or the system.",
         "id": "The actor's id.",
-        "display": "The actor's name or e-mail address at that time.",
+        "display": "The actor's name or e-mail address when the event happened.",
     }
 
 
@@ -33,16 +33,16 @@ class AuditScopeSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "project_id": "Its project. Null if it belongs to none.",
-        "environment_id": "Its environment. Null if it belongs to none.",
-        "organization_id": "Its organization. Null if it belongs to none.",
+        "project_id": "The project that the resource belongs to. Null if it belongs to no project.",
+        "environment_id": "The environment that the resource belongs to. Null if it belongs to no environment.",
+        "organization_id": "The organization that the resource belongs to. Null if it belongs to no organization.",
     }
 
 
 class AuditSealSerializer(ModelSerializer):
     descriptions = {
-        "seq": "The position in the chain, from 1.",
-        "prev_hash": "The hash of the event before it.",
+        "seq": "The event's position in the chain, counted from 1.",
+        "prev_hash": "The hash of the previous event in the chain.",
         "hash": "The SHA-256 of this event and `prev_hash`.",
     }
 
@@ -59,15 +59,15 @@ class AuditEventSerializer(ModelSerializer):
     seal = AuditSealSerializer(allow_null=True, default=None)
 
     descriptions = {
-        "timestamp": "When it happened.",
-        "actor": "Who did it.",
-        "action": "What was done, such as `deployment.create`.",
-        "outcome": "Whether it succeeded, was denied, or ended in an error.",
-        "resource_scope": "What it was done to.",
-        "request_id": "The `X-Request-ID` of the request. Null for work of the system.",
-        "ip": "The client's address.",
+        "timestamp": "When the event happened.",
+        "actor": "Who caused the event.",
+        "action": "What the actor did, such as `deployment.create`.",
+        "outcome": "Whether the action succeeded, was denied, or ended in an error.",
+        "resource_scope": "The resource that the action affected.",
+        "request_id": "The `X-Request-ID` of the request. Null if no request caused the event.",
+        "ip": "The IP address of the client.",
         "changes": "What changed, by field. Secrets are left out.",
-        "seal": "The event's place in the ledger. Null until it is sealed, a few seconds after it happened.",
+        "seal": "The event's place in the ledger. Null until the event is sealed, a few seconds after it happened.",
     }
 
     class Meta:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import Id, ModelSerializer, Name
+from apps.tenancy.api.fields import IdField, ModelSerializer, NameField
 from apps.tenancy.models import (
     OrganizationKey,
     User,
@@ -21,17 +21,20 @@ CREDENTIAL_FIELDS = ["id", "name", "prefix", "expires_at", "last_used_at", "revo
 
 
 class UserTokenSerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
 
     descriptions = {
         "name": "A name by which you recognize the token.",
-        "prefix": "The first characters of the secret, by which you recognize it.",
-        "expires_in_s": "Seconds until it expires. Default and limit: the organizations' `token_max_days`.",
-        "expires_at": "When it expires.",
-        "last_used_at": "When it was last used, to the minute. Null if never.",
-        "revoked_at": "When it was revoked. Null if it was not.",
+        "prefix": "The first characters of the secret, by which you recognize the token.",
+        "expires_in_s": (
+            "Seconds until the token expires. Maximum: the lowest `token_max_days` of the person's organizations. "
+            "Default: 30 days, or the maximum if that is less."
+        ),
+        "expires_at": "When the token expires.",
+        "last_used_at": "When the token was last used, to the minute. Null if it was never used.",
+        "revoked_at": "When the token was revoked. Null if it was not revoked.",
     }
 
     class Meta:
@@ -41,32 +44,32 @@ class UserTokenSerializer(ModelSerializer):
 
 
 class OrganizationKeySerializer(ModelSerializer):
-    name = Name()
+    name = NameField()
     role = serializers.ChoiceField(list(Role))
-    project_id = Id(required=False, allow_null=True)
+    project_id = IdField(required=False, allow_null=True)
     expires_in_s = serializers.IntegerField(write_only=True, required=False, min_value=60, max_value=MAX_TOKEN_S)
     expires_at = serializers.DateTimeField(read_only=True)
-    created_by = serializers.EmailField(
-        source="created_by.email",
-        read_only=True,
-        allow_null=True,
-        default=None,
-        help_text="The person who made the key, or the key that made it. They count as the requester of what it asks "
-        "for. Null where nobody knows: such a key can't ask for what needs an approval.",
-    )
+    created_by = serializers.EmailField(source="created_by.email", read_only=True, allow_null=True, default=None)
 
     descriptions = {
         "name": "A name by which you recognize the key.",
-        "prefix": "The first characters of the secret, by which you recognize it.",
+        "prefix": "The first characters of the secret, by which you recognize the key.",
         "role": "The role that the key has.",
-        "project_id": "The only project in which the key has its role. Null: the whole organization.",
-        "expires_in_s": "Seconds until it expires. Default and limit: the organization's `token_max_days`.",
-        "expires_at": "When it expires.",
-        "last_used_at": "When it was last used, to the minute. Null if never.",
-        "revoked_at": "When it was revoked. Null if it was not.",
-        "created_by": "The person who made the key, also where another key made it. That person counts as the "
-        "requester of what"
-        " the key requests. Null if unknown: then the key cannot request what needs an approval.",
+        "project_id": (
+            "The only project in which the key has its role. Null if the role applies to the whole organization."
+        ),
+        "expires_in_s": (
+            "Seconds until the key expires. Maximum: the organization's `token_max_days`. Default: 30 days, or the "
+            "maximum if that is less."
+        ),
+        "expires_at": "When the key expires.",
+        "last_used_at": "When the key was last used, to the minute. Null if it was never used.",
+        "revoked_at": "When the key was revoked. Null if it was not revoked.",
+        "created_by": (
+            "The person who created the key. For a key that was created with another key, it is the person who created "
+            "that other key. This person counts as the requester of everything that the key requests. Null if unknown; "
+            "then the key cannot request anything that needs an approval."
+        ),
     }
 
     class Meta:
@@ -78,8 +81,8 @@ class OrganizationKeySerializer(ModelSerializer):
 class UserSerializer(ModelSerializer):
     descriptions = {
         "id": "The person's id.",
-        "email": "The e-mail address.",
-        "name": "The name.",
+        "email": "The person's e-mail address.",
+        "name": "The person's name.",
     }
 
     class Meta:
@@ -92,8 +95,8 @@ class RoleSerializer(serializers.Serializer[Any]):
     project_id = serializers.UUIDField(allow_null=True)
     role = serializers.ChoiceField(list(Role))
     descriptions = {
-        "organization_id": "The organization in which the role counts.",
-        "project_id": "The project in which the role counts. Null: the whole organization.",
+        "organization_id": "The organization in which the role applies.",
+        "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
         "role": "The role.",
     }
 
@@ -106,7 +109,7 @@ class CredentialSerializer(serializers.Serializer[Any]):
     descriptions = {
         "family": "The family: `usr` (user token) or `org` (organization API key).",
         "prefix": "The first characters of the secret.",
-        "expires_at": "When it expires.",
+        "expires_at": "When the credential expires.",
     }
 
 
@@ -117,7 +120,7 @@ class MeSerializer(serializers.Serializer[Any]):
     credential = CredentialSerializer()
     roles = RoleSerializer(many=True)
     descriptions = {
-        "user": "The person behind the credential. Null for an API key.",
+        "user": "The person who the credential belongs to. Null for an API key.",
         "credential": "The credential of this request.",
         "roles": "The roles that the credential has.",
     }

@@ -6,11 +6,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Name, Text
+from apps.tenancy.api.fields import ModelSerializer, NameField, TextField
 from apps.tenancy.api.serializers.settings import (
-    EnvironmentSettings,
+    EnvironmentSettingsField,
     EnvironmentSettingsSerializer,
-    OrganizationSettings,
+    OrganizationSettingsField,
     OrganizationSettingsSerializer,
 )
 from apps.tenancy.models import (
@@ -22,7 +22,7 @@ from apps.tenancy.models import (
 from apps.tenancy.permissions import Role
 
 
-class Slug(Text):
+class SlugField(TextField):
     """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -31,14 +31,14 @@ class Slug(Text):
 
 
 class OrganizationSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
-    settings = OrganizationSettings(OrganizationSettingsSerializer, required=False)
+    name = NameField()
+    slug = SlugField(required=False)
+    settings = OrganizationSettingsField(OrganizationSettingsSerializer, required=False)
 
     descriptions = {
-        "name": "The name, unique in the installation.",
-        "slug": "A short name for URLs. Made from the name if it is left out.",
-        "settings": "The organization's settings, merged key by key.",
+        "name": "The organization's name, unique in the installation.",
+        "slug": "A short name for URLs. Default: made from the name.",
+        "settings": "The organization's settings. An update changes only the keys that it contains.",
     }
 
     class Meta:
@@ -47,12 +47,12 @@ class OrganizationSerializer(ModelSerializer):
 
 
 class ProjectSerializer(ModelSerializer):
-    name = Name()
-    slug = Slug(required=False)
+    name = NameField()
+    slug = SlugField(required=False)
 
     descriptions = {
-        "name": "The name, unique in the organization.",
-        "slug": "A short name for URLs. Made from the name if it is left out.",
+        "name": "The project's name, unique in the organization.",
+        "slug": "A short name for URLs. Default: made from the name.",
     }
 
     class Meta:
@@ -61,13 +61,13 @@ class ProjectSerializer(ModelSerializer):
 
 
 class EnvironmentSerializer(ModelSerializer):
-    name = Name()
-    settings = EnvironmentSettings(EnvironmentSettingsSerializer, required=False)
+    name = NameField()
+    settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
 
     descriptions = {
-        "name": "The name, unique in the project.",
-        "posture": "How careful the environment is. It is fixed at creation.",
-        "settings": "The environment's settings, merged key by key.",
+        "name": "The environment's name, unique in the project.",
+        "posture": "The kind of environment, which decides the defaults of its settings. It is fixed at creation.",
+        "settings": "The environment's settings. An update changes only the keys that it contains.",
     }
 
     class Meta:
@@ -77,7 +77,9 @@ class EnvironmentSerializer(ModelSerializer):
     def validate_posture(self, value: str) -> str:
         """Reject a change of the posture."""
         if isinstance(self.instance, Environment) and value != self.instance.posture:
-            raise serializers.ValidationError("The posture is fixed at creation.", code="immutable")
+            raise serializers.ValidationError(
+                ("The posture is fixed at creation and cannot be changed."), code="immutable"
+            )
         return value
 
 
@@ -89,8 +91,8 @@ class MemberSerializer(ModelSerializer):
     descriptions = {
         "user_id": "The person's id.",
         "email": "The person's e-mail address.",
-        "role": "The role. `org_admin` can only be given in an organization.",
-        "project_id": "The project in which the role counts. Null: the whole organization.",
+        "role": "The person's role. `org_admin` can only be given in an organization.",
+        "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
     }
 
     class Meta:
@@ -100,5 +102,5 @@ class MemberSerializer(ModelSerializer):
     def validate_email(self, value: str) -> str:
         """Reject a change of the address: an update can only change the role."""
         if isinstance(self.instance, Membership) and value != self.instance.user.email:
-            raise serializers.ValidationError("A member's address can't be changed here.", code="immutable")
+            raise serializers.ValidationError("This operation cannot change a member's address.", code="immutable")
         return value

@@ -13,7 +13,7 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
 from apps.tenancy import policy
-from apps.tenancy.api.fields import Name, Strict, Text
+from apps.tenancy.api.fields import NameField, StrictSerializer, TextField
 from byteor_cloud.engine import freeze
 
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
@@ -28,11 +28,12 @@ _YEARS = range(2000, 3000)  # time zones have rules for these years, and arithme
         "pattern": _WINDOW_EDGE,
         "example": "2026-12-24T18:00:00Z",
         "description": (
-            "RFC 3339; without an offset it is wall-clock time in `time_zone`. Years 2000 to 2999. Shown in UTC."
+            "An RFC 3339 time. Without an offset it is a wall-clock time in `time_zone`. The year must be from 2000 to "
+            "2999. Times are shown in UTC."
         ),
     }
 )
-class WindowEdge(serializers.RegexField):
+class WindowEdgeField(serializers.RegexField):
     """The start or the end of a freeze window."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -44,9 +45,9 @@ class WindowEdge(serializers.RegexField):
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:  # its message depends on the Python version, so it is not shown
-            raise serializers.ValidationError("There is no such time.", code="invalid") from None
+            raise serializers.ValidationError("This date or time does not exist.", code="invalid") from None
         if moment.year not in _YEARS:
-            raise serializers.ValidationError("Must be in the years 2000 to 2999.", code="out_of_range")
+            raise serializers.ValidationError("The year must be from 2000 to 2999.", code="out_of_range")
         return moment
 
 
@@ -56,25 +57,25 @@ def _time_zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones())
 
 
-class FreezeWindowSerializer(Strict):
+class FreezeWindowSerializer(StrictSerializer):
     """A period in which nothing is deployed."""
 
-    start = WindowEdge()
-    end = WindowEdge()
-    time_zone = Text(default="UTC", max_length=64)
+    start = WindowEdgeField()
+    end = WindowEdgeField()
+    time_zone = TextField(default="UTC", max_length=64)
     recurrence = serializers.ChoiceField(list(freeze.Recurrence), required=False, allow_null=True)
-    reason = Name()
+    reason = NameField()
 
     descriptions = {
-        "time_zone": "The IANA name of the time zone of times without an offset.",
-        "recurrence": "How often the window repeats. Null if it does not.",
-        "reason": "Why nothing may be deployed. It is shown to people whose deployment waits.",
+        "time_zone": "The IANA name of the time zone for times without an offset.",
+        "recurrence": "How often the window repeats. Null if it does not repeat.",
+        "reason": "Why nothing may be deployed. People whose deployments wait see this text.",
     }
 
     def validate_time_zone(self, value: str) -> str:
         """Accept only IANA names of time zones."""
         if value not in _time_zones():
-            raise serializers.ValidationError("Not an IANA time zone.")
+            raise serializers.ValidationError("Must be the IANA name of a time zone, such as Europe/Berlin.")
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class FreezeWindowSerializer(Strict):
                 text = f"The clocks in {zone} skip this time; give another, or one with an offset."
                 raise serializers.ValidationError({name: [ErrorDetail(text, code="skipped")]})
         # If the clocks repeat the hour of the start or end, the window covers both.
-        start, end = freeze.instants(value["start"], zone)[0], freeze.instants(value["end"], zone)[1]
+        start, end = freeze.possible_instants(value["start"], zone)[0], freeze.possible_instants(value["end"], zone)[1]
         if end <= start:
             raise serializers.ValidationError({"end": [ErrorDetail("Must be after start.", code="invalid")]})
         return {**value, "start": _in_utc(start), "end": _in_utc(end)}
@@ -97,7 +98,7 @@ def _in_utc(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-class EnvironmentSettingsSerializer(Strict):
+class EnvironmentSettingsSerializer(StrictSerializer):
     """An environment's settings. A setting that is left out has the default of the environment's posture."""
 
     approvals_required = serializers.BooleanField(required=False)
@@ -124,25 +125,27 @@ class EnvironmentSettingsSerializer(Strict):
     }
 
 
-class OrganizationSettingsSerializer(Strict):
+class OrganizationSettingsSerializer(StrictSerializer):
     """An organization's settings."""
 
     token_max_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
     email_domains = serializers.ListField(
-        child=Text(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain."), required=False, max_length=100
+        child=TextField(pattern="^[A-Za-z0-9.-]{1,253}$", rule="Must be a domain such as example.com."),
+        required=False,
+        max_length=100,
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
     descriptions = {
         "token_max_days": "The longest lifetime of a token in days. Default: 90.",
-        "email_domains": "Domains whose e-mail addresses may become members. Empty: all.",
-        "default_environment_settings": "Settings with which new environments start.",
+        "email_domains": "The e-mail domains that members may have. If the list is empty, every domain is permitted.",
+        "default_environment_settings": "The settings of new environments, unless a request sets others.",
     }
 
 
-class Settings(serializers.Field[Any, Any, Any, Any]):
+class SettingsField(serializers.Field[Any, Any, Any, Any]):
     """Settings as a JSON object: a write changes only the given keys; a read has all keys, with defaults filled in."""
 
-    def __init__(self, shape: type[Strict], **kwargs: Any) -> None:
+    def __init__(self, shape: type[StrictSerializer], **kwargs: Any) -> None:
         self.shape = shape
         super().__init__(**kwargs)
 
@@ -170,10 +173,10 @@ def _plain(value: Any) -> Any:
 
 
 @extend_schema_field(OrganizationSettingsSerializer)
-class OrganizationSettings(Settings):
-    """For the schema."""
+class OrganizationSettingsField(SettingsField):
+    """Settings that the OpenAPI document describes as an organization's settings."""
 
 
 @extend_schema_field(EnvironmentSettingsSerializer)
-class EnvironmentSettings(Settings):
-    """For the schema."""
+class EnvironmentSettingsField(SettingsField):
+    """Settings that the OpenAPI document describes as an environment's settings."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from apps.tenancy.api.fields import ModelSerializer, Strict, Text
+from apps.tenancy.api.fields import ModelSerializer, StrictSerializer, TextField
 from apps.tenancy.models import (
     SigningKey,
-    choices,
+    enum_choices,
 )
 from byteor_cloud.engine.delivery.keys import KeyStatus
 
@@ -17,17 +17,18 @@ from byteor_cloud.engine.delivery.keys import KeyStatus
 class SigningKeySerializer(ModelSerializer):
     """A signing key. Its private half is never returned."""
 
-    status = serializers.ChoiceField(choices(KeyStatus), source="current_status", read_only=True)
+    status = serializers.ChoiceField(enum_choices(KeyStatus), source="current_status", read_only=True)
 
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
-        "status": "`next` is published and does not sign yet, `active` signs, `retiring` only verifies, `retired` "
-        "verifies "
-        "what was signed before.",
-        "not_before": "When it begins to sign.",
-        "signs_until": "When it stops signing. Null if no time is set.",
-        "not_after": "When it is retired. Null if no time is set.",
-        "created_at": "When it was published.",
+        "status": (
+            "`next`: published, but does not sign yet. `active`: signs. `retiring`: only verifies. `retired`: verifies "
+            "only signatures that it made before."
+        ),
+        "not_before": "When the key begins to sign.",
+        "signs_until": "When the key stops signing. Null if no time is set.",
+        "not_after": "When the key is retired. Null if no time is set.",
+        "created_at": "When the key was published.",
     }
 
     class Meta:
@@ -35,21 +36,24 @@ class SigningKeySerializer(ModelSerializer):
         fields = ["id", "kid", "status", "not_before", "signs_until", "not_after", "created_at"]
 
 
-class RotateSigningKeySerializer(Strict):
+class RotateSigningKeySerializer(StrictSerializer):
     """The times of a rotation of the signing key."""
 
     activate_in_s = serializers.IntegerField(required=False, min_value=0, max_value=30 * 86400)
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
     descriptions = {
-        "activate_in_s": "Seconds until the new key signs. Default: until every agent has had time to fetch it. 0 is "
-        "at once, for "
-        "an emergency.",
-        "retire_in_s": "Seconds that the previous key continues to verify from then on. Default: one week.",
+        "activate_in_s": (
+            "Seconds until the new key signs. Default: the time that all agents need to fetch it. Use 0 in an "
+            "emergency, so that it signs at once."
+        ),
+        "retire_in_s": (
+            "Seconds for which the previous key still verifies after the new key has begun to sign. Default: one week."
+        ),
     }
 
 
-class RetireSigningKeySerializer(Strict):
-    reason = Text(max_length=2000)
+class RetireSigningKeySerializer(StrictSerializer):
+    reason = TextField(max_length=2000)
 
 
 class JwkSerializer(serializers.Serializer[Any]):
@@ -59,19 +63,19 @@ class JwkSerializer(serializers.Serializer[Any]):
     x = serializers.CharField()
     alg = serializers.ChoiceField(["EdDSA"])
     use = serializers.ChoiceField(["sig"])
-    status = serializers.ChoiceField(choices(KeyStatus))
+    status = serializers.ChoiceField(enum_choices(KeyStatus))
     not_before = serializers.DateTimeField()
     not_after = serializers.DateTimeField(allow_null=True)
     descriptions = {
         "kid": "The key's id: its RFC 7638 thumbprint.",
-        "kty": "The key type.",
-        "crv": "The curve.",
+        "kty": "The type of the key.",
+        "crv": "The elliptic curve.",
         "x": "The public key in base64url.",
         "alg": "The signature algorithm.",
-        "use": "What the key is for.",
+        "use": "The purpose of the key: signatures.",
         "status": "`next`, `active`, `retiring` or `retired`.",
-        "not_before": "When it begins to sign.",
-        "not_after": "After this time nothing that it signed is valid. Null if no time is set.",
+        "not_before": "When the key begins to sign.",
+        "not_after": "The key verifies only signatures that were made before this time. Null if no time is set.",
     }
 
 

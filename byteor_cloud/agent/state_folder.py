@@ -132,7 +132,7 @@ class StateFolder:
             return None
         with self._parsing("signing_keys.json"):
             members = Fields(document)
-            keyset = KeySet.of(members.object("key_set"))
+            keyset = KeySet.from_document(members.object("key_set"))
             return StoredKeySet(keyset, str(members.member("etag")))
 
     def save_keys(self, keys: StoredKeySet) -> None:

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from apps.releases.services import explanations
-from apps.tenancy.console import ago, pill
+from apps.tenancy.console import relative_time, state_pill
 from byteor_cloud.engine.explain.findings import Finding
 
 
@@ -19,11 +19,11 @@ def panels(agent: Any) -> list[dict[str, Any]]:
         {
             "title": "Why it runs this",
             "lead": explanation.summary,
-            "rows": [(pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
+            "rows": [(state_pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },
         {
             "title": "What happens next",
-            "rows": [(ago(event.at), event.detail) for event in explanation.next],
+            "rows": [(relative_time(event.at), event.detail) for event in explanation.next],
             "empty": "Nothing, because the agent has left the fleet.",
         },
     ]
@@ -36,4 +36,6 @@ def _about(finding: Finding) -> str:
         name, pk = "deployment", finding.deployment_id
     else:
         return ""
-    return format_html('<a class="to" href="{}">{}</a>', reverse(f"admin:releases_{name}_change", args=[pk]), name)
+    return format_html(
+        '<a class="text-link" href="{}">{}</a>', reverse(f"admin:releases_{name}_change", args=[pk]), name
+    )

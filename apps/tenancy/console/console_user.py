@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.http import HttpRequest
 
-from apps.tenancy.access import NOTHING, Roles
+from apps.tenancy.access import NOTHING, OrganizationRoles
 from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
@@ -20,12 +20,12 @@ EVERYTHING = frozenset(Permission)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ConsoleUser:
     """A person's roles in each organization. A superuser (installation operator) has every permission everywhere."""
 
     user_id: UUID | None
     is_superuser: bool
-    roles: Mapping[UUID, Roles]
+    roles: Mapping[UUID, OrganizationRoles]
 
     def permissions(self, tenant: Tenant) -> frozenset[Permission]:
         """Return the person's permissions in an organization, a project or an environment."""
@@ -42,23 +42,23 @@ class Standing:
                 return roles.permissions() if roles else NOTHING
         return NOTHING
 
-    def holds(self, permission: Permission) -> bool:
+    def holds_anywhere(self, permission: Permission) -> bool:
         """Tell whether the person has the permission in any organization or project."""
         everywhere = (role for roles in self.roles.values() for role in (roles.org, *roles.projects.values()))
         seen = bool(self.roles) and permission is Permission.VIEW_ORG
         return self.is_superuser or seen or any(role is not None and permission in GRANTS[role] for role in everywhere)
 
-    def organizations(self, permission: Permission, path: str) -> Q:
+    def organization_condition(self, permission: Permission, path: str) -> Q:
         """Return the condition that the person has ``permission`` in the organization at ``path``."""
         if self.is_superuser:
             return Q()
         ids = [pk for pk, roles in self.roles.items() if permission in roles.permissions()]
         return Q(**{f"{path}__in": ids})
 
-    def projects(self, permission: Permission, path: str, organization_path: str) -> Q:
+    def project_condition(self, permission: Permission, path: str, organization_path: str) -> Q:
         """Return the condition that the person has ``permission`` in the project at ``path``.
 
-        The role in the project decides; without one, the role in the organization.
+        The person's role in the project decides. If there is none, the role in the organization decides.
         """
         if self.is_superuser:
             return Q()
@@ -73,18 +73,18 @@ class Standing:
         return (by_organization & ~Q(**{f"{path}__in": other_projects})) | Q(**{f"{path}__in": granting_projects})
 
 
-def standing_of(request: HttpRequest) -> Standing:
-    """Return the standing of the signed-in person; it is read from the database once per request."""
-    known: Standing | None = getattr(request, "_console_standing", None)
+def console_user_of(request: HttpRequest) -> ConsoleUser:
+    """Return the signed-in person with all roles; they are read from the database once per request."""
+    known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
-        known = _read(request.user) if isinstance(request.user, User) else Standing(None, False, {})
-        request._console_standing = known  # type: ignore[attr-defined]  # a place to keep it for the request
+        known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
+        request._console_user = known  # type: ignore[attr-defined]  # a place to keep it for the request
     return known
 
 
-def _read(user: User) -> Standing:
+def _read(user: User) -> ConsoleUser:
     if not user.is_active:
-        return Standing(None, False, {})
+        return ConsoleUser(None, False, {})
     org_roles: dict[UUID, Role] = {}
     project_roles: dict[UUID, dict[UUID, Role]] = {}
     mine = Membership.objects.filter(user=user).filter(Q(project=None) | Q(project__deleted_at=None))
@@ -94,8 +94,10 @@ def _read(user: User) -> Standing:
             org_roles[organization_id] = Role(role)
         else:
             projects[project_id] = Role(role)
-    return Standing(
-        user.pk, user.is_superuser, {pk: Roles(org_roles.get(pk), projects) for pk, projects in project_roles.items()}
+    return ConsoleUser(
+        user.pk,
+        user.is_superuser,
+        {pk: OrganizationRoles(org_roles.get(pk), projects) for pk, projects in project_roles.items()},
     )
 
 

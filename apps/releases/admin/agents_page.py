@@ -18,8 +18,8 @@ _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """The number of agents by wave and progress. ``uncounted`` of them do not count for waves and thresholds."""
+class AgentCounts:
+    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds."""
 
     by_wave: Mapping[tuple[int, str], int]
     uncounted: int
@@ -33,7 +33,7 @@ class Counts:
         return dict(found)
 
 
-def count_agents(deployment: Deployment) -> Counts:
+def count_agents(deployment: Deployment) -> AgentCounts:
     """Count the deployment's agents by wave and progress."""
     by_wave: Counter[tuple[int, str]] = Counter()
     uncounted = 0
@@ -41,7 +41,7 @@ def count_agents(deployment: Deployment) -> Counts:
     for wave, progress, counted, n in rows:
         by_wave[wave, progress] += n
         uncounted += 0 if counted else n
-    return Counts(by_wave, uncounted)
+    return AgentCounts(by_wave, uncounted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class AgentsPage:
         return self.page + 1 if self.last < self.total else None
 
 
-def find_page(deployment: Deployment, counted: Counts, query: Mapping[str, str]) -> AgentsPage:
+def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, str]) -> AgentsPage:
     """Return a page of agents, failed ones first. ``query`` may hold ``q`` (part of a name), ``progress``, ``page``."""
     search = query.get("q", "").replace("\0", "").strip()[:200]
     by_progress = counted.by_progress

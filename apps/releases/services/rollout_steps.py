@@ -14,12 +14,12 @@ from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services import assignments, bundles, offers, rollbacks
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.tenancy.services import signing_keys
-from apps.tenancy.state import advance, lock
+from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
 from byteor_cloud.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
-from byteor_cloud.engine.rollout import AgentView, StepPlan, plan_rollback, plan_rollout
+from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
 logger = structlog.get_logger(__name__)
@@ -31,20 +31,20 @@ _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 
 
-def step(deployment_id: str) -> None:
+def run_step(deployment_id: str) -> None:
     """Run the deployment's next step, if there is one now. Safe to run at any time, any number of times."""
     found = Deployment.objects.select_related("environment", "restores").filter(pk=deployment_id).first()
     if found is None:
         return
     is_served = _is_bundle_available(found)  # before any lock, because the storage may be slow
     with transaction.atomic():
-        lock(found.environment)
-        deployment = lock(found, related=RELATED)
+        lock_row(found.environment)
+        deployment = lock_row(found, related=RELATED)
         now = timezone.now()
         if deployment.status in _RUNNING:
             _track_outage(deployment, now, is_served=is_served)
         if deployment.status == DeploymentStatus.DEPLOYING:
-            if bundles.is_barred(deployment.environment_id, deployment.config_hash):
+            if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
                 # A deployment of the same configuration failed elsewhere: no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
@@ -119,7 +119,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
     if deployment.status == DeploymentStatus.DEPLOYING:
         return plan_rollout(
             deployment.strategy,
-            _views(deployment, rows),
+            _rollout_agents(deployment, rows),
             wave=deployment.wave,
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
@@ -128,11 +128,13 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
             now=now,
         )
     if deployment.status == DeploymentStatus.ROLLING_BACK:
-        return plan_rollback(_views(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now)
+        return plan_rollback(
+            _rollout_agents(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now
+        )
     return None
 
 
-def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[AgentView]:
+def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
         """Return the start of the agent's timeout; None while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
@@ -145,7 +147,7 @@ def _views(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[Agen
         "agent_id", "wave", ExpressionWrapper(is_awaited, BooleanField()), "progress", "offered_at"
     )
     return [
-        AgentView(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
+        RolloutAgent(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
         for agent_id, wave, counted, progress, offered_at in columns
     ]
 
@@ -162,7 +164,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         _activate(deployment)
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
-    elif plan.more or deployment.enlisting is not None:
+    elif plan.has_more_offers or deployment.enlisting is not None:
         # Enqueue last: a report enqueues a step while it locks its assignment, and this step locks assignments above.
         offers.enqueue_rollout_step(deployment.pk)
 
@@ -192,7 +194,7 @@ def _activate(deployment: Deployment) -> None:
     assignments.offer_late(current)
 
 
-def sign_envelope(deployment: Deployment) -> dict[str, Any]:
+def sign_deployment_envelope(deployment: Deployment) -> dict[str, Any]:
     """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
     manifest = delivery.Manifest.from_document(deployment.manifest)
     organization_id = deployment.environment.project.organization_id

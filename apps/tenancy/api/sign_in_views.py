@@ -46,7 +46,7 @@ class SignedInSerializer(serializers.Serializer[Any]):
     descriptions = {
         "token": "A user token for the API.",
         "expires_at": "When the token expires.",
-        "user": "Who signed in.",
+        "user": "The person who signed in.",
     }
 
 
@@ -125,10 +125,12 @@ class LoginView(_SignInView):
             302: OpenApiResponse(description="A redirect to the identity provider."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
-        parameters=[OpenApiParameter("next", str, description="The path that a browser is sent to afterwards.")],
+        parameters=[
+            OpenApiParameter("next", str, description=("The path that the browser is redirected to after the sign-in."))
+        ],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Initiates the login flow; redirects to the identity provider."""
+        """Start the sign-in: redirect the browser to the identity provider."""
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left it
         return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
@@ -142,7 +144,7 @@ class CallbackView(_SignInView):
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="A browser is signed in and redirected to the console."),
-            401: OpenApiResponse(description="The answer of the identity provider is not valid."),
+            401: OpenApiResponse(description="The response of the identity provider is not valid."),
             503: OpenApiResponse(description="No identity provider is configured, or it is not reachable."),
         },
         parameters=[
@@ -151,7 +153,7 @@ class CallbackView(_SignInView):
         ],
     )
     def get(self, request: Request) -> HttpResponse:
-        """Exchanges the authorization code for a session (browsers) or a user token (everybody else)."""
+        """Exchange the authorization code for a session (browsers) or a user token (other clients)."""
         session = request._request.session
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
         # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
@@ -174,7 +176,7 @@ class CallbackView(_SignInView):
 
 
 @never_cache
-def link(request: HttpRequest, secret: str) -> HttpResponse:
+def sign_in_with_link(request: HttpRequest, secret: str) -> HttpResponse:
     """Sign in with a one-time link, after a confirmation, so that mail scanners that open links do not use it up."""
     if request.method != "POST":
         return render(request, "sign_in_link.html")

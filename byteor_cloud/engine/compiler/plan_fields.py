@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints, override
 
-from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, Json, nearest, one_of, shown
+from .diagnostics import MAX_DIAGNOSTICS, Code, CompileReport, JsonObject, join_options, nearest_word, quote
 
 READ_LIMIT = 16_384
-"""The items of a longer list are not read, since every list of a valid plan is shorter."""
+"""The maximum length of a list whose items are read. Every list of a valid plan is shorter."""
 
 
 class ValueType[T](ABC):
@@ -23,15 +23,15 @@ class ValueType[T](ABC):
         """Read a value; ``pointer`` is its place in the plan."""
 
     @abstractmethod
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         """Return the JSON Schema of the values that ``read`` accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. One that does not match the pattern is reported and still returned, so that later rules can name it.
+    """A string. If it does not match the pattern, it is reported and still returned, so that later rules can name it.
 
-    ``suggest`` makes a valid text from an invalid one, for the hint.
+    ``suggest`` makes a valid text from an invalid text, for the hint.
     """
 
     expected: str
@@ -48,13 +48,13 @@ class PlanText(ValueType[str]):
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
-                f"Expected {self.expected}, not {shown(value)}.",
+                f"Expected {self.expected}, not {quote(value)}.",
                 f'Write, for example, "{example}".',
             )
         return text
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "string",
             "description": self.expected,
@@ -82,13 +82,13 @@ class Integer(ValueType[int]):
         report.add(
             self.code,
             pointer,
-            f"Expected {self.expected}, {bounds}, not {shown(value)}.",
+            f"Expected {self.expected}, {bounds}, not {quote(value)}.",
             f"Write {self.minimum}." if self.minimum == self.maximum else f"Write {bounds}, without quotes.",
         )
         return None
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "integer",
             "description": self.expected,
@@ -112,18 +112,18 @@ class Choice[T: str](ValueType[T]):
             for option in self.options:
                 if option == value:
                     return option
-        guess = nearest(value, self.options) if isinstance(value, str) else None
-        choices = one_of([guess] if guess else self.options)
+        guess = nearest_word(value, self.options) if isinstance(value, str) else None
+        choices = join_options([guess] if guess else self.options)
         report.add(
             self.code,
             pointer,
-            f"Expected {self.expected} ({one_of(self.options)}), not {shown(value)}.",
+            f"Expected {self.expected} ({join_options(self.options)}), not {quote(value)}.",
             f"Write {choices}.",
         )
         return None
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {"type": "string", "description": self.expected, "enum": list(self.options)}
 
 
@@ -145,7 +145,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
-                f"Expected a list of {self.expected}, not {shown(value)}.",
+                f"Expected a list of {self.expected}, not {quote(value)}.",
                 self.hint,
             )
             return None
@@ -168,7 +168,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
         return tuple(items)
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         bounds = {"minItems": self.minimum, "maxItems": self.maximum}
         return {"type": "array", "description": self.expected, "items": self.item.schema(), **bounds}
 
@@ -184,7 +184,7 @@ class PlanLabels(ValueType[dict[str, str]]):
     @override
     def read(self, value: object, pointer: str, report: CompileReport) -> dict[str, str] | None:
         if not isinstance(value, dict) or len(value) > self.maximum:
-            got = f"{len(value):,} of them" if isinstance(value, dict) else shown(value)
+            got = f"{len(value):,} of them" if isinstance(value, dict) else quote(value)
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
@@ -193,12 +193,12 @@ class PlanLabels(ValueType[dict[str, str]]):
             )
             return None
         for key in sorted(value, key=str):
-            self.key.read(key, child_pointer(pointer, key), report)
-            self.value.read(value[key], child_pointer(pointer, key), report)
+            self.key.read(key, member_pointer(pointer, key), report)
+            self.value.read(value[key], member_pointer(pointer, key), report)
         return value
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return {
             "type": "object",
             "description": f"at most {self.maximum} labels",
@@ -219,7 +219,7 @@ class Deferred[T](ValueType[object]):
         return value
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         return self.value_type.schema()
 
 
@@ -264,7 +264,7 @@ class Object[T](ValueType[T]):
             report.add(
                 Code.PLAN_SCHEMA,
                 pointer,
-                f"Expected {self.expected}, an object, not {shown(value)}.",
+                f"Expected {self.expected}, an object, not {quote(value)}.",
                 f"Write an object with the fields {', '.join(self.fields)}.",
             )
             return None
@@ -288,25 +288,25 @@ class Object[T](ValueType[T]):
 
     def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: CompileReport) -> None:
         schema = field.value_type.schema()
-        options = one_of(schema.get("enum") or schema["examples"])
+        options = join_options(schema.get("enum") or schema["examples"])
         report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
 
     def _report_unknown(self, value: dict[str, object], pointer: str, report: CompileReport) -> None:
         unknown = [key for key in value if key not in self.fields]
         for key in heapq.nsmallest(MAX_DIAGNOSTICS + 1, unknown, key=str):
             name = str(key)
-            guess = nearest(name, self.fields)
+            guess = nearest_word(name, self.fields)
             if name in self.misplaced:
                 hint = self.misplaced[name]
             elif guess:
                 hint = f'Write "{guess}".'
             else:
                 hint = f"Remove it; the permitted fields are {', '.join(self.fields)}."
-            message = f"{shown(name)} is not a field of {self.expected}."
-            report.add(Code.PLAN_SCHEMA, child_pointer(pointer, name), message, hint)
+            message = f"{quote(name)} is not a field of {self.expected}."
+            report.add(Code.PLAN_SCHEMA, member_pointer(pointer, name), message, hint)
 
     @override
-    def schema(self) -> Json:
+    def schema(self) -> JsonObject:
         properties, required_names = {}, []
         for name, (_, field) in self.fields.items():
             properties[name] = field.value_type.schema()
@@ -324,8 +324,8 @@ class Object[T](ValueType[T]):
         }
 
 
-def child_pointer(pointer: str, key: object) -> str:
-    """Return the pointer of a member whose key the author chose; of its object if the key is long or unprintable."""
+def member_pointer(pointer: str, key: object) -> str:
+    """Return the pointer of a member whose key the author chose, or of its object if the key is long or unprintable."""
     name = str(key)
     if not name.isprintable() or len(name) > 64:
         return pointer

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 
-from byteor_cloud.engine.compiler import LaneGraph, Role, neighbours, topological_order
+from byteor_cloud.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
 from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.stages import Runtime, Stage, Unsupported
+from byteor_cloud.engine.replay.stages import Stage, StageRuntime, Unsupported
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
@@ -27,10 +27,10 @@ MAX_DELIVERIES = 65_536
 type _Queues = defaultdict[int, deque[bytes]]
 
 
-class Graph:
-    """A LaneGraph that is ready to run. Records enter at ``entry``, an ingress or lane; by default the only ingress."""
+class GraphRunner:
+    """A LaneGraph that is ready to run. Records enter at the ingress or lane ``entry``, by default the only ingress."""
 
-    def __init__(self, spec: LaneGraph, runtime: Runtime, entry: str | None) -> None:
+    def __init__(self, spec: LaneGraph, runtime: StageRuntime, entry: str | None) -> None:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self._exits = [(end.name, end.lane) for end in spec.endpoints if end.kind == "egress"]
@@ -51,15 +51,15 @@ class Graph:
             for payload in _work(role, stage, queues, record.sequence):
                 left -= len(role.tx)
                 if left < 0:
-                    detail = f"record {record.sequence} makes over {MAX_DELIVERIES} deliveries"
+                    detail = f"record {record.sequence} causes more than {MAX_DELIVERIES} deliveries"
                     raise LimitExceeded(LimitCode.DELIVERIES, detail)
                 for lane in role.tx:
                     queues[lane].append(payload)
         return [(name, payload) for name, lane in self._exits for payload in queues[lane]]
 
 
-def _work(role: Role, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
-    """Yield the payloads that a role makes of all records in its input lanes, which are emptied."""
+def _work(role: GraphRole, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
+    """Take all records from the input lanes of a role, and yield the payloads that the role makes of them."""
     for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
         result = stage.process(payload, sequence) if stage else payload
         if result is not None:
@@ -72,7 +72,7 @@ def _round_robin(lanes: list[deque[bytes]]) -> Iterator[bytes]:
             yield lane.popleft()
 
 
-def _lane_names(spec: LaneGraph, role: Role) -> tuple[str, str]:
+def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
     return spec.lanes[role.rx[0]].name, spec.lanes[role.tx[0]].name
 
 
@@ -89,7 +89,10 @@ def _entry_lane(spec: LaneGraph, entry: str | None) -> int:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Refuse a graph that the compiler cannot have made and that does not meet the module docstring's conditions."""
+    """Raise Unsupported for a graph that violates the conditions in the module's docstring.
+
+    The compiler never makes such a graph.
+    """
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}
@@ -99,7 +102,7 @@ def _check(spec: LaneGraph) -> None:
     _once(spec, "written", [*ends["ingress"], *(lane for role in spec.roles for lane in role.tx)])
     _once(spec, "read", [*ends["egress"], *(lane for role in spec.roles for lane in role.rx)])
     if len({end.name for end in spec.endpoints}) < len(spec.endpoints):
-        raise Unsupported("two endpoints have one name")
+        raise Unsupported("two endpoints have the same name")
 
 
 def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:
@@ -112,7 +115,7 @@ def _once(spec: LaneGraph, verb: str, lanes: Iterable[int]) -> None:
         seen.add(lane)
 
 
-def _topological(roles: tuple[Role, ...]) -> list[Role]:
+def _topological(roles: tuple[GraphRole, ...]) -> list[GraphRole]:
     """Sort the roles so that each comes after the writers of its inputs, and otherwise keep the order of the spec."""
     reader = {lane: index for index, role in enumerate(roles) for lane in role.rx}
     pairs = ((index, reader[lane]) for index, role in enumerate(roles) for lane in role.tx if lane in reader)
