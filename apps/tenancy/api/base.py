@@ -123,7 +123,7 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         self.resolve_scope()
         declared = self.permissions.get(self.action)
         needed = {each for each in (declared, *self.also_needed()) if isinstance(each, Permission)}
-        if declared is None or not needed <= self.granted_permissions:
+        if declared is None or (needed and not needed <= self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
 
     def also_needed(self) -> frozenset[Permission]:
