@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,12 +13,15 @@ from typing import IO
 import structlog
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+from django.conf import DEFAULT_STORAGE_ALIAS, settings
 from django.core.files.base import ContentFile, File
-from django.core.files.storage import FileSystemStorage, default_storage
+from django.core.files.storage import FileSystemStorage, default_storage, storages
 from django.db import connection
 
 from byteor_cloud import space
 from byteor_cloud.errors import InsufficientStorage, Unavailable
+from byteor_cloud.file_storage import AtomicFileStorage
+from byteor_cloud.received_file import ReceivedFile
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 logger = structlog.get_logger(__name__)
@@ -57,6 +59,14 @@ def put(content_hash: str, content: bytes) -> None:
     _save(name, ContentFile(content))
 
 
+def receive(name: str) -> ReceivedFile:
+    """Open a temporary file for bytes whose hash is not known yet. ``put_file`` stores it, ``close`` removes it."""
+    store = storages[DEFAULT_STORAGE_ALIAS]
+    if isinstance(store, AtomicFileStorage):
+        return store.receive(name)
+    return ReceivedFile(Path(settings.FILE_UPLOAD_TEMP_DIR), name, is_kept=False)
+
+
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
     """Store a file by streaming it. A stored file is written again, which renews its ``stored_at`` time.
 
@@ -75,23 +85,6 @@ def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  
 def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
     with _storage_errors():
         default_storage.save(name, file)
-        if isinstance(default_storage._wrapped, FileSystemStorage):  # type: ignore[attr-defined]  # the lazy object's target
-            _sync(Path(default_storage.path(name)))
-
-
-def _sync(path: Path) -> None:
-    """Write the file and its folders' entries to the disk, so that a stored blob survives a power cut."""
-    for target in (path, path.parent, path.parent.parent):
-        try:
-            handle = os.open(target, os.O_RDONLY)
-        except FileNotFoundError:
-            if target != path:
-                raise
-            continue  # pruned just now, because no row refers to it yet; callers check again once they ``protect`` it
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def read(content_hash: str) -> IO[bytes]:

@@ -14,7 +14,7 @@ from byteor_cloud.database import PROCESS_KIND_VARIABLE
 from byteor_cloud.embedded import EmbeddedPostgres, EmbeddedPostgresError
 
 # These commands do not use the database, so the embedded database is not started for them.
-OFFLINE = {"spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
+OFFLINE = {"simulate_fleet", "spectacular", "collectstatic", "check", "help", "--help", "version", "--version"}
 
 
 def run(argv: Sequence[str]) -> int:

@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage
 
-PARTIAL = ".partial-"
-MODE = 0o644
+from byteor_cloud.offload import run_in_disk_thread
+from byteor_cloud.received_file import ReceivedFile
 
 
 class AtomicFileStorage(FileSystemStorage):
     """Django's file storage, but files are written under a temporary name and then renamed.
 
     Django's own storage writes in place: after a full disk or a kill, half a file would remain under the hash of the
-    whole file.
+    whole file. When ``save`` returns, the file survives a power cut.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._durable_folders: set[Path] = set()
+
+    def receive(self, name: str) -> ReceivedFile:
+        """Open a file that is received in this folder, so that ``save`` only has to rename it."""
+        return ReceivedFile(Path(self.location), name, is_kept=True)
 
     def _save(self, name: str, content: Any) -> str:
         target = Path(self.path(name))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # An upload's temporary file on the same disk can be renamed instead of copied.
-            _place(Path(content.temporary_file_path()), target)
-        except (AttributeError, OSError):
-            self._copy(content, target)
+        if isinstance(content, ReceivedFile):
+            content.make_durable()
+            try:
+                run_in_disk_thread(self._place, content, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                return name
+        run_in_disk_thread(self._copy, content, target)
         return name
 
-    def _copy(self, content: Any, target: Path) -> None:
-        handle, partial = tempfile.mkstemp(prefix=PARTIAL, dir=self.location)
+    def _copy(self, content: File[bytes], target: Path) -> None:
+        with self.receive(target.name) as copy:
+            for piece in content.chunks():
+                copy.append(piece)
+            copy.make_durable()
+            self._place(copy, target)
+
+    def _place(self, file: ReceivedFile, target: Path) -> None:
+        folder = target.parent
         try:
-            with os.fdopen(handle, "wb") as file:
-                for chunk in content.chunks():
-                    file.write(chunk)
-            _place(Path(partial), target)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+            file.move(target)
+        except FileNotFoundError:  # the first blob of this folder
+            self._durable_folders.discard(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            file.move(target)
+        _sync(folder)
+        if folder not in self._durable_folders:  # another process may have made it just now
+            _sync(folder.parent)
+            self._durable_folders.add(folder)
 
 
-def _place(source: Path, target: Path) -> None:
-    """Move a complete file to its name, after an fsync: some file systems report only then that they are full."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    source.chmod(MODE)
-    source.replace(target)
+def _sync(folder: Path) -> None:
+    """Write the folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -19,6 +19,16 @@ def _jitter() -> float:
     return secrets.SystemRandom().uniform(0.1, 1.0)
 
 
+def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
+    """Return the delay after ``failures`` earlier failures in a row. It is never shorter than ``retry_after_s``.
+
+    ``jitter`` is a random factor up to 1.
+    """
+    longest: float = min(_LONGEST_S, _FIRST_S * 2 ** min(failures, 10))
+    # The whole fleet may have received the same Retry-After, so a random part is added to it.
+    return retry_after_s + max(longest, retry_after_s * _MAX_RANDOM_SHARE) * jitter
+
+
 class Backoff:
     """Delays that double with each failure in a row. Random parts keep a fleet from retrying all at once."""
 
@@ -36,11 +46,9 @@ class Backoff:
 
     def delay_s(self, error: Exception) -> float:
         """Return the delay after this failure. It is never shorter than the control plane's ``Retry-After``."""
-        longest: float = min(_LONGEST_S, _FIRST_S * 2 ** min(self._failures, 10))
-        self._failures += 1
         retry_after = (error.retry_after if isinstance(error, ControlPlaneUnavailable) else None) or 0.0
-        # The whole fleet may have received the same Retry-After, so a random part is added to it.
-        return retry_after + max(longest, retry_after * _MAX_RANDOM_SHARE) * self._jitter()
+        self._failures += 1
+        return backoff_s(self._failures - 1, retry_after, self._jitter())
 
 
 def retry_until_answered[T](

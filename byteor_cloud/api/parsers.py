@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO, Any, override
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
-from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.core.files.uploadhandler import FileUploadHandler
 from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, MultiPartParser
 
-from byteor_cloud import space
+from byteor_cloud import blobs, space
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.strict_json import JsonFault
 from byteor_cloud.errors import InvalidInput, LengthRequired, PayloadTooLarge
 from byteor_cloud.offload import run_in_thread
+from byteor_cloud.received_file import ReceivedFile
 
 MAX_DEPTH = 200
 LONG_BYTES = 64 * 1024  # longer texts are parsed in another thread, since they would hold up the event loop
@@ -61,32 +59,43 @@ class StrictJSONParser(BaseParser):
         return parse_json(bodies.read_body(context["request"]._request, cap))
 
 
-class _HashingHandler(TemporaryFileUploadHandler):
-    """An upload handler that streams a file to disk and hashes it on the way, so that it is never whole in memory."""
+class _ReceivingHandler(FileUploadHandler):
+    """An upload handler that streams a file into the blob store's folder, so that it is never whole in memory."""
+
+    chunk_size = 124 * 1024  # what ``front_door.PacedSocket`` receives at most at once
+    _file: ReceivedFile | None = None
 
     def __init__(self, cap: int) -> None:
         super().__init__()
-        self._cap, self._received, self._digest = cap, 0, hashlib.sha256()
+        self._cap = cap
 
-    def new_file(self, *args: Any, **kwargs: Any) -> None:
-        """Start a new file and a new hash."""
-        os.makedirs(settings.FILE_UPLOAD_TEMP_DIR, mode=0o700, exist_ok=True)
-        self._received, self._digest = 0, hashlib.sha256()
-        super().new_file(*args, **kwargs)
+    @override
+    def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
+        """Start a new file."""
+        super().new_file(field_name, file_name, *args, **kwargs)
+        self._file = blobs.receive(file_name)
 
+    @override
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        """Hash and store the next chunk of the file. Raises PayloadTooLarge."""
-        self._received += len(raw_data)
-        if self._received > self._cap:
+        """Store the next chunk of the file. Raises PayloadTooLarge."""
+        if start + len(raw_data) > self._cap:
             raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
-        self._digest.update(raw_data)
-        super().receive_data_chunk(raw_data, start)
+        assert self._file is not None  # noqa: S101  Django calls ``new_file`` before
+        self._file.append(raw_data)
 
-    def file_complete(self, file_size: int) -> UploadedFile[Any] | None:
-        """Return the file with its ``content_hash``."""
-        file = super().file_complete(file_size)
-        file.content_hash = f"sha256:{self._digest.hexdigest()}"  # type: ignore[union-attr]  # read by the upload's view
+    @override
+    def file_complete(self, file_size: int) -> ReceivedFile:
+        """Return the file, whose part has ended, once it is on the disk: later a request slot is held."""
+        assert self._file is not None  # noqa: S101  as above
+        self._file.make_durable()
+        file, self._file = self._file, None
         return file
+
+    @override
+    def upload_interrupted(self) -> None:
+        """Remove the incomplete file."""
+        if self._file is not None:
+            self._file.close()
 
 
 class _CountingStream:
@@ -119,7 +128,7 @@ class UploadParser(MultiPartParser):
         if bodies.is_chunked(request):
             raise LengthRequired("Send the upload with a Content-Length.")
         declared = bodies.declared_length(request)
-        handler = _HashingHandler(settings.CONFIG.max_upload_bytes)
+        handler = _ReceivingHandler(settings.CONFIG.max_upload_bytes)
         request.upload_handlers = [handler]
         watched = _CountingStream(stream)
         try:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import io
+import os
+import stat
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact
 from apps.tenancy.models import AuditEvent
 from byteor_cloud import blobs
 from byteor_cloud.ids import uuid7
+from byteor_cloud.received_file import PARTIAL, ReceivedFile
 from tests.artifacts import incidents
 from tests.artifacts.incidents import FORM, MULTIPART, form, upload
 from tests.races import Race
@@ -37,10 +44,11 @@ def is_stored(content: bytes) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _no_temporary_file_is_left(settings: Any, tmp_path: Path) -> Iterator[None]:
+def _no_temporary_file_is_left(settings: Any, tmp_path: Path, store: Path) -> Iterator[None]:
     settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "uploads")
     yield
     assert list(tmp_path.glob("uploads/*")) == []
+    assert list(store.rglob(f"{PARTIAL}*")) == []
 
 
 def refused(answer: Any, status: int, code: str, content: bytes) -> None:
@@ -124,6 +132,93 @@ def test_concurrent_uploads_of_the_same_content(at_once: Race, world: World) -> 
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert Artifact.objects.count() == 1
     assert AuditEvent.objects.filter(action="artifact.receive").count() == 1
+
+
+class _Stream(io.RawIOBase):
+    """A request body that is made while it is read, so that it is never in memory."""
+
+    def __init__(self, opening: bytes, size: int, end: bytes) -> None:
+        self.length = len(opening) + size + len(end)
+        self._parts = [opening, *[bytes(64 * 1024)] * (size // (64 * 1024)), end]
+
+    @override
+    def read(self, size: int = -1, /) -> bytes:
+        if not self._parts:
+            return b""
+        data = self._parts.pop(0)
+        if 0 <= size < len(data):
+            self._parts.insert(0, data[size:])
+            data = data[:size]
+        return data
+
+
+def test_memory_does_not_grow_with_the_upload(world: World) -> None:
+    agent, api = world.agent()
+    opening, _, end = form(FORM, b"CONTENT").partition(b"CONTENT")
+    peaks = []
+
+    for size in (1 << 20, 64 << 20):
+        stream = _Stream(opening, size, end)
+        environ: Any = {"CONTENT_LENGTH": str(stream.length), "wsgi.input": stream}
+        tracemalloc.start()
+        answer = api.client.generic(
+            "POST", f"/api/v1/agents/{agent.pk}/artifacts", b"?", MULTIPART,
+            headers={"Authorization": f"Bearer {api.token}"}, **environ,
+        )  # fmt: skip
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (answer.status_code, answer.json()["size_bytes"]) == (201, size)
+
+    assert peaks[1] < peaks[0] + (2 << 20)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_upload_is_written_once_and_stored_in_one_transaction(
+    world: World, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, api = world.agent()
+    upload(api, agent, b"first")
+    synced: list[tuple[bool, int]] = []
+    sync = os.fsync
+
+    def record(handle: int) -> None:
+        status = os.fstat(handle)
+        synced.append((stat.S_ISREG(status.st_mode), status.st_ino))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with CaptureQueriesContext(connection) as queries:
+        assert upload(api, agent, b"x" * 1_000_000).status_code == 201
+
+    kept = (store / blobs.storage_name(hash_of(b"x" * 1_000_000))).stat().st_ino
+    assert [inode for is_file, inode in synced if is_file] == [kept]
+    assert (False, (store / blobs.storage_name(hash_of(b"x" * 1_000_000))).parent.stat().st_ino) in synced
+    assert [query["sql"] for query in queries.captured_queries].count("BEGIN") == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("when", ["write", "fsync", "rename"])
+def test_failing_disk_refuses_the_upload(world: World, monkeypatch: pytest.MonkeyPatch, number: int, when: str) -> None:
+    agent, api = world.agent()
+
+    def fail(*arguments: Any, **keywords: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        match when:
+            case "write":
+                patched.setattr(ReceivedFile, "append", fail)
+            case "fsync":
+                patched.setattr(os, "fsync", fail)
+            case "rename":
+                patched.setattr(ReceivedFile, "move", fail)
+        answer = upload(api, agent, b"bad")
+
+    if when == "rename" and number == errno.EIO:
+        refused(answer, 503, "unavailable", b"bad")
+    else:
+        refused(answer, 507, "insufficient_storage", b"bad")
+    assert upload(api, agent, b"bad").status_code == 201
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])

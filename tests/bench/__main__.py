@@ -1,7 +1,8 @@
-"""``python -m tests.bench [NAME …]``: run the named benchmarks, or all."""
+"""``python -m tests.bench [NAME …]``: run benchmarks; print a table, write JSON and draw a picture."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import socket
@@ -9,11 +10,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from byteor_cloud.embedded import EmbeddedPostgres
+from tests.bench import load, results
+from tests.bench.results import Row
+
+OUTPUT = Path("var/bench")
 
 
 def _free_port() -> int:
@@ -49,56 +55,111 @@ def _installation() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _heartbeat() -> None:
+def _heartbeat(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import heartbeat
 
-        heartbeat.run(folder, _free_port())
+        return heartbeat.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
-def _enrollment() -> None:
+def _enrollment(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import enrollment
 
-        enrollment.run(folder, _free_port())
+        return enrollment.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
-def _deployment() -> None:
+def _upload(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import upload
+
+        return upload.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+
+
+def _lists(options: argparse.Namespace) -> list[Row]:
+    with _installation():
+        from tests.bench import lists
+
+        return lists.run(_free_port(), seconds=options.seconds, rounds=options.rounds)
+
+
+def _facts(options: argparse.Namespace) -> list[Row]:
+    with _installation():
+        from tests.bench import facts
+
+        # Ten pages at two sizes take long enough with a second each.
+        seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
+        return facts.run(_free_port(), seconds=seconds, rounds=options.rounds, large=large)
+
+
+def _fleet(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import fleet
+
+        return fleet.run_steady(folder, _free_port(), agents=options.agents, seconds=options.fleet_seconds)
+
+
+def _herd(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import fleet
+
+        return fleet.run_herd(folder, _free_port(), agents=options.herd_agents)
+
+
+def _bad_tokens(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import fleet
+
+        return fleet.run_bad_tokens(folder, _free_port(), rounds=options.rounds)
+
+
+def _deployment(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import deployment
 
         deployment.run()
+    return []
 
 
-def _ledger() -> None:
+def _ledger(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import ledger
 
         ledger.run()
+    return []
 
 
-def _slow_clients() -> None:
+def _slow_clients(options: argparse.Namespace) -> list[Row]:
     from tests.bench import slow_clients
 
     slow_clients.run()
+    return []
 
 
-def _compiler() -> None:
+def _compiler(options: argparse.Namespace) -> list[Row]:
     from tests.bench import compiler
 
     compiler.run()
+    return []
 
 
-def _demo() -> None:
+def _demo(options: argparse.Namespace) -> list[Row]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
     print(f"  demo       {time.monotonic() - began:.1f} s in total  (goal: under 20 s)")
+    return []
 
 
-BENCHMARKS = {
-    "compiler": _compiler,
+BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "heartbeat": _heartbeat,
     "enrollment": _enrollment,
+    "upload": _upload,
+    "lists": _lists,
+    "facts": _facts,
+    "fleet": _fleet,
+    "herd": _herd,
+    "bad-tokens": _bad_tokens,
+    "compiler": _compiler,
     "deployment": _deployment,
     "ledger": _ledger,
     "slow-clients": _slow_clients,
@@ -106,16 +167,45 @@ BENCHMARKS = {
 }
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench ARGS='…'", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"by default all of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=4.0, help="the length of one measurement")
+    parser.add_argument("--agents", type=int, default=100_000, help="the size of the steady fleet")
+    parser.add_argument("--fleet-seconds", type=int, default=300, help="how long the steady fleet runs")
+    parser.add_argument("--herd-agents", type=int, default=20_000, help="the size of the reconnecting fleet")
+    parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")
+    parser.add_argument("--picture", type=Path, default=OUTPUT / "results.svg", help="where to draw the picture")
+    parser.add_argument("--part", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
 def main() -> int:
     """Run the named benchmarks. Each gets its own process, because a process reads the settings only once."""
-    chosen = sys.argv[1:] or list(BENCHMARKS)
+    parser = _parser()
+    options = parser.parse_args()
+    chosen = options.names or list(BENCHMARKS)
     if unknown := set(chosen) - set(BENCHMARKS):
-        print(f"unknown benchmarks: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}", file=sys.stderr)
-        return 2
-    if len(chosen) == 1:
-        BENCHMARKS[chosen[0]]()
+        parser.error(f"unknown benchmarks: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHMARKS)}")
+    if options.part is not None:
+        results.save(options.part, BENCHMARKS[chosen[0]](options), {})
         return 0
-    return max(subprocess.run([sys.executable, "-m", "tests.bench", name], check=False).returncode for name in chosen)
+    context = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **load.machine()}
+    print(f"{context['cores']} cores ({context['cpu']}), Python {context['python']}, load by {context['generator']}")
+    code, rows = 0, list[Row]()
+    with tempfile.TemporaryDirectory(prefix="byteor-bench-parts-") as parts:
+        for name in chosen:
+            part = Path(parts, name)
+            argv = [sys.executable, "-m", "tests.bench", *sys.argv[1:], "--part", str(part)]
+            argv = [each for each in argv if each not in BENCHMARKS] + [name]
+            code = max(code, subprocess.run(argv, check=False).returncode)
+            rows += results.load(part) if part.exists() else []
+    if rows:
+        results.save(options.json, rows, context)
+        results.draw(options.picture, rows, f"Measured beside the goals: {context['cores']} cores, {context['cpu']}")
+        print(f"\n{results.table(rows)}\n\nwritten to {options.json} and {options.picture}")
+    return code
 
 
 if __name__ == "__main__":

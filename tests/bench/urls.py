@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 from django.utils import timezone
 from rest_framework import serializers
@@ -48,7 +49,13 @@ class StockHeartbeat(APIView):
         return Response(serializer.data)
 
 
+def bare(request: HttpRequest) -> HttpResponse:
+    """Answer ``ok``, as fast as Django can."""
+    return HttpResponse("ok", content_type="text/plain")
+
+
 urlpatterns = [
+    path("bare", bare),
     path("stock/agents/<uuid:id>/heartbeat", StockHeartbeat.as_view()),
     path("", include("byteor_cloud.urls")),
 ]

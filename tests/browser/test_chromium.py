@@ -128,13 +128,14 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
     page.goto("/api/docs")
     expect(page.locator(".opblock-summary-path").first).to_be_visible()
     assert page.locator(".opblock").count() >= 45
-    page.get_by_text("/api/v1/me", exact=False).first.click()
+    # Texts and roles are looked up by selectors: in these large pages, anything else takes a minute.
+    page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)
     page.screenshot(path=shots / "docs.png")
 
     page.goto("/api/redoc")
     # The page renders the whole document before it shows any part.
-    expect(page.get_by_role("heading", name="ByteOr Cloud (v1)")).to_be_visible()
+    expect(page.locator("h1", has_text="ByteOr Cloud")).to_be_visible()
     page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
     expect(page.locator("[data-role='search:results']")).to_be_visible()
     page.screenshot(path=shots / "redoc.png")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,19 @@ from byteor_cloud.file_storage import AtomicFileStorage
 HASH = "sha256:" + "0" * 64
 
 
+S3 = {
+    "BACKEND": "storages.backends.s3.S3Storage",
+    "OPTIONS": {
+        "bucket_name": "artifacts",
+        "endpoint_url": "http://127.0.0.1:1",
+        "access_key": "test",
+        "secret_key": "test",
+        "region_name": "us-east-1",
+        "client_config": Config(connect_timeout=1, retries={"max_attempts": 0}),
+    },
+}
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -26,18 +42,7 @@ HASH = "sha256:" + "0" * 64
     ids=["put", "put_file", "read"],
 )
 def test_unreachable_storage_raises_unavailable(use: Callable[[], object], settings: Any) -> None:
-    options = {
-        "bucket_name": "artifacts",
-        "endpoint_url": "http://127.0.0.1:1",
-        "access_key": "test",
-        "secret_key": "test",
-        "region_name": "us-east-1",
-        "client_config": Config(connect_timeout=1, retries={"max_attempts": 0}),
-    }
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options},
-    }
+    settings.STORAGES = {**settings.STORAGES, "default": S3}
 
     with pytest.raises(Unavailable) as raised:
         use()
@@ -61,3 +66,24 @@ def test_put_succeeds_when_the_blob_is_removed_at_once(monkeypatch: pytest.Monke
     blobs.put(content_hash, b"gone")
 
     assert not blobs.is_stored(content_hash)
+
+
+def test_file_for_a_bucket_is_received_in_a_folder_of_its_own(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.STORAGES = {**settings.STORAGES, "default": S3}
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "uploads")
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("the file will not stay there"))
+
+    with blobs.receive("a") as file:
+        file.append(b"by")
+        file.append(b"tes")
+        file.make_durable()
+
+        assert [path.read_bytes() for path in (tmp_path / "uploads").iterdir()] == [b"bytes"]
+        assert (b"".join(file.chunks()), file.size) == (b"bytes", 5)
+        assert file.content_hash == "sha256:" + hashlib.sha256(b"bytes").hexdigest()
+        with pytest.raises(Unavailable):
+            blobs.put_file(file.content_hash, file)
+
+    assert list((tmp_path / "uploads").iterdir()) == []

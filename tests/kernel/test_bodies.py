@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.db import connection
 from django.test import Client
 
@@ -109,13 +108,23 @@ def test_chunked_body_is_read_except_for_uploads(world: World) -> None:
     assert is_problem(upload, 411, "length_required")
 
 
+@pytest.fixture
+def received(settings: Any, tmp_path: Path) -> Path:
+    """Receive uploads in a folder that no other process of the test run uses."""
+    default = settings.STORAGES["default"]
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {**default, "OPTIONS": {**default["OPTIONS"], "location": tmp_path / "received"}},
+    }
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "received")
+    return tmp_path / "received"
+
+
 @pytest.mark.parametrize("path", ["/auth/link/x", "/admin/", "/nowhere"])
 @pytest.mark.parametrize("folder_exists", [True, False])
-def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: bool) -> None:
-    uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
+def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: bool, received: Path) -> None:
     if folder_exists:
-        uploads.mkdir(exist_ok=True)
-    before = sorted(uploads.iterdir()) if uploads.exists() else []
+        received.mkdir()
     part = b'--xx\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + b"x" * 50_000 + b"\r\n--xx--\r\n"
     client = Client(enforce_csrf_checks=True, raise_request_exception=True)
     client.cookies["csrftoken"] = "a" * 32
@@ -123,7 +132,7 @@ def test_form_with_a_file_leaves_no_file_on_the_disk(path: str, folder_exists: b
     response = client.generic("POST", path, part, FORM)
 
     assert response.status_code in {403, 404}
-    assert (sorted(uploads.iterdir()) if uploads.exists() else []) == before
+    assert list(received.glob("*")) == []
 
 
 def test_unauthenticated_request_is_refused_before_a_byte_is_read(world: World) -> None:
@@ -212,7 +221,7 @@ def test_no_connection_is_held_while_a_body_arrives(route: str) -> None:
 )
 @pytest.mark.parametrize("route", ["drafts", "heartbeat", "artifacts"])
 def test_incomplete_body_changes_nothing(
-    world: World, route: str, error: Exception | None, status: int, code: str
+    world: World, route: str, error: Exception | None, status: int, code: str, received: Path
 ) -> None:
     agent, api = world.agent()
     path = drafts(world) if route == "drafts" else f"/api/v1/agents/{agent.pk}/{route}"
@@ -225,8 +234,7 @@ def test_incomplete_body_changes_nothing(
     assert is_problem(response, status, code)
     assert not Draft.objects.exists()
     assert Heartbeat.objects.get(agent=agent).last_seen_at is None
-    uploads = Path(settings.FILE_UPLOAD_TEMP_DIR)
-    assert not (uploads.exists() and list(uploads.iterdir()))
+    assert list(received.glob("*")) == []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.db import DatabaseError, connection
 from django.test import Client
 
@@ -21,6 +20,7 @@ from apps.tenancy.models import AuditEvent, Project, UserToken
 from byteor_cloud import blobs, errors, space
 from byteor_cloud.api import problems
 from byteor_cloud.file_storage import AtomicFileStorage
+from byteor_cloud.received_file import ReceivedFile
 from tests.worlds import World
 
 HASH = "sha256:" + "ab" * 32
@@ -234,12 +234,15 @@ def test_put_raises_unavailable_when_fsync_finds_no_space(artifacts: Path, monke
     assert stored_files(artifacts) == {"ab" * 32: b"tar"}
 
 
-def test_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> None:
-    settings.FILE_UPLOAD_TEMP_DIR = str(artifacts)
-    with TemporaryUploadedFile("a", "text/plain", 5, None) as file:
-        file.write(b"bytes")
-        file.flush()
-        inode = Path(file.temporary_file_path()).stat().st_ino
+def received(content: bytes) -> ReceivedFile:
+    file = blobs.receive("a")
+    file.append(content)
+    return file
+
+
+def test_received_file_is_moved(artifacts: Path) -> None:
+    with received(b"bytes") as file:
+        inode = os.fstat(file.fileno()).st_ino
 
         blobs.put_file(HASH, file)
 
@@ -248,11 +251,15 @@ def test_upload_on_the_same_disk_is_moved(artifacts: Path, settings: Any) -> Non
     assert (file_path.stat().st_ino, file_path.stat().st_mode & 0o777) == (inode, 0o644)
 
 
-def test_upload_on_another_disk_is_copied(artifacts: Path) -> None:
-    content: Any = ContentFile(b"bytes")
-    content.temporary_file_path = lambda: "/nowhere/at/all"
+def test_received_file_is_copied_to_another_disk(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = received(b"bytes")
 
-    blobs.put_file(HASH, content)
+    def refuse(target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(file, "move", refuse)
+    with file:
+        blobs.put_file(HASH, file)
 
     assert stored_files(artifacts) == {"ab" * 32: b"bytes"}
 

@@ -117,7 +117,7 @@ def test_the_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None
         report_from_all(wave[:1], "failed", run_jobs)
         report_from_all(wave[1:], "active", run_jobs)
 
-    # Two of eight agents failed, one in each wave. In no wave more than 25 % failed.
+    # Two of eight agents failed, one in each wave. No wave had more than 25 % of failures.
     assert state(second) == ("active", "")
     assert stories.progress(second) == ["failed", "active", "active", "active"] * 2
     assert KnownBad.objects.count() == 0

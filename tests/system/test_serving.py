@@ -18,6 +18,7 @@ import requests
 
 from byteor_cloud.api.problems import URN
 from byteor_cloud.api.schema.responses import PROBLEM
+from byteor_cloud.received_file import PARTIAL
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation, children
 from tests.system.test_metrics import parsed
@@ -163,18 +164,22 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
 
 
 def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Installation) -> None:
-    leftovers = [installation.data_dir / "uploads" / "old.upload", installation.data_dir / "scratch" / "old" / "file"]
-    fresh = installation.data_dir / "uploads" / "new.upload"
+    leftovers = [
+        installation.data_dir / "artifacts" / f"{PARTIAL}old",
+        installation.data_dir / "scratch" / "old" / "file",
+        installation.data_dir / "uploads" / f"{PARTIAL}old",
+    ]
+    fresh = installation.data_dir / "artifacts" / f"{PARTIAL}new"
     for file in (*leftovers, fresh):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"x")
-    for file in (leftovers[0], leftovers[1].parent):
+    for file in (leftovers[0], leftovers[1].parent, leftovers[2]):
         os.utime(file, (time.time() - 3700, time.time() - 3700))
     made = installation.bootstrap()  # while no server runs
     assert made["login_url"].startswith("http://127.0.0.1:8080/")
     server = installation.serve()
 
-    assert [file.exists() for file in (*leftovers, fresh)] == [False, False, True]
+    assert [file.exists() for file in (*leftovers, fresh)] == [False, False, False, True]
     assert installation.get("/api/v1/me", made["token"]).status_code == 200
     pid_file = installation.data_dir / "postgres" / "data" / "postmaster.pid"
     assert pid_file.exists()

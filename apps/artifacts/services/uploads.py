@@ -57,7 +57,9 @@ def receive(
             raise InvalidInput.at(
                 "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
             )
-    if (existing := _existing(environment, content_hash)) is not None:
+    # This only looks, so that a new file costs one transaction. A row that is there is looked at again under its lock.
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
+    if known.exists() and (existing := _existing(environment, content_hash)) is not None:
         return existing, False
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:

@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from apps.tenancy.api import audit_events as a
 from apps.tenancy.api import views as v
 from apps.tenancy.api import webhooks as w
 from byteor_cloud.api.routing import route
@@ -23,8 +24,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 route("signing-keys", v.SigningKeyViewSet, get="list"),
                 route("signing-keys/rotate", v.SigningKeyViewSet, post="rotate"),
                 route("signing-keys/<str:kid>/retire", v.SigningKeyViewSet, post="retire"),
-                route("audit-events", v.AuditEventViewSet, get="list"),
-                route("audit-events/export", v.AuditEventViewSet, get="export"),
+                route("audit-events", a.AuditEventViewSet, get="list"),
+                route("audit-events/export", a.AuditEventViewSet, get="export"),
                 route("webhooks", w.WebhookViewSet, get="list", post="create"),
                 route("webhooks/<uuid:id>", w.WebhookViewSet, get="retrieve", put="update", delete="destroy"),
                 route("webhooks/<uuid:id>/rotate-secret", w.WebhookViewSet, post="rotate_secret"),

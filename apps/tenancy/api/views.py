@@ -1,17 +1,14 @@
-"""Views of organizations, projects, environments, members, credentials, signing keys and audit events."""
+"""Views of organizations, projects, environments, members, credentials and signing keys."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.db.models import Model, QuerySet
-from django.http import StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.tenancy import ledger
 from apps.tenancy.access import visible_organizations
 from apps.tenancy.api import operations
 from apps.tenancy.api import serializers as s
@@ -26,7 +23,6 @@ from apps.tenancy.api.filters import BY_NAME
 from apps.tenancy.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import (
-    AuditEvent,
     Environment,
     Membership,
     Organization,
@@ -39,13 +35,9 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import members, organizations, signing_keys, tokens
-from byteor_cloud.api import bodies
 from byteor_cloud.api.parameters import (
     choice_parameter,
-    id_parameter,
-    integer_parameter,
     line_parameter,
-    time_parameter,
 )
 from byteor_cloud.errors import Conflict, InvalidInput, PreconditionFailed
 
@@ -361,48 +353,3 @@ class SigningKeyViewSet(ListModelMixin, OrganizationViewSet):
         body.is_valid(raise_exception=True)
         key = signing_keys.retire(key, reason=body.validated_data["reason"], actor=self.actor)
         return Response(self.get_serializer(key).data)
-
-
-class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
-    """The organization's audit events."""
-
-    operations = operations.AUDIT_EVENT
-    queryset = AuditEvent.objects.select_related("seal")
-    serializer_class = s.AuditEventSerializer
-    filters = {
-        "action": line_parameter("action"),
-        "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
-        "actor_id": line_parameter("actor_id"),
-        "resource_kind": line_parameter("resource_kind"),
-        "resource_id": line_parameter("resource_id"),
-        "project_id": id_parameter("project_id"),
-        "environment_id": id_parameter("environment_id"),
-        "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
-        "before": time_parameter("timestamp__lt", description="Only events before this time."),
-    }
-    parameters = {
-        "export": {
-            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
-        }
-    }
-    permissions = {"list": P.MANAGE_ORG_MEMBERSHIPS, "export": P.MANAGE_ORG_MEMBERSHIPS}
-
-    @extend_schema(
-        responses={
-            (200, "application/x-ndjson"): OpenApiResponse(
-                OpenApiTypes.BINARY,
-                "One line for each event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is "
-                "the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
-                "over the checkpoint's RFC 8785 JSON. An export without a checkpoint is incomplete. `byteor-verify "
-                "ledger` checks the whole export.",
-            )
-        },
-    )
-    def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
-        """Export the sealed audit events as NDJSON, with a signed checkpoint as the last line."""
-        lines = ledger.export_lines(self.organization, after_seq=self.parameter_values.get("after_seq", 0))
-        return StreamingHttpResponse(
-            bodies.join_lines(lines),
-            content_type="application/x-ndjson",
-            headers={"Content-Disposition": f'attachment; filename="{self.organization.slug}-ledger.ndjson"'},
-        )

@@ -23,7 +23,7 @@ from apps.operations.management import installation
 from apps.operations.management.revival import keep_embedded_database_running
 from byteor_cloud import database, supervisor
 from byteor_cloud.config import PREFIX, BindAddress, Config
-from byteor_cloud.file_storage import PARTIAL
+from byteor_cloud.received_file import PARTIAL
 
 LEFTOVER_S = 3600.0
 logger = structlog.get_logger(__name__)

@@ -1,0 +1,194 @@
+"""``manage.py simulate_fleet``: thousands of agents in one process, against a running server."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import resource
+import time
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from byteor_cloud.agent.cli import TOKEN_VARIABLE
+from byteor_cloud.agent.enrollment import environment_path
+from byteor_cloud.agent.identity import BaseUrl, IdentityError, SecretValue
+from byteor_cloud.simulator.fleet import Fleet, Server, SimulationError, documents_boot_id, enroll
+from byteor_cloud.simulator.measured import Measured, Summary
+from byteor_cloud.simulator.planner import Planner
+from byteor_cloud.simulator.pool import MAX_CONNECTIONS, Pool
+from byteor_cloud.simulator.run import Run, RunProgress
+from byteor_cloud.simulator.scenarios import DESCRIPTIONS, Scenario, Setup
+
+MAX_AGENTS = 100_000
+_OTHER_FILES = 64
+_SECONDS_PER_LINE = 10
+
+
+class Command(BaseCommand):
+    help = (
+        "Simulate a fleet of agents against a running server. Exits with 0 when every agent is healthy again. "
+        "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
+    )
+    requires_system_checks = []  # it is a client and needs no database
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the options for the server, the fleet, the scenario and the output."""
+        parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server's address")
+        parser.add_argument("--environment", metavar="ORG/PROJECT/ENV", help="ids of the environment to enroll into")
+        parser.add_argument("--token", help=f"enrollment token with enough uses; by default ${TOKEN_VARIABLE}")
+        parser.add_argument(
+            "--keys", type=Path, metavar="FILE", help="keep the agents' keys here, and use those of an earlier run"
+        )
+        parser.add_argument("--agents", type=_number(1, MAX_AGENTS), default=100, help="1 to 100000 agents")
+        parser.add_argument("--scenario", choices=list(Scenario), default=Scenario.STEADY, type=Scenario)
+        parser.add_argument("--seed", type=_number(0, 2**63), default=1, help="equal seeds make equal decisions")
+        parser.add_argument("--seconds", type=_number(1, 7 * 86_400), default=60, help="how long to run")
+        parser.add_argument(
+            "--patience", type=_number(0, 86_400), default=180, help="seconds to wait after that for healthy agents"
+        )
+        parser.add_argument(
+            "--interval-scale", type=_factor, default=1.0, help="multiplies every next_heartbeat_s, for short runs"
+        )
+        parser.add_argument("--failing-percent", type=_number(0, 100), default=5, help="of the scenario rollout")
+        parser.add_argument("--connections", type=_number(1, MAX_CONNECTIONS), default=MAX_CONNECTIONS)
+        parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
+
+    def handle(self, *args: Any, json: bool, **options: Any) -> None:
+        """Enroll the agents, run the scenario, and print what was measured."""
+        try:
+            summary = self._simulate(**options)
+        except (SimulationError, IdentityError) as error:
+            raise CommandError(str(error)) from None
+        except OSError as error:
+            raise CommandError(f"{error.filename or options['url']}: {error.strerror}") from None
+        self.stdout.write(jsonlib.dumps(summary.document()) if json else "\n".join(summary.lines()))
+        self._check(summary)
+
+    def _simulate(
+        self,
+        *,
+        url: str,
+        environment: str | None,
+        token: str | None,
+        keys: Path | None,
+        agents: int,
+        scenario: Scenario,
+        seed: int,
+        seconds: float,
+        patience: float,
+        interval_scale: float,
+        failing_percent: float,
+        connections: int,
+        **_: Any,
+    ) -> Summary:
+        server = Server.parse(url)
+        _permit_connections(connections)
+        pool = Pool(server.address, connections)
+        try:
+            sends_boot_id = documents_boot_id(pool, server)
+            if keys is not None and keys.exists():
+                fleet = Fleet.load(keys, agents)
+            else:
+                fleet = self._enroll(pool, server, url, environment, token, agents)
+                if keys is not None:
+                    fleet.save(keys)
+            setup = Setup(scenario, seed, agents, seconds, fleet.interval_s, interval_scale, failing_percent)
+            if scenario is Scenario.CLONED and not sends_boot_id:
+                self._note("this server's heartbeats have no boot_id: clones differ only by what they report")
+            run = Run(Planner(setup, sends_boot_id=sends_boot_id), fleet, server, pool, self._live_line(), patience)
+            try:
+                return run.until_healthy()
+            except KeyboardInterrupt:
+                self._note("interrupted")
+                return run.summary()
+        finally:
+            pool.close()
+
+    def _enroll(
+        self, pool: Pool, server: Server, url: str, environment: str | None, token: str | None, agents: int
+    ) -> Fleet:
+        token = token or os.environ.get(TOKEN_VARIABLE)
+        if not token or not environment:
+            raise SimulationError(
+                f"give --environment, and an enrollment token in ${TOKEN_VARIABLE} or --token;"
+                " or --keys with the file of an earlier run"
+            )
+        path = environment_path(environment, BaseUrl.parse(url))
+        began = last = time.monotonic()
+
+        def show(done: int) -> None:
+            nonlocal last
+            if (now := time.monotonic()) - last >= 1 or done == agents:
+                last = now
+                self._live(f"enrolled {done}/{agents}, {done / (now - began):.0f} a second")
+
+        measured = Measured()
+        secret = SecretValue(token).reveal()  # which refuses characters that would end the header line
+        fleet = enroll(pool, server, path, secret, agents, measured=measured, progress=show)
+        elapsed_s, latency = time.monotonic() - began, measured.latency.milliseconds()
+        self._note(
+            f"enrolled {agents} agents in {elapsed_s:.1f} s, {agents / elapsed_s:.0f} a second,"
+            f" p50 {latency['p50']:g} ms, p99 {latency['p99']:g} ms"
+        )
+        return fleet
+
+    def _live_line(self) -> Callable[[RunProgress], None]:
+        """Return a function that shows the progress: in place on a terminal, else a line every ten seconds."""
+        lines = 0
+
+        def show(progress: RunProgress) -> None:
+            nonlocal lines
+            if self.stderr.isatty() or lines % _SECONDS_PER_LINE == 0:
+                self._live(progress.line())
+            lines += 1
+
+        return show
+
+    def _live(self, text: str) -> None:
+        if self.stderr.isatty():
+            self.stderr.write(f"\r\x1b[K{text}", ending="")
+            self.stderr.flush()
+        else:
+            self._note(text)
+
+    def _note(self, text: str) -> None:
+        is_terminal = self.stderr.isatty()
+        self.stderr.write(f"\r\x1b[K{text}" if is_terminal else text)
+
+    def _check(self, summary: Summary) -> None:
+        """Raise CommandError unless every agent is healthy and the scenario took place."""
+        if summary.healthy < summary.agents:
+            raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")
+        if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):
+            raise CommandError("no agent was offered anything: create a deployment for this environment during the run")
+
+
+def _permit_connections(count: int) -> None:
+    """Raise the process's limit of open files if it is too low for this many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SimulationError(f"only {hard} open files are permitted: give at most --connections {hard - _OTHER_FILES}")
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"must be a whole number from {least} to {most}")
+        return value
+
+    return number
+
+
+def _factor(text: str) -> float:
+    value = float(text)
+    if not 0.001 <= value <= 1000:
+        raise ArgumentTypeError("must be from 0.001 to 1000")
+    return value

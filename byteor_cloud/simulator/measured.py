@@ -1,0 +1,155 @@
+"""What a run measured: counts by request and status, percentiles of times, and their presentation."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+_BUCKETS_PER_E = 50  # each bucket is 2 % wide
+_LEAST_S = 1e-5
+
+
+class Histogram:
+    """Counts of durations in buckets of 2 %, so that a long run needs no more memory than a short one."""
+
+    def __init__(self) -> None:
+        self._buckets: Counter[int] = Counter()
+        self._count = 0
+        self.longest_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self._buckets[int(math.log(max(seconds, _LEAST_S) / _LEAST_S) * _BUCKETS_PER_E)] += 1
+        self._count += 1
+        self.longest_s = max(self.longest_s, seconds)
+
+    def percentile_s(self, percent: float) -> float:
+        """Return the duration that this share of all durations does not exceed; 0 if there are none."""
+        wanted, seen = self._count * percent / 100, 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= wanted:
+                return min(self.longest_s, _LEAST_S * math.exp((bucket + 1) / _BUCKETS_PER_E))
+        return 0.0
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the usual percentiles and the maximum in milliseconds."""
+        percentiles = {f"p{percent:g}": round(self.percentile_s(percent) * 1000, 1) for percent in (50, 90, 99, 99.9)}
+        return percentiles | {"max": round(self.longest_s * 1000, 1)}
+
+
+@dataclass
+class Measured:
+    """The counts and times of a run."""
+
+    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    latency: Histogram = field(default_factory=Histogram)
+    latency_by_kind: dict[str, Histogram] = field(default_factory=dict)
+    lateness: Histogram = field(default_factory=Histogram)
+    """How long requests waited in this program: for a free connection, or for the program itself."""
+    busy: int = 0
+    """The number of 429 and 503 with ``Retry-After``, by which the server asks for patience."""
+    errors: int = 0
+    """The number of all other refusals, and of requests without a response."""
+
+    def count(self, kind: str, status: int, failure: str, took_s: float, *, has_retry_after: bool) -> None:
+        """Count the outcome of one request; ``status`` is 0 if ``failure`` says why there was no response."""
+        self.latency.add(took_s)
+        self.latency_by_kind.setdefault(kind, Histogram()).add(took_s)
+        self.answers.setdefault(kind, Counter())[status] += 1
+        if failure:
+            self.failures[failure] += 1
+        if status in {429, 503} and has_retry_after:
+            self.busy += 1
+        elif status == 409 and kind != "enrollment":  # the server no longer makes the offer, which is no error
+            pass
+        elif status not in {200, 201, 304}:
+            self.errors += 1
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that are done."""
+        return sum(sum(statuses.values()) for statuses in self.answers.values())
+
+    def acknowledged(self, kind: str) -> int:
+        """Return the number of requests of this kind that were answered 200."""
+        return self.answers.get(kind, Counter())[200]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The results of a run."""
+
+    scenario: str
+    seed: int
+    agents: int
+    seconds: float
+    measured: Measured
+    healthy: int
+    healthy_after_s: float | None
+    """Seconds from ``since`` until every agent was healthy; None if they are not."""
+    since: str
+    rollout: dict[str, int]
+    connections: int
+    cpu_share: float
+    """This program's own use of one core, from 0 to 1."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the results as a JSON object."""
+        measured = self.measured
+        return {
+            "scenario": self.scenario,
+            "seed": self.seed,
+            "agents": self.agents,
+            "seconds": round(self.seconds, 1),
+            "requests": measured.requests,
+            "requests_per_s": round(measured.requests / self.seconds, 1),
+            "heartbeats_acknowledged": measured.acknowledged("heartbeat"),
+            "answers": {
+                kind: {str(status): count for status, count in sorted(counts.items())}
+                for kind, counts in measured.answers.items()
+            },
+            "busy": measured.busy,
+            "errors": measured.errors,
+            "failures": dict(measured.failures),
+            "latency_ms": measured.latency.milliseconds(),
+            "latency_by_request_ms": {
+                kind: latency.milliseconds() for kind, latency in measured.latency_by_kind.items()
+            },
+            "lateness_ms": measured.lateness.milliseconds(),
+            "healthy": self.healthy,
+            "healthy_after_s": None if self.healthy_after_s is None else round(self.healthy_after_s, 1),
+            "rollout": self.rollout,
+            "connections": self.connections,
+            "generator_cpu_share": round(self.cpu_share, 3),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the results as text."""
+        measured, document = self.measured, self.document()
+        lines = [
+            f"scenario    {self.scenario}, seed {self.seed}, {self.agents} agents, {self.connections} connections",
+            f"requests    {measured.requests} in {self.seconds:.1f} s, {document['requests_per_s']:.0f} a second",
+        ]
+        for kind, counts in document["answers"].items():
+            shown = (f"{count} x {'no response' if status == '0' else status}" for status, count in counts.items())
+            times = document["latency_by_request_ms"][kind]
+            lines.append(f"  {kind:<10}{', '.join(shown)}; p50 {times['p50']:g} ms, p99 {times['p99']:g} ms")
+        lines += [
+            f"latency     {_times(document['latency_ms'])}",
+            f"lateness    {_times(document['lateness_ms'])} (in this program, before a request was sent)",
+            f"errors      {measured.errors}, and {measured.busy} answers with Retry-After",
+            *(f"  {reason}: {count}" for reason, count in measured.failures.most_common()),
+            f"generator   {self.cpu_share * 100:.0f} % of one core",
+        ]
+        if any(self.rollout.values()):
+            lines.append("offers      " + ", ".join(f"{count} {name}" for name, count in self.rollout.items()))
+        after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
+        return [*lines, f"healthy     {self.healthy} of {self.agents} agents{after}"]
+
+
+def _times(milliseconds: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:g} ms" for name, value in milliseconds.items())

@@ -1,0 +1,139 @@
+"""What can happen to a simulated fleet, and which agents it happens to. Everything follows from a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+_MASK = (1 << 64) - 1
+
+
+class Scenario(StrEnum):
+    """What the agents of a fleet do besides sending heartbeats."""
+
+    STEADY = "steady"
+    HERD = "herd"
+    FLAPPING = "flapping"
+    SLOW = "slow"
+    CLONED = "cloned"
+    CLOCK_SKEWED = "clock-skewed"
+    ROLLOUT = "rollout"
+
+
+DESCRIPTIONS = {
+    Scenario.STEADY: "the first heartbeats are spread over one interval, then each agent keeps its pace",
+    Scenario.HERD: "all agents connect within ten seconds, as after an outage",
+    Scenario.FLAPPING: "a fifth of the agents disappear for a while and start again, several times",
+    Scenario.SLOW: "a twentieth of the agents need over a second to send a request",
+    Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
+    Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",
+    Scenario.ROLLOUT: "a part of the agents fail what they are offered, once",
+}
+
+HERD_WITHIN_S = 10.0
+_TROUBLE_SHARE = 0.6
+_FLAPPING_SHARE, _SLOW_SHARE, _CLONED_SHARE = 0.2, 0.05, 0.05
+_SLOW_SEND_S = (1.0, 2.0)
+
+
+class Purpose(IntEnum):
+    """What a random number is for. Numbers for different purposes are independent."""
+
+    TRAIT = 1
+    FIRST_BEAT = 2
+    BACKOFF = 3
+    UP = 4
+    DOWN = 5
+    ACTIVATION = 6
+    FAILURE = 7
+    CLOCK = 8
+    RETURN = 9
+    USAGE = 10
+    BOOT = 11
+
+
+def draw(seed: int, machine: int, purpose: Purpose, count: int = 0) -> float:
+    """Return a number in [0, 1) that depends on the arguments only, not on the order of the calls."""
+    return draw_bits(seed, machine, purpose, count) / (1 << 64)
+
+
+def draw_bits(seed: int, machine: int, purpose: Purpose, count: int = 0) -> int:
+    """Return 64 random bits that depend on the arguments only (SplitMix64)."""
+    state = seed & _MASK
+    # One generator per machine would take 2.5 KB each; mixing the arguments takes none.
+    for part in (machine, purpose, count):
+        state = (state + 0x9E3779B97F4A7C15 * (part + 1)) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The fleet and the run. ``interval_s`` is the environment's interval, ``interval_scale`` shortens every wait."""
+
+    scenario: Scenario
+    seed: int
+    agents: int
+    seconds: float
+    interval_s: float
+    interval_scale: float = 1.0
+    failing_percent: float = 5.0
+
+    @property
+    def trouble_ends_s(self) -> float:
+        """The time after which no agent misbehaves any more, so that all can become healthy."""
+        match self.scenario:
+            case Scenario.HERD:
+                return HERD_WITHIN_S
+            case Scenario.FLAPPING | Scenario.CLONED | Scenario.CLOCK_SKEWED:
+                return self.seconds * _TROUBLE_SHARE
+        return 0.0
+
+    @property
+    def scaled_interval_s(self) -> float:
+        """The interval between two heartbeats, as this fleet keeps it."""
+        return self.interval_s * self.interval_scale
+
+    @property
+    def clones(self) -> int:
+        """The number of machines that use another agent's key."""
+        return max(1, round(self.agents * _CLONED_SHARE)) if self.scenario is Scenario.CLONED else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is special about one machine."""
+
+    flaps: bool = False
+    slow_send_s: float = 0.0
+    clock_offset_s: float = 0.0
+    clock_rate: float = 1.0
+
+
+NORMAL = Traits()
+
+
+def choose_traits(setup: Setup, machine: int) -> Traits:
+    """Return the traits of a machine. In each scenario at least one machine has them, however small the fleet is."""
+    luck = draw(setup.seed, machine, Purpose.TRAIT)
+    is_chosen_anyway = machine == setup.seed % setup.agents
+    match setup.scenario:
+        case Scenario.FLAPPING if luck < _FLAPPING_SHARE or is_chosen_anyway:
+            return Traits(flaps=True)
+        case Scenario.SLOW if luck < _SLOW_SHARE or is_chosen_anyway:
+            least, most = _SLOW_SEND_S
+            return Traits(slow_send_s=least + (most - least) * draw(setup.seed, machine, Purpose.TRAIT, 1))
+        case Scenario.CLOCK_SKEWED:
+            return Traits(
+                clock_offset_s=86_400 * (2 * luck - 1),
+                clock_rate=0.8 + 0.4 * draw(setup.seed, machine, Purpose.TRAIT, 1),
+            )
+    return NORMAL
+
+
+def first_beat_s(setup: Setup, machine: int) -> float:
+    """Return when a machine sends its first heartbeat, in seconds since the start."""
+    within = HERD_WITHIN_S if setup.scenario is Scenario.HERD else setup.scaled_interval_s
+    return within * draw(setup.seed, machine, Purpose.FIRST_BEAT)

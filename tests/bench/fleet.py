@@ -1,0 +1,152 @@
+"""The benchmarks of whole fleets with ``simulate_fleet``: a steady fleet, a herd, and bad tokens beside good agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench import load
+from tests.bench.results import Row
+from tests.bench.serving import keys_file, server, store_fleet
+
+INTERVAL_S = 30.0
+STEADY_P99_MS, HERD_AGENTS, GOOD_PER_S, BAD_PER_S = 250.0, 20_000, 500, 5000
+_BAD_CONNECTIONS = 50
+# Each connection waits between two requests, so that all together send at most so many a second.
+_BAD = """
+local tokens, at = {}, 0
+for line in io.lines("FILE") do tokens[#tokens + 1] = line end
+request = function()
+  at = at % #tokens + 1
+  return wrk.format("POST", "/api/v1/agents/0190a000-0000-7000-8000-000000000000/heartbeat",
+    {["Authorization"] = "Bearer " .. tokens[at], ["Content-Type"] = "application/json"},
+    '{"status":"healthy","agent_version":"1"}')
+end
+delay = function() return PAUSE end
+"""
+
+
+def simulate(port: int, keys: Path, **options: object) -> dict[str, Any]:
+    """Run ``manage.py simulate_fleet`` and return its results."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    argv = [sys.executable, "manage.py", "simulate_fleet", f"--url=http://127.0.0.1:{port}", f"--keys={keys}", "--json"]
+    done = subprocess.run([*argv, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout:
+        raise RuntimeError("simulate_fleet printed no results")
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+def _environment() -> Any:
+    from tests.worlds import World
+
+    return World("bench").environment("dev", "fleet", heartbeat_interval_s=int(INTERVAL_S))
+
+
+def _updates() -> int:
+    """Return how many heartbeats the database has stored."""
+    from django.db import connection
+
+    time.sleep(2)  # a session reports its counts with a delay
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'fleet_heartbeat'")
+        return int(cursor.fetchone()[0])
+
+
+def _describe(results: dict[str, Any]) -> str:
+    times = results["latency_ms"]
+    return (
+        f"{results['requests_per_s']:.0f}/s, p50 {times['p50']:g} ms, p99 {times['p99']:g} ms,"
+        f" {results['errors']} errors, {results['busy']} answers with Retry-After,"
+        f" healthy {results['healthy']}/{results['agents']},"
+        f" generator {results['generator_cpu_share'] * 100:.0f} % of a core"
+    )
+
+
+def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Row]:
+    """Return the p99 of a steady fleet, and the heartbeats that were acknowledged but are not in the database."""
+    keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
+    with server(port):
+        before = _updates()
+        results = simulate(port, keys, agents=agents, seconds=seconds, scenario="steady")
+    acknowledged = results["heartbeats_acknowledged"]
+    lost = max(0, acknowledged - (_updates() - before))
+    print(f"  fleet      {agents} agents at {INTERVAL_S:g} s: {_describe(results)}, {lost} lost", flush=True)
+    work = f"{agents:,} agents at {INTERVAL_S:g} s for {seconds} s"
+    failed = results["errors"] + results["busy"] + lost
+    wanted, got = agents / INTERVAL_S, acknowledged / results["seconds"]
+    note = f"{_describe(results)}; {wanted:.0f}/s were due without stretching, {got:.0f}/s were acknowledged"
+    return [
+        Row(
+            f"{work}: p99",
+            results["latency_ms"]["p99"],
+            STEADY_P99_MS,
+            " ms",
+            is_most=True,
+            note=note,
+            measured=results,
+        ),
+        Row(f"{work}: errors and lost heartbeats", failed, 0, is_most=True),
+    ]
+
+
+def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]:
+    """Return how long a reconnecting fleet takes to become healthy, and the answers that it must not get."""
+    keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
+    with server(port):
+        results = simulate(port, keys, agents=agents, seconds=20, scenario="herd")
+    print(f"  herd       {agents} agents within 10 s: {_describe(results)}", flush=True)
+    after = results["healthy_after_s"]
+    work = f"{agents:,} agents reconnect within 10 s"
+    return [
+        Row(
+            f"{work}: healthy after", float("1e6") if after is None else after, 2 * INTERVAL_S, " s", is_most=True,
+            note=_describe(results), measured=results,
+        ),
+        Row(f"{work}: errors", results["errors"], 0, is_most=True),
+    ]  # fmt: skip
+
+
+def run_bad_tokens(folder: Path, port: int, *, seconds: int = 12, rounds: int = 3) -> list[Row]:
+    """Return how much the p99 of good agents grows while others send unknown tokens."""
+    from apps.tenancy.credentials import Family, generate
+
+    agents = int(GOOD_PER_S * INTERVAL_S)
+    keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
+    tokens = folder / "bad-tokens.txt"
+    tokens.write_text("".join(f"{generate(Family.AGENT).text}\n" for _ in range(20_000)))
+    script = _BAD.replace("FILE", str(tokens)).replace("PAUSE", str(round(1000 * _BAD_CONNECTIONS / BAD_PER_S)))
+    alone, beside, bad = [], [], []
+    with server(port):
+        simulate(port, keys, agents=agents, seconds=seconds, connections=100)  # warm up
+        for number in range(1, rounds + 1):
+            alone.append(simulate(port, keys, agents=agents, seconds=seconds, connections=100, seed=number))
+            storm = threading.Thread(
+                target=lambda: bad.append(
+                    load.wrk(folder, port, script, seconds=seconds + 10, connections=_BAD_CONNECTIONS, may_refuse=True)
+                )
+            )
+            storm.start()
+            beside.append(simulate(port, keys, agents=agents, seconds=seconds, connections=100, seed=number))
+            storm.join()
+            print(f"  bad tokens round {number}  alone {_describe(alone[-1])}", flush=True)
+            print(f"  bad tokens round {number}  beside {bad[-1].rate:.0f} bad/s {_describe(beside[-1])}", flush=True)
+    p99 = {
+        name: sorted(each["latency_ms"]["p99"] for each in results)[len(results) // 2]
+        for name, results in (("alone", alone), ("beside", beside))
+    }
+    rate = sorted(each.rate for each in bad)[len(bad) // 2]
+    return [
+        Row(
+            "p99 of good agents beside bad tokens / alone", p99["beside"] / p99["alone"], 1.2, is_most=True,
+            note=f"{rate:.0f} bad tokens a second on {os.cpu_count()} cores",
+            measured={**p99, "bad_per_s": round(rate)},
+        )
+    ]  # fmt: skip

@@ -1,0 +1,153 @@
+"""The connection pool against a small server in a thread."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+import pytest
+
+from byteor_cloud.simulator import pool as pool_module
+from byteor_cloud.simulator.pool import Exchange, Pool
+from tests.patience import PATIENCE_S
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextmanager
+def server(serve: Callable[[socket.socket], None]) -> Iterator[tuple[str, int]]:
+    """Run ``serve`` in a thread for each connection."""
+    over, threads = Event(), list[Thread]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+
+        def accept() -> None:
+            while not over.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                thread = Thread(target=serve, args=(connection,))
+                thread.start()
+                threads.append(thread)
+
+        accepting = Thread(target=accept)
+        accepting.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            over.set()
+            accepting.join()
+            for thread in threads:
+                thread.join()
+
+
+def keep_answering(connection: socket.socket) -> None:
+    with connection:
+        data = b""
+        while more := connection.recv(65536):
+            data += more
+            if data.endswith(b"\r\n\r\n"):
+                connection.sendall(ANSWER)
+                data = b""
+
+
+def finish(pool: Pool, count: int) -> list[Exchange]:
+    done: list[Exchange] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(done) < count and time.monotonic() < deadline:
+        done += pool.poll(0.1)
+    pool.close()
+    return done
+
+
+def submit(pool: Pool, count: int, slow_send_s: float = 0.0) -> None:
+    for owner in range(count):
+        pool.submit(Exchange(owner, REQUEST, time.monotonic(), slow_send_s))
+
+
+def test_requests_share_the_connections_and_each_gets_its_response() -> None:
+    with server(keep_answering) as address:
+        pool = Pool(address, 3)
+        submit(pool, 20)
+        assert (pool.in_flight, pool.waiting) == (20, 17)
+        done = finish(pool, 20)
+
+    assert sorted(exchange.owner for exchange in done) == list(range(20))
+    assert {(exchange.status, exchange.failure) for exchange in done} == {(200, "")}
+    assert all(exchange.due <= exchange.sent_at <= exchange.done_at for exchange in done)
+    assert pool.opened == pool.most_open == 3
+
+
+def test_slow_request_is_sent_in_pieces() -> None:
+    with server(keep_answering) as address:
+        pool = Pool(address, 1)
+        submit(pool, 1, slow_send_s=0.4)
+        (exchange,) = finish(pool, 1)
+
+    assert exchange.status == 200
+    assert exchange.done_at - exchange.sent_at > 0.3
+
+
+def test_each_way_to_get_no_response_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close_at_once(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.close()
+
+    def close_within(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(ANSWER[:-1])
+        connection.close()
+
+    def answer_nonsense(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"SSH-2.0\r\n\r\n")
+        connection.close()
+
+    def never_answer(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            pass
+        connection.close()
+
+    monkeypatch.setattr(pool_module, "_ANSWER_TIMEOUT_S", 0.5)
+    reasons = []
+    for serve in (close_at_once, close_within, answer_nonsense, never_answer):
+        with server(serve) as address:
+            pool = Pool(address, 1)
+            submit(pool, 1)
+            reasons.append(finish(pool, 1)[0].failure)
+    pool = Pool(address, 1)  # nobody listens there any more
+    submit(pool, 1)
+    reasons.append(finish(pool, 1)[0].failure)
+
+    assert reasons == [
+        "connection closed without a response",
+        "connection closed within a response",
+        "it sent no HTTP/1.1 response",
+        "no response in time",
+        "connection refused",
+    ]
+
+
+def test_connection_that_the_server_closed_is_replaced() -> None:
+    def answer_once(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            connection.sendall(ANSWER)
+
+    with server(answer_once) as address:
+        pool = Pool(address, 1)
+        for _ in range(3):
+            submit(pool, 1)
+            done: list[Exchange] = []
+            while not done:
+                done = pool.poll(0.1)
+            assert done[0].status == 200
+            assert pool.poll(0.2) == []  # notices the close
+        pool.close()
+
+    assert (pool.opened, pool.most_open) == (3, 1)

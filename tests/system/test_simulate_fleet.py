@@ -1,0 +1,177 @@
+"""``manage.py simulate_fleet`` against a real server: a small fleet in each scenario, and the refusals."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from byteor_cloud.simulator.scenarios import Scenario
+from tests.patience import PATIENCE_S, wait_until
+from tests.slow_clients import PLAN, Target
+from tests.system.conftest import Installation, free_port
+
+AGENTS, FAILING_PERCENT = 24, 20
+# One heartbeat a second for each agent, so that each scenario takes a few seconds.
+SCALE = "0.2"
+
+
+@dataclass
+class Site:
+    """A server with an empty environment, an enrollment token for it, and the file with the fleet's keys."""
+
+    installation: Installation
+    target: Target
+    token: str
+    keys: Path
+
+    def simulate(self, scenario: Scenario, seconds: int = 4, **options: str) -> dict[str, Any]:
+        """Run the command and return its results."""
+        return simulate(
+            url=self.installation.base,
+            environment=self.target.environment.removeprefix("/api/v1/"),
+            token=self.token,
+            keys=str(self.keys),
+            scenario=scenario,
+            seconds=str(seconds),
+            **options,
+        )
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Return the agents as the server sees them."""
+        results: list[dict[str, Any]] = self.target.call("GET", f"{self.target.environment}/agents?limit=200")[
+            "results"
+        ]
+        return results
+
+
+def simulate(**options: str) -> dict[str, Any]:
+    """Run the command in this process and return its results."""
+    out, err = StringIO(), StringIO()
+    given = {"agents": str(AGENTS), "interval-scale": SCALE, "seed": "3", "patience": f"{PATIENCE_S:.0f}", **options}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    try:
+        call_command("simulate_fleet", *arguments, "--json", stdout=out, stderr=err)
+    finally:
+        shown = out.getvalue() + err.getvalue()
+        assert "bor_" not in shown
+        assert "Traceback" not in shown
+        print(shown)  # pytest shows it if the test fails
+    results: dict[str, Any] = json.loads(out.getvalue())
+    return results
+
+
+def refuse(message: str, **options: str) -> None:
+    """Run the command, which must fail with this message in one line."""
+    with pytest.raises(CommandError) as caught:
+        simulate(**options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    installation = Installation()
+    installation.serve()
+    made = installation.bootstrap()
+    target = Target(installation.base, made["token"], f"/api/v1/orgs/{made['org_id']}", "")
+    project = target.call("POST", f"{target.organization}/projects", {"name": "trading"})["id"]
+    body = {"name": "dev", "posture": "dev", "settings": {"heartbeat_interval_s": 5}}
+    environment = target.call("POST", f"{target.organization}/projects/{project}/environments", body)["id"]
+    target.environment = f"{target.organization}/projects/{project}/environments/{environment}"
+    token = target.call("POST", f"{target.environment}/enrollment-tokens", {"max_uses": AGENTS})["token"]
+    yield Site(installation, target, token, installation.data_dir / "keys")
+    installation.remove()
+
+
+@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.ROLLOUT])
+def test_every_agent_is_healthy_at_the_end_of_each_scenario(site: Site, scenario: Scenario) -> None:
+    results = site.simulate(scenario)
+
+    assert (results["scenario"], results["healthy"], results["errors"]) == (scenario, AGENTS, 0)
+    assert set(results["answers"]["heartbeat"]) == {"200"}
+    assert results["heartbeats_acknowledged"] >= 2 * AGENTS
+    assert 0 < results["latency_ms"]["p50"] <= results["latency_ms"]["p99"] <= results["latency_ms"]["max"]
+    if scenario is Scenario.SLOW:
+        assert results["latency_ms"]["max"] > 1000
+    seen = site.agents()
+    assert len(seen) == AGENTS  # the token had so many uses, and the file of keys was used again
+    assert {(agent["liveness"], agent["status"]) for agent in seen} == {("online", "healthy")}
+
+
+def test_keys_are_kept_for_their_owner_only(site: Site) -> None:
+    site.simulate(Scenario.STEADY, seconds=1)
+
+    assert stat.S_IMODE(site.keys.stat().st_mode) == 0o600
+    assert len(site.keys.read_text().splitlines()) == 1 + AGENTS
+
+
+def test_agents_handle_a_rollout_and_some_fail(site: Site) -> None:
+    target, environment = site.target, site.target.environment
+    draft = target.call("POST", f"{environment}/drafts", {"name": "quotes", "plan": PLAN})["id"]
+    version = target.call("POST", f"{environment}/drafts/{draft}/version", {})["id"]
+    bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version})["id"]
+    strategy = {"kind": "all_at_once", "failure_threshold_percent": 90}
+    body = {"config_bundle_id": bundle, "target": {"all": True}, "strategy": strategy}
+    deployment = f"{environment}/deployments/{target.call('POST', f'{environment}/deployments', body)['id']}"
+    wait_until(lambda: target.call("GET", deployment)["status"] == "deploying")
+
+    results = site.simulate(Scenario.ROLLOUT, seconds=6, failing_percent=str(FAILING_PERCENT))
+
+    rollout = results["rollout"]
+    assert 0 < rollout["failed on purpose"] < AGENTS / 2
+    assert rollout["activated"] == AGENTS - rollout["failed on purpose"]
+    assert set(results["answers"]["bundle"]) == {"200"}
+    assert (results["healthy"], results["errors"]) == (AGENTS, 0)
+    wait_until(lambda: target.call("GET", deployment)["status"] == "active")
+    progress = [agent["progress"] for agent in site.agents()]
+    assert progress.count("active") == rollout["activated"]
+    assert progress.count("failed") == rollout["failed on purpose"]
+
+
+def test_refusals_are_one_line_and_a_failure(site: Site, tmp_path: Path) -> None:
+    environment = site.target.environment.removeprefix("/api/v1/")
+    there = {"url": site.installation.base, "environment": environment}
+    unknown = "bor_enr_" + site.token[8:-8] + "00000000"
+    broken = tmp_path / "broken"
+    broken.write_text("{}\nno key\n")
+
+    # The token's uses are spent, and a mistyped token is not even looked up.
+    refuse("after 0 of 24 agents: 401", **there, token=site.token)
+    refuse("after 0 of 24 agents: 401", **there, token=unknown)
+    refuse("a credential is empty or contains spaces", **there, token="a b")
+    refuse("must be given as its URL", **{**there, "environment": "nonsense"}, token=unknown)
+    refuse("not reachable: connection refused", url=f"http://127.0.0.1:{free_port()}")
+    refuse("plain HTTP", url="https://127.0.0.1")
+    refuse("must be like http://", url="127.0.0.1:8080")
+    refuse("give --environment, and an enrollment token", url=site.installation.base)
+    refuse("not a readable file of agents", **there, keys=str(broken))
+    for option in ({"agents": "100001"}, {"connections": "1001"}, {"scenario": "chaos"}, {"interval-scale": "0"}):
+        refuse("argument --", **there, **option)
+
+
+def test_exit_code_and_output_of_the_command(site: Site) -> None:
+    began = time.monotonic()
+    done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("CommandError: 127.0.0.1:")
+    assert done.stderr.endswith("is not reachable: connection refused\n")
+    assert time.monotonic() - began < 60
+
+
+def test_revoked_agent_makes_the_run_fail(site: Site) -> None:
+    site.target.call("GET", site.target.environment)
+    victim = site.agents()[0]["id"]
+    site.target.call("POST", f"{site.target.environment}/agents/{victim}/rotate-key")
+
+    refuse(f"1 of {AGENTS} agents are not healthy", url=site.installation.base, keys=str(site.keys), seconds="2")
