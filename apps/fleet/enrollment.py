@@ -157,7 +157,9 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names) ->
         if request.name is None:
             name = f"{name[:180]}-{str(uuid7())[-8:]}"
         elif token.replace:
-            for old in Agent.objects.enrolled().select_for_update().filter(environment=environment, name=name):
+            for old in (
+                Agent.objects.enrolled().select_for_update(no_key=True).filter(environment=environment, name=name)
+            ):
                 decommission_locked(old, environment=environment, actor=request.actor, action="agent.supersede")
         else:
             raise Conflict("That name is already taken. Choose another one.", code="name_taken")

@@ -22,7 +22,7 @@ from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.state import lock_row
 from byteor_cloud.engine.target import Target
-from byteor_cloud.errors import Conflict
+from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.jobs import enqueue
 
 # How many agents one job welcomes: its transaction holds the environment's lock.
@@ -41,16 +41,21 @@ def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
 
 @transaction.atomic
 def update_agent(
-    agent: Agent, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+    agent: Agent, values: Mapping[str, Any], *, may_relabel: bool, actor: Actor, expected_revision: int | None = None
 ) -> Agent:
-    """Change the agent's name or labels. The new labels replace all old ones."""
+    """Change the agent's name or labels. The new labels replace all old ones.
+
+    Raises Forbidden if the labels would change, unless ``may_relabel``.
+    """
+    locked = lock_revision(agent, expected_revision)
+    if not may_relabel and values.get("labels", locked.labels) != locked.labels:
+        raise Forbidden("Only who may manage the environment may change labels in a prod environment.")
     changed = edit(
-        agent,
+        locked,
         values,
         kind="agent",
         scope=agent.environment,
         actor=actor,
-        expected_revision=expected_revision,
     )
     welcome([agent.pk], organization=agent.environment.project.organization_id)
     return changed

@@ -107,6 +107,7 @@ def test_known_bad_configuration_is_not_counted(zones: World) -> None:
         ({"selector": {"zone": "a"}, "set": {}, "unset": []}, "/set"),
         ({"selector": {"zone": "a"}, "set": {"a": "b"}, "unset": ["a"]}, "/unset"),
         ({"selector": {"zone": "a"}, "unset": ["a=b"]}, "/unset"),
+        ({"selector": {"zone": "a"}, "unset": ["zone"] * 65}, "/unset"),
         ({"selector": {"zone": "a"}, "set": {"": "b"}}, "/set/"),
         ({"selector": {"zone": "a"}, "set": {str(n): "" for n in range(64)}}, "/set"),
         ({"selector": {"zone": "a"}, "set": {"a": "b"}, "dryrun": True}, "/dryrun"),

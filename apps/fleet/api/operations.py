@@ -29,7 +29,8 @@ AGENT = Operations(
             "updateAgent",
             "Update an agent",
             "Changes the agent's name or labels. With new labels the agent may match the target of a running "
-            "deployment.",
+            "deployment. So in an environment with the posture `prod`, other labels need the permission to manage the "
+            "environment, and a caller without it gets 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
@@ -100,7 +101,7 @@ OWN_AGENT = Operations(
 OWN_KEY = Operations(
     Tag.AGENTS,
     {
-        "rotate": Operation(
+        "rotate_own_key": Operation(
             "rotateOwnKey",
             "Fetch a new agent key",
             "Called by an agent with its own key, when a heartbeat's answer contains the command `rotate_key`, or at "

@@ -17,6 +17,6 @@ environment = [
 agent = [
     route("agents/<uuid:id>", v.OwnAgentViewSet, get="retrieve"),
     path("agents/<uuid:id>/heartbeat", v.HeartbeatView.as_view()),
-    route("agents/<uuid:id>/rotate-key", v.OwnKeyViewSet, post="rotate"),
+    route("agents/<uuid:id>/rotate-key", v.OwnKeyViewSet, post="rotate_own_key"),
     route("agents/<uuid:id>/signing-key", v.SigningKeyViewSet, get="retrieve"),
 ]

@@ -41,6 +41,7 @@ from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.credentials import Family, credential_digest, family_of
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import Posture
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api import bodies, problems
 from byteor_cloud.api.declared import DeclaredView, Errors
@@ -161,7 +162,13 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
-        services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
+        services.update_agent(
+            row,
+            data,
+            may_relabel=self.environment.posture != Posture.PROD or P.MANAGE_ENVIRONMENT in self.granted_permissions,
+            actor=self.actor,
+            expected_revision=self.expected_revision,
+        )
         return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
 
     def perform_destroy(self, row: Agent) -> None:
@@ -216,11 +223,11 @@ class OwnKeyViewSet(AgentSelfViewSet):
     operations = operations.OWN_KEY
     queryset = Agent.objects.none()
     serializer_class = s.RotatedKeySerializer
-    permissions = {"rotate": SIGNED_IN}
-    secret_actions = frozenset({"rotate"})
+    permissions = {"rotate_own_key": SIGNED_IN}
+    secret_actions = frozenset({"rotate_own_key"})
 
     @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
-    def rotate(self, request: Request, **kwargs: Any) -> Response:
+    def rotate_own_key(self, request: Request, **kwargs: Any) -> Response:
         """Create a new key for the calling agent; the key that it called with ends at the first use of the new one."""
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apps.fleet.api.serializers import LabelsField
-from apps.fleet.labels import LABEL_KEY, LabelChange, is_label_key
+from apps.fleet.labels import LABEL_KEY, MAX_LABELS, LabelChange, is_label_key
 from apps.fleet.models import Agent
 from apps.releases.api import operations
 from apps.releases.services import relabeling
@@ -19,7 +19,7 @@ from apps.tenancy.api.fields import StrictSerializer, TextField
 from apps.tenancy.permissions import Permission as P
 
 
-@extend_schema_field({"type": "array", "maxItems": 64, "items": {"type": "string", "pattern": LABEL_KEY}})
+@extend_schema_field({"type": "array", "maxItems": MAX_LABELS, "items": {"type": "string", "pattern": LABEL_KEY}})
 class LabelKeysField(serializers.ListField):
     """At most 64 keys of labels."""
 
@@ -27,12 +27,12 @@ class LabelKeysField(serializers.ListField):
 
     def to_internal_value(self, data: Any) -> list[str]:
         """Return the checked keys, each once. Raises ValidationError."""
-        keys = list(dict.fromkeys(super().to_internal_value(data)))
-        if len(keys) > 64:
-            raise serializers.ValidationError("At most 64 keys.", code="too_many")
+        keys = super().to_internal_value(data)
+        if len(keys) > MAX_LABELS:
+            raise serializers.ValidationError(f"At most {MAX_LABELS} keys.", code="too_many")
         if not all(map(is_label_key, keys)):
             raise serializers.ValidationError("A key has 1 to 128 printable characters without = and ,.")
-        return keys
+        return list(dict.fromkeys(keys))
 
 
 class RelabelSerializer(StrictSerializer):
