@@ -19,14 +19,15 @@ from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.engine.machines import OfferAction
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "maxProperties": MAX_LABELS,
-        "propertyNames": {"pattern": LABEL_KEY},
-        "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
-    }
-)
+_LABELS = {
+    "type": "object",
+    "maxProperties": MAX_LABELS,
+    "propertyNames": {"pattern": LABEL_KEY},
+    "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+}
+
+
+@extend_schema_field(_LABELS)
 class LabelsField(serializers.DictField):
     """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
 
@@ -43,6 +44,14 @@ class LabelsField(serializers.DictField):
                     {key[:140]: "A key must have 1 to 128 printable characters, without = and ,."}
                 )
         return labels
+
+
+@extend_schema_field({**_LABELS, "minProperties": 1})
+class SelectorField(LabelsField):
+    """Labels as in ``LabelsField``, but at least one: without any, all agents would match."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_empty=False, **kwargs)
 
 
 class BundleStateSerializer(StrictSerializer):

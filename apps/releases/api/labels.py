@@ -9,7 +9,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet.api.serializers import LabelsField
+from apps.fleet.api.serializers import LabelsField, SelectorField
 from apps.fleet.labels import LABEL_KEY, MAX_LABELS, LabelChange, is_label_key
 from apps.fleet.models import Agent
 from apps.releases.api import operations
@@ -23,7 +23,7 @@ from apps.tenancy.permissions import Permission as P
 class LabelKeysField(serializers.ListField):
     """At most 64 keys of labels."""
 
-    child = TextField(max_length=128)
+    child = TextField(pattern=LABEL_KEY, rule="A key has 1 to 128 printable characters without = and ,.")
 
     def to_internal_value(self, data: Any) -> list[str]:
         """Return the checked keys, each once. Raises ValidationError."""
@@ -31,14 +31,14 @@ class LabelKeysField(serializers.ListField):
         if len(keys) > MAX_LABELS:
             raise serializers.ValidationError(f"At most {MAX_LABELS} keys.", code="too_many")
         if not all(map(is_label_key, keys)):
-            raise serializers.ValidationError("A key has 1 to 128 printable characters without = and ,.")
+            raise serializers.ValidationError("A key has printable characters only.")
         return list(dict.fromkeys(keys))
 
 
 class RelabelSerializer(StrictSerializer):
     """Which agents to change, and how."""
 
-    selector = LabelsField()
+    selector = SelectorField()
     set = LabelsField(required=False)
     unset = LabelKeysField(required=False)
     dry_run = serializers.BooleanField(required=False, default=False)
@@ -51,8 +51,6 @@ class RelabelSerializer(StrictSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Return the fields. Raises ValidationError unless the change is of something, and unambiguous."""
-        if not attrs["selector"]:
-            raise serializers.ValidationError({"selector": "Name at least one label."})
         if not (attrs.get("set") or attrs.get("unset")):
             raise serializers.ValidationError({"set": "Name labels in set or unset."})
         if attrs.get("set", {}).keys() & set(attrs.get("unset", ())):
