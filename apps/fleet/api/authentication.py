@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 from apps.fleet import keys
+from apps.fleet.combining import Combiner
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.access import Principal
 from apps.tenancy.actors import Actor
@@ -42,6 +44,9 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
             raise Unauthenticated(UNUSABLE)
         return found
 
+    def find(self, digest: str) -> Any:
+        return _tokens.submit(object(), digest)
+
     def queryset(self) -> QuerySet[Any]:
         return super().queryset().select_related("environment__project")
 
@@ -56,6 +61,17 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
             "organization_id": credential.environment.project.organization_id,
             "rate_limit_key": f"enroll:{credential.environment_id}",
         }
+
+
+def _find_tokens(digests: Sequence[str]) -> list[EnrollmentToken | None]:
+    found = {
+        token.digest: token for token in EnrollmentTokenAuthentication().queryset().filter(digest__in=set(digests))
+    }
+    return [found.get(digest) for digest in digests]
+
+
+# A whole fleet may enroll with one token: requests that arrive at the same moment share the query for it.
+_tokens: Combiner[str, EnrollmentToken] = Combiner(_find_tokens)
 
 
 def finish_rotation(request: HttpRequest | Request, key_digest: str) -> None:

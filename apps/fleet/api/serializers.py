@@ -18,7 +18,6 @@ from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSONField
 from byteor_cloud.engine.machines import OfferAction
 
-
 _LABELS = {
     "type": "object",
     "maxProperties": MAX_LABELS,
