@@ -279,6 +279,19 @@ def test_invalid_boot_id_is_refused(world: World, boot_id: Any) -> None:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
+def test_boot_id_has_at_most_64_characters(world: World) -> None:
+    agent, api = world.agent()
+    deployment = stories.offered(world, world.bundle())
+    deployment.refresh_from_db()
+    report = {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash, "status": "downloading"}
+
+    assert beat(api, agent, boot_id="x" * 64).status_code == 200
+    refused = api.post(f"/api/v1/agents/{agent.pk}/deployment", {**report, "boot_id": "x" * 65})
+
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "/boot_id")
+    assert Heartbeat.objects.get().boot_id == "x" * 64
+
+
 @pytest.mark.parametrize("mode", ["now", "by_agent"])
 def test_rotation_clears_the_suspicion(world: World, mode: str) -> None:
     agent, api = world.agent()
