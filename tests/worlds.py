@@ -11,7 +11,8 @@ from unittest.mock import patch
 from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.fleet import services as fleet
+from apps.fleet import enrollment
+from apps.fleet.enrollment import Enrollment
 from apps.fleet.models import Agent
 from apps.pipelines import services as pipelines
 from apps.pipelines.models import Version
@@ -173,17 +174,20 @@ class World:
 
     def enrollment_token(self, environment: Environment | None = None, **options: Any) -> str:
         """Create an enrollment token and return its text."""
-        _, text = fleet.create_enrollment_token(environment=environment or self.dev, actor=self.admin.actor, **options)
+        _, text = enrollment.create_enrollment_token(
+            environment=environment or self.dev, actor=self.admin.actor, **options
+        )
         return text
 
     def agent(self, environment: Environment | None = None, name: str = "agent", **labels: str) -> tuple[Agent, Api]:
         """Enroll an agent; return it and its API client."""
         environment = environment or self.dev
-        token, _ = fleet.create_enrollment_token(environment=environment, actor=self.admin.actor)
-        agent, key = fleet.enroll(
-            token=token, environment=environment, name=name, labels=labels, actor=self.admin.actor
+        actor = self.admin.actor
+        token, _ = enrollment.create_enrollment_token(environment=environment, actor=actor)
+        made = enrollment.enroll(
+            Enrollment(token=token, environment=environment, name=name, labels=labels, actor=actor)
         )
-        return agent, Api(key)
+        return made.agent, Api(made.secret.text)
 
     def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
         """Request a deployment to all agents."""

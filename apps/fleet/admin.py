@@ -8,21 +8,14 @@ from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
-from apps.fleet import services
-from apps.fleet.models import (
-    Agent,
-    AgentKey,
-    AgentQuerySet,
-    Assignment,
-    EnrollmentToken,
-    Heartbeat,
-    Liveness,
-)
+from apps.fleet import keys, labels, services
+from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.admin import CredentialAdmin, revoke_act
 from apps.tenancy.console import (
     Act,
+    ActContext,
     ReadOnlyAdmin,
     Tile,
     VisibleRowsFilter,
@@ -32,6 +25,7 @@ from apps.tenancy.console import (
     state_pill,
     with_note,
 )
+from apps.tenancy.console.acts import permitted_by
 from apps.tenancy.console.console_user import ConsoleUser
 from apps.tenancy.permissions import Permission as P
 
@@ -73,16 +67,97 @@ class _Enrolled(admin.SimpleListFilter):
         return queryset
 
 
+class _Marked(admin.SimpleListFilter):
+    """Agents with a mark that the queryset annotates."""
+
+    mark: str
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", self.mark), ("no", f"not {self.mark}")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.mark: self.value() == "yes"}) if self.value() in {"yes", "no"} else queryset
+
+
+class _Drained(_Marked):
+    title = "drain"
+    parameter_name = mark = "drained"
+
+
+class _Cloned(_Marked):
+    title = "suspected clone"
+    parameter_name = mark = "cloned"
+
+
+def _relabel(row: Agent, context: ActContext) -> None:
+    keys.check_enrolled(row)
+    labels.change_labels(
+        row.environment,
+        Agent.objects.enrolled().filter(pk=row.pk),
+        labels.read_change(context.comment),
+        selector=None,
+        actor=context.actor,
+    )
+
+
 @admin.register(Agent, site=site)
 class AgentAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Fleet", "memory"
     related = ("environment__project__organization", "heartbeat", "assignment")
-    list_display = ("name", "live", "drift", "environment", "hostname", "status", "seen", "desired")
-    list_filter = (_Enrolled, _Liveness, _Drift, ("environment", VisibleRowsFilter))
+    list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    list_filter = (_Enrolled, _Liveness, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     acts = (
+        Act(
+            name="drain",
+            label="Drain",
+            explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps what it "
+            "runs.",
+            run=lambda row, context: services.set_drained(
+                row, drained=True, reason=context.comment, actor=context.actor
+            ),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="do_not_disturb_on",
+            comment="optional",
+            applies=permitted_by(lambda row: services.check_set_drained(row, drained=True)),
+        ),
+        Act(
+            name="undrain",
+            label="Undrain",
+            explain="The agent gets offers again. It is offered the deployment that is current for it.",
+            run=lambda row, context: services.set_drained(
+                row, drained=False, reason=context.comment, actor=context.actor
+            ),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="play_circle",
+            comment="optional",
+            applies=permitted_by(lambda row: services.check_set_drained(row, drained=False)),
+        ),
+        Act(
+            name="relabel",
+            label="Change labels",
+            explain="Write KEY=VALUE for a label to set and !KEY for one to remove, separated by commas. If the agent "
+            "then matches the target of a current deployment, it is offered that.",
+            run=_relabel,
+            needs=P.OPERATE_ENVIRONMENT,
+            needs_on_prod=P.MANAGE_ENVIRONMENT,
+            icon="label",
+            comment="required",
+            comment_label="Labels",
+            applies=permitted_by(keys.check_enrolled),
+        ),
+        Act(
+            name="rotate_key",
+            label="Rotate key",
+            explain="The agent is told to fetch a new key itself. Its old key ends when it uses the new one, or 24 "
+            "hours after it got that.",
+            run=lambda row, context: keys.request_rotation(row, actor=context.actor),
+            needs=P.OPERATE_ENVIRONMENT,
+            icon="key",
+            applies=permitted_by(keys.check_enrolled),
+        ),
         Act(
             name="revoke",
             label="Decommission",
@@ -107,6 +182,11 @@ class AgentAdmin(ReadOnlyAdmin):
     def drift(self, row: Any) -> str:
         return state_pill("drifted") if row.drifted else "-"
 
+    @admin.display(description="Marks")
+    def marks(self, row: Any) -> str:
+        found = [mark for mark in ("drained", "cloned") if getattr(row, mark)]
+        return format_html_join(" ", "{}", ((state_pill(mark),) for mark in found)) or "-"
+
     @admin.display(description="Status", ordering="heartbeat__status")
     def status(self, row: Any) -> str:
         return state_pill(row.heartbeat.status)
@@ -130,6 +210,12 @@ class AgentAdmin(ReadOnlyAdmin):
             ("Agent version", heartbeat.agent_version or "-"),
             ("Progress", state_pill(assignment.progress) if assignment.deployment_id else "-"),
         ]
+        if row.drained_at is not None:
+            facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
+        if heartbeat.clone_suspected_at is not None:
+            facts.append(("Clone suspected", relative_time(heartbeat.clone_suspected_at)))
+        if heartbeat.commands:
+            facts.append(("Told to", ", ".join(heartbeat.commands).replace("_", " ")))
         states = [
             ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
             (
@@ -168,6 +254,7 @@ class AgentAdmin(ReadOnlyAdmin):
             .order_by()
             .aggregate(
                 n_drifted=Count("pk", filter=Q(drifted=True)),
+                n_cloned=Count("pk", filter=Q(cloned=True)),
                 **{f"n_{liveness}": Count("pk", filter=Q(liveness=liveness)) for liveness in LIVENESS},
             )
         )
@@ -176,11 +263,11 @@ class AgentAdmin(ReadOnlyAdmin):
             for liveness, tone in LIVENESS.items()
             for count in (counts[f"n_{liveness}"],)
         ]
-        drifted = counts["n_drifted"]
-        return [
-            *shown,
-            Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"),
-        ]
+        drifted, cloned = counts["n_drifted"], counts["n_cloned"]
+        shown.append(Tile("Agents drifted", drifted, f"{url}?enrolled=yes&drift=yes", "warn" if drifted else "plain"))
+        if cloned:
+            shown.append(Tile("Suspected clones", cloned, f"{url}?enrolled=yes&cloned=yes", "bad"))
+        return shown
 
 
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:

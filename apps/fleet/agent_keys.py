@@ -27,7 +27,8 @@ STORM_PAUSE_S = 0.05
 _SQL = f"""
 SELECT k.digest, k.agent_id, a.environment_id, e.project_id, p.organization_id, k.scopes,
     extract(epoch FROM k.expires_at)::float8,
-    coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}), o.key_set_etag
+    coalesce((e.settings->>'heartbeat_interval_s')::float8, {DEFAULT_HEARTBEAT_INTERVAL_S}),
+    o.key_set_etag, k.is_pending
 FROM fleet_agentkey k
 JOIN fleet_agent a ON a.id = k.agent_id
 JOIN tenancy_environment e ON e.id = a.environment_id
@@ -43,7 +44,7 @@ class KnownKey:
     """A verified agent key, with what a request needs to know about its agent."""
 
     __slots__ = (
-        "agent_id", "digest", "environment_id", "expires_at", "forget_at", "interval_s", "key_set_etag",
+        "agent_id", "digest", "environment_id", "expires_at", "forget_at", "interval_s", "is_pending", "key_set_etag",
         "offer_changes", "offer_tag", "organization_id", "project_id", "scopes",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class KnownKey:
         expires_at: float | None,
         interval_s: float,
         key_set_etag: str,
+        is_pending: bool,
     ) -> None:
         self.digest = digest
         self.agent_id = agent_id
@@ -65,6 +67,7 @@ class KnownKey:
         self.scopes = frozenset(scopes)
         self.expires_at = expires_at
         self.interval_s, self.key_set_etag = interval_s, key_set_etag
+        self.is_pending = is_pending  # its agent asked for it, and has not used it yet
         self.forget_at = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  it spreads look-ups
         # The ETag of the agent's offer, if known, and the number of notifications that the offer has changed. A tag
         # that was read before a change must not be stored after it.

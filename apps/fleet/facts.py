@@ -185,6 +185,16 @@ def _unknown(now: datetime, path: str = "") -> Q:
     return Q(**{f"{path}online_until__lt": now, f"{path}offline_at": None})
 
 
+def is_drained(drained: bool) -> Q:
+    """Return the condition that a pulse's agent is drained, or that it is not."""
+    return Q(agent__drained_at__isnull=not drained)
+
+
+def is_cloned(cloned: bool) -> Q:
+    """Return the condition that a clone of a pulse's agent is suspected, or that none is."""
+    return Q(agent__heartbeat__clone_suspected_at__isnull=not cloned)
+
+
 def has_progress(progress: str) -> Any:
     """Return the condition that a pulse's agent has come this far with what it was offered."""
     return Exists(Assignment.objects.filter(agent_id=OuterRef("agent_id"), progress=progress))
@@ -215,7 +225,7 @@ def count(environment: Environment) -> Counts:
     if unknown:
         others = Agent.objects.with_state().filter(_unknown(now, "pulse__"), pulse__environment=environment)
         liveness.update(dict(others.order_by().values_list("liveness").annotate(count=Count("*"))))
-    cloned = 0  # no agent is marked as a clone yet
+    cloned = Pulse.objects.filter(is_cloned(True), environment=environment).count()
     return Counts(liveness.total(), liveness, drifted, cloned, status, bundles, _count_labels(environment))
 
 

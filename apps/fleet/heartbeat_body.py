@@ -18,6 +18,11 @@ from byteor_cloud.ids import read_id
 _MAX_VERSION = 64
 _HASH = {"type": "string", "minLength": 1, "pattern": SHA256}
 _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
+BOOT_ID = {
+    "type": ["string", "null"],
+    "maxLength": 64,
+    "description": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
+}
 _ACTIVE = {
     "type": "object",
     "description": "The bundle that the agent runs.",
@@ -55,6 +60,7 @@ _BODY = {
             "minimum": 0,
             "description": "Seconds since the agent started.",
         },
+        "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "The bundle that the agent runs. Null if it runs none.",
@@ -87,6 +93,7 @@ class HeartbeatBody:
     deployment_id: UUID | None
     bundle_hash: str | None
     spec_hash: str | None
+    boot_id: str | None
     report: dict[str, Any]
 
 
@@ -132,7 +139,7 @@ def _checks(schema: Any, *, except_field: str) -> dict[str, _Check]:
 
 _BODY_CHECKS = _checks(_BODY, except_field="active")
 _ACTIVE_CHECKS = _checks(_ACTIVE, except_field="deployment_id")
-_REPORT_FIELDS = [name for name in _BODY_CHECKS if name not in {"status", "agent_version"}]
+_REPORT_FIELDS = [name for name in _BODY_CHECKS if name not in {"status", "agent_version", "boot_id"}]
 
 
 def parse(body: Any) -> HeartbeatBody:
@@ -154,7 +161,8 @@ def parse(body: Any) -> HeartbeatBody:
     if errors:
         raise InvalidInput("; ".join(e.detail for e in errors[:3]), errors=errors)
     report = {name: body[name] for name in _REPORT_FIELDS if body.get(name) is not None}
-    return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, report)
+    boot_id = body.get("boot_id") or None
+    return HeartbeatBody(body["status"], body["agent_version"], deployment_id, bundle_hash, spec_hash, boot_id, report)
 
 
 def _find_errors(

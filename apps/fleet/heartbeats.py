@@ -24,19 +24,20 @@ WITH held AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since
     FROM json_to_recordset(%s::json) AS b (
         number int, agent_id uuid, status text, agent_version text, report jsonb, deployment_id uuid, bundle_hash text,
-        spec_hash text, next_heartbeat_s float8)
+        spec_hash text, boot_id text, next_heartbeat_s float8)
     JOIN fleet_heartbeat h USING (agent_id) JOIN fleet_assignment s USING (agent_id)
     WHERE b.number BETWEEN 0 AND 10000
     ORDER BY b.agent_id FOR NO KEY UPDATE OF h
 )
 UPDATE fleet_heartbeat h
 SET last_seen_at = now(), status = b.status, agent_version = b.agent_version, report = b.report,
-    next_heartbeat_s = b.next_heartbeat_s,
+    next_heartbeat_s = b.next_heartbeat_s, boot_id = coalesce(b.boot_id, h.boot_id),
     running_since = CASE WHEN h.running_bundle_hash IS DISTINCT FROM b.bundle_hash THEN now() ELSE h.running_since END,
     running_deployment_id = b.deployment_id, running_bundle_hash = b.bundle_hash, running_spec_hash = b.spec_hash
 FROM held b
 WHERE h.agent_id = b.agent_id
-RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id, b.action, b.offered_hash, b.since
+RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id, b.action, b.offered_hash, b.since,
+    h.commands
 """
 
 
@@ -54,6 +55,7 @@ class StoredHeartbeat:
     action: str | None
     bundle_hash: str | None
     offered_at: datetime | None
+    commands: list[str]
 
 
 def store(*, agent_id: UUID, interval_s: float, heartbeat: HeartbeatBody) -> StoredHeartbeat | None:
@@ -76,6 +78,7 @@ def _store_batch(items: Sequence[_Item]) -> list[StoredHeartbeat | None]:
             "deployment_id": body.deployment_id and str(body.deployment_id),
             "bundle_hash": body.bundle_hash,
             "spec_hash": body.spec_hash,
+            "boot_id": body.boot_id,
             "next_heartbeat_s": round(interval_s * load_spreader.next_factor(), 1),
         }
         for number, (agent_id, interval_s, body) in enumerate(items)

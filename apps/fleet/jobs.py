@@ -11,8 +11,14 @@ class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
     agent_id: str
 
 
+class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES):
+    """Offer several new or relabeled agents what is current for each. The ids are separated by commas."""
+
+    agent_ids: str
+
+
 class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
-    """Enqueue a step of each rollout that may wait for an agent that left the fleet."""
+    """Enqueue a step of each rollout that may wait for an agent that left the fleet or was drained."""
 
     agent_id: str
 

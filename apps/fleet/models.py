@@ -15,7 +15,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned
+from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, enum_choices
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
@@ -28,6 +28,12 @@ class Liveness(StrEnum):
     ONLINE = "online"
     STALE = "stale"
     OFFLINE = "offline"
+
+
+class Command(StrEnum):
+    """A command to an agent, in the answer to its heartbeats until the agent has carried it out."""
+
+    ROTATE_KEY = "rotate_key"
 
 
 class EnrollmentToken(Credential):
@@ -60,6 +66,10 @@ class AgentQuerySet(models.QuerySet[Any]):
         """Return the agents that are not decommissioned."""
         return self.filter(decommissioned_at=None)
 
+    def taking_offers(self) -> Self:
+        """Return the agents that may get new offers: enrolled and not drained."""
+        return self.enrolled().filter(drained_at=None)
+
     def with_state(self) -> Self:
         """Select heartbeat and assignment too, and annotate ``liveness`` and ``drifted``.
 
@@ -77,6 +87,8 @@ class AgentQuerySet(models.QuerySet[Any]):
                     When(silence__lte=_heartbeat_intervals(OFFLINE_AFTER), then=Value(Liveness.STALE)),
                     default=Value(Liveness.OFFLINE),
                 ),
+                drained=Case(When(drained_at=None, then=Value(False)), default=Value(True)),
+                cloned=Case(When(heartbeat__clone_suspected_at=None, then=Value(False)), default=Value(True)),
                 drifted=Case(
                     When(assignment__bundle_hash=None, then=Value(False)),
                     When(heartbeat__running_bundle_hash=F("assignment__bundle_hash"), then=Value(False)),
@@ -94,6 +106,9 @@ class Agent(EnvironmentOwned, Revisioned):
     labels = models.JSONField(default=dict)
     public_key = models.TextField(blank=True)
     decommissioned_at = models.DateTimeField(null=True, editable=False)
+    # A drained agent gets no new offers. The reason is empty while it is not drained.
+    drained_at = models.DateTimeField(null=True, editable=False)
+    drain_reason = models.CharField(max_length=500, blank=True, editable=False)
 
     objects = AgentQuerySet.as_manager()
 
@@ -105,7 +120,10 @@ class Agent(EnvironmentOwned, Revisioned):
                 name="fleet_agent_unique_name",
             )
         ]
-        indexes = [GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="fleet_agent_labels")]
+        indexes = [
+            GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="fleet_agent_labels"),
+            models.Index(fields=["environment"], condition=Q(drained_at__isnull=False), name="fleet_agent_drained"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -117,6 +135,8 @@ class AgentKey(Credential):
     family = Family.AGENT
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="keys")
     scopes = ArrayField(models.CharField(max_length=40), default=list)
+    # Whether the agent asked for this key and has not used it yet. Its first use ends the agent's other keys.
+    is_pending = models.BooleanField(default=False, editable=False)
 
 
 class Heartbeat(models.Model):
@@ -141,6 +161,18 @@ class Heartbeat(models.Model):
     running_bundle_hash = models.CharField(max_length=71, null=True)
     running_spec_hash = models.CharField(max_length=71, null=True)
     running_since = models.DateTimeField(null=True)
+    # What the answer to each heartbeat asks of the agent. It is here, so that a heartbeat reads no further table.
+    commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
+    # The id of the agent's process, and earlier ones with the Unix times at which another replaced them. A trigger
+    # (migration 0006) keeps the earlier ones, and sets ``clone_suspected_at`` when one of them returns.
+    boot_id = models.CharField(max_length=64, null=True)
+    superseded_boots = models.JSONField(default=dict)
+    clone_suspected_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["agent"], condition=Q(clone_suspected_at__isnull=False), name="fleet_heartbeat_cloned")
+        ]
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.status}"
@@ -193,7 +225,7 @@ class RunningInterval(models.Model):
     """A time in which an agent ran one bundle. The open interval, without ``ended_at``, is what it runs now.
 
     Triggers of ``fleet_heartbeat`` write it when a heartbeat names something else than the one before, and at most
-    1,000 times a day for each agent (see ``migrations/0004_history_and_facts.py``); nothing else does.
+    1,000 times a day for each agent (see ``migrations/0005_history_and_facts.py``); nothing else does.
     """
 
     # The index on agent and time serves this column, too.

@@ -2,179 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
-from apps.fleet.jobs import AgentLeft, WelcomeAgent
-from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, EnrollmentToken, Heartbeat
+from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
+from apps.fleet.keys import check_enrolled, revoke_keys
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
-from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
 from apps.tenancy.services import housekeeping
 from apps.tenancy.services.revisions import edit, lock_revision
-from apps.tenancy.services.tokens import record_credential, revoke
 from apps.tenancy.state import lock_row
 from byteor_cloud.engine.target import Target
-from byteor_cloud.errors import Conflict, Unauthenticated
-from byteor_cloud.ids import uuid7
+from byteor_cloud.errors import Conflict, Forbidden
 from byteor_cloud.jobs import enqueue
 
-TOKEN_LIFETIME_S = 3600
+# How many agents one job welcomes: its transaction holds the environment's lock.
+_WELCOMED_AT_ONCE = 1_000
 
 
-@transaction.atomic
-def create_enrollment_token(
-    *,
-    environment: Environment,
-    expires_in_s: int = TOKEN_LIFETIME_S,
-    max_uses: int = 1,
-    labels: Mapping[str, str] | None = None,
-    replace: bool = False,
-    actor: Actor,
-) -> tuple[EnrollmentToken, str]:
-    """Create an enrollment token of the environment; return it with its secret."""
-    secret = generate(Family.ENROLLMENT)
-    token = EnrollmentToken.objects.create(
-        environment=environment,
-        digest=secret.digest,
-        prefix=secret.prefix,
-        expires_at=timezone.now() + timedelta(seconds=expires_in_s),
-        max_uses=max_uses,
-        labels=dict(labels or {}),
-        replace=replace,
-    )
-    record_credential(
-        "enrollment_token.create",
-        token,
-        actor=actor,
-        scope=environment,
-        changes={"max_uses": [None, max_uses]},
-    )
-    return token, secret.text
-
-
-def _free_name(environment: Environment, wanted: str) -> str:
-    """Return an unused agent name made from the host name.
-
-    If two enrollments choose the same name at once, the unique constraint lets only one of them succeed.
-    """
-    name = wanted[:200]  # a host name may be longer than a name
-    if not Agent.objects.enrolled().filter(environment=environment, name=name).exists():
-        return name
-    return f"{name[:180]}-{str(uuid7())[-8:]}"
-
-
-@transaction.atomic
-def enroll(
-    *,
-    token: EnrollmentToken,
-    environment: Environment,
-    name: str | None = None,
-    hostname: str = "",
-    labels: Mapping[str, str] | None = None,
-    public_key: str = "",
-    actor: Actor,
-) -> tuple[Agent, str]:
-    """Spend one use of the token; create an agent and its key. Raises Unauthenticated if the token was just spent."""
-    locked = lock_row(token)
-    if locked.is_spent or locked.revoked_at or (locked.expires_at and locked.expires_at <= timezone.now()):
-        raise Unauthenticated("The credential is unknown, expired or revoked.")
-    chosen = name or _free_name(environment, hostname or "agent")
-    if locked.replace:
-        # A lock of the key would block the history of a heartbeat that this transaction waits for.
-        replaced = Agent.objects.enrolled().filter(environment=environment, name=chosen)
-        for old in replaced.select_for_update(no_key=True):
-            _decommission(old, environment=environment, actor=actor, action="agent.supersede")
-    agent = Agent.objects.create(
-        environment=environment,
-        name=chosen,
-        hostname=hostname,
-        labels={**(labels or {}), **locked.labels},
-        public_key=public_key,
-    )
-    Heartbeat.objects.create(agent=agent, next_heartbeat_s=environment.effective_settings.heartbeat_interval_s)
-    Assignment.objects.create(agent=agent)
-    key = _create_key(agent, environment=environment, actor=actor)
-    locked.uses += 1
-    locked.last_used_at = timezone.now()
-    locked.save(update_fields=["uses", "last_used_at"])
-    audit.record(
-        "agent.enroll",
-        actor=actor,
-        scope=environment,
-        resource=("agent", agent.pk),
-        changes={"name": [None, chosen], "enrollment_token": str(token.pk)},
-    )
-    # apps.releases decides which running deployment the new agent is offered.
-    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=environment.project.organization_id)
-    return agent, key
-
-
-def _create_key(agent: Agent, *, environment: Environment, actor: Actor) -> str:
-    secret = generate(Family.AGENT)
-    key = AgentKey.objects.create(agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=AGENT_SCOPES)
-    record_credential("agent_key.create", key, actor=actor, scope=environment)
-    return secret.text
-
-
-def _revoke_keys(agent: Agent, *, environment: Environment, actor: Actor) -> None:
-    for key in agent.keys.filter(revoked_at=None):
-        revoke(key, action="agent_key.revoke", actor=actor, scope=environment)
-
-
-@transaction.atomic
-def rotate_key(agent: Agent, *, actor: Actor) -> str:
-    """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
-    locked = lock_row(agent)
-    _check_enrolled(locked)
-    _revoke_keys(locked, environment=agent.environment, actor=actor)
-    return _create_key(locked, environment=agent.environment, actor=actor)
-
-
-def _check_enrolled(agent: Agent) -> None:
-    if agent.decommissioned_at is not None:
-        raise Conflict("This agent is decommissioned.", code="decommissioned")
+def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
+    """Let apps.releases decide which running deployment these agents of an organization are offered."""
+    if len(agent_ids) == 1:
+        enqueue(WelcomeAgent(agent_id=str(agent_ids[0])), organization=organization)
+        return
+    for start in range(0, len(agent_ids), _WELCOMED_AT_ONCE):
+        chunk = agent_ids[start : start + _WELCOMED_AT_ONCE]
+        enqueue(WelcomeAgents(agent_ids=",".join(map(str, chunk))), organization=organization)
 
 
 @transaction.atomic
 def update_agent(
-    agent: Agent, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+    agent: Agent, values: Mapping[str, Any], *, may_relabel: bool, actor: Actor, expected_revision: int | None = None
 ) -> Agent:
-    """Change the agent's name or labels. The new labels replace all old ones."""
+    """Change the agent's name or labels. The new labels replace all old ones.
+
+    Raises Forbidden if the labels would change, unless ``may_relabel``.
+    """
+    locked = lock_revision(agent, expected_revision)
+    if not may_relabel and values.get("labels", locked.labels) != locked.labels:
+        raise Forbidden("Only who may manage the environment may change labels in a prod environment.")
     changed = edit(
-        agent,
+        locked,
         values,
         kind="agent",
         scope=agent.environment,
         actor=actor,
-        expected_revision=expected_revision,
     )
-    enqueue(WelcomeAgent(agent_id=str(agent.pk)), organization=agent.environment.project.organization_id)
+    welcome([agent.pk], organization=agent.environment.project.organization_id)
     return changed
+
+
+@transaction.atomic
+def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) -> Agent:
+    """Keep the agent out of new offers, or let it have them again. Raises Conflict if ``check_set_drained`` does.
+
+    A drained agent keeps what it runs, and finishes the offer that it has. No rollout waits for it. When the drain
+    ends, the agent is offered what is current for it then.
+    """
+    # A rollout step that makes offers holds this lock: after the drain, no offer is under way any more.
+    lock_row(agent.environment)
+    locked = lock_row(agent)
+    check_set_drained(locked, drained=drained)
+    before = locked.drained_at
+    locked.drained_at = timezone.now() if drained else None
+    locked.drain_reason = reason if drained else ""
+    locked.revision += 1
+    locked.updated_at = timezone.now()
+    locked.save(update_fields=["drained_at", "drain_reason", "revision", "updated_at"])
+    changes = {"drained_at": [before and before.isoformat(), locked.drained_at and locked.drained_at.isoformat()]}
+    audit.record(
+        "agent.drain" if drained else "agent.undrain",
+        actor=actor,
+        scope=agent.environment,
+        resource=("agent", locked.pk),
+        changes={**changes, "reason": reason},
+    )
+    organization = agent.environment.project.organization_id
+    if drained:
+        # A rollout that waits for this agent must go on without it.
+        enqueue(AgentLeft(agent_id=str(locked.pk)), organization=organization)
+    else:
+        welcome([locked.pk], organization=organization)
+    return locked
+
+
+def check_set_drained(agent: Agent, *, drained: bool) -> None:
+    """Raise Conflict unless the agent is enrolled and can be drained, or undrained, now."""
+    check_enrolled(agent)
+    if (agent.drained_at is not None) is drained:
+        raise Conflict(
+            "The agent is drained already." if drained else "The agent is not drained.",
+            code="drained" if drained else "not_drained",
+        )
 
 
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
     """Remove the agent from the fleet and revoke its key at once."""
     locked = lock_revision(agent, expected_revision)
-    _check_enrolled(locked)
-    _decommission(locked, environment=agent.environment, actor=actor, action="agent.decommission")
+    check_enrolled(locked)
+    decommission_locked(locked, environment=agent.environment, actor=actor, action="agent.decommission")
 
 
-def _decommission(agent: Agent, *, environment: Environment, actor: Actor, action: str) -> None:
-    _revoke_keys(agent, environment=environment, actor=actor)
+def decommission_locked(agent: Agent, *, environment: Environment, actor: Actor, action: str) -> None:
+    """Remove an agent whose row the caller has locked from the fleet."""
+    revoke_keys(agent, environment=environment, actor=actor)
     agent.decommissioned_at = timezone.now()
     agent.save(update_fields=["decommissioned_at"])
     audit.record(action, actor=actor, scope=environment, resource=("agent", agent.pk))
     # A rollout that waits for this agent must go on without it.
     enqueue(AgentLeft(agent_id=str(agent.pk)), organization=environment.project.organization_id)
+
+
+def note_boot(agent_id: UUID, boot_id: str | None) -> None:
+    """Store the id of the agent's process, if it is another one. A trigger of the table then looks for clones."""
+    if boot_id:
+        Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 
 
 def forget_credentials(now: datetime | None = None) -> int:
@@ -183,9 +135,14 @@ def forget_credentials(now: datetime | None = None) -> int:
     return housekeeping.forget_ended(EnrollmentToken, now) + housekeeping.forget_ended(AgentKey, now)
 
 
-def select_agents(environment: Environment, target: Target) -> Any:
-    """Return the enrolled agents that a deployment's target selects, ordered by id."""
+def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:
+    """Return the agents that a deployment's target selects, ordered by id.
+
+    Drained agents are in no target; ``with_drained`` selects them too, to tell why an agent is missing.
+    """
     agents = Agent.objects.enrolled().filter(environment=environment).order_by("id")
+    if not with_drained:
+        agents = agents.filter(drained_at=None)
     if target.agents is not None:
         return agents.filter(pk__in=unnest_ids(target.agents))
     if target.selector is not None:

@@ -93,7 +93,7 @@ class DomainCollector(Collector):
 def _read() -> list[Metric]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
-        liveness, drifted = _agents()
+        liveness, marked = _agents()
         cursor.execute(_JOBS)
         jobs = dict(cursor.fetchall())
         cursor.execute(_OLDEST_JOB)
@@ -102,7 +102,9 @@ def _read() -> list[Metric]:
         unsealed = cursor.fetchone()[0]
         return [
             _gauge("byteor_agents", "Enrolled agents.", Liveness, liveness, label="liveness"),
-            _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", drifted),
+            _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", marked["drifted"]),
+            _value("byteor_agents_drained", "Agents that get no new offers.", marked["drained"]),
+            _value("byteor_agents_cloned", "Agents whose key two machines seem to use.", marked["cloned"]),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),
             _by_status("byteor_artifacts", "Artifacts.", Artifact),
@@ -117,12 +119,17 @@ def _read() -> list[Metric]:
         ]
 
 
-def _agents() -> tuple[dict[str, int], int]:
-    """Return the number of agents by liveness, and of drifted agents, in all environments."""
+def _agents() -> tuple[dict[str, int], dict[str, int]]:
+    """Return the number of agents by liveness, and of drifted, drained and cloned ones, in all environments."""
     enrolled = Agent.objects.enrolled().filter(environment__deleted_at=None, environment__project__deleted_at=None)
     by_liveness = enrolled.with_state().select_related(None).order_by().values("liveness")
-    found = list(by_liveness.annotate(count=Count("pk"), n_drifted=Count("pk", filter=Q(drifted=True))))
-    return {row["liveness"]: row["count"] for row in found}, sum(row["n_drifted"] for row in found)
+    marks = ("drifted", "drained", "cloned")
+    counts = {f"n_{mark}": Count("pk", filter=Q(**{mark: True})) for mark in marks}
+    found = list(by_liveness.annotate(count=Count("pk"), **counts))
+    return (
+        {row["liveness"]: row["count"] for row in found},
+        {mark: sum(row[f"n_{mark}"] for row in found) for mark in marks},
+    )
 
 
 def _by_status(name: str, help_text: str, model: type[Stateful]) -> Metric:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
-from apps.fleet.jobs import AgentLeft, WelcomeAgent
+from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
 from apps.releases.jobs import FORGET_PARTICULARS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals, builds, deployments, housekeeping, offers, rollbacks, rollout_steps
@@ -39,7 +39,13 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
     """Offer a new or relabelled agent the deployment that is current for it."""
-    offers.offer_to_late_joiner(job.agent_id)
+    offers.offer_to_late_joiners([job.agent_id])
+
+
+@runs(WelcomeAgents)
+def welcome_several(job: WelcomeAgents) -> None:
+    """Offer new or relabelled agents the deployments that are current for them."""
+    offers.offer_to_late_joiners(job.agent_ids.split(","))
 
 
 @runs(AgentLeft)

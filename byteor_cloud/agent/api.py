@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class HeartbeatReply:
     next_heartbeat_s: float
     desired: ReceivedOffer | None
     signing_key_etag: str | None
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,17 @@ class ControlPlane:
         self._credentials = credentials
         self._client = Client(credentials.base_url, credentials.api_key)
         self._path = f"/api/v1/agents/{credentials.agent_id}"
+        # New at each start, so that the control plane can tell this process from one on another machine.
+        self.boot_id = uuid.uuid4().hex
+
+    def use_key(self, api_key: SecretValue) -> None:
+        """Use another key from now on."""
+        self._client = Client(self._credentials.base_url, api_key)
+
+    def fetch_new_key(self) -> SecretValue:
+        """Return a new key of this agent. Its first use ends the key that is used now."""
+        with _parsing("rotate-key"):
+            return SecretValue(Fields(self._client.send("POST", f"{self._path}/rotate-key").body).text("token"))
 
     def fetch_identity(self) -> AgentIdentity:
         """Return this agent's name and environment."""
@@ -143,7 +156,8 @@ class ControlPlane:
     def send_heartbeat(self, body: Json) -> HeartbeatReply:
         """Send a heartbeat and return the response, which contains the current offer."""
         with _parsing("heartbeat"):
-            members = Fields(self._client.send("POST", f"{self._path}/heartbeat", json=body).body)
+            answer = self._client.send("POST", f"{self._path}/heartbeat", json=body).body
+            members, commands = Fields(answer), answer.get("commands")
             delay_s = members.member("next_heartbeat_s")
             if not isinstance(delay_s, int | float) or isinstance(delay_s, bool) or not 0 <= delay_s <= 86_400:
                 raise ValueError("'next_heartbeat_s' is not a number of seconds")
@@ -153,6 +167,7 @@ class ControlPlane:
                 float(delay_s),
                 None if desired is None else ReceivedOffer.read(Fields(desired)),
                 None if etag is None else bare_etag(str(etag)),
+                tuple(each for each in commands if isinstance(each, str)) if isinstance(commands, list) else (),
             )
 
     def fetch_offer(self) -> OfferedBundle | None:
@@ -175,7 +190,7 @@ class ControlPlane:
 
     def send_report(self, report: OfferReport) -> None:
         """Report the status of an offer."""
-        self._client.send("POST", f"{self._path}/deployment", json=report.body())
+        self._client.send("POST", f"{self._path}/deployment", json={**report.body(), "boot_id": self.boot_id})
 
     def fetch_signing_keys(self, known: StoredKeySet | None) -> StoredKeySet:
         """Return the published key set, which is ``known`` if it has not changed."""

@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     state = StateFolder(options.state)
     sample = read_sample(options.sample) if options.sample else ()
     with state.locked():
-        plane, identity = connect(state, os.environ, _wait, _TRIES if options.once else None)
+        plane, identity, rotation = connect(state, os.environ, _wait, _TRIES if options.once else None)
         keyring = Keyring(state, plane)
         offer_handler = OfferHandler(
             state=state,
@@ -104,6 +104,7 @@ def _run(options: argparse.Namespace) -> None:
         agent = AgentLoop(
             plane=plane,
             keyring=keyring,
+            rotation=rotation,
             offer_handler=offer_handler,
             usage=ResourceMeter(state.folder),
             wait=_wait,
@@ -133,7 +134,7 @@ def _upload(options: argparse.Namespace) -> None:
             data = file.read(_MAX_UPLOAD + 1)
     if len(data) > _MAX_UPLOAD:
         raise InvalidCommandLine(f"the artifact is too large: at most {_MAX_UPLOAD} bytes can be uploaded")
-    plane, _ = connect(state, os.environ, _wait, _TRIES)
+    plane, _, _ = connect(state, os.environ, _wait, _TRIES)
     artifact = retry_until_answered(
         lambda: plane.upload_artifact(fields, name, io.BytesIO(data)), _wait, Backoff(), _TRIES
     )

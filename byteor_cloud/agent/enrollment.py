@@ -13,6 +13,7 @@ from byteor_cloud.engine.delivery.keys import KeySet
 
 from .api import ControlPlane, enroll
 from .identity import VARIABLES, BaseUrl, Credentials, IdentityError, SecretValue
+from .key_rotation import KeyRotation
 from .retry import Backoff, retry_until_answered
 from .state_folder import AgentIdentity, StateError, StateFolder, StoredKeySet
 
@@ -76,19 +77,23 @@ def enroll_node(
 
 def connect(
     state: StateFolder, environment: Mapping[str, str], wait: Callable[[float], object], tries: int | None
-) -> tuple[ControlPlane, AgentIdentity]:
-    """Return a client for the control plane and this agent's identity.
+) -> tuple[ControlPlane, AgentIdentity, KeyRotation]:
+    """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
-    Credentials come from the environment variables or else from the state folder.
+    Credentials come from the environment variables or else from the state folder. A rotation that was interrupted is
+    brought to its end.
     """
-    credentials = Credentials.from_environment(environment) or state.credentials()
+    given = Credentials.from_environment(environment)
+    credentials = given or state.credentials()
     if credentials is None:
         raise IdentityError(f"no agent in {state.folder}: enroll first, or set {', '.join(VARIABLES)}")
     plane = ControlPlane(credentials)
+    rotation = KeyRotation(state, plane, stores_key=given is None)
+    retry_until_answered(rotation.settle, wait, Backoff(), tries)
     identity = state.identity()
     if identity is None:
         identity = retry_until_answered(plane.fetch_identity, wait, Backoff(), tries)
         state.save_identity(identity)
     if identity.agent_id != credentials.agent_id:
         raise IdentityError(f"{state.folder} belongs to agent {identity.agent_id}, not {credentials.agent_id}")
-    return plane, identity
+    return plane, identity, rotation

@@ -10,6 +10,7 @@ from byteor_cloud import __version__
 from byteor_cloud.engine.delivery.encoding import Json
 
 from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
+from .key_rotation import KeyRotation
 from .keyring import Keyring
 from .offer_handler import OfferHandler, OfferWithdrawn
 from .resource_meter import ResourceMeter
@@ -17,6 +18,7 @@ from .retry import Backoff
 
 _log = logging.getLogger("byteor.agent")
 _SHORTEST_S = 1.0
+_ROTATE_KEY = "rotate_key"
 _LONGEST_FIRST_WAIT_S = 5.0
 
 
@@ -28,6 +30,7 @@ class AgentLoop:
         *,
         plane: ControlPlane,
         keyring: Keyring,
+        rotation: KeyRotation,
         offer_handler: OfferHandler,
         usage: ResourceMeter,
         wait: Callable[[float], bool],
@@ -36,6 +39,7 @@ class AgentLoop:
     ) -> None:
         self._plane = plane
         self._keyring = keyring
+        self._rotation = rotation
         self._offers = offer_handler
         self._usage = usage
         self._wait = wait
@@ -72,6 +76,7 @@ class AgentLoop:
 
     def _exchange_heartbeat(self) -> float:
         """Send a heartbeat, handle the offer in the response, and return the seconds to wait; 0 after any change."""
+        self._rotation.settle()
         reply = self._plane.send_heartbeat(self._heartbeat_body())
         self._is_starting = False
         try:
@@ -82,7 +87,18 @@ class AgentLoop:
                 return 0
         except OfferWithdrawn:
             return 0
+        if _ROTATE_KEY in reply.commands:
+            self._rotate_key()
         return max(reply.next_heartbeat_s, _SHORTEST_S) if self._interval_s is None else self._interval_s
+
+    def _rotate_key(self) -> None:
+        try:
+            self._rotation.rotate()
+        except CredentialRejected:
+            raise
+        except (ControlPlaneUnavailable, RequestRejected, OSError) as error:
+            # The response to the next heartbeat contains the command again.
+            _log.warning("the key was not rotated: %s", error)
 
     def _heartbeat_body(self) -> Json:
         body: Json = {
@@ -90,6 +106,7 @@ class AgentLoop:
             "agent_version": __version__,
             "runtime_version": f"python-{platform.python_version()}",
             "uptime_s": self._usage.uptime_s,
+            "boot_id": self._plane.boot_id,
             "active": None,
             "resources": self._usage.read(),
         }

@@ -19,6 +19,7 @@ from byteor_cloud.engine.delivery.refusals import Refused
 from .identity import BaseUrl, Credentials, SecretValue
 from .progress import Progress
 
+_NEXT_KEY = "api_key.next"
 _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
@@ -97,8 +98,32 @@ class StateFolder:
         return Credentials(BaseUrl.parse(identity.base_url), identity.agent_id, SecretValue(path.read_text().strip()))
 
     def save_api_key(self, api_key: SecretValue) -> None:
-        """Store the agent's key. No other file contains a credential for the control plane."""
+        """Store the agent's key. Only ``api_key.next`` may contain another credential for the control plane."""
         self._write("api_key", api_key.reveal().encode())
+
+    def next_api_key(self) -> SecretValue | None:
+        """Return the new key that has not replaced the agent's key yet, or None."""
+        path = self.folder / _NEXT_KEY
+        return SecretValue(path.read_text().strip()) if path.exists() else None
+
+    def save_next_api_key(self, api_key: SecretValue) -> None:
+        """Store a new key beside the agent's key."""
+        self._write(_NEXT_KEY, api_key.reveal().encode())
+
+    def promote_next_api_key(self) -> None:
+        """Replace the agent's key by the new one, in one step. Another process may have done it already."""
+        with suppress(FileNotFoundError):
+            (self.folder / _NEXT_KEY).replace(self.folder / "api_key")
+        self._sync(self.folder)
+
+    def drop_next_api_key(self) -> None:
+        """Remove the new key."""
+        (self.folder / _NEXT_KEY).unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Raise OSError if the folder cannot be written, for example because the disk is full."""
+        self._write("probe", b"a key could be stored here")
+        (self.folder / "probe").unlink(missing_ok=True)
 
     def keys(self) -> StoredKeySet | None:
         """Return the last fetched key set, or None."""
@@ -202,7 +227,12 @@ class StateFolder:
             with suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
+        self._sync(path.parent)
+
+    @staticmethod
+    def _sync(path: Path) -> None:
+        """Make the names of a folder's files durable."""
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

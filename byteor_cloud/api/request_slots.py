@@ -59,7 +59,7 @@ def slot() -> Iterator[None]:
 
 @contextmanager
 def released_slot(request: HttpRequest) -> Iterator[None]:
-    """Release the request's slot to other requests while the block waits for the client."""
+    """Release the request's slot to other requests while the block waits for the client or for a shared statement."""
     if not hasattr(request, _ATTRIBUTE):
         yield
         return

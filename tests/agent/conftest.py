@@ -11,6 +11,7 @@ import pytest
 
 from byteor_cloud.agent.api import ControlPlane
 from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
+from byteor_cloud.agent.key_rotation import KeyRotation
 from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
@@ -43,7 +44,7 @@ class NodeUnderTest:
         self.state.save_api_key(SecretValue(API_KEY))
         self.state.save_identity(AgentIdentity(self.plane.url, AGENT_ID, ENVIRONMENT, "node-1"))
 
-    def agent(self, *, beats: int = 1, interval_s: float | None = None) -> AgentLoop:
+    def agent(self, *, beats: int = 1, interval_s: float | None = None, stores_key: bool = True) -> AgentLoop:
         """Create an agent that stops after ``beats`` waits between heartbeats."""
         self.waits.clear()
         self.first_wait = None
@@ -55,11 +56,14 @@ class NodeUnderTest:
             self.waits.append(seconds)
             return len(self.waits) >= beats
 
-        plane = ControlPlane(Credentials(BaseUrl.parse(self.plane.url), AGENT_ID, SecretValue(API_KEY)))
+        credentials = self.state.credentials()
+        assert credentials is not None
+        plane = ControlPlane(Credentials(BaseUrl.parse(self.plane.url), AGENT_ID, credentials.api_key))
         keyring = Keyring(self.state, plane)
         return AgentLoop(
             plane=plane,
             keyring=keyring,
+            rotation=KeyRotation(self.state, plane, stores_key=stores_key),
             offer_handler=OfferHandler(
                 state=self.state,
                 plane=plane,

@@ -49,12 +49,13 @@ _HEARTBEAT = {
     "agent_version",
     "runtime_version",
     "uptime_s",
+    "boot_id",
     "active",
     "tuning",
     "resources",
     "pipeline",
 }
-_REPORT = {"deployment_id", "status", "bundle_hash", "detail", "tuning"}
+_REPORT = {"deployment_id", "status", "bundle_hash", "detail", "tuning", "boot_id"}
 _FIELD = re.compile(rb'Content-Disposition: form-data; name="(\w+)"(?:; filename="([^"]+)")?\r\n\r\n', re.DOTALL)
 
 
@@ -106,7 +107,10 @@ class FakeControlPlane:
         self.delivered: Json | None = None
         self.tars: dict[str, bytes] = {}
         self.withdrawn: set[str] = set()
-        self.commands: list[Json] = []
+        self.commands: list[Json | str] = []
+        # The keys that were ever handed out, and whether each is still accepted.
+        self.keys = {API_KEY: True}
+        self.unused: str | None = None
         plane = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -268,13 +272,21 @@ class FakeControlPlane:
     def _answer(self, request: Request) -> Reply:
         if request.path == f"{ENVIRONMENT_PATH}/agents":
             return self._enroll(request)
-        assert request.headers["Authorization"] == f"Bearer {API_KEY}"
+        scheme, _, key = request.headers["Authorization"].partition(" ")
+        assert scheme == "Bearer"
+        if not self.keys[key]:
+            return Reply(401, {"detail": "this key has ended"})
+        if key == self.unused:
+            self.keys = {each: each == key for each in self.keys}
+            self.unused = None
+            self.commands = []
         route = request.path.partition("?")[0].removeprefix(f"/api/v1/agents/{AGENT_ID}")
         answers: dict[tuple[str, str], Callable[[Request], Reply]] = {
             ("GET", ""): lambda _: Reply(
                 200, {"id": AGENT_ID, "name": "node-1", "environment_id": ENVIRONMENT, "status": "enrolled"}
             ),
             ("POST", "/heartbeat"): self._heartbeat,
+            ("POST", "/rotate-key"): lambda _: self._rotate_key(),
             ("GET", "/deployment"): lambda _: Reply(200, {"desired": self.delivered}, {"ETag": '"d"'}),
             ("POST", "/deployment"): self._report,
             ("GET", "/deployment/bundle"): self._bundle,
@@ -312,6 +324,13 @@ class FakeControlPlane:
                 "commands": self.commands,
             },
         )
+
+    def _rotate_key(self) -> Reply:
+        if self.unused is not None:
+            self.keys[self.unused] = False
+        self.unused = f"bor_agent_new-{len(self.keys)}"
+        self.keys[self.unused] = True
+        return Reply(201, {"agent_id": AGENT_ID, "token": self.unused})
 
     def _report(self, request: Request) -> Reply:
         assert request.json.keys() <= _REPORT

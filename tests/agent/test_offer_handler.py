@@ -19,6 +19,7 @@ def test_offer_is_downloaded_run_and_reported(node: Any, plane: Any) -> None:
         "deployment_id": "d1",
         "status": "active",
         "bundle_hash": built.bundle_hash,
+        "boot_id": plane.beats[0]["boot_id"],
         "tuning": {"profile": "low-latency", "applied": {"wait": "spin"}, "degraded": [], "failed": []},
     }
     first, second = plane.beats

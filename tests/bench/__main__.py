@@ -62,6 +62,13 @@ def _heartbeat(options: argparse.Namespace) -> list[Row]:
         return heartbeat.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
 
 
+def _enrollment(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import enrollment
+
+        return enrollment.run(folder, _free_port(), seconds=options.seconds, rounds=options.rounds)
+
+
 def _upload(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import upload
@@ -145,6 +152,7 @@ def _demo(options: argparse.Namespace) -> list[Row]:
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "heartbeat": _heartbeat,
+    "enrollment": _enrollment,
     "upload": _upload,
     "lists": _lists,
     "facts": _facts,

@@ -11,13 +11,16 @@ from django.utils import timezone
 
 from apps.artifacts.admin import ArtifactAdmin
 from apps.artifacts.models import Artifact
+from apps.fleet.admin import AgentAdmin
+from apps.fleet.models import Agent
 from apps.releases.admin.approvals import ApprovalAdmin
 from apps.releases.admin.deployments import DeploymentAdmin
 from apps.releases.models import Approval, Deployment, DeploymentAgent, KnownBad
 from apps.tenancy.console.acts import Act, ActContext
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, DeploymentStatus
 from byteor_cloud.errors import DomainError
-from tests.browser.filled import Filled, fill, row_page, signed_in
+from tests.browser.confirmed import YES, shown_messages
+from tests.browser.filled import Filled, act, fill, row_page, signed_in
 from tests.worlds import World, plan, report
 
 pytestmark = pytest.mark.django_db
@@ -26,12 +29,12 @@ pytestmark = pytest.mark.django_db
 def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
     """Return the labels of the acts that the service accepts for the row. Each is rolled back."""
     found = set()
-    for act in acts:
-        context = ActContext(world.reviewer.actor, world.reviewer.user, "a reason")
+    for each in acts:
+        context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason")
         with transaction.atomic():
             try:
-                act.run(type(row).objects.get(pk=row.pk), context)
-                found.add(act.label)
+                each.run(type(row).objects.get(pk=row.pk), context)
+                found.add(each.label)
             except DomainError:
                 pass
             transaction.set_rollback(True)
@@ -134,6 +137,36 @@ def test_an_approval_in_each_state(world: World) -> None:
                 assert buttons == accepted(ApprovalAdmin.acts, row, world), (status, changed)
                 transaction.set_rollback(True)
     assert seen == {"Approve", "Deny", "Revoke"}
+
+
+def test_an_agent_in_each_state(world: World) -> None:
+    row, _ = world.agent()
+    seen = set()
+    for changed in ({}, {"drained_at": timezone.now()}, {"decommissioned_at": timezone.now()}):
+        with transaction.atomic():
+            Agent.objects.filter(pk=row.pk).update(**changed)
+            buttons = offered(row, world)
+            seen |= buttons
+
+            assert buttons == accepted(AgentAdmin.acts, row, world), changed
+            transaction.set_rollback(True)
+    assert seen == {"Drain", "Undrain", "Change labels", "Rotate key", "Decommission"}
+
+
+def test_agent_of_prod_is_relabelled_by_those_who_manage_it(world: World) -> None:
+    row, _ = world.agent(world.prod, zone="a")
+    yes = {**YES, "comment": "zone=b, !ring"}
+    assert "Change labels" not in offered(row, world)
+
+    refused = signed_in(world.reviewer.user).post(act(row, "relabel"), yes)
+
+    row.refresh_from_db()
+    assert (refused.status_code, row.labels) == (403, {"zone": "a"})
+    wrong = signed_in(world.admin.user).post(act(row, "relabel"), {**YES, "comment": "zone"}, follow=True)
+    assert shown_messages(wrong) == [("error", "agent: Write KEY=VALUE or !KEY, not zone.")]
+    signed_in(world.admin.user).post(act(row, "relabel"), yes)
+    row.refresh_from_db()
+    assert row.labels == {"zone": "b"}
 
 
 @pytest.mark.parametrize("policy", ["disabled", "dry_run_only", "allowed"])

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.fleet import agent_keys as module
-from apps.fleet import services
+from apps.fleet import keys, services
 from apps.fleet.agent_keys import AgentKeys, agent_keys
 from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.credentials import Family, credential_digest, generate
@@ -70,7 +70,7 @@ def test_changed_offer_is_seen(listening: None) -> None:
 
 
 ENDINGS: dict[str, Callable[[World, Agent], Any]] = {
-    "rotated": lambda world, agent: services.rotate_key(agent, actor=world.admin.actor),
+    "rotated": lambda world, agent: keys.rotate_key(agent, actor=world.admin.actor),
     "decommissioned": lambda world, agent: services.decommission(agent, actor=world.admin.actor),
     "environment deleted": lambda world, agent: organizations.delete(
         world.dev, kind="environment", actor=world.admin.actor

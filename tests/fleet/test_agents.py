@@ -83,6 +83,22 @@ def test_update_agent_changes_name_and_labels(world: World) -> None:
     assert (stale.status_code, Agent.objects.get().name) == (412, "new")
 
 
+def test_other_labels_on_prod_need_the_permission_to_manage_the_environment(world: World) -> None:
+    agent, _ = world.agent(world.prod, name="old", zone="a")
+    path = world.path(world.prod, f"/agents/{agent.pk}")
+
+    refused = world.operator.api.patch(path, {"name": "new", "labels": {"zone": "b"}})
+
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:byteor:problem:forbidden")
+    agent.refresh_from_db()
+    assert (agent.name, agent.labels, agent.revision) == ("old", {"zone": "a"}, 1)
+    assert not AuditEvent.objects.filter(action="agent.update").exists()
+    renamed = world.operator.api.patch(path, {"name": "new", "labels": {"zone": "a"}})
+    assert (renamed.status_code, renamed.json()["name"]) == (200, "new")
+    relabeled = world.project_admin.api.patch(path, {"labels": {"zone": "b"}})
+    assert (relabeled.status_code, relabeled.json()["labels"]) == (200, {"zone": "b"})
+
+
 def test_heartbeat_does_not_change_the_etag(world: World) -> None:
     agent, api = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}")

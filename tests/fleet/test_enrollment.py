@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apps.fleet.api import authentication
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.credentials import credential_digest
 from apps.tenancy.models import AuditEvent, Environment
@@ -78,6 +79,14 @@ def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World
     assert len(set(names)) == 3
     assert "same" in names
     assert all(name.startswith("same") for name in names)
+
+
+def test_shared_query_tells_tokens_apart(world: World) -> None:
+    one, two = (credential_digest(world.enrollment_token(max_uses=uses)) for uses in (1, 2))
+
+    found = authentication._find_tokens([two, "unknown", one, two])
+
+    assert [token and token.max_uses for token in found] == [2, None, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.fleet import facts, services
+from apps.fleet import enrollment, facts, services
+from apps.fleet.enrollment import Enrollment
 from apps.fleet.models import (
     Agent,
     Assignment,
@@ -145,7 +146,7 @@ def test_heartbeats_and_reports_that_change_nothing_leave_no_note(world: World) 
     for seconds in range(3):
         beat(agent, api, uptime_s=seconds)
     Assignment.objects.filter(agent=agent).update(progress="active")
-    services.update_agent(agent, {"name": "new", "labels": {}}, actor=world.admin.actor)
+    services.update_agent(agent, {"name": "new", "labels": {}}, may_relabel=True, actor=world.admin.actor)
 
     assert not ChangedAgent.objects.exists()
 
@@ -317,7 +318,9 @@ def test_labels_are_counted_through_every_change(world: World) -> None:
     world.agent(world.staging, zone="a")
     assert facts.count(world.dev).labels == {"zone": {"a": 2, "b": 1}}
 
-    services.update_agent(agents[0], {"labels": {"zone": "b", "tier": "edge"}}, actor=world.admin.actor)
+    services.update_agent(
+        agents[0], {"labels": {"zone": "b", "tier": "edge"}}, may_relabel=True, actor=world.admin.actor
+    )
     assert facts.count(world.dev).labels == {"zone": {"b": 2, "a": 1}, "tier": {"edge": 1}}
 
     Agent.objects.filter(environment=world.dev).update(labels={"zone": "c"})  # a change of many agents at once
@@ -336,7 +339,7 @@ def test_a_change_of_the_name_changes_no_count(world: World) -> None:
     agent, _ = world.agent(zone="a")
     before = LabelCount.objects.count()
 
-    services.update_agent(agent, {"name": "new"}, actor=world.admin.actor)
+    services.update_agent(agent, {"name": "new"}, may_relabel=True, actor=world.admin.actor)
 
     assert LabelCount.objects.count() == before
 
@@ -358,7 +361,7 @@ def test_label_counts_stay_exact_while_they_are_summed(world: World, at_once: Ra
 
     def relabel(agent: Agent) -> None:
         for zone in "bcd":
-            services.update_agent(agent, {"labels": {"zone": zone}}, actor=world.admin.actor)
+            services.update_agent(agent, {"labels": {"zone": zone}}, may_relabel=True, actor=world.admin.actor)
 
     answers = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
 
@@ -390,7 +393,7 @@ def test_heartbeats_do_not_wait_for_a_transaction_that_removes_agents(world: Wor
         if leaves == "decommissioned":
             services.decommission(agent, actor=world.admin.actor)
         else:
-            services.enroll(token=token, environment=world.dev, name=agent.name, actor=world.admin.actor)
+            enrollment.enroll(Enrollment(token=token, environment=world.dev, name=agent.name, actor=world.admin.actor))
 
     def remove_both() -> None:
         with transaction.atomic():
@@ -478,7 +481,7 @@ def test_migration_writes_what_the_triggers_would_have_written(world: World) -> 
         model._default_manager.all().delete()
 
     with connection.cursor() as cursor:
-        cursor.execute(importlib.import_module("apps.fleet.migrations.0004_history_and_facts").PRESENT)
+        cursor.execute(importlib.import_module("apps.fleet.migrations.0005_history_and_facts").PRESENT)
     facts.maintain()
 
     assert rows() == written

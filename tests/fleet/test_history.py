@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import transaction
 from django.utils import timezone
 
-from apps.fleet import services
+from apps.fleet import keys, services
 from apps.fleet.history import forget_history
 from apps.fleet.models import Agent, Heartbeat, RunningInterval
 from byteor_cloud.ids import uuid7
@@ -154,7 +154,7 @@ def test_intervals_are_deleted_a_year_after_they_ended(world: World) -> None:
 def test_refused_heartbeat_writes_no_interval(world: World) -> None:
     agent, api = world.agent()
     beat(agent, api)
-    services.rotate_key(agent, actor=world.admin.actor)
+    keys.rotate_key(agent, actor=world.admin.actor)
     body = {"status": "healthy", "agent_version": "1", "active": None}
 
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 401

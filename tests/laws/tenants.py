@@ -14,7 +14,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apps.artifacts.services import replays, uploads
-from apps.fleet import services as fleet
+from apps.fleet import enrollment, keys
 from apps.fleet.models import AgentKey, EnrollmentToken
 from apps.releases.models import Deployment
 from apps.releases.services import approvals
@@ -40,7 +40,7 @@ class FilledEnvironment:
         self.bundle = world.bundle(environment, version=self.version)
         self.agent, self.agent_api = world.agent(environment)
         self.spare_agent, self.spare_api = world.agent(environment, "spare")
-        self.enrollment, enrollment_text = fleet.create_enrollment_token(
+        self.enrollment, enrollment_text = enrollment.create_enrollment_token(
             environment=environment, max_uses=1000, actor=actor
         )
         self.enroller = Api(enrollment_text)
@@ -222,9 +222,9 @@ class Tenants:
                     granter=GRANTS[Role.ORG_ADMIN], actor=actor,
                 )  # fmt: skip
             case Family.ENROLLMENT:
-                return fleet.create_enrollment_token(environment=home.prod, actor=actor)
+                return enrollment.create_enrollment_token(environment=home.prod, actor=actor)
             case Family.AGENT:
-                text = fleet._create_key(home.place.agent, environment=home.prod, actor=actor)
+                text = keys.create_key(home.place.agent, environment=home.prod, actor=actor)
                 return AgentKey.objects.filter(agent=home.place.agent).latest("id"), text
 
     def caller(self, family: Family) -> Api:

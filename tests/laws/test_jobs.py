@@ -32,6 +32,7 @@ STORED = {
     "releases.step": ["deployment_id"],
     "releases.undo_break_glass": ["deployment_id"],
     "releases.welcome": ["agent_id"],
+    "releases.welcome_several": ["agent_ids"],
     "tenancy.deliver_webhooks": ["webhook_id"],
     "tenancy.purge_environment": ["id"],
     "tenancy.purge_project": ["id"],

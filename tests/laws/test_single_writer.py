@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OWNER = "apps/releases/services/assignments.py"
 # The app fleet, which must not import releases, creates an empty assignment with each agent.
-ENROLLMENT = "apps/fleet/services.py"
+ENROLLMENT = "apps/fleet/enrollment.py"
 MODELS = {"Assignment", "DeploymentAgent"}
 RELATED = {"agents", "assignment"}  # attributes that lead from a deployment or an agent to these rows
 WRITES = {
@@ -104,7 +104,7 @@ def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
 
     assert set(found) == {OWNER, ENROLLMENT}
     assert [sources[ENROLLMENT].splitlines()[line - 1].strip() for line in found[ENROLLMENT]] == [
-        "Assignment.objects.create(agent=agent)"
+        "Assignment.objects.bulk_create(Assignment(agent=agent) for agent in agents)"
     ]
 
 

@@ -148,7 +148,7 @@ def wanted(agents: Fleet) -> list[tuple[Any, str | None]]:
 
 def relabel(world: World, agent: Agent, **labels: str) -> None:
     """Replace the agent's labels."""
-    fleet_services.update_agent(agent, {"labels": labels}, actor=world.operator.actor)
+    fleet_services.update_agent(agent, {"labels": labels}, may_relabel=True, actor=world.operator.actor)
 
 
 def command(api: Api, world: World, deployment: Deployment, verb: str, **body: Any) -> Any:

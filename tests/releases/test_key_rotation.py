@@ -17,6 +17,7 @@ from apps.tenancy.models import SigningKey
 from apps.tenancy.services import signing_keys
 from byteor_cloud.agent.api import ControlPlane, OfferedBundle
 from byteor_cloud.agent.identity import BaseUrl, Credentials, SecretValue
+from byteor_cloud.agent.key_rotation import KeyRotation
 from byteor_cloud.agent.keyring import Keyring
 from byteor_cloud.agent.loop import AgentLoop
 from byteor_cloud.agent.offer_handler import OfferHandler
@@ -51,7 +52,8 @@ class Node:
             now=lambda: datetime.now(UTC),
         )
         self.agent = AgentLoop(
-            plane=self.plane, keyring=keyring, offer_handler=offer_handler, usage=ResourceMeter(folder),
+            plane=self.plane, keyring=keyring, rotation=KeyRotation(self.state, self.plane, stores_key=False),
+            offer_handler=offer_handler, usage=ResourceMeter(folder),
             wait=self.off.wait, backoff=Backoff(lambda: 0.01), interval_s=0.1,
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)

@@ -124,7 +124,7 @@ def test_a_late_joiner_changes_from_an_earlier_release_but_not_from_another_pipe
     current = stories.active(world, two, [(new, new_api)], target={"selector": {"tier": "lab"}})
 
     for agent in (old, other):
-        fleet.update_agent(agent, {"labels": {"tier": "lab"}}, actor=world.operator.actor)
+        fleet.update_agent(agent, {"labels": {"tier": "lab"}}, may_relabel=True, actor=world.operator.actor)
     run_jobs()
 
     assert stories.desired(old) == (current.pk, "activate")

@@ -147,6 +147,13 @@ def enroll(story: Story) -> Any:
     token = story.send("createEnrollmentToken")["token"]
     agent = story.send("enrollAgent", token=token)
     story.send("updateAgent", agent["agent_id"])
+    story.send("labelAgents")
+    story.send("drainAgent", agent["agent_id"])
+    story.send("undrainAgent", agent["agent_id"])
+    story.send("rotateAgentKey", agent["agent_id"])
+    agent["api_key"] = story.call("POST", f"/api/v1/agents/{agent['agent_id']}/rotate-key", token=agent["api_key"])[
+        "token"
+    ]
     story.send("sendHeartbeat", agent["agent_id"], token=agent["api_key"])
     return agent
 

@@ -77,9 +77,24 @@ def test_series_count_agents_deployments_approvals_and_jobs(world: World, other:
     assert domain(series, "byteor_deployments{") == {"deploying": 1, "pending_approval": 1}
     assert domain(series, "byteor_approvals{") == {"pending": 1}
     assert series["byteor_agents_drifted"] == 2
+    assert series["byteor_agents_drained"] == series["byteor_agents_cloned"] == 0
     assert series["byteor_jobs{todo}"] == 2
     assert 90 <= series["byteor_jobs_oldest_waiting_seconds"] < 95
     assert series["byteor_artifacts{received}"] == series["byteor_replays{queued}"] == 0
+
+
+def test_drained_and_cloned_agents_are_counted(world: World) -> None:
+    drained, _ = world.agent(name="drained")
+    cloned, api = world.agent(name="cloned")
+    world.agent(name="neither")
+    world.operator.api.post(world.path(rest=f"/agents/{drained.pk}/drain"))
+    for boot_id in "aba":
+        beat = {"status": "healthy", "agent_version": "1", "boot_id": boot_id}
+        assert api.post(f"/api/v1/agents/{cloned.pk}/heartbeat", beat).status_code == 200
+
+    series = scrape()
+
+    assert series["byteor_agents_drained"] == series["byteor_agents_cloned"] == 1
 
 
 def test_every_series_exists_in_a_new_installation(db: None) -> None:
@@ -87,7 +102,7 @@ def test_every_series_exists_in_a_new_installation(db: None) -> None:
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())
     counted = {key: value for key, value in series.items() if key.startswith(names)}
-    assert len(names) == 9
+    assert len(names) == 11
     assert {k: v for k, v in counted.items() if v} == {}
     assert len([key for key in counted if key.startswith("byteor_deployments{")]) == 9
     assert {"byteor_agents{online}", "byteor_jobs{failed}", "byteor_replays{diverged}"} <= set(counted)

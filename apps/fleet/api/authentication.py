@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import QuerySet
+from django.http import HttpRequest
 from rest_framework.request import Request
 
+from apps.fleet import keys
+from apps.fleet.combining import Combiner
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.tenancy.access import Principal
-from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication
+from apps.tenancy.actors import Actor
+from apps.tenancy.api.authentication import UNUSABLE, CredentialAuthentication, client_ip
 from apps.tenancy.models import Credential, Environment
 from byteor_cloud.errors import Unauthenticated
 
@@ -39,6 +44,9 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
             raise Unauthenticated(UNUSABLE)
         return found
 
+    def find(self, digest: str) -> Any:
+        return _tokens.submit(object(), digest)
+
     def queryset(self) -> QuerySet[Any]:
         return super().queryset().select_related("environment__project")
 
@@ -55,8 +63,33 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
         }
 
 
+def _find_tokens(digests: Sequence[str]) -> list[EnrollmentToken | None]:
+    found = {
+        token.digest: token for token in EnrollmentTokenAuthentication().queryset().filter(digest__in=set(digests))
+    }
+    return [found.get(digest) for digest in digests]
+
+
+# A whole fleet may enroll with one token: requests that arrive at the same moment share the query for it.
+_tokens: Combiner[str, EnrollmentToken] = Combiner(_find_tokens)
+
+
+def finish_rotation(request: HttpRequest | Request, key_digest: str) -> None:
+    """End the agent's other keys, because this request is the first use of a key that the agent had asked for."""
+    key = AgentKey.objects.select_related("agent__environment__project").get(digest=key_digest)
+    name = f"agent {key.agent.name}"
+    actor = Actor("agent", str(key.agent_id), name, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
+    keys.finish_rotation(key, actor=actor)
+
+
 class AgentKeyAuthentication(CredentialAuthentication):
     model = AgentKey
+
+    def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
+        found = super().authenticate(request)
+        if found is not None and found[1].is_pending:  # type: ignore[attr-defined]  # an AgentKey
+            finish_rotation(request, found[1].digest)
+        return found
 
     def queryset(self) -> QuerySet[Any]:
         return super().queryset().select_related("agent__environment__project__organization")

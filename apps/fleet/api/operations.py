@@ -29,7 +29,8 @@ AGENT = Operations(
             "updateAgent",
             "Update an agent",
             "Changes the agent's name or labels. With new labels the agent may match the target of a running "
-            "deployment.",
+            "deployment. So in an environment with the posture `prod`, other labels need the permission to manage the "
+            "environment, and a caller without it gets 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
@@ -40,7 +41,27 @@ AGENT = Operations(
         "rotate_key": Operation(
             "rotateAgentKey",
             "Rotate an agent's key",
-            "Returns a new agent key. The old key is refused at once.",
+            "By default (`mode: now`) returns a new agent key, and the old key is refused at once. With `mode: "
+            "by_agent` it answers 202, and the answers to the agent's heartbeats contain the command `rotate_key` "
+            "until the agent uses a new key that it fetched with `rotateOwnKey`. A rotation also clears "
+            "`clone_suspected_at`: with `now` at once, with `by_agent` when the agent uses its new key.",
+            example={"mode": "by_agent"},
+        ),
+        "drain": Operation(
+            "drainAgent",
+            "Drain an agent",
+            "Keeps the agent out of new offers, for example while its host is repaired. It keeps what it runs, and "
+            "may finish an offer that it has. While it is drained, the agent is in no target: new deployments and "
+            "later waves pass it by, a retry does not reach it, and no rollout waits for it. Only a rollback still "
+            "reaches it, because that takes back what it was offered before. Liveness and drift are shown as ever.",
+            example={"reason": "The disk is replaced."},
+        ),
+        "undrain": Operation(
+            "undrainAgent",
+            "Undrain an agent",
+            "Lets the agent have new offers again. It is then offered the deployment that is current for it, as "
+            "an agent that joins late is.",
+            example={"reason": "The new disk is in place."},
         ),
     },
 )
@@ -74,6 +95,19 @@ OWN_AGENT = Operations(
             "getOwnAgent",
             "Get the agent's own record",
             "Called by an agent with its own key.",
+        ),
+    },
+)
+OWN_KEY = Operations(
+    Tag.AGENTS,
+    {
+        "rotate_own_key": Operation(
+            "rotateOwnKey",
+            "Fetch a new agent key",
+            "Called by an agent with its own key, when a heartbeat's answer contains the command `rotate_key`, or at "
+            "any time. Returns a new key with the same scopes. The key that was used for the call ends at the first "
+            "use of the new one, or after 24 hours. So store the new key safely before you use it. Another call "
+            "before that use returns another new key, and the unused one is revoked.",
         ),
     },
 )

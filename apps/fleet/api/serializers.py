@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -10,42 +11,46 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from apps.fleet.heartbeats import StoredHeartbeat
-from apps.fleet.models import Agent, EnrollmentToken, Liveness
+from apps.fleet.labels import LABEL_KEY, MAX_LABELS, MAX_VALUE, is_label_key
+from apps.fleet.models import Agent, Command, EnrollmentToken, Liveness
 from apps.tenancy.api.fields import ModelSerializer, NameField, StrictSerializer, TextField
 from apps.tenancy.api.serializers import CREDENTIAL_FIELDS, KeySetSerializer
 from apps.tenancy.api.sizes import ListedJSONField
-from byteor_cloud.api.parameters import matcher
 from byteor_cloud.engine.machines import OfferAction
 
-_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
+_LABELS = {
+    "type": "object",
+    "maxProperties": MAX_LABELS,
+    "propertyNames": {"pattern": LABEL_KEY},
+    "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+}
 
-_is_key = matcher(_KEY)
 
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "maxProperties": 64,
-        "propertyNames": {"pattern": _KEY},
-        "additionalProperties": {"type": "string", "maxLength": 255},
-    }
-)
+@extend_schema_field(_LABELS)
 class LabelsField(serializers.DictField):
     """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
 
-    child = TextField(max_length=255, allow_blank=True)
+    child = TextField(max_length=MAX_VALUE, allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """Return the checked labels. Raises ValidationError."""
         labels: dict[str, str] = super().to_internal_value(data)
-        if len(labels) > 64:
-            raise serializers.ValidationError("At most 64 labels.", code="too_many")
+        if len(labels) > MAX_LABELS:
+            raise serializers.ValidationError(f"At most {MAX_LABELS} labels.", code="too_many")
         for key in labels:
-            if not (_is_key(key) and key.isprintable()):
+            if not is_label_key(key):
                 raise serializers.ValidationError(
                     {key[:140]: "A key must have 1 to 128 printable characters, without = and ,."}
                 )
         return labels
+
+
+@extend_schema_field({**_LABELS, "minProperties": 1})
+class SelectorField(LabelsField):
+    """Labels as in ``LabelsField``, but at least one: without any, all agents would match."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_empty=False, **kwargs)
 
 
 class BundleStateSerializer(StrictSerializer):
@@ -98,6 +103,11 @@ class AgentSerializer(ModelSerializer):
     liveness = serializers.ChoiceField(list(Liveness), read_only=True)
     drifted = serializers.BooleanField(read_only=True)
     progress = serializers.CharField(source="assignment.progress", read_only=True)
+    drained_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    drain_reason = serializers.CharField(read_only=True)
+    clone_suspected_at = serializers.DateTimeField(
+        source="heartbeat.clone_suspected_at", read_only=True, allow_null=True
+    )
     desired = serializers.SerializerMethodField()
     attempted = serializers.SerializerMethodField()
     running = serializers.SerializerMethodField()
@@ -111,6 +121,10 @@ class AgentSerializer(ModelSerializer):
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
         "liveness": "Whether heartbeats arrive as expected.",
         "drifted": "Whether the agent runs another bundle than it should run.",
+        "drained_at": "Since when the agent gets no new offers. Null if it is not drained.",
+        "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
+        "clone_suspected_at": "Since when two machines seem to use the agent's key: a `boot_id` that another had "
+        "replaced came back within 24 hours. Null if not. A rotation of the key clears it.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
         "progress": "The agent's progress with its current offer.",
         "desired": "The bundle that the agent should run. Null if no bundle was offered.",
@@ -124,8 +138,8 @@ class AgentSerializer(ModelSerializer):
         model = Agent
         fields = [
             "id", "environment_id", "name", "hostname", "labels", "status", "agent_version", "liveness", "drifted",
-            "last_seen_at", "progress", "desired", "attempted", "running", "last_failed", "report", "created_at",
-            "updated_at",
+            "last_seen_at", "progress", "desired", "attempted", "running", "last_failed", "report",
+            "drained_at", "drain_reason", "clone_suspected_at", "created_at", "updated_at",
         ]  # fmt: skip
         read_only_fields = ["hostname"]
 
@@ -201,6 +215,36 @@ class EnrolledSerializer(serializers.Serializer[Any]):
     }
 
 
+class RotationMode(StrEnum):
+    """Who fetches the new key: the caller gets it now, or the agent is told to fetch it."""
+
+    NOW = "now"
+    BY_AGENT = "by_agent"
+
+
+class RotateKeySerializer(StrictSerializer):
+    mode = serializers.ChoiceField(list(RotationMode), required=False, default=RotationMode.NOW)
+    descriptions = {
+        "mode": "`now`: the response contains the new key, and the old one is refused at once. `by_agent`: the agent "
+        "is told to fetch a new key itself. Default: `now`.",
+    }
+
+
+class RequestedRotationSerializer(serializers.Serializer[Any]):
+    agent_id = serializers.UUIDField()
+    mode = serializers.ChoiceField([RotationMode.BY_AGENT])
+    descriptions = {
+        "mode": "The agent fetches the new key itself.",
+    }
+
+
+class DrainSerializer(StrictSerializer):
+    reason = TextField(max_length=500, required=False, allow_blank=True, default="")
+    descriptions = {
+        "reason": "Why, for the audit event and for the explanation of the agent.",
+    }
+
+
 class RotatedKeySerializer(serializers.Serializer[Any]):
     agent_id = serializers.UUIDField()
     token = serializers.CharField()
@@ -266,13 +310,14 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     next_heartbeat_s = serializers.FloatField()
     desired = OfferSerializer(allow_null=True)
     signing_key_etag = serializers.CharField()
-    commands = serializers.ListField(child=serializers.CharField())
+    commands = serializers.ListField(child=serializers.ChoiceField(list(Command)))
     descriptions = {
         "server_time": "The server's time.",
         "next_heartbeat_s": "Seconds until the next heartbeat should be sent.",
         "desired": "What the agent should run. Null if no bundle was offered.",
         "signing_key_etag": "The ETag of the signing keys. Fetch the keys again when it changes.",
-        "commands": "Commands for the agent.",
+        "commands": "What the agent should do now. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and "
+        "use it from then on. Ignore commands that you do not know.",
     }
 
 
@@ -309,5 +354,5 @@ def heartbeat_answer(agent_id: UUID, answer: StoredHeartbeat, *, key_set_etag: s
         "next_heartbeat_s": answer.next_heartbeat_s,
         "desired": desired,
         "signing_key_etag": key_set_etag,
-        "commands": [],
+        "commands": answer.commands,
     }

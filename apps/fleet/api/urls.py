@@ -9,9 +9,12 @@ environment = [
     route("agents", v.AgentViewSet, get="list", post="create"),
     route("agents/<uuid:id>", v.AgentViewSet, get="retrieve", patch="update", delete="destroy"),
     route("agents/<uuid:id>/rotate-key", v.AgentViewSet, post="rotate_key"),
+    route("agents/<uuid:id>/drain", v.AgentViewSet, post="drain"),
+    route("agents/<uuid:id>/undrain", v.AgentViewSet, post="undrain"),
 ]
 agent = [
     route("agents/<uuid:id>", v.OwnAgentViewSet, get="retrieve"),
     route("agents/<uuid:id>/heartbeat", v.HeartbeatViewSet, post="send"),
+    route("agents/<uuid:id>/rotate-key", v.OwnKeyViewSet, post="rotate_own_key"),
     route("agents/<uuid:id>/signing-key", v.SigningKeyViewSet, get="retrieve"),
 ]

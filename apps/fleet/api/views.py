@@ -10,14 +10,17 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apps.fleet import facts, heartbeat_body, heartbeats, services
-from apps.fleet.api import operations
+from apps.fleet import facts, heartbeat_body, heartbeats, keys, services
+from apps.fleet.api import enrolling, operations
 from apps.fleet.api import serializers as s
 from apps.fleet.api.base import AgentSelfViewSet
-from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
+from apps.fleet.api.enrolling import EnrollRequest
+from apps.fleet.enrollment import Enrollment, create_enrollment_token
+from apps.fleet.models import Agent, AgentKey, EnrollmentToken, Heartbeat, Liveness
 from apps.tenancy.api.authentication import UNUSABLE
 from apps.tenancy.api.base import SIGNED_IN, EnvironmentViewSet
 from apps.tenancy.api.filters import BY_CREATION, BY_NAME, label_parameter
+from apps.tenancy.api.idempotency import Repeatable
 from apps.tenancy.api.mixins import (
     Created,
     CreateMixin,
@@ -30,9 +33,12 @@ from apps.tenancy.api.serializers import KeySetSerializer
 from apps.tenancy.api.sizes import defer_large_json
 from apps.tenancy.credentials import Family
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.policy import Posture
 from apps.tenancy.services import signing_keys, tokens
 from byteor_cloud.api.pagination import NewestFirst
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, line_parameter, sha256_parameter
+from byteor_cloud.api.request_slots import released_slot
+from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import AgentProgress
 from byteor_cloud.errors import (
     Conflict,
@@ -57,7 +63,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
     secret_actions = frozenset({"create"})
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        token, secret = services.create_enrollment_token(environment=self.environment, actor=self.actor, **data)
+        token, secret = create_enrollment_token(environment=self.environment, actor=self.actor, **data)
         return Created(token, {"token": secret})
 
     def perform_destroy(self, row: EnrollmentToken) -> None:
@@ -66,7 +72,7 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
 
 REPORTED = frozenset({
     "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
-    "last_failed", "report",
+    "last_failed", "report", "clone_suspected_at",
 })  # fmt: skip
 
 
@@ -90,6 +96,12 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "status": choice_parameter(Heartbeat.Status.values, "status"),
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
         "drifted": flag_parameter("drifted"),
+        "drained": flag_parameter(
+            condition=facts.is_drained, description="Only agents that are drained, or that are not."
+        ),
+        "cloned": flag_parameter(
+            condition=facts.is_cloned, description="Only agents with a suspected clone, or without one."
+        ),
         "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
         "label": label_parameter("agent__labels"),
         "hostname": line_parameter(
@@ -98,7 +110,13 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
     }
     credentials = {"create": (Family.ENROLLMENT,)}
-    errors = {"create": (Conflict,), "destroy": (PreconditionFailed,), "rotate_key": (Conflict,)}
+    errors = {
+        "create": (Conflict,),
+        "destroy": (PreconditionFailed,),
+        "rotate_key": (Conflict,),
+        "drain": (Conflict,),
+        "undrain": (Conflict,),
+    }
     permissions = {
         "list": P.VIEW_ENVIRONMENT,
         "create": SIGNED_IN,
@@ -106,8 +124,11 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "update": P.OPERATE_ENVIRONMENT,
         "destroy": P.OPERATE_ENVIRONMENT,
         "rotate_key": P.OPERATE_ENVIRONMENT,
+        "drain": P.OPERATE_ENVIRONMENT,
+        "undrain": P.OPERATE_ENVIRONMENT,
     }
     secret_actions = frozenset({"create", "rotate_key"})
+    repeatable_by_itself = frozenset({"create"})
 
     def get_serializer_class(self) -> type[s.AgentSerializer]:
         return s.ListedAgentSerializer if self.action == "list" else s.AgentSerializer
@@ -142,29 +163,56 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         body.is_valid(raise_exception=True)
         token = self.principal.credential
         assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts these only
-        agent, key = services.enroll(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
-        enrolled = {
-            "agent_id": agent.pk,
-            "api_key": key,
-            "name": agent.name,
-            "environment_id": self.environment.pk,
-            "heartbeat_interval_s": self.environment.effective_settings.heartbeat_interval_s,
-            "signing_keys": signing_keys.key_set(self.environment.project.organization_id).document(),
-        }
-        return Response(enrolled, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
+        enrollment = Enrollment(token=token, environment=self.environment, actor=self.actor, **body.validated_data)
+        repeatable = None
+        if "Idempotency-Key" in request.headers:
+            repeatable = Repeatable.of(request, principal=self.principal, holds_secret=True)
+        # A request that waits for the others of its batch needs neither slot nor connection. So a batch can be large.
+        release_connection()
+        with released_slot(request._request):
+            return enrolling.enroll(EnrollRequest(enrollment, request.path, repeatable))
 
     def perform_update(self, row: Agent, data: dict[str, Any]) -> Model:
-        services.update_agent(row, data, actor=self.actor, expected_revision=self.expected_revision)
+        services.update_agent(
+            row,
+            data,
+            may_relabel=self.environment.posture != Posture.PROD or P.MANAGE_ENVIRONMENT in self.granted_permissions,
+            actor=self.actor,
+            expected_revision=self.expected_revision,
+        )
         return self.get_object()  # type: ignore[no-any-return]  # read again, with liveness and drift
 
     def perform_destroy(self, row: Agent) -> None:
         services.decommission(row, actor=self.actor, expected_revision=self.expected_revision)
 
-    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    @extend_schema(
+        request=s.RotateKeySerializer, responses={201: s.RotatedKeySerializer, 202: s.RequestedRotationSerializer}
+    )
     def rotate_key(self, request: Request, **kwargs: Any) -> Response:
-        """Create a new agent key and revoke the old one at once."""
+        """Create a new agent key and revoke the old one at once, or tell the agent to fetch a new key itself."""
         agent = self.get_object()
-        return Response({"agent_id": agent.pk, "token": services.rotate_key(agent, actor=self.actor)}, status=201)
+        body = s.RotateKeySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        if body.validated_data["mode"] == s.RotationMode.BY_AGENT:
+            keys.request_rotation(agent, actor=self.actor)
+            return Response({"agent_id": agent.pk, "mode": s.RotationMode.BY_AGENT}, status=202)
+        return Response({"agent_id": agent.pk, "token": keys.rotate_key(agent, actor=self.actor)}, status=201)
+
+    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    def drain(self, request: Request, **kwargs: Any) -> Response:
+        """Keep the agent out of new offers."""
+        return self._set_drained(request, drained=True)
+
+    @extend_schema(request=s.DrainSerializer, responses=s.AgentSerializer)
+    def undrain(self, request: Request, **kwargs: Any) -> Response:
+        """Let the agent have new offers again."""
+        return self._set_drained(request, drained=False)
+
+    def _set_drained(self, request: Request, *, drained: bool) -> Response:
+        body = s.DrainSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        services.set_drained(self.get_object(), drained=drained, **body.validated_data, actor=self.actor)
+        return self.represent(self.get_object())
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
@@ -178,6 +226,23 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
+
+
+class OwnKeyViewSet(AgentSelfViewSet):
+    """The key of the agent that calls."""
+
+    operations = operations.OWN_KEY
+    queryset = Agent.objects.none()
+    serializer_class = s.RotatedKeySerializer
+    permissions = {"rotate_own_key": SIGNED_IN}
+    secret_actions = frozenset({"rotate_own_key"})
+
+    @extend_schema(request=None, responses={201: s.RotatedKeySerializer})
+    def rotate_own_key(self, request: Request, **kwargs: Any) -> Response:
+        """Create a new key for the calling agent; the key that it called with ends at the first use of the new one."""
+        key = self.principal.credential
+        assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
+        return Response({"agent_id": self.agent.pk, "token": keys.rotate_own_key(key, actor=self.actor)}, status=201)
 
 
 class SigningKeyViewSet(AgentSelfViewSet):

@@ -12,7 +12,7 @@ from django.conf import settings
 
 from apps.fleet import heartbeat_body, heartbeats
 from apps.fleet.agent_keys import KnownKey, agent_keys
-from apps.fleet.api.authentication import rate_limit_key
+from apps.fleet.api.authentication import finish_rotation, rate_limit_key
 from apps.fleet.api.serializers import heartbeat_answer
 from apps.releases.agent_path import routes
 from apps.releases.agent_path.answers import Answer, Exchange, StartResponse
@@ -65,7 +65,18 @@ def _answer(exchange: Exchange, call: Call) -> Answer | None:
     exchange.usage = limits.count_agent(rate_limit_key(key.digest))
     if exchange.usage is not None:
         exchange.usage.check()
+    if key.is_pending:
+        _finish_rotation(exchange, key)
     return _HANDLERS[call.route](exchange, call, key)
+
+
+def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
+    try:
+        with request_slots.slot():
+            finish_rotation(exchange.request, key.digest)
+    finally:
+        release_connection()
+    key.is_pending = False
 
 
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:

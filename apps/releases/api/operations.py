@@ -33,6 +33,19 @@ CONFIG_BUNDLE = Operations(
         ),
     },
 )
+LABELS = Operations(
+    Tag.AGENTS,
+    {
+        "change": Operation(
+            "labelAgents",
+            "Change the labels of many agents",
+            "Changes the labels of all agents that match the selector, in one transaction. Agents that come to match "
+            "the target of a current deployment are offered it; so on a prod environment this needs the permission to "
+            "manage it. Try it with `dry_run` first. Agents that no longer match keep what they run.",
+            example={"selector": {"zone": "eu-1"}, "set": {"ring": "canary"}, "unset": ["trial"], "dry_run": True},
+        ),
+    },
+)
 EXPLANATION = Operations(
     Tag.AGENTS,
     {

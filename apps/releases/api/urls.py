@@ -3,6 +3,7 @@
 from apps.releases.api import views as v
 from apps.releases.api.explain import ExplanationViewSet
 from apps.releases.api.history import AgentSummaryViewSet, FleetStateViewSet, HistoryViewSet
+from apps.releases.api.labels import LabelViewSet
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -22,6 +23,7 @@ environment = [
     route("approvals", v.ApprovalViewSet, get="list", post="create"),
     route("approvals/<uuid:id>", v.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", v.ApprovalViewSet, post="revoke"),
+    route("agents/labels", LabelViewSet, post="change"),
     route("agents/<uuid:id>/explain", ExplanationViewSet, get="retrieve"),
     route("agents/<uuid:id>/history", HistoryViewSet, get="list"),
     route("agents/summary", AgentSummaryViewSet, get="retrieve"),

@@ -10,7 +10,7 @@ its own agent. Each statement covers all agents concerned, because a deployment 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet import services as fleet
-from apps.fleet.models import Assignment
+from apps.fleet.models import Agent, Assignment
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
 from apps.releases.services import bundles
 from apps.tenancy.pruning import delete_in_batches
@@ -62,7 +62,10 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 def available_agents(deployment: Deployment) -> Any:
     """Return the agents that match the target. Without ``take_over``, leave out agents of another pipeline."""
-    agents = fleet.select_agents(deployment.environment, deployment.target)
+    return _without_other_pipelines(deployment, fleet.select_agents(deployment.environment, deployment.target))
+
+
+def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) -> Any:
     if deployment.take_over:
         return agents
     others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
@@ -118,24 +121,34 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
     _change(deployment, chosen, action=OfferAction.ACTIVATE, progress=AgentProgress.OFFERED, offered_at=now, detail="")
 
 
-def offer_late(deployment: Deployment, *, only: UUID | None = None) -> None:
-    """Enlist late joiners, which do not count for waves and thresholds, and offer them the bundle.
+def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
+    """Return those of the agents that match the target to which ``offer_late`` makes an offer.
 
-    Skip agents that another deployment is about to change, and do nothing if the configuration is known bad.
-    ``only`` limits this to one agent.
+    Agents that were offered the deployment before are not among them, nor those that another deployment is about to
+    change. If the configuration is known bad, there are none.
     """
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
-        return
+        return matching.none()
     busy = Deployment.objects.filter(environment=deployment.environment, status__in=IN_FLIGHT)
-    agents = (
-        available_agents(deployment)
-        .exclude(pk__in=deployment.agents.values("agent_id"))
+    return (
+        _without_other_pipelines(deployment, matching)
+        # An agent that was drained when its turn came is enlisted, but was not offered anything.
+        .exclude(pk__in=deployment.agents.filter(offered_at__isnull=False).values("agent_id"))
         .exclude(assignment__bundle_deployment_id=deployment.pk)
         .exclude(assignment__deployment_id__in=busy.values("pk"))
     )
+
+
+def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) -> None:
+    """Enlist late joiners, which do not count for waves and thresholds, and offer them the bundle.
+
+    ``only`` limits this to some agents.
+    """
+    agents = fleet.select_agents(deployment.environment, deployment.target)
     if only is not None:
-        agents = agents.filter(pk=only)
-    joined = list(agents.values_list("pk", "assignment__bundle_deployment_id"))
+        agents = agents.filter(pk__in=fleet.unnest_ids(only))
+    joined = list(late_joiners(deployment, agents).values_list("pk", "assignment__bundle_deployment_id"))
+    deployment.agents.filter(agent_id__in=fleet.unnest_ids([pk for pk, _ in joined])).delete()
     known = set(Deployment.objects.filter(pk__in={pk for _, pk in joined}).values_list("pk", flat=True))
     DeploymentAgent.objects.bulk_create(
         [

@@ -72,7 +72,7 @@ def create_deployment(
     _check_in_flight(locked, policy.max_in_flight_deployments)
     version = config_bundle.version
     agents = fleet.select_agents(locked, target)
-    count = _check_target(target, agents)
+    count = _check_target(locked, target, agents)
     if not take_over:
         _check_other_pipelines(locked, agents, version.name)
     subject = approvals.ApprovalSubject(
@@ -197,14 +197,17 @@ def _check_break_glass(
         )
 
 
-def _check_target(target: Target, agents: QuerySet[Agent]) -> int:
+def _check_target(environment: Environment, target: Target, agents: QuerySet[Agent]) -> int:
     """Return how many agents the target matches. Raises InvalidInput for none, or for unknown ids."""
+    with_drained = fleet.select_agents(environment, target, with_drained=True)
     if target.agents is not None:
-        known = {str(pk) for pk in agents.values_list("pk", flat=True)}
+        known = {str(pk) for pk in with_drained.values_list("pk", flat=True)}
         if unknown := [pk for pk in target.agents if pk not in known]:
             raise InvalidInput.at("/target/agents", f"This environment has no such agents: {', '.join(unknown[:5])}.")
     if not (count := agents.count()):
-        raise InvalidInput.at("/target", "The target matches no agent.", code="empty_target")
+        drained = with_drained.exists()
+        detail = "All agents that the target matches are drained." if drained else "The target matches no agent."
+        raise InvalidInput.at("/target", detail, code="empty_target")
     return count
 
 
@@ -308,7 +311,9 @@ def check_retry(deployment: Deployment) -> list[UUID]:
         )
         raise Conflict(detail, code="known_bad")
     mine = deployment.agents.filter(agent__decommissioned_at=None)
-    failed = mine.filter(progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk)
+    failed = mine.filter(
+        progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk, agent__drained_at=None
+    )
     agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
     if not agent_ids and not (has_failed and mine.exists()):
         raise Conflict(f"The deployment is {deployment.status}, and it failed on no agent.", code="nothing_to_retry")

@@ -106,6 +106,8 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
         interval_s=agent.environment.effective_settings.heartbeat_interval_s,
         offline_after=OFFLINE_AFTER,
         decommissioned_at=agent.decommissioned_at,
+        drained_at=agent.drained_at,
+        drain_reason=agent.drain_reason,
         offer=offer,
         running=running,
         running_since=beat.running_since,

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from apps.fleet import services as fleet
 from apps.fleet.models import Assignment
 from apps.releases.models import AgentReport, Deployment
 from apps.releases.services import assignments
@@ -32,6 +33,7 @@ def report(
     bundle_hash: str,
     detail: str = "",
     tuning: Any = None,
+    boot_id: str | None = None,
 ) -> None:
     """Record an agent's report on its offer and enqueue a rollout step. Only locks the agent's own assignment.
 
@@ -41,6 +43,7 @@ def report(
     deployment = Deployment.objects.filter(pk=deployment_id, environment_id=environment_id).first()
     if deployment is None:
         raise NotFound("This environment has no such deployment.")
+    fleet.note_boot(agent_id, boot_id)
     with transaction.atomic():
         wanted = Assignment.objects.select_for_update(no_key=True).get(agent_id=agent_id)
         is_wanted = (wanted.deployment_id, wanted.bundle_hash) == (deployment.pk, bundle_hash)

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Deployment, DeploymentAgent
@@ -18,7 +18,7 @@ from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.engine.delivery import bundle as delivery
 from byteor_cloud.engine.delivery import dsse
-from byteor_cloud.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+from byteor_cloud.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 from byteor_cloud.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor_cloud.errors import Unavailable
 
@@ -108,6 +108,8 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
     # Leave out unfinished agents that have another offer now: the rollback of another deployment may have moved them.
     theirs = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
     rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(theirs)
+    # Leave out pending agents that are drained: they get no offer, and nothing waits for them.
+    rows = rows.exclude(progress=AgentProgress.PENDING, agent__drained_at__isnull=False)
     if not deployment.take_over:
         # Leave out pending agents that were assigned to another pipeline meanwhile, by a take-over or by a new label.
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
@@ -139,7 +141,11 @@ def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> 
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
 
-    columns = rows.order_by().values_list("agent_id", "wave", "counted", "progress", "offered_at")
+    # A drained agent may be switched off. It may finish its offer, but the rollout does not wait for it.
+    is_awaited = Q(counted=True) & (Q(agent__drained_at=None) | Q(progress__in=FINISHED))
+    columns = rows.order_by().values_list(
+        "agent_id", "wave", ExpressionWrapper(is_awaited, BooleanField()), "progress", "offered_at"
+    )
     return [
         RolloutAgent(agent_id, wave, counted, _PROGRESS[progress], timed_from(offered_at))
         for agent_id, wave, counted, progress, offered_at in columns

@@ -103,7 +103,7 @@ class CredentialAuthentication(BaseAuthentication):
         family = known_family(text)
         if family is not self.model.family:
             return None
-        credential = self.queryset().filter(digest=credential_digest(text)).first()
+        credential = self.find(credential_digest(text))
         if credential is None or not self.is_live(credential):
             raise Unauthenticated(UNUSABLE)
         now = timezone.now()
@@ -132,6 +132,10 @@ class CredentialAuthentication(BaseAuthentication):
     def queryset(self) -> QuerySet[Any]:
         """Return the usable credentials, joined with the rows that ``actor_fields`` and ``principal_fields`` read."""
         return self.model.objects.usable()
+
+    def find(self, digest: str) -> Any:
+        """Return the usable credential with this digest, or None."""
+        return self.queryset().filter(digest=digest).first()
 
     def is_live(self, credential: Any) -> bool:
         """Tell whether the owner of the credential is still active."""

@@ -31,6 +31,7 @@ from apps.tenancy.api.idempotency import answer_once
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
+from apps.tenancy.policy import Posture
 from byteor_cloud.api.bodies import check_declared_length, declared_length, is_chunked
 from byteor_cloud.api.declared import DeclaredView
 from byteor_cloud.api.parameters import PAGE, Parameter, check_query
@@ -81,6 +82,9 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
 
+    # Actions that handle an Idempotency-Key themselves, since their requests share a transaction with others.
+    repeatable_by_itself: ClassVar[frozenset[str]] = frozenset()
+
     # The setting that limits a body's size, and the bytes that a form may have in addition to its file.
     body_cap: ClassVar[str] = "max_body_bytes"
     body_allowance: ClassVar[int] = 0
@@ -124,9 +128,14 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if usage is not None:
             usage.check()
         self.resolve_scope()
-        needed = self.permissions.get(self.action)
-        if needed is None or (isinstance(needed, Permission) and needed not in self.granted_permissions):
+        declared = self.permissions.get(self.action)
+        needed = {each for each in (declared, *self.also_needed()) if isinstance(each, Permission)}
+        if declared is None or (needed and not needed <= self.granted_permissions):
             raise Forbidden("Your role does not permit this operation.")
+
+    def also_needed(self) -> frozenset[Permission]:
+        """Return the permissions that the action needs in this scope, in addition to the declared one."""
+        return frozenset()
 
     def handle_exception(self, exc: Exception) -> Response:
         """Count the denial if the request was forbidden, here or by a service."""
@@ -187,7 +196,8 @@ class ApiViewSet(DeclaredView, GenericViewSet[Any]):
         if has_body:
             # Receive the body before the first transaction, so that a slow sender holds no database connection.
             request.data  # noqa: B018  DRF parses the body at the first access
-        if request.method == "POST" and "Idempotency-Key" in request.headers and self.takes_idempotency_key:
+        repeatable = self.takes_idempotency_key and self.action not in self.repeatable_by_itself
+        if request.method == "POST" and "Idempotency-Key" in request.headers and repeatable:
             handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
             holds_secret = self.action in self.secret_actions
             self.post = answer_once(handler, principal=self.principal, holds_secret=holds_secret)
@@ -359,6 +369,8 @@ class EnvironmentViewSet(ProjectViewSet):
 
     scope_field = "environment"
     environment: Environment
+    # The permissions that actions need in addition on an environment with the posture prod.
+    permissions_on_prod: ClassVar[Mapping[str, Permission]] = {}
 
     def resolve_scope(self) -> None:
         environment = (
@@ -378,6 +390,10 @@ class EnvironmentViewSet(ProjectViewSet):
     def _enter_environment(self, environment: Environment) -> None:
         self._enter_project(environment.project)
         self.environment = environment
+
+    def also_needed(self) -> frozenset[Permission]:
+        needed = self.permissions_on_prod.get(self.action) if self.environment.posture == Posture.PROD else None
+        return frozenset() if needed is None else frozenset({needed})
 
     @property
     def scope(self) -> audit.Scope:

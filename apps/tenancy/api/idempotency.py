@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -18,21 +20,24 @@ from apps.tenancy import vault
 from apps.tenancy.access import Principal
 from apps.tenancy.models import IdempotencyKey
 from byteor_cloud.api.parameters import IDEMPOTENCY_KEY
-from byteor_cloud.errors import Conflict, InvalidInput
+from byteor_cloud.errors import Conflict, DomainError, InvalidInput
 
 LIFETIME = timedelta(hours=24)
 SECRET_LIFETIME = timedelta(minutes=10)
 
 
-def answer_once(
-    handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
-) -> Callable[..., Response]:
-    """Wrap ``handler`` so that a request with a repeated key gets the first response again.
+@dataclass(frozen=True, slots=True)
+class Repeatable:
+    """A request with an ``Idempotency-Key``: whose key it is, what was requested, and how long to keep the response."""
 
-    ``holds_secret`` says that the response contains a secret; it is then stored for 10 minutes instead of 24 hours.
-    """
+    caller: str
+    key: str
+    fingerprint: str
+    lifetime: timedelta
 
-    def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
+    @classmethod
+    def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
+        """Read the request's key. Raises InvalidInput. ``holds_secret``: keep the response for 10 minutes only."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)
@@ -40,55 +45,93 @@ def answer_once(
             raise InvalidInput.at_parameter("Idempotency-Key", str(wrong)) from None
         body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
         fingerprint = hashlib.sha256(f"{request.method} {request.get_full_path()}\n{body}".encode()).hexdigest()
+        return cls(principal.caller, key, fingerprint, SECRET_LIFETIME if holds_secret else LIFETIME)
+
+    @property
+    def number(self) -> int:
+        """The number of the key's advisory lock."""
+        digest = hashlib.sha256(f"{self.caller}\n{self.key}".encode()).digest()
+        return int.from_bytes(digest[:8], signed=True)
+
+
+def answer_once(
+    handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
+) -> Callable[..., Response]:
+    """Wrap ``handler`` so that a request with a repeated key gets the first response again."""
+
+    def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
+        repeatable = Repeatable.of(request, principal=principal, holds_secret=holds_secret)
         with transaction.atomic():
-            _lock_key(f"{principal.caller}\n{key}")
-            found = IdempotencyKey.objects.filter(caller=principal.caller, key=key).first()
-            if found is not None and found.expires_at <= timezone.now():
-                found.delete()
-                found = None
-            if found is not None:
-                return _replay(found, fingerprint)
+            earlier = claim([repeatable])[0]
+            if isinstance(earlier, DomainError):
+                raise earlier
+            if earlier is not None:
+                return earlier
             response = handler(request, *args, **kwargs)
             if 200 <= response.status_code < 300:
-                _store(
-                    response,
-                    principal.caller,
-                    key,
-                    fingerprint,
-                    SECRET_LIFETIME if holds_secret else LIFETIME,
-                )
+                to_row(repeatable, response).save()
         return response
 
     return wrapped
 
 
-def _lock_key(name: str) -> None:
-    """Lock the key until the transaction ends. Raises Conflict while another request with the same key runs."""
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
-        if not cursor.fetchone()[0]:
+def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]:
+    """Lock the keys of requests until the transaction ends, and return for each the stored response, if any.
+
+    A request gets Conflict in place of it while another one with its key is running, and if its key belongs to another
+    request. Store the responses of the others in the same transaction (``to_row``).
+    """
+    free = _lock_keys([request.number for request in requests])
+    now = timezone.now()
+    ours = Q()
+    for request in requests:
+        ours |= Q(caller=request.caller, key=request.key)
+    found = {(row.caller, row.key): row for row in IdempotencyKey.objects.filter(ours)} if requests else {}
+    claimed: set[int] = set()
+    results: list[Response | DomainError | None] = []
+    for request, is_free in zip(requests, free, strict=True):
+        if not is_free or request.number in claimed:
             detail = "The first request with this Idempotency-Key is still running. Repeat this one later."
-            raise Conflict(detail, retry_after=1)
+            results.append(Conflict(detail, retry_after=1))
+            continue
+        claimed.add(request.number)
+        row = found.get((request.caller, request.key))
+        if row is not None and row.expires_at <= now:
+            row.delete()
+            row = None
+        results.append(None if row is None else _replay(row, request.fingerprint))
+    return results
 
 
-def _store(response: Response, caller: str, key: str, fingerprint: str, lifetime: timedelta) -> None:
+def _lock_keys(numbers: Sequence[int]) -> list[bool]:
+    """Lock the keys until the transaction ends, and tell for each whether it was free."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_try_advisory_xact_lock(number) FROM unnest(%s::bigint[]) WITH ORDINALITY AS k (number, place)"
+            " ORDER BY place",
+            [list(numbers)],
+        )
+        return [bool(is_free) for (is_free,) in cursor.fetchall()]
+
+
+def to_row(repeatable: Repeatable, response: Response) -> IdempotencyKey:
+    """Return the row that keeps the response, to be saved by the caller."""
     stored = [response.get("Location"), getattr(response, "revision", None), response.data]
     row = IdempotencyKey(
-        caller=caller,
-        key=key,
-        fingerprint=fingerprint,
+        caller=repeatable.caller,
+        key=repeatable.key,
+        fingerprint=repeatable.fingerprint,
         status=response.status_code,
-        expires_at=timezone.now() + lifetime,
+        expires_at=timezone.now() + repeatable.lifetime,
     )
     vault.seal(row, "response", JSONRenderer().render(stored))
-    row.save()
+    return row
 
 
-def _replay(found: IdempotencyKey, fingerprint: str) -> Response:
+def _replay(found: IdempotencyKey, fingerprint: str) -> Response | DomainError:
     if found.fingerprint != fingerprint:
         detail = "This Idempotency-Key was used with another request. Use a new key for each request."
-        raise Conflict(detail, code="idempotency_key_reused")
+        return Conflict(detail, code="idempotency_key_reused")
     location, revision, data = json.loads(vault.unseal(found, "response"))
     response = Response(data, status=found.status, headers={"Idempotent-Replayed": "true"})
     if location is not None:

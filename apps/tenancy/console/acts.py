@@ -20,6 +20,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.console.console_user import Tenant, actor_of, console_user_of
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission
+from apps.tenancy.policy import Posture
 from byteor_cloud.api import problems
 from byteor_cloud.errors import DomainError
 
@@ -42,6 +43,7 @@ class Act:
     explain: str
     run: Callable[[Any, ActContext], object]
     needs: Permission | None  # None: whoever sees the row may perform the act
+    needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
@@ -50,6 +52,13 @@ class Act:
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
     removes: bool = False
+
+
+def is_permitted(act: Act, tenant: Tenant, held: frozenset[Permission]) -> bool:
+    """Return whether somebody who holds these permissions in the tenant may perform the act there."""
+    is_prod = isinstance(tenant, Environment) and tenant.posture == Posture.PROD
+    needed = {act.needs, act.needs_on_prod if is_prod else None} - {None}
+    return needed <= held
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
@@ -94,7 +103,7 @@ def perform(
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for tenant in {tenant_of(row) for row in rows}:
-        if act.needs is not None and act.needs not in console_user.permissions(tenant):
+        if not is_permitted(act, tenant, console_user.permissions(tenant)):
             audit.count_denial(f"console.{act.name}", actor=actor, organization_id=_organization_id(tenant))
             raise PermissionDenied
     form = _form(act, request.POST if "_confirm" in request.POST else None)

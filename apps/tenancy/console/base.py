@@ -17,7 +17,7 @@ from django.urls import path, reverse
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.tenancy.console.acts import Act, perform
+from apps.tenancy.console.acts import Act, is_permitted, perform
 from apps.tenancy.console.columns import admin_column
 from apps.tenancy.console.console_user import ConsoleUser, Tenant, console_user_of
 from apps.tenancy.models import Environment, Organization, Project
@@ -285,7 +285,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
                 ),
             }
             for act in self.acts
-            if (act.needs is None or act.needs in held) and act.applies(row)
+            if is_permitted(act, self.tenant_of(row), held) and act.applies(row)
         ]
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:

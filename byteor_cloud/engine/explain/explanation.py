@@ -54,6 +54,13 @@ def _statements(facts: Facts) -> Statements:
     # Pending deployments come first, unless the agent has not completed its current offer.
     settled = offer is None or (offer.progress in ARRIVED and is_running_offer(agent.running, offer))
     yield from (*pending, *offer_state) if settled else (*offer_state, *pending)
+    if agent.drained_at is not None:
+        yield Finding(
+            B.DRAINED,
+            f"It is drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
+            " It gets no new offers, and no rollout waits for it.",
+        )
+        yield NextEvent(N.UNDRAIN, "Once somebody undrains it, it is offered what is current for it then.")
     yield from _liveness(facts)
     if facts.freeze is not None:
         ends = facts.freeze.ends_at

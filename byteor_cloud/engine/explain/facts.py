@@ -142,6 +142,8 @@ class AgentFacts:
     interval_s: int = 30
     offline_after: int = 10  # intervals without a heartbeat
     decommissioned_at: datetime | None = None
+    drained_at: datetime | None = None
+    drain_reason: str = ""
     offer: OfferFacts | None = None
     running: RunningFacts | None = None
     running_since: datetime | None = None

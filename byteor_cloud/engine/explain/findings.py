@@ -26,6 +26,7 @@ class BecauseCode(StrEnum):
     ROLLBACK_FAILED = "rollback_failed"
     NEVER_OFFERED = "never_offered"
     DECOMMISSIONED = "decommissioned"
+    DRAINED = "drained"
     STALE = "stale"
     OFFLINE = "offline"
     # Why a deployment reaches the agent, or does not.
@@ -73,6 +74,7 @@ class NextCode(StrEnum):
     WAVE_ENDS = "wave_ends"
     WAVE_BEGINS = "wave_begins"
     RESUME = "resume"
+    UNDRAIN = "undrain"
     APPROVAL_EXPIRES = "approval_expires"
     RATIFICATION_DUE = "ratification_due"
     TURN = "turn"

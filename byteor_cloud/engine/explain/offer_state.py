@@ -56,11 +56,8 @@ def _offer_progress(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | No
         yield from _arrived(facts, offer, enlistment, label)
     else:
         yield _unfinished(facts, offer, label)
-        until = (
-            times_out_at(enlistment.agent, owner.timeout_s)
-            if owner and enlistment and owner.status in UNDER_WAY
-            else None
-        )
+        is_awaited = owner is not None and owner.status in UNDER_WAY and facts.agent.drained_at is None
+        until = times_out_at(enlistment.agent, owner.timeout_s) if is_awaited and owner and enlistment else None
         if until is not None:
             yield NextEvent(N.TIMES_OUT, f"If it has not finished with {label} by then, it counts as failed.", until)
         else:

@@ -38,8 +38,8 @@ def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
         return
     miss = find_mismatch(facts, deployment)
     # An enlisted agent stays in the deployment even if the target no longer matches it, except if another pipeline
-    # has taken it over.
-    if miss is not None and (enlistment is None or miss.code is B.ANOTHER_PIPELINE):
+    # has taken it over, or while it is drained.
+    if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
         yield from _waits_for_approval(deployment)

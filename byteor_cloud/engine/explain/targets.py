@@ -73,6 +73,8 @@ def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
         return Finding(
             B.SELECTOR_MISMATCH, f"{to} goes to agents with {format_labels(selector)}; it has {has}.", deployment.id
         )
+    if agent.drained_at is not None:
+        return Finding(B.DRAINED, f"{to} passes it by while it is drained.", deployment.id)
     source = facts.find(agent.offer.source) if agent.offer else None
     if source is not None and source.pipeline != deployment.pipeline and not deployment.take_over:
         return Finding(

@@ -309,6 +309,27 @@ ENDED = [
         ((N.HEARTBEAT, -89970), (N.NOTHING, None)),
     ),
     Case(
+        "drained while a newer deployment is under way",
+        facts(new(), old(), **SETTLED, drained_at=ago(60), drain_reason="the disk is replaced."),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
+        ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
+    ),
+    Case(
+        "drained before anything was offered",
+        facts(old(enlistment=None), drained_at=ago(60)),
+        "agent-1 runs nothing: no deployment in its environment targets it.",
+        (B.NEVER_OFFERED, B.DRAINED, B.DRAINED),
+        ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
+    ),
+    Case(
+        "drained when its wave came",
+        facts(new(enlistment=enlistment(P.PENDING)), old(), **SETTLED, drained_at=ago(60)),
+        "agent-1 runs quotes/one, as it should, since 2026-01-01 02:00:00 UTC.",
+        (B.RUNS_DESIRED, B.TARGET_ALL, B.DRAINED),
+        ((N.HEARTBEAT, 20), (N.UNDRAIN, None)),
+    ),
+    Case(
         "decommissioned",
         facts(old(), **SETTLED, decommissioned_at=ago(60)),
         "agent-1 was decommissioned at 2026-01-01 02:59:00 UTC, so nothing is offered to it any more.",

@@ -35,7 +35,9 @@ class ReportSerializer(StrictSerializer):
     bundle_hash = HashField()
     detail = TextField(required=False, allow_blank=True, max_length=4000)
     tuning = AgentTuningSerializer(required=False)
+    boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
+        "boot_id": "An id of the agent's process, new at each start. So two machines with one key are told apart.",
         "deployment_id": "The deployment in the offer.",
         "status": "The agent's progress with the offer.",
         "bundle_hash": "The SHA-256 of the deploy bundle in the offer.",

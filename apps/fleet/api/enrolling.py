@@ -1,0 +1,99 @@
+"""Enrollments that arrive at the same moment share one transaction, with their idempotency keys."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from rest_framework.response import Response
+
+from apps.fleet import enrollment
+from apps.fleet.combining import Combiner
+from apps.fleet.enrollment import Enrolled, Enrollment
+from apps.tenancy.api import idempotency
+from apps.tenancy.api.idempotency import Repeatable
+from apps.tenancy.models import IdempotencyKey
+from apps.tenancy.services import signing_keys
+from byteor_cloud.api import problems
+from byteor_cloud.errors import DomainError
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollRequest:
+    """A checked request to enroll: its path, and its idempotency key if it has one."""
+
+    enrollment: Enrollment
+    path: str
+    repeatable: Repeatable | None
+
+
+_MOST_AT_ONCE = 64  # more would hold the token's lock for longer, and hardly be faster
+type _Answer = Response | DomainError
+
+
+def enroll(request: EnrollRequest) -> Response:
+    """Enroll the host, together with others that wait. Raises the DomainError of this request, if any."""
+    wanted = request.enrollment
+    # A name is in a batch once at most: with a replacing token, the second of two hosts supersedes the first.
+    key: Hashable = object() if wanted.name is None else (wanted.environment.pk, wanted.name)
+    answer = _combiner.submit(key, request)
+    if isinstance(answer, DomainError):
+        raise answer
+    assert answer is not None  # noqa: S101  a batch has an answer to each request
+    return answer
+
+
+def _enroll_batch(requests: Sequence[EnrollRequest]) -> list[_Answer]:
+    try:
+        return _enroll_in_one_transaction(requests)
+    except IntegrityError as error:
+        if len(requests) == 1:
+            return [problems.as_domain_error(error)]
+    # Another transaction took one of the names. Only the request for that name may fail.
+    return [answer for request in requests for answer in _enroll_batch([request])]
+
+
+@transaction.atomic
+def _enroll_in_one_transaction(requests: Sequence[EnrollRequest]) -> list[_Answer]:
+    answers: list[_Answer | None] = [None] * len(requests)
+    repeatable = [(number, r.repeatable) for number, r in enumerate(requests) if r.repeatable is not None]
+    if repeatable:
+        earlier = idempotency.claim([each for _, each in repeatable])
+        for (number, _), answer in zip(repeatable, earlier, strict=True):
+            answers[number] = answer
+    fresh = [number for number, answer in enumerate(answers) if answer is None]
+    results = enrollment.enroll_all([requests[number].enrollment for number in fresh])
+    key_sets: dict[Any, Any] = {}
+    kept: list[IdempotencyKey] = []
+    for number, result in zip(fresh, results, strict=True):
+        if isinstance(result, DomainError):
+            answers[number] = result
+            continue
+        request = requests[number]
+        answers[number] = response = _respond(request, result, key_sets)
+        if request.repeatable is not None:
+            kept.append(idempotency.to_row(request.repeatable, response))
+    IdempotencyKey.objects.bulk_create(kept)
+    return [answer for answer in answers if answer is not None]
+
+
+def _respond(request: EnrollRequest, enrolled: Enrolled, key_sets: dict[Any, Any]) -> Response:
+    """Return the response to an enrollment. ``key_sets`` holds the signing keys of the organizations of a batch."""
+    environment, agent = request.enrollment.environment, enrolled.agent
+    organization_id = environment.project.organization_id
+    if organization_id not in key_sets:
+        key_sets[organization_id] = signing_keys.key_set(organization_id).document()
+    body = {
+        "agent_id": agent.pk,
+        "api_key": enrolled.secret.text,
+        "name": agent.name,
+        "environment_id": environment.pk,
+        "heartbeat_interval_s": environment.effective_settings.heartbeat_interval_s,
+        "signing_keys": key_sets[organization_id],
+    }
+    return Response(body, status=201, headers={"Location": f"{request.path}/{agent.pk}"})
+
+
+_combiner: Combiner[EnrollRequest, _Answer] = Combiner(_enroll_batch, limit=_MOST_AT_ONCE)

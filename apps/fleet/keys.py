@@ -1,0 +1,112 @@
+"""Agent keys: create, revoke and rotate them.
+
+A rotation *now* ends the old key at once. In a rotation *by the agent* the agent is told to fetch a new key itself. The
+old key then ends at the first use of the new one, or 24 hours after the new one was handed out. Until that first use
+the agent is still told to rotate, and a further call gets another new key in place of the unused one: so an agent
+that crashed before it had stored the new key tries again with the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, Heartbeat
+from apps.tenancy import audit
+from apps.tenancy.actors import Actor
+from apps.tenancy.credentials import Family, generate
+from apps.tenancy.models import Environment
+from apps.tenancy.services.tokens import record_credential, revoke
+from apps.tenancy.state import lock_row
+from byteor_cloud.errors import Conflict, Unauthenticated
+
+OVERLAP = timedelta(hours=24)
+
+
+def check_enrolled(agent: Agent) -> None:
+    """Raise Conflict if the agent is decommissioned."""
+    if agent.decommissioned_at is not None:
+        raise Conflict("This agent is decommissioned.", code="decommissioned")
+
+
+def create_key(
+    agent: Agent,
+    *,
+    environment: Environment,
+    scopes: Sequence[str] = tuple(AGENT_SCOPES),
+    is_pending: bool = False,
+    actor: Actor,
+) -> str:
+    """Create a key of the agent and return its secret."""
+    secret = generate(Family.AGENT)
+    key = AgentKey.objects.create(
+        agent=agent, digest=secret.digest, prefix=secret.prefix, scopes=list(scopes), is_pending=is_pending
+    )
+    record_credential("agent_key.create", key, actor=actor, scope=environment)
+    return secret.text
+
+
+def revoke_keys(agent: Agent, *, environment: Environment, except_key: AgentKey | None = None, actor: Actor) -> None:
+    """Revoke all keys of the agent, or all but one."""
+    for key in agent.keys.filter(revoked_at=None).exclude(pk=except_key and except_key.pk):
+        revoke(key, action="agent_key.revoke", actor=actor, scope=environment)
+
+
+@transaction.atomic
+def rotate_key(agent: Agent, *, actor: Actor) -> str:
+    """Create a new key for the agent and revoke the old ones at once. Returns the new secret."""
+    locked = lock_row(agent)
+    check_enrolled(locked)
+    revoke_keys(locked, environment=agent.environment, actor=actor)
+    _end_rotation(locked)
+    return create_key(locked, environment=agent.environment, actor=actor)
+
+
+@transaction.atomic
+def request_rotation(agent: Agent, *, actor: Actor) -> None:
+    """Tell the agent, in the answers to its heartbeats, to fetch a new key. Nothing changes if it was told already."""
+    locked = lock_row(agent)
+    check_enrolled(locked)
+    told = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
+    if told.update(commands=[Command.ROTATE_KEY]):
+        audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
+
+
+@transaction.atomic
+def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
+    """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
+
+    ``key`` stays valid until the first use of the new one, for at most 24 hours. An earlier new key that was not used
+    is revoked. Raises Unauthenticated if ``key`` was ended meanwhile.
+    """
+    agent, environment = lock_row(key.agent), key.agent.environment
+    used = AgentKey.objects.usable().filter(pk=key.pk).first()
+    if used is None or agent.decommissioned_at is not None:
+        raise Unauthenticated("The credential is unknown, expired or revoked.")
+    for unused in agent.keys.filter(is_pending=True, revoked_at=None):
+        revoke(unused, action="agent_key.revoke", actor=actor, scope=environment)
+    # Counted from the newest key: an agent that cannot store its new key tries again, and keeps the old one meanwhile.
+    used.expires_at = timezone.now() + OVERLAP
+    used.save(update_fields=["expires_at"])
+    return create_key(agent, environment=environment, scopes=used.scopes, is_pending=True, actor=actor)
+
+
+@transaction.atomic
+def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
+    """End the agent's other keys at the first use of ``key``. Nothing changes at a later use."""
+    agent = lock_row(key.agent)
+    pending = AgentKey.objects.usable().filter(pk=key.pk, is_pending=True).first()
+    if pending is None:
+        return
+    pending.is_pending = False
+    pending.save(update_fields=["is_pending"])
+    revoke_keys(agent, environment=key.agent.environment, except_key=pending, actor=actor)
+    _end_rotation(agent)
+
+
+def _end_rotation(agent: Agent) -> None:
+    """Stop asking for a rotation, and forget suspicions: a clone does not have the new key."""
+    Heartbeat.objects.filter(agent=agent).update(commands=[], superseded_boots={}, clone_suspected_at=None)

@@ -1,0 +1,54 @@
+"""Label changes of many agents, and what these agents are offered because of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from apps.fleet import labels
+from apps.fleet import services as fleet
+from apps.fleet.labels import LabelChange
+from apps.fleet.models import Agent
+from apps.releases.services import assignments, offers
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.state import lock_row
+
+
+@dataclass(frozen=True, slots=True)
+class Relabeled:
+    """How many agents the selector matched and the change altered, and how many are offered a deployment by it."""
+
+    matched: int
+    changed: int
+    deployments_offered: int
+
+
+@transaction.atomic
+def relabel(
+    environment: Environment, selector: Mapping[str, str], change: LabelChange, *, dry_run: bool = False, actor: Actor
+) -> Relabeled:
+    """Change the labels of the agents that match the selector. With ``dry_run`` only tell what would happen.
+
+    Agents that match the target of a current deployment after the change are offered it by the worker.
+    """
+    if not dry_run:
+        lock_row(environment)  # as for any change to many agents; and what is counted is what the worker will offer
+    agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
+    changing = labels.select_changing(agents, change)
+    result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))
+    if not dry_run:
+        labels.change_labels(environment, agents, change, selector=selector, actor=actor)
+    return result
+
+
+def _count_offers(environment: Environment, changing: QuerySet[Agent]) -> int:
+    """Return how many of the agents get an offer once they have their ``changed_labels``."""
+    takers = changing.filter(drained_at=None)
+    return sum(
+        assignments.late_joiners(deployment, Agent.objects.filter(pk__in=fleet.unnest_ids(joiners))).count()
+        for deployment, joiners in offers.match_current(environment, takers, labels="changed_labels")
+    )

@@ -1,0 +1,311 @@
+"""Operations on a fleet: drain, rotation by the agent, detection of clones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.fleet import keys
+from apps.fleet.models import Agent, AgentKey, Heartbeat
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.errors import Unauthenticated
+from tests.races import Race
+from tests.releases import stories
+from tests.worlds import Api, World
+
+pytestmark = pytest.mark.django_db
+
+BEAT = {"status": "healthy", "agent_version": "1"}
+
+
+def beat(api: Api, agent: Agent, **body: Any) -> Any:
+    return api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {**BEAT, **body})
+
+
+def rotate(api: Api, agent: Agent) -> Any:
+    return api.post(f"/api/v1/agents/{agent.pk}/rotate-key")
+
+
+def listed(world: World, query: str) -> list[str]:
+    return [row["name"] for row in world.viewer.api.get(world.path(rest=f"/agents?{query}")).json()["results"]]
+
+
+def request_rotation(world: World, agent: Agent) -> Any:
+    path = world.path(agent.environment, f"/agents/{agent.pk}/rotate-key")
+    return world.operator.api.post(path, {"mode": "by_agent"})
+
+
+def test_drain_and_undrain(world: World) -> None:
+    agent, api = world.agent()
+    world.agent(name="other")
+    path = world.path(rest=f"/agents/{agent.pk}")
+
+    drained = world.operator.api.post(f"{path}/drain", {"reason": "new disk"})
+
+    assert (drained.status_code, drained.json()["drain_reason"]) == (200, "new disk")
+    assert drained.json()["drained_at"] is not None
+    assert (listed(world, "drained=true"), listed(world, "drained=false")) == (["agent"], ["other"])
+    assert beat(api, agent).status_code == 200
+    again = world.operator.api.post(f"{path}/drain")
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:drained")
+    undrained = world.operator.api.post(f"{path}/undrain", {})
+    assert (undrained.json()["drained_at"], undrained.json()["drain_reason"]) == (None, "")
+    again = world.operator.api.post(f"{path}/undrain")
+    assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:not_drained")
+    events = AuditEvent.objects.filter(resource_id=str(agent.pk), action__in=["agent.drain", "agent.undrain"])
+    assert [event.changes["reason"] for event in events.order_by("id")] == ["new disk", ""]
+
+
+@pytest.mark.parametrize("operation", ["drain", "undrain", "rotate-key"])
+def test_viewers_cannot_operate_agents(world: World, operation: str) -> None:
+    agent, _ = world.agent()
+
+    answer = world.viewer.api.post(world.path(rest=f"/agents/{agent.pk}/{operation}"))
+
+    agent.refresh_from_db()
+    assert (answer.status_code, agent.drained_at) == (403, None)
+
+
+def test_concurrent_drains_record_one_event(at_once: Race, world: World) -> None:
+    agent, _ = world.agent()
+    path = world.path(rest=f"/agents/{agent.pk}/drain")
+
+    answers = at_once(*(lambda: world.operator.api.post(path) for _ in range(5)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 4
+    assert AuditEvent.objects.filter(action="agent.drain").count() == 1
+
+
+def test_agent_is_told_to_rotate_until_it_uses_its_new_key(world: World) -> None:
+    agent, old = world.agent()
+    assert beat(old, agent).json()["commands"] == []
+
+    answer = request_rotation(world, agent)
+
+    assert (answer.status_code, answer.json()) == (202, {"agent_id": str(agent.pk), "mode": "by_agent"})
+    assert beat(old, agent).json()["commands"] == ["rotate_key"]
+    new = Api(rotate(old, agent).json()["token"])
+    assert beat(old, agent).json()["commands"] == ["rotate_key"]
+    assert beat(new, agent).json()["commands"] == []
+    assert beat(old, agent).status_code == 401
+    assert beat(new, agent).json()["commands"] == []
+    assert AgentKey.objects.filter(revoked_at=None).count() == 1
+    revoked = AuditEvent.objects.get(action="agent_key.revoke")
+    assert (revoked.actor_kind, revoked.actor_id) == ("agent", str(agent.pk))
+
+
+def test_repeated_request_for_a_rotation_is_recorded_once(world: World) -> None:
+    agent, _ = world.agent()
+
+    answers = [request_rotation(world, agent) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert AuditEvent.objects.filter(action="agent.request_key_rotation").count() == 1
+
+
+@pytest.mark.parametrize("rest", ["", "/deployment", "/signing-key"])
+def test_any_use_of_the_new_key_ends_the_old_one(world: World, rest: str) -> None:
+    agent, old = world.agent()
+    new = Api(rotate(old, agent).json()["token"])
+    assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 200
+
+    assert new.get(f"/api/v1/agents/{agent.pk}{rest}").status_code == 200
+
+    assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 401
+
+
+def test_old_key_ends_after_a_day(world: World) -> None:
+    agent, old = world.agent()
+    new = Api(rotate(old, agent).json()["token"])
+    ends = AgentKey.objects.get(is_pending=False).expires_at
+    assert ends is not None
+    assert timedelta(hours=23, minutes=59) < ends - timezone.now() <= timedelta(hours=24)
+
+    AgentKey.objects.filter(is_pending=False).update(expires_at=timezone.now() - timedelta(hours=1))
+
+    assert beat(old, agent).status_code == 401
+    assert beat(new, agent).status_code == 200
+
+
+def test_second_new_key_replaces_the_unused_one(world: World) -> None:
+    agent, old = world.agent()
+    lost = Api(rotate(old, agent).json()["token"])
+
+    new = Api(rotate(old, agent).json()["token"])
+
+    assert beat(lost, agent).status_code == 401
+    assert beat(old, agent).status_code == 200
+    assert beat(new, agent).status_code == 200
+    assert beat(old, agent).status_code == 401
+
+
+def test_new_key_has_the_scopes_of_the_old_one(world: World) -> None:
+    agent, api = world.agent()
+    AgentKey.objects.update(scopes=["agent:heartbeat"])
+
+    rotate(api, agent)
+
+    assert AgentKey.objects.get(is_pending=True).scopes == ["agent:heartbeat"]
+
+
+def test_ended_key_gets_no_new_one(world: World) -> None:
+    agent, _ = world.agent()
+    key = AgentKey.objects.select_related("agent__environment__project").get()
+    keys.rotate_key(agent, actor=world.admin.actor)
+
+    with pytest.raises(Unauthenticated):
+        keys.rotate_own_key(key, actor=Actor("agent", str(agent.pk), "agent"))
+
+    assert AgentKey.objects.count() == 2
+
+
+def test_rotation_now_ends_a_rotation_by_the_agent(world: World) -> None:
+    agent, old = world.agent()
+    request_rotation(world, agent)
+    pending = Api(rotate(old, agent).json()["token"])
+
+    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "now"})
+
+    new = Api(answer.json()["token"])
+    assert [beat(api, agent).status_code for api in (old, pending, new)] == [401, 401, 200]
+    assert beat(new, agent).json()["commands"] == []
+
+
+def test_unknown_rotation_mode_is_refused(world: World) -> None:
+    agent, api = world.agent()
+
+    answer = world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/rotate-key"), {"mode": "later"})
+
+    assert (answer.status_code, beat(api, agent).json()["commands"]) == (400, [])
+
+
+def test_one_of_two_clones_survives_a_rotation(at_once: Race, world: World) -> None:
+    agent, shared = world.agent()
+
+    fetched = [Api(answer.json()["token"]) for answer in at_once(*(lambda: rotate(shared, agent) for _ in range(2)))]
+
+    statuses = sorted(beat(api, agent).status_code for api in fetched)
+    assert statuses == [200, 401]
+    assert beat(shared, agent).status_code == 401
+
+
+def test_first_uses_at_once_finish_a_rotation_once(at_once: Race, world: World) -> None:
+    agent, old = world.agent()
+    token = rotate(old, agent).json()["token"]
+
+    answers = at_once(*(lambda: beat(Api(token), agent) for _ in range(4)))
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert AuditEvent.objects.filter(action="agent_key.revoke").count() == 1
+    assert beat(old, agent).status_code == 401
+
+
+def suspected(agent: Agent) -> bool:
+    return Heartbeat.objects.get(agent=agent).clone_suspected_at is not None
+
+
+def test_boot_id_that_comes_back_marks_a_clone(world: World) -> None:
+    agent, api = world.agent()
+    for boot in ("a", "a", "b"):
+        beat(api, agent, boot_id=boot)
+    assert not suspected(agent)  # a restart
+
+    beat(api, agent, boot_id="a")
+
+    assert suspected(agent)
+    since = Heartbeat.objects.get().clone_suspected_at
+    beat(api, agent, boot_id="b")
+    assert Heartbeat.objects.get().clone_suspected_at == since
+    assert (listed(world, "cloned=true"), listed(world, "cloned=false")) == (["agent"], [])
+    shown = world.viewer.api.get(world.path(rest=f"/agents/{agent.pk}")).json()
+    assert shown["clone_suspected_at"] is not None
+
+
+@pytest.mark.parametrize("others", [["b", None, "b"], ["b", "", "c"], ["b", "c", "d"]])
+def test_new_boot_ids_are_no_clone(world: World, others: list[str | None]) -> None:
+    agent, api = world.agent()
+
+    for boot in ("a", *others):
+        assert beat(api, agent, boot_id=boot).status_code == 200
+
+    assert not suspected(agent)
+
+
+def test_boot_id_that_comes_back_after_a_day_is_no_clone(world: World) -> None:
+    agent, api = world.agent()
+    beat(api, agent, boot_id="a")
+    beat(api, agent, boot_id="b")
+    Heartbeat.objects.update(superseded_boots={"a": timezone.now().timestamp() - 86_401})
+
+    beat(api, agent, boot_id="a")
+
+    assert not suspected(agent)
+
+
+def test_few_earlier_boot_ids_are_kept(world: World) -> None:
+    agent, api = world.agent()
+
+    for number in range(30):
+        beat(api, agent, boot_id=f"boot-{number}")
+
+    assert set(Heartbeat.objects.get().superseded_boots) == {f"boot-{number}" for number in range(13, 29)}
+
+
+def test_report_tells_clones_apart_too(world: World) -> None:
+    agent, api = world.agent()
+    deployment = stories.offered(world, world.bundle())
+    beat(api, agent, boot_id="a")
+    deployment.refresh_from_db()
+    report = {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash}
+
+    for boot, status in (("b", "downloading"), ("a", "activating")):
+        answer = api.post(f"/api/v1/agents/{agent.pk}/deployment", {**report, "status": status, "boot_id": boot})
+        assert answer.status_code == 200
+
+    assert suspected(agent)
+
+
+@pytest.mark.parametrize("boot_id", ["x" * 65, 5, ["a"]])
+def test_invalid_boot_id_is_refused(world: World, boot_id: Any) -> None:
+    agent, api = world.agent()
+
+    answer = beat(api, agent, boot_id=boot_id)
+
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/boot_id")
+    assert Heartbeat.objects.get().last_seen_at is None
+
+
+def test_boot_id_has_at_most_64_characters(world: World) -> None:
+    agent, api = world.agent()
+    deployment = stories.offered(world, world.bundle())
+    deployment.refresh_from_db()
+    report = {"deployment_id": str(deployment.pk), "bundle_hash": deployment.bundle_hash, "status": "downloading"}
+
+    assert beat(api, agent, boot_id="x" * 64).status_code == 200
+    refused = api.post(f"/api/v1/agents/{agent.pk}/deployment", {**report, "boot_id": "x" * 65})
+
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "/boot_id")
+    assert Heartbeat.objects.get().boot_id == "x" * 64
+
+
+@pytest.mark.parametrize("mode", ["now", "by_agent"])
+def test_rotation_clears_the_suspicion(world: World, mode: str) -> None:
+    agent, api = world.agent()
+    for boot in "aba":
+        beat(api, agent, boot_id=boot)
+    assert suspected(agent)
+
+    if mode == "now":
+        path = world.path(rest=f"/agents/{agent.pk}/rotate-key")
+        new = Api(world.operator.api.post(path).json()["token"])
+    else:
+        request_rotation(world, agent)
+        new = Api(rotate(api, agent).json()["token"])
+        assert suspected(agent)
+    beat(new, agent, boot_id="b")
+
+    assert not suspected(agent)

@@ -1,0 +1,158 @@
+"""Drained agents: no new offer reaches them, nothing waits for them, and afterwards they catch up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from apps.fleet import services
+from apps.fleet.models import Agent
+from tests.releases import stories
+from tests.releases.stories import Run, report_from_all, state, wanted, waves
+from tests.worlds import World, report
+
+pytestmark = pytest.mark.django_db
+
+
+def drain(world: World, agent: Agent, *, drained: bool = True) -> None:
+    services.set_drained(agent, drained=drained, reason="disk", actor=world.operator.actor)
+
+
+def explained(world: World, agent: Agent) -> tuple[list[str], list[str]]:
+    """Return the codes of the explanation: reasons and coming events."""
+    body = world.viewer.api.get(world.path(rest=f"/agents/{agent.pk}/explain")).json()
+    return [each["code"] for each in body["because"]], [each["code"] for each in body["next"]]
+
+
+def test_new_deployment_passes_a_drained_agent_by(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    drain(world, agents[0][0])
+
+    second = stories.active(world, two, agents[1:])
+
+    assert (second.target_count, second.agents.count()) == (1, 1)
+    assert wanted(agents) == [(first.pk, "activate"), (second.pk, "activate")]
+    because, coming = explained(world, agents[0][0])
+    assert because[0] == "runs_desired" or "drained" in because
+    assert "undrain" in coming
+
+
+def test_undrained_agent_is_offered_what_is_current(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    stories.active(world, one, agents)
+    drain(world, agents[0][0])
+    second = stories.active(world, two, agents[1:])
+
+    drain(world, agents[0][0], drained=False)
+    run_jobs()
+
+    assert wanted(agents) == [(second.pk, "activate")] * 2
+    assert second.agents.get(agent=agents[0][0]).counted is False
+
+
+def test_agent_that_is_drained_before_its_wave_is_skipped_and_catches_up(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
+    late = agents[1][0]
+    drain(world, late)
+
+    report_from_all(agents[:1], "active", run_jobs)
+
+    assert state(deployment) == ("active", "")
+    assert deployment.agents.get(agent=late).progress == "pending"
+    assert stories.desired(late) is None or stories.desired(late) == (None, None)
+    drain(world, late, drained=False)
+    run_jobs()
+    assert wanted(agents) == [(deployment.pk, "activate")] * 2
+    assert deployment.agents.get(agent=late).progress == "offered"
+
+
+def test_agent_that_is_undrained_in_time_gets_its_wave(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
+    drain(world, agents[1][0])
+    drain(world, agents[1][0], drained=False)
+
+    report_from_all(agents[:1], "active", run_jobs)
+
+    assert wanted(agents) == [(deployment.pk, "activate")] * 2
+    assert state(deployment) == ("deploying", "")
+
+
+def test_rollout_does_not_wait_for_a_drained_agent_which_may_finish(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle())
+    report_from_all(agents[:1], "active", run_jobs)
+    assert state(deployment) == ("deploying", "")
+
+    drain(world, agents[1][0])
+    run_jobs()
+
+    assert state(deployment) == ("active", "")
+    assert report(agents[1][1], agents[1][0], "active").status_code == 200
+    assert deployment.agents.get(agent=agents[1][0]).progress == "active"
+
+
+def test_failure_before_the_drain_still_counts(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    deployment = stories.offered(world, world.bundle())
+    report(agents[0][1], agents[0][0], "failed")
+    drain(world, agents[0][0])
+
+    run_jobs()
+
+    assert state(deployment) == ("failed", "threshold")
+
+
+def test_rollback_reaches_a_drained_agent_without_waiting_for_it(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 2)
+    one, two = stories.bundles(world, 2)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents)
+    drain(world, agents[0][0])
+
+    world.operator.api.post(world.path(rest=f"/deployments/{second.pk}/rollback"), {"reason": "slow"})
+
+    assert wanted(agents) == [(second.pk, "rollback")] * 2
+    report_from_all(agents[1:], "rolled_back", run_jobs)
+    assert state(second)[0] == "rolled_back"
+    first.refresh_from_db()
+    assert first.is_current
+
+
+def test_retry_does_not_reach_a_drained_agent(world: World, run_jobs: Run) -> None:
+    agents = stories.fleet(world, 1)
+    deployment = stories.offered(world, world.bundle(), strategy=waves(100, threshold=100))
+    report(agents[0][1], agents[0][0], "failed")
+    drain(world, agents[0][0])
+
+    answer = world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/retry"))
+
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:byteor:problem:nothing_to_retry")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_target_of_drained_agents_only_is_refused(world: World, named: bool) -> None:
+    agent, _ = world.agent()
+    drain(world, agent)
+    target: dict[str, Any] = {"agents": [str(agent.pk)]} if named else {"all": True}
+
+    answer = world.operator.api.post(
+        world.path(rest="/deployments"), {"config_bundle_id": str(world.bundle().pk), "target": target}
+    )
+
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "empty_target")
+    assert answer.json()["errors"][0]["detail"] == "All agents that the target matches are drained."
+
+
+def test_named_drained_agent_is_skipped(world: World) -> None:
+    agents = stories.fleet(world, 2)
+    drain(world, agents[0][0])
+
+    deployment = stories.offered(world, world.bundle(), target={"agents": [str(agent.pk) for agent, _ in agents]})
+
+    assert list(deployment.agents.values_list("agent_id", flat=True)) == [agents[1][0].pk]
