@@ -176,11 +176,11 @@ class FrequentStatement:
 def _results(pgconn: PGconn) -> list[PGresult]:
     """Wait for all results of what was sent. Raises the first error, which may be that of the commit."""
     while pgconn.flush():
-        select.select([], [pgconn.socket], [])
+        wait_for(pgconn.socket, select.POLLOUT)
     results: list[PGresult] = []
     while True:
         while pgconn.is_busy():
-            select.select([pgconn.socket], [], [])
+            wait_for(pgconn.socket, select.POLLIN)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
@@ -188,6 +188,13 @@ def _results(pgconn: PGconn) -> list[PGresult]:
         if result.status not in {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}:
             raise psycopg.errors.error_from_result(result)
         results.append(result)
+
+
+def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> None:
+    """Wait until a file is ready. ``select.select`` raises ValueError once a process has a thousand open files."""
+    poller = select.poll()
+    poller.register(fileno, event)
+    poller.poll(None if seconds is None else seconds * 1000)
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:

@@ -18,7 +18,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from byteor_cloud.database import direct_connection
+from byteor_cloud.database import direct_connection, wait_for
 
 LEASE_S, PING_S, RETRY_S = 0.9, 0.3, 0.2
 logger = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class Notices:
             asked = time.monotonic()
             session.execute("SELECT 1")  # delivers notifications, too
             self._current_until = asked + LEASE_S
-            select.select([session.fileno()], [], [], PING_S)
+            wait_for(session.fileno(), select.POLLIN, seconds=PING_S)
 
     def _deliver(self, notice: psycopg.Notify) -> None:
         with suppress(KeyError):

@@ -15,7 +15,7 @@ from tests.bench.serving import server, store_fleet
 AGENTS = 5000
 # Agents come every 30 seconds, but each process looks up a key and an offer every 15 minutes only. So the rounds begin
 # when nearly all agents have been at both processes.
-WARM_UPS = 3
+WARM_UPS = 5
 BODY = (
     '{"status":"healthy","agent_version":"0.1.0","uptime_s":12.5,"active":null,'
     '"resources":{"cpu_percent":3.5,"memory_bytes":104857600,"disk_free_bytes":53687091200}}'
@@ -80,8 +80,9 @@ def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> li
         for work in works.values():
             work()  # warm up
         for name in ("heartbeat", "unchanged poll"):
-            for _ in range(WARM_UPS):
-                works[name]()
+            sent = 0.0
+            while sent < WARM_UPS * AGENTS:
+                sent += works[name]() * seconds
         before = _updates()
         for number in range(1, rounds + 1):
             for name, work in works.items():

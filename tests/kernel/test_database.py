@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -238,3 +240,15 @@ def test_frequent_statement_runs_for_several_callers_at_once(at_once: Race, freq
     rows = at_once(*(lambda: pid.run("") for _ in range(2)))
 
     assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2
+
+
+def test_frequent_statement_works_beside_thousands_of_open_files(frequent: Frequent) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    files = [os.dup(0) for _ in range(1100)]
+    try:
+        assert frequent("SELECT %s::text").run("x") == [("x",)]
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
