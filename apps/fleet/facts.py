@@ -30,6 +30,7 @@ from apps.fleet.models import (
 )
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
+from byteor_cloud import space
 
 MAX_VALUES = 50  # of a label key in a summary
 MAX_KEYS = 200
@@ -125,8 +126,12 @@ class Counts:
 
 
 def pulses(environment: Environment) -> QuerySet[Pulse]:
-    """Return the pulses of the environment's enrolled agents, with all changes that were committed before."""
-    settle(environment.pk)
+    """Return the pulses of the environment's enrolled agents, with all changes that were committed before.
+
+    While the database's disk is almost full, reads must not write. The pulses are then those of the last time.
+    """
+    if not space.is_low_for_database():
+        settle(environment.pk)
     return Pulse.objects.filter(environment=environment)
 
 
