@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,32 +53,50 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+KEPT = frozenset({"django_content_type", "auth_permission"})  # the migrations filled them
+SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # always refuse DELETE
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Disable the triggers that forbid to empty the audit tables, because transactional tests empty all tables.
+    """Let transactional tests empty all tables, also those that no program may empty, and only the tables with rows.
 
-    The test of the triggers enables them again. At the end, close connections that threads of tests left open, because
-    they would prevent dropping the database.
+    At the end, close connections that threads of tests left open, because they would prevent dropping the database.
     """
     from django.apps import apps
+    from django.core.management.commands import flush
     from django.db import connection
 
-    from apps.fleet import heartbeats
+    from tests.recorded import may_disable_triggers
 
     for model in apps.get_app_config("procrastinate").get_models():
         model._meta.managed = True  # Django empties no other tables, and a later test would run the jobs
 
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE tenancy_auditevent DISABLE TRIGGER tenancy_auditevent_no_truncate")
-        cursor.execute("ALTER TABLE tenancy_auditseal DISABLE TRIGGER tenancy_auditseal_no_truncate")
+        # The test of the triggers enables them again.
+        for table in SEALED:
+            cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_no_truncate")
+        if may_disable_triggers():
+            connection.ops.sql_flush = _delete_rows  # type: ignore[method-assign]
+            flush.Command.emit_post_migrate = staticmethod(lambda *_: None)  # type: ignore[attr-defined]  # it would make the rows of KEPT again
     yield
-    for session in heartbeats._statement._idle:
-        session.close()
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def _delete_rows(style: Any, tables: Sequence[str], **options: Any) -> list[str]:
+    """Return the statements that empty the tables. TRUNCATE makes new files for each table, which takes far longer."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM \"{name}\")" for name in tables))
+        filled = {name for (name,) in cursor} - KEPT
+    statements = ["SET LOCAL session_replication_role = replica"]  # no triggers
+    statements += [f'DELETE FROM "{name}"' for name in sorted(filled.difference(SEALED))]
+    return [*statements, f"TRUNCATE {', '.join(SEALED)} CASCADE"] if filled.intersection(SEALED) else statements
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Recorded[Made]:
         before = _all_rows()
         made = self._make()
         after = _all_rows()
-        if _may_disable_triggers() and all(set(rows) <= set(after.get(table, ())) for table, rows in before.items()):
+        if may_disable_triggers() and all(set(rows) <= set(after.get(table, ())) for table, rows in before.items()):
             self._made = copy.deepcopy(made)
             self._statement = _insertion({
                 table: [row for row in rows if row not in before.get(table, ())] for table, rows in after.items()
@@ -44,7 +44,7 @@ class Recorded[Made]:
         return made
 
 
-def _may_disable_triggers() -> bool:
+def may_disable_triggers() -> bool:
     """Return whether this role is a superuser. A database that is not ours may have given it less."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
