@@ -24,7 +24,15 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay.replay import (
+    Cancelled,
+    OutcomeStatus,
+    Progress,
+    ReplayLimits,
+    ReplayMode,
+    ReplayOutcome,
+    replay,
+)
 from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor_cloud.engine.replay.stages import (
     Decision,
@@ -38,6 +46,7 @@ from byteor_cloud.engine.replay.stages import (
 
 __all__ = [
     "BadJournal",
+    "Cancelled",
     "Decision",
     "DryRun",
     "EffectFailed",
@@ -49,6 +58,7 @@ __all__ = [
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
+    "Progress",
     "Record",
     "RejectedBundle",
     "RejectionReason",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from byteor_cloud.engine.replay.journal import Frame
@@ -12,41 +12,66 @@ _SHOWN = 64
 """How many bytes of each side a diff contains, starting with the first byte that differs."""
 
 
+type Locate = Callable[[int, int], tuple[int, str] | None]
+"""Takes a sequence and a rank; returns rank and ingress of the first record with that sequence from that rank on."""
+
+
 class Comparison:
     """Compares one egress with its expected frames, and keeps the first divergence.
 
     ``divergence`` is None or JSON data:
 
-    - ``egress`` and ``sequence``;
+    - ``egress`` and ``sequence``, and ``ingress`` if the pipeline has several;
     - ``kind``: ``changed``, ``missing`` or ``extra``;
     - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
       lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
+
+    ``rank`` is where the record of the divergence comes in the order of the input: its sequence if there is one
+    ingress, or else, with ``locate``, its number among the merged records.
     """
 
-    def __init__(self, egress: str, expected: Iterator[Frame]) -> None:
+    def __init__(self, egress: str, expected: Iterator[Frame], locate: Locate | None = None) -> None:
         self.divergence: dict[str, Any] | None = None
+        self.rank = 0
         self._egress = egress
         self._expected = expected
+        self._locate = locate
+        self._latest = 0
 
-    def compare(self, actual: Frame) -> None:
-        """Compare the next frame of the egress."""
+    def compare(self, sequence: int, payload: bytes, rank: int = 0, ingress: str | None = None) -> None:
+        """Compare the next frame of the egress, which the input record with this rank produced."""
         if self.divergence is not None:
             return
         expected = next(self._expected, None)
-        if expected is None or expected.sequence > actual.sequence:
-            self._diverge("extra", actual.sequence, None, actual.payload)
-        elif expected.sequence < actual.sequence:
-            self._diverge("missing", expected.sequence, expected.payload, None)
-        elif expected.payload != actual.payload:
-            self._diverge("changed", actual.sequence, expected.payload, actual.payload)
+        if expected is not None and expected.sequence == sequence:
+            self._latest = rank
+            if expected.payload != payload:
+                self._diverge("changed", sequence, expected.payload, payload, rank, ingress)
+        elif expected is None or self._comes_later(expected.sequence, sequence, rank):
+            self._diverge("extra", sequence, None, payload, rank, ingress)
+        else:
+            self._miss(expected, rank)
 
-    def finish(self) -> None:
-        """Finish the comparison: the egress has no more frames."""
+    def finish(self, rank: int = 0) -> None:
+        """Finish the comparison: the egress has no more frames, and the input has this many records."""
         if self.divergence is None and (expected := next(self._expected, None)):
-            self._diverge("missing", expected.sequence, expected.payload, None)
+            self._miss(expected, rank)
 
-    def _diverge(self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None) -> None:
+    def _comes_later(self, expected: int, actual: int, rank: int) -> bool:
+        """Whether the record of the expected frame comes after that of the actual frame."""
+        found = self._locate(expected, self._latest) if self._locate else None
+        return expected > actual if found is None else found[0] > rank
+
+    def _miss(self, expected: Frame, rank: int) -> None:
+        found = self._locate(expected.sequence, self._latest) if self._locate else None
+        rank, ingress = found or (rank, None)
+        self._diverge("missing", expected.sequence, expected.payload, None, rank, ingress)
+
+    def _diverge(
+        self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None, rank: int, ingress: str | None
+    ) -> None:
+        self.rank = rank if self._locate else sequence
         self.divergence = {
             "egress": self._egress,
             "sequence": sequence,
@@ -55,15 +80,18 @@ class Comparison:
             "actual_sha256": _digest(actual),
             "diff": _diff(expected or b"", actual or b""),
         }
+        if self._locate:
+            self.divergence["ingress"] = ingress
 
 
 def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:
-    """Return the divergence with the lowest sequence, or None.
+    """Return the divergence whose record comes first in the input, or None.
 
-    If several egresses diverge at the same sequence, the first in the order of ``comparisons`` wins.
+    If several egresses diverge at the same record, the first in the order of ``comparisons`` wins.
     """
-    found = [comparison.divergence for comparison in comparisons if comparison.divergence]
-    return min(found, key=lambda divergence: divergence["sequence"], default=None)
+    found = [comparison for comparison in comparisons if comparison.divergence]
+    first = min(found, key=lambda comparison: comparison.rank, default=None)
+    return first.divergence if first else None
 
 
 def _digest(payload: bytes | None) -> str | None:
