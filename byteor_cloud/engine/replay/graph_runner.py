@@ -135,6 +135,10 @@ class GraphRunner:
             queue.clear()
         return reached
 
+    def lane_of(self, entry: str) -> str:
+        """Return the lane where records that enter here are put."""
+        return self._lanes[self.entries[entry]].name
+
     def settle(self) -> None:
         """Nothing is left to count: every stage of a graph counts its records one by one."""
 

@@ -23,8 +23,6 @@ from typing import BinaryIO, Self
 
 from byteor_cloud.engine.replay.journal import JournalReader, Record, Row, read_head, read_record
 
-SHOWN_BYTES = 64 * 1024
-
 _HEADER = struct.Struct("<4sHHQQ32s")  # magic, version, whether times are stored, size of the journal, records, digest
 _MAGIC, _VERSION = b"BYTX", 1
 _NUMBER = struct.Struct("<Q")

@@ -134,6 +134,10 @@ class RingRunner:
                 stage.counters.entered = entered
             entered = stage.counters.left
 
+    def lane_of(self, entry: str) -> str:
+        """Return the lane where an ingress writes, which has no other name in a ring."""
+        return entry
+
     def shard_of(self, payload: bytes) -> int:
         """Return the shard that processes this record in production."""
         if self._shard_key is None or self._shards == 1:

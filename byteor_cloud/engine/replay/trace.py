@@ -1,0 +1,140 @@
+"""Follows one record through a pipeline: what it became at each stage and lane, and why it was dropped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from byteor_cloud.engine.compiler import PipelineSpec
+from byteor_cloud.engine.replay.incident import IncidentBundle
+from byteor_cloud.engine.replay.journal import BadJournal, JournalReader, Record
+from byteor_cloud.engine.replay.journal_index import JournalIndex, StaleIndex
+from byteor_cloud.engine.replay.payload import DropReason, Message
+from byteor_cloud.engine.replay.replay import BadInput, ReplayLimits, choose_lanes
+from byteor_cloud.engine.replay.runner import PipelineRunner
+from byteor_cloud.engine.replay.shown import show_payload
+from byteor_cloud.engine.replay.stages import Action, Stage, StageError, StageFunction
+from byteor_cloud.engine.replay.work import LimitExceeded, WorkMeter
+
+MAX_RECORDS = 100
+"""How many records with one sequence are traced."""
+MAX_STEPS = 1_000
+"""How many steps of a record are shown: routers in a row can multiply copies."""
+STAGE_ERROR = "stage_error"
+
+
+def trace(
+    bundle: IncidentBundle,
+    sequence: int,
+    *,
+    spec: PipelineSpec | None = None,
+    stage_config: Mapping[str, Any] | None = None,
+    ops: Mapping[str, StageFunction] | None = None,
+    ingress: str | None = None,
+    indexes: Mapping[str, Path] | None = None,
+    limits: ReplayLimits | None = None,
+) -> dict[str, Any]:
+    """Return the steps of the records with this sequence as JSON data. ``records`` is empty if there is none.
+
+    - ``ingress`` is the lane whose journal is read; by default all that a replay would read.
+    - ``indexes`` are the index files of journals, by lane. Without a usable one, the journal is read up to its end.
+    - Nothing is performed: side effects are listed as ``DryRunOnly``.
+
+    Raises BadInput for a fault of the bundle or an argument, and Unsupported if the pipeline cannot run.
+    """
+    limits = limits or ReplayLimits()
+    runner = PipelineRunner(
+        spec or bundle.spec,
+        stage_config=stage_config,
+        ops=ops,
+        max_actions=limits.max_actions,
+        work=WorkMeter(limits.max_record_work, limits.max_work),
+    )
+    lanes, _ = choose_lanes(bundle, runner, ingress)
+    records: list[dict[str, Any]] = []
+    for lane in lanes:
+        found = _find(bundle.journals[lane], (indexes or {}).get(lane), sequence)
+        try:
+            records += [_traced(runner, lane, position, record) for position, record in islice(found, MAX_RECORDS)]
+        except BadJournal as error:
+            raise BadInput(f"journal/{lane}.bin: {error}") from error
+    return {"records": records}
+
+
+def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[int, Record]]:
+    """Yield the records with a sequence, with their positions in sequence order."""
+    if index is not None:
+        try:
+            opened = JournalIndex.open(journal, index)
+        except (StaleIndex, FileNotFoundError):
+            pass
+        else:
+            with opened:
+                for position in opened.positions(sequence):
+                    yield position, opened.record(position)
+                return
+    found: list[Record] = []
+    lower = 0
+    with journal.open("rb") as source:
+        for _, number, unix_ns, payload in JournalReader(source).rows():
+            lower += number < sequence
+            if number == sequence and len(found) < MAX_RECORDS:
+                found.append(Record(number, unix_ns, payload))
+    yield from enumerate(found, lower)
+
+
+def _traced(runner: PipelineRunner, lane: str, position: int, record: Record) -> dict[str, Any]:
+    steps = _Steps(record.sequence, runner.actions)
+    steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
+    reached: list[str] = []
+    try:
+        reached = runner.trace(lane, record.payload, steps)
+    except StageError:
+        pass  # the last step says so
+    except LimitExceeded as error:
+        steps.stop(str(error.code))
+    return {"ingress": lane, "position": position, "steps": steps.shown, "egress": reached}
+
+
+class _Steps:
+    """Collects the steps of one record."""
+
+    def __init__(self, sequence: int, actions: list[Action]) -> None:
+        self.shown: list[dict[str, Any]] = []
+        self._sequence = sequence
+        self._actions = actions
+
+    def show(self, kind: str, id: str, lane: str, message: Message) -> None:
+        self._add(kind, id, lane, message, None, [])
+
+    def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
+        before = len(self._actions)
+        try:
+            result = stage.process(message, self._sequence)
+        except StageError:
+            self._add("stage", stage.id, lane, None, STAGE_ERROR, self._since(before))
+            raise
+        if isinstance(result, Message):
+            self._add("stage", stage.id, lane, result, None, self._since(before))
+        else:
+            self._add("stage", stage.id, lane, None, str(result), self._since(before))
+        return result
+
+    def stop(self, code: str) -> None:
+        """Say in the last step which limit ended the trace."""
+        self.shown[-1]["dropped"] = code
+
+    def _since(self, before: int) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(action) for action in self._actions[before:]]
+
+    def _add(
+        self, kind: str, id: str, lane: str, message: Message | None, dropped: str | None, actions: list[dict[str, Any]]
+    ) -> None:
+        if len(self.shown) >= MAX_STEPS:
+            return
+        empty = {"json": None, "payload_base64": None, "truncated": False}
+        payload = empty if message is None else show_payload(message.payload)
+        self.shown.append({"kind": kind, "id": id, "lane": lane, **payload, "dropped": dropped, "actions": actions})
