@@ -9,6 +9,7 @@ from byteor_cloud.engine.replay.compare import compare
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
+    ArchiveLimits,
     IncidentBundle,
     RejectedBundle,
     RejectionReason,
@@ -53,6 +54,7 @@ from byteor_cloud.engine.replay.trace import trace
 from byteor_cloud.engine.replay.work import LimitCode
 
 __all__ = [
+    "ArchiveLimits",
     "BadInput",
     "BadJournal",
     "BisectOutcome",

@@ -18,6 +18,7 @@ MAX_PAYLOAD = 128 * 1024 * 1024  # a replay selects no more bytes altogether, so
 _HEADER = struct.Struct("<4sHH")
 _RECORD = struct.Struct("<IQQI")
 _HEAD = struct.Struct("<IQQ")  # a record's header without its CRC
+RECORD_HEADER = _RECORD.size
 _FRAME = struct.Struct("<IQ")
 _MAGIC = b"BYTJ"
 _VERSIONS = (1, 2)

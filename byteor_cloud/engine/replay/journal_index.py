@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from byteor_cloud.engine.replay.journal import JournalReader, Record, Row, read_head, read_record
+from byteor_cloud.engine.replay.journal import RECORD_HEADER, JournalReader, Record, Row, read_head, read_record
 
 _HEADER = struct.Struct("<4sHHQQ32s")  # magic, version, whether times are stored, size of the journal, records, digest
 _MAGIC, _VERSION = b"BYTX", 1
@@ -164,7 +164,8 @@ class JournalIndex:
             raise StaleIndex("the file is no index of a journal")
         if _size(index) != _HEADER.size + self.total * _NUMBER.size * (1 + self._has_times):
             raise StaleIndex("the index is incomplete")
-        if size != _size(journal) or digest != _digest(journal):
+        self._journal_size = _size(journal)
+        if size != self._journal_size or digest != _digest(journal):
             raise StaleIndex("the index belongs to another journal")
 
     @classmethod
@@ -198,18 +199,18 @@ class JournalIndex:
 
     def record(self, position: int, max_bytes: int | None = None) -> Record:
         """Return a record, or with ``max_bytes`` only the beginning of its payload."""
-        return read_record(self._journal, self._number(position), max_bytes)
+        return self._record(self._number(position), max_bytes)
 
     def head(self, position: int) -> tuple[int, int, int]:
         """Return the payload length, the sequence and the time of a record."""
-        return read_head(self._journal, self._number(position))
+        return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:
         """Yield offset, sequence, time and payload of each record in sequence order."""
         for at in range(first, self.total, 4096):
             chunk = os.pread(self._file, 4096 * _NUMBER.size, _HEADER.size + at * _NUMBER.size)
             for offset in array_of(chunk)[: self.total - at]:
-                record = read_record(self._journal, offset)
+                record = self._record(offset)
                 yield offset, record.sequence, record.unix_ns, record.payload
 
     def find_sequence(self, sequence: int) -> int:
@@ -223,6 +224,18 @@ class JournalIndex:
     def positions(self, sequence: int) -> range:
         """Return the positions of the records with this sequence."""
         return range(self.find_sequence(sequence), self.find_sequence(sequence + 1))
+
+    def _head(self, offset: int) -> tuple[int, int, int]:
+        if offset + RECORD_HEADER > self._journal_size:
+            raise StaleIndex("the index leads beyond the end of the journal")
+        head = read_head(self._journal, offset)
+        if offset + RECORD_HEADER + head[0] > self._journal_size:
+            raise StaleIndex("the index leads to no record of the journal")
+        return head
+
+    def _record(self, offset: int, max_bytes: int | None = None) -> Record:
+        self._head(offset)
+        return read_record(self._journal, offset, max_bytes)
 
     def _time(self, position: int) -> int:
         return self._number(self.total + position) if self._has_times else self.head(position)[2]

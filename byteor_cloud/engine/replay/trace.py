@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from byteor_cloud.engine.replay.stages import Action, Stage, StageError, StageFu
 from byteor_cloud.engine.replay.work import LimitExceeded, WorkMeter
 
 MAX_RECORDS = 100
-"""How many records with one sequence are traced."""
+"""How many records with one sequence are traced in each journal."""
 MAX_STEPS = 1_000
 """How many steps of a record are shown: routers in a row can multiply copies."""
 STAGE_ERROR = "stage_error"
@@ -56,26 +55,22 @@ def trace(
     lanes, _ = choose_lanes(bundle, runner, ingress)
     records: list[dict[str, Any]] = []
     for lane in lanes:
-        found = _find(bundle.journals[lane], (indexes or {}).get(lane), sequence)
         try:
-            records += [_traced(runner, lane, position, record) for position, record in islice(found, MAX_RECORDS)]
+            found = _find(bundle.journals[lane], (indexes or {}).get(lane), sequence)
         except BadJournal as error:
             raise BadInput(f"journal/{lane}.bin: {error}") from error
+        records += [_traced(runner, lane, position, record) for position, record in found]
     return {"records": records}
 
 
-def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[int, Record]]:
-    """Yield the records with a sequence, with their positions in sequence order."""
+def _find(journal: Path, index: Path | None, sequence: int) -> list[tuple[int, Record]]:
+    """Return the records with a sequence, with their positions in sequence order."""
     if index is not None:
         try:
-            opened = JournalIndex.open(journal, index)
+            with JournalIndex.open(journal, index) as opened:
+                return [(position, opened.record(position)) for position in opened.positions(sequence)[:MAX_RECORDS]]
         except (StaleIndex, FileNotFoundError):
-            pass
-        else:
-            with opened:
-                for position in opened.positions(sequence):
-                    yield position, opened.record(position)
-                return
+            pass  # the journal itself has all that is needed
     found: list[Record] = []
     lower = 0
     with journal.open("rb") as source:
@@ -83,7 +78,7 @@ def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[in
             lower += number < sequence
             if number == sequence and len(found) < MAX_RECORDS:
                 found.append(Record(number, unix_ns, payload))
-    yield from enumerate(found, lower)
+    return list(enumerate(found, lower))
 
 
 def _traced(runner: PipelineRunner, lane: str, position: int, record: Record) -> dict[str, Any]:
