@@ -15,6 +15,7 @@ from byteor_cloud.engine.replay.incident import (
     RejectionReason,
     build_incident,
     extract_incident,
+    file_digests,
     validate_incident,
 )
 from byteor_cloud.engine.replay.journal import (
@@ -94,6 +95,7 @@ __all__ = [
     "encode_frame",
     "encode_journal",
     "extract_incident",
+    "file_digests",
     "frames_digest",
     "index_file",
     "journal_page",

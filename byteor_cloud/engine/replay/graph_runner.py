@@ -111,6 +111,8 @@ class GraphRunner:
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
         """Process a record and show what each stage and lane got. Returns the names of the egresses that it reached."""
         queues = self._queues
+        for queue in queues:
+            queue.clear()  # a stage error may have ended the trace of another record
         queues[self.entries[entry]].append(Message(payload))
         left = MAX_DELIVERIES
         for role in self._roles:
@@ -131,8 +133,6 @@ class GraphRunner:
                 watch.show("egress", name, self._lanes[lane].name, message)
             if queues[lane]:
                 reached.append(name)
-        for queue in queues:
-            queue.clear()
         return reached
 
     def lane_of(self, entry: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import shutil
@@ -221,6 +222,17 @@ def _is_safe(name: str, path: PurePosixPath) -> bool:
         return False
     fits = sum(sizes) <= _MAX_PATH and max(sizes, default=0) <= _MAX_NAME and len(sizes) <= _MAX_DEPTH
     return fits and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+
+
+def file_digests(root: Path) -> list[dict[str, Any]]:
+    """Return ``path, size, sha256`` of each file of an unpacked bundle, sorted by path."""
+    found = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        with path.open("rb") as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+        name = path.relative_to(root).as_posix()
+        found.append({"path": name, "size": path.stat().st_size, "sha256": f"sha256:{digest}"})
+    return found
 
 
 def validate_incident(root: Path) -> IncidentBundle:

@@ -14,14 +14,16 @@ from byteor_cloud.engine.replay.journal_index import JournalIndex, StaleIndex
 from byteor_cloud.engine.replay.payload import DropReason, Message
 from byteor_cloud.engine.replay.replay import BadInput, ReplayLimits, choose_lanes
 from byteor_cloud.engine.replay.runner import PipelineRunner
-from byteor_cloud.engine.replay.shown import show_payload
+from byteor_cloud.engine.replay.shown import SHOWN_BYTES, show_payload
 from byteor_cloud.engine.replay.stages import Action, Stage, StageError, StageFunction
 from byteor_cloud.engine.replay.work import LimitExceeded, WorkMeter
 
-MAX_RECORDS = 100
+MAX_RECORDS = 16
 """How many records with one sequence are traced in each journal."""
 MAX_STEPS = 1_000
 """How many steps of a record are shown: routers in a row can multiply copies."""
+MAX_SHOWN = 4 * 1024 * 1024
+"""How many bytes of payloads are shown of a record; the payloads of later steps count as truncated."""
 STAGE_ERROR = "stage_error"
 
 
@@ -101,6 +103,7 @@ class _Steps:
         self.shown: list[dict[str, Any]] = []
         self._sequence = sequence
         self._actions = actions
+        self._shown_bytes = 0
 
     def show(self, kind: str, id: str, lane: str, message: Message) -> None:
         self._add(kind, id, lane, message, None, [])
@@ -130,6 +133,10 @@ class _Steps:
     ) -> None:
         if len(self.shown) >= MAX_STEPS:
             return
-        empty = {"json": None, "payload_base64": None, "truncated": False}
-        payload = empty if message is None else show_payload(message.payload)
+        payload: dict[str, Any] = {"json": None, "payload_base64": None, "truncated": False}
+        if message is not None:
+            self._shown_bytes += min(len(message.payload), SHOWN_BYTES)
+            payload["truncated"] = True
+            if self._shown_bytes <= MAX_SHOWN:
+                payload = show_payload(message.payload)
         self.shown.append({"kind": kind, "id": id, "lane": lane, **payload, "dropped": dropped, "actions": actions})
