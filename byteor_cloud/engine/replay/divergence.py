@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from byteor_cloud.engine.replay.journal import Frame
@@ -12,8 +13,22 @@ _SHOWN = 64
 """How many bytes of each side a diff contains, starting with the first byte that differs."""
 
 
-type Locate = Callable[[int, int], tuple[int, str] | None]
-"""Takes a sequence and a rank; returns rank and ingress of the first record with that sequence from that rank on."""
+type Rows = Iterable[tuple[int, int, bytes]]
+"""The input records in their order: number of the journal, sequence, payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A divergence at an expected frame whose record is not known yet, only its sequence.
+
+    The frame is ``missing`` if its record comes before the record of the actual frame, which otherwise is ``extra``. It
+    has the rank ``since`` or a later one.
+    """
+
+    sequence: int
+    since: int
+    missing: dict[str, Any]
+    extra: dict[str, Any]
 
 
 class Comparison:
@@ -27,16 +42,17 @@ class Comparison:
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
       lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
 
-    ``rank`` is where the record of the divergence comes in the order of the input: its sequence if there is one
-    ingress, or else, with ``locate``, its number among the merged records.
+    ``rank`` is where the record of the divergence comes in the order of the input. With one ingress that is its
+    sequence. With several it is its number among the merged records, and ``settle_divergences`` must be called.
     """
 
-    def __init__(self, egress: str, expected: Iterator[Frame], locate: Locate | None = None) -> None:
+    def __init__(self, egress: str, expected: Iterator[Frame], *, has_ranks: bool = False) -> None:
         self.divergence: dict[str, Any] | None = None
         self.rank = 0
+        self.unsettled: Unsettled | None = None
         self._egress = egress
         self._expected = expected
-        self._locate = locate
+        self._has_ranks = has_ranks
         self._latest = 0
 
     def compare(self, sequence: int, payload: bytes, rank: int = 0, ingress: str | None = None) -> None:
@@ -47,32 +63,43 @@ class Comparison:
         if expected is not None and expected.sequence == sequence:
             self._latest = rank
             if expected.payload != payload:
-                self._diverge("changed", sequence, expected.payload, payload, rank, ingress)
-        elif expected is None or self._comes_later(expected.sequence, sequence, rank):
-            self._diverge("extra", sequence, None, payload, rank, ingress)
-        else:
-            self._miss(expected, rank)
+                self._keep(self._described("changed", sequence, expected.payload, payload, ingress), rank)
+            return
+        extra = self._described("extra", sequence, None, payload, ingress)
+        if expected is None:
+            self._keep(extra, rank)
+            return
+        missing = self._described("missing", expected.sequence, expected.payload, None, None)
+        self._keep(extra if expected.sequence > sequence else missing, rank)
+        if self._has_ranks:
+            self.unsettled = Unsettled(expected.sequence, self._latest, missing, extra)
 
     def finish(self, rank: int = 0) -> None:
         """Finish the comparison: the egress has no more frames, and the input has this many records."""
         if self.divergence is None and (expected := next(self._expected, None)):
-            self._miss(expected, rank)
+            missing = self._described("missing", expected.sequence, expected.payload, None, None)
+            self._keep(missing, rank)
+            if self._has_ranks:
+                self.unsettled = Unsettled(expected.sequence, self._latest, missing, missing)
 
-    def _comes_later(self, expected: int, actual: int, rank: int) -> bool:
-        """Whether the record of the expected frame comes after that of the actual frame."""
-        found = self._locate(expected, self._latest) if self._locate else None
-        return expected > actual if found is None else found[0] > rank
+    def settle(self, rank: int, ingress: str) -> None:
+        """Decide the divergence, now that the record of the expected frame is known."""
+        if self.unsettled is None:
+            return
+        if rank < self.rank:
+            self.rank, self.divergence = rank, self.unsettled.missing | {"ingress": ingress}
+        else:
+            self.divergence = self.unsettled.extra
+        self.unsettled = None
 
-    def _miss(self, expected: Frame, rank: int) -> None:
-        found = self._locate(expected.sequence, self._latest) if self._locate else None
-        rank, ingress = found or (rank, None)
-        self._diverge("missing", expected.sequence, expected.payload, None, rank, ingress)
+    def _keep(self, divergence: dict[str, Any], rank: int) -> None:
+        self.divergence = divergence
+        self.rank = rank if self._has_ranks else divergence["sequence"]
 
-    def _diverge(
-        self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None, rank: int, ingress: str | None
-    ) -> None:
-        self.rank = rank if self._locate else sequence
-        self.divergence = {
+    def _described(
+        self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None, ingress: str | None
+    ) -> dict[str, Any]:
+        described = {
             "egress": self._egress,
             "sequence": sequence,
             "kind": kind,
@@ -80,8 +107,19 @@ class Comparison:
             "actual_sha256": _digest(actual),
             "diff": _diff(expected or b"", actual or b""),
         }
-        if self._locate:
-            self.divergence["ingress"] = ingress
+        return described | {"ingress": ingress} if self._has_ranks else described
+
+
+def settle_divergences(comparisons: Iterable[Comparison], rows: Rows, lanes: Sequence[str]) -> None:
+    """Find the records of expected frames that a replay of several ingresses lacks, in one pass over the input."""
+    waiting: dict[int, list[Comparison]] = {}
+    for comparison in comparisons:
+        if comparison.unsettled is not None:
+            waiting.setdefault(comparison.unsettled.sequence, []).append(comparison)
+    for rank, (number, sequence, _) in enumerate(rows if waiting else ()):
+        for comparison in waiting.get(sequence, ()):
+            if comparison.unsettled is not None and rank >= comparison.unsettled.since:
+                comparison.settle(rank, lanes[number])
 
 
 def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing, encode, spec_hash
-from byteor_cloud.engine.replay.divergence import Comparison, first_divergence
+from byteor_cloud.engine.replay.divergence import Comparison, first_divergence, settle_divergences
 from byteor_cloud.engine.replay.graph_runner import GraphRunner, reachable
 from byteor_cloud.engine.replay.incident import IncidentBundle
 from byteor_cloud.engine.replay.journal import BadJournal, Frame, read_frames
@@ -203,9 +203,14 @@ class _Run:
         selection = self._select(files, last_n)
         self._prepare_comparisons(files, selection)
         runner.connect({name: self._sink(name, selection) for name in self.outputs})
-        self._run_records(runner, selection)
+        try:
+            self._run_records(runner, selection)
+        except (StageError, LimitExceeded):
+            settle_divergences(self._comparisons.values(), selection.rows(), self._lanes)
+            raise
         for comparison in self._comparisons.values():
             comparison.finish(selection.records)
+        settle_divergences(self._comparisons.values(), selection.rows(), self._lanes)
 
     def result(self, error_code: LimitCode | ErrorCode | None) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -277,8 +282,7 @@ class _Run:
                 self._shared[name] = sum(selection.is_shared(frame.sequence) for frame in frames)
                 source.seek(0)
                 frames = (frame for frame in _expected(name, source) if selection.is_compared(frame.sequence))
-            locate = selection.locate if len(self._ingresses) > 1 else None
-            self._comparisons[name] = Comparison(name, frames, locate)
+            self._comparisons[name] = Comparison(name, frames, has_ranks=len(self._ingresses) > 1)
 
     def _sink(self, name: str, selection: Selection) -> Sink:
         output, comparison = self.outputs[name], self._comparisons.get(name)

@@ -57,8 +57,8 @@ class Selection:
         self.skipped = 0 if last_n is None else max(0, self.scanned - last_n)
         self.records = self.scanned - self.skipped
         self.payload_bytes = sum(journal.scan.payload_bytes for journal in journals)
-        self._selected = [SequenceRanges() for _ in journals]
-        self._unselected = [SequenceRanges() for _ in journals]
+        self._selected = [SequenceRanges(is_coarse=len(journals) == 1) for _ in journals]
+        self._unselected = [SequenceRanges(is_coarse=len(journals) == 1) for _ in journals]
         self._first_selected: int | None = None
         if self.skipped:
             self._divide()
@@ -66,13 +66,6 @@ class Selection:
     def rows(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield the number of the journal, the sequence and the payload of each selected record, in their order."""
         return islice(self._merged(), self.skipped, None)
-
-    def locate(self, sequence: int, since: int) -> tuple[int, str] | None:
-        """Return the rank and the lane of the first record with this sequence whose rank is at least ``since``."""
-        for rank, (number, found, _) in enumerate(self.rows()):
-            if found == sequence and rank >= since:
-                return rank, self.journals[number].lane
-        return None
 
     def is_shared(self, sequence: int) -> bool:
         """Whether both a selected and an unselected record have this sequence."""
@@ -114,14 +107,19 @@ def _timed(number: int, journal: OrderedJournal) -> Iterator[tuple[int, int, int
 
 
 class SequenceRanges:
-    """A set of sequences that were added in ascending order, kept as ranges."""
+    """A set of sequences that were added in ascending order, kept as ranges.
 
-    def __init__(self) -> None:
+    A coarse set is one range with everything between. That suffices for one journal, whose selected sequences all come
+    after the others.
+    """
+
+    def __init__(self, *, is_coarse: bool = False) -> None:
+        self._is_coarse = is_coarse
         self._first, self._last = array("Q"), array("Q")
 
     def add(self, sequence: int) -> None:
         """Add a sequence that is not lower than the one before."""
-        if self._last and sequence <= self._last[-1] + 1:
+        if self._last and (self._is_coarse or sequence <= self._last[-1] + 1):
             self._last[-1] = sequence
         else:
             self._first.append(sequence)
