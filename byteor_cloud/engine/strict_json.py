@@ -77,6 +77,8 @@ class JsonLimits:
     decimal: bool = False
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
+    allow_surrogates: bool = False
+    """Whether strings may contain half a surrogate pair, as RFC 8259 permits. Such a string has no UTF-8."""
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:
@@ -361,7 +363,8 @@ def _unexpected(text: str, offset: int, expects: str, inside: list[_OpenValue]) 
 
 def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_OpenValue]) -> str:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
-    if (_SURROGATE if limits.allow_nul else _UNSTORABLE).search(string):
+    refused = _UNSTORABLE if not limits.allow_nul else None if limits.allow_surrogates else _SURROGATE
+    if refused is not None and refused.search(string):
         message = "A string must not contain NUL or half a surrogate pair."
         if limits.allow_nul:
             message = "A string must not contain half a surrogate pair."

@@ -253,7 +253,7 @@ class _Run:
             if journal.scan.warning:
                 self.warnings.append(f"{name}: {journal.scan.warning}")
             journals.append(journal)
-        selection = Selection(journals, last_n)
+        selection = Selection(journals, last_n, lambda _: self._progress(0, self._scanned))
         self._selected_bytes = selection.payload_bytes
         if self._selected_bytes > self._limits.max_selected_bytes:
             detail = f"the input has {self._selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
