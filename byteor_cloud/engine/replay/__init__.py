@@ -27,6 +27,7 @@ from byteor_cloud.engine.replay.incident import (
     file_digests,
     validate_incident,
 )
+from byteor_cloud.engine.replay.inputs import BadInput
 from byteor_cloud.engine.replay.journal import (
     BadJournal,
     Frame,
@@ -40,7 +41,6 @@ from byteor_cloud.engine.replay.journal import (
 from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, index_file
 from byteor_cloud.engine.replay.pages import journal_page
 from byteor_cloud.engine.replay.replay import (
-    BadInput,
     Cancelled,
     ErrorCode,
     OutcomeStatus,
