@@ -4,16 +4,30 @@ Nothing here depends on a clock, randomness or the environment. The only I/O is 
 passes.
 """
 
+from byteor_cloud.engine.replay.bisect import (
+    BisectOutcome,
+    BisectPlan,
+    Predicate,
+    Verdict,
+    judge,
+    max_replays,
+    plan_bisect,
+    transfer_parameters,
+)
+from byteor_cloud.engine.replay.compare import compare
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
+    ArchiveLimits,
     IncidentBundle,
     RejectedBundle,
     RejectionReason,
     build_incident,
     extract_incident,
+    file_digests,
     validate_incident,
 )
+from byteor_cloud.engine.replay.inputs import BadInput
 from byteor_cloud.engine.replay.journal import (
     BadJournal,
     Frame,
@@ -24,7 +38,18 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
+from byteor_cloud.engine.replay.pages import journal_page
+from byteor_cloud.engine.replay.replay import (
+    Cancelled,
+    ErrorCode,
+    OutcomeStatus,
+    Progress,
+    ReplayLimits,
+    ReplayMode,
+    ReplayOutcome,
+    replay,
+)
 from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor_cloud.engine.replay.stages import (
     Decision,
@@ -35,20 +60,33 @@ from byteor_cloud.engine.replay.stages import (
     StageFunction,
     Unsupported,
 )
+from byteor_cloud.engine.replay.trace import trace
+from byteor_cloud.engine.replay.work import LimitCode
 
 __all__ = [
+    "ArchiveLimits",
+    "BadInput",
     "BadJournal",
+    "BisectOutcome",
+    "BisectPlan",
+    "Cancelled",
     "Decision",
     "DryRun",
     "EffectFailed",
     "Effects",
+    "ErrorCode",
     "Frame",
     "Gate",
     "IncidentBundle",
+    "JournalIndex",
     "JournalReader",
+    "JournalScan",
+    "LimitCode",
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
+    "Predicate",
+    "Progress",
     "Record",
     "RejectedBundle",
     "RejectionReason",
@@ -58,15 +96,27 @@ __all__ = [
     "RunResult",
     "StageError",
     "StageFunction",
+    "StaleIndex",
     "Unsupported",
+    "Verdict",
     "build_incident",
     "check_params",
+    "compare",
     "encode_frame",
     "encode_journal",
+    "ensure_index",
     "extract_incident",
+    "file_digests",
     "frames_digest",
+    "index_file",
+    "journal_page",
+    "judge",
+    "max_replays",
+    "plan_bisect",
     "read_frames",
     "replay",
     "run_pipeline",
+    "trace",
+    "transfer_parameters",
     "validate_incident",
 ]
