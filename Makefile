@@ -48,7 +48,8 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 
-fuzz: setup ## Fuzz the API of a live server for a minute; longer: FUZZ_SECONDS=600; repeat a run: ARGS='--seed 7'
+fuzz: setup ## Fuzz the readers of files, then the API of a live server for a minute; longer: FUZZ_SECONDS=600; repeat: ARGS='--seed 7'
+	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
 
