@@ -26,8 +26,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps.
-SLOWEST_FIRST = ("crash/", "system/", "releases/test_stateful", "browser/")
+# the whole run. Tests that only need the processor fill the gaps. test_serving looks at a server that nobody has used.
+SLOWEST_FIRST = ("crash/", "system/test_serving", "system/", "releases/test_stateful", "browser/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,15 +40,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+# The files that share a running server run in one process. The others may run beside them.
+SHARING = {
+    "tests/crash/": "crash",
+    "tests/system/test_agent_path.py": "running",
+    "tests/system/test_examples.py": "running",
+    "tests/system/test_serving.py": "running",
+    "tests/system/test_simulate_fleet.py": "running",
+}
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give a process whole files, and all crash tests to one process, since they share a running server."""
+    """Give a process whole files, and all files that share a server to one process."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
         def _split_scope(self, nodeid: str) -> str:
             scope: str = super()._split_scope(nodeid)
-            return "tests/crash" if scope.startswith("tests/crash/") else scope
+            return next((shared for start, shared in SHARING.items() if scope.startswith(start)), scope)
 
     return Scheduling(config, log)
 

@@ -127,9 +127,9 @@ def installation() -> Iterator[Installation]:
     made.remove()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running() -> Iterator[Installation]:
-    """Start an installation on an empty folder for the tests of a module, which must leave it running."""
+    """Start an installation on an empty folder for all tests that leave it running."""
     made = Installation(is_prepared=False)
     made.serve(WORKER_BIND_ADDR=f"127.0.0.1:{made.worker_port}")
     yield made

@@ -26,7 +26,7 @@ class Fleet:
 
     def __init__(self, installation: Installation) -> None:
         self.base = installation.base
-        made = installation.bootstrap()
+        made = installation.bootstrap("Fleet")
         self.token = made["token"]
         project = f"/api/v1/orgs/{made['org_id']}/projects"
         project += "/" + self.call("POST", project, {"name": "trading"})["id"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -79,18 +78,15 @@ def refuse(message: str, **options: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    installation = Installation()
-    installation.serve()
-    made = installation.bootstrap()
-    target = Target(installation.base, made["token"], f"/api/v1/orgs/{made['org_id']}", "")
+def site(running: Installation) -> Site:
+    made = running.bootstrap("Simulated")
+    target = Target(running.base, made["token"], f"/api/v1/orgs/{made['org_id']}", "")
     project = target.call("POST", f"{target.organization}/projects", {"name": "trading"})["id"]
     body = {"name": "dev", "posture": "dev", "settings": {"heartbeat_interval_s": 5}}
     environment = target.call("POST", f"{target.organization}/projects/{project}/environments", body)["id"]
     target.environment = f"{target.organization}/projects/{project}/environments/{environment}"
     token = target.call("POST", f"{target.environment}/enrollment-tokens", {"max_uses": AGENTS})["token"]
-    yield Site(installation, target, token, installation.data_dir / "keys")
-    installation.remove()
+    return Site(running, target, token, running.data_dir / "keys")
 
 
 @pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.ROLLOUT])
