@@ -29,6 +29,7 @@ MAX_POINTER = 200
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
 _MAX_DOUBLE_TEXT = 400
+_AMBIGUOUS = " is not a number that all JSON parsers read as the same value."
 _SHORT_NUMBER = 25  # the shortest text of a double is not longer
 
 
@@ -127,9 +128,8 @@ def _decoded(data: bytes | str) -> str:
         before = error.object[: error.start].decode()
         raise _at(before, len(before), JsonFault.ENCODING, "This is not UTF-8.") from None
     except UnicodeEncodeError as error:
-        raise _at(
-            error.object, error.start, JsonFault.ENCODING, "This is half a surrogate pair, not a character."
-        ) from None
+        message = "This is half a surrogate pair, not a character."
+        raise _at(error.object, error.start, JsonFault.ENCODING, message) from None
 
 
 class _RefusedError(ValueError):
@@ -166,12 +166,9 @@ def _long_integer(text: str) -> int:
     return int(text)
 
 
-def _is_fraction(number: float) -> bool:
-    return -_MAX_SAFE < number < _MAX_SAFE and not number.is_integer()
-
-
 def _decimal(text: str) -> int | float | Decimal:
-    if len(text) < _SHORT_NUMBER and repr(number := float(text)) == text and _is_fraction(number):
+    is_short = len(text) < _SHORT_NUMBER and repr(number := float(text)) == text
+    if is_short and -_MAX_SAFE < number < _MAX_SAFE and not number.is_integer():
         return number
     exponent = text.lower().partition("e")[2]
     if len(text) > MAX_DIGITS or len(exponent.lstrip("+-0")) > 4 or abs(int(exponent or 0)) > MAX_DIGITS:
@@ -187,7 +184,6 @@ _DOUBLE = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double, parse
 _DECIMAL = json.JSONDecoder(
     object_pairs_hook=_object, parse_float=_decimal, parse_int=_long_integer, parse_constant=_constant
 )
-
 _SUSPICIOUS = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -350,7 +346,7 @@ def _no_token(text: str, offset: int, inside: list[_OpenValue]) -> MalformedJson
     word = _WORD.match(text, start)
     found = word[0] if word else text[start]
     if found.endswith(("NaN", "Infinity")):
-        return _at(text, start, JsonFault.NUMBER, _number_message(found), inside)
+        return _at(text, start, JsonFault.NUMBER, f"{found[:20]}{_AMBIGUOUS}", inside)
     return _at(text, start, JsonFault.SYNTAX, f"{quote_text(found, 20)} is not valid JSON.", inside)
 
 
@@ -373,10 +369,8 @@ def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
     refused = _UNSTORABLE if not limits.allow_nul else None if limits.allow_surrogates else _SURROGATE
     if refused is not None and refused.search(string):
-        message = "A string must not contain NUL or half a surrogate pair."
-        if limits.allow_nul:
-            message = "A string must not contain half a surrogate pair."
-        raise _at(text, start, JsonFault.CHARACTER, message, inside)
+        what = "half" if limits.allow_nul else "NUL or half"
+        raise _at(text, start, JsonFault.CHARACTER, f"A string must not contain {what} a surrogate pair.", inside)
     return string
 
 
@@ -388,11 +382,7 @@ def _check_number(text: str, start: int, word: str, limits: JsonLimits, inside: 
         else:
             _integer(word) if is_integer else _double(word)
     except _RefusedError:
-        raise _at(text, start, JsonFault.NUMBER, _number_message(word), inside) from None
-
-
-def _number_message(word: str) -> str:
-    return f"{word[:20]} is not a number that all JSON parsers read as the same value."
+        raise _at(text, start, JsonFault.NUMBER, f"{word[:20]}{_AMBIGUOUS}", inside) from None
 
 
 def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable[_OpenValue] = ()) -> MalformedJson:
@@ -406,6 +396,5 @@ def _at(text: str, offset: int, fault: JsonFault, message: str, inside: Iterable
         if longer is None or len(longer) > MAX_POINTER:
             break
         pointer = longer
-    return MalformedJson(
-        fault, message, line=text.count("\n", 0, offset) + 1, column=offset - line_start + 1, pointer=pointer
-    )
+    line = text.count("\n", 0, offset) + 1
+    return MalformedJson(fault, message, line=line, column=offset - line_start + 1, pointer=pointer)
