@@ -107,13 +107,15 @@ class AgentKeys:
 
     def _look_up(self, digests: Sequence[str]) -> list[KnownKey | None]:
         changes, was_current = self._changes, self._source.is_current()
-        rows = run_prepared(_SQL, [list(digests)])
-        found = {row[0]: KnownKey(*row) for row in rows}
+        try:
+            found = {row[0]: KnownKey(*row) for row in run_prepared(_SQL, [list(digests)])}
+        finally:
+            # Even if it is lost: no other code of the layer would replace it on this client's kept-alive connection.
+            release_connection()
         with self._lock:
             if was_current and changes == self._changes and self._source.is_current():
                 for digest in digests:
                     self._store(digest, found.get(digest))
-        release_connection()
         if was_current and not found:
             time.sleep(STORM_PAUSE_S)
         return [found.get(digest) for digest in digests]

@@ -53,6 +53,17 @@ def test_known_key_costs_only_the_shared_write_and_an_unchanged_poll_nothing(lis
     assert api.get(path, If_None_Match=etag).status_code == 304
 
 
+@pytest.mark.django_db(transaction=True)
+def test_lost_database_connection_is_replaced_by_the_next_request() -> None:
+    world = World("acme")
+    [(agent, api)] = stories.fleet(world, 1)
+    connection.ensure_connection()
+    session: Any = connection.connection
+    session.close()
+
+    assert [beat(api, agent).status_code, beat(api, agent).status_code] == [503, 200]
+
+
 def test_changed_offer_is_seen(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)

@@ -1,13 +1,9 @@
-"""The agents' layer in a server with two processes: revocations, the database stopped, a process killed."""
+"""The agents' layer in a server with two processes: revocations, and a drain. Faults under load: ``tests/crash``."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from http.client import HTTPConnection
 from typing import Any
 
@@ -16,7 +12,7 @@ import pytest
 import requests
 
 from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import Installation, children
+from tests.system.conftest import Installation
 
 BEAT = {"status": "healthy", "agent_version": "1"}
 
@@ -126,75 +122,3 @@ def test_waiting_poll_is_answered_when_the_server_stops(installation: Installati
     answer = connection.getresponse()
     assert (answer.status, answer.headers["ETag"]) == (304, etag)
     connection.close()
-
-
-class Load:
-    """Agents that send heartbeats from threads, and the highest number that each was answered 200 for."""
-
-    def __init__(self, fleet: Fleet, count: int) -> None:
-        self.fleet = fleet
-        self.agents = [fleet.agent(f"loaded-{os.urandom(3).hex()}-{number}") for number in range(count)]
-        self.stored = [0] * count
-        self.statuses: set[int] = set()
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(count)]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, number: int) -> None:
-        session, sent = requests.Session(), 0
-        while not self._stopping.is_set():
-            sent += 1
-            with suppress(requests.ConnectionError):  # the process was killed
-                status = self.fleet.beat(session, self.agents[number], str(sent)).status_code
-                self.statuses.add(status)
-                if status == 200:
-                    self.stored[number] = sent
-
-    def progress(self) -> None:
-        """Wait until each agent was answered 200 again."""
-        before = list(self.stored)
-        wait_until(lambda: all(now > then for now, then in zip(self.stored, before, strict=True)))
-
-    def stop(self) -> list[tuple[int, int]]:
-        """Stop sending. Returns for each agent the number that was acknowledged, and the number in the database."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        found = []
-        for (agent_id, _), acknowledged in zip(self.agents, self.stored, strict=True):
-            shown = self.fleet.call("GET", f"{self.fleet.environment}/agents/{agent_id}")
-            found.append((acknowledged, int(shown["agent_version"])))
-        return found
-
-
-def test_acknowledged_heartbeats_survive_a_killed_database(running: Installation, fleet: Fleet) -> None:
-    load = Load(fleet, 6)
-    load.progress()
-    killed = running.database_pid()
-
-    os.kill(killed, signal.SIGKILL)
-
-    def is_back() -> bool:
-        with suppress(FileNotFoundError, ValueError):
-            return running.database_pid() != killed
-        return False
-
-    wait_until(is_back)
-    load.progress()
-    assert all(stored >= acknowledged for acknowledged, stored in load.stop())
-    assert load.statuses <= {200, 503}
-
-
-def test_acknowledged_heartbeats_survive_a_killed_process(running: Installation, fleet: Fleet) -> None:
-    load = Load(fleet, 6)
-    load.progress()
-    [master] = [pid for pid, line in children(running.servers[0].pid).items() if "gunicorn" in line]
-    victim = next(iter(children(master)))
-
-    os.kill(victim, signal.SIGKILL)
-
-    wait_until(lambda: victim not in children(master) and len(children(master)) == 2)
-    load.progress()
-    assert all(stored >= acknowledged for acknowledged, stored in load.stop())
-    assert load.statuses <= {200, 503}
