@@ -26,6 +26,7 @@ PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # of a FrequentStatement on its connections
 # Beside its pool an API process has a connection for notifications (``byteor_cloud.notices``), and two for heartbeats.
 API_CONNECTIONS = 3
+WORKER_CONNECTIONS = 1  # for notifications of new jobs
 # Connections are reserved for this many commands that may run beside the server.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -50,7 +51,7 @@ def pool_size(threads: int) -> int:
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return the number of connections that these processes, and a few commands beside them, may open in total."""
-    own = API_CONNECTIONS * api_processes
+    own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
     return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
 
@@ -98,7 +99,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def direct_connection() -> psycopg.Connection[Any]:
-    """Open a connection that no pooler shares, as LISTEN needs it. The caller closes it.
+    """Open a connection that no pooler shares, as LISTEN and session locks need it. The caller closes it.
 
     The kernel ends it when the server does not acknowledge for two seconds.
     """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from typing import Any
 
 import psycopg
 import pytest
@@ -13,40 +12,7 @@ import requests
 
 from tests.patience import PATIENCE_S, wait_until
 from tests.system.conftest import Installation
-
-BEAT = {"status": "healthy", "agent_version": "1"}
-
-
-class Fleet:
-    """Agents of an installation, and kept-alive connections, which are spread over both processes."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.base = installation.base
-        made = installation.bootstrap()
-        self.token = made["token"]
-        project = f"/api/v1/orgs/{made['org_id']}/projects"
-        project += "/" + self.call("POST", project, {"name": "trading"})["id"]
-        environment = f"{project}/environments"
-        self.environment = f"{environment}/{self.call('POST', environment, {'name': 'dev', 'posture': 'dev'})['id']}"
-
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def agent(self, name: str) -> tuple[str, str]:
-        token = self.call("POST", f"{self.environment}/enrollment-tokens", {})["token"]
-        made = self.call("POST", f"{self.environment}/agents", {"name": name}, token)
-        return made["agent_id"], made["api_key"]
-
-    def beat(self, session: requests.Session, agent: tuple[str, str], version: str = "1") -> requests.Response:
-        return session.post(
-            f"{self.base}/api/v1/agents/{agent[0]}/heartbeat",
-            json={**BEAT, "agent_version": version},
-            headers={"Authorization": f"Bearer {agent[1]}"},
-            timeout=PATIENCE_S,
-        )
+from tests.system.fleet import Fleet
 
 
 @pytest.fixture(scope="module")
