@@ -5,14 +5,9 @@ What belongs to a session cannot go through it: notifications and session locks.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -20,33 +15,15 @@ import requests
 
 from byteor_cloud.embedded import EmbeddedPostgres
 from tests.patience import PATIENCE_S, wait_until
+from tests.pooler import PROGRAM, Pooler
 from tests.system.conftest import Installation, free_port
 from tests.system.fleet import Fleet
 from tests.worlds import PLAN
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
 )
 POOL_SIZE = 5  # far fewer than the server's processes have connections, so that they must share
-# As in docs/scale.md, apart from the addresses and the authentication.
-SETTINGS = """
-[databases]
-byteor_cloud = host={host} port={port} user=byteor_cloud
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen_port}
-unix_socket_dir =
-auth_type = any
-admin_users = byteor_cloud
-pool_mode = transaction
-default_pool_size = {pool_size}
-max_client_conn = 500
-max_prepared_statements = 100
-ignore_startup_parameters = options
-query_wait_timeout = 5
-server_login_retry = 1
-"""
 
 
 class Pooled:
@@ -55,13 +32,13 @@ class Pooled:
     def __init__(self) -> None:
         self.installation = Installation()
         self._embedded = EmbeddedPostgres(self.installation.data_dir)
-        self.pooler: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
+        self.pooler: Pooler | None = None
         try:
             self.direct_url = f"{self._embedded.acquire()}&application_name=direct"
-            self._start_pooler()
+            self.pooler = Pooler(self.installation.data_dir, free_port(), self.direct_url, size=POOL_SIZE)
+            self.pooler.start()
             self.settings = {
-                "DATABASE_URL": f"postgresql://byteor_cloud@127.0.0.1:{self.port}/byteor_cloud",
+                "DATABASE_URL": self.pooler.url,
                 "DATABASE_DIRECT_URL": self.direct_url,
                 "MASTER_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
                 "SECRET_KEY": "x" * 60,
@@ -72,35 +49,6 @@ class Pooled:
             self.remove()
             raise
 
-    def _start_pooler(self) -> None:
-        place = parse_qs(urlsplit(self.direct_url).query)
-        file = self.installation.data_dir / "pgbouncer.ini"
-        text = SETTINGS.format(host=place["host"][0], port=place["port"][0], listen_port=self.port, pool_size=POOL_SIZE)
-        file.write_text(text)
-        # It refuses to run as root. The embedded database then runs as nobody, too.
-        as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
-        assert PROGRAM is not None
-        with (self.installation.data_dir / "pgbouncer.log").open("ab") as log:
-            self.pooler = subprocess.Popen([PROGRAM, "-q", *as_nobody, str(file)], stdout=log, stderr=log)
-
-        def answers() -> bool:
-            assert self.pooler is not None
-            assert self.pooler.poll() is None, (self.installation.data_dir / "pgbouncer.log").read_text()
-            with suppress(psycopg.OperationalError):
-                self.ask_pooler("SHOW VERSION")
-                return True
-            return False
-
-        wait_until(answers)
-
-    def ask_pooler(self, command: str) -> list[tuple[Any, ...]]:
-        """Run a command of pgbouncer's console."""
-        with psycopg.connect(
-            host="127.0.0.1", port=self.port, user="byteor_cloud", dbname="pgbouncer",
-            autocommit=True, cursor_factory=psycopg.ClientCursor,
-        ) as session:  # fmt: skip
-            return session.execute(command.encode()).fetchall()
-
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query without the pooler."""
         with psycopg.connect(self.direct_url, autocommit=True, application_name="test") as session:
@@ -110,8 +58,7 @@ class Pooled:
         for server in list(self.installation.servers):
             self.installation.stop(server)
         if self.pooler is not None:
-            self.pooler.terminate()
-            self.pooler.wait(PATIENCE_S)
+            self.pooler.kill()
         self._embedded.release()
         self.installation.remove()
 
@@ -159,7 +106,8 @@ def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: li
 
     shown = [fleet.call("GET", f"{fleet.environment}/agents/{agent_id}")["agent_version"] for agent_id, _ in agents]
     assert shown == ["7"] * 8
-    assert len(pooled.ask_pooler("SHOW CLIENTS")) > POOL_SIZE
+    assert pooled.pooler is not None
+    assert len(pooled.pooler.ask("SHOW CLIENTS")) > POOL_SIZE
     [(shared,)] = pooled.ask("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
                              " AND application_name NOT IN ('direct', 'test')")  # fmt: skip
     assert 0 < shared <= POOL_SIZE
@@ -227,6 +175,5 @@ def test_cut_and_restarted_pooler_needs_no_repair(
     recovers()
     assert pooled.pooler is not None
     pooled.pooler.kill()
-    pooled.pooler.wait()
-    pooled._start_pooler()
+    pooled.pooler.start()
     recovers()
