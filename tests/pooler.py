@@ -15,10 +15,10 @@ import psycopg
 from tests.patience import PATIENCE_S, wait_until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-# The lines from pool_mode on are those of docs/scale.md, apart from the size.
+# As in docs/scale.md, apart from the addresses, the authentication and the size.
 _SETTINGS = """
 [databases]
-byteor_cloud = host={host} port={port} user=byteor_cloud
+byteor_cloud = host={host} port={port} user=byteor_cloud connect_query='{timeouts}'
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {listen_port}
@@ -33,6 +33,7 @@ ignore_startup_parameters = options
 query_wait_timeout = 5
 server_login_retry = 1
 """
+_TIMEOUTS = "SET statement_timeout = 30000; SET lock_timeout = 10000; SET idle_in_transaction_session_timeout = 60000"
 
 
 class Pooler:
@@ -44,7 +45,9 @@ class Pooler:
         place = parse_qs(urlsplit(direct_url).query)
         self._file, self._log = folder / "pgbouncer.ini", folder / "pgbouncer.log"
         self._file.write_text(
-            _SETTINGS.format(host=place["host"][0], port=place["port"][0], listen_port=port, size=size)
+            _SETTINGS.format(
+                host=place["host"][0], port=place["port"][0], listen_port=port, size=size, timeouts=_TIMEOUTS
+            )
         )
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -111,6 +111,8 @@ def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: li
     [(shared,)] = pooled.ask("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
                              " AND application_name NOT IN ('direct', 'test')")  # fmt: skip
     assert 0 < shared <= POOL_SIZE
+    with psycopg.connect(pooled.pooler.url, autocommit=True) as session:
+        assert session.execute("SHOW statement_timeout").fetchall() == [("30s",)]
 
 
 def test_listening_and_locking_sessions_avoid_the_pooler(pooled: Pooled) -> None:
