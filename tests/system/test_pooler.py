@@ -5,6 +5,8 @@ What belongs to a session cannot go through it: notifications and session locks.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -31,10 +33,10 @@ class Pooled:
 
     def __init__(self) -> None:
         self.installation = Installation()
-        self._embedded = EmbeddedPostgres(self.installation.data_dir)
+        self.embedded = EmbeddedPostgres(self.installation.data_dir)
         self.pooler: Pooler | None = None
         try:
-            self.direct_url = f"{self._embedded.acquire()}&application_name=direct"
+            self.direct_url = f"{self.embedded.acquire()}&application_name=direct"
             self.pooler = Pooler(self.installation.data_dir, free_port(), self.direct_url, size=POOL_SIZE)
             self.pooler.start()
             self.settings = {
@@ -59,7 +61,7 @@ class Pooled:
             self.installation.stop(server)
         if self.pooler is not None:
             self.pooler.kill()
-        self._embedded.release()
+        self.embedded.release()
         self.installation.remove()
 
 
@@ -179,3 +181,15 @@ def test_cut_and_restarted_pooler_needs_no_repair(
     pooled.pooler.kill()
     pooled.pooler.start()
     recovers()
+
+
+def test_stopped_database_is_a_503_behind_the_pooler_too(
+    pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
+) -> None:
+    agent = fleet.agent("stopped")
+
+    os.kill(pooled.installation.database_pid(), signal.SIGINT)
+
+    wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions[:3]} == {503})
+    pooled.embedded.acquire()
+    wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {200})
