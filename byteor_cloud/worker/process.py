@@ -136,6 +136,7 @@ class Worker:
     # -- fetching ------------------------------------------------------------------------------------------------
 
     def _dispatch(self, *, until_idle: bool) -> None:
+        is_down = False
         while not self._stopping.is_set():
             try:
                 listener = self._listen()
@@ -143,27 +144,24 @@ class Worker:
                 if not self._start_due() and until_idle and not was_busy:
                     return
                 self._sleep(listener, 0.05 if until_idle else POLL_S)
+                is_down = False
             except _DATABASE as error:
-                logger.warning("fetching_failed", error=describe_error(error))
+                if not is_down:  # an outage is one line, and not two a second
+                    logger.warning("fetching_failed", error=describe_error(error))
+                is_down = True
                 connection.close()
-                self._close_listener()
                 self._stopping.wait(RETRY_S)
 
     def _listen(self) -> psycopg.Connection[Any]:
         """Return the connection that is notified of new jobs, without the notifications that this pass will handle."""
-        if self._listener is None:
-            self._listener = direct_connection()
-            self._listener.execute("LISTEN procrastinate_any_queue_v1")
-        session = self._listener.pgconn
-        session.consume_input()
-        while session.notifies() is not None:
+        if self._listener is None or self._listener.closed:
+            session = direct_connection()
+            session.execute("LISTEN procrastinate_any_queue_v1")
+            self._listener = session
+        self._listener.pgconn.consume_input()
+        while self._listener.pgconn.notifies() is not None:
             pass
         return self._listener
-
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
 
     def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
         """Wait until there may be something to do. A notification since the last pass ends the wait at once."""
@@ -394,7 +392,8 @@ class Worker:
             logger.warning("worker_row_not_deleted", error=describe_error(error))
         if left:
             logger.warning("jobs_requeued", jobs=[claim.run.task for claim in left])
-        self._close_listener()
+        if self._listener is not None:
+            self._listener.close()
         connections.close_all()
         for end in self._wakes or ():
             end.close()
