@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 from collections.abc import Sequence
@@ -24,8 +25,10 @@ _poll = get_original("select", "poll")
 # The environment variable with the kind of process (a key of TIMEOUTS), set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # of a FrequentStatement on its connections
-# Beside its pool an API process has a connection for notifications (``byteor_cloud.notices``), and two for heartbeats.
-API_CONNECTIONS = 3
+# Beside its pool an API process has a connection for notifications (``byteor_cloud.notices``), one for looking up agent
+# keys, and two for heartbeats.
+API_CONNECTIONS = 4
+WORKER_CONNECTIONS = 1  # for notifications of new jobs
 # Connections are reserved for this many commands that may run beside the server.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -50,7 +53,7 @@ def pool_size(threads: int) -> int:
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return the number of connections that these processes, and a few commands beside them, may open in total."""
-    own = API_CONNECTIONS * api_processes
+    own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
     return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
 
@@ -98,7 +101,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def direct_connection() -> psycopg.Connection[Any]:
-    """Open a connection that no pooler shares, as LISTEN needs it. The caller closes it.
+    """Open a connection that no pooler shares, as LISTEN and session locks need it. The caller closes it.
 
     The kernel ends it when the server does not acknowledge for two seconds.
     """
@@ -132,12 +135,18 @@ class FrequentStatement:
     """A statement with one text parameter, prepared on connections of its own.
 
     It takes a third of the processor time of ``run_prepared``: the pool and psycopg's cursors cost more than a short
-    statement. It has as many connections as there were callers at once.
+    statement. It has as many connections as there were callers at once. When the database is down, it fails at once.
     """
 
     def __init__(self, statement: str) -> None:
         self._statement = statement
         self._idle: list[psycopg.Connection[Any]] = []
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
 
     def run(self, parameter: str) -> list[tuple[Any, ...]]:
         """Return the rows once they are committed. Inside a transaction the statement runs in that transaction."""

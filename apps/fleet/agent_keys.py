@@ -15,7 +15,7 @@ from uuid import UUID
 
 from apps.fleet.combining import Combiner
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
-from byteor_cloud.database import release_connection, run_prepared
+from byteor_cloud.database import FrequentStatement
 from byteor_cloud.notices import Notices, notices
 
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
@@ -38,6 +38,9 @@ WHERE k.digest = ANY(%s::text[])
     AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
     AND a.decommissioned_at IS NULL AND e.deleted_at IS NULL AND p.deleted_at IS NULL
 """  # noqa: S608  only a constant is inserted
+
+# On a connection of its own: while the database is down, the pool would let each request wait, and this one does not.
+_statement = FrequentStatement(_SQL)
 
 
 class KnownKey:
@@ -107,13 +110,12 @@ class AgentKeys:
 
     def _look_up(self, digests: Sequence[str]) -> list[KnownKey | None]:
         changes, was_current = self._changes, self._source.is_current()
-        rows = run_prepared(_SQL, [list(digests)])
-        found = {row[0]: KnownKey(*row) for row in rows}
+        # Digests are hexadecimal, so that they need no quotes in PostgreSQL's text form of an array.
+        found = {row[0]: KnownKey(*row) for row in _statement.run(f"{{{','.join(digests)}}}")}
         with self._lock:
             if was_current and changes == self._changes and self._source.is_current():
                 for digest in digests:
                     self._store(digest, found.get(digest))
-        release_connection()
         if was_current and not found:
             time.sleep(STORM_PAUSE_S)
         return [found.get(digest) for digest in digests]

@@ -18,6 +18,7 @@ import structlog
 from django.db import DatabaseError, IntegrityError, InterfaceError, connection, connections, transaction
 
 from byteor_cloud import jobs
+from byteor_cloud.database import direct_connection
 from byteor_cloud.jobs import KINDS, ClaimLost, JobLane
 from byteor_cloud.worker import host
 from byteor_cloud.worker.claims import RETRY_S, FetchedJob, HeldClaim, describe_error
@@ -101,8 +102,7 @@ class Worker:
         self._sure_until = 0.0
         self._stopping, self._over = Event(), Event()
         self._wakes: tuple[socket.socket, socket.socket] | None = None  # the end to read, and the end to write
-        self._notified = False
-        self._listens_on: Any = None
+        self._listener: psycopg.Connection[Any] | None = None
         self._turn = 0
         self._served: dict[str, int] = {}
         self._ticks: dict[str, int] = {}
@@ -136,38 +136,37 @@ class Worker:
     # -- fetching ------------------------------------------------------------------------------------------------
 
     def _dispatch(self, *, until_idle: bool) -> None:
+        is_down = False
         while not self._stopping.is_set():
             try:
-                self._listen()
-                self._notified = False
+                listener = self._listen()
                 was_busy = bool(self._running)  # read before fetching: a job that ends meanwhile may make others due
                 if not self._start_due() and until_idle and not was_busy:
                     return
-                if not self._notified:
-                    self._sleep(0.05 if until_idle else POLL_S)
+                self._sleep(listener, 0.05 if until_idle else POLL_S)
+                is_down = False
             except _DATABASE as error:
-                logger.warning("fetching_failed", error=describe_error(error))
+                if not is_down:  # an outage is one line, and not two a second
+                    logger.warning("fetching_failed", error=describe_error(error))
+                is_down = True
                 connection.close()
                 self._stopping.wait(RETRY_S)
 
-    def _listen(self) -> None:
-        """Subscribe to new jobs on the current connection, and discard notifications that this pass will handle."""
-        connection.ensure_connection()
-        session: Any = connection.connection
-        if session is not self._listens_on:
-            session.add_notify_handler(self._on_notification)
+    def _listen(self) -> psycopg.Connection[Any]:
+        """Return the connection that is notified of new jobs, without the notifications that this pass will handle."""
+        if self._listener is None or self._listener.closed:
+            session = direct_connection()
             session.execute("LISTEN procrastinate_any_queue_v1")
-            self._listens_on = session
-        session.pgconn.consume_input()
-        while session.pgconn.notifies() is not None:
+            self._listener = session
+        self._listener.pgconn.consume_input()
+        while self._listener.pgconn.notifies() is not None:
             pass
+        return self._listener
 
-    def _on_notification(self, _: object) -> None:
-        self._notified = True
-
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
+        """Wait until there may be something to do. A notification since the last pass ends the wait at once."""
         wakes = [] if self._wakes is None else [self._wakes[0]]
-        select.select([*wakes, self._listens_on.fileno()], [], [], seconds)
+        select.select([listener.fileno(), *(end.fileno() for end in wakes)], [], [], seconds)
         for woken in wakes:
             with suppress(BlockingIOError):
                 woken.recv(1024)
@@ -393,6 +392,8 @@ class Worker:
             logger.warning("worker_row_not_deleted", error=describe_error(error))
         if left:
             logger.warning("jobs_requeued", jobs=[claim.run.task for claim in left])
+        if self._listener is not None:
+            self._listener.close()
         connections.close_all()
         for end in self._wakes or ():
             end.close()

@@ -113,6 +113,14 @@ def _bad_tokens(options: argparse.Namespace) -> list[Row]:
         return fleet.run_bad_tokens(folder, _free_port(), rounds=options.rounds)
 
 
+def _processes(options: argparse.Namespace) -> list[Row]:
+    with _installation() as folder:
+        from tests.bench import processes
+
+        processes.run(folder, _free_port, seconds=options.seconds, rounds=options.rounds)
+    return []
+
+
 def _deployment(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import deployment
@@ -165,6 +173,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "fleet": _fleet,
     "herd": _herd,
     "bad-tokens": _bad_tokens,
+    "processes": _processes,
     "compiler": _compiler,
     "deployment": _deployment,
     "ledger": _ledger,

@@ -17,8 +17,8 @@ BATCH = 5000
 
 
 @contextlib.contextmanager
-def server(port: int, processes: int = 2) -> Iterator[None]:
-    """Run the application as ``manage.py serve`` does, beside the views that it is compared with.
+def server(port: int, processes: int = 2) -> Iterator[int]:
+    """Run the application as ``manage.py serve`` does, beside the views that it is compared with. Yields its pid.
 
     It logs as in production, to a file in the data folder.
     """
@@ -34,7 +34,7 @@ def server(port: int, processes: int = 2) -> Iterator[None]:
         wait_until(lambda: process.poll() is not None or _listens(port))
         if process.returncode is not None:
             raise RuntimeError("the server did not start")
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(60)

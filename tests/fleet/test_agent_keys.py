@@ -19,7 +19,6 @@ from apps.fleet.models import Agent, AgentKey, Heartbeat
 from apps.tenancy.credentials import Family, credential_digest, generate
 from apps.tenancy.models import Environment, Project
 from apps.tenancy.services import organizations, signing_keys
-from byteor_cloud.database import run_prepared
 from byteor_cloud.notices import Notices, notices
 from tests.patience import wait_until
 from tests.races import Race
@@ -172,7 +171,7 @@ def test_cut_listening_connection_is_replaced_and_a_key_revoked_meanwhile_is_ref
 def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
-    read = run_prepared
+    read = module._statement.run
     key = credential_digest(api.token or "")
 
     def read_then_revoke(*args: Any) -> Any:
@@ -183,7 +182,7 @@ def test_key_that_was_read_before_its_revocation_is_not_kept(listening: None) ->
 
     changes = agent_keys._changes
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "run_prepared", read_then_revoke)
+        patched.setattr(module._statement, "run", read_then_revoke)
         assert agent_keys.find(key) is not None  # the request began before the revocation
 
     assert agent_keys.find(key) is None
@@ -209,13 +208,13 @@ def test_storm_of_unknown_keys_shares_queries_and_keeps_little(
 ) -> None:
     monkeypatch.setattr(module, "STORM_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
-    read, calls = run_prepared, []
+    read, calls = module._statement.run, []
 
     def count(*args: Any) -> Any:
         calls.append(args)
         return read(*args)
 
-    monkeypatch.setattr(module, "run_prepared", count)
+    monkeypatch.setattr(module._statement, "run", count)
     unknown = [generate(Family.AGENT).digest for _ in range(60)]
 
     found = at_once(*(lambda key=key: own_keys.find(key) for key in unknown))

@@ -12,7 +12,8 @@ from django.db import connection
 from apps.fleet import services
 from apps.fleet.agent_keys import agent_keys
 from apps.releases.agent_path import application
-from apps.releases.agent_path.waiting import WaitingRoom
+from apps.releases.agent_path.waiting import Outcome, WaitingRoom
+from byteor_cloud.ids import uuid7
 from byteor_cloud.notices import notices
 from tests.patience import PATIENCE_S, wait_until
 from tests.releases import stories
@@ -166,8 +167,6 @@ def test_poll_that_does_not_know_the_offer_does_not_wait(world: World, room: Wai
 
 
 def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
-    from byteor_cloud.ids import uuid7
-
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
@@ -177,3 +176,37 @@ def test_many_woken_polls_are_spread_over_less_than_a_second() -> None:
     assert delays[-1] <= 0.5
     assert delays[0] < 0.1
     assert delays[-1] > 0.4
+
+
+def test_polls_woken_by_many_notifications_at_once_are_spread_as_by_one() -> None:
+    room = WaitingRoom(capacity=3000)
+    waiters = [room.enter(uuid7()) for _ in range(3000)]
+
+    for first in range(0, 3000, 200):  # as many as one notification names
+        room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
+
+    delays = sorted(waiter.delay_s for waiter in waiters)
+    assert delays[-1] <= 0.5
+    # Without a common spread, all would be answered within a tenth of a second.
+    assert sum(delay < 0.1 for delay in delays) < 1500
+    assert all(waiter.outcome is Outcome.CHANGED for waiter in waiters)
+
+
+def test_rollout_to_many_waiting_agents_wakes_each_of_them_once(listening: None, room: WaitingRoom) -> None:
+    world = World("acme")
+    fleet = stories.fleet(world, 30)
+    notified: list[list[Any]] = []
+    agent_keys.on_change(lambda agent_ids: notified.append(list(agent_ids or ())))
+    polls = []
+    for agent, api in fleet:
+        etag = api.get(f"/api/v1/agents/{agent.pk}/deployment")["ETag"]
+        polls.append(Poll(api, agent, etag))
+    wait_until(lambda: len(room) == len(fleet))
+    notified.clear()
+
+    deployment = stories.offered(world, world.bundle())
+
+    answers = [poll.end() for poll in polls]  # no time-out ends them
+    agent_keys._listeners.pop()
+    assert [answer.json()["desired"]["deployment_id"] for answer in answers] == [str(deployment.pk)] * len(fleet)
+    assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

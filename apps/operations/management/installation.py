@@ -15,6 +15,7 @@ from django.db.models import Q
 
 from apps.tenancy.models import Organization
 from byteor_cloud.config import BindAddress, Config
+from byteor_cloud.database import direct_connection
 
 MIGRATION_LOCK = 7_226_190_001  # an arbitrary number that every process must use
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, not a bind
@@ -22,12 +23,10 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  a comparison, 
 
 def migrate() -> None:
     """Migrate the database. If several processes start at once, one migrates and the others wait."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
-        try:
-            call_command("migrate", interactive=False, verbosity=0)
-        finally:
-            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+    # The lock belongs to a session, so no pooler may stand between. The end of the session releases it.
+    with connection.wrap_database_errors, direct_connection() as session:
+        session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        call_command("migrate", interactive=False, verbosity=0)
 
 
 def find_organization(text: str) -> Organization:

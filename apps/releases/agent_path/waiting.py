@@ -50,6 +50,7 @@ class WaitingRoom:
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
+        self._quiet_at = 0.0  # when all polls that were woken before are answered
 
     def enter(self, agent_id: UUID) -> Waiter:
         """Register a poll. An earlier poll of the same agent ends. If the poll must not wait, it has ended already."""
@@ -77,11 +78,16 @@ class WaitingRoom:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """End the waiting of these agents' polls, or of all, spread over a moment if they are many."""
+        """End the waiting of these agents' polls, or of all, spread over a moment if they are many.
+
+        A change to many agents comes as many notifications at once, so polls that were woken just before count too.
+        """
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
             woken = [waiter for agent_id in chosen if (waiter := self._waiters.pop(agent_id, None)) is not None]
-        spread_s = min(SPREAD_S, len(woken) / WOKEN_PER_S)
+            now = time.monotonic()
+            spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
+            self._quiet_at = now + spread_s
         for waiter in woken:
             waiter.end(Outcome.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  it spreads load
 

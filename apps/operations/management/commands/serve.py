@@ -75,7 +75,12 @@ def _ensure_port_free(address: BindAddress, setting: str) -> None:
 
 
 def _ensure_connections(current: Config) -> None:
-    """Raise CommandError if the processes could need more connections than the database server permits."""
+    """Raise CommandError if the processes could need more connections than the database server permits.
+
+    If a pooler stands between, its own limits count, which it tells nobody.
+    """
+    if current.database_direct_url is not None:
+        return
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"

@@ -1,0 +1,87 @@
+"""Heartbeats with one and two API processes, directly and through pgbouncer, in alternating rounds.
+
+On a machine that is shared with other work the rates say little. So the processor time of each heartbeat is measured
+too, in the API, in PostgreSQL and in pgbouncer.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+from tests import pooler
+from tests.bench import load
+from tests.bench.heartbeat import heartbeat_script
+from tests.bench.serving import server, store_fleet
+
+AGENTS = 1000
+POOL_SIZE = 20
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pid: int | None) -> float:
+    """Return the processor time of a process and all its descendants, also of those that have ended."""
+    if pid is None:
+        return 0.0
+    children: dict[int, list[int]] = defaultdict(list)
+    used: dict[int, float] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found = int(file.parent.name)
+        children[int(fields[1])].append(found)
+        used[found] = sum(map(int, fields[11:15])) / _TICKS_PER_S
+    total, waiting = 0.0, [pid]
+    while waiting:
+        one = waiting.pop()
+        total += used.get(one, 0.0)
+        waiting += children[one]
+    return total
+
+
+def run(folder: Path, find_port: Callable[[], int], *, seconds: float, rounds: int) -> None:
+    """Print the median rate of each way to serve, and where its processor time goes."""
+    from tests.worlds import World
+
+    agents = load.agents_file(folder, store_fleet(World("bench").dev, AGENTS, next_heartbeat_s=30))
+    direct = os.environ["BYTEOR_EMBEDDED_DATABASE_URL"]
+    postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
+    ways: dict[str, dict[str, str]] = {"direct": {}}
+    pool = pooler.Pooler(folder, find_port(), direct, size=POOL_SIZE)
+    with ExitStack() as stack:
+        if pooler.PROGRAM is None:
+            print("  processes  NOT MEASURED: there is no pgbouncer (apt-get install pgbouncer)", flush=True)
+        else:
+            stack.callback(pool.kill)
+            pool.start()
+            ways["pgbouncer"] = {"BYTEOR_EMBEDDED_DATABASE_URL": pool.url, "BYTEOR_CLOUD_DATABASE_DIRECT_URL": direct}
+        servers: dict[str, tuple[int, int]] = {}
+        for way, changes in ways.items():
+            for processes in (1, 2):
+                port = find_port()
+                with patch.dict(os.environ, changes):
+                    servers[f"{processes} {way}"] = port, stack.enter_context(server(port, processes))
+        found: dict[str, list[tuple[float, ...]]] = {name: [] for name in servers}
+        for number in range(-1, rounds + 1):  # two rounds to warm up
+            for name, (port, pid) in servers.items():
+                before = [cpu_s(pid), cpu_s(postmaster), cpu_s(pool.pid)]
+                rate = load.wrk(folder, port, heartbeat_script(), seconds=seconds, agents=agents).rate
+                after = [cpu_s(pid), cpu_s(postmaster), cpu_s(pool.pid)]
+                sent = rate * seconds
+                if number > 0:
+                    costs = ((now - then) / sent * 1e6 for now, then in zip(after, before, strict=True))
+                    found[name].append((rate, *costs))
+    for name, measured in found.items():
+        rate, api, database, pooling = (statistics.median(column) for column in zip(*measured, strict=True))
+        print(
+            f"  processes  {name:11}  {rate:5.0f}/s  each: API {api:.0f} µs, PostgreSQL {database:.0f} µs,"
+            f" pgbouncer {pooling:.0f} µs",
+            flush=True,
+        )

@@ -1,0 +1,195 @@
+"""The main path behind Debian's pgbouncer, which gives each transaction another connection of a few shared ones.
+
+What belongs to a session cannot go through it: notifications and session locks. Prepared statements do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from byteor_cloud.embedded import EmbeddedPostgres
+from tests.patience import PATIENCE_S, wait_until
+from tests.pooler import PROGRAM, Pooler
+from tests.system.conftest import Installation, free_port
+from tests.system.fleet import Fleet
+from tests.worlds import PLAN
+
+pytestmark = pytest.mark.skipif(
+    PROGRAM is None, reason="NO PGBOUNCER: these tests did not run (apt-get install pgbouncer)"
+)
+POOL_SIZE = 5  # far fewer than the server's processes have connections, so that they must share
+
+
+class Pooled:
+    """An installation whose server reaches an embedded database through pgbouncer."""
+
+    def __init__(self) -> None:
+        self.installation = Installation()
+        self.embedded = EmbeddedPostgres(self.installation.data_dir)
+        self.pooler: Pooler | None = None
+        try:
+            self.direct_url = f"{self.embedded.acquire()}&application_name=direct"
+            self.pooler = Pooler(self.installation.data_dir, free_port(), self.direct_url, size=POOL_SIZE)
+            self.pooler.start()
+            self.settings = {
+                "DATABASE_URL": self.pooler.url,
+                "DATABASE_DIRECT_URL": self.direct_url,
+                "MASTER_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+                "SECRET_KEY": "x" * 60,
+            }
+            self.installation.serve(**self.settings)
+            self.fleet = Fleet(self.installation, **self.settings)
+        except BaseException:
+            self.remove()
+            raise
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query without the pooler."""
+        with psycopg.connect(self.direct_url, autocommit=True, application_name="test") as session:
+            return session.execute(query.encode()).fetchall()
+
+    def remove(self) -> None:
+        for server in list(self.installation.servers):
+            self.installation.stop(server)
+        if self.pooler is not None:
+            self.pooler.kill()
+        self.embedded.release()
+        self.installation.remove()
+
+
+@pytest.fixture(scope="module")
+def pooled() -> Iterator[Pooled]:
+    made = Pooled()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def fleet(pooled: Pooled) -> Fleet:
+    return pooled.fleet
+
+
+@pytest.fixture
+def sessions() -> Iterator[list[requests.Session]]:
+    """Open kept-alive connections, which are spread over both processes."""
+    made = [requests.Session() for _ in range(12)]
+    yield made
+    for session in made:
+        session.close()
+
+
+def beat_at_once(fleet: Fleet, sessions: list[requests.Session], agents: list[tuple[str, str]], version: str) -> None:
+    """Let each of the agents send heartbeats at the same time as the others."""
+
+    def run(number: int) -> None:
+        answered.extend(fleet.beat(sessions[number], agents[number], version).status_code for _ in range(10))
+
+    answered: list[int] = []
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(agents))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answered == [200] * (10 * len(agents))
+
+
+def test_heartbeats_share_connections(pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]) -> None:
+    agents = [fleet.agent(f"beating-{number}") for number in range(8)]
+
+    beat_at_once(fleet, sessions, agents, "7")
+
+    shown = [fleet.call("GET", f"{fleet.environment}/agents/{agent_id}")["agent_version"] for agent_id, _ in agents]
+    assert shown == ["7"] * 8
+    assert pooled.pooler is not None
+    assert len(pooled.pooler.ask("SHOW CLIENTS")) > POOL_SIZE
+    [(shared,)] = pooled.ask("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+                             " AND application_name NOT IN ('direct', 'test')")  # fmt: skip
+    assert 0 < shared <= POOL_SIZE
+    with psycopg.connect(pooled.pooler.url, autocommit=True) as session:
+        assert session.execute("SHOW statement_timeout").fetchall() == [("30s",)]
+
+
+def test_listening_and_locking_sessions_avoid_the_pooler(pooled: Pooled) -> None:
+    direct = pooled.ask("SELECT query FROM pg_stat_activity WHERE application_name = 'direct'")
+    held = pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'")
+    pooled.installation.manage("bootstrap", "--org", "Umbrella", "--email", "eve@umbrella.example", **pooled.settings)
+
+    # Two API processes, which ask whether the connection works, and the worker.
+    assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
+    assert held == []
+    assert pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == []
+
+
+def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[requests.Session]) -> None:
+    agent = fleet.agent("revoked")
+    assert {fleet.beat(session, agent).status_code for session in sessions} == {200}
+
+    fleet.call("DELETE", f"{fleet.environment}/agents/{agent[0]}")
+
+    wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
+
+
+def test_deployment_wakes_a_waiting_poll_and_becomes_active(fleet: Fleet, sessions: list[requests.Session]) -> None:
+    agent_id, key = fleet.agent("deployed")
+    path, headers = f"{fleet.base}/api/v1/agents/{agent_id}/deployment", {"Authorization": f"Bearer {key}"}
+    etag = sessions[0].get(path, headers=headers, timeout=PATIENCE_S).headers["ETag"]
+    answers: list[requests.Response] = []
+
+    def poll() -> None:
+        while not answers or answers[-1].status_code == 304:  # its time is up
+            waiting = {**headers, "If-None-Match": etag}
+            answers.append(sessions[1].get(f"{path}?wait_s=30", headers=waiting, timeout=PATIENCE_S))
+
+    waiting = threading.Thread(target=poll)
+    waiting.start()
+    draft = fleet.call("POST", f"{fleet.environment}/drafts", {"name": "quotes", "plan": PLAN})
+    version = fleet.call("POST", f"{fleet.environment}/drafts/{draft['id']}/version", {})
+    bundle = fleet.call("POST", f"{fleet.environment}/config-bundles", {"name": "quotes", "version_id": version["id"]})
+    made = fleet.call(
+        "POST", f"{fleet.environment}/deployments", {"config_bundle_id": bundle["id"], "target": {"agents": [agent_id]}}
+    )
+    waiting.join()
+    desired = answers[-1].json()["desired"]
+    assert desired["deployment_id"] == made["id"]
+    report = {"deployment_id": made["id"], "bundle_hash": desired["bundle_hash"], "status": "active"}
+    fleet.call("POST", f"/api/v1/agents/{agent_id}/deployment", report, key)
+
+    wait_until(lambda: fleet.call("GET", f"{fleet.environment}/deployments/{made['id']}")["status"] == "active")
+
+
+def test_cut_and_restarted_pooler_needs_no_repair(
+    pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
+) -> None:
+    agent = fleet.agent("cut")
+
+    def recovers() -> None:
+        wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {200})
+
+    recovers()
+    pooled.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+               " AND datname = current_database()")  # fmt: skip
+    recovers()
+    assert pooled.pooler is not None
+    pooled.pooler.kill()
+    pooled.pooler.start()
+    recovers()
+
+
+def test_stopped_database_is_a_503_behind_the_pooler_too(
+    pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
+) -> None:
+    agent = fleet.agent("stopped")
+
+    os.kill(pooled.installation.database_pid(), signal.SIGINT)
+
+    wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions[:3]} == {503})
+    pooled.embedded.acquire()
+    wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {200})
