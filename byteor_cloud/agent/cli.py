@@ -1,4 +1,4 @@
-"""The ``byteor-agent`` command: enroll an agent, run it, upload an artifact, show its state."""
+"""The ``byteor-agent`` command: enroll an agent, run it, upload an artifact, show its state, replay an incident."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from .incident import capture
 from .keyring import Keyring
 from .loop import AgentLoop
 from .offer_handler import OfferHandler
+from .offline_replay import CannotReplay, replay_offline
 from .pipeline import BundleRunner
 from .resource_meter import ResourceMeter
 from .retry import Backoff, retry_until_answered
@@ -44,6 +45,10 @@ _wait = threading.Event().wait
 
 class StopRequested(BaseException):
     """SIGTERM or SIGINT. It may interrupt the agent anywhere, because the agent replaces its files atomically."""
+
+
+class ReplayFailed(Exception):
+    """A replay failed or diverged; its result was printed."""
 
 
 class InvalidCommandLine(Exception):
@@ -65,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except CredentialRejected as error:
         return _fail(3, f"the control plane does not accept this credential: {error.detail}")
-    except (InvalidCommandLine, IdentityError, StateError, InvalidSample) as error:
+    except (InvalidCommandLine, IdentityError, StateError, InvalidSample, CannotReplay) as error:
         return _fail(2, str(error))
-    except (RequestRejected, ControlPlaneUnavailable, Refused, ActivationError, OSError) as error:
+    except (RequestRejected, ControlPlaneUnavailable, Refused, ActivationError, ReplayFailed, OSError) as error:
         return _fail(1, str(error))
     return 0
 
@@ -153,6 +158,21 @@ def _status(options: argparse.Namespace) -> None:
     print(json.dumps({"agent": agent, **state.progress().document()}, indent=2))
 
 
+def _replay(options: argparse.Namespace) -> None:
+    done = replay_offline(
+        options.bundle,
+        spec_kv=options.version,
+        journal_lane=options.journal_lane,
+        last_n=options.last_n,
+        traced=options.trace,
+    )
+    print(json.dumps(done.document, indent=2))
+    for warning in done.warnings:
+        print(f"byteor-agent: {warning}", file=sys.stderr)
+    if done.problem is not None:
+        raise ReplayFailed(done.problem)
+
+
 def _token(option: str | None) -> SecretValue:
     """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment."""
     text = os.environ.get(TOKEN_VARIABLE) if option is None else option
@@ -227,6 +247,16 @@ def _parser() -> argparse.ArgumentParser:
         "status", help="print the agent's identity, its progress and its unsent reports as JSON"
     )
     status.set_defaults(command=_status)
+    replay = commands.add_parser(
+        "replay", help="replay an incident bundle without a server, and print the result that a dry run has there"
+    )
+    replay.set_defaults(command=_replay)
+    replay.add_argument("bundle", type=Path, metavar="BUNDLE", help="an incident bundle (.tar.gz)")
+    replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="replay with this spec.kv instead of its own")
+    replay.add_argument("--trace", type=int, metavar="N", help="print the trace of the record with this sequence")
+    replay.add_argument("--journal-lane", metavar="NAME", help="replay only the journal of this ingress")
+    replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last records")
+
     for command in (enroll, run, upload, status):
         command.add_argument("--state", type=Path, required=True, help="the agent's state folder")
     return parser

@@ -54,6 +54,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "proc_status": _proc_status(),
         },
         "runtime_config.json": bundle.runtime_config,
+        "outcome.json": {"stopped": None},  # a pipeline that a stage stops does not become the running one
     }
 
 

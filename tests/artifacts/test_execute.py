@@ -166,7 +166,7 @@ def test_failed_side_effect_stops_the_replay(world: World, settings: Any) -> Non
     assert status_and_error(replay) == ("failed", "stage 's0' failed on record 2: the response has the status 503")
     assert bodies(failing) == PAYLOADS[:2]
     assert [action["decision"] for action in replay.audit["actions"]] == ["Allow", "Allow"]
-    assert replay.result["stages"]["s0"] == {"in": 2, "out": 1, "dropped": 0, "errors": 1}
+    assert replay.result["stages"]["s0"] == {"in": 2, "out": 1, "dropped": 0, "errors": 1, "drops": {}}
 
 
 # --- refused requests

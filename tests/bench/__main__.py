@@ -143,6 +143,12 @@ def _compiler(options: argparse.Namespace) -> list[Row]:
     return []
 
 
+def _replay(options: argparse.Namespace) -> list[Row]:
+    from tests.bench import replay
+
+    return replay.run(options.rounds)
+
+
 def _demo(options: argparse.Namespace) -> list[Row]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
@@ -163,6 +169,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "deployment": _deployment,
     "ledger": _ledger,
     "slow-clients": _slow_clients,
+    "replay": _replay,
     "demo": _demo,
 }
 

@@ -4,14 +4,18 @@ Nothing here depends on a clock, randomness or the environment. The only I/O is 
 passes.
 """
 
+from byteor_cloud.engine.replay.bisect import BisectOutcome, BisectPlan, Verdict, max_replays, plan_bisect
+from byteor_cloud.engine.replay.compare import compare
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
 from byteor_cloud.engine.replay.incident import (
+    ArchiveLimits,
     IncidentBundle,
     RejectedBundle,
     RejectionReason,
     build_incident,
     extract_incident,
+    file_digests,
     validate_incident,
 )
 from byteor_cloud.engine.replay.journal import (
@@ -24,7 +28,19 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.replay import OutcomeStatus, ReplayLimits, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, index_file
+from byteor_cloud.engine.replay.pages import journal_page
+from byteor_cloud.engine.replay.replay import (
+    BadInput,
+    Cancelled,
+    ErrorCode,
+    OutcomeStatus,
+    Progress,
+    ReplayLimits,
+    ReplayMode,
+    ReplayOutcome,
+    replay,
+)
 from byteor_cloud.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor_cloud.engine.replay.stages import (
     Decision,
@@ -35,20 +51,32 @@ from byteor_cloud.engine.replay.stages import (
     StageFunction,
     Unsupported,
 )
+from byteor_cloud.engine.replay.trace import trace
+from byteor_cloud.engine.replay.work import LimitCode
 
 __all__ = [
+    "ArchiveLimits",
+    "BadInput",
     "BadJournal",
+    "BisectOutcome",
+    "BisectPlan",
+    "Cancelled",
     "Decision",
     "DryRun",
     "EffectFailed",
     "Effects",
+    "ErrorCode",
     "Frame",
     "Gate",
     "IncidentBundle",
+    "JournalIndex",
     "JournalReader",
+    "JournalScan",
+    "LimitCode",
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
+    "Progress",
     "Record",
     "RejectedBundle",
     "RejectionReason",
@@ -58,15 +86,24 @@ __all__ = [
     "RunResult",
     "StageError",
     "StageFunction",
+    "StaleIndex",
     "Unsupported",
+    "Verdict",
     "build_incident",
     "check_params",
+    "compare",
     "encode_frame",
     "encode_journal",
     "extract_incident",
+    "file_digests",
     "frames_digest",
+    "index_file",
+    "journal_page",
+    "max_replays",
+    "plan_bisect",
     "read_frames",
     "replay",
     "run_pipeline",
+    "trace",
     "validate_incident",
 ]

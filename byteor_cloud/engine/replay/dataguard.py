@@ -20,10 +20,9 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from byteor_cloud.engine.replay.payload import MalformedPayload, count_nodes, encode_payload, parse_payload
+from byteor_cloud.engine.replay.payload import DropReason, MalformedPayload, Message, count_nodes, encode_payload
 from byteor_cloud.engine.replay.schema import BadSchema, PayloadSchema
 from byteor_cloud.engine.replay.work import WorkMeter
 from byteor_cloud.engine.strict_json import pointer_of
@@ -44,8 +43,8 @@ _RULE = re.compile(
     re.DOTALL,
 )
 
-type Guard = Callable[[bytes], bytes | None]
-"""Takes a payload and returns the new payload, or None to drop the record. Raises Rejected to stop the pipeline."""
+type Guard = Callable[[Message], Message | DropReason]
+"""Takes a message and returns the new one, or why it is dropped. Raises PayloadRejected to stop the pipeline."""
 
 
 class PayloadRejected(Exception):
@@ -80,43 +79,38 @@ def check_params(op: str, params: object) -> list[ParamError]:
     return []
 
 
-def build_guard(op: str, params: object, work: WorkMeter | None = None) -> Guard:
+def build_guard(op: str, params: object, work: WorkMeter | None = None) -> Guard | None:
     """Create the function of a dataguard op, which counts its work in ``work``. Raises BadParams.
 
-    Without parameters (None) the function returns every payload unchanged. It is not thread-safe.
+    Without parameters (None or empty) there is no function: the op passes every record unchanged.
     """
     work = work or WorkMeter()
-    if params is None:
-        return partial(_pass_through, work=work)
+    if params is None or params == {}:
+        return None
     schema, rules, stop = _read_params(op, params)
 
-    def guard(payload: bytes) -> bytes | None:
+    def guard(message: Message) -> Message | DropReason:
         try:
             if schema is None:
-                work.spend_bytes(payload)
-            value = parse_payload(payload)
-            if not isinstance(value, dict):
-                raise MalformedPayload("not a JSON object")
+                work.spend_bytes(message.payload)
+            value = message.value()
+            if type(value) is not dict:
+                raise MalformedPayload(DropReason.NOT_OBJECT, "not a JSON object")
             if schema is not None:
                 work.spend(schema.keywords * count_nodes(value))
                 if not schema.accepts(value):
-                    raise MalformedPayload("does not conform to the schema")
+                    raise MalformedPayload(DropReason.SCHEMA, "does not conform to the schema")
             if rules is None:
-                return payload
+                return message
             for rule in rules:
-                _redact(value, rule.path, rule.change, work)
-            return encode_payload(value)
+                value = _redacted(value, rule.path, rule.change, work)
+            return Message(encode_payload(value), value)
         except MalformedPayload as error:
             if stop:
                 raise PayloadRejected(f"payload rejected: {error}") from None
-            return None
+            return error.reason
 
     return guard
-
-
-def _pass_through(payload: bytes, work: WorkMeter) -> bytes:
-    work.spend_bytes(payload)
-    return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +196,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else encode_payload(value).decode()
 
 
-def _redact(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: WorkMeter) -> None:
+def _redacted(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: WorkMeter) -> Any:
+    """Return the node with a field changed. It is never changed itself, because other stages may read it too."""
     if isinstance(node, list):
         work.spend(len(node))
-        for item in node:
-            _redact(item, path, change, work)
-    elif isinstance(node, dict) and (name := path[0]) in node:
-        if path[1:]:
-            _redact(node[name], path[1:], change, work)
-        elif change is None:
-            del node[name]
-        else:
-            node[name] = change(node[name])
+        return [_redacted(item, path, change, work) for item in node]
+    if not isinstance(node, dict) or (name := path[0]) not in node:
+        return node
+    changed = node.copy()
+    if path[1:]:
+        changed[name] = _redacted(node[name], path[1:], change, work)
+    elif change is None:
+        del changed[name]
+    else:
+        changed[name] = change(node[name])
+    return changed

@@ -13,79 +13,162 @@ In production, the order of records in a graph depends on timing. A replay must 
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from byteor_cloud.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
-from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.stages import Stage, StageRuntime, Unsupported
+from byteor_cloud.engine.replay.journal import Row
+from byteor_cloud.engine.replay.payload import Message
+from byteor_cloud.engine.replay.stages import Sink, Stage, StageRuntime, Unsupported, Watch, drop_output
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
 """The maximum number of lane writes for one input record: routers in a row can multiply copies without bound."""
 
-type _Queues = defaultdict[int, deque[bytes]]
+type _Queues = list[deque[Message]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """A role that is ready to run, with the lanes it reads and writes."""
+
+    spec: GraphRole
+    stage: Stage | None
+    rx: tuple[int, ...]
+    tx: tuple[int, ...]
 
 
 class GraphRunner:
-    """A LaneGraph that is ready to run. Records enter at the ingress or lane ``entry``, by default the only ingress."""
+    """A LaneGraph that is ready to run. ``entries`` maps each ingress or lane where records may enter to its lane."""
 
-    def __init__(self, spec: LaneGraph, runtime: StageRuntime, entry: str | None) -> None:
+    def __init__(self, spec: LaneGraph, runtime: StageRuntime) -> None:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
-        self._exits = [(end.name, end.lane) for end in spec.endpoints if end.kind == "egress"]
-        self._entry = _entry_lane(spec, entry)
+        self.overfull: dict[str, int] = {}
+        """How many records would have overflowed a lane of slots, which drops them in production."""
+        self._exits: list[tuple[str, int, Sink]] = [
+            (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
+        ]
+        read = {lane for _, lane, _ in self._exits}.union(*(role.rx for role in spec.roles))
+        self._unread = [lane for lane in range(len(spec.lanes)) if lane not in read]
+        self._work = runtime.work
+        self._lanes = spec.lanes
+        self.ingresses = tuple(end.name for end in spec.endpoints if end.kind == "ingress")
+        self.entries = {lane.name: index for index, lane in enumerate(spec.lanes)}
+        self.entries |= {end.name: end.lane for end in spec.endpoints if end.kind == "ingress"}
         stages = {
             role: runtime.stage(role.name, role.op or "", _lane_names(spec, role))
             for role in spec.roles
             if role.kind == "stage"
         }
-        self._roles = [(role, stages.get(role)) for role in _topological(spec.roles)]
+        self._roles = [_Role(role, stages.get(role), role.rx, role.tx) for role in _topological(spec.roles)]
+        self._slots = {
+            index: lane.capacity or 0
+            for index, lane in enumerate(spec.lanes)
+            if lane.kind == "sequenced_slots" and spec.on_full == "drop"
+        }
+        self._queues: _Queues = [deque() for _ in spec.lanes]
 
-    def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """Process a record and return its outputs as pairs of egress and payload, in the spec's order of egresses."""
-        queues: _Queues = defaultdict(deque)
-        queues[self._entry].append(record.payload)
+    def connect(self, sinks: Mapping[str, Sink]) -> None:
+        """Name the functions that take the output of each egress."""
+        self._exits = [(name, lane, sinks[name]) for name, lane, _ in self._exits]
+
+    def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
+        """Process a record. Its outputs leave in the spec's order of egresses."""
+        self._work.begin_record()
+        queues = self._queues
+        queues[self.entries[entry]].append(Message(payload))
         left = MAX_DELIVERIES
-        for role, stage in self._roles:
-            for payload in _work(role, stage, queues, record.sequence):
+        for role in self._roles:
+            stage, tx = role.stage, role.tx
+            for message in _taken(role.rx, queues):
+                if stage is not None:
+                    result = stage.process(message, sequence, ingress)
+                    if type(result) is not Message:
+                        continue
+                    message = result  # noqa: PLW2901  the stage's output goes on
+                left -= len(tx)
+                if left < 0:
+                    detail = f"record {sequence} causes more than {MAX_DELIVERIES} deliveries"
+                    raise LimitExceeded(LimitCode.DELIVERIES, detail)
+                for lane in tx:
+                    queues[lane].append(message)
+            if self._slots:
+                self._count_overfull(tx)
+        for _, lane, sink in self._exits:
+            queue = queues[lane]
+            while queue:
+                sink(sequence, queue.popleft().payload)
+        for lane in self._unread:
+            queues[lane].clear()
+
+    def run_rows(self, entry: str, rows: Iterable[Row], ingress: str | None = None) -> None:
+        """Process many records of a journal."""
+        for _, sequence, _, payload in rows:
+            self.run(entry, sequence, payload, ingress)
+
+    def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
+        """Process a record and show what each stage and lane got. Returns the names of the egresses that it reached."""
+        queues = self._queues
+        for queue in queues:
+            queue.clear()  # a stage error may have ended the trace of another record
+        queues[self.entries[entry]].append(Message(payload))
+        left = MAX_DELIVERIES
+        for role in self._roles:
+            names = [self._lanes[lane].name for lane in role.tx]
+            for message in _taken(role.rx, queues):
+                result = watch.run_stage(role.stage, names[0], message) if role.stage else message
+                if not isinstance(result, Message):
+                    continue
                 left -= len(role.tx)
                 if left < 0:
-                    detail = f"record {record.sequence} causes more than {MAX_DELIVERIES} deliveries"
-                    raise LimitExceeded(LimitCode.DELIVERIES, detail)
-                for lane in role.tx:
-                    queues[lane].append(payload)
-        return [(name, payload) for name, lane in self._exits for payload in queues[lane]]
+                    raise LimitExceeded(LimitCode.DELIVERIES, f"more than {MAX_DELIVERIES} deliveries")
+                for lane, name in zip(role.tx, names, strict=True):
+                    queues[lane].append(result)
+                    watch.show("lane", name, name, result)
+        reached = []
+        for name, lane, _ in self._exits:
+            for message in queues[lane]:
+                watch.show("egress", name, self._lanes[lane].name, message)
+            if queues[lane]:
+                reached.append(name)
+        return reached
 
+    def lane_of(self, entry: str) -> str:
+        """Return the lane where records that enter here are put."""
+        return self._lanes[self.entries[entry]].name
 
-def _work(role: GraphRole, stage: Stage | None, queues: _Queues, sequence: int) -> Iterator[bytes]:
-    """Take all records from the input lanes of a role, and yield the payloads that the role makes of them."""
-    for payload in _round_robin([queues.pop(lane, deque()) for lane in role.rx]):
-        result = stage.process(payload, sequence) if stage else payload
-        if result is not None:
-            yield result
+    def settle(self) -> None:
+        """Nothing is left to count: every stage of a graph counts its records one by one."""
 
-
-def _round_robin(lanes: list[deque[bytes]]) -> Iterator[bytes]:
-    while lanes := [lane for lane in lanes if lane]:
+    def _count_overfull(self, lanes: tuple[int, ...]) -> None:
         for lane in lanes:
-            yield lane.popleft()
+            if lane in self._slots and len(self._queues[lane]) > self._slots[lane]:
+                name = self._lanes[lane].name
+                self.overfull[name] = self.overfull.get(name, 0) + 1
+
+
+def _taken(lanes: tuple[int, ...], queues: _Queues) -> Iterator[Message]:
+    """Take all messages from some lanes: one from each lane in turn, in their order, skipping empty ones."""
+    filled = [queues[lane] for lane in lanes if queues[lane]]
+    while filled:
+        for queue in filled:
+            yield queue.popleft()
+        filled = [queue for queue in filled if queue]
+
+
+def reachable(spec: LaneGraph, lane: int) -> set[str]:
+    """Return the names of the egresses that records in a lane can reach."""
+    lanes = {lane}
+    for role in _topological(spec.roles):
+        if lanes & set(role.rx):
+            lanes |= set(role.tx)
+    return {end.name for end in spec.endpoints if end.kind == "egress" and end.lane in lanes}
 
 
 def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
     return spec.lanes[role.rx[0]].name, spec.lanes[role.tx[0]].name
-
-
-def _entry_lane(spec: LaneGraph, entry: str | None) -> int:
-    ingresses = {end.name: end.lane for end in spec.endpoints if end.kind == "ingress"}
-    lanes = {lane.name: index for index, lane in enumerate(spec.lanes)}
-    if entry in ingresses:
-        return ingresses[entry]
-    if entry in lanes:
-        return lanes[entry]
-    if len(ingresses) == 1:
-        return next(iter(ingresses.values()))
-    raise Unsupported(f"records must enter at one of {', '.join(ingresses) or 'no ingress'}, or at a lane")
 
 
 def _check(spec: LaneGraph) -> None:

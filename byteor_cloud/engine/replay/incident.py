@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import shutil
@@ -17,17 +18,18 @@ from byteor_cloud.engine import strict_json
 from byteor_cloud.engine.compiler import KvError, PipelineSpec, decode, encode, spec_hash
 
 # The keys that each document must have, with alternatives separated by "|"; their values may be null.
-_REQUIRED: Mapping[str, tuple[str, ...]] = {
+_KEYS: Mapping[str, tuple[str, ...]] = {
     "spec_validation.json": ("ok", "description|error"),
     "runtime.json": ("crate",),
     "policy_audit.json": ("ok", "policy_version", "mode", "enforced", "stage_failure_policy", "spec_path"),
     "environment.json": ("pid", "cwd", "args", "env", "proc_status"),
+    "outcome.json": ("stopped",),
 }
 # The only value, besides null, that these keys may have.
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
-_OPTIONAL = ("runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
+_OPTIONAL = ("outcome.json", "runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
 # A document is read into memory as a whole, so the same limits apply as to the body of an API request.
 _MAX_DOCUMENT = 4 * 1024 * 1024
 _MAX_NESTING = 200
@@ -222,6 +224,17 @@ def _is_safe(name: str, path: PurePosixPath) -> bool:
     return fits and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
+def file_digests(root: Path) -> list[dict[str, Any]]:
+    """Return ``path, size, sha256`` of each file of an unpacked bundle, sorted by path."""
+    found = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        with path.open("rb") as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+        name = path.relative_to(root).as_posix()
+        found.append({"path": name, "size": path.stat().st_size, "sha256": f"sha256:{digest}"})
+    return found
+
+
 def validate_incident(root: Path) -> IncidentBundle:
     """Check an unpacked bundle. Unknown keys and files are ignored.
 
@@ -231,11 +244,11 @@ def validate_incident(root: Path) -> IncidentBundle:
     reasons: list[RejectionReason] = []
     spec = _spec(root, reasons)
     documents = {}
-    for name in (*_REQUIRED, *_OPTIONAL):
+    for name in dict.fromkeys((*_KEYS, *_OPTIONAL)):
         if (root / name).is_file():
             if (document := _document(root / name, reasons)) is not None:
                 documents[name] = document
-        elif name in _REQUIRED:
+        elif name not in _OPTIONAL:
             reasons.append(RejectionReason("missing_file", name))
     for name, document in documents.items():
         _check_keys(name, document, reasons)
@@ -250,7 +263,11 @@ def _spec(root: Path, reasons: list[RejectionReason]) -> PipelineSpec | None:
         reasons.append(RejectionReason("missing_file", "spec.kv"))
     elif (content := _content(root / "spec.kv", reasons)) is not None:
         try:
-            return decode(content)
+            spec = decode(content)
+            if encode(spec).encode() == content:
+                return spec
+            detail = "it is not in canonical form, so its hash would not be that of the decoded spec"
+            reasons.append(RejectionReason("bad_spec", f"spec.kv: {detail}"))
         except KvError as error:
             reasons.append(RejectionReason("bad_spec", f"spec.kv: {error}"))
     return None
@@ -276,7 +293,7 @@ def _content(path: Path, reasons: list[RejectionReason]) -> bytes | None:
 
 
 def _check_keys(name: str, document: dict[str, Any], reasons: list[RejectionReason]) -> None:
-    missing = [key for key in _REQUIRED.get(name, ()) if document.keys().isdisjoint(key.split("|"))]
+    missing = [key for key in _KEYS.get(name, ()) if document.keys().isdisjoint(key.split("|"))]
     if name == "runtime.json" and (crate := document.get("crate")) is not None:
         held = crate if isinstance(crate, dict) else {}
         missing += [f"crate.{key}" for key in ("name", "version") if key not in held]
@@ -284,8 +301,29 @@ def _check_keys(name: str, document: dict[str, Any], reasons: list[RejectionReas
     for key, value in _FIXED.get(name, {}).items():
         if document.get(key) not in (None, value):
             reasons.append(RejectionReason("bad_value", f"{name}: {key} must be {value!r}"))
+    if detail := _value_fault(name, document):
+        reasons.append(RejectionReason("bad_value", f"{name}: {detail}"))
+
+
+def _value_fault(name: str, document: dict[str, Any]) -> str | None:
+    """Return what is wrong with the type of a value that the replay or the console uses."""
+    if name in {"spec_validation.json", "policy_audit.json"} and not isinstance(document.get("ok"), bool | None):
+        return "ok must be true, false or null"
+    if name == "environment.json" and not _is_pairs(document.get("env")):
+        return "env must be a list of pairs or null"
+    if name == "outcome.json" and (stopped := document.get("stopped")) is not None:
+        types = {"stage": str, "sequence": int, "error": str | None, "ingress": str | None}
+        if not (isinstance(stopped, dict) and {"stage", "sequence", "error"} <= stopped.keys()):
+            return "stopped must be null, or have stage, sequence and error"
+        if any(not isinstance(stopped.get(key), kind) for key, kind in types.items()):
+            return "stopped has a value of the wrong type"
     if name == "runtime_config.json" and not isinstance(document.get("stage_config"), dict | None):
-        reasons.append(RejectionReason("bad_value", f"{name}: stage_config must be an object"))
+        return "stage_config must be an object"
+    return None
+
+
+def _is_pairs(env: object) -> bool:
+    return env is None or (isinstance(env, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in env))
 
 
 def _binaries(folder: Path) -> dict[str, Path]:

@@ -1,39 +1,28 @@
-"""Replays an incident bundle: runs its journal through a spec, and compares the output with the expected frames."""
+"""Replays an incident bundle: runs its journals through a spec, and compares the output with the expected frames."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing, encode, spec_hash
-from byteor_cloud.engine.replay.divergence import Comparison, first_divergence
+from byteor_cloud.engine.replay.divergence import Comparison, first_divergence, settle_divergences
+from byteor_cloud.engine.replay.graph_runner import GraphRunner, reachable
 from byteor_cloud.engine.replay.incident import IncidentBundle
-from byteor_cloud.engine.replay.journal import (
-    BadJournal,
-    Frame,
-    JournalReader,
-    Record,
-    encode_frame,
-    read_frames,
-    read_record,
-)
+from byteor_cloud.engine.replay.journal import BadJournal, Frame, read_frames
+from byteor_cloud.engine.replay.output import EgressOutput
 from byteor_cloud.engine.replay.runner import PipelineRunner
-from byteor_cloud.engine.replay.stages import (
-    Action,
-    Effects,
-    StageCounters,
-    StageError,
-    StageFunction,
-    Unsupported,
-)
+from byteor_cloud.engine.replay.selection import OrderedJournal, Selection
+from byteor_cloud.engine.replay.stages import Action, Effects, Sink, StageError, StageFunction, Unsupported
 from byteor_cloud.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
+_BATCH = 2000  # records between two calls of the progress callback
 _SAMPLES = 16
 
 
@@ -65,7 +54,7 @@ class ReplayLimits:
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
-    max_records: int = 5_000_000  # in the whole journal, because its index is kept in memory
+    max_records: int = 5_000_000  # in all replayed journals, whether selected or not
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
     max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
     max_work: int = MAX_REPLAY
@@ -75,7 +64,8 @@ class ReplayLimits:
 class ReplayOutcome:
     """The outcome of a replay. ``audit`` and ``result`` are JSON data. They cover a failed replay up to its failure.
 
-    ``egress_frames`` are the frames of each egress, or None for an egress with too much output.
+    ``egress_frames`` are the frames of each egress, or None for an egress with too much output. ``stopped`` says which
+    stage stopped the replay: ``stage, sequence, error, ingress``, the keys of ``outcome.json``.
     """
 
     status: OutcomeStatus
@@ -85,10 +75,19 @@ class ReplayOutcome:
     result: dict[str, Any]
     warnings: tuple[str, ...]
     egress_frames: Mapping[str, bytes | None]
+    stopped: Mapping[str, Any] | None
 
 
-class _BadInput(Exception):
-    """The replay cannot use the bundle or an argument; the text says why."""
+class Cancelled(Exception):
+    """The caller of a replay no longer wants it. A progress callback raises this; ``replay`` lets it pass."""
+
+
+type Progress = Callable[[int, int], None]
+"""Takes the number of records that are done, and of all records. While the journals are still read, none is done."""
+
+
+class BadInput(Exception):
+    """The bundle or an argument cannot be used; the text says why."""
 
 
 def replay(
@@ -106,30 +105,33 @@ def replay(
     journal_lane: str | None = None,
     last_n: int | None = None,
     limits: ReplayLimits | None = None,
+    progress: Progress | None = None,
 ) -> ReplayOutcome:
-    """Run the journal of a bundle, in sequence order, through ``spec`` or else the bundle's own spec.
+    """Run the journals of a bundle, in the order of ``selection.py``, through ``spec`` or else the bundle's own spec.
 
     - A fault of the bundle never raises; the outcome is then ``failed`` with an error.
     - ``stage_config`` are the parameters of the stages; those in the bundle are not used.
+    - ``journal_lane`` selects one ingress or lane; by default all ingresses with a journal are replayed together.
     - ``last_n`` selects only the last records.
     - ``effects`` decides about side effects and performs them. Without it none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
+    - ``progress`` is called about every 2,000 records, and may raise ``Cancelled``.
     - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
       and ``limits``, except that a failing side effect ends the replay early.
     """
-    run = _Run(limits or ReplayLimits(), journal_lane)
-    spec = spec or bundle.spec
+    run = _Run(bundle, spec or bundle.spec, limits or ReplayLimits(), journal_lane, progress or _ignore)
     error: str | None = None
     error_code: LimitCode | ErrorCode | None = None
-    try:
-        run.execute(bundle, spec, stage_config=stage_config, ops=ops, effects=effects, last_n=last_n)
-    except LimitExceeded as stopped:
-        error, error_code = str(stopped), stopped.code
-    except StageError as stopped:
-        error, error_code = str(stopped), ErrorCode.STAGE_ERROR
-    except (Unsupported, _BadInput) as stopped:
-        error, error_code = str(stopped), ErrorCode.BAD_INPUT
-    result = run.result()
+    with ExitStack() as files:
+        try:
+            run.execute(files, stage_config=stage_config, ops=ops, effects=effects, last_n=last_n)
+        except LimitExceeded as stopped:
+            error, error_code = str(stopped), stopped.code
+        except StageError as stopped:
+            error, error_code = str(stopped), ErrorCode.STAGE_ERROR
+        except (Unsupported, BadInput) as stopped:
+            error, error_code = str(stopped), ErrorCode.BAD_INPUT
+    result = run.result(error_code)
     status = (
         OutcomeStatus.FAILED if error else OutcomeStatus.DIVERGED if result["divergence"] else OutcomeStatus.SUCCEEDED
     )
@@ -137,167 +139,252 @@ def replay(
         "audit_v": 1,
         "created_unix_ms": created_unix_ms,
         "bundle_dir": bundle_dir,
-        "spec_sha256": spec_hash(encode(spec)),
-        "input": {
-            "journal_lane": run.lane,
-            "journal_path": run.journal_path,
-            "last_n": last_n,
-            "scanned_records": run.scanned_records,
-            "selected_bytes": run.selected_bytes,
-            "sample_sha256": run.samples,
-        },
+        "spec_sha256": spec_hash(encode(spec or bundle.spec)),
+        "input": run.audited_input(last_n),
         "policy": {"env": policy_env, "approval_provided": approval_provided, "mode": str(mode)},
         "actions": [dataclasses.asdict(action) for action in run.actions],
     }
-    frames = {name: None if output.frames is None else bytes(output.frames) for name, output in run.outputs.items()}
-    return ReplayOutcome(status, error, error_code, audit, result, tuple(run.warnings), frames)
+    frames = {name: output.frames() for name, output in run.outputs.items()}
+    return ReplayOutcome(status, error, error_code, audit, result, tuple(run.warnings), frames, run.stopped)
 
 
-class _EgressOutput:
-    """The output of an egress so far: the number of frames, their digest, and the frames unless there are too many."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.records = 0
-        self.digest = hashlib.sha256()
-        self.frames: bytearray | None = bytearray()
-        self._max_bytes = max_bytes
-
-    def add(self, frame: Frame) -> None:
-        encoded = encode_frame(frame)
-        self.records += 1
-        self.digest.update(encoded)
-        if self.frames is not None:
-            self.frames += encoded
-            if len(self.frames) > self._max_bytes:
-                self.frames = None
+def _ignore(_done: int, _total: int) -> None:
+    """Take the progress of a replay that nobody watches."""
 
 
 class _Run:
     """The state of one replay, which can also be read after it failed."""
 
-    def __init__(self, limits: ReplayLimits, journal_lane: str | None) -> None:
-        self.lane = journal_lane
-        self.journal_path: str | None = None
-        self.scanned_records = 0
-        self.selected_bytes = 0
-        self.samples: list[str] = []
+    def __init__(
+        self, bundle: IncidentBundle, spec: PipelineSpec, limits: ReplayLimits, lane: str | None, progress: Progress
+    ) -> None:
         self.warnings: list[str] = []
+        self.stopped: dict[str, Any] | None = None
+        self.outputs: dict[str, EgressOutput] = {}
         self.actions: Sequence[Action] = ()
-        self.outputs: dict[str, _EgressOutput] = {}
-        self._counters: Mapping[str, StageCounters] = {}
+        self._bundle, self._spec, self._limits = bundle, spec, limits
+        self._chosen_lane = lane
+        self._lanes: list[str] = []
+        self._progress = progress
+        self._ingresses: Sequence[str] = ()
+        self._runner: PipelineRunner | None = None
+        self._samples: list[str] = []
+        self._scanned = self._selected_bytes = 0
         self._comparisons: dict[str, Comparison] = {}
-        self._limits = limits
+        self._notes: list[dict[str, Any]] = []
+        self._shared: dict[str, int] = {}  # frames of each egress that are not compared: expected ones, or more outputs
+        self._rank = -1
+        self._ingress: str | None = None
 
     def execute(
         self,
-        bundle: IncidentBundle,
-        spec: PipelineSpec,
+        files: ExitStack,
         *,
         stage_config: Mapping[str, Any] | None,
         ops: Mapping[str, StageFunction] | None,
         effects: Effects | None,
         last_n: int | None,
     ) -> None:
-        self.lane = self.lane or _only_ingress(spec)
-        runner = PipelineRunner(
-            spec,
+        if last_n is not None and last_n < 1:
+            raise BadInput("last_n must be at least 1")
+        self._runner = runner = PipelineRunner(
+            self._spec,
             stage_config=stage_config,
             ops=ops,
             effects=effects,
-            entry=self.lane,
             max_actions=self._limits.max_actions,
             work=WorkMeter(self._limits.max_record_work, self._limits.max_work),
         )
-        self.actions, self._counters = runner.actions, runner.counters
-        self.outputs = {name: _EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
-        if (path := bundle.journals.get(self.lane)) is None:
-            lanes = ", ".join(bundle.journals) or "none"
-            raise _BadInput(f"the bundle has no journal of lane {self.lane!r}; its journals are: {lanes}")
-        self.journal_path = f"journal/{path.name}"
-        with ExitStack() as files:
-            journal = files.enter_context(path.open("rb"))
-            index = self._select(journal, last_n)
-            since = index.sequences[0] if last_n is not None and index.sequences else 0
-            # The egresses of the spec, then expected egresses that the spec lacks, all of whose frames are missing.
-            for name in (*self.outputs, *(name for name in bundle.expected if name not in self.outputs)):
-                if name in bundle.expected:
-                    expected = files.enter_context(bundle.expected[name].open("rb"))
-                    self._comparisons[name] = Comparison(name, _expected(name, expected, since))
-            for offset in index.offsets:
-                self._feed(runner, read_record(journal, offset))
-            for comparison in self._comparisons.values():
-                comparison.finish()
+        self.actions = runner.actions
+        self._ingresses = runner.model.ingresses
+        self.outputs = {name: EgressOutput(self._limits.max_egress_bytes) for name in runner.egresses}
+        self._lanes, warnings = choose_lanes(self._bundle, runner, self._chosen_lane)
+        self.warnings += warnings
+        selection = self._select(files, last_n)
+        self._prepare_comparisons(files, selection)
+        runner.connect({name: self._sink(name, selection) for name in self.outputs})
+        try:
+            self._run_records(runner, selection)
+        except (StageError, LimitExceeded):
+            settle_divergences(self._comparisons.values(), selection.rows(), self._lanes)
+            raise
+        for comparison in self._comparisons.values():
+            comparison.finish(selection.records)
+        settle_divergences(self._comparisons.values(), selection.rows(), self._lanes)
 
-    def result(self) -> dict[str, Any]:
+    def result(self, error_code: LimitCode | ErrorCode | None) -> dict[str, Any]:
         """Return the result as JSON data."""
+        counters = self._runner.counters if self._runner else {}
         return {
-            "egress": {
-                name: {"records": output.records, "sha256": f"sha256:{output.digest.hexdigest()}"}
-                for name, output in self.outputs.items()
-            },
-            "stages": {name: counters.as_json() for name, counters in self._counters.items()},
+            "egress": {name: output.as_json() for name, output in self.outputs.items()},
+            "stages": {name: each.as_json() for name, each in counters.items()},
             "divergence": first_divergence(self._comparisons.values()),
+            "reproduced": self._is_reproduced(error_code),
+            "notes": [
+                *self._notes,
+                *(_note("shared_sequence", name, count) for name, count in self._shared.items() if count),
+                *self._lossless_notes(),
+            ],
         }
 
-    def _select(self, journal: BinaryIO, last_n: int | None) -> _Index:
-        """Scan the whole journal, and return where its last ``last_n`` records are, in sequence order."""
-        if last_n is not None and last_n < 1:
-            raise _BadInput("last_n must be at least 1")
-        found = _Index(array("Q"), array("Q"))
-        sizes = array("Q")
-        reader = JournalReader(journal)
-        try:
-            for record in reader:
-                if len(sizes) == self._limits.max_records:
-                    detail = f"the journal has more than {self._limits.max_records} records"
-                    raise LimitExceeded(LimitCode.RECORDS, detail)
-                found.sequences.append(record.sequence)
-                found.offsets.append(reader.offset)
-                sizes.append(len(record.payload))
-        except BadJournal as error:
-            raise _BadInput(f"{self.journal_path}: {error}") from error
-        if reader.warning:
-            self.warnings.append(f"{self.journal_path}: {reader.warning}")
-        self.scanned_records = len(sizes)
-        # The sort is stable, so records with the same sequence keep their order in the file.
-        order = sorted(range(len(sizes)), key=found.sequences.__getitem__)
-        order = order if last_n is None else order[-last_n:]
-        self.selected_bytes = sum(sizes[at] for at in order)
-        if self.selected_bytes > self._limits.max_selected_bytes:
-            detail = f"the input has {self.selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
+    def audited_input(self, last_n: int | None) -> dict[str, Any]:
+        """Return what the audit says about the input. A replay of several journals has no single lane and path."""
+        lane = self._lanes[0] if len(self._lanes) == 1 else self._chosen_lane
+        path = self._bundle.journals.get(lane) if lane is not None else None
+        return {
+            "journal_lane": lane,
+            "journal_path": path and f"journal/{path.name}",
+            "last_n": last_n,
+            "scanned_records": self._scanned,
+            "selected_bytes": self._selected_bytes,
+            "sample_sha256": self._samples,
+        }
+
+    def _select(self, files: ExitStack, last_n: int | None) -> Selection:
+        journals = []
+        for lane in self._lanes:
+            path = self._bundle.journals[lane]
+            name = f"journal/{path.name}"
+            try:
+                journal = OrderedJournal(lane, path, files, self._count)
+            except BadJournal as error:
+                raise BadInput(f"{name}: {error}") from error
+            self._scanned += journal.scan.records
+            if journal.scan.warning:
+                self.warnings.append(f"{name}: {journal.scan.warning}")
+            journals.append(journal)
+        selection = Selection(journals, last_n)
+        self._selected_bytes = selection.payload_bytes
+        if self._selected_bytes > self._limits.max_selected_bytes:
+            detail = f"the input has {self._selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
             raise LimitExceeded(LimitCode.INPUT, detail)
-        return _Index(*(array("Q", (column[at] for at in order)) for column in (found.sequences, found.offsets)))
+        return selection
 
-    def _feed(self, runner: PipelineRunner, record: Record) -> None:
-        if len(self.samples) < _SAMPLES:
-            self.samples.append(f"sha256:{hashlib.sha256(record.payload).hexdigest()}")
-        for egress, payload in runner.feed(record):
-            frame = Frame(record.sequence, payload)
-            self.outputs[egress].add(frame)
-            if egress in self._comparisons:
-                self._comparisons[egress].compare(frame)
+    def _count(self, records: int) -> None:
+        if self._scanned + records > self._limits.max_records:
+            detail = f"the journal has more than {self._limits.max_records} records"
+            raise LimitExceeded(LimitCode.RECORDS, detail)
+        self._progress(0, self._scanned + records)
+
+    def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
+        """Open the expected frames, also of egresses that the spec lacks: all of their frames are missing."""
+        not_compared = unfed_egresses(self._spec, self._lanes)
+        names = (*self.outputs, *(name for name in self._bundle.expected if name not in self.outputs))
+        for name in names:
+            if (path := self._bundle.expected.get(name)) is None:
+                continue
+            source = files.enter_context(path.open("rb"))
+            if name in not_compared:
+                self._notes.append(_note("not_compared", name, sum(1 for _ in _expected(name, source))))
+                continue
+            frames = _expected(name, source)
+            if selection.skipped:
+                self._shared[name] = sum(selection.is_shared(frame.sequence) for frame in frames)
+                source.seek(0)
+                frames = (frame for frame in _expected(name, source) if selection.is_compared(frame.sequence))
+            self._comparisons[name] = Comparison(name, frames, has_ranks=len(self._ingresses) > 1)
+
+    def _sink(self, name: str, selection: Selection) -> Sink:
+        output, comparison = self.outputs[name], self._comparisons.get(name)
+        if comparison is None:
+            return output.add
+        shared = 0
+
+        def take(sequence: int, payload: bytes) -> None:
+            nonlocal shared
+            output.add(sequence, payload)
+            if selection.skipped and selection.is_shared(sequence):
+                shared += 1
+                self._shared[name] = max(self._shared[name], shared)
+            else:
+                comparison.compare(sequence, payload, self._rank, self._ingress)
+
+        return take
+
+    def _run_records(self, runner: PipelineRunner, selection: Selection) -> None:
+        try:
+            if len(self._ingresses) == 1:
+                self._run_journal(runner, selection)
+            else:
+                self._run_merged(runner, selection)
+        except StageError as error:
+            error.ingress = self._ingress
+            lane = self._ingress or self._lanes[0]
+            self.stopped = {"stage": error.stage, "sequence": error.sequence, "error": error.detail, "ingress": lane}
+            raise
+        self._progress(selection.records, selection.records)
+
+    def _run_journal(self, runner: PipelineRunner, selection: Selection) -> None:
+        """Run the records of the only ingress. Their ranks are not needed, because their sequences never decrease."""
+        rows = selection.journals[0].rows(selection.skipped)
+        sample = list(islice(rows, _SAMPLES))
+        for _, _, _, payload in sample:
+            self._add_sample(payload)
+        rows = chain(sample, rows)
+        for done in range(0, selection.records, _BATCH):
+            self._progress(done, selection.records)
+            runner.run_rows(self._lanes[0], islice(rows, _BATCH))
+
+    def _run_merged(self, runner: PipelineRunner, selection: Selection) -> None:
+        for self._rank, (number, sequence, payload) in enumerate(selection.rows()):
+            if self._rank % _BATCH == 0:
+                self._progress(self._rank, selection.records)
+            if self._rank < _SAMPLES:
+                self._add_sample(payload)
+            self._ingress = self._lanes[number]
+            runner.run(self._ingress, sequence, payload, self._ingress)
+
+    def _add_sample(self, payload: bytes) -> None:
+        self._samples.append(f"sha256:{hashlib.sha256(payload).hexdigest()}")
+
+    def _is_reproduced(self, error_code: LimitCode | ErrorCode | None) -> bool | None:
+        outcome = self._bundle.documents.get("outcome.json")
+        if outcome is None or error_code not in (None, ErrorCode.STAGE_ERROR):
+            return None
+        recorded, stopped = outcome["stopped"], self.stopped
+        if recorded is None or stopped is None:
+            return recorded is stopped
+        keys = ("stage", "sequence") if recorded.get("ingress") is None else ("stage", "sequence", "ingress")
+        return all(recorded[key] == stopped[key] for key in keys)
+
+    def _lossless_notes(self) -> list[dict[str, Any]]:
+        model = self._runner.model if self._runner else None
+        if not isinstance(model, GraphRunner):
+            return []
+        return [_note("lossless_lane", lane, model.overfull[lane]) for lane in sorted(model.overfull)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """The positions of records in a journal, as two arrays, because a journal may have millions of records."""
-
-    sequences: array[int]
-    offsets: array[int]
+def _note(code: str, name: str, count: int) -> dict[str, Any]:
+    return {"code": code, "name": name, "count": count}
 
 
-def _expected(egress: str, source: BinaryIO, since: int) -> Iterator[Frame]:
-    """Yield the expected frames of an egress, except the frames of records before the first selected record."""
+def _expected(egress: str, source: BinaryIO) -> Iterator[Frame]:
     try:
-        yield from (frame for frame in read_frames(source) if frame.sequence >= since)
+        yield from read_frames(source)
     except BadJournal as error:
-        raise _BadInput(f"expected/{egress}.bin: {error}") from error
+        raise BadInput(f"expected/{egress}.bin: {error}") from error
 
 
-def _only_ingress(spec: PipelineSpec) -> str:
+def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:
+    """Return the egresses that can be reached from an ingress that is not replayed."""
     if isinstance(spec.model, SingleRing):
-        return spec.model.ingress
-    names = [end.name for end in spec.model.endpoints if end.kind == "ingress"]
-    if len(names) != 1:
-        raise _BadInput(f"a journal lane must be chosen; the spec has these ingresses: {', '.join(names) or 'none'}")
-    return names[0]
+        return set()
+    ends = [end for end in spec.model.endpoints if end.kind == "ingress" and end.name not in lanes]
+    return {name for end in ends for name in reachable(spec.model, end.lane)}
+
+
+def choose_lanes(bundle: IncidentBundle, runner: PipelineRunner, chosen: str | None) -> tuple[list[str], list[str]]:
+    """Return the lanes whose journals are replayed together, and warnings about the others. Raises BadInput."""
+    found, listed = runner.model.ingresses, ", ".join(bundle.journals) or "none"
+    if chosen is not None:
+        if chosen not in bundle.journals:
+            raise BadInput(f"the bundle has no journal of lane {chosen!r}; its journals are: {listed}")
+        if chosen not in runner.model.entries:
+            raise BadInput(f"{chosen!r} is no ingress of the spec; its ingresses are: {', '.join(found) or 'none'}")
+        return [chosen], []
+    lanes = [name for name in found if name in bundle.journals]
+    if not lanes:
+        missing = ", ".join(found) or "none"
+        raise BadInput(f"the bundle has no journal of an ingress ({missing}); its journals are: {listed}")
+    detail = "is not replayed, because its lane is no ingress of the spec"
+    return lanes, [f"journal/{name}.bin {detail}" for name in bundle.journals if name not in found]

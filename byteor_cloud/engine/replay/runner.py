@@ -3,7 +3,7 @@
 A ring passes each record, in input order, through its stages one after the other; a dropped record skips the remaining
 stages. With several shards (``per_key``), the shard of a record is the 64-bit FNV-1a hash of its key modulo ``shards``.
 Stages keep no state between records, so running all records in input order gives the same output as running each shard
-separately and merging by sequence. ``shard_records`` counts the records of each shard.
+separately and merging by sequence. ``RingRunner.shard_of`` returns the shard of a record.
 
 The key is the value at the dotted path ``shard_key`` in the JSON payload: the UTF-8 bytes of a string, or the canonical
 JSON of any other value. The key is empty if the payload is not strict JSON or lacks the field, or if the value has no
@@ -17,21 +17,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
 from byteor_cloud.engine.replay.graph_runner import GraphRunner
-from byteor_cloud.engine.replay.journal import Record
-from byteor_cloud.engine.replay.payload import MalformedPayload, encode_payload, parse_payload
+from byteor_cloud.engine.replay.journal import Record, Row
+from byteor_cloud.engine.replay.payload import MalformedPayload, Message, encode_payload, parse_payload
 from byteor_cloud.engine.replay.stages import (
     Action,
     DryRun,
     Effects,
+    Sink,
+    Stage,
     StageCounters,
     StageError,
     StageFunction,
     StageRuntime,
     Unsupported,
+    Watch,
+    drop_output,
 )
 from byteor_cloud.engine.replay.work import RecordOverLimit, WorkMeter
 
@@ -46,32 +51,114 @@ class RingRunner:
         if spec.shards not in range(1, MAX_SHARDS + 1) or (spec.shards > 1 and spec.shard_key is None):
             raise Unsupported(f"a ring with {spec.shards} shards and the shard key {spec.shard_key!r} cannot run")
         self.egresses = (spec.egress,)
-        self.shard_records = [0] * spec.shards
-        self._shard_key = spec.shard_key
+        self.ingresses = (spec.ingress,)
+        self.entries = {spec.ingress: 0}
+        self._work = runtime.work
+        self._shards, self._shard_key = spec.shards, spec.shard_key
         self._stages = [runtime.stage(stage.id, stage.op, (spec.ingress, spec.egress)) for stage in spec.stages]
-
-    def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """Process a record and return its output, a pair of egress and payload, or an empty list if it is dropped."""
-        self.shard_records[self._shard(record.payload)] += 1
-        payload = record.payload
+        self._entered = 0
+        self._sink: Sink = drop_output
+        # Each stage that may change or drop records, with the number of stages before it that never do.
+        self._steps: list[tuple[int, Stage]] = []
+        self._passing = 0
         for stage in self._stages:
-            result = stage.process(payload, record.sequence)
-            if result is None:
-                return []
-            payload = result
-        return [(self.egresses[0], payload)]
+            if stage.passes:
+                self._passing += 1
+            else:
+                self._steps.append((self._passing, stage))
+                self._passing = 0
 
-    def _shard(self, payload: bytes) -> int:
-        shards = len(self.shard_records)
-        if self._shard_key is None or shards == 1:
+    def connect(self, sinks: Mapping[str, Sink]) -> None:
+        """Name the functions that take the output of each egress."""
+        self._sink = sinks[self.egresses[0]]
+
+    def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
+        """Process a record."""
+        self._entered += 1
+        meter = self._work
+        meter.begin_record()
+        if self._steps:
+            message = Message(payload)
+            for passing, stage in self._steps:
+                if passing and not meter.pass_stages(len(message.payload), passing):
+                    self._run_passing(stage, passing, message, sequence)
+                result = stage.process(message, sequence, ingress)
+                if type(result) is not Message:
+                    return
+                message = result
+            payload = message.payload
+        if self._passing and not meter.pass_stages(len(payload), self._passing):
+            self._run_passing(None, self._passing, Message(payload), sequence)
+        self._sink(sequence, payload)
+
+    def run_rows(self, entry: str, rows: Iterable[Row], ingress: str | None = None) -> None:
+        """Process many records of a journal."""
+        if self._steps:
+            for _, sequence, _, payload in rows:
+                self.run(entry, sequence, payload, ingress)
+            return
+        # Every stage passes every record, so only their work is counted, without a call for each record.
+        passing, sink, meter = self._passing, self._sink, self._work
+        entered, spent, left = 0, 0, meter.left()
+        try:
+            for _, sequence, _, payload in rows:
+                units = (1 + len(payload) // 1024) * passing
+                if spent + units > left or units > meter.max_record:
+                    meter.total += spent
+                    spent = 0
+                    self.run(entry, sequence, payload, ingress)
+                else:
+                    spent += units
+                    entered += 1
+                    sink(sequence, payload)
+        finally:
+            meter.total += spent
+            self._entered += entered
+
+    def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
+        """Process a record stage by stage, and show each step. Returns the names of the egresses that it reached."""
+        message, egress = Message(payload), self.egresses[0]
+        for stage in self._stages:
+            result = watch.run_stage(stage, egress, message)
+            if not isinstance(result, Message):
+                return []
+            message = result
+        watch.show("egress", egress, egress, message)
+        return [egress]
+
+    def settle(self) -> None:
+        """Count the records of the stages that pass every record, which are not counted one by one."""
+        entered = self._entered
+        for stage in self._stages:
+            if stage.passes:
+                stage.counters.entered = entered
+            entered = stage.counters.left
+
+    def lane_of(self, entry: str) -> str:
+        """Return the lane where an ingress writes, which has no other name in a ring."""
+        return entry
+
+    def shard_of(self, payload: bytes) -> int:
+        """Return the shard that processes this record in production."""
+        if self._shard_key is None or self._shards == 1:
             return 0
-        return fnv1a_64(shard_key_of(payload, self._shard_key)) % shards
+        return fnv1a_64(shard_key_of(payload, self._shard_key)) % self._shards
+
+    def _run_passing(self, before: Stage | None, passing: int, message: Message, sequence: int) -> None:
+        """Run the passing stages before a stage one by one, of which one exceeds a limit."""
+        end = len(self._stages) if before is None else self._stages.index(before)
+        for stage in self._stages[end - passing : end]:
+            stage.process(message, sequence)
+
+
+def _collect(outputs: list[tuple[str, bytes]], egress: str, _sequence: int, payload: bytes) -> None:
+    outputs.append((egress, payload))
 
 
 class PipelineRunner:
     """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
-    ``entry`` is the ingress or lane where records enter a graph; it is required if the graph has several ingresses.
+    ``entry`` is the ingress or lane where records enter a graph by default; ``feed`` needs it if there are several.
     ``counters`` and ``actions`` can be read at any time.
     """
 
@@ -94,22 +181,57 @@ class PipelineRunner:
             work=work,
         )
         self.model: RingRunner | GraphRunner = (
-            RingRunner(spec.model, runtime)
-            if isinstance(spec.model, SingleRing)
-            else GraphRunner(spec.model, runtime, entry)
+            RingRunner(spec.model, runtime) if isinstance(spec.model, SingleRing) else GraphRunner(spec.model, runtime)
         )
         self.egresses = self.model.egresses
-        self.counters: Mapping[str, StageCounters] = runtime.counters
         self.actions: list[Action] = runtime.actions
+        self._counters = runtime.counters
+        self._entry = entry
         self._work = runtime.work
 
+    @property
+    def counters(self) -> Mapping[str, StageCounters]:
+        """The counters of each stage, in the order of the spec."""
+        self.model.settle()
+        return self._counters
+
+    def connect(self, sinks: Mapping[str, Sink]) -> None:
+        """Name the functions that take the output of each egress: a sequence and a payload."""
+        self.model.connect(sinks)
+
+    def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
+        """Process a record that enters at an ingress or lane; its outputs go to the connected functions.
+
+        ``ingress`` is what drops name, if anything. Raises StageError or LimitExceeded; do not run more after that.
+        """
+        self.model.run(entry, sequence, payload, ingress)
+
+    def run_rows(self, entry: str, rows: Iterable[Row], ingress: str | None = None) -> None:
+        """Process many records of a journal, as ``run`` does."""
+        self.model.run_rows(entry, rows, ingress)
+
+    def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
+        """Process a record and show each step. Returns the names of the egresses that it reached."""
+        self._work.begin_record()
+        return self.model.trace(entry, payload, watch)
+
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
-        """Process an input record and return its outputs as pairs of egress and payload.
+        """Process an input record at the default entry, and return its outputs as pairs of egress and payload.
 
         Raises StageError or LimitExceeded; do not feed more records after that.
         """
-        self._work.begin_record()
-        return self.model.feed(record)
+        outputs: list[tuple[str, bytes]] = []
+        self.connect({egress: partial(_collect, outputs, egress) for egress in self.egresses})
+        self.run(self._default_entry(), record.sequence, record.payload)
+        return outputs
+
+    def _default_entry(self) -> str:
+        ingresses = self.model.ingresses
+        if self._entry is not None and self._entry in self.model.entries:
+            return self._entry
+        if len(ingresses) != 1:
+            raise Unsupported(f"records must enter at one of {', '.join(ingresses) or 'no ingress'}, or at a lane")
+        return ingresses[0]
 
 
 @dataclass(frozen=True, slots=True)

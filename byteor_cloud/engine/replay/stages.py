@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
 from byteor_cloud.engine.compiler import SIDE_EFFECTS, split_op
 from byteor_cloud.engine.replay import dataguard
+from byteor_cloud.engine.replay.payload import DropReason, Message
 from byteor_cloud.engine.replay.work import LimitCode, LimitExceeded, RecordOverLimit, WorkMeter
 
 type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
@@ -17,7 +18,21 @@ type StageFunction = Callable[[bytes, Mapping[str, Any] | None], bytes | None]
 In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and the argument is already bound.
 """
 
-type Apply = Callable[[bytes], bytes | None]
+type Apply = Callable[[Message], Message | DropReason]
+
+
+type Sink = Callable[[int, bytes], None]
+"""Takes an output of an egress: the sequence and the payload."""
+
+
+class Watch(Protocol):
+    """Follows one record through a pipeline."""
+
+    def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
+        """Let a stage process a message, and return the outcome. ``lane`` is where the stage writes."""
+
+    def show(self, kind: str, id: str, lane: str, message: Message) -> None:
+        """Show a message that reached a lane or an egress."""
 
 
 class Decision(StrEnum):
@@ -76,10 +91,15 @@ class StageError(Exception):
     """A stage failed to process a record, which stops the pipeline."""
 
     def __init__(self, stage: str, sequence: int, detail: str) -> None:
-        super().__init__(f"stage {stage!r} failed on record {sequence}: {detail}")
+        super().__init__()
         self.stage = stage
         self.sequence = sequence
         self.detail = detail
+        self.ingress: str | None = None  # where the record entered, if the pipeline has several ingresses
+
+    def __str__(self) -> str:
+        entered = f" of {self.ingress!r}" if self.ingress else ""
+        return f"stage {self.stage!r} failed on record {self.sequence}{entered}: {self.detail}"
 
 
 class EffectFailed(Exception):
@@ -87,17 +107,47 @@ class EffectFailed(Exception):
 
 
 @dataclass(slots=True)
+class Drops:
+    """How many records a stage dropped for one reason, and which was the first."""
+
+    count: int
+    first_sequence: int
+    ingress: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON data; the ingress is named only if the pipeline has several."""
+        counted: dict[str, Any] = {"count": self.count, "first_sequence": self.first_sequence}
+        return counted if self.ingress is None else counted | {"ingress": self.ingress}
+
+
+@dataclass(slots=True)
 class StageCounters:
-    """How many records a stage has processed so far."""
+    """How many records a stage has processed so far. ``unfinished`` are those at which a limit ended the run."""
 
     entered: int = 0
-    left: int = 0
-    dropped: int = 0
     errors: int = 0
+    unfinished: int = 0
+    drops: dict[DropReason, Drops] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, int]:
+    @property
+    def dropped(self) -> int:
+        """The number of dropped records."""
+        return sum(drops.count for drops in self.drops.values())
+
+    @property
+    def left(self) -> int:
+        """The number of records that went on to the next stage."""
+        return self.entered - self.dropped - self.errors - self.unfinished
+
+    def as_json(self) -> dict[str, Any]:
         """Return the counters under the names that they have in the result of a replay."""
-        return {"in": self.entered, "out": self.left, "dropped": self.dropped, "errors": self.errors}
+        return {
+            "in": self.entered,
+            "out": self.left,
+            "dropped": self.dropped,
+            "errors": self.errors,
+            "drops": {str(reason): self.drops[reason].as_json() for reason in sorted(self.drops)},
+        }
 
 
 class StageRuntime:
@@ -129,72 +179,87 @@ class StageRuntime:
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
         self.counters[id] = StageCounters()
-        return Stage(id, self._prepared(id, op, lanes), self.counters[id])
+        return Stage(id, self._prepared(id, op, lanes), self.counters[id], self.work)
 
-    def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply:
+    def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply | None:
+        """Return the function of an op, or None if it passes each record unchanged."""
         params = self._stage_config.get(id)
         if not isinstance(params, Mapping | None):
             raise Unsupported(f"parameters of stage {id!r}: not an object")
         if op == "identity":
-            return self._metered(lambda payload: payload)
+            return None
         if op in dataguard.OPS:
             try:
                 return dataguard.build_guard(op, params, self.work)
             except dataguard.BadParams as error:
                 raise Unsupported(f"parameters of stage {id!r}: {error}") from None
         if split_op(op)[0] in SIDE_EFFECTS:
-            return self._metered(lambda payload: self._act(payload, id, op, lanes))
+            return lambda message: self._act(message, id, op, lanes)
         if op in self._ops:
-            plugin = self._ops[op]
-            return self._metered(lambda payload: plugin(payload, params))
+            return self._plugin(self._ops[op], params)
         raise Unsupported(f"stage {id!r} has an op that is not installed: {op!r}")
 
-    def _metered(self, apply: Apply) -> Apply:
-        """Wrap an op that does not count its own work, so that its work is counted."""
+    def _plugin(self, op: StageFunction, params: Mapping[str, Any] | None) -> Apply:
+        def apply(message: Message) -> Message | DropReason:
+            self.work.spend_bytes(message.payload)
+            result = op(message.payload, params)
+            if result is None:
+                return DropReason.OP
+            if not isinstance(result, bytes):
+                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
+            return message if result is message.payload else Message(result)
 
-        def metered(payload: bytes) -> bytes | None:
-            self.work.spend_bytes(payload)
-            return apply(payload)
+        return apply
 
-        return metered
-
-    def _act(self, payload: bytes, stage: str, op: str, lanes: tuple[str, str]) -> bytes:
+    def _act(self, message: Message, stage: str, op: str, lanes: tuple[str, str]) -> Message:
+        self.work.spend_bytes(message.payload)
         if len(self.actions) == self._max_actions:
             raise LimitExceeded(LimitCode.ACTIONS, f"the run needs more than {self._max_actions} actions")
         decision = self._effects.decide(stage, op)
         kind, target = split_op(op)
         self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))
         if decision is Decision.ALLOW:
-            self._effects.perform(stage, op, payload)
-        return payload
+            self._effects.perform(stage, op, message.payload)
+        return message
+
+
+def drop_output(_sequence: int, _payload: bytes) -> None:
+    """Take the output of an egress that nobody reads."""
 
 
 class Stage:
-    """A stage that is ready to process records."""
+    """A stage that is ready to process records. ``passes`` says that it never changes or drops a record."""
 
-    def __init__(self, id: str, apply: Apply, counters: StageCounters) -> None:
+    def __init__(self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter) -> None:
         self.id = id
-        self._apply = apply
-        self._counters = counters
+        self.passes = apply is None
+        self.counters = counters
+        self._work = work
+        self._apply = apply or self._pass
 
-    def process(self, payload: bytes, sequence: int) -> bytes | None:
-        """Process a record and return the new payload, or None if the record is dropped. Raises StageError."""
-        self._counters.entered += 1
+    def process(self, message: Message, sequence: int, ingress: str | None = None) -> Message | DropReason:
+        """Process a record and return the new message, or why it is dropped. Raises StageError."""
+        counters = self.counters
+        counters.entered += 1
         try:
-            result = self._apply(payload)
-            if not isinstance(result, bytes | None):
-                raise TypeError(f"the op returned {type(result).__name__}, not bytes or None")
+            result = self._apply(message)
         except LimitExceeded:
+            counters.unfinished += 1
             raise
         except RecordOverLimit as error:
-            self._counters.errors += 1
+            counters.errors += 1
             raise StageError(self.id, sequence, f"limit: {error}") from None
         except Exception as error:  # an op of a package may raise anything, which is an error of its stage
-            self._counters.errors += 1
+            counters.errors += 1
             name = "" if isinstance(error, dataguard.PayloadRejected | EffectFailed) else f"{type(error).__name__}: "
             raise StageError(self.id, sequence, f"{name}{error}") from error
-        if result is None:
-            self._counters.dropped += 1
-        else:
-            self._counters.left += 1
+        if type(result) is DropReason:
+            if (drops := counters.drops.get(result)) is None:
+                counters.drops[result] = Drops(1, sequence, ingress)
+            else:
+                drops.count += 1
         return result
+
+    def _pass(self, message: Message) -> Message:
+        self._work.spend_bytes(message.payload)
+        return message

@@ -40,8 +40,12 @@ class WorkMeter:
     def __init__(self, max_record: int = MAX_RECORD, max_run: int = MAX_REPLAY) -> None:
         self.total = 0
         self._record = 0
-        self._max_record = max_record
+        self.max_record = max_record
         self._max_run = max_run
+
+    def left(self) -> int:
+        """Return how much work the run may still do."""
+        return self._max_run - self.total
 
     def begin_record(self) -> None:
         """Start counting the work of the next input record."""
@@ -51,11 +55,23 @@ class WorkMeter:
         """Count work before it is done. Raises RecordOverLimit for one record, or LimitExceeded for the run."""
         self._record += units
         self.total += units
-        if self._record > self._max_record:
-            raise RecordOverLimit(f"the record costs more than {self._max_record:,} units of work")
+        if self._record > self.max_record:
+            raise RecordOverLimit(f"the record costs more than {self.max_record:,} units of work")
         if self.total > self._max_run:
             raise LimitExceeded(LimitCode.WORK, f"the replay needs more than {self._max_run:,} units of work")
 
     def spend_bytes(self, payload: bytes) -> None:
         """Count the cost of a stage that only reads and writes its payload."""
         self.spend(1 + len(payload) // 1024)
+
+    def pass_stages(self, size: int, stages: int) -> bool:
+        """Count the cost of stages that pass a payload of this size unchanged.
+
+        If it exceeds a limit, return False and count nothing, because the stages must then run one by one.
+        """
+        units = (1 + size // 1024) * stages
+        if self._record + units > self.max_record or self.total + units > self._max_run:
+            return False
+        self._record += units
+        self.total += units
+        return True

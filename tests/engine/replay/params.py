@@ -1,7 +1,23 @@
-"""A helper of tests that check the parameters of dataguard stages."""
+"""Helpers of tests that check the parameters of dataguard stages, and run such a stage."""
+
+from collections.abc import Callable
 
 from byteor_cloud.engine.replay import check_params
+from byteor_cloud.engine.replay.dataguard import build_guard
+from byteor_cloud.engine.replay.payload import Message
+from byteor_cloud.engine.replay.work import WorkMeter
 
 
 def errors(op: str, params: object) -> list[tuple[str, str]]:
     return [(error.pointer, error.code) for error in check_params(op, params)]
+
+
+def guard_bytes(op: str, params: object, work: WorkMeter | None = None) -> Callable[[bytes], bytes | None]:
+    """Return the function of a dataguard op on payloads, which returns None for a dropped record."""
+    guard = build_guard(op, params, work)
+
+    def process(payload: bytes) -> bytes | None:
+        result = guard(Message(payload)) if guard else Message(payload)
+        return result.payload if isinstance(result, Message) else None
+
+    return process

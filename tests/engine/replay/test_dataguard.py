@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from byteor_cloud.engine.replay import check_params
 from byteor_cloud.engine.replay.dataguard import BadParams, ParamError, PayloadRejected, build_guard
-from tests.engine.replay.params import errors
+from byteor_cloud.engine.replay.payload import Message
+from tests.engine.replay.params import errors, guard_bytes
 
 
 def redact(rule: str, value: object) -> Any:
-    out = build_guard("dataguard_redact", {"rules": [rule]})(json.dumps(value).encode())
+    out = guard_bytes("dataguard_redact", {"rules": [rule]})(json.dumps(value).encode())
     assert out is not None
     return json.loads(out)
 
@@ -24,7 +25,7 @@ def redact(rule: str, value: object) -> Any:
 
 def test_a_record_passes_unchanged_without_parameters() -> None:
     for op in ("dataguard_check", "dataguard_redact", "dataguard_fused"):
-        assert build_guard(op, None)(b"\xff no JSON") == b"\xff no JSON"
+        assert build_guard(op, None) is build_guard(op, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -34,27 +35,27 @@ def test_a_record_passes_unchanged_without_parameters() -> None:
 def test_on_reject_decides_what_happens_to_a_rejected_payload(op: str, payload: bytes) -> None:
     params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
-    assert build_guard(op, params)(payload) is None
-    assert build_guard(op, params | {"on_reject": "drop"})(payload) is None
+    assert guard_bytes(op, params)(payload) is None
+    assert guard_bytes(op, params | {"on_reject": "drop"})(payload) is None
     with pytest.raises(PayloadRejected, match="payload rejected: "):
-        build_guard(op, params | {"on_reject": "stop"})(payload)
+        guard_bytes(op, params | {"on_reject": "stop"})(payload)
 
 
 def test_redact_rejects_a_payload_that_is_not_an_object() -> None:
-    assert build_guard("dataguard_redact", {"rules": []})(b"[]") is None
+    assert guard_bytes("dataguard_redact", {"rules": []})(b"[]") is None
     with pytest.raises(PayloadRejected, match="payload rejected: not a JSON object"):
-        build_guard("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
+        guard_bytes("dataguard_redact", {"rules": [], "on_reject": "stop"})(b"[]")
 
 
 def test_check_keeps_the_bytes_and_redact_writes_canonical_json() -> None:
     payload = b'{ "b" : 1.50, "a":"\\u00e9" }'
 
-    assert build_guard("dataguard_check", {"schema": True})(payload) == payload
-    assert build_guard("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
+    assert guard_bytes("dataguard_check", {"schema": True})(payload) == payload
+    assert guard_bytes("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
 
 
 def test_fused_checks_the_payload_before_it_redacts() -> None:
-    guard = build_guard("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
+    guard = guard_bytes("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
 
     assert guard(b'{"pin":1,"x":2}') == b'{"x":2}'
     assert guard(b'{"x":2}') is None
@@ -103,7 +104,7 @@ def test_a_rule_redacts_its_field(rule: str, value: object, result: object) -> N
 
 
 def test_rules_apply_in_order() -> None:
-    guard = build_guard("dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]})
+    guard = guard_bytes("dataguard_redact", {"rules": ["a:truncate=2", "a:hash", "a:truncate=8", "b:drop", "b:hash"]})
 
     assert guard(b'{"a":"abc","b":1}') == b'{"a":"%s"}' % sha256(b'"ab"').hexdigest()[:8].encode()
 
@@ -188,7 +189,7 @@ def test_all_errors_of_parameters_are_reported_together() -> None:
         ("/rules/2", "rule.invalid"),
     ]
     with pytest.raises(BadParams, match="/x: is not a parameter of dataguard_fused; /on_reject: must be drop"):
-        build_guard("dataguard_fused", params)
+        guard_bytes("dataguard_fused", params)
 
 
 @pytest.mark.parametrize(
@@ -196,10 +197,11 @@ def test_all_errors_of_parameters_are_reported_together() -> None:
     [
         ("dataguard_check", {"schema": {}}, []),
         ("dataguard_check", {"schema": True, "on_reject": "stop"}, []),
-        ("dataguard_check", {}, [("/schema", "params.required")]),
+        ("dataguard_check", {}, []),
+        ("dataguard_check", {"on_reject": "drop"}, [("/schema", "params.required")]),
         ("dataguard_check", {"schema": {}, "rules": []}, [("/rules", "params.unknown")]),
         ("dataguard_redact", {"schema": {}}, [("/schema", "params.unknown"), ("/rules", "params.required")]),
-        ("dataguard_fused", {}, [("/schema", "params.required"), ("/rules", "params.required")]),
+        ("dataguard_fused", {"schema": {}}, [("/rules", "params.required")]),
         ("dataguard_redact", {"rules": "a:drop"}, [("/rules", "params.type")]),
         ("dataguard_redact", {"rules": [], "on_reject": None}, [("/on_reject", "params.choice")]),
         ("dataguard_redact", {"rules": [], "on_reject": []}, [("/on_reject", "params.choice")]),
@@ -228,3 +230,48 @@ def test_an_error_of_parameters_names_the_valid_values() -> None:
     assert check_params("dataguard_check", {"schema": True, "on_reject": 1}) == [
         ParamError("/on_reject", "params.choice", "must be drop or stop")
     ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"{", "not_json"),
+        (b'{"a":NaN}', "not_json"),
+        (b"[]", "not_object"),
+        (b'{"a":1,"a":2}', "duplicate_name"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "too_deep"),
+        (b'{"a":1}', "schema"),
+        (b'{"b":"\\ud800"}', "not_canonical"),
+        (b'{"b":9007199254740993}', "not_canonical"),
+    ],
+)
+def test_a_dropped_record_has_a_reason(payload: bytes, reason: str) -> None:
+    guard = build_guard("dataguard_fused", {"schema": {"required": ["b"]}, "rules": []})
+
+    assert guard is not None
+    assert guard(Message(payload)) == reason
+
+
+@pytest.mark.parametrize(
+    ("schema", "payload"),
+    [
+        (True, b'{"id":1234567890123456789}'),
+        (True, b'{"n":1e20}'),
+        ({"properties": {"n": {"multipleOf": 0.01}}}, b'{"n":19.99}'),
+    ],
+)
+def test_numbers_are_decimal_and_of_any_size(schema: object, payload: bytes) -> None:
+    assert guard_bytes("dataguard_check", {"schema": schema})(payload) == payload
+
+
+def test_a_redaction_does_not_change_the_value_that_other_stages_read() -> None:
+    guard = build_guard("dataguard_redact", {"rules": ["a.b:drop", "c:hash", "d.e:hash"]})
+    message = Message(b'{"a":{"b":1},"c":2,"d":[{"e":3}]}')
+    assert guard is not None
+
+    first, second = guard(message), guard(message)
+
+    assert message.value() == {"a": {"b": 1}, "c": 2, "d": [{"e": 3}]}
+    assert isinstance(first, Message)
+    assert isinstance(second, Message)
+    assert first.payload == second.payload

@@ -112,5 +112,7 @@ def test_a_bundle_can_be_replayed_with_another_spec(bundle: MakeBundle, ring: Ma
     outcome = run(held, spec=other, stage_config={"s0": {"schema": {"required": ["bid"]}}})
 
     assert outcome.audit["spec_sha256"] == spec_hash(encode(other))
-    assert outcome.result["stages"] == {"s0": {"in": 3, "out": 2, "dropped": 1, "errors": 0}}
+    assert outcome.result["stages"] == {
+        "s0": {"in": 3, "out": 2, "dropped": 1, "errors": 0, "drops": {"schema": {"count": 1, "first_sequence": 2}}}
+    }
     assert (outcome.status, outcome.result["divergence"]["sequence"]) == ("diverged", 3)

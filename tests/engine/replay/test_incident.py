@@ -47,12 +47,52 @@ def test_a_built_bundle_is_valid(root: Path, ring: MakeRing, documents: Document
     assert found.expected == {"out": root / "expected/out.bin"}
 
 
-def test_the_spec_hash_of_a_bundle_ignores_unknown_keys(root: Path, ring: MakeRing, documents: Documents) -> None:
+@pytest.mark.parametrize("change", ["unknown", "reordered", "no newline"])
+def test_a_spec_that_is_not_canonical_is_rejected(
+    root: Path, ring: MakeRing, documents: Documents, change: str
+) -> None:
     kv = encode(ring("identity"))
+    lines = kv.splitlines(keepends=True)
+    changed = {"unknown": kv + "unknown.key=1\n", "reordered": "".join(reversed(lines)), "no newline": kv[:-1]}
 
-    write(root, kv + "unknown.key=1\n", documents)
+    write(root, changed[change], documents)
 
+    assert [reason.code for reason in reasons(root)] == ["bad_spec"]
+    (root / "spec.kv").write_text(kv)
     assert validate_incident(root).spec_hash == spec_hash(kv)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "detail"),
+    [
+        ("spec_validation.json", {"ok": "yes"}, "ok must be true, false or null"),
+        ("policy_audit.json", {"ok": 1}, "ok must be true, false or null"),
+        ("environment.json", {"env": {}}, "env must be a list of pairs or null"),
+        ("environment.json", {"env": [["a"]]}, "env must be a list of pairs or null"),
+        ("outcome.json", {"stopped": {}}, "stopped must be null, or have stage, sequence and error"),
+        ("outcome.json", {"stopped": "s0"}, "stopped must be null, or have stage, sequence and error"),
+        (
+            "outcome.json",
+            {"stopped": {"stage": "s0", "sequence": "1", "error": None}},
+            "stopped has a value of the wrong type",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_rejected(
+    root: Path, ring: MakeRing, documents: Documents, name: str, values: dict[str, Any], detail: str
+) -> None:
+    write(root, encode(ring("identity")), documents | {name: documents.get(name, {}) | values})
+
+    assert reasons(root) == [RejectionReason("bad_value", f"{name}: {detail}")]
+
+
+def test_an_outcome_needs_its_key(root: Path, ring: MakeRing, documents: Documents) -> None:
+    write(root, encode(ring("identity")), documents | {"outcome.json": {}})
+    assert reasons(root) == [RejectionReason("missing_key", "outcome.json: stopped")]
+
+    for stopped in (None, {"stage": "s0", "sequence": 1, "error": None, "ingress": "in"}):
+        (root / "outcome.json").write_text(json.dumps({"stopped": stopped}))
+        assert validate_incident(root).documents["outcome.json"] == {"stopped": stopped}
 
 
 def test_a_bundle_with_only_the_required_files_and_null_values_is_valid(
@@ -96,7 +136,7 @@ def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
     (root / "spec_validation.json").write_text("{}")
     (root / "runtime.json").write_text('{"crate": {"name": "x"}}')
     (root / "policy_audit.json").write_text(
-        '{"ok": 1, "policy_version": 2, "mode": 1, "stage_failure_policy": "retry", "spec_path": 1}'
+        '{"ok": "yes", "policy_version": 2, "mode": 1, "stage_failure_policy": "retry", "spec_path": 1}'
     )
     (root / "lane_graph_state.json").write_text("[")
     (root / "single_ring_snapshot.json").write_text("[]")
@@ -116,6 +156,7 @@ def test_all_faults_of_a_bundle_are_reported_together(root: Path) -> None:
         RejectionReason("missing_key", "policy_audit.json: enforced"),
         RejectionReason("bad_value", "policy_audit.json: policy_version must be 1"),
         RejectionReason("bad_value", "policy_audit.json: stage_failure_policy must be 'stop_pipeline'"),
+        RejectionReason("bad_value", "policy_audit.json: ok must be true, false or null"),
         RejectionReason("bad_value", "runtime_config.json: stage_config must be an object"),
     ]
 

@@ -1,3 +1,4 @@
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 @given(records)
 def test_a_journal_is_read_as_it_was_written(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
+    items = [item for item in items if item != Record(0, 0, b"")]
+    assert read(encode_journal(items, version=1)) == (items, None)
 
 
 @given(records.filter(bool), st.data())
@@ -57,9 +60,9 @@ def test_a_truncated_journal_gives_its_complete_records_and_a_warning(items: lis
 
 @given(records.filter(bool), st.data())
 def test_the_error_about_a_flipped_payload_bit_names_the_offset(items: list[Record], data: st.DataObject) -> None:
-    items = [*items, Record(7, 7, b"payload")]
+    items = [*items, Record(7, 7, b"payload"), Record(8, 8, b"last")]
     whole = bytearray(encode_journal(items))
-    index = data.draw(st.sampled_from([at for at, item in enumerate(items) if item.payload]))
+    index = data.draw(st.sampled_from([at for at, item in enumerate(items[:-1]) if item.payload]))
     offset = len(encode_journal(items[:index]))
     whole[offset + 24] ^= 1 << data.draw(st.integers(0, 7))
 
@@ -70,13 +73,42 @@ def test_the_error_about_a_flipped_payload_bit_names_the_offset(items: list[Reco
     assert str(caught.value) == f"bad CRC of record {items[index].sequence} at offset {offset}"
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_bad_crc_of_the_last_record_ends_the_journal_with_a_warning(version: int) -> None:
+    whole = bytearray(encode_journal(RECORDS, version))
+    whole[-1] ^= 1
+
+    found, warning = read(bytes(whole))
+
+    assert found == RECORDS[:-1]
+    assert warning == "bad CRC of the last record at offset 66"
+    with pytest.raises(BadJournal, match="bad CRC of record 0 at offset 66"):
+        read(bytes(whole) + b"\0")
+
+
+def test_zeros_end_a_journal_of_version_1_but_are_no_record_of_version_2() -> None:
+    assert read(encode_journal(RECORDS, 1) + bytes(96)) == (RECORDS, "zeros instead of a record at offset 91")
+    assert read(encode_journal(RECORDS) + bytes(24)) == (RECORDS, "bad CRC of the last record at offset 91")
+    with pytest.raises(BadJournal, match="bad CRC of record 0 at offset 91"):
+        read(encode_journal(RECORDS) + bytes(96))
+
+
+def test_version_2_covers_the_header_of_a_record() -> None:
+    whole = encode_journal(RECORDS)
+    for at in range(8, 28):  # the first record's length, sequence and time
+        changed = bytearray(whole)
+        changed[at] ^= 1
+        with suppress(BadJournal):
+            assert RECORDS[0] not in read(bytes(changed))[0]
+
+
 @pytest.mark.parametrize("data", [b"", b"BYTJ", b"BYTJ\1\0\0", b"BYTK\1\0\0\0", b"\0" * 8])
 def test_a_file_without_a_journal_header_is_refused(data: bytes) -> None:
     with pytest.raises(BadJournal, match="no BYTJ journal header at offset 0"):
         read(data)
 
 
-@pytest.mark.parametrize("data", [b"BYTJ\2\0\0\0", b"BYTJ\1\0\1\0", b"BYTJ\0\1\0\0"])
+@pytest.mark.parametrize("data", [b"BYTJ\3\0\0\0", b"BYTJ\2\0\1\0", b"BYTJ\1\0\1\0", b"BYTJ\0\1\0\0"])
 def test_an_unknown_version_or_flag_is_refused(data: bytes) -> None:
     with pytest.raises(BadJournal, match="unknown journal version"):
         read(data)
@@ -101,12 +133,12 @@ def test_a_false_length_causes_no_read_larger_than_a_chunk() -> None:
 
     assert list(reader) == []
     assert reader.warning == "torn tail: the record at offset 8 is cut off"
-    assert source.largest == 1024 * 1024
+    assert source.largest == 256 * 1024
 
     source = Watched(length + b"\0" * 8 + b"short")
     with pytest.raises(BadJournal):
         list(read_frames(source))
-    assert source.largest == 1024 * 1024
+    assert source.largest == 256 * 1024
 
 
 def test_a_length_over_the_limit_is_an_error() -> None:
@@ -152,7 +184,7 @@ def test_the_format_of_a_journal_is_that_of_earlier_releases() -> None:
     data = (GOLDEN / "journal.bin").read_bytes()
 
     assert read(data) == (RECORDS, None)
-    assert encode_journal(RECORDS) == data
+    assert encode_journal(RECORDS, version=1) == data
 
 
 def test_the_format_and_digest_of_frames_are_those_of_earlier_releases() -> None:

@@ -42,11 +42,19 @@ def test_the_outcome_of_a_replay_contains_result_audit_and_frames(bundle: MakeBu
     assert outcome.result == {
         "egress": {"out": {"records": 2, "sha256": frames_digest(OUTPUTS)}},
         "stages": {
-            "s0": {"in": 3, "out": 3, "dropped": 0, "errors": 0},
-            "s1": {"in": 3, "out": 2, "dropped": 1, "errors": 0},
-            "s2": {"in": 2, "out": 2, "dropped": 0, "errors": 0},
+            "s0": {"in": 3, "out": 3, "dropped": 0, "errors": 0, "drops": {}},
+            "s1": {
+                "in": 3,
+                "out": 2,
+                "dropped": 1,
+                "errors": 0,
+                "drops": {"schema": {"count": 1, "first_sequence": 2}},
+            },
+            "s2": {"in": 2, "out": 2, "dropped": 0, "errors": 0, "drops": {}},
         },
         "divergence": None,
+        "reproduced": None,
+        "notes": [],
     }
     assert outcome.egress_frames == {"out": frames(*OUTPUTS)}
     action = {
@@ -118,8 +126,10 @@ def test_a_stage_error_fails_the_replay_and_names_stage_and_record(bundle: MakeB
     assert outcome.error == ("stage 's0' failed on record 2: payload rejected: does not conform to the schema")
     assert outcome.result == {
         "egress": {"out": {"records": 1, "sha256": frames_digest([Frame(1, RECORDS[0].payload)])}},
-        "stages": {"s0": {"in": 2, "out": 1, "dropped": 0, "errors": 1}},
+        "stages": {"s0": {"in": 2, "out": 1, "dropped": 0, "errors": 1, "drops": {}}},
         "divergence": None,
+        "reproduced": None,
+        "notes": [],
     }
 
 
@@ -214,12 +224,12 @@ def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
     assert outcome.result == run(held).result
 
 
-def test_the_journal_lane_is_required_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_a_lane_can_be_chosen_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
     lanes = (GraphLane("in.out", "events"), GraphLane("too.x", "events"))
     held = bundle(PipelineSpec("fan", LaneGraph("block", lanes, ends, ())), RECORDS)
 
-    assert run(held).error == "a journal lane must be chosen; the spec has these ingresses: in, too"
+    assert run(held).result["egress"]["out"]["records"] == 3
     assert run(held, journal_lane="in").result["egress"]["out"]["records"] == 3
     one = replace(held, spec=PipelineSpec("fan", LaneGraph("block", lanes, (ends[0], ends[2]), ())))
     assert run(one).result["egress"]["out"]["records"] == 3

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from byteor_cloud.engine.replay.dataguard import build_guard
 from byteor_cloud.engine.replay.schema import PayloadSchema
 from byteor_cloud.engine.replay.work import RecordOverLimit, WorkMeter
+from tests.engine.replay.params import guard_bytes
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,35 @@ def test_a_record_over_the_work_limit_is_an_error(op: str) -> None:
     )
     payload = json.dumps({"a": [1] * 98}).encode()  # 100 nodes, 3 keywords
 
-    assert build_guard(op, params, WorkMeter(max_record=300))(payload) is not None
+    assert guard_bytes(op, params, WorkMeter(max_record=300))(payload) is not None
     with pytest.raises(RecordOverLimit):
-        build_guard(op, params, WorkMeter(max_record=299))(payload)
+        guard_bytes(op, params, WorkMeter(max_record=299))(payload)
 
 
 def test_the_work_of_a_redaction_is_proportional_to_the_elements_that_it_visits() -> None:
     def work(items: int) -> int:
         spent = WorkMeter()
-        build_guard("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
+        guard_bytes("dataguard_redact", {"rules": ["a.b:drop"] * 10}, spent)(json.dumps({"a": [{}] * items}).encode())
         return spent.total
 
     assert 1.9 < work(2000) / work(1000) < 2.1
 
 
+def test_an_array_that_costs_more_than_the_limit_is_an_error_and_no_drop() -> None:
+    schema = {"properties": {"a": {"items": {"anyOf": [{"const": number} for number in range(2, 102)]}}}}
+
+    with pytest.raises(RecordOverLimit):
+        guard_bytes("dataguard_check", {"schema": schema}, WorkMeter(max_record=10**6))(
+            b'{"a":[' + b"1," * 9_999 + b"1]}"
+        )
+
+
+@pytest.mark.parametrize("number", [b"1" * 1_001, b"1e1001", b"1e-99999999999999999999"])
+def test_a_number_that_is_too_long_to_be_read_is_an_error_and_no_drop(number: bytes) -> None:
+    with pytest.raises(RecordOverLimit):
+        guard_bytes("dataguard_check", {"schema": True})(b'{"n":' + number + b"}")
+
+
 def test_a_record_with_too_many_values_is_an_error() -> None:
     with pytest.raises(RecordOverLimit):
-        build_guard("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")
+        guard_bytes("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

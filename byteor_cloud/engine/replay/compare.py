@@ -1,0 +1,82 @@
+"""Compares the results of two replays of the same records."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from byteor_cloud.engine.replay.divergence import Comparison, first_divergence
+from byteor_cloud.engine.replay.journal import read_frames
+
+_COUNTS = ("in", "out", "dropped", "errors", "drops")
+
+type Frames = Mapping[str, bytes | BinaryIO | None]
+"""The frames of each egress, in memory or as a file; None if they were not kept."""
+
+
+def compare(
+    result_a: Mapping[str, Any],
+    result_b: Mapping[str, Any],
+    *,
+    actions_a: Sequence[Mapping[str, Any]] = (),
+    actions_b: Sequence[Mapping[str, Any]] = (),
+    frames_a: Frames | None = None,
+    frames_b: Frames | None = None,
+) -> dict[str, Any]:
+    """Return how two results differ, as JSON data. Where only one has an egress or a stage, the other's side is null.
+
+    ``equal`` means equal egresses, stages and actions. ``actions`` are those of the audits. ``first_difference`` is the
+    first frame that differs; it needs the frames of both replays, and is null without them.
+    """
+    egress = {
+        name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
+        for name in dict.fromkeys((*result_a["egress"], *result_b["egress"]))
+    }
+    stages = {
+        name: _compare_stage(result_a["stages"].get(name), result_b["stages"].get(name))
+        for name in dict.fromkeys((*result_a["stages"], *result_b["stages"]))
+    }
+    actions = {"equal": list(actions_a) == list(actions_b), "count": [len(actions_a), len(actions_b)]}
+    parts = [*egress.values(), *stages.values(), actions]
+    differing = [name for name, each in egress.items() if not each["equal"]]
+    return {
+        "equal": all(part["equal"] for part in parts),
+        "egress": egress,
+        "stages": stages,
+        "actions": actions,
+        "first_difference": _first_difference(differing, frames_a or {}, frames_b or {}),
+    }
+
+
+def _compare_egress(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"equal": a == b, **{key: [a and a[key], b and b[key]] for key in ("records", "sha256")}}
+
+
+def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"equal": a == b, **{key: [a and a.get(key), b and b.get(key)] for key in _COUNTS}}
+
+
+def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
+    """Return the first frame that differs: ``egress, sequence, kind, sha256: [a, b], diff`` (``a`` is the expected)."""
+    comparisons = []
+    for name in names:
+        left, right = a.get(name, b""), b.get(name, b"")
+        if left is None or right is None:
+            continue
+        comparison = Comparison(name, read_frames(_opened(left)))
+        for frame in read_frames(_opened(right)):
+            comparison.compare(frame.sequence, frame.payload)
+            if comparison.divergence:
+                break
+        comparison.finish()
+        comparisons.append(comparison)
+    found = first_divergence(comparisons)
+    if found is None:
+        return None
+    kept = {key: found[key] for key in ("egress", "sequence", "kind", "diff")}
+    return kept | {"sha256": [found["expected_sha256"], found["actual_sha256"]]}
+
+
+def _opened(frames: bytes | BinaryIO) -> BinaryIO:
+    return io.BytesIO(frames) if isinstance(frames, bytes) else frames

@@ -1,0 +1,76 @@
+"""Tests of the comparison of two replays."""
+
+import json
+
+from byteor_cloud.engine.replay import Record, compare
+from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing, run, sha
+
+RECORDS = [Record(1, 0, b'{"a":1}'), Record(2, 0, b'{"b":2}')]
+
+
+def test_equal_replays_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
+    one = run(bundle(ring(HOOK), RECORDS))
+
+    found = compare(
+        one.result, one.result, actions_a=one.audit["actions"], actions_b=one.audit["actions"],
+        frames_a=one.egress_frames, frames_b=one.egress_frames,
+    )  # fmt: skip
+
+    digest = one.result["egress"]["out"]["sha256"]
+    assert found == {
+        "equal": True,
+        "egress": {"out": {"equal": True, "records": [2, 2], "sha256": [digest, digest]}},
+        "stages": {
+            "s0": {
+                "equal": True,
+                "in": [2, 2],
+                "out": [2, 2],
+                "dropped": [0, 0],
+                "errors": [0, 0],
+                "drops": [{}, {}],
+            }
+        },
+        "actions": {"equal": True, "count": [2, 2]},
+        "first_difference": None,
+    }
+
+
+def test_the_first_difference_is_shown_with_both_digests(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("dataguard_check"), RECORDS)
+    one, two = run(held), run(held, stage_config={"s0": {"schema": {"required": ["b"]}}})
+
+    found = compare(one.result, two.result, frames_a=one.egress_frames, frames_b=two.egress_frames)
+
+    assert (found["equal"], found["egress"]["out"]["equal"], found["egress"]["out"]["records"]) == (
+        False,
+        False,
+        [2, 1],
+    )
+    assert found["stages"]["s0"]["dropped"] == [0, 1]
+    difference = found["first_difference"]
+    assert (difference["egress"], difference["sequence"], difference["kind"]) == ("out", 1, "missing")
+    assert difference["sha256"] == [sha(b'{"a":1}'), None]
+    assert compare(one.result, two.result)["first_difference"] is None
+    json.dumps(found)
+
+
+def test_an_egress_or_stage_that_one_side_lacks_differs(bundle: MakeBundle, ring: MakeRing) -> None:
+    one = run(bundle(ring("identity"), RECORDS)).result
+    two = {**one, "egress": {}, "stages": {}}
+
+    found = compare(one, two)
+
+    assert found["egress"]["out"]["records"] == [2, None]
+    assert (found["equal"], found["stages"]["s0"]["in"]) == (False, [2, None])
+    assert compare(two, one)["egress"]["out"]["records"] == [None, 2]
+
+
+def test_actions_differ_by_their_decisions(bundle: MakeBundle, ring: MakeRing) -> None:
+    one = run(bundle(ring(HOOK), RECORDS))
+    actions = one.audit["actions"]
+
+    found = compare(
+        one.result, one.result, actions_a=actions, actions_b=[actions[0], {**actions[1], "decision": "Deny"}]
+    )
+
+    assert (found["equal"], found["actions"]) == (False, {"equal": False, "count": [2, 2]})

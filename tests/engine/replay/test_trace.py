@@ -1,0 +1,106 @@
+"""Tests of traces: what a record became at each stage and lane."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byteor_cloud.engine.replay import BadInput, Record, index_file, trace
+from byteor_cloud.engine.replay.journal import BadJournal
+from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing
+from tests.engine.replay.test_ingresses import bundle_of, graph
+
+
+def steps(found: dict[str, Any], at: int = 0) -> list[tuple[str, str, str, bytes | None, str | None]]:
+    return [
+        (
+            step["kind"],
+            step["id"],
+            step["lane"],
+            None if step["payload_base64"] is None else base64.b64decode(step["payload_base64"]),
+            step["dropped"],
+        )
+        for step in found["records"][at]["steps"]
+    ]
+
+
+CONFIG = {"s1": {"schema": {"required": ["a"]}, "rules": ["b:drop"]}}
+
+
+def test_a_trace_shows_each_stage_of_a_ring(bundle: MakeBundle, ring: MakeRing) -> None:
+    records = [Record(1, 0, b'{"a": 1, "b": 2}'), Record(2, 0, b"{}"), Record(1, 0, b'{"a": 3}')]
+    held = bundle(ring("identity", "dataguard_fused", HOOK), records)
+
+    found = trace(held, 1, stage_config=CONFIG)
+
+    assert [(record["ingress"], record["position"]) for record in found["records"]] == [("in", 0), ("in", 1)]
+    assert steps(found) == [
+        ("ingress", "in", "in", b'{"a": 1, "b": 2}', None),
+        ("stage", "s0", "out", b'{"a": 1, "b": 2}', None),
+        ("stage", "s1", "out", b'{"a":1}', None),
+        ("stage", "s2", "out", b'{"a":1}', None),
+        ("egress", "out", "out", b'{"a":1}', None),
+    ]
+    assert found["records"][0]["egress"] == ["out"]
+    (action,) = found["records"][0]["steps"][3]["actions"]
+    assert (action["stage"], action["decision"]) == ("s2", "DryRunOnly")
+    assert found["records"][0]["steps"][0].keys() == {
+        "kind", "id", "lane", "payload_base64", "json", "truncated", "dropped", "actions",
+    }  # fmt: skip
+    assert found["records"][0]["steps"][2]["json"] == {"a": 1}
+    dropped = trace(held, 2, stage_config=CONFIG)
+    assert steps(dropped)[-1] == ("stage", "s1", "out", None, "schema")
+    assert dropped["records"][0]["egress"] == []
+    assert trace(held, 9) == {"records": []}
+
+
+def test_a_trace_ends_at_a_stage_error_and_at_a_limit(bundle: MakeBundle, ring: MakeRing) -> None:
+    held = bundle(ring("identity", "dataguard_fused"), [Record(1, 0, b"[]")])
+
+    found = trace(held, 1, stage_config={"s1": CONFIG["s1"] | {"on_reject": "stop"}})
+
+    assert steps(found)[-1] == ("stage", "s1", "out", None, "stage_error")
+
+
+def test_a_trace_shows_the_lanes_of_a_graph_and_both_ingresses(tmp_path: Path) -> None:
+    held = bundle_of(
+        tmp_path, graph("ina>s inb>s s>outx s>outy"), {"ina": [Record(4, 0, b"a")], "inb": [Record(4, 0, b"b")]}
+    )
+
+    found = trace(held, 4)
+
+    assert steps(found) == [
+        ("ingress", "ina", "ina.s", b"a", None),
+        ("lane", "s:in", "s:in", b"a", None),
+        ("stage", "s", "s:out", b"a", None),
+        ("lane", "s:out", "s:out", b"a", None),
+        ("lane", "s.outx", "s.outx", b"a", None),
+        ("lane", "s.outy", "s.outy", b"a", None),
+        ("egress", "outx", "s.outx", b"a", None),
+        ("egress", "outy", "s.outy", b"a", None),
+    ]
+    assert [record["ingress"] for record in found["records"]] == ["ina", "inb"]
+    assert found["records"][1]["egress"] == ["outx", "outy"]
+    assert [record["ingress"] for record in trace(held, 4, ingress="inb")["records"]] == ["inb"]
+    with pytest.raises(BadInput, match="the bundle has no journal of lane 'x'"):
+        trace(held, 4, ingress="x")
+
+
+def test_an_index_gives_the_trace_of_a_scan_and_a_stale_one_is_ignored(bundle: MakeBundle, ring: MakeRing) -> None:
+    numbers = [5, 1, 4, 2, 3, 3]
+    held = bundle(ring("identity"), [Record(number, at, b"%d" % at) for at, number in enumerate(numbers)])
+    index = held.journals["in"].with_name("in.idx")
+    index_file(held.journals["in"], index)
+
+    for number in range(7):
+        assert trace(held, number, indexes={"in": index}) == trace(held, number)
+    assert [record["position"] for record in trace(held, 3)["records"]] == [2, 3]
+    index.write_bytes(b"stale")
+    assert trace(held, 5, indexes={"in": index}) == trace(held, 5)
+
+
+def test_a_bad_journal_is_bad_input(bundle: MakeBundle, ring: MakeRing) -> None:
+    with pytest.raises(BadInput, match="no BYTJ journal header") as caught:
+        trace(bundle(ring("identity"), b"text"), 1)
+    assert isinstance(caught.value.__cause__, BadJournal)
