@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.tenancy.models import enum_choices, one_of_constraint
 from apps.tenancy.state import Stateful
 from byteor_cloud.engine.machines import ARTIFACT, REPLAY, ArtifactStatus, ReplayStatus
@@ -36,10 +36,14 @@ class Artifact(Stateful):
     size_bytes = models.BigIntegerField()
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    # What the upload said about its content (``declared_key``). The check may set other columns; this one never changes.
+    declared = models.CharField(max_length=150)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["environment", "content_hash"], name="artifacts_artifact_unique_content"),
+            models.UniqueConstraint(
+                fields=["environment", "content_hash", "declared"], name="artifacts_artifact_unique_upload"
+            ),
             one_of_constraint("status", ArtifactStatus, "artifacts_artifact_status"),
         ]
         indexes = [models.Index(fields=["content_hash"], name="artifacts_artifact_content")]
@@ -78,12 +82,17 @@ class Replay(Stateful):
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
     journal_lane = models.CharField(max_length=200, null=True)
     last_n = models.PositiveIntegerField(null=True)
+    # The bundle whose stage parameters were asked for. Null: those of the capture or of its deployment.
+    config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     requested_by = models.CharField(max_length=300)
     # The approval was requested with the replay, or given before and sent with the request as an approval credential.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # Records of a running replay: those that are done, and all.
+    progress_done = models.BigIntegerField(default=0)
+    progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
     # The machine-readable reason of a failure.
     error_code = models.CharField(max_length=40, null=True)

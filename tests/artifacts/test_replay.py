@@ -212,6 +212,29 @@ def test_stage_parameters_come_from_the_bundle_or_else_from_the_deployment(world
     assert replayed(world, none).result["egress"] == egress(*EVERYTHING[:2])
 
 
+def test_stage_parameters_come_from_the_named_config_bundle(world: World) -> None:
+    version = world.version()
+    bundle = world.bundle(version=version, stage_config=CHECK)
+    artifact = ingested(world, incident(version.spec_kv, stage_config={}))
+
+    row = replayed(world, artifact, config_bundle_id=str(bundle.pk))
+
+    assert (row.config_bundle, row.version, row.result["egress"]) == (bundle, version, egress(*KEPT))
+
+
+def test_config_bundle_refuses_another_version(world: World) -> None:
+    version = world.version()
+    bundle = world.bundle(version=version)
+    other = world.version(content=plan("other"))
+    artifact = ingested(world, incident(version.spec_kv))
+
+    answer = ask(world, artifact, config_bundle_id=str(bundle.pk), version_id=str(other.pk))
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/version_id"
+    assert not Replay.objects.exists()
+
+
 def test_replays_are_deterministic(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))

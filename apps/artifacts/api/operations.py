@@ -10,8 +10,8 @@ UPLOAD = Operations(
         "create": Operation(
             "uploadArtifact",
             "Upload an artifact",
-            "Called by an agent to upload an incident capture or telemetry. Uploading the same content again returns "
-            "the existing artifact (200).",
+            "Called by an agent to upload an incident capture or telemetry. Uploading the same content again with the "
+            "same kind, spec hash and deployment returns the existing artifact (200).",
             example={"kind": "telemetry", "captured_at": "2026-11-24T12:00:00Z", "file": "…"},
         ),
     },

@@ -9,6 +9,7 @@ from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Replay
 from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle
 from apps.tenancy.api.fields import (
     EnvironmentRelatedField,
     HashField,
@@ -133,14 +134,24 @@ class ReplayArtifactSerializer(StrictSerializer):
     version_id = EnvironmentRelatedField(
         source="version", queryset=Version.objects.all(), what="version", required=False
     )
+    config_bundle_id = EnvironmentRelatedField(
+        source="config_bundle",
+        queryset=ConfigBundle.objects.select_related("version"),
+        what="config bundle",
+        required=False,
+    )
     approval = TextField(source="credential", max_length=16 * 1024, required=False)
     descriptions = {
         "mode": "`dry_run` (default) performs no side effect; `execute` performs the side effects that are permitted.",
         "journal_lane": (
-            "The ingress whose journal is replayed. Required if the artifact has journals of several ingresses."
+            "The ingress whose journal is replayed. Default: all ingresses that have a journal, together."
         ),
         "last_n": "How many of the last records to replay. Default: all records.",
         "version_id": "The version to replay through, instead of the version that produced the artifact.",
+        "config_bundle_id": (
+            "The config bundle whose stage parameters are used, with its version. Default: the parameters in the "
+            "artifact, else those of its deployment, else none."
+        ),
         "approval": "The credential of an unused approval. Only with `execute`.",
     }
 
@@ -155,7 +166,10 @@ class ReplaySerializer(ModelSerializer):
         "mode": "Whether side effects are performed.",
         "artifact_id": "The artifact that is replayed.",
         "version_id": "The version that the records run through. Null until it is known.",
-        "journal_lane": "The ingress whose journal is replayed.",
+        "journal_lane": "The ingress whose journal is replayed. Null if all that have a journal are replayed together.",
+        "config_bundle_id": (
+            "The config bundle that the request named. Null if the parameters are the artifact's or its deployment's."
+        ),
         "last_n": "How many of the last records are replayed. Null if all are replayed.",
         "result": (
             "The result: records and digests of each egress, counters of each stage, and the first divergence. Null "
@@ -175,7 +189,7 @@ class ReplaySerializer(ModelSerializer):
     class Meta:
         model = Replay
         fields = [
-            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "journal_lane", "last_n",
-            "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id",
+            "journal_lane", "last_n", "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
             "finished_at", "created_at",
         ]  # fmt: skip

@@ -18,7 +18,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services.uploads import WORKER, storable, unpacked, version_for
 from apps.pipelines.models import Version
 from apps.pipelines.services import installed_ops
-from apps.releases.models import Approval
+from apps.releases.models import Approval, ConfigBundle
 from apps.releases.services import approvals
 from apps.tenancy import audit
 from apps.tenancy.actors import Actor
@@ -36,7 +36,7 @@ from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_outage
 
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
-_RELATED = ("artifact__deployment__config_bundle", "version", "environment__project__organization", "approval")
+_RELATED = ("artifact__deployment__config_bundle", "config_bundle", "version", "environment__project__organization", "approval")
 _OUTCOME = {
     OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
     OutcomeStatus.DIVERGED: ReplayEvent.DIVERGE,
@@ -53,16 +53,23 @@ def request(
     journal_lane: str | None = None,
     last_n: int | None = None,
     version: Version | None = None,
+    config_bundle: ConfigBundle | None = None,
     credential: str | None = None,
     actor: Actor,
 ) -> Replay:
     """Queue a replay. If it needs approval and ``credential`` does not prove an earlier one, request approval instead.
 
-    Raises Conflict if the artifact or the environment's policy forbids the replay, Unprocessable if no version fits.
+    ``config_bundle`` implies its version, and its parameters are used. Raises Conflict if the artifact or the
+    environment's policy forbids the replay, Unprocessable if no version fits.
     """
     _check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
         raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
+    if config_bundle is not None:
+        if version is not None and version.pk != config_bundle.version_id:
+            detail = "The config bundle has another version. Leave `version_id` out."
+            raise InvalidInput.at("/version_id", detail, code="version.not_of_config_bundle")
+        version = config_bundle.version
     chosen = version or _recorded_version(artifact)
     row = Replay(
         environment=environment,
@@ -71,6 +78,7 @@ def request(
         mode=mode,
         journal_lane=journal_lane,
         last_n=last_n,
+        config_bundle=config_bundle,
         requested_by=actor.display,
     )
     if credential is not None:
@@ -148,11 +156,12 @@ def _subject(row: Replay) -> approvals.ApprovalSubject:
     """Return what an approver consents to: the artifact's records, the version and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in decode(version.spec_kv).stages]
+    bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return approvals.ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, unless the incident bundle contains parameters,
-        # which the content hash covers.
-        config_hash=artifact.deployment.config_bundle.config_hash if artifact.deployment else None,
+        # The replay uses the stage parameters of this config bundle, unless it is the deployment's and the incident
+        # bundle contains parameters, which the content hash covers.
+        config_hash=bundle.config_hash if bundle else None,
         target=ReplayTarget(
             mode=row.mode,
             artifact_id=str(artifact.pk),
@@ -161,6 +170,7 @@ def _subject(row: Replay) -> approvals.ApprovalSubject:
             journal_lane=row.journal_lane,
             last_n=row.last_n,
             side_effects=tuple(op for op in ops if split_op(op)[0] in SIDE_EFFECTS),
+            config_bundle_id=None if row.config_bundle_id is None else str(row.config_bundle_id),
         ),
         strategy=None,
         capabilities=[REPLAY_EXECUTE],
@@ -260,7 +270,7 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
 
 def _replay(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
     artifact, version, environment = row.artifact, row.version, row.environment
-    stage_config = bundle.stage_config
+    stage_config = row.config_bundle.stage_config if row.config_bundle else bundle.stage_config
     if stage_config is None and artifact.deployment is not None:
         stage_config = artifact.deployment.config_bundle.stage_config
     spec = decode(version.spec_kv)

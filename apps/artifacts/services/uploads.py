@@ -46,7 +46,9 @@ def receive(
     metadata: Mapping[str, Any] | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
-    """Store an upload; return the artifact and whether it is new. An environment stores the same content once.
+    """Store an upload; return the artifact and whether it is new. The same upload is stored once in an environment.
+
+    The same content with another kind, spec hash or deployment is another upload, so that a mistake can be corrected.
 
     When this returns, the blob is stored, and it is kept as long as the artifact exists.
     """
@@ -58,8 +60,9 @@ def receive(
                 "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
             )
     # This only looks, so that a new file costs one transaction. A row that is there is looked at again under its lock.
-    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
-    if known.exists() and (existing := _existing(environment, content_hash)) is not None:
+    declared = declared_key(kind, spec_hash, deployment_id)
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
+    if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
         return existing, False
     blobs.put_file(content_hash, file)  # first: a row must never refer to a blob that is not stored
     try:
@@ -77,6 +80,7 @@ def receive(
                 spec_hash=spec_hash,
                 deployment=deployment,
                 metadata=dict(metadata or {}),
+                declared=declared,
                 content_hash=content_hash,
                 size_bytes=file.size,
             )
@@ -90,7 +94,7 @@ def receive(
             enqueue(IngestArtifact(artifact_id=str(artifact.pk)), organization=environment.project.organization_id)
     except IntegrityError:
         # A concurrent upload of the same content was faster. Its artifact may already be deleted again.
-        if (existing := _existing(environment, content_hash)) is None:
+        if (existing := _existing(environment, content_hash, declared)) is None:
             raise Unavailable(
                 "Another copy was being removed at the same moment. Upload the file again.", retry_after=1
             ) from None
@@ -98,10 +102,15 @@ def receive(
     return artifact, True
 
 
+def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
+    """Return the text that distinguishes uploads of the same content."""
+    return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"
+
+
 @transaction.atomic
-def _existing(environment: Environment, content_hash: str) -> Artifact | None:
-    """Return the environment's artifact with this content. Waits for a transaction that is deleting it."""
-    known = Artifact.objects.filter(environment=environment, content_hash=content_hash)
+def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
+    """Return the artifact of the same upload. Waits for a transaction that is deleting it."""
+    known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
 
