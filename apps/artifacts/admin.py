@@ -57,6 +57,18 @@ EXECUTE = Act(
 )
 
 
+CANCEL = Act(
+    name="cancel",
+    label="Cancel",
+    explain="End this dry run. It fails with the reason that you give.",
+    run=lambda row, context: replays.cancel(row, reason=context.comment, actor=context.actor),
+    needs=P.OPERATE_ENVIRONMENT,
+    icon="cancel",
+    comment="optional",
+    applies=permitted_by(replays.check_cancellable),
+)
+
+
 @admin.register(Artifact, site=site)
 class ArtifactAdmin(ReadOnlyAdmin):
     tenant = "environment"
@@ -72,10 +84,11 @@ class ArtifactAdmin(ReadOnlyAdmin):
 class ReplayAdmin(ReadOnlyAdmin):
     tenant = "environment"
     section, icon = "Incidents", "replay"
-    related = ("environment__project__organization", "artifact", "version", "approval")
+    related = ("environment__project__organization", "artifact", "version", "approval", "config_bundle")
     list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
+    acts = (CANCEL,)
 
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the outcome of the replay: its result and its side effects."""
@@ -87,6 +100,8 @@ class ReplayAdmin(ReadOnlyAdmin):
             ("Version", row_link(row.version)),
             ("Requested by", row.requested_by),
             ("Waits for approval" if waits else "Approval", row_link(row.approval)),
+            ("Parameters of", row_link(row.config_bundle) if row.config_bundle else "the capture"),
+            ("Progress", f"{row.progress['done']:,} of {row.progress['total']:,} records" if row.progress else "-"),
             ("Finished", relative_time(row.finished_at)),
             ("Error", row.error or "-"),
         ]

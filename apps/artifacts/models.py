@@ -36,7 +36,7 @@ class Artifact(Stateful):
     size_bytes = models.BigIntegerField()
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    # What the upload said about its content (``declared_key``). The check may set other columns; this one never changes.
+    # What the upload said about its content (``declared_key``). The check may set the other columns, but not this one.
     declared = models.CharField(max_length=150)
 
     class Meta:
@@ -104,3 +104,10 @@ class Replay(Stateful):
 
     def __str__(self) -> str:
         return f"replay {self.pk}"
+
+    @property
+    def progress(self) -> dict[str, int] | None:
+        """How many records of how many are done, while the replay runs."""
+        if self.status != ReplayStatus.RUNNING:
+            return None
+        return {"done": self.progress_done, "total": self.progress_total}

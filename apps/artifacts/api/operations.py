@@ -57,5 +57,11 @@ REPLAY = Operations(
             "Get a replay",
             "Returns the replay with its result, once it has ended.",
         ),
+        "cancel": Operation(
+            "cancelReplay",
+            "Cancel a replay",
+            "Ends a queued or running dry run as `failed` with the error code `cancelled`.",
+            example={"reason": "The wrong version was chosen."},
+        ),
     },
 )

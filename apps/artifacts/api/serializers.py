@@ -156,7 +156,24 @@ class ReplayArtifactSerializer(StrictSerializer):
     }
 
 
+class CancelSerializer(StrictSerializer):
+    """The request to cancel a replay."""
+
+    reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
+    descriptions = {"reason": "Why the replay is no longer wanted."}
+
+
+class ReplayProgressSerializer(serializers.Serializer[Any]):
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+    descriptions = {
+        "done": "How many records are done. 0 while the journals are still read.",
+        "total": "How many records are replayed, as far as known.",
+    }
+
+
 class ReplaySerializer(ModelSerializer):
+    progress = ReplayProgressSerializer(allow_null=True)
     result = serializers.DictField(allow_null=True)
     audit = serializers.DictField(allow_null=True)
     warnings = serializers.ListField(child=serializers.CharField())
@@ -171,6 +188,7 @@ class ReplaySerializer(ModelSerializer):
             "The config bundle that the request named. Null if the parameters are the artifact's or its deployment's."
         ),
         "last_n": "How many of the last records are replayed. Null if all are replayed.",
+        "progress": "How far the replay is. Null unless it is running.",
         "result": (
             "The result: records and digests of each egress, counters of each stage, and the first divergence. Null "
             "until the replay has ended."
@@ -189,7 +207,7 @@ class ReplaySerializer(ModelSerializer):
     class Meta:
         model = Replay
         fields = [
-            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id",
-            "journal_lane", "last_n", "approval_id", "result", "audit", "warnings", "error", "error_code", "requested_by", "started_at",
-            "finished_at", "created_at",
+            "id", "environment_id", "status", "mode", "artifact_id", "version_id", "config_bundle_id", "journal_lane",
+            "last_n", "approval_id", "progress", "result", "audit", "warnings", "error", "error_code", "requested_by",
+            "started_at", "finished_at", "created_at",
         ]  # fmt: skip

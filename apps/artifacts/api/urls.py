@@ -10,5 +10,6 @@ environment = [
     route("artifacts/<uuid:id>/replay", v.ArtifactViewSet, post="replay"),
     route("replays", v.ReplayViewSet, get="list"),
     route("replays/<uuid:id>", v.ReplayViewSet, get="retrieve"),
+    route("replays/<uuid:id>/cancel", v.ReplayViewSet, post="cancel"),
 ]
 agent = [route("agents/<uuid:id>/artifacts", v.UploadViewSet, post="create")]

@@ -133,4 +133,12 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "artifact_id": id_parameter("artifact_id"),
         "version_id": id_parameter("version_id"),
     }
-    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT}
+    errors = {"cancel": (Conflict,)}
+    permissions = {"list": P.VIEW_ENVIRONMENT, "retrieve": P.VIEW_ENVIRONMENT, "cancel": P.OPERATE_ENVIRONMENT}
+
+    @extend_schema(request=s.CancelSerializer, responses=s.ReplaySerializer)
+    def cancel(self, request: Request, **kwargs: Any) -> Response:
+        """End a queued or running dry run."""
+        body = s.CancelSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return self.represent(replays.cancel(self.get_object(), actor=self.actor, **body.validated_data))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
+from apps.artifacts import children
 from apps.artifacts.effects import TOTAL_S, Executor
 from apps.artifacts.jobs import RunReplay
 from apps.artifacts.models import Artifact, Replay
-from apps.artifacts.services.uploads import WORKER, storable, unpacked, version_for
+from apps.artifacts.services.uploads import WORKER, scratch_folder, storable, unpacked, version_for
 from apps.pipelines.models import Version
-from apps.pipelines.services import installed_ops
 from apps.releases.models import Approval, ConfigBundle
 from apps.releases.services import approvals
 from apps.tenancy import audit
@@ -30,13 +33,19 @@ from byteor_cloud.engine.compiler import SIDE_EFFECTS, decode, split_op
 from byteor_cloud.engine.delivery.credential import REPLAY_EXECUTE
 from byteor_cloud.engine.delivery.refusals import Refused
 from byteor_cloud.engine.machines import ApprovalStatus, ArtifactStatus, ReplayEvent, ReplayStatus
-from byteor_cloud.engine.replay import Gate, IncidentBundle, OutcomeStatus, ReplayMode, ReplayOutcome, replay
+from byteor_cloud.engine.replay import Cancelled, Gate, OutcomeStatus, validate_incident
 from byteor_cloud.engine.target import ReplayTarget
-from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable
+from byteor_cloud.errors import Conflict, InvalidInput, NotFound, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_outage
 
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
-_RELATED = ("artifact__deployment__config_bundle", "config_bundle", "version", "environment__project__organization", "approval")
+_RELATED = (
+    "artifact__deployment__config_bundle",
+    "config_bundle",
+    "version",
+    "environment__project__organization",
+    "approval",
+)
 _OUTCOME = {
     OutcomeStatus.SUCCEEDED: ReplayEvent.SUCCEED,
     OutcomeStatus.DIVERGED: ReplayEvent.DIVERGE,
@@ -210,36 +219,48 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
         _end(row, ReplayEvent.FAIL, error=INTERRUPTED, error_code="interrupted")
         return
     release_connection()
-    with unpacked(row.artifact) as bundle:  # before the approval is spent: the blob store may fail
+    with unpacked(row.artifact) as folder:  # before the approval is spent: the blob store may fail
         started = _start(row, claim)
         if started is None:
             return
         try:
-            outcome = _replay(started, bundle, claim)
+            outcome = _replay(started, folder, claim)
+        except Cancelled:
+            return
+        except children.Refused as refused:
+            store = partial(_end, started, ReplayEvent.FAIL, error=storable(str(refused)), error_code="bad_input")
         except Exception as error:
             if row.mode == Replay.Mode.EXECUTE and not is_outage(error):
                 give_up(replay_id, f"{type(error).__name__}: {error}")
             raise
-    counts = Counter(str(action["decision"]) for action in outcome.audit["actions"])
+        else:
+            store = partial(_store, started, outcome)
 
     @transaction.atomic
     def store_outcome() -> None:
         claim.confirm()
-        advance(
-            started,
-            _OUTCOME[outcome.status],
-            actor=WORKER,
-            changes={"actions": dict(counts)} if counts else {},
-            result=outcome.result,
-            audit=outcome.audit,
-            warnings=list(outcome.warnings),
-            error=None if outcome.error is None else storable(outcome.error),
-            error_code=outcome.error_code,
-            finished_at=timezone.now(),
-        )
+        if lock_row(started).status == ReplayStatus.RUNNING:  # else it was cancelled meanwhile
+            store()
 
     # Side effects must not be executed again, so their result must not get lost with a database connection.
-    claim.retry_until_stored(store_outcome)
+    with suppress(NotFound):  # it was deleted meanwhile
+        claim.retry_until_stored(store_outcome)
+
+
+def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
+    counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
+    advance(
+        row,
+        _OUTCOME[OutcomeStatus(outcome["status"])],
+        actor=WORKER,
+        changes={"actions": dict(counts)} if counts else {},
+        result=outcome["result"],
+        audit=outcome["audit"],
+        warnings=outcome["warnings"],
+        error=None if outcome["error"] is None else storable(outcome["error"]),
+        error_code=outcome["error_code"],
+        finished_at=timezone.now(),
+    )
 
 
 @transaction.atomic
@@ -268,36 +289,96 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
     return lock_row(row, related=_RELATED)
 
 
-def _replay(row: Replay, bundle: IncidentBundle, claim: Claim) -> ReplayOutcome:
-    artifact, version, environment = row.artifact, row.version, row.environment
-    stage_config = row.config_bundle.stage_config if row.config_bundle else bundle.stage_config
-    if stage_config is None and artifact.deployment is not None:
-        stage_config = artifact.deployment.config_bundle.stage_config
-    spec = decode(version.spec_kv)
-    ops = installed_ops()
+def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
+    """Run the replay in a process of its own. Raises Cancelled if the replay ended or was deleted meanwhile."""
+    request = {
+        **child_request(row),
+        "kind": "replay",
+        "folder": str(capture),
+        "created_unix_ms": int((row.started_at or row.created_at).timestamp() * 1000),
+        "bundle_dir": f"artifacts/{row.artifact_id}",
+        "policy_env": row.environment.posture,
+        "mode": row.mode,
+        "performs": row.mode == Replay.Mode.EXECUTE,
+        "approval_provided": row.approval is not None,
+        "journal_lane": row.journal_lane,
+        "last_n": row.last_n,
+    }
     release_connection()
-    with tempfile.TemporaryDirectory(dir=settings.CONFIG.data_dir / "scratch") as folder:
+
+    def on_tick(progress: children.Progress) -> bool:
+        """Store the progress. A database that is unavailable for a moment does not end the replay."""
+        claim.ensure()
+        running = Replay.objects.filter(pk=row.pk, status=ReplayStatus.RUNNING)
+        try:
+            return bool(running.update(progress_done=progress.done, progress_total=progress.total))
+        except DatabaseError as error:
+            if not is_outage(error):
+                raise
+            return True
+        finally:
+            release_connection()
+
+    scratch = scratch_folder()
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         gate = Gate(
             urls=settings.CONFIG.replay_http_allowlist,
             programs=settings.CONFIG.replay_exec_allowlist,
-            stage_config=stage_config or {},
+            stage_config=_consented_config(row, capture),
             consented=row.approval is not None or not _needs_approval(row),
         )
         executor = Executor(gate, Path(folder), str(row.pk), until=time.monotonic() + TOTAL_S, may_act=claim.ensure)
-        return replay(
-            bundle,
-            created_unix_ms=int((row.started_at or row.created_at).timestamp() * 1000),
-            bundle_dir=f"artifacts/{artifact.pk}",
-            policy_env=environment.posture,
-            spec=spec,
-            stage_config=stage_config,
-            ops={op: process for _, op in spec.stages if (process := ops.process(op)) is not None},
-            mode=ReplayMode(row.mode),
+        return children.run_apart(
+            request,
+            scratch=Path(folder),
             effects=executor if row.mode == Replay.Mode.EXECUTE else None,
-            approval_provided=row.approval is not None,
-            journal_lane=row.journal_lane,
-            last_n=row.last_n,
+            on_tick=on_tick if row.mode == Replay.Mode.DRY_RUN else lambda _: True,
         )
+
+
+def child_request(row: Replay) -> dict[str, Any]:
+    """Return the part of a request to a child process that says which spec and parameters are used."""
+    of_deployment = row.artifact.deployment.config_bundle if row.artifact.deployment else None
+    bundle = row.config_bundle or of_deployment
+    return {
+        "spec_kv": row.version.spec_kv,
+        "stage_config": bundle.stage_config if bundle else None,
+        "overrides": row.config_bundle is not None,
+        "only_fitting": False,
+    }
+
+
+def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
+    """Return the stage parameters that may restrict the side effects of an execute replay."""
+    if row.mode != Replay.Mode.EXECUTE:
+        return {}
+    given = child_request(row)
+    own = None if given["overrides"] else validate_incident(capture).stage_config
+    return own if own is not None else given["stage_config"] or {}
+
+
+@transaction.atomic
+def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
+    """End a queued or running dry run. Its process notices within a second. Raises Conflict for any other replay."""
+    row = lock_row(replay, related=_RELATED)
+    check_cancellable(row)
+    return advance(
+        row,
+        ReplayEvent.FAIL,
+        actor=actor,
+        changes={"error": "cancelled", "reason": reason},
+        error=f"cancelled: {reason}" if reason else "cancelled",
+        error_code="cancelled",
+        finished_at=timezone.now(),
+    )
+
+
+def check_cancellable(row: Replay) -> None:
+    """Raise the Conflict with which ``cancel`` would refuse the replay."""
+    if row.mode != Replay.Mode.DRY_RUN:
+        raise Conflict("Only a dry run can be cancelled. Side effects may have happened.", code="replay.not_dry_run")
+    if row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
+        raise Conflict(f"The replay is {row.status}. There is nothing to cancel.", code="replay.ended")
 
 
 @transaction.atomic

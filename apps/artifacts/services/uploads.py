@@ -26,7 +26,7 @@ from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident, validate_incident
+from byteor_cloud.engine.replay import RejectedBundle, extract_incident, validate_incident
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
@@ -115,13 +115,18 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
 
 
 @contextmanager
-def unpacked(artifact: Artifact) -> Iterator[IncidentBundle]:
+def unpacked(artifact: Artifact) -> Iterator[Path]:
     """Unpack the artifact's incident bundle into a folder that exists until the block ends. Raises RejectedBundle."""
-    scratch = settings.CONFIG.data_dir / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, blobs.read(artifact.content_hash) as source:
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), Path(folder))  # Django's storage is typed as IO[bytes]
-        yield validate_incident(Path(folder))
+        yield Path(folder)
+
+
+def scratch_folder() -> Path:
+    """Return the folder for temporary files."""
+    scratch: Path = settings.CONFIG.data_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    return scratch
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
@@ -135,8 +140,8 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        with unpacked(artifact) as bundle:
-            spec_hash = bundle.spec_hash
+        with unpacked(artifact) as folder:
+            spec_hash = validate_incident(folder).spec_hash
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
