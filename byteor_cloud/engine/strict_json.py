@@ -29,6 +29,7 @@ MAX_POINTER = 200
 _MAX_SAFE = 2**53
 # The largest double is near 1.8e308, so an integer with more digits cannot be one.
 _MAX_DOUBLE_TEXT = 400
+_SHORT_NUMBER = 25  # the shortest text of a double is not longer
 
 
 class JsonFault(StrEnum):
@@ -77,6 +78,8 @@ class JsonLimits:
     decimal: bool = False
     allow_nul: bool = False
     """Whether strings may contain NUL. PostgreSQL cannot store it, but the payload of a record may contain it."""
+    allow_surrogates: bool = False
+    """Whether strings may contain half a surrogate pair, as RFC 8259 permits. Such a string has no UTF-8."""
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:
@@ -84,7 +87,8 @@ def read(data: bytes | str, limits: JsonLimits) -> Any:
     if limits.max_bytes is not None and len(data) > limits.max_bytes:
         raise MalformedJson(JsonFault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
     text = _decoded(data)
-    if text.count(",") + text.count("[") + text.count("{") > limits.max_values:
+    opening = text.count("[") + text.count("{")
+    if text.count(",") + opening > limits.max_values:
         _check_value_count(text, limits)
     decoder = _DECIMAL if limits.decimal else _DOUBLE
     try:
@@ -92,7 +96,8 @@ def read(data: bytes | str, limits: JsonLimits) -> Any:
     except (ValueError, RecursionError):
         raise _first_fault(text, limits) from None
     # The scanner accepts deep nesting, and escapes of NUL and surrogates; the slower check decides about these.
-    if _is_deeper(value, limits.max_depth) or _SUSPICIOUS.search(text):
+    is_deeper = opening > limits.max_depth and _is_deeper(value, limits.max_depth)
+    if is_deeper or ("\\u" in text and _SUSPICIOUS.search(text)):
         _check(text, limits)
     return value
 
@@ -161,15 +166,20 @@ def _long_integer(text: str) -> int:
     return int(text)
 
 
+def _is_fraction(number: float) -> bool:
+    return -_MAX_SAFE < number < _MAX_SAFE and not number.is_integer()
+
+
 def _decimal(text: str) -> int | float | Decimal:
+    if len(text) < _SHORT_NUMBER and repr(number := float(text)) == text and _is_fraction(number):
+        return number
     exponent = text.lower().partition("e")[2]
     if len(text) > MAX_DIGITS or len(exponent.lstrip("+-0")) > 4 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise _RefusedError
-    if repr(number := float(text)) == text and abs(number) < _MAX_SAFE and not number.is_integer():
-        return number
     exact = Decimal(text)
     if exact == exact.to_integral_value():
         return int(exact)
+    number = float(text)
     return number if abs(number) < _MAX_SAFE and Decimal(repr(number)) == exact else exact
 
 
@@ -361,7 +371,8 @@ def _unexpected(text: str, offset: int, expects: str, inside: list[_OpenValue]) 
 
 def _read_string(text: str, start: int, quoted: str, limits: JsonLimits, inside: list[_OpenValue]) -> str:
     string: str = json.loads(quoted) if "\\" in quoted else quoted[1:-1]
-    if (_SURROGATE if limits.allow_nul else _UNSTORABLE).search(string):
+    refused = _UNSTORABLE if not limits.allow_nul else None if limits.allow_surrogates else _SURROGATE
+    if refused is not None and refused.search(string):
         message = "A string must not contain NUL or half a surrogate pair."
         if limits.allow_nul:
             message = "A string must not contain half a surrogate pair."

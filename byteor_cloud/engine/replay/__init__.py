@@ -4,7 +4,16 @@ Nothing here depends on a clock, randomness or the environment. The only I/O is 
 passes.
 """
 
-from byteor_cloud.engine.replay.bisect import BisectOutcome, BisectPlan, Verdict, max_replays, plan_bisect
+from byteor_cloud.engine.replay.bisect import (
+    BisectOutcome,
+    BisectPlan,
+    Predicate,
+    Verdict,
+    judge,
+    max_replays,
+    plan_bisect,
+    transfer_parameters,
+)
 from byteor_cloud.engine.replay.compare import compare
 from byteor_cloud.engine.replay.dataguard import ParamError, check_params
 from byteor_cloud.engine.replay.gate import Gate
@@ -18,6 +27,7 @@ from byteor_cloud.engine.replay.incident import (
     file_digests,
     validate_incident,
 )
+from byteor_cloud.engine.replay.inputs import BadInput
 from byteor_cloud.engine.replay.journal import (
     BadJournal,
     Frame,
@@ -31,7 +41,6 @@ from byteor_cloud.engine.replay.journal import (
 from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, index_file
 from byteor_cloud.engine.replay.pages import journal_page
 from byteor_cloud.engine.replay.replay import (
-    BadInput,
     Cancelled,
     ErrorCode,
     OutcomeStatus,
@@ -76,6 +85,7 @@ __all__ = [
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
+    "Predicate",
     "Progress",
     "Record",
     "RejectedBundle",
@@ -99,11 +109,13 @@ __all__ = [
     "frames_digest",
     "index_file",
     "journal_page",
+    "judge",
     "max_replays",
     "plan_bisect",
     "read_frames",
     "replay",
     "run_pipeline",
     "trace",
+    "transfer_parameters",
     "validate_incident",
 ]

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from byteor_cloud.engine.compiler import PipelineSpec
+from byteor_cloud.engine.replay.replay import ErrorCode
 
 
 class Verdict(StrEnum):
@@ -111,3 +115,45 @@ def _judge_all(versions: Sequence[str], verdicts: Mapping[str, Verdict]) -> Bise
         return BisectPlan(outcome=BisectOutcome.NO_CHANGE, monotone=monotone)
     good, bad = tested[changes[0] - 1], tested[changes[0]]
     return BisectPlan(outcome=_certain(versions, good, bad), first_bad=bad, last_good=good, monotone=monotone)
+
+
+def transfer_parameters(
+    captured: PipelineSpec, stage_config: Mapping[str, Any] | None, spec: PipelineSpec
+) -> dict[str, Any] | None:
+    """Return the captured parameters for the stages of another version that have the same id and op.
+
+    Returns None if they do not fit, so that the version is untestable: a stage that has parameters has another op.
+    """
+    then, now = dict(captured.stages), dict(spec.stages)
+    given = {stage: params for stage, params in (stage_config or {}).items() if stage in now}
+    if any(then.get(stage) != now[stage] for stage, params in given.items() if params):
+        return None
+    return {stage: params for stage, params in given.items() if then.get(stage) == now[stage]}
+
+
+class Predicate(StrEnum):
+    """What makes a version bad."""
+
+    DIVERGES = "diverges"
+    FAILS = "fails"
+    OUTPUT_DIFFERS_FROM = "output_differs_from"
+
+
+def judge(
+    predicate: Predicate, result: Mapping[str, Any], error_code: str | None, other: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Return the verdict of a version from its replay; ``other`` is the result that the output is compared with.
+
+    A replay that failed for another reason than a stage error says nothing about the version. A replay that a stage
+    stopped diverges, unless it stopped as recorded.
+    """
+    if error_code not in (None, ErrorCode.STAGE_ERROR):
+        return Verdict.UNTESTABLE
+    is_stopped = error_code is not None
+    if predicate is Predicate.FAILS:
+        is_bad = is_stopped
+    elif predicate is Predicate.DIVERGES:
+        is_bad = result["divergence"] is not None or (is_stopped and result["reproduced"] is not True)
+    else:
+        is_bad = other is None or result["egress"] != other["egress"]
+    return Verdict.BAD if is_bad else Verdict.GOOD

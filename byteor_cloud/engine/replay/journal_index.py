@@ -58,14 +58,17 @@ def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None
             if sequence < latest:
                 is_ordered = False
             latest = sequence
-        if on_count is not None:
-            on_count(records)
+        (on_count or _ignore)(records)
         if records < before + _BATCH:
             return JournalScan(records, reader.payload_bytes(records), is_ordered, reader.warning)
 
 
-def build_index(journal: BinaryIO, target: BinaryIO) -> JournalScan:
-    """Write the index of a journal, which is checked meanwhile. Raises BadJournal. The memory it needs is constant."""
+def build_index(journal: BinaryIO, target: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
+    """Write the index of a journal, which is checked meanwhile. Raises BadJournal. The memory it needs is constant.
+
+    ``on_count`` is called with the number of records so far, and from time to time while they are sorted.
+    """
+    on_count = on_count or _ignore
     target.write(bytes(_HEADER.size))
     reader = JournalReader(journal)
     records = latest = highest = 0
@@ -83,9 +86,10 @@ def build_index(journal: BinaryIO, target: BinaryIO) -> JournalScan:
             latest, highest = sequence, unix_ns
         records += len(offsets)
         target.write(_packed(offsets))
+        on_count(records)
     if not (is_ordered and is_timed):
         journal.seek(0)
-        _write_sorted(journal, target, records)
+        _write_sorted(journal, target, records, on_count)
     target.flush()
     is_own = is_ordered and is_timed
     target.seek(0)
@@ -94,12 +98,16 @@ def build_index(journal: BinaryIO, target: BinaryIO) -> JournalScan:
     return JournalScan(records, reader.payload_bytes(records), is_ordered, reader.warning)
 
 
-def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int) -> None:
+def _ignore(_records: int) -> None:
+    """Take the number of records that nobody watches."""
+
+
+def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int, on_count: Callable[[int], None]) -> None:
     """Write the columns in sequence order, with an external merge sort."""
     times_at = _HEADER.size + records * _NUMBER.size
     highest = written = 0
     with tempfile.TemporaryFile(dir=_folder(target)) as spill:
-        ordered = _merged_runs(JournalReader(journal, checks_crc=False), spill, records)
+        ordered = _merged_runs(JournalReader(journal, checks_crc=False), spill, records, on_count)
         while rows := list(islice(ordered, _BATCH)):
             target.seek(_HEADER.size + written * _NUMBER.size)
             target.write(_packed([offset for _, offset, _ in rows]))
@@ -110,15 +118,19 @@ def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int) -> None:
             target.seek(times_at + written * _NUMBER.size)
             target.write(_packed(times))
             written += len(rows)
+            on_count(records)
 
 
-def _merged_runs(reader: JournalReader, spill: BinaryIO, records: int) -> Iterator[tuple[int, int, int]]:
+def _merged_runs(
+    reader: JournalReader, spill: BinaryIO, records: int, on_count: Callable[[int], None]
+) -> Iterator[tuple[int, int, int]]:
     """Yield sequence, offset and time in sequence order: sort runs that fit in memory, then merge them."""
     rows = islice(reader.rows(), records)
     runs: list[int] = []
     while run := sorted((sequence, offset, unix_ns) for offset, sequence, unix_ns, _ in islice(rows, _BATCH)):
         spill.write(b"".join(_ROW.pack(*row) for row in run))
         runs.append(len(run))
+        on_count(records)
     spill.flush()
     return heapq.merge(*(_run(spill.fileno(), number * _BATCH, size) for number, size in enumerate(runs)))
 

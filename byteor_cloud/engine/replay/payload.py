@@ -27,7 +27,12 @@ MAX_VALUES = 1_000_000
 """A record with more bytes or values exceeds the work limit without being read."""
 
 _LIMITS = strict_json.JsonLimits(
-    max_bytes=MAX_BYTES, max_depth=MAX_DEPTH, max_values=MAX_VALUES, decimal=True, allow_nul=True
+    max_bytes=MAX_BYTES,
+    max_depth=MAX_DEPTH,
+    max_values=MAX_VALUES,
+    decimal=True,
+    allow_nul=True,
+    allow_surrogates=True,
 )
 _MAX_SAFE = 2**53
 _LONG_NUMBER = 50  # comparing one long number takes as long as comparing this many short ones
@@ -59,7 +64,6 @@ class MalformedPayload(ValueError):
 _REASONS = {
     JsonFault.DUPLICATE_NAME: DropReason.DUPLICATE_NAME,
     JsonFault.DEPTH: DropReason.TOO_DEEP,
-    JsonFault.CHARACTER: DropReason.NOT_CANONICAL,
 }
 _NUMBER = re.compile("-?[0-9]")
 

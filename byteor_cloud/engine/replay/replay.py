@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
-from byteor_cloud.engine.compiler import PipelineSpec, SingleRing, encode, spec_hash
+from byteor_cloud.engine.compiler import PipelineSpec, encode, spec_hash
 from byteor_cloud.engine.replay.divergence import Comparison, first_divergence, settle_divergences
-from byteor_cloud.engine.replay.graph_runner import GraphRunner, reachable
+from byteor_cloud.engine.replay.graph_runner import GraphRunner
 from byteor_cloud.engine.replay.incident import IncidentBundle
-from byteor_cloud.engine.replay.journal import BadJournal, Frame, read_frames
+from byteor_cloud.engine.replay.inputs import (
+    MAX_COMPARED,
+    BadInput,
+    choose_lanes,
+    expected_frames,
+    unfed_egresses,
+)
+from byteor_cloud.engine.replay.journal import BadJournal
 from byteor_cloud.engine.replay.output import EgressOutput
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.selection import OrderedJournal, Selection
@@ -84,10 +91,6 @@ class Cancelled(Exception):
 
 type Progress = Callable[[int, int], None]
 """Takes the number of records that are done, and of all records. While the journals are still read, none is done."""
-
-
-class BadInput(Exception):
-    """The bundle or an argument cannot be used; the text says why."""
 
 
 def replay(
@@ -253,7 +256,7 @@ class _Run:
             if journal.scan.warning:
                 self.warnings.append(f"{name}: {journal.scan.warning}")
             journals.append(journal)
-        selection = Selection(journals, last_n)
+        selection = Selection(journals, last_n, lambda _: self._progress(0, self._scanned))
         self._selected_bytes = selection.payload_bytes
         if self._selected_bytes > self._limits.max_selected_bytes:
             detail = f"the input has {self._selected_bytes} bytes, more than {self._limits.max_selected_bytes}"
@@ -273,16 +276,28 @@ class _Run:
         for name in names:
             if (path := self._bundle.expected.get(name)) is None:
                 continue
-            source = files.enter_context(path.open("rb"))
-            if name in not_compared:
-                self._notes.append(_note("not_compared", name, sum(1 for _ in _expected(name, source))))
+            if name not in self.outputs:
+                with path.open("rb") as source:
+                    self._compare_with(name, source, selection, not_compared, most=1)  # no more frames are read
                 continue
-            frames = _expected(name, source)
-            if selection.skipped:
-                self._shared[name] = sum(selection.is_shared(frame.sequence) for frame in frames)
-                source.seek(0)
-                frames = (frame for frame in _expected(name, source) if selection.is_compared(frame.sequence))
-            self._comparisons[name] = Comparison(name, frames, has_ranks=len(self._ingresses) > 1)
+            if len(self._comparisons) == MAX_COMPARED:
+                raise BadInput(f"more than {MAX_COMPARED} egresses have expected frames")
+            self._compare_with(name, files.enter_context(path.open("rb")), selection, not_compared)
+
+    def _compare_with(
+        self, name: str, source: BinaryIO, selection: Selection, not_compared: set[str], most: int | None = None
+    ) -> None:
+        if name in not_compared:
+            self._notes.append(_note("not_compared", name, sum(1 for _ in expected_frames(name, source))))
+            return
+        frames = expected_frames(name, source)
+        if selection.skipped:
+            self._shared[name] = sum(selection.is_shared(frame.sequence) for frame in frames)
+            source.seek(0)
+            frames = (frame for frame in expected_frames(name, source) if selection.is_compared(frame.sequence))
+        if most is not None:
+            frames = iter(list(islice(frames, most)))
+        self._comparisons[name] = Comparison(name, frames, has_ranks=len(self._ingresses) > 1)
 
     def _sink(self, name: str, selection: Selection) -> Sink:
         output, comparison = self.outputs[name], self._comparisons.get(name)
@@ -356,35 +371,3 @@ class _Run:
 
 def _note(code: str, name: str, count: int) -> dict[str, Any]:
     return {"code": code, "name": name, "count": count}
-
-
-def _expected(egress: str, source: BinaryIO) -> Iterator[Frame]:
-    try:
-        yield from read_frames(source)
-    except BadJournal as error:
-        raise BadInput(f"expected/{egress}.bin: {error}") from error
-
-
-def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:
-    """Return the egresses that can be reached from an ingress that is not replayed."""
-    if isinstance(spec.model, SingleRing):
-        return set()
-    ends = [end for end in spec.model.endpoints if end.kind == "ingress" and end.name not in lanes]
-    return {name for end in ends for name in reachable(spec.model, end.lane)}
-
-
-def choose_lanes(bundle: IncidentBundle, runner: PipelineRunner, chosen: str | None) -> tuple[list[str], list[str]]:
-    """Return the lanes whose journals are replayed together, and warnings about the others. Raises BadInput."""
-    found, listed = runner.model.ingresses, ", ".join(bundle.journals) or "none"
-    if chosen is not None:
-        if chosen not in bundle.journals:
-            raise BadInput(f"the bundle has no journal of lane {chosen!r}; its journals are: {listed}")
-        if chosen not in runner.model.entries:
-            raise BadInput(f"{chosen!r} is no ingress of the spec; its ingresses are: {', '.join(found) or 'none'}")
-        return [chosen], []
-    lanes = [name for name in found if name in bundle.journals]
-    if not lanes:
-        missing = ", ".join(found) or "none"
-        raise BadInput(f"the bundle has no journal of an ingress ({missing}); its journals are: {listed}")
-    detail = "is not replayed, because its lane is no ingress of the spec"
-    return lanes, [f"journal/{name}.bin {detail}" for name in bundle.journals if name not in found]

@@ -286,7 +286,7 @@ def shard_key_of(payload: bytes, path: str) -> bytes:
         value = value[name]
     try:
         return value.encode() if isinstance(value, str) else encode_payload(value)
-    except MalformedPayload:
+    except (MalformedPayload, UnicodeEncodeError):
         return b""
 
 

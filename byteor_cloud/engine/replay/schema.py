@@ -17,6 +17,7 @@ The ``jsonschema_rs`` library validates values with decimal numbers of any size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -47,6 +48,7 @@ _ONE = frozenset(
 )  # fmt: skip
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _MAPS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REFERENCES = ("$ref", "$dynamicRef")
 # Keywords with subschemas that apply only where a reference leads to them. They are counted only there.
 _APART = frozenset({"$defs", "definitions", "contentSchema"})
@@ -96,8 +98,20 @@ class PayloadSchema:
         self._validator = _compiled(schema, options)
 
     def accepts(self, value: object) -> bool:
-        """Whether a value conforms to the schema; it may contain ``Decimal`` numbers."""
-        return self._validator.is_valid(value)
+        """Whether a value conforms to the schema; it may contain ``Decimal`` numbers and lone surrogates."""
+        try:
+            return self._validator.is_valid(value)
+        except UnicodeEncodeError:
+            return self._validator.is_valid(_without_surrogates(value))
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Replace each lone surrogate by another character, which no schema can name either, so that lengths are kept."""
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda found: chr(0x10F000 - 0xD800 + ord(found[0])), value)
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(member) for name, member in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

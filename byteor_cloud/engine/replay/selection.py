@@ -20,11 +20,13 @@ from pathlib import Path
 from byteor_cloud.engine.replay.journal import JournalReader, Row
 from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, build_index, scan_journal
 
+_BATCH = 32 * 1024  # records between two calls of a callback
+
 
 class OrderedJournal:
     """A journal that can be read in sequence order any number of times. Raises BadJournal.
 
-    ``on_count`` is called with the number of records while they are counted.
+    ``on_count`` is called with the number of records while they are counted and sorted.
     """
 
     def __init__(self, lane: str, path: Path, files: ExitStack, on_count: Callable[[int], None] | None = None) -> None:
@@ -37,7 +39,7 @@ class OrderedJournal:
         if not self.scan.is_ordered:
             target = files.enter_context(tempfile.TemporaryFile(dir=path.parent))  # noqa: SIM115  closed with the stack
             journal = files.enter_context(path.open("rb"))
-            build_index(journal, target)
+            build_index(journal, target, on_count)
             self._index = JournalIndex(journal, target)
 
     def rows(self, first: int = 0) -> Iterator[Row]:
@@ -51,7 +53,9 @@ class OrderedJournal:
 class Selection:
     """The selected records of some journals: all, or the last ``last_n`` of the merged ones."""
 
-    def __init__(self, journals: Sequence[OrderedJournal], last_n: int | None) -> None:
+    def __init__(
+        self, journals: Sequence[OrderedJournal], last_n: int | None, on_count: Callable[[int], None] | None = None
+    ) -> None:
         self.journals = journals
         self.scanned = sum(journal.scan.records for journal in journals)
         self.skipped = 0 if last_n is None else max(0, self.scanned - last_n)
@@ -61,7 +65,7 @@ class Selection:
         self._unselected = [SequenceRanges(is_coarse=len(journals) == 1) for _ in journals]
         self._first_selected: int | None = None
         if self.skipped:
-            self._divide()
+            self._divide(on_count)
 
     def rows(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield the number of the journal, the sequence and the payload of each selected record, in their order."""
@@ -79,9 +83,11 @@ class Selection:
         is_later = self._first_selected is not None and sequence >= self._first_selected
         return is_later and not self._has(self._unselected, sequence)
 
-    def _divide(self) -> None:
+    def _divide(self, on_count: Callable[[int], None] | None) -> None:
         self.payload_bytes = 0
         for rank, (number, sequence, payload) in enumerate(self._merged()):
+            if on_count is not None and rank % _BATCH == 0:
+                on_count(rank)
             if rank < self.skipped:
                 self._unselected[number].add(sequence)
             else:

@@ -9,10 +9,11 @@ from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec
 from byteor_cloud.engine.replay.incident import IncidentBundle
+from byteor_cloud.engine.replay.inputs import BadInput, choose_lanes
 from byteor_cloud.engine.replay.journal import BadJournal, JournalReader, Record
 from byteor_cloud.engine.replay.journal_index import JournalIndex, StaleIndex
 from byteor_cloud.engine.replay.payload import DropReason, Message
-from byteor_cloud.engine.replay.replay import BadInput, ReplayLimits, choose_lanes
+from byteor_cloud.engine.replay.replay import ReplayLimits
 from byteor_cloud.engine.replay.runner import PipelineRunner
 from byteor_cloud.engine.replay.shown import SHOWN_BYTES, show_payload
 from byteor_cloud.engine.replay.stages import Action, Stage, StageError, StageFunction

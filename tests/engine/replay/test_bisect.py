@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteor_cloud.engine.replay import BisectOutcome, BisectPlan, Verdict, max_replays, plan_bisect
+from byteor_cloud.engine.replay import (
+    BisectOutcome,
+    BisectPlan,
+    Predicate,
+    Verdict,
+    judge,
+    max_replays,
+    plan_bisect,
+    transfer_parameters,
+)
+from tests.engine.replay.replays import MakeRing
 
 GOOD, BAD, SKIP = Verdict.GOOD, Verdict.BAD, Verdict.UNTESTABLE
 LETTERS = {"g": GOOD, "b": BAD, "u": SKIP}
@@ -87,3 +97,35 @@ def test_the_outcomes_of_other_histories(truth: str, outcome: BisectOutcome) -> 
 def test_an_exhaustive_bisect_says_whether_the_history_is_monotone(truth: str, plan: BisectPlan) -> None:
     assert bisect(truth, exhaustive=True)[0] == plan
     assert plan_bisect(["a", "b"], {}, exhaustive=True) == BisectPlan(("a", "b"))
+
+
+def test_parameters_are_transferred_to_stages_of_equal_id_and_op(ring: MakeRing) -> None:
+    captured = ring("identity", "dataguard_check")
+    config = {"s0": {}, "s1": {"schema": True}}
+
+    assert transfer_parameters(captured, config, ring("identity", "dataguard_check", "identity")) == config
+    assert transfer_parameters(captured, config, ring("identity")) == {"s0": {}}
+    assert transfer_parameters(captured, config, ring("dataguard_check", "dataguard_check")) == {"s1": {"schema": True}}
+    assert transfer_parameters(captured, config, ring("identity", "dataguard_fused")) is None
+    assert transfer_parameters(captured, None, ring("identity")) == {}
+
+
+@pytest.mark.parametrize(
+    ("predicate", "result", "error_code", "verdict"),
+    [
+        (Predicate.FAILS, {}, None, GOOD),
+        (Predicate.FAILS, {}, "stage_error", BAD),
+        (Predicate.FAILS, {}, "limit.work", SKIP),
+        (Predicate.FAILS, {}, "bad_input", SKIP),
+        (Predicate.DIVERGES, {"divergence": None, "reproduced": None}, None, GOOD),
+        (Predicate.DIVERGES, {"divergence": {}, "reproduced": None}, None, BAD),
+        (Predicate.DIVERGES, {"divergence": None, "reproduced": True}, "stage_error", GOOD),
+        (Predicate.DIVERGES, {"divergence": None, "reproduced": None}, "stage_error", BAD),
+        (Predicate.OUTPUT_DIFFERS_FROM, {"egress": {"out": 1}}, None, GOOD),
+        (Predicate.OUTPUT_DIFFERS_FROM, {"egress": {"out": 2}}, None, BAD),
+    ],
+)
+def test_the_verdict_of_a_replay(
+    predicate: Predicate, result: dict[str, object], error_code: str | None, verdict: Verdict
+) -> None:
+    assert judge(predicate, result, error_code, {"egress": {"out": 1}}) is verdict

@@ -264,6 +264,19 @@ def test_numbers_are_decimal_and_of_any_size(schema: object, payload: bytes) -> 
     assert guard_bytes("dataguard_check", {"schema": schema})(payload) == payload
 
 
+def test_half_a_surrogate_pair_can_be_checked_but_has_no_canonical_form() -> None:
+    payload = b'{"a":"x\\ud800","\\udfff":1}'
+
+    for schema in (True, {"properties": {"a": {"maxLength": 2, "pattern": "^x"}}, "minProperties": 2}):
+        assert guard_bytes("dataguard_check", {"schema": schema})(payload) == payload
+    assert guard_bytes("dataguard_check", {"schema": {"properties": {"a": {"maxLength": 1}}}})(payload) is None
+    for rules in ([], ["a:hash"], ["a:truncate=2"]):
+        redact = build_guard("dataguard_redact", {"rules": rules})
+        assert redact is not None
+        assert redact(Message(payload)) == "not_canonical"
+    assert guard_bytes("dataguard_redact", {"rules": ["a:truncate=1"]})(b'{"a":"x\\ud800"}') == b'{"a":"x"}'
+
+
 def test_a_redaction_does_not_change_the_value_that_other_stages_read() -> None:
     guard = build_guard("dataguard_redact", {"rules": ["a.b:drop", "c:hash", "d.e:hash"]})
     message = Message(b'{"a":{"b":1},"c":2,"d":[{"e":3}]}')

@@ -237,3 +237,12 @@ def test_progress_is_reported_and_may_cancel(bundle: MakeBundle, ring: MakeRing)
     with pytest.raises(Cancelled):
         run(held, progress=cancel)
     assert list(held.journals["in"].parent.iterdir()) == [held.journals["in"]]
+
+
+def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, ring: MakeRing) -> None:
+    expected = {f"more{number}": [Frame(1, b"x"), Frame(2, b"y")] for number in range(2000)}
+    held = bundle_of(tmp_path, ring("identity"), {"in": [Record(1, 1, b"x")]}, expected)
+
+    divergence = run(held).result["divergence"]
+
+    assert (divergence["egress"], divergence["kind"], divergence["sequence"]) == ("more0", "missing", 1)

@@ -59,8 +59,6 @@ def test_parse_returns_a_value_or_raises_malformed_for_any_bytes(data: bytes) ->
         (b'{"x":{"\\u0061":1,"a":2}}', "occurs twice"),
         (b"NaN", "NaN is not a number"),
         (b"[-Infinity]", "-Infinity is not a number"),
-        (b'"\\ud800"', "half a surrogate pair"),
-        (b'{"\\udfff":1}', "half a surrogate pair"),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nests deeper than 64"),
         (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "nests deeper than 64"),
         (b"[" * 1_000_000, "nests deeper than 64"),

@@ -1,6 +1,8 @@
 """Tests of replays: results, limits, side effects and determinism."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +22,7 @@ from byteor_cloud.engine.replay import (
     ReplayMode,
     encode_journal,
     frames_digest,
+    trace,
 )
 from tests.engine.replay.replays import HOOK, RECORDS, MakeBundle, MakeRing, frames, run, sha
 
@@ -224,6 +227,21 @@ def test_execute_performs_allowed_side_effects_and_has_the_result_of_a_dry_run(
     assert outcome.result == run(held).result
 
 
+def test_a_dry_run_opens_no_connection_and_starts_no_program(
+    bundle: MakeBundle, ring: MakeRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a dry run has no side effects")
+
+    held = bundle(ring(HOOK, "exec:/bin/true|x"), RECORDS)
+    for module, name in ((socket, "socket"), (subprocess, "Popen"), (os, "fork"), (os, "posix_spawn"), (os, "system")):
+        monkeypatch.setattr(module, name, forbidden)
+
+    assert run(held).status == "succeeded"
+    assert len(run(held).audit["actions"]) == 6
+    assert len(trace(held, 1)["records"][0]["steps"]) == 4
+
+
 def test_a_lane_can_be_chosen_when_a_graph_has_several_ingresses(bundle: MakeBundle, ring: MakeRing) -> None:
     ends = (Endpoint("in", "ingress", 0), Endpoint("too", "ingress", 1), Endpoint("out", "egress", 0))
     lanes = (GraphLane("in.out", "events"), GraphLane("too.x", "events"))
@@ -245,7 +263,7 @@ sys.stdout.write(json.dumps(outcome.result) + repr(outcome.egress_frames))
 """
 
 
-def test_replays_with_different_hash_seeds_have_equal_bytes(
+def test_replays_with_other_hash_seeds_time_zones_and_locales_have_equal_bytes(
     bundle: MakeBundle, spec: PipelineSpec, tmp_path: Path
 ) -> None:
     records = [
@@ -257,11 +275,11 @@ def test_replays_with_different_hash_seeds_have_equal_bytes(
     outputs = {
         subprocess.run(
             [sys.executable, "-c", PROGRAM, str(tmp_path / "bundle")],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path.cwd())},
+            env={"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONPATH": str(Path.cwd())},
             check=True,
             capture_output=True,
         ).stdout
-        for seed in ("0", "1", "4242")
+        for seed, zone, locale in (("0", "UTC", "C"), ("1", "Asia/Tokyo", "C.UTF-8"), ("4242", "America/Lima", "tr_TR"))
     }
 
     assert len(outputs) == 1

@@ -184,6 +184,7 @@ def test_fnv1a_64_returns_known_hashes(data: bytes, value: int) -> None:
         (b'{"user": [{"id": 1}]}', b""),
         (b"[]", b""),
         (b"no JSON", b""),
+        (b'{"user": {"id": "\\ud800"}}', b""),
     ],
 )
 def test_shard_key_of_reads_the_field_of_a_payload(payload: bytes, key: bytes) -> None:
