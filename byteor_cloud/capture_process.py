@@ -29,6 +29,7 @@ from byteor_cloud.engine.replay import (
     Unsupported,
     replay,
     trace,
+    transfer_parameters,
     validate_incident,
 )
 
@@ -121,9 +122,10 @@ def _parameters(bundle: IncidentBundle, spec: PipelineSpec, request: Mapping[str
     config: Mapping[str, Any] | None = request["stage_config"]
     if not request["overrides"] and bundle.stage_config is not None:
         config = bundle.stage_config
-    if config is not None and request["only_fitting"]:
-        known = dict(bundle.spec.stages)
-        config = {stage: config[stage] for stage, op in spec.stages if stage in config and known.get(stage) == op}
+    if request["only_fitting"]:
+        config = transfer_parameters(bundle.spec, config, spec)
+        if config is None:
+            raise BadInput("the captured parameters do not fit this version")
     return config
 
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.artifacts.models import Artifact, Replay, UnreferencedBlob
-from apps.artifacts.services import replays
+from apps.artifacts.services import cancellation, replays
 from apps.tenancy.console import (
     Act,
     ActContext,
@@ -61,11 +61,11 @@ CANCEL = Act(
     name="cancel",
     label="Cancel",
     explain="End this dry run. It fails with the reason that you give.",
-    run=lambda row, context: replays.cancel(row, reason=context.comment, actor=context.actor),
+    run=lambda row, context: cancellation.cancel(row, reason=context.comment, actor=context.actor),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
     comment="optional",
-    applies=permitted_by(replays.check_cancellable),
+    applies=permitted_by(cancellation.check_cancellable),
 )
 
 

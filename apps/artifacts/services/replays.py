@@ -18,7 +18,7 @@ from django.utils import timezone
 from apps.artifacts import children
 from apps.artifacts.effects import TOTAL_S, Executor
 from apps.artifacts.jobs import RunReplay
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay, ReplayFrames
 from apps.artifacts.services.uploads import WORKER, scratch_folder, storable, unpacked, version_for
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle
@@ -38,8 +38,9 @@ from byteor_cloud.engine.target import ReplayTarget
 from byteor_cloud.errors import Conflict, InvalidInput, NotFound, Unprocessable
 from byteor_cloud.jobs import Claim, enqueue, is_outage
 
+MAX_FRAMES = 2 * 1024 * 1024  # characters of output frames that are kept of a replay
 INTERRUPTED = "interrupted"  # the error of a replay whose worker was killed
-_RELATED = (
+RELATED = (
     "artifact__deployment__config_bundle",
     "config_bundle",
     "version",
@@ -71,7 +72,7 @@ def request(
     ``config_bundle`` implies its version, and its parameters are used. Raises Conflict if the artifact or the
     environment's policy forbids the replay, Unprocessable if no version fits.
     """
-    _check_permitted(artifact, environment, mode)
+    check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
         raise InvalidInput.at("/approval", "A dry run needs no approval.", code="approval.not_needed")
     if config_bundle is not None:
@@ -79,7 +80,7 @@ def request(
             detail = "The config bundle has another version. Leave `version_id` out."
             raise InvalidInput.at("/version_id", detail, code="version.not_of_config_bundle")
         version = config_bundle.version
-    chosen = version or _recorded_version(artifact)
+    chosen = version or recorded_version(artifact)
     row = Replay(
         environment=environment,
         artifact=artifact,
@@ -118,11 +119,37 @@ def request(
 
 def check_request(artifact: Artifact, *, mode: str) -> None:
     """Raise the error with which ``request`` would refuse a replay that names no version."""
-    _check_permitted(artifact, artifact.environment, mode)
-    _recorded_version(artifact)
+    check_permitted(artifact, artifact.environment, mode)
+    recorded_version(artifact)
 
 
-def _check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
+def request_for_bisect(bisect: Bisect, version_id: str, *, actor: Actor) -> Replay:
+    """Queue the dry run of one version of a bisect."""
+    row = Replay.objects.create(
+        environment=bisect.environment,
+        artifact=bisect.artifact,
+        version_id=version_id,
+        bisect=bisect,
+        requested_by=bisect.requested_by,
+    )
+    audit.record(
+        "replay.request",
+        actor=actor,
+        scope=bisect.environment,
+        resource=("replay", row.pk),
+        changes={
+            "artifact": str(bisect.artifact_id),
+            "version": version_id,
+            "mode": row.mode,
+            "bisect": str(bisect.pk),
+        },
+    )
+    _enqueue(row)
+    return row
+
+
+def check_permitted(artifact: Artifact, environment: Environment, mode: str) -> None:
+    """Raise Conflict unless the artifact can be replayed in this mode in the environment."""
     if artifact.kind != Artifact.Kind.INCIDENT_BUNDLE:
         raise Conflict(
             f"Only incident bundles can be replayed. This artifact is a {artifact.kind}.", code="not_replayable"
@@ -138,7 +165,7 @@ def _check_permitted(artifact: Artifact, environment: Environment, mode: str) ->
         raise Conflict("This environment permits dry runs only. Nothing was run.", code="replay.dry_run_only")
 
 
-def _recorded_version(artifact: Artifact) -> Version:
+def recorded_version(artifact: Artifact) -> Version:
     """Return the version that produced the artifact. Raises Unprocessable if there is none."""
     found = version_for(artifact, artifact.spec_hash or "")
     if found is None:
@@ -212,7 +239,7 @@ def _end(row: Replay, event: ReplayEvent, *, error: str | None, detail: str = ""
 def run(replay_id: str, claim: Claim | None = None) -> None:
     """Run a queued replay. If its worker was killed, only a dry run is run again, since it has no side effects."""
     claim = claim or Claim()
-    row = Replay.objects.select_related(*_RELATED).filter(pk=replay_id).first()
+    row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
         return
     if row.mode == Replay.Mode.EXECUTE and row.status == ReplayStatus.RUNNING:
@@ -248,6 +275,12 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
 
 
 def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
+    kept = 0
+    frames: dict[str, str | None] = {}
+    for name, text in outcome["egress_frames"].items():
+        kept += len(text or "")
+        frames[name] = text if kept <= MAX_FRAMES else None
+    ReplayFrames.objects.update_or_create(replay=row, defaults={"frames": frames})
     counts = Counter(str(action["decision"]) for action in outcome["audit"]["actions"])
     advance(
         row,
@@ -266,7 +299,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
 @transaction.atomic
 def _start(found: Replay, claim: Claim) -> Replay | None:
     """Set the status ``running`` and spend the approval. Returns None if the replay must not run."""
-    row = lock_row(found, related=_RELATED)
+    row = lock_row(found, related=RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
         return None
@@ -286,7 +319,7 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
                 _end(row, ReplayEvent.FAIL, error=str(refused.code), detail=refused.detail)
                 return None
     advance(row, ReplayEvent.START, actor=WORKER, started_at=timezone.now())
-    return lock_row(row, related=_RELATED)
+    return lock_row(row, related=RELATED)
 
 
 def _replay(row: Replay, capture: Path, claim: Claim) -> Any:
@@ -344,7 +377,7 @@ def child_request(row: Replay) -> dict[str, Any]:
         "spec_kv": row.version.spec_kv,
         "stage_config": bundle.stage_config if bundle else None,
         "overrides": row.config_bundle is not None,
-        "only_fitting": False,
+        "only_fitting": row.bisect_id is not None,
     }
 
 
@@ -355,30 +388,6 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
     given = child_request(row)
     own = None if given["overrides"] else validate_incident(capture).stage_config
     return own if own is not None else given["stage_config"] or {}
-
-
-@transaction.atomic
-def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
-    """End a queued or running dry run. Its process notices within a second. Raises Conflict for any other replay."""
-    row = lock_row(replay, related=_RELATED)
-    check_cancellable(row)
-    return advance(
-        row,
-        ReplayEvent.FAIL,
-        actor=actor,
-        changes={"error": "cancelled", "reason": reason},
-        error=f"cancelled: {reason}" if reason else "cancelled",
-        error_code="cancelled",
-        finished_at=timezone.now(),
-    )
-
-
-def check_cancellable(row: Replay) -> None:
-    """Raise the Conflict with which ``cancel`` would refuse the replay."""
-    if row.mode != Replay.Mode.DRY_RUN:
-        raise Conflict("Only a dry run can be cancelled. Side effects may have happened.", code="replay.not_dry_run")
-    if row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
-        raise Conflict(f"The replay is {row.status}. There is nothing to cancel.", code="replay.ended")
 
 
 @transaction.atomic

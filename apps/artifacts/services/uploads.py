@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.files.base import File
 from django.db import IntegrityError, transaction
 
+from apps.artifacts import folders
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent
@@ -24,9 +25,10 @@ from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock_row
 from byteor_cloud import blobs
+from byteor_cloud.capture_files import build_capture
 from byteor_cloud.database import release_connection
 from byteor_cloud.engine.machines import ArtifactEvent, ArtifactStatus
-from byteor_cloud.engine.replay import RejectedBundle, extract_incident, validate_incident
+from byteor_cloud.engine.replay import IncidentBundle, RejectedBundle, extract_incident
 from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.jobs import Claim, enqueue
 
@@ -122,6 +124,18 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def _built(artifact: Artifact) -> Iterator[IncidentBundle]:
+    """Check the artifact's incident bundle, and keep what it holds for readers. Raises RejectedBundle."""
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as folder, blobs.read(artifact.content_hash) as source:
+        capture = Path(folder, "capture")
+        capture.mkdir()
+        bundle = build_capture(cast("BinaryIO", source), capture)
+        if artifact.spec_hash in {None, bundle.spec_hash}:  # else it will be rejected
+            folders.keep(artifact.content_hash, capture)
+        yield bundle
+
+
 def scratch_folder() -> Path:
     """Return the folder for temporary files."""
     scratch: Path = settings.CONFIG.data_dir / "scratch"
@@ -140,8 +154,8 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        with unpacked(artifact) as folder:
-            spec_hash = validate_incident(folder).spec_hash
+        with _built(artifact) as bundle:
+            spec_hash = bundle.spec_hash
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
