@@ -38,7 +38,7 @@ from byteor_cloud.engine.replay.journal import (
     frames_digest,
     read_frames,
 )
-from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, index_file
+from byteor_cloud.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
 from byteor_cloud.engine.replay.pages import journal_page
 from byteor_cloud.engine.replay.replay import (
     Cancelled,
@@ -104,6 +104,7 @@ __all__ = [
     "compare",
     "encode_frame",
     "encode_journal",
+    "ensure_index",
     "extract_incident",
     "file_digests",
     "frames_digest",

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from byteor_cloud.engine.compiler import GraphRole, LaneGraph, neighbours, topological_order
+from byteor_cloud.engine.replay.chain import Chain
 from byteor_cloud.engine.replay.journal import Row
 from byteor_cloud.engine.replay.payload import Message
 from byteor_cloud.engine.replay.stages import Sink, Stage, StageRuntime, Unsupported, Watch, drop_output
@@ -69,13 +70,38 @@ class GraphRunner:
             if lane.kind == "sequenced_slots" and spec.on_full == "drop"
         }
         self._queues: _Queues = [deque() for _ in spec.lanes]
+        self._readers = {lane: role for role in self._roles for lane in role.rx}
+        self._chains: dict[str, Chain | None] = {}
+
+    def _chain(self, entry: str) -> Chain | None:
+        """Return the stages of the straight path from an entry to an egress; None if the path has a branch."""
+        if entry not in self._chains:
+            self._chains[entry] = self._straight_path(self.entries[entry])
+        return self._chains[entry]
+
+    def _straight_path(self, lane: int) -> Chain | None:
+        sinks = {lane: sink for _, lane, sink in self._exits}
+        stages: list[Stage] = []
+        while lane not in sinks:
+            role = self._readers.get(lane)
+            if role is None or len(role.tx) != 1 or self._slots.get(role.tx[0], 1) < 1:
+                return None
+            if role.stage is not None:
+                stages.append(role.stage)
+            lane = role.tx[0]
+        return Chain(stages, self._work, sinks[lane])
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
         """Name the functions that take the output of each egress."""
         self._exits = [(name, lane, sinks[name]) for name, lane, _ in self._exits]
+        self.settle()
+        self._chains = {}
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record. Its outputs leave in the spec's order of egresses."""
+        if (chain := self._chain(entry)) is not None:
+            chain.run(sequence, payload, ingress)
+            return
         self._work.begin_record()
         queues = self._queues
         queues[self.entries[entry]].append(Message(payload))
@@ -105,6 +131,9 @@ class GraphRunner:
 
     def run_rows(self, entry: str, rows: Iterable[Row], ingress: str | None = None) -> None:
         """Process many records of a journal."""
+        if (chain := self._chain(entry)) is not None:
+            chain.run_rows(rows, ingress)
+            return
         for _, sequence, _, payload in rows:
             self.run(entry, sequence, payload, ingress)
 
@@ -140,7 +169,10 @@ class GraphRunner:
         return self._lanes[self.entries[entry]].name
 
     def settle(self) -> None:
-        """Nothing is left to count: every stage of a graph counts its records one by one."""
+        """Complete the counters of the stages."""
+        for chain in self._chains.values():
+            if chain is not None:
+                chain.settle()
 
     def _count_overfull(self, lanes: tuple[int, ...]) -> None:
         for lane in lanes:

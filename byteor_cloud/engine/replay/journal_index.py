@@ -279,3 +279,12 @@ def index_file(journal: Path, target: Path) -> JournalScan:
     finally:
         part.unlink(missing_ok=True)
     return scan
+
+
+def ensure_index(journal: Path, target: Path) -> JournalIndex:
+    """Open the index of a journal, and build it first if it is missing or stale. Raises BadJournal."""
+    try:
+        return JournalIndex.open(journal, target)
+    except (StaleIndex, FileNotFoundError):
+        index_file(journal, target)
+    return JournalIndex.open(journal, target)

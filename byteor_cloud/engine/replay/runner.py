@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from byteor_cloud.engine.compiler import PipelineSpec, SingleRing
+from byteor_cloud.engine.replay.chain import Chain
 from byteor_cloud.engine.replay.graph_runner import GraphRunner
 from byteor_cloud.engine.replay.journal import Record, Row
 from byteor_cloud.engine.replay.payload import MalformedPayload, Message, encode_payload, parse_payload
@@ -29,14 +30,12 @@ from byteor_cloud.engine.replay.stages import (
     DryRun,
     Effects,
     Sink,
-    Stage,
     StageCounters,
     StageError,
     StageFunction,
     StageRuntime,
     Unsupported,
     Watch,
-    drop_output,
 )
 from byteor_cloud.engine.replay.work import RecordOverLimit, WorkMeter
 
@@ -53,67 +52,21 @@ class RingRunner:
         self.egresses = (spec.egress,)
         self.ingresses = (spec.ingress,)
         self.entries = {spec.ingress: 0}
-        self._work = runtime.work
         self._shards, self._shard_key = spec.shards, spec.shard_key
         self._stages = [runtime.stage(stage.id, stage.op, (spec.ingress, spec.egress)) for stage in spec.stages]
-        self._entered = 0
-        self._sink: Sink = drop_output
-        # Each stage that may change or drop records, with the number of stages before it that never do.
-        self._steps: list[tuple[int, Stage]] = []
-        self._passing = 0
-        for stage in self._stages:
-            if stage.passes:
-                self._passing += 1
-            else:
-                self._steps.append((self._passing, stage))
-                self._passing = 0
+        self._chain = Chain(self._stages, runtime.work)
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
         """Name the functions that take the output of each egress."""
-        self._sink = sinks[self.egresses[0]]
+        self._chain.sink = sinks[self.egresses[0]]
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record."""
-        self._entered += 1
-        meter = self._work
-        meter.begin_record()
-        if self._steps:
-            message = Message(payload)
-            for passing, stage in self._steps:
-                if passing and not meter.pass_stages(len(message.payload), passing):
-                    self._run_passing(stage, passing, message, sequence)
-                result = stage.process(message, sequence, ingress)
-                if type(result) is not Message:
-                    return
-                message = result
-            payload = message.payload
-        if self._passing and not meter.pass_stages(len(payload), self._passing):
-            self._run_passing(None, self._passing, Message(payload), sequence)
-        self._sink(sequence, payload)
+        self._chain.run(sequence, payload, ingress)
 
     def run_rows(self, entry: str, rows: Iterable[Row], ingress: str | None = None) -> None:
         """Process many records of a journal."""
-        if self._steps:
-            for _, sequence, _, payload in rows:
-                self.run(entry, sequence, payload, ingress)
-            return
-        # Every stage passes every record, so only their work is counted, without a call for each record.
-        passing, sink, meter = self._passing, self._sink, self._work
-        entered, spent, left = 0, 0, meter.left()
-        try:
-            for _, sequence, _, payload in rows:
-                units = (1 + len(payload) // 1024) * passing
-                if spent + units > left or units > meter.max_record:
-                    meter.total += spent
-                    spent = 0
-                    self.run(entry, sequence, payload, ingress)
-                else:
-                    spent += units
-                    entered += 1
-                    sink(sequence, payload)
-        finally:
-            meter.total += spent
-            self._entered += entered
+        self._chain.run_rows(rows, ingress)
 
     def trace(self, entry: str, payload: bytes, watch: Watch) -> list[str]:
         """Process a record stage by stage, and show each step. Returns the names of the egresses that it reached."""
@@ -127,12 +80,8 @@ class RingRunner:
         return [egress]
 
     def settle(self) -> None:
-        """Count the records of the stages that pass every record, which are not counted one by one."""
-        entered = self._entered
-        for stage in self._stages:
-            if stage.passes:
-                stage.counters.entered = entered
-            entered = stage.counters.left
+        """Complete the counters of the stages."""
+        self._chain.settle()
 
     def lane_of(self, entry: str) -> str:
         """Return the lane where an ingress writes, which has no other name in a ring."""
@@ -143,12 +92,6 @@ class RingRunner:
         if self._shard_key is None or self._shards == 1:
             return 0
         return fnv1a_64(shard_key_of(payload, self._shard_key)) % self._shards
-
-    def _run_passing(self, before: Stage | None, passing: int, message: Message, sequence: int) -> None:
-        """Run the passing stages before a stage one by one, of which one exceeds a limit."""
-        end = len(self._stages) if before is None else self._stages.index(before)
-        for stage in self._stages[end - passing : end]:
-            stage.process(message, sequence)
 
 
 def _collect(outputs: list[tuple[str, bytes]], egress: str, _sequence: int, payload: bytes) -> None:

@@ -14,6 +14,7 @@ from byteor_cloud.engine.replay import (
     Frame,
     IncidentBundle,
     Record,
+    ReplayLimits,
     ReplayOutcome,
     encode_journal,
     read_frames,
@@ -246,3 +247,24 @@ def test_many_files_of_expected_frames_are_not_all_open_at_once(tmp_path: Path, 
     divergence = run(held).result["divergence"]
 
     assert (divergence["egress"], divergence["kind"], divergence["sequence"]) == ("more0", "missing", 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "counted"),
+    [
+        (ReplayLimits(max_record_work=2), "stage_error", [(1, 1, 0), (1, 1, 0), (1, 0, 1)]),
+        (ReplayLimits(max_work=4), "limit.work", [(2, 2, 0), (2, 1, 0), (1, 1, 0)]),
+        (ReplayLimits(max_work=6), None, [(2, 2, 0), (2, 2, 0), (2, 2, 0)]),
+    ],
+)
+def test_stages_that_pass_every_record_stop_exactly_at_a_limit(
+    tmp_path: Path, ring: MakeRing, limits: ReplayLimits, code: str | None, counted: list[tuple[int, int, int]]
+) -> None:
+    journals = {"in": [Record(1, 1, b"x"), Record(2, 2, b"y")]}
+    branched = graph("in>a in>b a>c b>out c>out")  # no straight path, so each stage is called
+
+    for spec in (ring("identity", "identity", "identity"), graph("in>s0 s0>s1 s1>s2 s2>out")):
+        outcome = run(bundle_of(tmp_path, spec, journals), limits=limits)
+        stages = [(each["in"], each["out"], each["errors"]) for each in outcome.result["stages"].values()]
+        assert (outcome.error_code, stages) == (code, counted)
+    assert run(bundle_of(tmp_path, branched, journals), limits=limits).error_code == code

@@ -14,6 +14,7 @@ from byteor_cloud.engine.replay import (
     Record,
     StaleIndex,
     encode_journal,
+    ensure_index,
     index_file,
     journal_index,
     journal_page,
@@ -66,6 +67,14 @@ def test_an_index_of_another_or_changed_journal_is_refused(tmp_path: Path) -> No
         index.write_bytes(broken)
         with pytest.raises(StaleIndex):
             JournalIndex.open(journal, index)
+
+
+def test_a_missing_or_stale_index_is_built_again(tmp_path: Path) -> None:
+    journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
+    for count in (3, 5):
+        journal.write_bytes(encode_journal([Record(number, 0, b"x") for number in range(count)]))
+        with ensure_index(journal, index) as opened:
+            assert opened.total == count
 
 
 def test_a_bad_journal_gets_no_index(tmp_path: Path) -> None:
