@@ -18,7 +18,7 @@ from apps.tenancy import audit
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.state import advance, lock_row
-from byteor_cloud.engine.machines import BisectEvent, BisectStatus, ReplayStatus
+from byteor_cloud.engine.machines import ArtifactStatus, BisectEvent, BisectStatus, ReplayStatus
 from byteor_cloud.engine.replay import BisectPlan, Predicate, Verdict, judge, plan_bisect
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.jobs import enqueue
@@ -69,6 +69,23 @@ def request(
     return row
 
 
+def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
+    """Queue a bisect of the artifact's pipeline, by its expected output or else by failing stages."""
+    has_expected = artifact.status == ArtifactStatus.VERIFIED and _has_expected(artifact)
+    predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS
+    return request(artifact, environment=artifact.environment, predicate=predicate.value, actor=actor)
+
+
+def check_default(artifact: Artifact) -> None:
+    """Raise the error with which ``request_default`` would refuse the artifact."""
+    replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
+    _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
+
+
+def _has_expected(artifact: Artifact) -> bool:
+    return any(each["path"].startswith("expected/") for each in captures.list_files(artifact))
+
+
 def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
     if isinstance(predicate, UUID):
         other = Replay.objects.filter(pk=predicate, environment=artifact.environment_id).first()
@@ -82,8 +99,7 @@ def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
             raise Conflict("That replay has no result.", code="bisect.not_ended")
         return {Predicate.OUTPUT_DIFFERS_FROM.value: str(other.pk)}
     if predicate == Predicate.DIVERGES:
-        has_expected = any(each["path"].startswith("expected/") for each in captures.list_files(artifact))
-        if not has_expected:
+        if not _has_expected(artifact):
             raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
     return predicate
 
