@@ -202,3 +202,7 @@ def replay(story: Story, agent: Any) -> None:
     story.await_status(f"/artifacts/{artifact['id']}", "verified")
     replay = story.send("replayArtifact", artifact["id"])
     story.send("cancelReplay", replay["id"], reason="No longer needed")
+    later = {**RING, "single_ring": {**RING["single_ring"], "stages": [{"id": "later", "op": "identity"}]}}
+    draft = story.call("POST", story.environment_path() + "/drafts", {"name": "later", "plan": later})
+    story.call("POST", story.environment_path() + f"/drafts/{draft['id']}/version", {})
+    story.send("bisectArtifact", artifact["id"])

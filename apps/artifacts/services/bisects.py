@@ -98,9 +98,8 @@ def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
         if other.status not in _ENDED or other.result is None:
             raise Conflict("That replay has no result.", code="bisect.not_ended")
         return {Predicate.OUTPUT_DIFFERS_FROM.value: str(other.pk)}
-    if predicate == Predicate.DIVERGES:
-        if not _has_expected(artifact):
-            raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
+    if predicate == Predicate.DIVERGES and not _has_expected(artifact):
+        raise Conflict("The capture has no expected output to diverge from.", code="no_expected")
     return predicate
 
 

@@ -52,11 +52,13 @@ def _build(content_hash: str) -> Path:
     with tempfile.TemporaryDirectory(dir=scratch) as made:
         capture = Path(made, "capture")
         capture.mkdir()
-        with blobs.read(content_hash) as source:
-            try:
+        try:
+            with blobs.read(content_hash) as source:
                 build_capture(cast("BinaryIO", source), capture)
-            except RejectedBundle as rejected:
-                raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
+        except FileNotFoundError:
+            raise NotFound("The content of the artifact is not stored any more.") from None
+        except RejectedBundle as rejected:
+            raise Conflict(f"The capture cannot be read any more: {rejected}", code="not_readable") from None
         return keep(content_hash, capture)
 
 
