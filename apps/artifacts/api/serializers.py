@@ -168,7 +168,13 @@ class ReplayArtifactSerializer(StrictSerializer):
             {"type": "string", "enum": ["diverges", "fails"]},
             {
                 "type": "object",
-                "properties": {"output_differs_from": {"type": "string", "format": "uuid"}},
+                "properties": {
+                    "output_differs_from": {
+                        "type": "string",
+                        "format": "uuid",
+                        "description": "The replay from whose output a bad version's output differs.",
+                    }
+                },
                 "required": ["output_differs_from"],
                 "additionalProperties": False,
             },
